@@ -1,0 +1,34 @@
+# `just` lists the recipes. All of them expect the environment of `pip install -e ".[dev]"`.
+
+_default:
+    @just --list --unsorted
+
+# the tests; arguments go to pytest: just test -k imports
+test *args:
+    python -m pytest {{ args }}
+
+# style, and that formatting would change nothing
+lint:
+    ruff check .
+    ruff format --check .
+
+# mend what ruff can mend, then format
+fmt:
+    ruff check --fix .
+    ruff format .
+
+# types of the package
+types:
+    mypy zoo
+
+# the documentation, into docs/_build/html; warnings are errors
+docs:
+    python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# everything, in a fresh environment, as a newcomer would meet it
+ci:
+    bash .ci/run
+
+# how long `zoo list` takes beside its imports alone
+bench-list:
+    python benchmarks/list_startup.py

@@ -1,0 +1,31 @@
+"""hybrid-zoo: a plugin-based model zoo for image classification.
+
+Names that need torch are imported when they are first used, so that `import zoo` is cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError
+from zoo.version import __version__
+
+if TYPE_CHECKING:
+    from zoo.compose import create
+    from zoo.hub import load
+    from zoo.registry import load_registry
+
+__all__ = ["ZooError", "__version__", "create", "load", "load_registry"]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    homes = {"create": "zoo.compose", "load": "zoo.hub", "load_registry": "zoo.registry"}
+    if name not in homes:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    return getattr(import_module(homes[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,151 @@
+"""The command `zoo`: one small file per command group, each imported when its command is used."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+from zoo.errors import ZooError
+from zoo.version import __version__
+
+COMMANDS = MappingProxyType(
+    {
+        "list": ("zoo.cli.catalogue:list_models", "List the models of the catalogue."),
+        "info": ("zoo.cli.catalogue:info", "Show one model: its tree, recipe and results."),
+        "plugins": ("zoo.cli.catalogue:plugins", "List the plugins found, and what is wrong with any."),
+        "datasets": ("zoo.cli.datasets:datasets", "List and check datasets."),
+        "train": ("zoo.cli.train:train", "Train a model by its recipe into a run folder."),
+        "eval": ("zoo.cli.evaluate:evaluate", "Evaluate a run on its test split."),
+        "predict": ("zoo.cli.evaluate:predict", "Print the top classes of images."),
+        "package": ("zoo.cli.hub:package", "Make a package of a run: weights, config, card, hashes."),
+        "publish": ("zoo.cli.hub:publish", "Publish a run or a package to the Hub."),
+        "pull": ("zoo.cli.hub:pull", "Fetch a package from the Hub and verify it."),
+        "verify": ("zoo.cli.hub:verify", "Check a package: hashes, model, and its numbers measured again."),
+        "search": ("zoo.cli.hub:search", "Search the Hub for packages."),
+    }
+)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        from importlib import import_module
+
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, with the nearest command named where there is none."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from zoo.errors import UnknownNameError
+
+            raise UnknownNameError("command", args[0], COMMANDS, "see `zoo --help`")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help's list, without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, "-V", "--version", message="hybrid-zoo %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--no-plugins", is_flag=True, help="Load the built-in plugins only.")
+def cli(debug: bool, no_plugins: bool) -> None:
+    """Model zoo for image classification: list, train, evaluate, and mix architectures.
+
+    Examples:
+
+    \b
+      zoo list
+      zoo info hybrid-alt-1 --build
+      zoo train hybrid-alt-1 --dataset digits
+    """
+
+
+def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    words = list(sys.argv[1:] if args is None else args)
+    atexit.register(_leave_quickly)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]  # both may stand anywhere
+    if "--no-plugins" in words:
+        words.remove("--no-plugins")
+        os.environ["ZOO_LOAD_PLUGINS"] = ""
+    try:
+        sys.exit(_run(words, prog_name))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: not an error
+        sys.exit(0)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        code, message = _explained(error)
+        say_error(message)
+        sys.exit(code)
+
+
+def _explained(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of what ended a command."""
+    if isinstance(error, ZooError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return 130, "interrupted"
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        hint = f"; see `{context.command_path} --help`" if context else ""
+        return error.exit_code, error.format_message().rstrip(".") + hint
+    what = f"unexpected {type(error).__name__}: {error}"
+    return 70, f"{what}; please report it with the output of --debug"
+
+
+def _leave_quickly() -> None:
+    """Collecting what the system takes back anyway costs a tenth of `zoo list`; torch wants it collected."""
+    if "torch" not in sys.modules:
+        gc.freeze()
+
+
+def _run(words: list[str], prog_name: str) -> Any:
+    collecting = gc.isenabled()
+    if words[:1] == ["list"]:  # over before there is anything worth collecting
+        gc.disable()
+    try:
+        return cli.main(words, prog_name=prog_name, standalone_mode=False) or 0
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def say_error(message: str) -> None:
+    """One line on stderr."""
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+
+
+def say_problems(problems: Sequence[str]) -> None:
+    """Warnings about plugins: one line each on stderr."""
+    for problem in problems:
+        print(f"warning: {' '.join(problem.split())}", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""Counts of `zoo info --build`: parameters and FLOPs, on the meta device, where nothing takes memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from zoo.registry import Registry
+from zoo.spec import Model, Published
+
+FLOPS = "forward pass of one image, as torch.utils.flop_counter counts: 2 per multiply-add of matmul and conv"
+
+
+def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) -> dict[str, Any]:
+    """Build on the meta device; count parameters (int) and the FLOPs (int) of one image.
+
+    Raises:
+        ZooError: as `zoo.compose.check`.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from zoo.compose import check
+
+    module = check(model.build, registry, where=f"models.{name}.build", **sizes).eval()
+    image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(image)
+    return {
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "flops": int(counter.get_total_flops()),
+        "flops_definition": FLOPS,
+        "sizes": sizes,
+    }
+
+
+def published_counts(name: str, model: Model, registry: Registry) -> list[dict[str, Any]]:
+    """Each parameter count that a source prints, beside ours at that dataset's size and classes."""
+    return [_published_count(name, model, row, registry) for row in model.published if row.params is not None]
+
+
+def _published_count(name: str, model: Model, row: Published, registry: Registry) -> dict[str, Any]:
+    from zoo.compose import check, sizes_for
+
+    compared: dict[str, Any] = {"dataset": row.dataset, "printed": row.params}
+    if row.dataset not in registry.datasets and row.params_classes is None:
+        return compared | {"built": None, "problem": f"no dataset named {row.dataset!r}"}
+    there = msgspec.structs.replace(model, dataset=row.dataset)
+    sizes = sizes_for(there, registry, num_classes=row.params_classes)
+    module = check(model.build, registry, where=f"models.{name}.build", **sizes)
+    built = sum(p.numel() for p in module.parameters())
+    return compared | {
+        "num_classes": sizes["num_classes"],
+        "built": built,
+        "difference": built - (row.params or 0),
+        "expected_difference": row.params_difference,
+    }

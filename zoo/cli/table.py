@@ -1,0 +1,124 @@
+"""Plain output for lists: aligned columns, bold on a terminal, JSON. No library: listing must be quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+GAP = "  "
+
+
+class Column(NamedTuple):
+    """A column: `flexible` gives way first on a narrow terminal, then whole columns by `drop` (1 first)."""
+
+    title: str
+    right: bool = False
+    flexible: bool = False
+    drop: int = 0
+
+
+MIN_FLEXIBLE = 16
+
+
+def on_terminal() -> bool:
+    """Whether stdout is a terminal that shows styles (`NO_COLOR` and TERM=dumb switch them off)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def width() -> int | None:
+    """Columns of the terminal; None where stdout is none, and lines may be as long as they are."""
+    if not sys.stdout.isatty():
+        return None
+    chosen = os.environ.get("COLUMNS", "")
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def bold(text: str) -> str:
+    """The text in bold on a terminal."""
+    return f"\033[1m{text}\033[0m" if on_terminal() else text
+
+
+def dim(text: str) -> str:
+    """The text in a fainter shade on a terminal."""
+    return f"\033[2m{text}\033[0m" if on_terminal() else text
+
+
+def clean(text: str) -> str:
+    """One printable line: what a file or a plugin says must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def emit(lines: Iterable[str]) -> None:
+    """Write lines to stdout; characters that its encoding lacks become "?"."""
+    text = "".join(f"{line}\n" for line in lines)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
+
+
+def emit_json(value: Any) -> None:
+    """Write one JSON document to stdout; floats that JSON lacks are null."""
+    import msgspec
+
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    if (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8":
+        import json
+
+        text = json.dumps(json.loads(text), indent=2)
+    emit([text])
+
+
+def emit_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], limit: int | None) -> list[str]:
+    """Write rows under their titles, aligned, fitted into `limit` characters (None: no limit).
+
+    Returns:
+        The titles of the columns that did not fit.
+    """
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max([len(c.title), *(len(row[i]) for row in cells)]) for i, c in enumerate(columns)]
+    shown, dropped = _fit(columns, widths, limit)
+    emit([bold(_line(columns, widths, shown, [c.title for c in columns]))])
+    emit(_line(columns, widths, shown, row) for row in cells)
+    return dropped
+
+
+def _fit(columns: Sequence[Column], widths: list[int], limit: int | None) -> tuple[list[int], list[str]]:
+    """Shrink the flexible columns' widths, then leave columns out, until the line fits."""
+    shown = list(range(len(columns)))
+    order = sorted((i for i in shown if columns[i].drop), key=lambda i: columns[i].drop)
+    dropped: list[str] = []
+    while limit is not None:
+        excess = sum(widths[i] for i in shown) + len(GAP) * (len(shown) - 1) - limit
+        flexible = [i for i in shown if columns[i].flexible]
+        spare = sum(max(0, widths[i] - MIN_FLEXIBLE) for i in flexible)
+        if excess <= spare or not order:
+            for i in flexible:
+                cut = min(max(0, widths[i] - MIN_FLEXIBLE), max(0, excess))
+                widths[i], excess = widths[i] - cut, excess - cut
+            break
+        leaving = order.pop(0)
+        shown.remove(leaving)
+        dropped.append(columns[leaving].title.lower())
+    return shown, dropped
+
+
+def _line(columns: Sequence[Column], widths: list[int], shown: list[int], row: Sequence[str]) -> str:
+    cells = []
+    for i in shown:
+        text = row[i] if len(row[i]) <= widths[i] else row[i][: widths[i] - 1].rstrip() + "…"
+        cells.append(text.rjust(widths[i]) if columns[i].right else text.ljust(widths[i]))
+    return GAP.join(cells).rstrip()
+
+
+def say(message: str) -> None:
+    """A hint for people: one line on stderr."""
+    print(message, file=sys.stderr)

@@ -1,0 +1,67 @@
+"""Files that are whole or not there: temporary file in the same folder, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo.errors import ZooError
+
+TEMPORARY = ".zoo-tmp-"
+
+
+class WriteError(ZooError):
+    """A file could not be written; what was there before is still there."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; when the block ends well, it takes the place of `path`.
+
+    Raises:
+        WriteError: the disk is full, the folder read-only or gone; names path and reason. The
+            temporary file is removed, and `path` is as it was.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file, atomically and durably (see `replacing`)."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file, atomically and durably (see `replacing`)."""
+    write_bytes(path, text.encode())
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Remove what an interrupted write left behind."""
+    for stale in folder.rglob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            stale.unlink()
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # folders cannot be opened there
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
