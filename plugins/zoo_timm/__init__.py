@@ -1,0 +1,23 @@
+"""Plugin `timm`: every model of timm as "timm/NAME"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zoo.hooks import hookimpl
+from zoo.spec import Component
+
+
+@hookimpl
+def zoo_components() -> Iterable[Component]:
+    """Offer timm's models under one namespace."""
+    return [
+        Component(
+            name="model",
+            kind="classifier",
+            factory="zoo_timm.models:model",
+            names="zoo_timm.models:names",
+            namespace="timm",
+            summary="any model of timm, by name",
+        ),
+    ]

@@ -1,0 +1,23 @@
+"""Plugin `torchvision`: every classifier of torchvision as "torchvision/NAME"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zoo.hooks import hookimpl
+from zoo.spec import Component
+
+
+@hookimpl
+def zoo_components() -> Iterable[Component]:
+    """Offer torchvision's classifiers under one namespace."""
+    return [
+        Component(
+            name="model",
+            kind="classifier",
+            factory="zoo_torchvision.models:model",
+            names="zoo_torchvision.models:names",
+            namespace="torchvision",
+            summary="any classifier of torchvision, by name",
+        ),
+    ]

@@ -1,0 +1,95 @@
+"""The plain ViT classifier: class token, learned positions, pre-norm layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers import Dropout, patch_grid, patchify
+from zoo_vit.transformer import encoder
+
+
+class ViT(nn.Module):
+    """Patches and a class token through a transformer; one token (or their mean) is classified."""
+
+    def __init__(
+        self,
+        patch: int,
+        embed: nn.Linear,
+        tokens: int,
+        layers: nn.Module,
+        num_classes: int,
+        dropout: float,
+        pool: str,
+        std: float,
+    ) -> None:
+        super().__init__()
+        width = embed.out_features
+        self.patch, self.pool = patch, pool
+        self.embed = embed
+        self.class_token = nn.Parameter(torch.randn(1, 1, width) * std) if pool == "class" else None
+        self.position = nn.Parameter(torch.randn(1, tokens + (pool == "class"), width) * std)
+        self.drop = Dropout(dropout)
+        self.layers = layers
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, num_classes)
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters that take no weight decay."""
+        return {"class_token", "position"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, num_classes)."""
+        tokens = self.embed(patchify(x, self.patch))
+        if self.class_token is not None:
+            first = self.class_token.to(tokens.dtype).expand(len(tokens), -1, -1)
+            tokens = torch.cat((first, tokens), 1)
+        tokens = self.layers(self.drop(tokens + self.position))
+        return self.head(self.norm(tokens.mean(1) if self.pool == "mean" else tokens[:, 0]))
+
+
+def vit_classifier(
+    *,
+    in_channels: int,
+    height: int,
+    width: int,
+    num_classes: int,
+    patch: int = 2,
+    embed: int = 1024,
+    depth: int = 2,
+    heads: int = 4,
+    head_width: int = 64,
+    mlp: int = 2048,
+    dropout: float = 0.1,
+    pool: Literal["class", "mean"] = "class",
+    init_std: float = 1.0,
+) -> nn.Module:
+    """ViT classifier; the defaults are the source's baseline.
+
+    Args:
+        in_channels: channels of the image.
+        height: rows of the image.
+        width: columns of the image.
+        num_classes: number of logits.
+        patch: side of a patch, in pixels.
+        embed: width of the tokens.
+        depth: transformer layers.
+        heads: heads of each attention.
+        head_width: width of each head.
+        mlp: hidden width of each MLP.
+        dropout: on embeddings, in attention and MLPs.
+        pool: classify the class token, or the mean of all tokens (then there is no class token).
+        init_std: spread of the initial class token and positions (1 in the source, 0.02 in timm).
+
+    Raises:
+        ShapeError: the patch does not divide the image.
+
+    Source:
+        Mixture Models, the ViT baseline.
+    """
+    rows, columns = patch_grid(height, width, patch, "vit.classifier")
+    layers = encoder(width=embed, depth=depth, heads=heads, head_width=head_width, mlp=mlp, dropout=dropout)
+    linear = nn.Linear(in_channels * patch * patch, embed)
+    return ViT(patch, linear, rows * columns, layers, num_classes, dropout, pool, init_std)

@@ -1,0 +1,286 @@
+"""Each architecture: finite, of any fitting size, independent of batch neighbours, saved whole."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from zoo.compose import compose
+from zoo.errors import PluginError, ShapeError, UnknownNameError
+from zoo.registry import Registry, load_registry
+from zoo_cnn import blocks
+from zoo_cnn import classifiers as cnn
+from zoo_hybrid.classifier import classifier as hybrid
+from zoo_hybrid.mixtures import alternate, joint
+from zoo_mixer import models as mixer
+from zoo_perceiver import models as perceiver
+from zoo_timm import models as zoo_timm
+from zoo_torchvision import models as zoo_torchvision
+from zoo_vit.classifier import vit_classifier
+from zoo_vit.image import vit_image
+from zoo_vit.timm_vit import timm_vit
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS: dict[str, Any] = tomllib.loads((ROOT / "registry.toml").read_text(encoding="utf-8"))["models"]
+TOO_LARGE = 200_000_000
+WHOLE = [n for n, m in MODELS.items() if m["parameters"] < TOO_LARGE]
+OTHER = {"vgg16": 64, "mixer-s16-32": 48, "resnet50": 64, "vit-b16": 32}
+PARTS = {
+    "cnn.residual": partial(blocks.residual_cnn, widths=(8, 8)),
+    "cnn.depthwise": blocks.depthwise_cnn,
+    "vit.image": partial(vit_image, mlp=32),
+    "vit.image to patches": partial(vit_image, mlp=32, patch=2, embed=24, position=True, read="patches"),
+    "vit.image without norm": partial(vit_image, mlp=32, norm=False),
+    "mixer.image": partial(mixer.image, embed=24, token_mlp=8, channel_mlp=16),
+    "mixer.image as images": partial(mixer.image, read="image", token_mlp=8, channel_mlp=16),
+    "perceiver.image": partial(perceiver.image, depth=1, latents=4, latent_width=8),
+    "perceiver.image by query": partial(perceiver.image, depth=1, latents=4, latent_width=8, read="query"),
+}
+SMALL = {"in_channels": 3, "height": 16, "width": 16, "num_classes": 5}
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return load_registry()
+
+
+def built(registry: Registry, name: str, side: int) -> nn.Module:
+    sizes = {"in_channels": 3, "height": side, "width": side, "num_classes": 10}
+    torch.manual_seed(0)
+    return compose(registry.model(name).build, registry, **sizes)
+
+
+def small_side(name: str) -> int:
+    """A side that the model takes and that is soon done: native where that is small."""
+    patch = MODELS[name]["build"].get("patch", 1)
+    return 64 if patch == 32 else 32
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_model_is_whole(registry: Registry, name: str, tmp_path: Path) -> None:
+    side = small_side(name)
+    model = built(registry, name, side)
+    images = torch.rand(3, 3, side, side)
+    logits = model(images)
+    logits.square().mean().backward()
+    assert logits.shape == (3, 10)
+    assert logits.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+    model.eval()
+    with torch.no_grad():
+        together = model(images)
+        torch.testing.assert_close(model(images[1:2]), together[1:2], atol=1e-4, rtol=1e-4)
+        last = model(images.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(last, together, atol=1e-4, rtol=1e-4)
+
+    state = model.state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
+    sizes = {"in_channels": 3, "height": side, "width": side, "num_classes": 10}
+    with torch.device("meta"):
+        fresh = compose(registry.model(name).build, registry, **sizes)
+    fresh.load_state_dict(load_file(tmp_path / "weights.safetensors"), assign=True)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in fresh.state_dict().items())
+    with torch.no_grad():
+        torch.testing.assert_close(fresh.eval()(images), together, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in WHOLE if MODELS[n].get("dataset", "cifar10") == "cifar10"])
+def test_a_model_takes_another_size(registry: Registry, name: str) -> None:
+    side = OTHER.get(name, 16 if name.startswith("hybrid") else 48)
+    with torch.no_grad():
+        assert built(registry, name, side)(torch.rand(2, 3, side, side)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("shape", [(3, 16, 16), (5, 8, 24)])
+def test_a_part_keeps_its_shape_in_either_memory_format(name: str, shape: tuple[int, int, int]) -> None:
+    channels, height, width = shape
+    part = PARTS[name](channels=channels, height=height, width=width).eval()
+    x = torch.randn(2, *shape)
+    with torch.no_grad():
+        y = part(x)
+        assert y.shape == x.shape
+        last = part.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, y, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fuse", ["sum", "mean", "weights", "gate", "concat"])
+@pytest.mark.parametrize("norm", ["none", "branch", "shared"])
+def test_any_parts_mix_in_any_joint(fuse: Any, norm: Any) -> None:
+    parts = [
+        PARTS["cnn.residual"],
+        PARTS["mixer.image"],
+        partial(alternate, parts=[PARTS["perceiver.image"]]),
+    ]
+    body = partial(joint, parts=parts, repeat=2, fuse=fuse, norm=norm, residual=fuse != "sum")
+    model = hybrid(body=body, **SMALL)
+    model(torch.randn(3, 3, 16, 16)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_sum_of_a_joint_mixture_is_its_branches_sum() -> None:
+    block = joint(parts=[PARTS["cnn.residual"], PARTS["vit.image"]], channels=3, height=16, width=16).eval()
+    x = torch.randn(2, 3, 16, 16)
+    cnn_branch, vit_branch = block.blocks[0].branches
+    torch.testing.assert_close(block(x), cnn_branch(x) + vit_branch(x))
+
+
+def test_repeats_have_weights_of_their_own() -> None:
+    model = alternate(parts=[PARTS["cnn.residual"]], channels=3, height=8, width=8, repeat=2)
+    first, second = (block[0][0].conv.weight for block in model.blocks)
+    assert first.data_ptr() != second.data_ptr()
+    assert not torch.equal(first, second)
+
+
+def test_a_shared_norm_stands_once_in_the_state() -> None:
+    parts = [PARTS["cnn.residual"], PARTS["perceiver.image"]]
+    size = {"channels": 3, "height": 8, "width": 8}
+    shared, none = (joint(parts=parts, repeat=2, norm=norm, **size) for norm in ("shared", "none"))
+    assert set(shared.state_dict()) - set(none.state_dict()) == {
+        f"norm.{key}" for key in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    count = [sum(p.numel() for p in m.parameters()) for m in (shared, none)]
+    assert count[0] - count[1] == 6
+
+
+def test_the_ablation_leaves_out_only_the_vits_norm() -> None:
+    size = {"channels": 3, "height": 16, "width": 16}
+    with_norm, without = vit_image(**size), vit_image(norm=False, **size)
+    names = set(with_norm.state_dict()) - set(without.state_dict())
+    assert names == {
+        f"read.norm.{k}" for k in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+
+
+def test_embeddings_and_latents_ask_for_no_weight_decay() -> None:
+    models = [
+        vit_classifier(**SMALL, embed=8, mlp=8),
+        vit_image(channels=3, height=16, width=16, position=True),
+        perceiver.classifier(**SMALL).perceiver,
+        timm_vit(**SMALL, embed=12, depth=1),
+    ]
+    for model in models:
+        names = {n for n in model.no_weight_decay() if getattr(model, n, None) is not None}
+        assert names
+        assert names <= {n for n, _ in model.named_parameters()}
+
+
+def theirs_to_ours(name: str) -> str:
+    name = re.sub(r"^layers\.(\d+)\.self_attns\.(\d+)\.0\.", r"perceiver.blocks.\1.selves.\2.", name)
+    name = re.sub(r"^layers\.(\d+)\.self_attns\.(\d+)\.1\.", r"perceiver.blocks.\1.self_mlps.\2.", name)
+    name = re.sub(r"^layers\.(\d+)\.cross_attn\.", r"perceiver.blocks.\1.cross.", name)
+    name = re.sub(r"^layers\.(\d+)\.cross_ff\.", r"perceiver.blocks.\1.cross_mlp.", name)
+    for old, new in (
+        ("fn.net.0", "fc1"),
+        ("fn.net.2", "fc2"),
+        ("fn.to_out", "proj"),
+        ("fn.", ""),
+        ("norm_context", "context_norm"),
+        ("to_logits.1", "head.norm"),
+        ("to_logits.2", "head.linear"),
+    ):
+        name = name.replace(old, new)
+    return "perceiver.latents" if name == "latents" else name
+
+
+@pytest.mark.parametrize("size", [(12, 12), (9, 14), (40, 40)])
+def test_the_perceiver_equals_perceiver_pytorch(size: tuple[int, int]) -> None:
+    package = pytest.importorskip("perceiver_pytorch", reason="needs the package perceiver-pytorch")
+    torch.manual_seed(0)
+    theirs = package.Perceiver(
+        num_freq_bands=6, depth=3, max_freq=10.0, num_latents=16, latent_dim=32, cross_heads=2,
+        cross_dim_head=16, latent_heads=8, latent_dim_head=16, num_classes=10, attn_dropout=0.2,
+        ff_dropout=0.2, weight_tie_layers=False, self_per_cross_attn=2,
+    ).eval()  # fmt: skip
+    height, width = size
+    ours = perceiver.classifier(
+        in_channels=3, height=height, width=width, num_classes=10, depth=3, latents=16
+    ).eval()
+    ours.load_state_dict({theirs_to_ours(name): value for name, value in theirs.state_dict().items()})
+    x = torch.randn(3, 3, height, width)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x.permute(0, 2, 3, 1)), atol=1e-5, rtol=1e-5)
+
+
+def test_the_mixer_is_timms() -> None:
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("mixer_s32_224", img_size=64, num_classes=7).eval()
+    ours = mixer.classifier(in_channels=3, height=64, width=64, num_classes=7, patch=32).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_a_stem_gives_the_body_fewer_pixels_and_more_channels() -> None:
+    stem = blocks.conv_stem(in_channels=3, height=16, width=16, widths=(8, 12), strides=(2, 2))
+    stem.out_shape = (12, 4, 4)  # type: ignore[assignment]
+    model = hybrid(stem=lambda **_: stem, body=PARTS["cnn.depthwise"], **SMALL)
+    assert model(torch.randn(2, 3, 16, 16)).shape == (2, 5)
+    assert model.head.linear.in_features == 12 * 4 * 4
+    with pytest.raises(PluginError, match="out_shape"):
+        hybrid(stem=lambda **_: nn.Identity(), **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("build", "sizes", "message"),
+    [
+        (vit_image, {"channels": 3, "height": 37, "width": 37}, "no patch side near 2 divides 37x37"),
+        (
+            partial(vit_image, patch=5),
+            {"channels": 3, "height": 32, "width": 32},
+            "patch side 5 does not divide",
+        ),
+        (partial(vit_image, embed=7), {"channels": 3, "height": 32, "width": 32}, "height\\*width = 1024"),
+        (partial(mixer.image, embed=7, read="image"), {"channels": 3, "height": 32, "width": 32}, "given 7"),
+        (cnn.vgg16, {**SMALL}, "at least 32x32"),
+        (cnn.baseline, {**SMALL, "height": 4}, "at least 8x8"),
+        (partial(cnn.wide_resnet, depth=15), SMALL, "6n \\+ 4"),
+        (partial(cnn.resnet9, widths=(1, 2)), SMALL, "four numbers"),
+        (partial(timm_vit, heads=5), SMALL, "not a multiple of heads 5"),
+        (partial(mixer.classifier, patch=7), SMALL, "patch side 7"),
+        (partial(perceiver.classifier, depth=0), SMALL, "depth must be at least 1"),
+        (partial(blocks.depthwise_cnn, kernel=4), {"channels": 3, "height": 8, "width": 8}, "odd"),
+        (
+            partial(blocks.conv_stem, strides=(1,)),
+            {"in_channels": 3, "height": 8, "width": 8},
+            "one stride each",
+        ),
+        (partial(joint, parts=[]), {"channels": 3, "height": 8, "width": 8}, "at least one part"),
+        (partial(zoo_torchvision.model, name="resnet18"), {**SMALL, "in_channels": 1}, "takes 3 channels"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_line(build: Any, sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ShapeError, match=message) as caught:
+        build(**sizes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_librarys_unknown_name_is_named() -> None:
+    for library in (zoo_timm, zoo_torchvision):
+        with pytest.raises(UnknownNameError, match="resnet18"):
+            library.model(name="resnet1_8", **SMALL)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v3_small", "regnet_y_400mf", "vit_b_32", "googlenet"]
+)
+def test_torchvisions_models_take_our_sizes_on_the_meta_device(name: str) -> None:
+    with torch.device("meta"):
+        model = zoo_torchvision.model(name=name, in_channels=3, height=64, width=64, num_classes=7)
+        assert model(torch.empty(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mixer_s32_224", "convnext_atto"])
+def test_timms_models_take_our_sizes(name: str) -> None:
+    model = zoo_timm.model(name=name, in_channels=3, height=64, width=64, num_classes=7)
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 7)
