@@ -1,0 +1,169 @@
+"""`zoo datasets`: list the catalogue's datasets, and check one before training on it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli import say_problems, table
+from zoo.cli.table import Column
+from zoo.registry import load_registry
+from zoo.spec import Dataset
+
+if TYPE_CHECKING:
+    from zoo.data import Finding, ImageData
+
+COLUMNS = (
+    Column("NAME"),
+    Column("TRAIN", right=True),
+    Column("TEST", right=True),
+    Column("CLASSES", right=True),
+    Column("SIZE", right=True),
+    Column("SOURCE", drop=2),
+    Column("LICENCE", drop=1),
+    Column("SUMMARY", flexible=True, drop=3),
+)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def datasets(context: click.Context, as_json: bool) -> None:
+    """List the datasets, or check one.
+
+    A dataset is a name from this list, or folder:PATH, parquet:PATH, hf:OWNER/NAME[@REVISION],
+    torchvision:NAME or idx:PATH.
+
+    Examples:
+
+    \b
+      zoo datasets
+      zoo datasets check folder:photos
+    """
+    if context.invoked_subcommand is None:
+        _list(as_json)
+
+
+@datasets.command()
+@click.argument("spec")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of downloads.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Side to resize images to.")
+@click.option("--skip-bad", is_flag=True, help="Count unreadable images instead of failing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def check(
+    context: click.Context,
+    spec: str,
+    data_dir: Path | None,
+    image_size: int | None,
+    skip_bad: bool,
+    as_json: bool,
+) -> None:
+    """Read every image of SPEC and report what is wrong: exit code 1 where it cannot be trained on.
+
+    Looks for unreadable and truncated images, empty classes, labels out of range, images that are in
+    both train and test, and unequal classes.
+    """
+    from zoo.data import check as examine
+    from zoo.data import load
+
+    registry = load_registry()
+    data = load(spec, registry, data_dir=data_dir, image_size=image_size, skip_bad=skip_bad, show=_Progress())
+    findings = examine(data)
+    if as_json:
+        table.emit_json(_report(data, findings))
+    else:
+        _print_report(data, findings)
+    if any(finding.level == "error" for finding in findings):
+        context.exit(1)
+
+
+def _row(name: str, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": name,
+        "summary": dataset.summary,
+        "train": dataset.train,
+        "test": dataset.test,
+        "classes": dataset.num_classes or len(dataset.classes) or None,
+        "size": list(dataset.size) if dataset.size else None,
+        "source": dataset.source,
+        "licence": dataset.licence,
+        "homepage": dataset.homepage,
+    }
+
+
+def _list(as_json: bool) -> None:
+    registry = load_registry()
+    say_problems(registry.problems)
+    rows = [_row(name, dataset) for name, dataset in sorted(registry.datasets.items())]
+    if as_json:
+        table.emit_json(rows)
+        return
+    dropped = table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
+    more = f"; a wider terminal, or --json, shows also: {', '.join(dropped)}" if dropped else ""
+    table.say(f"{len(rows)} datasets; next: zoo train MODEL --dataset NAME{more}")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    counts = [f"{row[key]:,}" if row[key] else "" for key in ("train", "test", "classes")]
+    size = f"{row['size'][1]}x{row['size'][0]}" if row["size"] else ""
+    return [row["name"], *counts, size, row["source"], row["licence"], row["summary"]]
+
+
+def _report(data: ImageData, findings: list[Finding]) -> dict[str, Any]:
+    from zoo.data.checks import class_counts
+
+    return {
+        "name": data.name,
+        "spec": data.spec,
+        "fingerprint": data.fingerprint,
+        "size": list(data.dataset.size or ()),
+        "classes": list(data.classes),
+        "train": class_counts(data.train, len(data.classes)),
+        "test": class_counts(data.test, len(data.classes)),
+        "skipped": data.skipped,
+        "ignored": data.ignored,
+        "findings": [
+            {"level": f.level, "kind": f.kind, "message": f.message, "count": f.count, "examples": f.examples}
+            for f in findings
+        ],
+    }
+
+
+def _print_report(data: ImageData, findings: list[Finding]) -> None:
+    height, width = data.dataset.size or (0, 0)
+    lines = [
+        f"{data.name}: {len(data.train):,} train and {len(data.test):,} test images, "
+        f"{width}x{height}, {len(data.classes)} classes",
+        f"fingerprint {data.fingerprint}",
+    ]
+    for finding in findings:
+        examples = f" ({', '.join(finding.examples)})" if finding.examples else ""
+        lines.append(f"{finding.level}: {finding.message}{examples}")
+    table.emit(map(table.clean, lines if findings else [*lines, "nothing wrong found"]))
+
+
+class _Progress:
+    """A progress bar on stderr while images are decoded; nothing where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, description: str, done: int, total: int, /) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self.bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.bar.start()
+        if description not in self.tasks:
+            self.tasks[description] = self.bar.add_task(description, total=total)
+        self.bar.update(self.tasks[description], completed=done)
+        if done >= total and all(task.finished for task in self.bar.tasks):
+            self.bar.stop()

@@ -1,0 +1,342 @@
+"""Decoded images on disk: written once, opened memory-mapped ever after.
+
+A cache entry is the folder `images/<key>` of the cache directory: four .npy files and `index.json`,
+which is written last and makes the entry valid. It may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from zoo.data.arrays import Images, Labels, Split
+from zoo.data.decode import Rule, array_image, image_array
+from zoo.data.rows import Chunk, Item, Opened, Rows, Show, Source
+from zoo.errors import DataError
+from zoo.paths import cache_dir
+
+FORMAT = 1
+_FILES = ("train-images", "train-labels", "test-images", "test-labels")
+_STALE = 24 * 3600  # seconds after which another process's temporary file is taken for abandoned
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A cache entry, opened: splits (read-only memory maps), class names and counts."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    fingerprint: str
+    skipped: int
+    ignored: int
+    key: str
+
+
+def cache_key(identity: dict[str, Any], rule: Rule, skip_bad: bool) -> str:
+    """Name of the entry for a source's identity and everything that changes the pixels."""
+    parts = {"format": FORMAT, "source": identity, "rule": rule.table(), "skip_bad": skip_bad}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def cached(source: Source, rule: Rule, show: Show, *, name: str, skip_bad: bool = False) -> Cached:
+    """Open the entry for this source, decoding the images first where there is none.
+
+    Args:
+        name: of the dataset, for progress and messages. skip_bad: leave unreadable images out.
+    Raises:
+        DataError: an image cannot be read, sizes differ, a label is out of range, the disk is full.
+    """
+    identity = source.identity()
+    key = cache_key(identity, rule, skip_bad)
+    folder = cache_dir() / "images" / key
+    found = _open(folder, key)
+    if found is not None:
+        return found
+    opened = source.open()
+    _check_labels(opened, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear_stale(folder)
+        _build(folder, opened, rule, show, name, skip_bad, identity)
+    except OSError as error:
+        raise DataError(f"cannot write the image cache {folder}: {error}; set ZOO_CACHE_DIR") from error
+    again = _open(folder, key)
+    if again is None:
+        raise DataError(f"the image cache {folder} changed while it was written; try again")
+    return again
+
+
+# ---- reading ----------------------------------------------------------------------------------
+
+
+def _open(folder: Path, key: str) -> Cached | None:
+    """The entry, or None where it is absent, incomplete, damaged or of another format."""
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in _FILES}
+        if index["format"] != FORMAT or not _fits(arrays):
+            return None
+        classes = tuple(index["classes"])
+        splits = _splits(arrays, index["copies"])
+        stamps = {stem: _stamp(folder / f"{stem}.npy") for stem in _FILES}
+        # Hashing gigabytes at every start would cost seconds: only files that were touched are hashed.
+        if stamps != index["stamps"] and fingerprint(*splits, classes) != index["fingerprint"]:
+            return None
+        return Cached(*splits, classes, index["fingerprint"], index["skipped"], index["ignored"], key)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def _fits(arrays: dict[str, Any]) -> bool:
+    shapes = [arrays[f"{s}-images"].shape[0] == arrays[f"{s}-labels"].shape[0] for s in ("train", "test")]
+    kinds = [arrays[stem].dtype == (np.uint8 if "images" in stem else np.int64) for stem in _FILES]
+    return all(shapes) and all(kinds) and arrays["train-images"].ndim == 4
+
+
+def _splits(arrays: dict[str, Any], copies: Sequence[int]) -> tuple[Split, Split]:
+    made = [
+        Split(arrays[f"{side}-images"], np.asarray(arrays[f"{side}-labels"]), n)
+        for side, n in zip(("train", "test"), copies, strict=True)
+    ]
+    return made[0], made[1]
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def fingerprint(train: Split, test: Split, classes: Sequence[str]) -> str:
+    """The sha256 (hexadecimal) over class names and, per split, shapes, image bytes and labels."""
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    for split in (train, test):
+        digest.update(json.dumps([split.images.shape, split.labels.shape]).encode())
+        for start in range(0, len(split), 4096):
+            digest.update(np.ascontiguousarray(split.images[start : start + 4096]).data)
+        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+# ---- writing ----------------------------------------------------------------------------------
+
+
+def _check_labels(opened: Opened, name: str) -> None:
+    classes = len(opened.classes)
+    for side, rows in (("train", opened.train), ("test", opened.test)):
+        if not len(rows.labels):
+            raise DataError(f"{name}: the {side} split holds no images")
+        wrong = np.flatnonzero((rows.labels < 0) | (rows.labels >= (classes or np.iinfo(np.int64).max)))
+        if len(wrong):
+            row = int(wrong[0])
+            allowed = f"0..{classes - 1}" if classes else "0 and above"
+            raise DataError(f"{name}: {rows.where(row)}: label {rows.labels[row]}, allowed: {allowed}")
+
+
+def _clear_stale(folder: Path) -> None:
+    for path in folder.glob("*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
+
+
+def _build(
+    folder: Path, opened: Opened, rule: Rule, show: Show, name: str, skip_bad: bool, identity: dict[str, Any]
+) -> None:
+    """Decode both splits into temporary files, then move them into place, the index last."""
+    decoded: dict[str, Path] = {}
+    skipped, size = 0, rule.out_size()
+    try:
+        for side, rows in (("train", opened.train), ("test", opened.test)):
+            job = _Decoding(rows, rule, show, f"decoding {name} ({side})", skip_bad, size)
+            decoded[f"{side}-images"] = _temporary(folder, f"{side}-images")
+            kept = job.run(decoded[f"{side}-images"])
+            skipped, size = skipped + len(rows.labels) - len(kept), job.size
+            decoded[f"{side}-labels"] = _temporary(folder, f"{side}-labels")
+            _save(decoded[f"{side}-labels"], rows.labels[kept])
+        splits = _splits({k: np.load(p, mmap_mode="r") for k, p in decoded.items()}, _copies(opened))
+        classes = opened.classes or tuple(map(str, range(1 + max(int(s.labels.max()) for s in splits))))
+        index = {
+            "format": FORMAT,
+            "name": name,
+            "source": identity,
+            "rule": rule.table(),
+            "classes": classes,
+            "counts": [len(split) for split in splits],
+            "copies": _copies(opened),
+            "fingerprint": fingerprint(*splits, classes),
+            "skipped": skipped,
+            "ignored": opened.ignored,
+        }
+        _publish(folder, decoded, index)
+    finally:
+        for path in decoded.values():
+            path.unlink(missing_ok=True)
+
+
+def _copies(opened: Opened) -> list[int]:
+    return [opened.train.copies, opened.test.copies]
+
+
+def _publish(folder: Path, decoded: dict[str, Path], index: dict[str, Any]) -> None:
+    for stem, path in decoded.items():
+        os.replace(path, folder / f"{stem}.npy")
+    index["stamps"] = {stem: _stamp(folder / f"{stem}.npy") for stem in decoded}
+    temporary = _temporary(folder, "index")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(index, file, default=str)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / "index.json")
+    with suppress(OSError):  # not every system lets a folder be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _temporary(folder: Path, stem: str) -> Path:
+    return folder / f"{stem}.{os.getpid()}.{time.monotonic_ns()}.tmp"
+
+
+def _save(path: Path, array: Labels) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+_Found = Images | list[Images | None]
+
+
+class _Decoding:
+    """Decodes one split into a .npy file, a chunk at a time: memory stays bounded."""
+
+    def __init__(
+        self, rows: Rows, rule: Rule, show: Show, title: str, skip_bad: bool, size: tuple[int, int] | None
+    ) -> None:
+        self.rows, self.rule, self.show, self.title, self.skip_bad = rows, rule, show, title, skip_bad
+        self.size = size
+        self.first = "the images of the other split"
+
+    def run(self, path: Path) -> Labels:
+        """Write the images to `path`; returns the rows that could be read (int64, ascending)."""
+        total = len(self.rows.labels)
+        out: Images | None = None
+        kept: list[int] = []
+        done = 0
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for images, good, count in self._decoded(pool):
+                if good:
+                    out = _allocate(path, (total, *images.shape[1:])) if out is None else out
+                    out[len(kept) : len(kept) + len(good)] = images
+                    kept += [done + i for i in good]
+                done += count
+                self.show(self.title, done, total)
+        if done != total:
+            raise DataError(f"{self.title}: found {done} images for {total} labels")
+        if not kept:
+            raise DataError(f"{self.title}: none of {total} images can be read")
+        if isinstance(out, np.memmap):
+            out.flush()
+        del out
+        _shorten(path, len(kept), total)
+        _sync(path)
+        return np.asarray(kept, np.int64)
+
+    def _decoded(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Images, Sequence[int], int]]:
+        """Per chunk: the readable images (n, 3, H, W), their places in the chunk, the chunk's length."""
+        start = 0
+        for chunk in self.rows.chunks():
+            found = self._chunk(pool, chunk, start)
+            good = [i for i, image in enumerate(found) if image is not None]
+            self._check_size(found, good, start)
+            images = found if isinstance(found, np.ndarray) else _stacked(found)
+            yield images, good, len(chunk)
+            start += len(chunk)
+
+    def _chunk(self, pool: ThreadPoolExecutor, chunk: Chunk, start: int) -> _Found:
+        if isinstance(chunk, np.ndarray) and not self.rule:
+            return chunk
+        items: Sequence[Item]
+        items = [partial(array_image, p) for p in chunk] if isinstance(chunk, np.ndarray) else chunk
+        # A task of many images: handing over each one costs as much as decoding a small one.
+        step = max(1, len(items) // 16)
+        spans = [(i, items[i : i + step]) for i in range(0, len(items), step)]
+
+        def decode(span: tuple[int, Sequence[Item]]) -> list[Images | None]:
+            return [self._one(item, start + span[0] + k) for k, item in enumerate(span[1])]
+
+        results = pool.map(decode, spans)
+        return [image for part in results for image in part]
+
+    def _one(self, item: Item, row: int) -> Images | None:
+        try:
+            return image_array(item, self.rule, self.rows.where(row))
+        except DataError:
+            if self.skip_bad:
+                return None
+            raise
+
+    def _check_size(self, found: _Found, good: Sequence[int], start: int) -> None:
+        for i in good:
+            _, height, width = np.shape(cast(Images, found[i]))
+            if self.size is None:
+                self.size, self.first = (height, width), self.rows.where(start + i)
+            if (height, width) != self.size:
+                raise DataError(
+                    f"images differ in size: {self.first} has {_wide(self.size)}, "
+                    f"{self.rows.where(start + i)} has {_wide((height, width))}; give --image-size N"
+                )
+
+
+def _wide(size: tuple[int, int] | None) -> str:
+    return f"{size[1]}x{size[0]}" if size else "no size"
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> Images:
+    needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise DataError(
+            f"the decoded images need {needed / 1e9:.1f} GB in {path.parent}, {free / 1e9:.1f} GB are free; "
+            "set ZOO_CACHE_DIR to another disk or use a smaller --image-size"
+        )
+    made: Images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    return made
+
+
+def _stacked(found: Sequence[Images | None]) -> Images:
+    good = [image for image in found if image is not None]
+    return np.stack(good) if good else np.empty((0, 3, 1, 1), np.uint8)
+
+
+def _shorten(path: Path, kept: int, total: int) -> None:
+    """Rewrite the file without the unused rows at its end."""
+    if kept == total:
+        return
+    source: Any = np.load(path, mmap_mode="r")
+    short = path.with_suffix(".short.tmp")
+    target: Any = np.lib.format.open_memmap(short, mode="w+", dtype=np.uint8, shape=(kept, *source.shape[1:]))
+    for start in range(0, kept, 4096):
+        target[start : start + 4096] = source[start : min(start + 4096, kept)]
+    target.flush()
+    del source, target
+    os.replace(short, path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,106 @@
+"""What is worth knowing about a dataset before hours are spent on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from typing import Literal
+
+import numpy as np
+
+from zoo.data.arrays import ImageData, Split
+from zoo.spec import Struct
+
+IMBALANCE = 10.0
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One finding: how bad it is, what kind, one line, how many images or classes, a few of them."""
+
+    level: Literal["error", "warning", "note"]
+    kind: str
+    message: str
+    count: int = 0
+    examples: tuple[str, ...] = ()
+
+
+def check(data: ImageData) -> list[Finding]:
+    """Look for empty classes, duplicates and imbalance; unreadable images are found by `load`.
+
+    Returns:
+        Findings, errors first; an empty list where all is well.
+    """
+    found = [*_empty_classes(data), *_duplicates(data), *_imbalance(data), *_left_out(data)]
+    return sorted(found, key=lambda f: ("error", "warning", "note").index(f.level))
+
+
+def class_counts(split: Split, classes: int) -> list[int]:
+    """Images per class, in label order."""
+    return np.bincount(split.labels, minlength=classes).tolist()
+
+
+def _empty_classes(data: ImageData) -> list[Finding]:
+    found = []
+    for side, split in (("train", data.train), ("test", data.test)):
+        counts = class_counts(split, len(data.classes))
+        empty = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
+        if empty:
+            text = f"{len(empty)} of {len(data.classes)} classes have no {side} image"
+            level: Literal["error", "warning"] = "error" if side == "train" else "warning"
+            found.append(
+                Finding(level=level, kind="empty-class", message=text, count=len(empty), examples=empty[:5])
+            )
+    return found
+
+
+def _hashes(split: Split) -> list[bytes]:
+    rows = len(split) // split.copies
+    return [hashlib.blake2b(split.images[i].tobytes(), digest_size=16).digest() for i in range(rows)]
+
+
+def _duplicates(data: ImageData) -> list[Finding]:
+    """Equal images (all decoded pixels) across the splits, within train, and with differing labels."""
+    train, test = _hashes(data.train), _hashes(data.test)
+    first: dict[bytes, int] = {}
+    labels: defaultdict[bytes, set[int]] = defaultdict(set)
+    for row, digest in enumerate(train):
+        first.setdefault(digest, row)
+        labels[digest].add(int(data.train.labels[row]))
+    shared = [(row, first[digest]) for row, digest in enumerate(test) if digest in first]
+    repeated = sum(n - 1 for n in Counter(train).values())
+    torn = [first[digest] for digest, names in labels.items() if len(names) > 1]
+    found = []
+    if shared:
+        text = f"{len(shared)} test images are also in train"
+        pairs = tuple(f"test {a} = train {b}" for a, b in shared[:5])
+        kind = "train-test-duplicate"
+        found.append(Finding(level="warning", kind=kind, message=text, count=len(shared), examples=pairs))
+    if repeated:
+        text = f"{repeated} train images repeat an earlier one"
+        found.append(Finding(level="note", kind="train-duplicate", message=text, count=repeated))
+    if torn:
+        text = f"{len(torn)} train images occur with differing labels"
+        rows = tuple(f"train {row}" for row in torn[:5])
+        found.append(
+            Finding(level="warning", kind="label-conflict", message=text, count=len(torn), examples=rows)
+        )
+    return found
+
+
+def _imbalance(data: ImageData) -> list[Finding]:
+    counts = [n for n in class_counts(data.train, len(data.classes)) if n]
+    if not counts or max(counts) < IMBALANCE * min(counts):
+        return []
+    text = f"train classes hold {min(counts)} to {max(counts)} images"
+    return [Finding(level="note", kind="imbalance", message=text, count=len(counts))]
+
+
+def _left_out(data: ImageData) -> list[Finding]:
+    found = []
+    if data.skipped:
+        text = f"{data.skipped} unreadable images are left out"
+        found.append(Finding(level="warning", kind="skipped", message=text, count=data.skipped))
+    if data.ignored:
+        text = f"{data.ignored} files in class folders are not images"
+        found.append(Finding(level="note", kind="ignored", message=text, count=data.ignored))
+    return found

@@ -1,0 +1,136 @@
+"""From an encoded image to a uint8 array: decoding, resizing, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zoo.data.arrays import Images
+from zoo.data.rows import Item
+from zoo.errors import DataError, InputError
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before their pixels are read: such a file is a decompression bomb."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How images are brought to one size; nothing set keeps them as they are.
+
+    Attributes:
+        size: (height, width) that the whole image is scaled to.
+        resize: the shorter side is scaled to this, keeping the aspect.
+        crop: then a centred square of this side is cut out.
+    """
+
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+    crop: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything is changed."""
+        return any((self.size, self.resize, self.crop))
+
+    def out_size(self) -> tuple[int, int] | None:
+        """(height, width) of every result, or None where it depends on the image."""
+        return self.size or ((self.crop, self.crop) if self.crop else None)
+
+    def table(self) -> dict[str, Any]:
+        """The rule as plain data."""
+        return asdict(self)
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Scale (PIL's bilinear filter, which averages when it shrinks) and crop."""
+        if self.size:
+            height, width = self.size
+            return _scaled(image, width, height)
+        if self.resize:
+            factor = self.resize / min(image.size)
+            image = _scaled(image, *(max(1, round(side * factor)) for side in image.size))
+        return _centre(image, self.crop) if self.crop else image
+
+
+def make_rule(
+    size: tuple[int, int] | None, wanted: tuple[int, int] | None, resize: int | None, crop: int | None
+) -> Rule:
+    """The rule for a dataset's `resize`/`crop` options and the size that was asked for.
+
+    Args:
+        size: the dataset's size where it resizes, else None.
+        wanted: (height, width) that the user asked for, which wins; with a crop, the crop becomes it
+            and `resize` keeps its proportion.
+    Raises:
+        InputError: the crop is larger than what it is cut from, or not square.
+    """
+    if crop and resize and crop > resize:
+        raise InputError(f"cannot crop {crop} from images resized to {resize}; give crop <= resize")
+    if wanted is None:
+        return Rule(None if (resize or crop) else size, resize, crop)
+    if not crop:
+        return Rule(size=wanted)
+    if wanted[0] != wanted[1]:
+        raise InputError(f"this dataset is centre-cropped to a square; got image size {wanted}")
+    return Rule(None, round((resize or crop) * wanted[0] / crop), wanted[0])
+
+
+def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _centre(image: Image.Image, side: int) -> Image.Image:
+    if min(image.size) < side:
+        raise ValueError(f"image of {image.size[0]}x{image.size[1]} is smaller than the crop of {side}")
+    left, top = (image.size[0] - side) // 2, (image.size[1] - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # PIL clips 16-bit values at 255; the upper byte is what an 8-bit file would hold.
+        values = np.asarray(image, np.float64)
+        scale = 256.0 if values.max(initial=0) > 255 else 1.0
+        image = Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _opened(item: Item) -> Image.Image:
+    if callable(item):
+        return item()
+    source = io.BytesIO(item) if isinstance(item, bytes) else item
+    image: Image.Image = Image.open(source)
+    return image
+
+
+def image_array(item: Item, rule: Rule, where: str) -> Images:
+    """Decode one image.
+
+    Returns:
+        uint8 (3, H, W).
+    Raises:
+        DataError: unreadable, truncated, or more than `MAX_PIXELS` pixels; names `where`.
+    """
+    try:
+        with _opened(item) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{where}: {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
+            done = rule.apply(_rgb(image))
+            return np.asarray(done).transpose(2, 0, 1)
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{where}: refused: {error}") from None
+    except Exception as error:  # decoders of foreign bytes raise nearly anything
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise DataError(f"{where}: cannot be read as an image ({reason})") from None
+
+
+def array_image(pixels: Images) -> Image.Image:
+    """A PIL image of uint8 (3, H, W)."""
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))

@@ -1,0 +1,137 @@
+"""Geometric augmentation of whole batches, in any dtype: mirror, transpose, padded crop.
+
+No function reads a value on the host, and none indexes with a mask: all can be compiled and queued.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_FORMATS = (torch.contiguous_format, torch.channels_last)
+_HASH = 0x9E3779B1  # odd, so that multiplying permutes; its product's high bits depend on all low ones
+
+
+def _is_channels_last(images: Tensor) -> bool:
+    return images.shape[1] > 1 and images.is_contiguous(memory_format=torch.channels_last)
+
+
+def choose(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
+    """The changed image where chosen, else the image itself.
+
+    Args:
+        chosen: bool (B,). changed, images: (B, C, H, W), one shape and dtype.
+    """
+    if torch.compiler.is_compiling() or images.device.type != "cpu":
+        return torch.where(chosen.view(-1, 1, 1, 1), changed, images)
+    # On a CPU a select of whole images from both batches is 4 times as fast as an elementwise `where`.
+    batch = len(images)
+    last = _is_channels_last(images)
+    both = torch.cat((images, changed)).contiguous(memory_format=_FORMATS[last])
+    flat = both.permute(0, 2, 3, 1).view(2 * batch, -1) if last else both.view(2 * batch, -1)
+    picked = flat.index_select(0, torch.arange(batch) + batch * chosen)
+    channels, height, width = images.shape[1:]
+    if last:
+        return picked.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return picked.view(batch, channels, height, width)
+
+
+def flip(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the chosen images left-right: (B, C, H, W) and bool (B,) to (B, C, H, W)."""
+    return choose(chosen, images.flip(-1), images)
+
+
+def vertical_flip(images: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the chosen images top-bottom: (B, C, H, W) and bool (B,) to (B, C, H, W)."""
+    return choose(chosen, images.flip(-2), images)
+
+
+def transpose(images: Tensor, chosen: Tensor) -> Tensor:
+    """Exchange rows and columns of the chosen images: (B, C, S, S) and bool (B,) to the same."""
+    return choose(chosen, images.transpose(-1, -2), images)
+
+
+def alternating(indices: Tensor, epoch: int) -> Tensor:
+    """Which images to mirror in this epoch when each is mirrored every second one.
+
+    A hash of the sample's number decides which half begins, so nothing needs to be remembered.
+
+    Args:
+        indices: int64 (B,), sample numbers in the dataset.
+    Returns:
+        bool (B,); the opposite for epoch + 1.
+    Source: Jordan, "94% on CIFAR-10 in 3.29 seconds", section 3.6 (alternating flip).
+    """
+    half = ((indices * _HASH) >> 24) & 1
+    return (half + epoch) % 2 == 1
+
+
+def _mirrored(side: int, padding: int, device: torch.device) -> Tensor:
+    """Source positions of a reflect-padded axis: 2 1 | 0 1 2 3 | 2 1 for side 4, padding 2."""
+    place = torch.arange(-padding, side + padding, device=device).abs()
+    return (side - 1) - ((side - 1) - place).abs()
+
+
+def pad(images: Tensor, padding: int, mode: str) -> Tensor:
+    """Pad the last two axes by `padding` on each side with zeros, or by reflection ("reflect")."""
+    if mode == "zero":
+        return F.pad(images, (padding, padding, padding, padding))
+    height, width = images.shape[-2:]
+    rows = images.index_select(2, _mirrored(height, padding, images.device))
+    return rows.index_select(3, _mirrored(width, padding, images.device))
+
+
+def crop(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: str = "zero") -> Tensor:
+    """Pad each image, then cut the original size out at its own place.
+
+    A row of the result is a run of contiguous elements of the padded batch, so one `index_select`
+    over all (overlapping) runs copies whole rows: on a CPU much faster than indexing pixels.
+
+    Args:
+        images: (B, C, H, W), contiguous or channels-last. top, left: int64 (B,), 0..2*padding.
+    Returns:
+        (B, C, H, W) in the memory format of `images`.
+    """
+    if _is_channels_last(images):
+        return _crop_channels_last(images, top, left, padding, mode)
+    batch, channels, height, width = images.shape
+    padded = pad(images, padding, mode).contiguous()
+    return _runs(padded, top, left, height, width).view(batch, channels, height, width)
+
+
+def _crop_channels_last(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: str) -> Tensor:
+    batch, channels, height, width = images.shape
+    padded = pad(images, padding, mode).permute(0, 2, 3, 1).contiguous()
+    wide = padded.view(batch, 1, padded.shape[1], -1)
+    cut = _runs(wide, top, left * channels, height, width * channels)
+    return cut.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _runs(padded: Tensor, top: Tensor, left: Tensor, height: int, run: int) -> Tensor:
+    """Runs of `run` elements, `height` rows per plane, from contiguous (B, P, H', W')."""
+    batch, planes, rows, columns = padded.shape
+    device = padded.device
+    plane = torch.arange(batch * planes, device=device).view(batch, planes, 1) * rows
+    row = plane + torch.arange(height, device=device) + top.view(-1, 1, 1)
+    starts = (row * columns + left.view(-1, 1, 1)).view(-1)
+    windows = padded.view(-1).as_strided((padded.numel() - run + 1, run), (1, 1))
+    return windows.index_select(0, starts)
+
+
+def cutout_mask(batch: int, height: int, width: int, side: int, at: tuple[Tensor, Tensor]) -> Tensor:
+    """Where a square of `side` lies, centred at (row, column), clipped at the border.
+
+    Args:
+        at: two int64 (B,), centres.
+    Returns:
+        bool (B, 1, H, W), true inside.
+    Source: DeVries and Taylor, "Improved Regularization of CNNs with Cutout", section 3.
+    """
+
+    def inside(length: int, centre: Tensor) -> Tensor:
+        low = (centre - side // 2).view(batch, 1)
+        place = torch.arange(length, device=centre.device)
+        return (place >= low) & (place < low + side)
+
+    return inside(height, at[0]).view(batch, 1, height, 1) & inside(width, at[1]).view(batch, 1, 1, width)

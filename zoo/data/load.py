@@ -1,0 +1,211 @@
+"""From a SPEC (a catalogue name, or "scheme:rest") to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from zoo.data.alter import Altered, alteration
+from zoo.data.arrays import ImageData
+from zoo.data.cache import Cached, cached
+from zoo.data.decode import Rule, make_rule
+from zoo.data.embedded import DigitsSource, IdxSource
+from zoo.data.folder import FolderSource
+from zoo.data.hub import HubSource
+from zoo.data.parquet import ParquetSource
+from zoo.data.rows import Request, Show, Source, silent
+from zoo.data.vision import VisionSource
+from zoo.errors import DataError, InputError, UnknownNameError
+from zoo.paths import data_dir as default_data_dir
+from zoo.spec import Dataset
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
+
+SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]] = MappingProxyType(
+    {
+        "sklearn": (DigitsSource.make, frozenset()),
+        "torchvision": (VisionSource.make, None),
+        "hf": (HubSource.make, frozenset({"image", "label", "train", "test", "config"})),
+        "parquet": (ParquetSource.make, frozenset({"image", "label", "train", "test"})),
+        "folder": (FolderSource.make, frozenset()),
+        "idx": (IdxSource.make, frozenset()),
+    }
+)
+"""Scheme to what makes its source, and the options it takes (None: it checks them itself)."""
+
+COMMON = frozenset({"resize", "crop", "alter_train", "alter_test", "skip_bad"})
+"""Options of every dataset; the others are the source's own."""
+
+
+def load(
+    spec: str,
+    registry: Registry | None = None,
+    *,
+    data_dir: Path | str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int = 0,
+    show: Show | None = None,
+    skip_bad: bool = False,
+) -> ImageData:
+    """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
+
+    Args:
+        spec: a name of the catalogue ("cifar10"), or "scheme:rest" with options after "?":
+            "folder:PATH", "parquet:PATH?image=img&label=label", "hf:OWNER/NAME@REVISION",
+            "torchvision:CIFAR10", "idx:PATH", "sklearn:digits".
+        registry: the catalogue; without one only "scheme:rest" is understood.
+        data_dir: where downloads go and are looked for; default `zoo.paths.data_dir()`.
+        image_size: side, or (height, width), to resize to; None keeps the dataset's.
+        seed: of the split of a folder without one of its own; other sources ignore it.
+        show: receives (description, done, total) while images are decoded.
+        skip_bad: leave unreadable images out, counted in `ImageData.skipped`, instead of failing.
+    Raises:
+        UnknownNameError, InputError: the SPEC or an option is wrong.
+        DataError: the data cannot be had or is damaged.
+    """
+    name, dataset = find(spec, registry)
+    common, own = _options(dataset)
+    progress = silent if show is None else show
+    wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if wanted is not None and min(wanted) < 1:
+        raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
+    folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    source = _source(dataset.source, Request("", folder, own, seed, data_dir is not None))
+    rule = _rule(dataset, common, wanted)
+    found = cached(source, rule, progress, name=name, skip_bad=skip_bad or bool(common.get("skip_bad")))
+    found = _altered(found, common, name, progress)
+    return _described(name, spec, dataset, found)
+
+
+def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
+    """The short name and the description that a SPEC stands for.
+
+    Raises:
+        UnknownNameError: neither in the catalogue nor a known scheme.
+    """
+    known = registry.datasets if registry is not None else {}
+    if registry is not None and spec in known:
+        return spec, registry.dataset(spec)
+    scheme, colon, rest = spec.partition(":")
+    if not colon:
+        if Path(spec).expanduser().is_dir():
+            raise UnknownNameError("dataset", spec, (), f"for the folder of that name write folder:{spec}")
+        raise UnknownNameError(
+            "dataset", spec, known, "see `zoo datasets`, or give folder:PATH or parquet:PATH"
+        )
+    if scheme not in SCHEMES:
+        raise UnknownNameError("dataset scheme", scheme, SCHEMES, f"schemes: {', '.join(SCHEMES)}")
+    if not rest:
+        raise InputError(f"{spec!r}: nothing after the colon; expected {scheme}:PATH or {scheme}:NAME")
+    return _short_name(scheme, rest), Dataset(source=spec)
+
+
+def _short_name(scheme: str, rest: str) -> str:
+    base = rest.partition("?")[0].partition("@")[0].rstrip("/").rsplit("/", 1)[-1]
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in base).strip("-._").lower()
+    return kept or scheme
+
+
+def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The dataset's options and those after "?", as (common, the source's own)."""
+    scheme, _, rest = dataset.source.partition(":")
+    _, mark, query = rest.rpartition("?")
+    options = dict(dataset.options)
+    if mark and "=" in query:
+        options |= {key: _value(key, text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    allowed = SCHEMES[scheme][1] if scheme in SCHEMES else None
+    common = {k: v for k, v in options.items() if k in COMMON}
+    own = {k: v for k, v in options.items() if k not in COMMON}
+    unknown = sorted(set(own) - allowed) if allowed is not None else []
+    if unknown:
+        listed = ", ".join(sorted(COMMON | (allowed or frozenset())))
+        raise InputError(f"{dataset.source}: unknown option {', '.join(unknown)}; allowed: {listed}")
+    for key in ("resize", "crop"):
+        if key in common and (not isinstance(common[key], int) or common[key] < 1):
+            raise InputError(
+                f"{dataset.source}: {key} must be a positive number of pixels, got {common[key]!r}"
+            )
+    for key in ("alter_train", "alter_test"):
+        for entry in common.get(key, ()):
+            alteration(str(entry))
+    return common, own
+
+
+def _value(key: str, text: str) -> int | bool | str | list[str]:
+    if key in ("resize", "crop"):
+        return int(text) if text.isdecimal() else text
+    if key == "skip_bad":
+        return text.lower() not in ("", "0", "false", "no")
+    return text.split(",") if key.startswith("alter_") else text
+
+
+def _source(source: str, request: Request) -> Source:
+    scheme, _, rest = source.partition(":")
+    if scheme not in SCHEMES:
+        raise UnknownNameError("dataset scheme", scheme, SCHEMES, f"schemes: {', '.join(SCHEMES)}")
+    path, mark, query = rest.rpartition("?")
+    rest = path if mark and "=" in query else rest
+    return SCHEMES[scheme][0](Request(rest, request.data_dir, request.options, request.seed, request.given))
+
+
+def _rule(dataset: Dataset, common: dict[str, Any], wanted: tuple[int, int] | None) -> Rule:
+    resize, crop = common.get("resize"), common.get("crop")
+    # The native size needs no resizing, so that both ways of asking for it share one cache entry.
+    if wanted == dataset.size and not (dataset.resize or resize or crop):
+        wanted = None
+    return make_rule(dataset.size if dataset.resize else None, wanted, resize, crop)
+
+
+def _altered(found: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:
+    train, test = (tuple(common.get(key, ("original",))) for key in ("alter_train", "alter_test"))
+    if train == test == ("original",):
+        return found
+    source = Altered(
+        found.key, found.fingerprint, found.train, found.test, found.classes, train, test, found.ignored
+    )
+    return cached(source, Rule(), show, name=name)
+
+
+def _described(name: str, spec: str, dataset: Dataset, found: Cached) -> ImageData:
+    classes = _class_names(name, dataset, found)
+    height, width = found.train.images.shape[2:]
+    filled = msgspec.structs.replace(
+        dataset,
+        classes=classes,
+        num_classes=len(classes),
+        size=(height, width),
+        channels=3,
+        train=len(found.train),
+        test=len(found.test),
+    )
+    return ImageData(
+        name=name,
+        spec=spec,
+        dataset=filled,
+        train=found.train,
+        test=found.test,
+        classes=classes,
+        fingerprint=found.fingerprint,
+        skipped=found.skipped,
+        ignored=found.ignored,
+    )
+
+
+def _class_names(name: str, dataset: Dataset, found: Cached) -> tuple[str, ...]:
+    """The catalogue's names where it has them (and they fit), else the source's."""
+    listed = dataset.classes
+    expected = dataset.num_classes or len(listed)
+    numbered = found.classes == tuple(map(str, range(len(found.classes))))
+    if expected and len(found.classes) != expected and not (numbered and len(found.classes) < expected):
+        raise DataError(f"{name} has {len(found.classes)} classes, the catalogue says {expected}")
+    if listed and not numbered and set(listed) == set(found.classes) and listed != found.classes:
+        raise DataError(f"{name}: the catalogue lists the same classes in another order than the data")
+    if listed:
+        return listed
+    return tuple(map(str, range(expected))) if numbered and expected else found.classes

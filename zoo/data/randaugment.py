@@ -1,0 +1,87 @@
+"""RandAugment with an operation per image: images that drew the same one are changed together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+BINS = 31
+SIGNED = 9
+"""The operations from ShearX to Sharpness (numbers 1..9) draw a sign; see `OPERATIONS`."""
+
+Operation = Callable[[Tensor, float], Tensor]
+
+
+def _sheared(images: Tensor, x: float, y: float) -> Tensor:
+    angles = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
+    return F.affine(images, angle=0.0, translate=[0, 0], scale=1.0, shear=angles, center=[0, 0])
+
+
+def _moved(images: Tensor, x: float, y: float) -> Tensor:
+    return F.affine(images, angle=0.0, translate=[int(x), int(y)], scale=1.0, shear=[0.0, 0.0])
+
+
+OPERATIONS: tuple[tuple[str, float, Operation], ...] = (
+    ("Identity", 0.0, lambda images, m: images),
+    ("ShearX", 0.3, lambda images, m: _sheared(images, m, 0.0)),
+    ("ShearY", 0.3, lambda images, m: _sheared(images, 0.0, m)),
+    ("TranslateX", 150.0 / 331.0, lambda images, m: _moved(images, m * images.shape[-1], 0.0)),
+    ("TranslateY", 150.0 / 331.0, lambda images, m: _moved(images, 0.0, m * images.shape[-2])),
+    ("Rotate", 30.0, lambda images, m: F.rotate(images, angle=m)),
+    ("Brightness", 0.9, lambda images, m: F.adjust_brightness(images, 1.0 + m)),
+    ("Color", 0.9, lambda images, m: F.adjust_saturation(images, 1.0 + m)),
+    ("Contrast", 0.9, lambda images, m: F.adjust_contrast(images, 1.0 + m)),
+    ("Sharpness", 0.9, lambda images, m: F.adjust_sharpness(images, 1.0 + m)),
+    ("Posterize", -4.0, lambda images, m: F.posterize(images, bits=8 + round(m))),
+    ("Solarize", -1.0, lambda images, m: F.solarize(images, threshold=255.0 * (1.0 + m))),
+    ("AutoContrast", 0.0, lambda images, m: F.autocontrast(images)),
+    ("Equalize", 0.0, lambda images, m: F.equalize(images)),
+)
+"""Name, magnitude at the last bin, and what is done: torchvision's table.
+
+Source: Cubuk et al., "RandAugment", and torchvision.transforms.v2.RandAugment.
+"""
+
+
+def magnitude_of(operation: int, bin_: int) -> float:
+    """The magnitude of operation number `operation` at `bin_` of 0..30."""
+    # In float32, as torchvision has it: a factor off by one unit turns some pixels by one level.
+    return float(torch.linspace(0.0, OPERATIONS[operation][1], BINS)[bin_])
+
+
+def apply_one(images: Tensor, operation: int, bin_: int, negative: bool) -> Tensor:
+    """One operation on a batch of uint8 (B, 3, H, W)."""
+    magnitude = magnitude_of(operation, bin_)
+    signed = 1 <= operation <= SIGNED
+    return OPERATIONS[operation][2](images, -magnitude if negative and signed else magnitude)
+
+
+def randaugment(images: Tensor, draws: Tensor, bin_: int) -> Tensor:
+    """Change each image by the operations that it drew.
+
+    Args:
+        images: uint8 (B, 3, H, W). draws: float32 (2 n, B) on the CPU, uniform in 0..1: per round, the
+            operation's and the sign's. They stay on the host, since they decide what is launched.
+        bin_: magnitude, 0..30.
+    Returns:
+        uint8 (B, 3, H, W).
+    """
+    for operations, signs in draws.view(-1, 2, draws.shape[-1]):
+        images = _round(images, operations, signs, bin_)
+    return images
+
+
+def _round(images: Tensor, operations: Tensor, signs: Tensor, bin_: int) -> Tensor:
+    number = (operations * len(OPERATIONS)).long().clamp(max=len(OPERATIONS) - 1)
+    negative = (signs <= 0.5) & (number >= 1) & (number <= SIGNED)
+    group = (number * 2 + negative).tolist()
+    result = images.clone()
+    for code in sorted(set(group) - {0}):
+        rows = torch.tensor([i for i, g in enumerate(group) if g == code], device=images.device)
+        changed = apply_one(images.index_select(0, rows), code // 2, bin_, bool(code % 2))
+        result.index_copy_(0, rows, changed)
+    return result
