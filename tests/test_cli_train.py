@@ -1,0 +1,122 @@
+"""The commands train, eval and predict as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def zoo(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "zoo", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("trained")
+    done = zoo(
+        "train", "hybrid-alt-1", "--dataset", "digits", "--epochs", "2", "--output", base / "run", cwd=base
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(base / "run")
+    assert "next: zoo eval" in done.stderr.splitlines()[-1]
+    return base / "run"
+
+
+def test_eval_agrees_with_the_record_to_the_last_digit(run_folder: Path, tmp_path: Path) -> None:
+    done = zoo("eval", run_folder, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads((run_folder / "result.json").read_text())
+    assert json.loads(done.stdout)["top1"] == recorded["test"]["top1"]
+    assert "same as recorded" in done.stderr
+
+
+def test_eval_fails_when_the_record_says_something_else(run_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(run_folder, copy)
+    result = json.loads((copy / "result.json").read_text())
+    result["test"]["correct"] += 1
+    (copy / "result.json").write_text(json.dumps(result))
+    done = zoo("eval", copy, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+
+
+def test_predict_prints_the_top_classes_and_names_a_corrupt_image(run_folder: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 30), (200, 10, 10)).save(tmp_path / "red.png")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    done = zoo("predict", run_folder, "red.png", "bad.png", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    row = json.loads(done.stdout)
+    assert row["image"] == "red.png"
+    assert len(row["classes"]) == 3
+    assert "bad.png" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "hybrid-alt-11", "--dataset", "digits"], "hybrid-alt-1"),
+        (["train", "hybrid-alt-1", "--dataset", "digit"], "digits"),
+        (["train", "hybrid-alt-1", "--dataset", "digits", "--set", "recipe.lrr=3"], "allowed: "),
+        (["train", "hybrid-alt-1", "--dataset", "folder:nowhere"], "nowhere"),
+        (["train", "hybrid-alt-1", "--dataset", "digits", "--device", "cuda:7"], "cuda:7"),
+        (["train", "hybrid-alt-1", "--dataset", "digits", "--output", "full"], "not empty"),
+        (["eval", "nowhere"], "no run folder"),
+        (["traim"], "did you mean train"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_non_zero_exit(words: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    done = zoo(*words, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert said in lines[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full"]
+    debugged = zoo(*words, "--debug", cwd=tmp_path)
+    assert "Traceback" in debugged.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly_and_keeps_the_best_weights(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "zoo", "train", "hybrid-alt-1", "--dataset", "digits", "--epochs", "500"]
+    with subprocess.Popen(
+        [*command, "--output", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics.is_file() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "the best weights so far are in it" in said
+    assert "Traceback" not in said
+    assert zoo("eval", "run", cwd=tmp_path).returncode == 0
+
+
+def test_real_cifar10_trains_end_to_end_and_the_loss_falls(cifar10_parquet: Path, tmp_path: Path) -> None:
+    spec = f"parquet:{cifar10_parquet / 'plain_text'}"
+    words = ["--limit-train", "160", "--limit-test", "40", "--epochs", "2", "--batch-size", "16"]
+    done = zoo("train", "hybrid-alt-1", "--dataset", spec, *words, "--output", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["parameters"] == 4_719_167
+    again = zoo("eval", "run", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["top1"] == result["test"]["top1"]

@@ -1,0 +1,258 @@
+"""`zoo train`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli.signals import StopRequests
+from zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from zoo.run import RunRecord
+    from zoo.train.plan import Plan
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option(
+    "--dataset", metavar="SPEC", help="A name of `zoo datasets`, hf:OWNER/NAME, parquet:PATH or folder:PATH."
+)
+@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@click.option("--recipe", metavar="NAME", help="A recipe's name, or `best`; default: the model's own.")
+@click.option("--epochs", type=int, help="Passes over the training images.")
+@click.option("--batch-size", type=int, help="Images per step.")
+@click.option("--lr", type=float, help="Peak learning rate.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--precision", help="auto, fp32, bf16 or fp16.")
+@click.option("--image-size", type=int, help="Side in pixels that images are resized to.")
+@click.option("--limit-train", type=int, metavar="N", help="Train on N images, a stratified subset.")
+@click.option("--limit-test", type=int, metavar="N", help="Test on N images, a stratified subset.")
+@click.option("--max-steps", type=int, metavar="N", help="End after N steps.")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="The run folder itself."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe's key: recipe.ema=0.99."
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["clean", "paper"]),
+    default="clean",
+    show_default=True,
+    help="clean: validation selects, test is read once. paper: the best epoch on test, as the sources did.",
+)
+@click.option(
+    "--resume", metavar="RUN", help="Go on with RUN; `auto`: the newest unfinished run of this configuration."
+)
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Write a checkpoint this often; 0: only at the end or when stopped.",
+)
+@click.option(
+    "--checkpoint-steps", type=click.IntRange(min=0), default=0, help="Also write one every N steps."
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out unreadable images (counted in the record).")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def train(output: Path | None, quiet: bool, resume: str | None, **asked: Any) -> None:
+    """Train MODEL by its recipe into a run folder.
+
+    Examples:
+
+    \b
+      zoo train hybrid-alt-1 --dataset digits
+      zoo train resnet18 --dataset cifar10 --recipe best --seed 1
+      zoo train ./my.toml#my-hybrid --dataset folder:photos --set recipe.lr=3e-4
+      zoo train --resume runs/resnet18-cifar10-20261121-120000
+    """
+    saving = (asked.pop("checkpoint_seconds"), asked.pop("checkpoint_steps"))
+    if asked["model"] is None and resume in (None, "auto"):
+        raise InputError("name a MODEL to train (see `zoo list`), or go on with --resume RUN")
+    if output is not None:
+        check_free(output)
+    with StopRequests() as stop:
+        if resume not in (None, "auto"):
+            resume_run(Path(str(resume)), asked, output, quiet, stop, saving)
+        else:
+            start_run(asked, output, quiet, stop, saving, look=resume == "auto")
+
+
+Saving = tuple[float, int]
+
+
+def start_run(
+    asked: dict[str, Any], output: Path | None, quiet: bool, stop: StopRequests, saving: Saving, look: bool
+) -> None:
+    """Resolve and train a new run; with `look`, go on with an unfinished one of the same configuration."""
+    from zoo.train.plan import resolve
+
+    plan = prepared(lambda show: resolve(_request(asked), show), quiet)
+    if look and (found := unfinished(plan.record)):
+        return resume_run(found, {"data_dir": asked["data_dir"]}, None, quiet, stop, saving)
+    folder = output or new_folder(plan.record.model, plan.record.data.spec)
+    fit(plan, folder, quiet, stop, saving, resume=False)
+    return None
+
+
+def resume_run(
+    folder: Path, asked: dict[str, Any], output: Path | None, quiet: bool, stop: StopRequests, saving: Saving
+) -> None:
+    """Go on with the run of a folder, saying first what keeps it from being bit-identical.
+
+    Raises:
+        InputError: an option that would make it another run. RunError: it is finished, or damaged.
+    """
+    from zoo import run
+    from zoo.errors import RunError
+    from zoo.train.plan import differences, replan
+
+    other = [
+        k for k, v in asked.items() if k not in MAY_CHANGE and v not in (None, (), False, DEFAULTS.get(k))
+    ]
+    if output is not None or other:
+        names = ", ".join("--" + k.replace("_", "-") for k in (*other, *(["output"] if output else [])))
+        raise InputError(
+            f"--resume goes on with the recorded run: {names} cannot be given with it; only --epochs can"
+        )
+    record = run.read_record(folder)
+    epochs = asked.get("epochs")
+    if (folder / run.RESULT).is_file() and (epochs is None or epochs <= record.settings.epochs):
+        raise RunError(
+            f"{folder}: this run is finished; extend it with --epochs N, N above {record.settings.epochs}"
+        )
+    for line in differences(record):
+        print(f"warning: {line}: the resumed run will not be bit-identical", file=sys.stderr)
+    plan = prepared(
+        lambda show: replan(record, data_dir=asked.get("data_dir"), epochs=epochs, show=show), quiet
+    )
+    if epochs is not None and record.settings.schedule != "constant":
+        print(
+            f"warning: the {record.settings.schedule} schedule now spans {epochs} epochs, not "
+            f"{record.settings.epochs}: the learning rate jumps to where the longer schedule is",
+            file=sys.stderr,
+        )
+    fit(plan, folder, quiet, stop, saving, resume=True)
+
+
+MAY_CHANGE = ("epochs", "data_dir")
+DEFAULTS = MappingProxyType({"device": "auto", "protocol": "clean", "seed": 0})
+
+
+def _request(asked: dict[str, Any]) -> Any:
+    from zoo.train.plan import Request
+
+    return Request(**asked)
+
+
+def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:
+    """Make a plan with a bar over what has to be decoded."""
+    from zoo.cli.display import DecodeBar
+    from zoo.train.device import keep_heap
+
+    keep_heap()
+    bar = DecodeBar(quiet)
+    try:
+        return make(bar)
+    finally:
+        bar.close()
+
+
+def unfinished(record: RunRecord) -> Path | None:
+    """The newest run under `runs/` that has the same configuration and no result."""
+    from zoo import run
+    from zoo.errors import RunError
+
+    def fits(folder: Path) -> bool:
+        try:
+            return run.configuration(run.read_record(folder)) == run.configuration(record)
+        except RunError:
+            return False
+
+    folders = [p.parent for p in Path("runs").glob(f"*/{run.RECORD}") if not (p.parent / run.RESULT).exists()]
+    return max(filter(fits, folders), key=lambda p: (p / run.RECORD).stat().st_mtime, default=None)
+
+
+def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Saving, *, resume: bool) -> None:
+    """Train under the folder's lock, and say where the result is."""
+    from zoo import run
+    from zoo.cli.display import make_display
+    from zoo.train import checkpoint
+    from zoo.train.lock import RunLock
+    from zoo.train.loop import Saving as Every
+    from zoo.train.loop import Stop, Trainer
+
+    display = make_display(quiet)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with RunLock(folder):
+            run.write_record(folder, plan.record)
+            trainer = Trainer(plan, folder, display, stop, Every(*saving))
+            found = checkpoint.newest(folder / run.CHECKPOINTS, _warn) if resume else None
+            if found is not None:
+                trainer.restore(found.state)
+            result = trainer.fit()
+    except Stop as stopped:
+        display.end({})
+        kept = (
+            "the best weights so far are in it"
+            if (folder / run.WEIGHTS).is_file()
+            else "no epoch was finished"
+        )
+        print(f"stopped: {folder}; {kept}; go on: zoo train --resume {folder}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
+    except BaseException:
+        display.end({})
+        raise
+    report(folder, result)
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def report(folder: Path, result: dict[str, Any]) -> None:
+    """Say what came out, where it is, and what to do next."""
+    test, trained = result["test"], result["train"]
+    print(
+        f"test top-1 {test['top1']:.2%} ({test['correct']:,} of {test['count']:,}) after "
+        f"{trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s",
+        file=sys.stderr,
+    )
+    print(f"run: {folder}   next: zoo eval {folder}   or: zoo predict {folder} IMAGE", file=sys.stderr)
+    print(folder)
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds something already.
+
+    Raises:
+        InputError: it is not empty, or no folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--output {folder}: is there already and not empty; choose another folder")
+
+
+def new_folder(model: str, spec: str) -> Path:
+    """`runs/<model>-<dataset>-<time>`, not there yet."""
+    safe = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{model}-{spec.split('?')[0]}").strip(
+        "-."
+    )
+    stem = f"{safe[-80:].strip('-.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = (Path("runs") / f"{stem}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
+    for folder in candidates:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise InputError("runs/ holds a thousand folders of this second")

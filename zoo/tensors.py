@@ -1,0 +1,29 @@
+"""Tensors to bytes, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from safetensors.torch import save
+from torch import Tensor
+
+
+def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file whose bytes are a function of its content alone.
+
+    The library writes the metadata in the order of a hash table, which differs from one call to the
+    next; here the header's keys are sorted, so that equal weights are equal files.
+
+    Args:
+        tensors: by name; stored contiguous, on the CPU.
+        metadata: strings only, as the format has it.
+    """
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata))
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(dict(sorted(header.items())), separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]

@@ -1,0 +1,184 @@
+"""Checkpoints: all of a run's state in one file that is whole or not there.
+
+    checkpoints/00001234-<sha256>.safetensors   state after step 1234
+    checkpoints/best-<sha256>.safetensors       the selected weights that it refers to
+
+The name holds the sha256 of the content, so that one rename commits tensors, numbers and their
+proof together, and any damage shows. Tensors are stored as such, all else as JSON in the header: no
+pickle. The newest `KEEP` checkpoints are kept, with the best weights that they refer to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from zoo.errors import RunError
+from zoo.files import clear_temporaries, write_bytes
+from zoo.tensors import to_bytes
+
+KEEP = 2
+FORMAT = 1
+NAME = re.compile(r"(\d{8,}|best)-([0-9a-f]{64})\.safetensors")
+TENSOR, TUPLE = "$tensor", "$tuple"
+"""Keys that stand in the JSON for a tensor (by its name) and for a tuple."""
+
+
+class Found(NamedTuple):
+    """A checkpoint on disk whose content is what its name says."""
+
+    path: Path
+    state: dict[str, Any]
+
+
+def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = KEEP) -> Path:
+    """Write a checkpoint of nested dicts, lists, tuples, numbers, strings and tensors.
+
+    Args:
+        folder: `checkpoints/` of the run. step: total steps taken; orders the checkpoints.
+    Returns:
+        The file.
+    Raises:
+        WriteError: full or read-only disk; the earlier checkpoints are as they were.
+    """
+    path = _write(folder, f"{step:08d}", state)
+    _prune(folder, keep)
+    return path
+
+
+def save_best(folder: Path, weights: dict[str, Tensor]) -> str:
+    """Write the selected weights once; the name that a checkpoint's state refers to is returned."""
+    return _write(folder, "best", weights).name
+
+
+def load_best(folder: Path, name: str) -> dict[str, Tensor]:
+    """Read what `save_best` wrote.
+
+    Raises:
+        RunError: absent or damaged.
+    """
+    state: dict[str, Tensor] = _read(folder / name)
+    return state
+
+
+def newest(folder: Path, say: Any = None) -> Found | None:
+    """The newest checkpoint that is whole; a damaged one is named through `say` and passed over.
+
+    Raises:
+        RunError: there are checkpoints, and all are damaged.
+    """
+    clear_temporaries(folder)
+    damaged = []
+    for path in reversed(list(_all(folder))):
+        try:
+            state = _read(path)
+            best = state.get("best")
+            if best is not None:
+                state["best_weights"] = load_best(folder, best)
+            return Found(path, state)
+        except RunError as error:
+            damaged.append(str(error))
+            if say:
+                say(f"{error}; the one before is used")
+    if damaged:
+        raise RunError(f"{folder}: no checkpoint is whole: {damaged[0]}")
+    return None
+
+
+def _write(folder: Path, stem: str, state: Any) -> Path:
+    tensors: dict[str, Tensor] = {}
+    plain = json.dumps(_flatten(state, tensors, ""))
+    data = to_bytes(tensors, {"zoo": plain, "zoo.format": str(FORMAT)})
+    path = folder / f"{stem}-{hashlib.sha256(data).hexdigest()}.safetensors"
+    write_bytes(path, data)
+    return path
+
+
+def _read(path: Path) -> Any:
+    match = NAME.fullmatch(path.name)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"checkpoint {path}: cannot be read: {error.strerror}") from None
+    if match is None or hashlib.sha256(data).hexdigest() != match[2]:
+        raise RunError(f"checkpoint {path}: damaged: its content is not what its name says")
+    length = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        if int(header["zoo.format"]) > FORMAT:
+            raise RunError(f"checkpoint {path}: written by a newer version of hybrid-zoo; upgrade it")
+        return _restore(json.loads(header["zoo"]), load_tensors(data))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise RunError(f"checkpoint {path}: no checkpoint of hybrid-zoo: {error}") from None
+
+
+def _all(folder: Path) -> Iterator[Path]:
+    """Checkpoints by step, oldest first."""
+    if folder.is_dir():
+        yield from sorted(
+            p for p in folder.iterdir() if (m := NAME.fullmatch(p.name)) is not None and m[1] != "best"
+        )
+
+
+def _prune(folder: Path, keep: int) -> None:
+    steps = list(_all(folder))
+    for old in steps[:-keep]:
+        old.unlink(missing_ok=True)
+    wanted = {_best_of(path) for path in steps[-keep:]}
+    for path in folder.glob("best-*.safetensors"):
+        if path.name not in wanted:
+            path.unlink(missing_ok=True)
+
+
+def _best_of(path: Path) -> str | None:
+    """The best weights that a checkpoint refers to, read from its header alone."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        best: str | None = json.loads(header["__metadata__"]["zoo"]).get("best")
+    except (OSError, ValueError, KeyError):
+        return None
+    return best
+
+
+def _flatten(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
+    """JSON for a nested value, its tensors moved to `tensors` under their path."""
+    if isinstance(value, Tensor):
+        name = path or "tensor"
+        tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        return {TENSOR: name}
+    if isinstance(value, dict):
+        items = [[k, _flatten(v, tensors, f"{path}/{k}")] for k, v in value.items()]
+        return (
+            {str(k): v for k, v in items} if all(isinstance(k, str) for k, _ in items) else {"$items": items}
+        )
+    if isinstance(value, tuple):
+        return {TUPLE: _flatten(list(value), tensors, path)}
+    if isinstance(value, list):
+        return [_flatten(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"checkpoint state {path}: {type(value).__name__} is not plain data")
+
+
+def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_restore(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {TENSOR}:
+        return tensors[value[TENSOR]]
+    if value.keys() == {TUPLE}:
+        return tuple(_restore(value[TUPLE], tensors))
+    if value.keys() == {"$items"}:
+        return {k: _restore(v, tensors) for k, v in value["$items"]}
+    return {k: _restore(v, tensors) for k, v in value.items()}

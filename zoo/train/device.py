@@ -1,0 +1,131 @@
+"""Which device, precision and memory layout a run uses, and what is set on the process for it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from zoo.errors import DeviceError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16))
+
+
+class Hardware(NamedTuple):
+    """What was chosen: device, number type of the forward pass, memory layout of images."""
+
+    device: torch.device
+    precision: Precision
+    channels_last: bool
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """torch's name of the layout."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass in this precision."""
+        return autocast(self.device, self.precision)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """torch's autocast, or nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dict(DTYPES)[precision])
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto": CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        DeviceError: not a device's name, or one that this machine or this torch does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"no device named {name!r}; allowed: auto, cpu, cuda, cuda:N, mps") from None
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        known = ", ".join(kind for kind, there in present.items() if there)
+        raise DeviceError(f"device {name!r} was asked for and is not here; here: {known}; leave out --device")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> Precision:
+    """ "auto": bf16 where the hardware computes in it, else fp32.
+
+    Raises:
+        DeviceError: fp16 on a CPU, where torch has no gradient scaling worth having.
+    """
+    if name == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise DeviceError("precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto")
+    for known, _ in DTYPES:
+        if name == known:
+            return known  # type: ignore[return-value]
+    raise DeviceError(f"no precision named {name!r}; allowed: auto, fp32, bf16, fp16")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        can = torch.cpu.get_capabilities()
+        return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    return False
+
+
+def pick_layout(wanted: bool | None, module: nn.Module, device: torch.device, precision: Precision) -> bool:
+    """Channels-last where convolutions gain by it: on CUDA, and on a CPU in bf16."""
+    if wanted is not None:
+        return wanted
+    convolutional = any(isinstance(m, nn.Conv2d) for m in module.modules())
+    return convolutional and device.type in ("cuda", "cpu") and precision != "fp32"
+
+
+def keep_heap() -> bool:
+    """Let glibc keep freed memory, so that each step does not fault its activations in again.
+
+    Worth up to a third of the time of a step on a CPU; costs memory that is not given back before
+    the process ends. `ZOO_KEEP_HEAP=0` leaves the allocator alone.
+
+    Returns:
+        Whether it was set.
+    """
+    if sys.platform != "linux" or os.environ.get("ZOO_KEEP_HEAP", "1") == "0":
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    wanted = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 << 20))
+    done = [mallopt(option, value) == 1 for option, value in wanted]  # each of them, whatever the first gives
+    return all(done)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for records."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    name = str(torch.cpu.get_capabilities().get("cpu_name", "")) or "CPU"
+    return f"{name}, {torch.get_num_threads()} threads"

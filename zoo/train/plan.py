@@ -1,0 +1,279 @@
+"""From what was asked for to everything that decides a run, before any training starts."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import torch
+from torch import nn
+
+from zoo.compose import compose
+from zoo.data import ImageData, Split, load, validation_split
+from zoo.data.arrays import limit
+from zoo.data.resident import mix_seed
+from zoo.data.rows import Show, silent
+from zoo.errors import InputError, RunError, SpecError
+from zoo.registry import Registry, find_model, load_registry, sources_of
+from zoo.run import DataRecord, RunRecord, Sizes
+from zoo.spec import Model, Recipe, Struct, decode, node_from_table
+from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision
+from zoo.version import __version__
+
+VALIDATION_FRACTION = 0.1
+VALIDATION_SEED = 0
+"""The validation split is the same for every seed of a run: spread over seeds is of training alone."""
+
+INIT = 0x1217
+"""Tag of the seed that initialises the weights."""
+
+
+class Request(Struct, kw_only=True):
+    """What the user asked for; None leaves it to the recipe, the model or the machine."""
+
+    model: str
+    dataset: str | None = None
+    data_dir: str | None = None
+    recipe: str | None = None
+    settings: tuple[str, ...] = ()
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    precision: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    protocol: Literal["clean", "paper"] = "clean"
+    image_size: int | None = None
+    limit_train: int | None = None
+    limit_test: int | None = None
+    max_steps: int | None = None
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs: its record, the images of each split, the hardware."""
+
+    record: RunRecord
+    registry: Registry
+    train: Split
+    selecting: Split
+    test: Split
+    hardware: Hardware
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return self.record.settings
+
+    def build(self) -> nn.Module:
+        """The module with its initial weights: a function of the tree, the sizes and the seed."""
+        record = self.record
+        tree = node_from_table(record.build, "build")
+        torch.manual_seed(mix_seed(record.seed, INIT))
+        where = f"models.{record.model}.build"
+        module = compose(tree, self.registry, where=where, **msgspec.structs.asdict(record.sizes))
+        return module.to(self.hardware.device).to(memory_format=self.hardware.memory_format)
+
+
+def resolve(request: Request, show: Show = silent) -> Plan:
+    """Decide everything: model, recipe, dataset, splits, device, precision.
+
+    Raises:
+        ZooError: whatever cannot be used, in one line.
+    """
+    registry, name, model = find_model(request.model)
+    device = pick_device(request.device)
+    recipe_name, table = choose_recipe(request, registry, model)
+    spec = request.dataset or model.dataset
+    adapt = registry.datasets[spec].adapt if spec in registry.datasets else {}
+    recipe = apply_settings({**table, **adapt}, request, f"recipe {recipe_name}")
+    for key in ("limit_train", "limit_test", "max_steps"):
+        if (value := getattr(request, key)) is not None and value < 1:
+            raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")
+    image_size = request.image_size or recipe.image_size
+    data = _load(spec, registry, request.data_dir, image_size, request.skip_bad, show)
+    clean = request.protocol == "clean"
+    splits = _splits(data, clean, request.limit_train, request.limit_test)
+    sizes = Sizes(
+        in_channels=3,
+        height=splits[0].images.shape[2],
+        width=splits[0].images.shape[3],
+        num_classes=len(data.classes),
+    )
+    with torch.device("meta"):
+        where = f"models.{name}.build"
+        outline = compose(model.build, registry, where=where, **msgspec.structs.asdict(sizes))
+    precision = pick_precision(recipe.precision, device)
+    hardware = Hardware(device, precision, pick_layout(recipe.channels_last, outline, device, precision))
+    record = RunRecord(
+        model=name,
+        build=model.build.to_table(),
+        sizes=sizes,
+        recipe=recipe_name,
+        settings=recipe,
+        data=_data_record(data, splits, request, image_size),
+        protocol=request.protocol,
+        seed=request.seed,
+        device=str(device),
+        precision=precision,
+        channels_last=hardware.channels_last,
+        max_steps=request.max_steps,
+        plugins={use: str(origin) for use, origin in sources_of(model.build, registry)},
+        environment=environment(device),
+    )
+    return Plan(record, registry, *splits, hardware)
+
+
+def replan(
+    record: RunRecord, *, data_dir: str | None = None, epochs: int | None = None, show: Show = silent
+) -> Plan:
+    """The plan of a recorded run, to go on with it; `epochs` extends (or shortens) it.
+
+    Raises:
+        RunError: the dataset is not the recorded one. Else as `resolve`.
+    """
+    kept, registry = record.data, load_registry()
+    device = pick_device(record.device)
+    data = _load(kept.spec, registry, data_dir, kept.image_size, kept.skipped > 0, show)
+    if data.fingerprint != kept.fingerprint:
+        raise RunError(
+            f"dataset {kept.spec!r} is not the one that the run was trained on: its fingerprint is "
+            f"{data.fingerprint[:12]}, recorded {kept.fingerprint[:12]}"
+        )
+    if epochs is not None:
+        recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
+        record = msgspec.structs.replace(record, settings=recipe, max_steps=None)
+    splits = _splits(data, record.protocol == "clean", kept.limit_train, kept.limit_test)
+    return Plan(record, registry, *splits, Hardware(device, record.precision, record.channels_last))
+
+
+def differences(record: RunRecord) -> list[str]:
+    """What keeps a resumed run from being bit-identical to an uninterrupted one: one line each."""
+    now = environment(torch.device(record.device))
+    found = [
+        f"{key} is {now.get(key, 'absent')} now and was {was} before"
+        for key, was in record.environment.items()
+        if key in ("torch", "threads", "device", "hybrid-zoo") and now.get(key) != was
+    ]
+    registry = load_registry()
+    origins = sources_of(node_from_table(record.build, "build"), registry)
+    for use, origin in origins:
+        if str(origin) != record.plugins.get(use):
+            found.append(f"{use} comes from {origin} now and came from {record.plugins.get(use)} before")
+    return found
+
+
+def _load(
+    spec: str, registry: Registry, data_dir: str | None, image_size: int | None, skip_bad: bool, show: Show
+) -> ImageData:
+    folder = Path(data_dir) if data_dir else None
+    size = image_size
+    return load(
+        spec, registry, data_dir=folder, image_size=size, seed=VALIDATION_SEED, show=show, skip_bad=skip_bad
+    )
+
+
+def choose_recipe(request: Request, registry: Registry, model: Model) -> tuple[str, dict[str, Any]]:
+    """The recipe's name and its fields that are set: the model's own, "best", or any by name."""
+    name = request.recipe or model.recipe
+    if name == "best":
+        if model.best is None:
+            raise InputError(f"{request.model!r} has no recipe `best`; its own is {model.recipe!r}")
+        name = model.best
+    elif name == "source":
+        name = model.recipe
+    return name, msgspec.to_builtins(registry.recipe(name))
+
+
+def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recipe:
+    """Apply options and `--set recipe.key=value` over a recipe's table, and check the whole.
+
+    Raises:
+        SpecError: an unknown key or a wrong value; names it and what is allowed.
+    """
+    options = {key: getattr(request, key) for key in ("epochs", "batch_size", "lr", "precision")}
+    table = table | {key: value for key, value in options.items() if value is not None}
+    for setting in request.settings:
+        key, mark, text = setting.partition("=")
+        key = key.strip().removeprefix("recipe.")
+        if not mark:
+            raise SpecError(f"--set {setting}: write --set recipe.KEY=VALUE")
+        table[key] = parse_value(text.strip())
+    return decode(Recipe, table, where)
+
+
+def parse_value(text: str) -> Any:
+    """A value as in TOML; what TOML does not know is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _splits(
+    data: ImageData, clean: bool, limit_train: int | None, limit_test: int | None
+) -> tuple[Split, Split, Split]:
+    """Training, selecting (validation, or the test split by the papers' protocol) and test images."""
+    train = limit(data.train, limit_train)
+    test = limit(data.test, limit_test)
+    if not clean:
+        return train, test, test
+    rows, held_out = validation_split(train.labels, VALIDATION_FRACTION, VALIDATION_SEED, train.copies)
+    return (
+        Split(train.images[rows], train.labels[rows], train.copies),
+        Split(train.images[held_out], train.labels[held_out]),
+        test,
+    )
+
+
+def _data_record(
+    data: ImageData, splits: tuple[Split, Split, Split], request: Request, image_size: int | None
+) -> DataRecord:
+    clean = request.protocol == "clean"
+    return DataRecord(
+        spec=data.spec,
+        fingerprint=data.fingerprint,
+        classes=data.classes,
+        mean=data.dataset.mean,
+        std=data.dataset.std,
+        train=len(splits[0]),
+        validation=len(splits[1]) if clean else 0,
+        test=len(splits[2]),
+        validation_fraction=VALIDATION_FRACTION if clean else 0.0,
+        limit_train=request.limit_train,
+        limit_test=request.limit_test,
+        image_size=image_size,
+        skipped=data.skipped,
+    )
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions, commit and hardware: what a reader needs to judge a number."""
+    found = {"hybrid-zoo": __version__, "python": platform.python_version(), "device": describe(device)}
+    found["torch"] = str(torch.__version__)
+    for package in ("torchvision", "timm", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    found["threads"] = str(torch.get_num_threads())
+    return found | ({"commit": commit} if (commit := _commit()) else {})
+
+
+def _commit() -> str:
+    """The commit of the checkout that this code runs from; "" outside of one."""
+    here = Path(__file__).resolve().parent.parent.parent
+    if not (here / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
