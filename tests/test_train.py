@@ -166,7 +166,9 @@ def test_a_stop_between_two_steps_keeps_the_best_weights(tiny: str, tmp_path: Pa
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_lr(tiny: str, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"not finite in epoch 1 .*lr 1e\+30.*lower --lr"):
+    with pytest.raises(
+        TrainingError, match=r"not finite in step \d+ \(lr 1e\+30, training images \d+.*lower --lr"
+    ):
         train(tmp_path / "run", lr=1e30, settings=("optimizer=sgd",))
 
 

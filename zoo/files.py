@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,10 +34,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        raise WriteError(
+            f"{path}: cannot be written: {reason}{_sizes(temporary)}; free some, then go on"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _sizes(temporary: Path) -> str:
+    """How many bytes were asked for, as far as the disk took them, and how many are free."""
+    try:
+        free = shutil.disk_usage(temporary.parent).free
+        written = temporary.stat().st_size if temporary.exists() else 0
+    except OSError:
+        return ""
+    return f" ({written:,} bytes of it written, {free:,} bytes free)"
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -18,7 +18,7 @@ from zoo.registry import load_registry
 from zoo.run import RunRecord, read_record, read_result
 from zoo.run import load as load_run
 from zoo.train.device import autocast, pick_device
-from zoo.train.loop import EVAL_BATCH, make_augment
+from zoo.train.loop import eval_batch, make_augment
 from zoo.train.plan import VALIDATION_SEED
 
 Found = list[tuple[str, float]]
@@ -44,7 +44,7 @@ def evaluate_run(
     resident = Resident(test, where, channels_last=record.channels_last)
     metrics = evaluate(
         module,
-        resident.batches(EVAL_BATCH),
+        resident.batches(eval_batch(record)),
         make_augment(record, where).prepare,
         autocast=lambda: autocast(where, "fp32"),
     )
@@ -71,7 +71,7 @@ def confusion_run(
     module = load_run(run).to(where).to(memory_format=_layout(record))
     resident = Resident(test, where, channels_last=record.channels_last)
     prepare = make_augment(record, where).prepare
-    return confusion(module, resident.batches(EVAL_BATCH), prepare, classes=record.sizes.num_classes)
+    return confusion(module, resident.batches(eval_batch(record)), prepare, classes=record.sizes.num_classes)
 
 
 def test_split(record: RunRecord, data_dir: str | None = None, dataset: str | None = None) -> Split:

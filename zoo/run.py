@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from zoo.errors import PackageError, RunError, SpecError
-from zoo.files import replacing, write_bytes, write_text
+from zoo.files import WriteError, replacing, write_bytes, write_text
 from zoo.spec import Node, Recipe, Struct, decode, node_from_table
 
 if TYPE_CHECKING:
@@ -135,8 +135,12 @@ def read_record(folder: Path) -> RunRecord:
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     """Add one line to `metrics.jsonl`."""
-    with (folder / METRICS).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    path = folder / METRICS
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def rewrite_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:

@@ -248,7 +248,7 @@ class Recipe(Struct, frozen=True):
         else pixel values in 0..1. image_size: side to resize to; None keeps the dataset's.
         precision: "auto" is bf16 where the hardware has it. channels_last: None decides by device.
         select: which epoch's weights are kept. patience: stop after so many epochs without a better
-        one (0: never).
+        one (0: never). on_nan: stop before a step whose loss or gradients are not finite, or skip it.
     """
 
     summary: str = ""
@@ -276,6 +276,7 @@ class Recipe(Struct, frozen=True):
     channels_last: bool | None = None
     select: Literal["top1", "loss", "last"] = "top1"
     patience: Count = 0
+    on_nan: Literal["stop", "skip"] = "stop"
 
 
 # ---- sources, datasets, models ---------------------------------------------------------------
@@ -300,7 +301,8 @@ class Dataset(Struct, frozen=True):
             "hf:uoft-cs/cifar10", "parquet:PATH", "folder:PATH".
         size: (height, width) of its images, or that they are resized to (`resize = true`).
         mean, std: per channel, of pixel values in 0..1.
-        adapt: recipe fields that this dataset replaces (digits must not be mirrored).
+        adapt: fields that this dataset replaces in a model's own recipes (digits must not be
+            mirrored); a recipe that the user names is taken as it is.
     """
 
     source: str

@@ -113,7 +113,7 @@ def _explained(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ZooError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return 130, "interrupted"
+        return 128 + getattr(error, "number", 2), "interrupted"
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context else ""

@@ -8,12 +8,21 @@ from types import FrameType
 from typing import Any
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal came before there was anything to save; carries its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class StopRequests:
     """What signals asked for; calling it gives the stopping signal's number, -1 (save), or 0."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.save = False
+        self.graceful = False  # set once there is something that can stop between two steps
 
     def __call__(self) -> int:
         """The number of the signal that asks to stop, -1 once after SIGUSR1, or 0."""
@@ -29,6 +38,8 @@ class StopRequests:
         if self.asked:
             os._exit(128 + number)
         self.asked = number
+        if not self.graceful:
+            raise Interrupted(number)
 
     def __enter__(self) -> StopRequests:
         """Take over both signals."""

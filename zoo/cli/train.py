@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.signals import StopRequests
-from zoo.errors import InputError
+from zoo.errors import DeviceError, InputError
+from zoo.files import TEMPORARY
 
 if TYPE_CHECKING:
     from zoo.run import RunRecord
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", help="auto, fp32, bf16 or fp16.")
+@click.option(
+    "--on-nan", type=click.Choice(["stop", "skip"]), help="When a step's loss is not finite; default: stop."
+)
 @click.option("--image-size", type=int, help="Side in pixels that images are resized to.")
 @click.option("--limit-train", type=int, metavar="N", help="Train on N images, a stratified subset.")
 @click.option("--limit-test", type=int, metavar="N", help="Test on N images, a stratified subset.")
@@ -50,6 +54,12 @@ if TYPE_CHECKING:
     help="clean: validation selects, test is read once. paper: the best epoch on test, as the sources did.",
 )
 @click.option(
+    "--from",
+    "source",
+    metavar="RUN",
+    help="Repeat RUN (a folder or hf://OWNER/NAME); with --dataset: fine-tune its weights.",
+)
+@click.option(
     "--resume", metavar="RUN", help="Go on with RUN; `auto`: the newest unfinished run of this configuration."
 )
 @click.option(
@@ -64,7 +74,7 @@ if TYPE_CHECKING:
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out unreadable images (counted in the record).")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def train(output: Path | None, quiet: bool, resume: str | None, **asked: Any) -> None:
+def train(output: Path | None, quiet: bool, resume: str | None, source: str | None, **asked: Any) -> None:
     """Train MODEL by its recipe into a run folder.
 
     Examples:
@@ -74,14 +84,19 @@ def train(output: Path | None, quiet: bool, resume: str | None, **asked: Any) ->
       zoo train resnet18 --dataset cifar10 --recipe best --seed 1
       zoo train ./my.toml#my-hybrid --dataset folder:photos --set recipe.lr=3e-4
       zoo train --resume runs/resnet18-cifar10-20261121-120000
+      zoo train --from hf://me/hybrid-digits --dataset folder:photos
     """
     saving = (asked.pop("checkpoint_seconds"), asked.pop("checkpoint_steps"))
-    if asked["model"] is None and resume in (None, "auto"):
+    if source is not None and (resume is not None or asked["model"] is not None):
+        raise InputError("--from says what is trained: leave out MODEL and --resume")
+    if asked["model"] is None and source is None and resume in (None, "auto"):
         raise InputError("name a MODEL to train (see `zoo list`), or go on with --resume RUN")
     if output is not None:
         check_free(output)
     with StopRequests() as stop:
-        if resume not in (None, "auto"):
+        if source is not None:
+            start_from(source, output, quiet, stop, saving)
+        elif resume not in (None, "auto"):
             resume_run(Path(str(resume)), asked, output, quiet, stop, saving)
         else:
             start_run(asked, output, quiet, stop, saving, look=resume == "auto")
@@ -104,6 +119,28 @@ def start_run(
     return None
 
 
+def start_from(source: str, output: Path | None, quiet: bool, stop: StopRequests, saving: Saving) -> None:
+    """Train what `--from` names: a recorded run again, or its weights further; only given options change it."""
+    from zoo.start import plan_from
+
+    context = click.get_current_context()
+    ours = ("source", "output", "quiet", "resume", "model", "checkpoint_seconds", "checkpoint_steps")
+    given = {
+        key: value
+        for key, value in context.params.items()
+        if key not in ours and context.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE
+    }
+    plan = prepared(lambda show: plan_from(source, given, show), quiet)
+    fit(
+        plan,
+        output or new_folder(plan.record.model, plan.record.data.spec),
+        quiet,
+        stop,
+        saving,
+        resume=False,
+    )
+
+
 def resume_run(
     folder: Path, asked: dict[str, Any], output: Path | None, quiet: bool, stop: StopRequests, saving: Saving
 ) -> None:
@@ -114,6 +151,7 @@ def resume_run(
     """
     from zoo import run
     from zoo.errors import RunError
+    from zoo.start import warmed
     from zoo.train.plan import differences, replan
 
     other = [
@@ -133,7 +171,7 @@ def resume_run(
     for line in differences(record):
         print(f"warning: {line}: the resumed run will not be bit-identical", file=sys.stderr)
     plan = prepared(
-        lambda show: replan(record, data_dir=asked.get("data_dir"), epochs=epochs, show=show), quiet
+        lambda show: warmed(replan(record, data_dir=asked.get("data_dir"), epochs=epochs, show=show)), quiet
     )
     if epochs is not None and record.settings.schedule != "constant":
         print(
@@ -200,6 +238,7 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
             found = checkpoint.newest(folder / run.CHECKPOINTS, _warn) if resume else None
             if found is not None:
                 trainer.restore(found.state)
+            stop.graceful = True
             result = trainer.fit()
     except Stop as stopped:
         display.end({})
@@ -210,10 +249,32 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
         )
         print(f"stopped: {folder}; {kept}; go on: zoo train --resume {folder}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
-    except BaseException:
+    except BaseException as error:
         display.end({})
+        if _is_out_of_memory(error):
+            raise DeviceError(out_of_memory(plan)) from error
         raise
+    finally:
+        stop.graceful = False
     report(folder, result)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
+def out_of_memory(plan: Plan) -> str:
+    """What to lower when memory does not suffice."""
+    record, recipe = plan.record, plan.recipe
+    return (
+        f"out of memory on {record.device} with batches of {recipe.batch_size} images of "
+        f"{record.sizes.height}x{record.sizes.width} in {record.precision}; lower --batch-size (with "
+        f"--set recipe.accumulate=N the steps stay the same) or --image-size, or use --precision bf16"
+    )
 
 
 def _warn(message: str) -> None:
@@ -238,8 +299,12 @@ def check_free(folder: Path) -> None:
     Raises:
         InputError: it is not empty, or no folder.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--output {folder}: is there already and not empty; choose another folder")
+    left_behind = ("lock", TEMPORARY)  # by a run that was killed before it was recorded
+    if folder.exists() and (
+        not folder.is_dir() or any(not p.name.startswith(left_behind) for p in folder.iterdir())
+    ):
+        hint = "; go on with it by --resume" if (folder / "run.toml").is_file() else ""
+        raise InputError(f"--output {folder}: is there already and not empty; choose another folder{hint}")
 
 
 def new_folder(model: str, spec: str) -> Path:

@@ -22,11 +22,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from zoo import run
 from zoo.data import Split, augment
 from zoo.data.resident import Resident, generator, mix_seed, order
-from zoo.errors import TrainingError
 from zoo.evaluate import Metrics, evaluate
 from zoo.train import checkpoint
 from zoo.train.device import autocast
 from zoo.train.events import Listener, Tick
+from zoo.train.guard import Guard
 from zoo.train.optim import lr_at, make_optimizer
 from zoo.train.plan import Plan
 
@@ -34,7 +34,7 @@ AUGMENT, NOISE = 1, 2
 """Tags of a step's two streams of random numbers: augmentation, and what the model draws."""
 
 TICK_SECONDS = 0.5
-EVAL_BATCH = 512
+EVAL_PIXELS = 512 * 32 * 32
 
 
 class Stop(Exception):
@@ -94,6 +94,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.module, recipe, self.device)
         self.average = _averaged(self.module, recipe.ema)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.hardware.precision == "fp16")
+        self.guard = Guard(self.module, self.optimizer, recipe, self.device)
         self.data = self._resident(plan.train)
         self.batch = min(recipe.batch_size, len(plan.train))
         self.steps = math.ceil(len(plan.train) / self.batch)
@@ -115,24 +116,23 @@ class Trainer:
             What `result.json` holds.
         Raises:
             Stop: asked to; the best weights so far are written.
-            TrainingError: the loss is not finite.
+            TrainingError: a loss or gradients that are not finite.
         """
         parameters = sum(p.numel() for p in self.module.parameters())
         self.listener.start(self.plan, parameters)
-        start = time.perf_counter() - self.at.seconds
+        run.rewrite_metrics(self.folder, self.rows)
+        self.started = time.perf_counter() - self.at.seconds
         try:
             while self.at.total < self.total and not self._patience_is_over():
                 self._train_epoch()
-                self.at.seconds = time.perf_counter() - start
                 self._end_epoch()
-                self.at.seconds = time.perf_counter() - start
         except Stop:
             self.save()
             raise
         self.save()
         result = self._result(parameters)
-        run.write_result(self.folder, result)
         run.draw_curves(self.folder)
+        run.write_result(self.folder, result)  # last: a run with a result is finished
         self.listener.end(result)
         return result
 
@@ -166,6 +166,8 @@ class Trainer:
         lr = lr_at(recipe, at.total, self.total, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        total = torch.zeros_like(self.sums)
+        self.guard.before()
         for part in rows.chunk(recipe.accumulate):
             images, labels = self.data.take(part)
             images, targets = self.augment(images, labels, drawn, indices=part, epoch=at.epoch)
@@ -175,21 +177,29 @@ class Trainer:
             share = len(part) / len(rows)
             self.scaler.scale(loss * share if share < 1 else loss).backward()
             hits = (logits.detach().argmax(1) == labels).sum()
-            self.sums += torch.stack((loss.detach() * len(part), hits.float()))
-        if recipe.clip_grad_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+            total += torch.stack((loss.detach() * len(part), hits.float()))
+        if self._may_step(total, lr, rows):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.sums += total
+            if self.average is not None:
+                self.average.update_parameters(self.module)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.module)
+
+    def _may_step(self, total: Tensor, lr: float, rows: Tensor) -> bool:
+        if self.scaler.is_enabled():  # fp16: the scaler itself leaves out steps that overflow
+            self.scaler.unscale_(self.optimizer)
+            if self.plan.recipe.clip_grad_norm:
+                nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.recipe.clip_grad_norm)
+            return True
+        return self.guard.allows(total[0], self.at.total, lr, rows)
 
     def _end_epoch(self) -> None:
         at, clean = self.at, self.plan.record.protocol == "clean"
         loss, hits = (self.sums / (at.step * self.batch)).tolist()
         metrics = self.measure(self.plan.selecting)
         at.epoch += 1
+        at.seconds = time.perf_counter() - self.started
         split = "val" if clean else "test"
         row = {
             "epoch": at.epoch,
@@ -235,7 +245,7 @@ class Trainer:
         resident = self._resident(split)
         return evaluate(
             self.chosen(),
-            resident.batches(EVAL_BATCH),
+            resident.batches(eval_batch(self.plan.record)),
             self.augment.prepare,
             autocast=lambda: autocast(self.device, precision),
         )
@@ -244,17 +254,14 @@ class Trainer:
         return Resident(split, self.device, channels_last=self.plan.hardware.channels_last)
 
     def _check_finite(self) -> None:
-        if not math.isfinite(self.sums[0].item()):
-            lr = lr_at(self.plan.recipe, max(0, self.at.total - 1), self.total, self.steps)
-            raise TrainingError(
-                f"the loss is not finite in epoch {self.at.epoch + 1} (by step {self.at.total}, lr {lr:.3g}); "
-                "lower --lr, or set recipe.clip_grad_norm"
-            )
+        self.guard.check(lr_at(self.plan.recipe, max(0, self.at.total - 1), self.total, self.steps))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _tick(self) -> None:
         at = self.at
+        self.guard.check(lr_at(self.plan.recipe, at.total, self.total, self.steps))
         loss, hits = (self.sums / (at.step * self.batch)).tolist()
-        self._check_finite()
         rate = at.step * self.batch / at.epoch_seconds
         epochs = math.ceil(self.total / self.steps)
         self.listener.tick(
@@ -272,6 +279,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, and the selected weights where they changed."""
         folder = self.folder / run.CHECKPOINTS
+        self.at.seconds = time.perf_counter() - self.started
         if self.best and self.best_file is None:
             run.write_weights(self.folder, self.best, self.plan.record)
             self.best_file = checkpoint.save_best(folder, self.best)
@@ -287,12 +295,14 @@ class Trainer:
             "average": None if self.average is None else dict(self.average.state_dict()),
             "scaler": self.scaler.state_dict(),
             "sums": self.sums,
+            "skipped_steps": self.guard.skipped,
+            "configuration": run.configuration(self.plan.record),
             "best": self.best_file,
             "rows": self.rows,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave; metrics.jsonl is written again up to there."""
+        """Go on from what `state` gave."""
         self.at = Position(**state["position"])
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -301,9 +311,9 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
         self.sums.copy_(state["sums"])
+        self.guard.skipped = state["skipped_steps"]
         self.best, self.best_file = state.get("best_weights", {}), state["best"]
         self.rows = state["rows"]
-        run.rewrite_metrics(self.folder, self.rows)
 
     def _result(self, parameters: int) -> dict[str, Any]:
         record, at = self.plan.record, self.at
@@ -331,6 +341,7 @@ class Trainer:
                 "epochs": at.epoch,
                 "steps": at.total,
                 "images": at.images,
+                "skipped_steps": self.guard.skipped,
                 "seconds": at.seconds,
                 "images_per_second": at.images / at.step_seconds,
             },
@@ -338,6 +349,11 @@ class Trainer:
             "precision": record.precision,
             "environment": record.environment,
         }
+
+
+def eval_batch(record: run.RunRecord) -> int:
+    """How many images one batch of an evaluation has: 512 at 32x32, fewer where they are larger."""
+    return max(64, min(512, EVAL_PIXELS // (record.sizes.height * record.sizes.width)))
 
 
 def make_augment(record: run.RunRecord, device: torch.device) -> augment.Augment:

@@ -46,6 +46,7 @@ class Request(Struct, kw_only=True):
     batch_size: int | None = None
     lr: float | None = None
     precision: str | None = None
+    on_nan: str | None = None
     seed: int = 0
     device: str = "auto"
     protocol: Literal["clean", "paper"] = "clean"
@@ -92,7 +93,8 @@ def resolve(request: Request, show: Show = silent) -> Plan:
     device = pick_device(request.device)
     recipe_name, table = choose_recipe(request, registry, model)
     spec = request.dataset or model.dataset
-    adapt = registry.datasets[spec].adapt if spec in registry.datasets else {}
+    chosen = request.recipe not in (None, "best", "source")
+    adapt = {} if chosen or spec not in registry.datasets else registry.datasets[spec].adapt
     recipe = apply_settings({**table, **adapt}, request, f"recipe {recipe_name}")
     for key in ("limit_train", "limit_test", "max_steps"):
         if (value := getattr(request, key)) is not None and value < 1:
@@ -198,7 +200,7 @@ def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recip
     Raises:
         SpecError: an unknown key or a wrong value; names it and what is allowed.
     """
-    options = {key: getattr(request, key) for key in ("epochs", "batch_size", "lr", "precision")}
+    options = {key: getattr(request, key) for key in ("epochs", "batch_size", "lr", "precision", "on_nan")}
     table = table | {key: value for key, value in options.items() if value is not None}
     for setting in request.settings:
         key, mark, text = setting.partition("=")

@@ -1,0 +1,295 @@
+"""What an interrupted run ends as: the run that nobody interrupted, or a clear refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zoo import run as runs
+from zoo.errors import RunError, ZooError
+from zoo.train import checkpoint
+from zoo.train.loop import Saving, Stop, Trainer
+from zoo.train.plan import Request, replan, resolve
+
+HARNESS = Path(__file__).with_name("kill_harness.py")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its processes")
+
+
+def harness(script: str, tmp_path: Path, timeout: float = 280) -> dict[str, Any]:
+    """Run a script against the harness in a process of its own (forking wants one without threads)."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        f"import sys, json, shutil\nsys.path.insert(0, {str(HARNESS.parent)!r})\nimport kill_harness as k\n"
+        f"home = k.prepared_home()\ntry:\n"
+        + "".join(f"    {line}\n" for line in script.splitlines())
+        + "finally:\n    shutil.rmtree(home, ignore_errors=True)\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=timeout, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_sixty_kills_at_random_moments_end_as_the_run_that_nobody_killed(tmp_path: Path) -> None:
+    script = """report = k.series(60, 3, 7, home, lambda line: None)
+print(json.dumps([report.runs, report.kills, report.inside_writes, report.different]))"""
+    kills_runs: Any = harness(script, tmp_path)
+    runs_, kills, inside, different = kills_runs
+    assert different == []
+    assert kills >= 60
+    assert runs_ >= 20
+    assert inside >= 10
+
+
+@pytest.mark.parametrize("recipe", ["victim-adam", "victim-early"])
+def test_a_resume_that_forgets_one_piece_is_found_out(recipe: str, tmp_path: Path) -> None:
+    step = 50 if recipe == "victim-early" else 23  # its best epoch is over by then
+    script = f"""recipe, found = {recipe!r}, {{}}
+k.finish(home / "whole", recipe, 1, home / "log")
+for what in ("nothing", *k.DROPS):
+    folder = home / what
+    assert k.launch(k.command(folder, recipe, 1, 5), home / "log", k.die_before_step({step})) == -9
+    assert k.launch(k.again(folder, recipe, 1), home / "log", k.forget(what)) == 0, (home / "log").read_text()
+    found[what] = k.compare(home / "whole", folder)
+print(json.dumps(found))"""
+    found = harness(script, tmp_path)
+    assert found.pop("nothing") == ""
+    if recipe == "victim-early":  # has no averaging
+        assert found.pop("averaging") == ""
+        assert found["best-so-far"] != ""
+    else:
+        found.pop("best-so-far")  # its best epoch comes after the kill
+    assert all(found.values()), found
+
+
+def test_sigterm_at_random_steps_resumes_exactly(tmp_path: Path) -> None:
+    script = """import random, os, signal
+luck, recipe, found = random.Random(3), "victim-sgd", []
+k.finish(home / "whole", recipe, 1, home / "log")
+for number in range(6):
+    folder, step = home / str(number), luck.randrange(1, 34)
+    def prepare(step=step):
+        from zoo.train import loop
+        take = loop.Trainer._step
+        def stepping(self, rows):
+            if self.at.total == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            take(self, rows)
+        loop.Trainer._step = stepping
+    status = k.launch(k.command(folder, recipe, 1, 0), home / "log", prepare)
+    k.finish(folder, recipe, 1, home / "log")
+    found.append([status, k.compare(home / "whole", folder)])
+print(json.dumps(found))"""
+    assert harness(script, tmp_path) == [[143, ""]] * 6
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of the harness's victim that was stopped in its second epoch, with two checkpoints."""
+    sys.path.insert(0, str(HARNESS.parent))
+    import kill_harness
+
+    sys.path.remove(str(HARNESS.parent))
+    (tmp_path / "registry.toml").write_text(kill_harness.REGISTRY)
+    monkeypatch.setenv("ZOO_CONFIG_DIR", str(tmp_path))
+    torch.set_num_threads(1)
+    request = Request(
+        model="victim", recipe="victim-adam", dataset="digits", limit_train=300, limit_test=100, device="cpu"
+    )
+    plan = resolve(request)
+    folder = tmp_path / "run"
+    runs.write_record(folder, plan.record)
+    asked = iter([0] * 14 + [15] * 9)
+    with pytest.raises(Stop):
+        Trainer(plan, folder, stop=lambda: next(asked), saving=Saving(0, 6)).fit()
+    return folder
+
+
+def resume(folder: Path) -> dict[str, Any]:
+    plan = replan(runs.read_record(folder))
+    trainer = Trainer(plan, folder)
+    found = checkpoint.newest(folder / runs.CHECKPOINTS)
+    assert found is not None
+    trainer.restore(found.state)
+    trainer.fit()
+    return dict(runs.load(folder).state_dict())
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(stopped: Path, tmp_path: Path) -> None:
+    folder = stopped / runs.CHECKPOINTS
+    newest = checkpoint.newest(folder)
+    assert newest is not None
+    whole, luck, said = newest.path.read_bytes(), random.Random(5), []
+    for _ in range(200):
+        place, bit = luck.randrange(len(whole)), luck.randrange(8)
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        newest.path.write_bytes(damaged)
+        found = checkpoint.newest(folder, said.append)
+        assert found is not None
+        assert found.path != newest.path
+    assert len(said) == 200
+    assert all("damaged" in line and newest.path.name in line for line in said)
+
+
+def test_the_checkpoint_before_a_damaged_one_still_ends_exactly(stopped: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(stopped, twin)
+    newest = checkpoint.newest(twin / runs.CHECKPOINTS)
+    assert newest is not None
+    newest.path.write_bytes(newest.path.read_bytes()[:-1])
+    assert same(resume(stopped), resume(twin))
+
+
+def test_when_every_checkpoint_is_damaged_it_says_so(stopped: Path) -> None:
+    for path in (stopped / runs.CHECKPOINTS).iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match="no checkpoint is whole"):
+        checkpoint.newest(stopped / runs.CHECKPOINTS)
+
+
+def test_only_the_newest_two_checkpoints_are_kept(stopped: Path) -> None:
+    names = sorted(p.name[:8] for p in (stopped / runs.CHECKPOINTS).iterdir() if p.name[0] == "0")
+    assert names == ["00000012", "00000014"]
+    assert not list((stopped / runs.CHECKPOINTS).glob(".zoo-tmp-*"))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_at_every_write_leaves_the_last_checkpoint(stopped: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.strip()}")
+    try:
+        _fill_at_every_write(stopped, disk / "run")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@contextlib.contextmanager
+def _caught() -> Iterator[list[str]]:
+    said: list[str] = []
+    try:
+        yield said
+    except ZooError as error:
+        said.append(str(error))
+
+
+def _fill_at_every_write(stopped: Path, folder: Path) -> None:
+    expected = resume(shutil.copytree(stopped, folder.parent.parent / "expected"))
+    failures = 0
+    for free in range(0, 28, 2):  # KiB left on the disk: each value fails at another write
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder.parent / "filler").unlink(missing_ok=True)
+        shutil.copytree(stopped, folder)
+        room = shutil.disk_usage(folder).free
+        (folder.parent / "filler").write_bytes(b"\0" * max(0, room - free * 4096))
+        with contextlib.ExitStack() as stack:
+            failed = stack.enter_context(_caught())
+            resume(folder)
+        for error in failed:
+            failures += 1
+            assert re.search(f"^{folder}.*No space left", error)
+        (folder.parent / "filler").unlink(missing_ok=True)
+        assert not list(folder.rglob(".zoo-tmp-*"))
+        assert same(resume(folder), expected), f"{free} pages free"
+    assert failures >= 5
+
+
+def test_a_read_only_folder_is_named(stopped: Path, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("not a folder")
+    from zoo.files import WriteError, write_text
+
+    with pytest.raises(WriteError, match="file/inner: cannot be written"):
+        write_text(target / "inner", "text")
+
+
+def test_one_folder_has_one_trainer_and_a_dead_owner_is_taken_over(tmp_path: Path) -> None:
+    from zoo.train.lock import RunLock
+
+    script = (
+        "import sys, time, pathlib; from zoo.train.lock import RunLock\n"
+        f"lock = RunLock(pathlib.Path({str(tmp_path)!r})); lock.__enter__(); print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"is being trained by process {owner.pid} on "), RunLock(tmp_path):
+            pass
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        with RunLock(tmp_path):
+            assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_another_torch_or_thread_count_is_said_before_it_goes_on(stopped: Path) -> None:
+    import msgspec
+
+    from zoo.train.plan import differences
+
+    record = runs.read_record(stopped)
+    assert differences(record) == []
+    changed = {**record.environment, "threads": "99", "torch": "1.0"}
+    lines = differences(msgspec.structs.replace(record, environment=changed))
+    assert [line.split()[0] for line in lines] == ["torch", "threads"]
+    assert "was 99 before" in lines[1]
+
+
+def test_a_finished_run_can_be_extended(stopped: Path) -> None:
+    resume(stopped)
+    plan = replan(runs.read_record(stopped), epochs=6)
+    trainer = Trainer(plan, stopped)
+    found = checkpoint.newest(stopped / runs.CHECKPOINTS)
+    assert found is not None
+    trainer.restore(found.state)
+    result = trainer.fit()
+    assert result["train"]["epochs"] == 6
+    assert [row["epoch"] for row in runs.read_metrics(stopped)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_steps_that_are_not_finite_are_skipped_when_asked(stopped: Path, tmp_path: Path) -> None:
+    plan = resolve(
+        Request(
+            model="victim", recipe="victim-adam", dataset="digits", limit_train=300, on_nan="skip", epochs=1
+        )
+    )
+    folder = tmp_path / "skip"
+    runs.write_record(folder, plan.record)
+    trainer = Trainer(plan, folder)
+    prepare = trainer.augment
+
+    def poisoned(*args: Any, **more: Any) -> Any:
+        images, targets = prepare(*args, **more)
+        return (images * float("nan") if trainer.at.total == 4 else images), targets
+
+    trainer.augment = poisoned  # type: ignore[assignment]
+    poisoned.prepare = prepare.prepare  # type: ignore[attr-defined]
+    result = trainer.fit()
+    assert result["train"]["skipped_steps"] == 1
+    assert all(
+        torch.isfinite(t).all() for t in runs.load(folder).state_dict().values() if t.is_floating_point()
+    )
