@@ -32,3 +32,7 @@ ci:
 # how long `zoo list` takes beside its imports alone
 bench-list:
     python benchmarks/list_startup.py
+
+# kill training N times at random moments, resume, and compare with the run that nobody killed
+kill-test N="60":
+    python tests/kill_harness.py --kills {{ N }}
