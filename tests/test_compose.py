@@ -266,9 +266,7 @@ def test_sizes_must_be_at_least_one(key: str, registry: Registry) -> None:
 
 def test_a_model_above_the_limit_is_refused_before_it_takes_memory(registry: Registry) -> None:
     node = tree(use="tiny.whole", stem={"use": "tiny.stem", "out": 1_000_000})
-    with pytest.raises(
-        InputError, match=r"18,000,005 parameters; the limit is 1,000,000|parameters; the limit"
-    ):
+    with pytest.raises(InputError, match="more than 1,000,000 parameters"):
         compose(node, registry, **SIZES, limit=1_000_000)
 
 

@@ -19,7 +19,7 @@ from zoo.data import load
 from zoo.data.hub import HubSource
 from zoo.data.parquet import split_of
 from zoo.data.rows import Request
-from zoo.errors import DataError, InputError, UnknownNameError
+from zoo.errors import BadImagesError, DataError, InputError, UnknownNameError
 from zoo.spec import Dataset
 
 RNG = np.random.default_rng(7)
@@ -316,3 +316,15 @@ def test_real_cifar10_is_read_whole(cifar10_parquet, tmp_path):
     assert np.bincount(data.test.labels).tolist() == [1000] * 10
     assert data.classes[3] == "cat"
     assert 0.4 < data.test.images.mean() / 255 < 0.55
+
+
+def test_every_unreadable_image_is_listed_by_path(tmp_path: Path) -> None:
+    for side in ("train", "test"):
+        write_folder(tmp_path / "photos" / side, {"a": 3, "b": 2})
+    bad = [tmp_path / "photos" / "train" / "a" / f"bad{i}.png" for i in range(3)]
+    for path in bad:
+        path.write_bytes(b"no image")
+    with pytest.raises(BadImagesError, match="2 more like it; .*--skip-bad") as caught:
+        load(f"folder:{tmp_path / 'photos'}")
+    assert [line.split(":")[0] for line in caught.value.problems] == [str(path) for path in bad]
+    assert load(f"folder:{tmp_path / 'photos'}", skip_bad=True).skipped == 3

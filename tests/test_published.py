@@ -163,3 +163,16 @@ def test_vit_sizes_have_timms_counts(registry: Registry, name: str, count: int) 
     # timm's huge one comes without a head (1280 x 1000 + 1000) by default
     sizes = {"in_channels": 3, "height": 224, "width": 224, "num_classes": 1000}
     assert parameters(check(registry.model(name).build, registry, **sizes)) == count
+
+
+def test_info_counts_every_model_of_the_catalogue_as_it_says() -> None:
+    from zoo.cli.counting import count, published_counts
+    from zoo.registry import load_registry, native_sizes
+
+    registry = load_registry()
+    for name, model in registry.models.items():
+        assert (
+            count(name, model, registry, native_sizes(model, registry))["parameters"] == model.parameters
+        ), name
+        for row in published_counts(name, model, registry):
+            assert row["difference"] == row["expected_difference"], (name, row)

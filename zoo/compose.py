@@ -7,15 +7,20 @@ not keep its shape is named by its place in the TOML. Only then is the real modu
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from zoo.errors import InputError, PluginError, ShapeError, ZooError
 from zoo.explain import explain
@@ -36,6 +41,7 @@ GIVEN = MappingProxyType(
 )
 """What compose gives to a factory of each kind, besides the arguments in the tree."""
 
+MAX_TENSORS = 20_000
 MAX_PARAMETERS = 4_000_000_000
 """Larger models are refused before memory is taken, unless `limit` says otherwise."""
 
@@ -77,17 +83,45 @@ def check(
     Returns:
         The module on the meta device, for counting.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _bounded(limit, where):
         module = _Composer(registry, probe=True).build(node, where, sizes, kinds=("classifier",))
     out = _shape_out(module, (sizes["in_channels"], sizes["height"], sizes["width"]), where)
     if out != (sizes["num_classes"],):
         raise ShapeError(
             f"{where} ({node.use}): gives {out} for each image, expected ({sizes['num_classes']},)"
         )
-    count = sum(p.numel() for p in module.parameters())
-    if count > limit:
-        raise InputError(f"{where}: {count:,} parameters; the limit is {limit:,}")
     return module
+
+
+@contextlib.contextmanager
+def _bounded(limit: int, where: str) -> Iterator[None]:
+    """Refuse a model while it is being built: too many parameters, tensors or modules.
+
+    A depth of a billion takes no memory on the meta device, but would take for ever.
+    """
+    numbers = {"parameters": 0, "parameter tensors": 0, "modules": 0}
+    limits = {"parameters": limit, "parameter tensors": MAX_TENSORS, "modules": MAX_TENSORS}
+
+    def count(**more: int) -> None:
+        for what, number in more.items():
+            what = what.replace("_", " ")
+            numbers[what] += number
+            if numbers[what] > limits[what]:
+                raise InputError(f"{where}: more than {limits[what]:,} {what}; that is no model")
+
+    hooks = (
+        register_module_parameter_registration_hook(
+            lambda module, name, value: (
+                count(parameters=value.numel(), parameter_tensors=1) if value is not None else None
+            )
+        ),
+        register_module_module_registration_hook(lambda module, name, child: count(modules=1)),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Composer:
@@ -201,7 +235,7 @@ def _call(factory: Any, arguments: dict[str, Any], label: str) -> Any:
         raise ShapeError(_placed(label, error)) from error
     except ZooError:
         raise
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except Exception as error:
         raise InputError(_placed(label, error)) from error
 
 

@@ -10,9 +10,12 @@ from collections.abc import Iterable
 
 
 class ZooError(Exception):
-    """Base of every error that `zoo` raises on purpose."""
+    """Base of every error that `zoo` raises on purpose: one printable line, whatever a stranger's file says."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(c if c.isprintable() else _escaped(c) for c in message))
 
 
 class InputError(ZooError, ValueError):
@@ -43,6 +46,16 @@ class PluginError(ZooError):
 
 class DataError(ZooError):
     """A dataset cannot be had, or what it holds is damaged."""
+
+
+class BadImagesError(DataError):
+    """Images that cannot be read; `problems` has one line for each, with its path."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        more = f"; {len(self.problems) - 1} more like it" if len(self.problems) > 1 else ""
+        advice = "`zoo datasets check` lists each; --skip-bad leaves them out"
+        super().__init__(f"{self.problems[0]}{more}; {advice}")
 
 
 class RunError(ZooError):
@@ -115,6 +128,10 @@ class HubConflictError(HubError):
     """Somebody else committed meanwhile: look at the repository, then publish again."""
 
     exit_code = 16
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def _unknown(kind: str, name: str, known: list[str], hint: str) -> str:

@@ -24,6 +24,7 @@ def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) ->
     from zoo.compose import check
 
     module = check(model.build, registry, where=f"models.{name}.build", **sizes).eval()
+    module.requires_grad_(False)  # the counter looks for gradients of parameters that enter a module as inputs
     image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(image)

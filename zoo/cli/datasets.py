@@ -69,9 +69,19 @@ def check(
     """
     from zoo.data import check as examine
     from zoo.data import load
+    from zoo.errors import BadImagesError
 
     registry = load_registry()
-    data = load(spec, registry, data_dir=data_dir, image_size=image_size, skip_bad=skip_bad, show=_Progress())
+    try:
+        data = load(
+            spec, registry, data_dir=data_dir, image_size=image_size, skip_bad=skip_bad, show=_Progress()
+        )
+    except BadImagesError as error:
+        if as_json:
+            table.emit_json({"spec": spec, "unreadable": list(error.problems)})
+        else:
+            table.emit(map(table.clean, error.problems))
+        raise
     findings = examine(data)
     if as_json:
         table.emit_json(_report(data, findings))

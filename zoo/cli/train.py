@@ -309,10 +309,9 @@ def check_free(folder: Path) -> None:
 
 def new_folder(model: str, spec: str) -> Path:
     """`runs/<model>-<dataset>-<time>`, not there yet."""
-    safe = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{model}-{spec.split('?')[0]}").strip(
-        "-."
-    )
-    stem = f"{safe[-80:].strip('-.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    last = (spec.partition(":")[2] or spec).partition("?")[0].rstrip("/").rpartition("/")[2]
+    safe = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{model}-{last}").strip("-.")
+    stem = f"{safe[:80].strip('-.')}-{time.strftime('%Y%m%d-%H%M%S')}"
     candidates = (Path("runs") / f"{stem}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
     for folder in candidates:
         try:

@@ -24,7 +24,7 @@ import numpy as np
 from zoo.data.arrays import Images, Labels, Split
 from zoo.data.decode import Rule, array_image, image_array
 from zoo.data.rows import Chunk, Item, Opened, Rows, Show, Source
-from zoo.errors import DataError
+from zoo.errors import BadImagesError, DataError
 from zoo.paths import cache_dir
 
 FORMAT = 1
@@ -158,14 +158,20 @@ def _build(
     """Decode both splits into temporary files, then move them into place, the index last."""
     decoded: dict[str, Path] = {}
     skipped, size = 0, rule.out_size()
+    bad: list[str] = []
     try:
         for side, rows in (("train", opened.train), ("test", opened.test)):
             job = _Decoding(rows, rule, show, f"decoding {name} ({side})", skip_bad, size)
             decoded[f"{side}-images"] = _temporary(folder, f"{side}-images")
             kept = job.run(decoded[f"{side}-images"])
+            bad += job.bad
+            if not len(kept):
+                break
             skipped, size = skipped + len(rows.labels) - len(kept), job.size
             decoded[f"{side}-labels"] = _temporary(folder, f"{side}-labels")
             _save(decoded[f"{side}-labels"], rows.labels[kept])
+        if bad and not skip_bad:
+            raise BadImagesError(sorted(bad))
         splits = _splits({k: np.load(p, mmap_mode="r") for k, p in decoded.items()}, _copies(opened))
         classes = opened.classes or tuple(map(str, range(1 + max(int(s.labels.max()) for s in splits))))
         index = {
@@ -231,6 +237,7 @@ class _Decoding:
         self.rows, self.rule, self.show, self.title, self.skip_bad = rows, rule, show, title, skip_bad
         self.size = size
         self.first = "the images of the other split"
+        self.bad: list[str] = []
 
     def run(self, path: Path) -> Labels:
         """Write the images to `path`; returns the rows that could be read (int64, ascending)."""
@@ -248,8 +255,10 @@ class _Decoding:
                 self.show(self.title, done, total)
         if done != total:
             raise DataError(f"{self.title}: found {done} images for {total} labels")
-        if not kept:
+        if not kept and self.skip_bad:
             raise DataError(f"{self.title}: none of {total} images can be read")
+        if not kept:
+            return np.empty(0, np.int64)
         if isinstance(out, np.memmap):
             out.flush()
         del out
@@ -286,10 +295,9 @@ class _Decoding:
     def _one(self, item: Item, row: int) -> Images | None:
         try:
             return image_array(item, self.rule, self.rows.where(row))
-        except DataError:
-            if self.skip_bad:
-                return None
-            raise
+        except DataError as error:
+            self.bad.append(str(error))
+            return None
 
     def _check_size(self, found: _Found, good: Sequence[int], start: int) -> None:
         for i in good:

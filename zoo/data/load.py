@@ -18,6 +18,7 @@ from zoo.data.embedded import DigitsSource, IdxSource
 from zoo.data.folder import FolderSource
 from zoo.data.hub import HubSource
 from zoo.data.parquet import ParquetSource
+from zoo.data.plugin import PluginSource
 from zoo.data.rows import Request, Show, Source, silent
 from zoo.data.vision import VisionSource
 from zoo.errors import DataError, InputError, UnknownNameError
@@ -35,6 +36,7 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
         "parquet": (ParquetSource.make, frozenset({"image", "label", "train", "test"})),
         "folder": (FolderSource.make, frozenset()),
         "idx": (IdxSource.make, frozenset()),
+        "plugin": (PluginSource.make, None),
     }
 )
 """Scheme to what makes its source, and the options it takes (None: it checks them itself)."""
@@ -58,7 +60,7 @@ def load(
     Args:
         spec: a name of the catalogue ("cifar10"), or "scheme:rest" with options after "?":
             "folder:PATH", "parquet:PATH?image=img&label=label", "hf:OWNER/NAME@REVISION",
-            "torchvision:CIFAR10", "idx:PATH", "sklearn:digits".
+            "torchvision:CIFAR10", "idx:PATH", "sklearn:digits", "plugin:PLUGIN.COMPONENT".
         registry: the catalogue; without one only "scheme:rest" is understood.
         data_dir: where downloads go and are looked for; default `zoo.paths.data_dir()`.
         image_size: side, or (height, width), to resize to; None keeps the dataset's.

@@ -17,9 +17,10 @@ from torch import nn
 from zoo.compose import compose
 from zoo.data import ImageData, Split, load, validation_split
 from zoo.data.arrays import limit
+from zoo.data.checks import class_counts
 from zoo.data.resident import mix_seed
 from zoo.data.rows import Show, silent
-from zoo.errors import InputError, RunError, SpecError
+from zoo.errors import DataError, InputError, RunError, SpecError
 from zoo.registry import Registry, find_model, load_registry, sources_of
 from zoo.run import DataRecord, RunRecord, Sizes
 from zoo.spec import Model, Recipe, Struct, decode, node_from_table
@@ -102,6 +103,7 @@ def resolve(request: Request, show: Show = silent) -> Plan:
     image_size = request.image_size or recipe.image_size
     data = _load(spec, registry, request.data_dir, image_size, request.skip_bad, show)
     clean = request.protocol == "clean"
+    _refuse_empty_classes(data)
     splits = _splits(data, clean, request.limit_train, request.limit_test)
     sizes = Sizes(
         in_channels=3,
@@ -233,6 +235,16 @@ def _splits(
         Split(train.images[held_out], train.labels[held_out]),
         test,
     )
+
+
+def _refuse_empty_classes(data: ImageData) -> None:
+    counts = class_counts(data.train, len(data.classes))
+    empty = [name for name, count in zip(data.classes, counts, strict=True) if count == 0]
+    if empty:
+        raise DataError(
+            f"{data.spec}: no training image of class {empty[0]!r} ({len(empty)} of {len(data.classes)} classes "
+            "are empty); remove the class, or see `zoo datasets check`"
+        )
 
 
 def _data_record(
