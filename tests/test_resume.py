@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,23 +201,53 @@ def _caught() -> Iterator[list[str]]:
 
 def _fill_at_every_write(stopped: Path, folder: Path) -> None:
     expected = resume(shutil.copytree(stopped, folder.parent.parent / "expected"))
-    failures = 0
-    for free in range(0, 28, 2):  # KiB left on the disk: each value fails at another write
+    filler, number, failures = folder.parent / "filler", 0, 0
+    while True:
         shutil.rmtree(folder, ignore_errors=True)
-        (folder.parent / "filler").unlink(missing_ok=True)
         shutil.copytree(stopped, folder)
-        room = shutil.disk_usage(folder).free
-        (folder.parent / "filler").write_bytes(b"\0" * max(0, room - free * 4096))
-        with contextlib.ExitStack() as stack:
-            failed = stack.enter_context(_caught())
+        with _full_at_write(number, filler) as writes, _caught() as failed:
             resume(folder)
+        filler.unlink(missing_ok=True)
         for error in failed:
             failures += 1
             assert re.search(f"^{folder}.*No space left", error)
-        (folder.parent / "filler").unlink(missing_ok=True)
         assert not list(folder.rglob(".zoo-tmp-*"))
-        assert same(resume(folder), expected), f"{free} pages free"
-    assert failures >= 5
+        assert same(resume(folder) if failed else dict(runs.load(folder).state_dict()), expected), number
+        if len(writes) <= number:
+            break
+        number += 1
+    assert failures == number >= 8  # every write was made to fail once, and none passed unnoticed
+
+
+@contextlib.contextmanager
+def _full_at_write(number: int, filler: Path) -> Iterator[list[str]]:
+    """Fill the disk just before the write of that number (from 0); the list names the writes."""
+    seen: list[str] = []
+    write, opened = Path.write_bytes, Path.open
+
+    def count(path: Path) -> None:
+        seen.append(path.name)
+        if len(seen) == number + 1:
+            with opened(filler, "wb") as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * 4096)
+                    file.flush()
+
+    def write_bytes(self: Path, data: Any) -> int:
+        count(self)
+        with opened(self, "wb") as file:
+            return file.write(data)
+
+    def open_(self: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        if mode[0] in "wa":
+            count(self)
+        return opened(self, mode, *more, **options)
+
+    Path.write_bytes, Path.open = write_bytes, open_  # type: ignore[method-assign,assignment]
+    try:
+        yield seen
+    finally:
+        Path.write_bytes, Path.open = write, opened  # type: ignore[method-assign]
 
 
 def test_a_read_only_folder_is_named(stopped: Path, tmp_path: Path) -> None:
@@ -226,6 +257,105 @@ def test_a_read_only_folder_is_named(stopped: Path, tmp_path: Path) -> None:
 
     with pytest.raises(WriteError, match="file/inner: cannot be written"):
         write_text(target / "inner", "text")
+
+
+TRAIN = (
+    "train",
+    "victim",
+    "--recipe",
+    "victim-adam",
+    "--dataset",
+    "digits",
+    "--device",
+    "cpu",
+    "--output",
+    "run",
+)
+
+
+@contextlib.contextmanager
+def training(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """A real training process in `folder`, ended with the block."""
+    from zoo.files import write_text
+
+    sys.path.insert(0, str(HARNESS.parent))
+    import kill_harness
+
+    sys.path.remove(str(HARNESS.parent))
+    write_text(folder / "registry.toml", kill_harness.REGISTRY)
+    command = [sys.executable, "-m", "zoo", *TRAIN, *more]
+    with subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 1.5])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_run_from_the_first_moment(
+    number: signal.Signals, delay: float, tmp_path: Path
+) -> None:
+    with training(tmp_path, "--epochs", "9999") as process:
+        time.sleep(delay)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode in (128 + number, -number)  # a shell shows both as 128 + number
+    if process.returncode > 0:
+        assert "Traceback" not in said
+
+
+def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
+    with training(tmp_path, "--epochs", "400", "--checkpoint-seconds", "0") as process:
+        wait_for(tmp_path / "run" / "metrics.jsonl", process)
+        time.sleep(0.5)
+        assert not list((tmp_path / "run").glob("checkpoints/0*"))
+        process.send_signal(signal.SIGUSR1)
+        wait_for(tmp_path / "run" / "checkpoints", process)
+        rows = len(runs.read_metrics(tmp_path / "run"))
+        deadline = time.monotonic() + 60
+        while len(runs.read_metrics(tmp_path / "run")) <= rows + 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(runs.read_metrics(tmp_path / "run")) > rows + 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+
+
+def test_memory_that_does_not_suffice_is_one_line_that_says_what_to_lower(tmp_path: Path) -> None:
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+
+    command = [sys.executable, "-m", "zoo", "train", "hybrid-alt-1", "--dataset", "digits", "--device", "cpu"]
+    words = [
+        "--batch-size",
+        "1293",
+        "--image-size",
+        "64",
+        "--max-steps",
+        "1",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(
+        [*command, *words], capture_output=True, text=True, timeout=200, preexec_fn=limit, cwd=tmp_path
+    )
+    assert done.returncode == 1, done.stderr
+    assert re.search(
+        r"^error: out of memory on cpu with batches of 1293 .*lower --batch-size", done.stderr, re.MULTILINE
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_one_folder_has_one_trainer_and_a_dead_owner_is_taken_over(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.cli import logs
 from zoo.cli.signals import StopRequests
 from zoo.errors import DeviceError, InputError
-from zoo.files import TEMPORARY
+from zoo.files import TEMPORARY, clear_temporaries
 
 if TYPE_CHECKING:
     from zoo.run import RunRecord
@@ -73,6 +74,14 @@ if TYPE_CHECKING:
     "--checkpoint-steps", type=click.IntRange(min=0), default=0, help="Also write one every N steps."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out unreadable images (counted in the record).")
+@click.option(
+    "--log",
+    multiple=True,
+    metavar="NAME",
+    expose_value=False,
+    callback=logs.choose,
+    help="Also log to NAME: tensorboard, trackio, wandb, or a plugin's. May be repeated.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def train(output: Path | None, quiet: bool, resume: str | None, source: str | None, **asked: Any) -> None:
     """Train MODEL by its recipe into a run folder.
@@ -229,10 +238,11 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
     from zoo.train.loop import Saving as Every
     from zoo.train.loop import Stop, Trainer
 
-    display = make_display(quiet)
+    display = logs.watched(make_display(quiet), folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with RunLock(folder):
+            clear_temporaries(folder)
             run.write_record(folder, plan.record)
             trainer = Trainer(plan, folder, display, stop, Every(*saving))
             found = checkpoint.newest(folder / run.CHECKPOINTS, _warn) if resume else None
