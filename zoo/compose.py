@@ -24,7 +24,7 @@ from torch.nn.modules.module import (
 
 from zoo.errors import InputError, PluginError, ShapeError, ZooError
 from zoo.explain import explain
-from zoo.plugins import import_factory
+from zoo.plugins import OURS, import_factory
 from zoo.registry import Registry, find_model, native_sizes
 from zoo.spec import Component, Model, Node
 
@@ -290,6 +290,13 @@ def sizes_for(
     return sizes | {key: value for key, value in chosen.items() if value is not None}
 
 
+def place(registry: Registry, name: str) -> str:
+    """Where a model's tree stands, for messages: its file, unless that is the built-in one, and the key."""
+    origin = registry.origins.get(("model", name))
+    file = "" if origin is None or origin.distribution == OURS else f"{origin.file}: "
+    return f"{file}models.{name}.build"
+
+
 def create(
     name: str,
     *,
@@ -313,4 +320,4 @@ def create(
     sizes = sizes_for(
         model, registry, num_classes=num_classes, image_size=image_size, in_channels=in_channels
     )
-    return compose(model.build, registry, where=f"models.{name}.build", **sizes)
+    return compose(model.build, registry, where=place(registry, name), **sizes)

@@ -21,9 +21,9 @@ def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) ->
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from zoo.compose import check
+    from zoo.compose import check, place
 
-    module = check(model.build, registry, where=f"models.{name}.build", **sizes).eval()
+    module = check(model.build, registry, where=place(registry, name), **sizes).eval()
     module.requires_grad_(False)  # the counter looks for gradients of parameters that enter a module as inputs
     image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -42,14 +42,14 @@ def published_counts(name: str, model: Model, registry: Registry) -> list[dict[s
 
 
 def _published_count(name: str, model: Model, row: Published, registry: Registry) -> dict[str, Any]:
-    from zoo.compose import check, sizes_for
+    from zoo.compose import check, place, sizes_for
 
     compared: dict[str, Any] = {"dataset": row.dataset, "printed": row.params}
     if row.dataset not in registry.datasets and row.params_classes is None:
         return compared | {"built": None, "problem": f"no dataset named {row.dataset!r}"}
     there = msgspec.structs.replace(model, dataset=row.dataset)
     sizes = sizes_for(there, registry, num_classes=row.params_classes)
-    module = check(model.build, registry, where=f"models.{name}.build", **sizes)
+    module = check(model.build, registry, where=place(registry, name), **sizes)
     built = sum(p.numel() for p in module.parameters())
     return compared | {
         "num_classes": sizes["num_classes"],

@@ -14,14 +14,14 @@ import msgspec
 import torch
 from torch import nn
 
-from zoo.compose import compose
+from zoo.compose import compose, place
 from zoo.data import ImageData, Split, load, validation_split
 from zoo.data.arrays import limit
 from zoo.data.checks import class_counts
 from zoo.data.resident import mix_seed
 from zoo.data.rows import Show, silent
 from zoo.errors import DataError, InputError, RunError, SpecError
-from zoo.registry import Registry, find_model, load_registry, sources_of
+from zoo.registry import Registry, changes, find_model, load_registry, provenance
 from zoo.run import DataRecord, RunRecord, Sizes
 from zoo.spec import Model, Recipe, Struct, decode, node_from_table
 from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision
@@ -79,7 +79,7 @@ class Plan:
         record = self.record
         tree = node_from_table(record.build, "build")
         torch.manual_seed(mix_seed(record.seed, INIT))
-        where = f"models.{record.model}.build"
+        where = place(self.registry, record.model)
         module = compose(tree, self.registry, where=where, **msgspec.structs.asdict(record.sizes))
         return module.to(self.hardware.device).to(memory_format=self.hardware.memory_format)
 
@@ -112,7 +112,7 @@ def resolve(request: Request, show: Show = silent) -> Plan:
         num_classes=len(data.classes),
     )
     with torch.device("meta"):
-        where = f"models.{name}.build"
+        where = place(registry, name)
         outline = compose(model.build, registry, where=where, **msgspec.structs.asdict(sizes))
     precision = pick_precision(recipe.precision, device)
     hardware = Hardware(device, precision, pick_layout(recipe.channels_last, outline, device, precision))
@@ -129,7 +129,7 @@ def resolve(request: Request, show: Show = silent) -> Plan:
         precision=precision,
         channels_last=hardware.channels_last,
         max_steps=request.max_steps,
-        plugins={use: str(origin) for use, origin in sources_of(model.build, registry)},
+        plugins=provenance(registry, model.build, model=name, recipe=recipe_name, dataset=spec),
         environment=environment(device),
     )
     return Plan(record, registry, *splits, hardware)
@@ -166,12 +166,7 @@ def differences(record: RunRecord) -> list[str]:
         for key, was in record.environment.items()
         if key in ("torch", "threads", "device", "hybrid-zoo") and now.get(key) != was
     ]
-    registry = load_registry()
-    origins = sources_of(node_from_table(record.build, "build"), registry)
-    for use, origin in origins:
-        if str(origin) != record.plugins.get(use):
-            found.append(f"{use} comes from {origin} now and came from {record.plugins.get(use)} before")
-    return found
+    return found + changes(record.plugins, load_registry())
 
 
 def _load(
