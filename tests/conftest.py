@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Small tensors gain nothing by more threads, and processes beside one another lose by them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

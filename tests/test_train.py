@@ -226,3 +226,15 @@ def test_record_and_result_are_plain_and_complete(tiny: str, tmp_path: Path) -> 
     assert len(record.data.fingerprint) == 64
     assert math.isfinite(result["test"]["loss"])
     json.dumps(result)
+
+
+def test_a_dataset_adapts_a_models_own_recipe_and_not_one_that_is_named(tiny: str) -> None:
+    own = resolve(Request(model="hybrid-alt-1", dataset="digits", device="cpu")).recipe
+    named = resolve(
+        Request(model="hybrid-alt-1", dataset="digits", recipe="mixture-vit", device="cpu")
+    ).recipe
+    asked = resolve(Request(model="hybrid-alt-1", dataset="digits", epochs=3, device="cpu")).recipe
+    assert [type(step).__name__ for step in own.augment] == ["Crop"]  # digits must not be mirrored
+    assert [type(step).__name__ for step in named.augment] == ["Flip", "Jitter"]
+    assert named.epochs == 50
+    assert asked.epochs == 3
