@@ -1,12 +1,16 @@
-"""How long `zoo list` takes beside what importing click, rich, pluggy and msgspec alone costs.
+"""How long `zoo list` takes: beside importing its libraries alone, with many plugins, and beside timm.
 
 The commands run by turns in fresh processes, after one unmeasured run of each (warm files, fresh index,
 and bytecode of everything in a folder of the benchmark's own, as an installation has it; `--no-bytecode`
 measures with every module compiled anew in each process, as PYTHONDONTWRITEBYTECODE has it in a checkout).
 CPU time (user + system of the child) is steadier than wall time on a busy machine; both are shown as
-medians. `--peer` adds a few runs of `timm.list_models()`.
+medians, and the load of the machine is recorded.
 
-    python benchmarks/list_startup.py [--runs 30] [--peer] [--no-bytecode] [--json results/list_startup.json]
+`--plugins N` installs N plugins (one component, one model, one recipe each) by pip into a folder, and
+measures `zoo list` with them too, and the first listing after they changed (the index is made afresh).
+`--peer` adds `timm.list_models()`, by turns with the others.
+
+    python benchmarks/list_startup.py [--runs 30] [--plugins 100] [--peer] [--no-bytecode] [--json FILE]
 """
 
 from __future__ import annotations
@@ -21,12 +25,52 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 IMPORTS = "import click, rich, pluggy, msgspec"
 ZOO = "import sys; sys.argv = ['zoo', 'list']; from zoo.cli import main; main()"
 PEER = "import timm; timm.list_models()"
 GOAL = 1.15
+MANY_GOAL = 1.5
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = """from pathlib import Path
+
+from zoo.hooks import hookimpl
+from zoo.spec import Component
+
+
+@hookimpl
+def zoo_components():
+    return [Component(name="part", kind="part", factory="{module}.parts:part", summary="a part")]
+
+
+@hookimpl
+def zoo_registry():
+    return Path(__file__).parent / "registry.toml"
+"""
+CATALOGUE = """[models.{name}-tiny]
+summary = "the small model of {name}"
+family = "cnn"
+recipe = "{name}-quick"
+dataset = "digits"
+build = {{ use = "hybrid.classifier", body = {{ use = "{name}.part" }}, head = {{ use = "hybrid.pool" }} }}
+
+[recipes.{name}-quick]
+summary = "AdamW on a cosine"
+epochs = 10
+optimizer = "adamw"
+schedule = "cosine"
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Python code, and a folder with plugins that its process sees."""
+
+    code: str
+    site: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,8 +81,11 @@ class Timing:
     cpu: float
 
 
-def run_once(code: str, environment: dict[str, str]) -> Timing:
+def run_once(command: Command, environment: dict[str, str]) -> Timing:
     """Run Python code in a fresh process; its CPU time is that of the child alone."""
+    code = command.code
+    paths = [p for p in (command.site, environment.get("PYTHONPATH", "")) if p]
+    environment = environment | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
     start = time.perf_counter()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, **quiet)
@@ -50,16 +97,43 @@ def run_once(code: str, environment: dict[str, str]) -> Timing:
     return Timing(wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3)
 
 
-def measure(commands: dict[str, str], runs: int, environment: dict[str, str]) -> dict[str, list[Timing]]:
+def measure(commands: dict[str, Command], runs: int, environment: dict[str, str]) -> dict[str, list[Timing]]:
     """Run every command once unmeasured, then `runs` times, by turns."""
-    for code in commands.values():
-        run_once(code, environment)
+    for command in commands.values():
+        run_once(command, environment)
     timings: dict[str, list[Timing]] = {name: [] for name in commands}
     for turn in range(runs):
         order = list(commands.items())
-        for name, code in order if turn % 2 else reversed(order):
-            timings[name].append(run_once(code, environment))
+        for name, command in order if turn % 2 else reversed(order):
+            timings[name].append(run_once(command, environment))
     return timings
+
+
+def install_plugins(folder: Path, count: int) -> str:
+    """Install this many plugins by pip; the folder that they are in."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from plugin_site import PART, pip_target, write_wheel
+
+    wheels = []
+    for i in range(count):
+        name, module = f"many{i:03d}", f"zoo_many{i:03d}"
+        files = {
+            f"{module}/__init__.py": PLUGIN.format(module=module),
+            f"{module}/parts.py": PART,
+            f"{module}/registry.toml": CATALOGUE.format(name=name),
+        }
+        wheels.append(write_wheel(folder / "wheels", name, files))
+    pip_target(folder / "site", wheels)
+    return str(folder / "site")
+
+
+def first_listings(site: str, runs: int, environment: dict[str, str]) -> list[Timing]:
+    """`zoo list` with an index that is not fresh: every plugin is imported."""
+    found = []
+    for _ in range(runs):
+        os.utime(next(Path(site).glob("*.dist-info")))
+        found.append(run_once(Command(ZOO, site), environment))
+    return found
 
 
 def environment_of(folder: str, *, bytecode: bool) -> dict[str, str]:
@@ -71,7 +145,7 @@ def environment_of(folder: str, *, bytecode: bool) -> dict[str, str]:
     return kept | own | ({} if bytecode else {switch: "1"})
 
 
-def summary(timings: dict[str, list[Timing]], base: str) -> list[dict[str, object]]:
+def summary(timings: dict[str, list[Timing]], base: str) -> list[dict[str, Any]]:
     """Medians of each command, and the ratio of medians to those of `base`."""
     medians = {
         name: (statistics.median(t.wall for t in runs), statistics.median(t.cpu for t in runs))
@@ -90,28 +164,67 @@ def summary(timings: dict[str, list[Timing]], base: str) -> list[dict[str, objec
     ]
 
 
+def facts(load_before: tuple[float, ...]) -> dict[str, object]:
+    """The machine, the versions and the commit behind the numbers."""
+    commit = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = ("hybrid-zoo", "click", "rich", "pluggy", "msgspec", "timm", "torch")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "load_before": [round(x, 2) for x in load_before],
+        "load_after": [round(x, 2) for x in os.getloadavg()],
+        "versions": {name: version(name) for name in names},
+    }
+
+
 def main() -> None:
     """Measure, print one table, and write JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=30)
-    parser.add_argument("--peer", action="store_true", help="also timm.list_models(), 3 runs")
+    parser.add_argument("--plugins", type=int, default=0, metavar="N", help="also with N plugins installed")
+    parser.add_argument("--peer", action="store_true", help="also timm.list_models()")
+    parser.add_argument("--peer-runs", type=int, default=5)
     parser.add_argument("--no-bytecode", action="store_true", help="compile every module in every process")
     parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args()
+    load = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         environment = environment_of(folder, bytecode=not options.no_bytecode)
-        timings = measure({"imports alone": IMPORTS, "zoo list": ZOO}, options.runs, environment)
+        commands = {"imports alone": Command(IMPORTS), "zoo list": Command(ZOO)}
+        many = f"zoo list, {options.plugins} plugins"
+        if options.plugins:
+            site = install_plugins(Path(folder), options.plugins)
+            commands[many] = Command(ZOO, site)
+        timings = measure(commands, options.runs, environment)
+        if options.plugins:
+            timings[f"{many}, first"] = first_listings(site, 5, environment)
         if options.peer:
-            timings |= measure({"timm.list_models()": PEER}, 3, environment)
+            peers = {"timm.list_models()": Command(PEER), "zoo list (by turns)": Command(ZOO)}
+            timings |= measure(peers, options.peer_runs, environment)
     rows = summary(timings, "imports alone")
-    print(f"{'command':<20}{'runs':>6}{'wall ms':>10}{'cpu ms':>10}{'wall x':>9}{'cpu x':>8}")
+    print(f"{'command':<30}{'runs':>6}{'wall ms':>10}{'cpu ms':>10}{'wall x':>9}{'cpu x':>8}")
     for row in rows:
-        print("{command:<20}{runs:>6}{wall_ms:>10}{cpu_ms:>10}{wall_ratio:>9}{cpu_ratio:>8}".format(**row))
+        print("{command:<30}{runs:>6}{wall_ms:>10}{cpu_ms:>10}{wall_ratio:>9}{cpu_ratio:>8}".format(**row))
+    goals: dict[str, float] = {"zoo list / imports alone": GOAL}
+    if options.plugins:
+        goals[f"{many} / zoo list"] = MANY_GOAL
+        with_many, without = (next(r for r in rows if r["command"] == n) for n in (many, "zoo list"))
+        ratio = with_many["cpu_ms"] / without["cpu_ms"]
+        print(f"{many}: {ratio:.3f} x the CPU time of none; goal: {MANY_GOAL}", file=sys.stderr)
     print(f"goal: zoo list at most {GOAL} x the imports alone", file=sys.stderr)
     if options.json:
-        machine = {"python": platform.python_version(), "system": platform.system(), "cpus": os.cpu_count()}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"goal": GOAL, "machine": machine, "rows": rows}, indent=2) + "\n")
+        record = {"goals": goals, "machine": facts(load), "rows": rows}
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

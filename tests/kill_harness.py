@@ -276,7 +276,7 @@ def prepared_home() -> Path:
     home = Path(tempfile.mkdtemp(prefix="zoo-kill-", dir=memory if os.access(memory, os.W_OK) else None))
     (home / "registry.toml").write_text(REGISTRY)
     os.environ |= {"ZOO_CONFIG_DIR": str(home), "ZOO_CACHE_DIR": str(home / "cache")}
-    import torch._dynamo  # noqa: F401  (the optimizers import it)
+    import torch._dynamo
     import torch.optim.swa_utils  # noqa: F401
 
     from zoo.train.plan import Request, resolve

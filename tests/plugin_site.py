@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -41,6 +43,48 @@ from zoo.hooks import hookimpl
 def zoo_registry():
     return Path(__file__).parent / "{module}.toml"
 """
+
+
+def write_wheel(
+    folder: Path,
+    name: str,
+    files: dict[str, str | bytes],
+    *,
+    version: str = "1.0",
+    entries: dict[str, dict[str, str]] | None = None,
+) -> Path:
+    """A wheel of the distribution `zoo-<name>`, which pip installs as it does any other.
+
+    Args:
+        entries: entry points by group; default: the plugin `name` is the module `zoo_<name>`.
+    """
+    module = f"zoo_{name}".replace("-", "_")
+    info = f"{module}-{version}.dist-info"
+    groups = entries if entries is not None else {"zoo": {name: module}}
+    lines = [line for g, e in groups.items() for line in (f"[{g}]", *(f"{k} = {v}" for k, v in e.items()))]
+    everything = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: zoo-{name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "\n".join(lines) + "\n",
+    }
+    record = "".join(f"{path},,\n" for path in (*everything, f"{info}/RECORD"))
+    path = folder / f"{module}-{version}-py3-none-any.whl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in {**everything, f"{info}/RECORD": record}.items():
+            archive.writestr(member, content)
+    return path
+
+
+def pip_target(folder: Path, wheels: Iterable[Path]) -> None:
+    """`pip install --target` of these wheels, without their dependencies and without an index."""
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-input")
+    where = ("--no-compile", "--upgrade", "--target", str(folder))
+    done = subprocess.run(
+        [*pip, *where, *map(str, wheels)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @dataclass(frozen=True)

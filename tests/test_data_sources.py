@@ -324,7 +324,7 @@ def test_every_unreadable_image_is_listed_by_path(tmp_path: Path) -> None:
     bad = [tmp_path / "photos" / "train" / "a" / f"bad{i}.png" for i in range(3)]
     for path in bad:
         path.write_bytes(b"no image")
-    with pytest.raises(BadImagesError, match="2 more like it; .*--skip-bad") as caught:
+    with pytest.raises(BadImagesError, match=r"2 more like it; .*--skip-bad") as caught:
         load(f"folder:{tmp_path / 'photos'}")
     assert [line.split(":")[0] for line in caught.value.problems] == [str(path) for path in bad]
     assert load(f"folder:{tmp_path / 'photos'}", skip_bad=True).skipped == 3

@@ -1,4 +1,4 @@
-"""What holds on a CUDA device: the same batches bit for bit, the same curve within tolerance, exact resume of position."""
+"""What holds on a CUDA device: the same batches, the same curve within tolerance, resume at the same step."""
 
 from __future__ import annotations
 

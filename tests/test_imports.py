@@ -21,8 +21,12 @@ ABOVE_THE_LINE = (
     "zoo.paths",
     "zoo.files",
     "zoo.plugins",
+    "zoo.isolation",
+    "zoo.discovery",
     "zoo.index",
+    "zoo.tables",
     "zoo.registry",
+    "zoo.scaffold",
 )
 BELOW_THE_LINE = (
     "zoo.tensors",
@@ -39,6 +43,7 @@ BELOW_THE_LINE = (
     "zoo.pack",
     "zoo.hub",
     "zoo.verify",
+    "zoo.start",
     "zoo.bench",
     "zoo.reproduce",
     "zoo.report",
@@ -55,7 +60,7 @@ LAZY = ("zoo", "zoo.cli")
 LIGHT = (*ABOVE_THE_LINE, "zoo", "zoo.cli", "zoo.__main__")
 HEAVY = ("numpy", "sklearn", "scipy", "timm", "torch", "torchvision")
 OPEN_TO_PLUGINS = ("zoo.spec", "zoo.hooks", "zoo.errors", "zoo.layers")
-LIBRARIES_OF_PLUGINS = ("torch", "torchvision", "timm")
+LIBRARIES_OF_PLUGINS = ("torch", "torchvision", "timm", "tensorboard", "trackio", "wandb")
 MUTABLE_MAKERS = ("list", "dict", "set", "bytearray", "defaultdict", "OrderedDict", "Counter", "deque")
 
 

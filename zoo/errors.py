@@ -70,6 +70,10 @@ class TrainingError(ZooError):
     """Training cannot go on: a loss that is not finite, or nothing to train on."""
 
 
+class OtherVersionWarning(UserWarning):
+    """A plugin that something was made with has another version here."""
+
+
 class PackageError(ZooError):
     """A package of weights is damaged, incomplete, hostile, or does not fit the model that it names."""
 

@@ -128,7 +128,8 @@ def outline(node: Node, registry: Registry, tensors: int, *, where: str, **sizes
     """Build a stranger's tree on the meta device, within what `tensors` tensors can need.
 
     A tree is small data that can ask for a billion layers: the number of tensors in the weights bounds
-    how many modules, parameters and operations building and probing it may take.
+    how many modules, parameters and operations building and probing it may take. (Of 66 models of the
+    catalogue, timm and torchvision none took more than 1.3, 2.2 and 20 for each tensor.)
 
     Raises:
         PackageError: it takes more, or a component cannot take its arguments.
@@ -168,15 +169,15 @@ class _Operations(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _budget(tensors: int, where: str) -> Iterator[None]:
-    weights = _Counter(20 * tensors + 200, "parameters", where)
-    modules = _Counter(40 * tensors + 400, "modules", where)
+    weights = _Counter(2 * tensors + 50, "parameters", where)
+    modules = _Counter(5 * tensors + 200, "modules", where)
     hooks = [
         registration.register_module_parameter_registration_hook(weights),
         registration.register_module_buffer_registration_hook(weights),
         registration.register_module_module_registration_hook(modules),
     ]
     try:
-        with _Operations(_Counter(1000 * tensors + 10_000, "operations", where)):
+        with _Operations(_Counter(60 * tensors + 2000, "operations", where)):
             yield
     finally:
         for hook in hooks:

@@ -10,7 +10,10 @@ import pluggy
 from zoo.spec import Component
 
 API_VERSION = 1
-"""The version of this contract. A plugin may declare the one that it needs: see `zoo.plugins`."""
+"""The version of this contract.
+
+A plugin declares the one that it needs by the entry point of its name in the group `zoo.api`: "v1".
+"""
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")

@@ -22,7 +22,7 @@ from zoo.plugins import PluginRecord, Selection
 from zoo.spec import Struct
 from zoo.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Index(Struct, frozen=True):
@@ -50,10 +50,10 @@ def read(chosen: Selection) -> Index | None:
 
 def write(chosen: Selection, plugins: tuple[PluginRecord, ...], files: list[dict[str, Any]]) -> None:
     """Keep what discovery found; silently does nothing where the cache folder cannot be written."""
-    if any(record.status == "failed" or record.warnings for record in plugins):
-        return  # looked at afresh until it is mended: what mends it may lie where no stamp looks
     installed = _installed()
     looked = [*(f["path"] for f in files), *(path for record in plugins for path in record.files)]
+    if any(record.status == "failed" for record in plugins):
+        looked += [f"{path}/." for path in installed]  # what a broken one lacks may come to lie beside it
     kept = Index(stamps=installed | {path: _stamp(path) for path in looked}, plugins=plugins, files=files)
     path = _path(chosen, installed)
     with contextlib.suppress(

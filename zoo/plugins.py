@@ -1,7 +1,7 @@
-"""Discovery: every entry point of the group `zoo`, each loaded on its own.
+"""Plugins: what an entry point of the group `zoo` is, and the import of one of them.
 
 A plugin that raises, exits, prints, answers with the wrong types or imports torch while it is
-listed is quarantined or named, and everything else goes on.
+listed becomes a record that says so. `zoo.discovery` finds the entry points.
 """
 
 from __future__ import annotations
@@ -14,21 +14,49 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from zoo.errors import PluginError
+from zoo.errors import PluginError, ZooError
 from zoo.spec import Component, Struct
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 GROUP = "zoo"
 OURS = "hybrid-zoo"
 COMPONENT_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*", re.IGNORECASE)
+MAX_COMPONENTS = 1000
+SLOW = 200
+"""Milliseconds that a plugin may take to be listed without being named."""
+
 HEAVY = ("torch", "torchvision", "timm", "jax", "tensorflow")
+
+
+class Found(Struct, frozen=True):
+    """One entry point of the group `zoo`, before anything of it is imported.
+
+    Attributes:
+        name: the entry point's name. value: "module" or "module:attribute".
+        api: what it declares in the group `zoo.api`: "v1"; "" where it declares nothing.
+        source: where it was installed from, if not from an index: see `zoo.discovery.installed_from`.
+        problem: why it cannot even be imported; "" where it can.
+        warnings: what is odd about its installation.
+    """
+
+    name: str
+    value: str
+    distribution: str
+    version: str
+    api: str = ""
+    source: str = ""
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """The top-level package of its module."""
+        return self.value.partition(":")[0].partition(".")[0].strip()
 
 
 class PluginRecord(Struct, frozen=True):
@@ -36,7 +64,8 @@ class PluginRecord(Struct, frozen=True):
 
     Attributes:
         name: the entry point's name: the prefix of its components.
-        status: "loaded", "failed" or "disabled"; `reason` says why it is not loaded.
+        source: where it was installed from, if not from an index.
+        status: "loaded", "failed" or "disabled"; `reason` says why it is not loaded, `fix` what to do.
         registry: path of its registry.toml, if it offers one.
         files: the Python files whose change makes a cached index stale.
         warnings: what it did that it should not, though it was loaded.
@@ -47,7 +76,9 @@ class PluginRecord(Struct, frozen=True):
     version: str
     module: str
     status: Literal["loaded", "failed", "disabled"]
+    source: str = ""
     reason: str = ""
+    fix: str = ""
     detail: str = ""
     components: tuple[Component, ...] = ()
     registry: str | None = None
@@ -67,18 +98,18 @@ class Selection(Struct, frozen=True):
     only: frozenset[str] | None = None
     without: frozenset[str] = frozenset()
 
-    def refusal(self, name: str) -> str:
-        """Why the plugin `name` stays out; "" where it may be loaded."""
-        if self.only is not None and name not in self.only:
+    def refusal(self, *names: str) -> str:
+        """Why the plugin of these names (its own, its distribution's) stays out; "" where it may be loaded."""
+        if self.only is not None and self.only.isdisjoint(names):
             return "not named in ZOO_LOAD_PLUGINS" if self.only else "plugins are switched off"
-        return "named in ZOO_DISABLE_PLUGINS" if name in self.without else ""
+        return "" if self.without.isdisjoint(names) else "named in ZOO_DISABLE_PLUGINS"
 
 
 def selection(environ: Mapping[str, str] = os.environ) -> Selection:
     """Read `ZOO_LOAD_PLUGINS` (only these) and `ZOO_DISABLE_PLUGINS` (not these; `all`: none).
 
-    Both take names separated by commas. An empty `ZOO_LOAD_PLUGINS` loads no third-party plugin.
-    Those of hybrid-zoo itself are always loaded.
+    Both take names of plugins or of their distributions, separated by commas. An empty
+    `ZOO_LOAD_PLUGINS` loads no third-party plugin. Those of hybrid-zoo itself are always loaded.
     """
 
     def names(variable: str) -> frozenset[str]:
@@ -91,52 +122,83 @@ def selection(environ: Mapping[str, str] = os.environ) -> Selection:
     return Selection(only=only, without=without)
 
 
-def discover(chosen: Selection) -> tuple[PluginRecord, ...]:
-    """Load every entry point of the group, ours first, then by name."""
-    from importlib.metadata import entry_points
+def load(found: Found, *, isolated: bool = False) -> PluginRecord:
+    """Import one plugin and ask its hooks; a failure becomes a record, never an exception.
 
-    found = sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e)[0] != OURS, e.name))
-    ours = {e.name for e in found if _distribution(e)[0] == OURS}
-    records = []
-    for entry in found:
-        name, version = _distribution(entry)
-        refusal = "" if name == OURS else chosen.refusal(entry.name)
-        if refusal:
-            records.append(_record(entry, status="disabled", reason=refusal))
-        elif name != OURS and entry.name in ours:
-            reason = f"its entry point {entry.name!r} ({name} {version}) has the name of a built-in plugin"
-            records.append(_record(entry, status="failed", reason=f"{reason}; rename it"))
-        else:
-            records.append(load(entry))
-    return tuple(records)
-
-
-def load(entry: EntryPoint) -> PluginRecord:
-    """Import one plugin and ask its hooks; a failure becomes a record, never an exception."""
+    Args:
+        isolated: in a process of its own, where Ctrl-C is the plugin's own doing too.
+    """
     before, start = _heavy(), time.perf_counter()
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            plugin = entry.load()
-            answers = _ask(plugin, entry.name)
-    except KeyboardInterrupt:
-        raise
+            plugin = _import(found)
+            answers = _ask(plugin, found.name)
     except BaseException as error:
-        import traceback  # only a broken plugin pays for it
-
-        reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
-        if isinstance(error, PluginError):
-            reason = str(error)
-        return _record(entry, status="failed", reason=reason, detail=traceback.format_exc())
+        if isinstance(error, KeyboardInterrupt) and not isolated:
+            raise
+        return _failure(found, error)
     spent = (time.perf_counter() - start) * 1e3
-    return _record(
-        entry,
+    return record(
+        found,
         status="loaded",
         milliseconds=round(spent, 2),
-        files=_files(entry),
+        files=_files(found),
         warnings=_warnings(said.getvalue(), _heavy() - before, spent),
         **answers,
     )
+
+
+def _import(found: Found) -> Any:
+    module, _, attribute = found.value.partition(":")
+    plugin = importlib.import_module(module.strip())
+    for name in filter(None, attribute.strip().split(".")):
+        plugin = getattr(plugin, name)
+    return plugin
+
+
+def _failure(found: Found, error: BaseException) -> PluginRecord:
+    import traceback  # only a broken plugin pays for it
+
+    ours = (os.path.dirname(__file__), os.path.dirname(os.__file__), "<")
+    frames = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    return record(
+        found,
+        status="failed",
+        reason=_short(str(error) if isinstance(error, PluginError) else _said(error)),
+        fix=_advice(found, error),
+        detail=traceback.format_exc()[-20_000:],
+        files=tuple(sorted({*_files(found), *(f for f in frames if not f.startswith(ours))})),
+    )
+
+
+def _said(error: BaseException) -> str:
+    try:
+        text = str(error).strip() or "no message"
+    except Exception:
+        text = "its message cannot be read"
+    return f"{type(error).__name__}: {text.splitlines()[0]}"
+
+
+def _short(text: str) -> str:
+    """One printable line of at most 300 characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= 300 else line[:299] + "…"
+
+
+def _advice(found: Found, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        if error.name.partition(".")[0] == found.package:
+            return f"its installation is incomplete: pip install --force-reinstall {found.distribution}"
+        return (
+            f"install what brings the module {error.name}, or reinstall {found.distribution} with its needs"
+        )
+    return leave_out(found)
+
+
+def leave_out(found: Found | PluginRecord) -> str:
+    """What to do about a plugin that only its author can mend."""
+    return f"upgrade or uninstall {found.distribution}, or set ZOO_DISABLE_PLUGINS={found.name}"
 
 
 def _ask(plugin: Any, name: str) -> dict[str, Any]:
@@ -151,7 +213,10 @@ def _ask(plugin: Any, name: str) -> dict[str, Any]:
     unknown = [h for h in unknown if not hasattr(hooks, h)]
     if unknown:
         raise PluginError(f"implements {unknown[0]!r}, which this version of zoo does not know")
-    offered = [c for answer in manager.hook.zoo_components() for c in _components(answer)]
+    every = (c for answer in manager.hook.zoo_components() for c in _components(answer))
+    offered = list(islice(every, MAX_COMPONENTS + 1))
+    if len(offered) > MAX_COMPONENTS:
+        raise PluginError(f"offers more than {MAX_COMPONENTS:,} components")
     names = [c.name for c in offered]
     twice = [n for i, n in enumerate(names) if n in names[:i]]
     if twice:
@@ -190,9 +255,14 @@ def _registry_path(paths: list[Any]) -> str | None:
     if not isinstance(paths[0], str | os.PathLike):
         raise PluginError(f"zoo_registry() must return a path, got {type(paths[0]).__name__}")
     path = Path(paths[0])
-    if not path.is_file():
+    if not path.is_file() and archive_of(path) is None:
         raise PluginError(f"zoo_registry() names {path}, which is no file")
     return str(path)
+
+
+def archive_of(path: Path) -> Path | None:
+    """The zip archive (a wheel on the path, say) that a path leads into."""
+    return next((p for p in path.parents if p.is_file()), None)
 
 
 def _warnings(said: str, heavy: set[str], milliseconds: float) -> tuple[str, ...]:
@@ -203,7 +273,7 @@ def _warnings(said: str, heavy: set[str], milliseconds: float) -> tuple[str, ...
         )
     if said.strip():
         found.append("prints to stdout when listed")
-    if milliseconds > 200:
+    if milliseconds > SLOW:
         found.append(f"takes {milliseconds:.0f} ms to be listed")
     return tuple(found)
 
@@ -212,23 +282,36 @@ def _heavy() -> set[str]:
     return {name for name in HEAVY if name in sys.modules}
 
 
-def _files(entry: EntryPoint) -> tuple[str, ...]:
+def _files(found: Found) -> tuple[str, ...]:
     """The module of the entry point, and what it imported of its own package."""
-    package = entry.module.partition(".")[0]
+    package = found.package
     loaded = [m for name, m in sys.modules.items() if name == package or name.startswith(f"{package}.")]
-    paths = {getattr(module, "__file__", None) for module in loaded}
+    paths = {getattr(module, "__file__", None) for module in loaded} | {origin(found)}
     return tuple(sorted(path for path in paths if path))
 
 
-def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    if entry.dist is None:
-        return "unknown", "0"
-    return entry.dist.name, entry.dist.version
+def origin(found: Found) -> str | None:
+    """The file of the plugin's top-level package, found without importing it."""
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec(found.package)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return spec.origin if spec and spec.has_location else None
 
 
-def _record(entry: EntryPoint, **fields: Any) -> PluginRecord:
-    name, version = _distribution(entry)
-    return PluginRecord(name=entry.name, distribution=name, version=version, module=entry.value, **fields)
+def record(found: Found, **fields: Any) -> PluginRecord:
+    """The record of an entry point."""
+    fields["warnings"] = (*found.warnings, *fields.get("warnings", ()))
+    return PluginRecord(
+        name=found.name,
+        distribution=found.distribution,
+        version=found.version,
+        module=found.value,
+        source=found.source,
+        **fields,
+    )
 
 
 def import_factory(factory: str, component: str) -> Any:
@@ -240,5 +323,9 @@ def import_factory(factory: str, component: str) -> Any:
     module, _, attribute = factory.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise PluginError(f"component {component!r}: cannot import {factory!r}: {error}") from error
+    except ZooError:
+        raise
+    except (Exception, SystemExit) as error:
+        known = isinstance(error, ImportError | AttributeError)
+        why = str(error) if known else f"{type(error).__name__}: {error}"
+        raise PluginError(f"component {component!r}: cannot import {factory!r}: {why}") from error

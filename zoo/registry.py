@@ -17,29 +17,31 @@ import msgspec
 from zoo import index
 from zoo.errors import InputError, PluginError, SpecError, UnknownNameError
 from zoo.paths import config_dir
-from zoo.plugins import OURS, PluginRecord, Selection, selection
+from zoo.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.spec import Component, Dataset, Model, Node, Recipe, Source, Struct, decode, decode_model
+from zoo.tables import TABLES, CatalogueFile, parse_file
 
 FILE = "registry.toml"
-TABLES = ("sources", "datasets", "recipes", "models")
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
-MAX_BYTES = 1 << 20
-MAX_NESTING = 100
 MAX_PARENTS = 16
 
 
 class Origin(NamedTuple):
-    """Who brought an entry: the plugin ("" for a registry file), its distribution, the file."""
+    """Who brought an entry: the plugin ("" for a registry file), its distribution, the file.
+
+    `source` says where the distribution was installed from, if not from an index.
+    """
 
     plugin: str
     distribution: str
     version: str
     file: str
+    source: str = ""
 
     def __str__(self) -> str:
-        """As messages name it."""
+        """As messages and run records name it: "zoo-waves 1.0 (editable folder)", or the file."""
         if self.distribution:
-            return f"{self.distribution} {self.version}"
+            return f"{self.distribution} {self.version}" + (f" ({self.source})" if self.source else "")
         return self.file
 
 
@@ -117,16 +119,6 @@ class Registry(Struct, frozen=True):
         raise UnknownNameError("model", name, [*self.models, *(f"{s}/NAME" for s in spaces)])
 
 
-class CatalogueFile(Struct, frozen=True):
-    """One registry file, parsed but not decoded, and who brought it."""
-
-    path: str
-    tables: dict[str, Any]
-    plugin: str = ""
-    distribution: str = ""
-    version: str = ""
-
-
 def builtin_file() -> Path:
     """Our registry.toml: inside the wheel, or at the top level of a checkout."""
     here = Path(__file__).resolve().parent
@@ -141,65 +133,20 @@ def user_files() -> tuple[Path, ...]:
     return tuple(found[:1] if len(found) > 1 and found[0].samefile(found[1]) else found)
 
 
-def parse_file(path: Path) -> dict[str, Any]:
-    """Parse a registry file.
-
-    Raises:
-        SpecError: unreadable, too large, not TOML (names the line), or an unknown top-level table.
-    """
-    import tomllib  # only here: a fresh index needs no parser
-
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SpecError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no registry file is")
-        tables = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise SpecError(
-            f"{path}: not valid TOML: byte {error.start} is not UTF-8; save the file as UTF-8"
-        ) from None
-    except RecursionError:
-        raise SpecError(f"{path}: not valid TOML: nested too deeply") from None
-    except ValueError as error:
-        mark = "; it starts with a byte order mark: save it without" if _has_mark(path) else ""
-        raise SpecError(f"{path}: not valid TOML: {error}{mark}") from None
-    _refuse_deep(tables, path)
-    for key, value in tables.items():
-        if key not in (*TABLES, "catalogue"):
-            raise SpecError(f"{path}: unknown table [{key}]; allowed: {', '.join(TABLES)}")
-        if not isinstance(value, dict):
-            raise SpecError(f"{path}: {key}: expected a table, got {type(value).__name__}")
-    return tables
-
-
-def _has_mark(path: Path) -> bool:
-    return path.read_bytes().startswith(b"\xef\xbb\xbf")
-
-
-def _refuse_deep(tables: dict[str, Any], path: Path) -> None:
-    """Level by level, so that no nesting can exhaust the stack: here, or where an error shows a value."""
-    level: list[Any] = [tables]
-    for _ in range(MAX_NESTING):
-        children = [
-            list(c.values()) if isinstance(c, dict) else c for c in level if isinstance(c, dict | list)
-        ]
-        level = [value for values in children for value in values]
-        if not level:
-            return
-    raise SpecError(f"{path}: tables and lists nested more than {MAX_NESTING} deep")
-
-
-def load_registry(*, extra: Sequence[Path] = (), chosen: Selection | None = None) -> Registry:
+def load_registry(
+    *, extra: Sequence[Path] = (), chosen: Selection | None = None, retry: bool = False
+) -> Registry:
     """Read the whole catalogue: built-in, plugins', the user's files, then `extra` files.
 
+    Args:
+        retry: look at plugins that failed again, even where nothing that was installed changed.
     Raises:
         PluginError: hybrid-zoo is not installed: a bare checkout has no entry points.
         SpecError: a file of ours or of the user's is wrong. A plugin's wrong file is a problem of
             that plugin alone, named in `Registry.problems`.
     """
     builder = _Builder()
-    records, parsed = _installed(chosen or selection())
+    records, parsed = _installed(chosen or selection(), retry)
     if not any(record.builtin for record in records):
         raise PluginError(
             "hybrid-zoo is not installed in this Python, so none of its plugins is found;"
@@ -216,12 +163,14 @@ def load_registry(*, extra: Sequence[Path] = (), chosen: Selection | None = None
     return builder.finish()
 
 
-def _installed(chosen: Selection) -> tuple[tuple[PluginRecord, ...], list[CatalogueFile]]:
+def _installed(chosen: Selection, retry: bool) -> tuple[tuple[PluginRecord, ...], list[CatalogueFile]]:
     """What is installed: from the index where it is fresh, else by looking."""
     kept = index.read(chosen)
+    if kept is not None and retry and any(record.status == "failed" for record in kept.plugins):
+        kept = None
     if kept is not None and any(f.get("path") == str(builtin_file()) for f in kept.files):
         return kept.plugins, [msgspec.convert(f, CatalogueFile) for f in kept.files]
-    from zoo.plugins import discover
+    from zoo.discovery import discover
 
     ours = builtin_file()
     files = [CatalogueFile(path=str(ours), tables=parse_file(ours), distribution=OURS)]
@@ -230,7 +179,14 @@ def _installed(chosen: Selection) -> tuple[tuple[PluginRecord, ...], list[Catalo
         try:
             files += _file_of(record)
         except SpecError as error:
-            record = msgspec.structs.replace(record, status="failed", reason=str(error), components=())
+            record = msgspec.structs.replace(
+                record,
+                status="failed",
+                reason=str(error),
+                fix=leave_out(record),
+                components=(),
+                files=(*record.files, record.registry),
+            )
         records.append(record)
     index.write(chosen, tuple(records), [msgspec.to_builtins(f) for f in files])
     return tuple(records), files
@@ -239,8 +195,16 @@ def _installed(chosen: Selection) -> tuple[tuple[PluginRecord, ...], list[Catalo
 def _file_of(record: PluginRecord) -> list[CatalogueFile]:
     if record.registry is None or record.status != "loaded":
         return []
-    who = {"plugin": record.name, "distribution": record.distribution, "version": record.version}
-    return [CatalogueFile(path=record.registry, tables=parse_file(Path(record.registry)), **who)]
+    return [
+        CatalogueFile(
+            path=record.registry,
+            tables=parse_file(Path(record.registry)),
+            plugin=record.name,
+            distribution=record.distribution,
+            version=record.version,
+            source=record.source,
+        )
+    ]
 
 
 class _Builder:
@@ -259,14 +223,15 @@ class _Builder:
         for record in records:
             who = f"plugin {record.name!r} ({record.distribution} {record.version})"
             if record.status == "failed":
-                self.problems.append(f"{who} is left out: {record.reason}")
+                advice = f"; {record.fix}" if record.fix else ""
+                self.problems.append(f"{who} is left out: {record.reason}{advice}")
             self.problems += [f"{who} {warning}" for warning in record.warnings]
-            origin = Origin(record.name, record.distribution, record.version, "")
+            origin = Origin(record.name, record.distribution, record.version, "", record.source)
             for component in record.components:
                 self._put("component", f"{record.name}.{component.name}", component, origin)
 
     def add_file(self, file: CatalogueFile, *, strict: bool) -> None:
-        origin = Origin(file.plugin, file.distribution, file.version, file.path)
+        origin = Origin(file.plugin, file.distribution, file.version, file.path, file.source)
         for table in TABLES:
             for name, entry in file.tables.get(table, {}).items():
                 where = f"{file.path}: {table}.{name}"
@@ -298,14 +263,14 @@ class _Builder:
             return True
         first = self.origins[key]
         message = f"{kind} {name!r} is claimed by both {first} and {origin}"
-        if not origin.distribution:
+        if not origin.distribution and first.distribution in ("", OURS):
             raise SpecError(
                 f"{origin.file}: {kind}s.{name}: {first} already has a {kind} of this name; rename yours"
             )
         if first.distribution == OURS:
             self.problems.append(f"{message}; the built-in one is used")
         else:
-            self.clashes[key] = f"{message}; uninstall one of them, or name it in ZOO_DISABLE_PLUGINS"
+            self.clashes[key] = f"{message}; uninstall or rename one, or name it in ZOO_DISABLE_PLUGINS"
             self.problems.append(self.clashes[key])
         return False
 
@@ -335,11 +300,15 @@ class _Builder:
         origin = self.origins[kind, name]
         unknown = UnknownNameError(wanted, given, self.tables[f"{wanted}s"])
         message = f"{origin.file}: {kind}s.{name}.{key}: {unknown}"
-        if not origin.distribution:
+        if not origin.distribution and self._whole():
             raise SpecError(message)
         self.problems.append(message)
         if origin.distribution != OURS:
             del self.tables[f"{kind}s"][name]
+
+    def _whole(self) -> bool:
+        """Whether no plugin is left out: else what a file of the user's lacks may be that plugin's."""
+        return all(record.status == "loaded" for record in self.plugins)
 
     def finish(self) -> Registry:
         for name, (_, where) in self.raw_recipes.items():
@@ -347,9 +316,10 @@ class _Builder:
             try:
                 self.tables["recipes"][name] = decode(Recipe, self._resolve_recipe(name), where)
             except SpecError as error:
-                if not origin.plugin:
+                if not origin.plugin and self._whole():
                     raise
-                self.problems.append(f"plugin {origin.plugin!r} ({origin}): {error}")
+                who = f"plugin {origin.plugin!r} ({origin}): " if origin.plugin else ""
+                self.problems.append(f"{who}{error}")
                 del self.tables["recipes"][name]
         self._check_references()
         frozen = {name: MappingProxyType(table) for name, table in self.tables.items()}
@@ -388,6 +358,40 @@ def sources_of(node: Node, registry: Registry) -> Iterable[tuple[str, Origin]]:
 
     walk(node)
     return seen.items()
+
+
+def provenance(
+    registry: Registry, tree: Node, *, model: str = "", recipe: str = "", dataset: str = ""
+) -> dict[str, str]:
+    """Who brought what a run is made of, for its record.
+
+    Returns:
+        Component name to distribution, version and, if not from an index, where it was installed from;
+        "models.NAME", "recipes.NAME" and "datasets.NAME" where a plugin brought them.
+    """
+    found = {use: str(origin) for use, origin in sources_of(tree, registry)}
+    for kind, name in (("model", model), ("recipe", recipe), ("dataset", dataset)):
+        origin = registry.origins.get((kind, name))
+        if origin is not None and origin.plugin:
+            found[f"{kind}s.{name}"] = str(origin)
+    source = registry.datasets[dataset].source if dataset in registry.datasets else dataset
+    scheme, _, rest = source.partition(":")
+    if scheme == "plugin":
+        use = rest.partition("?")[0]
+        found[use] = str(registry.origin("component", use))
+    return found
+
+
+def changes(recorded: Mapping[str, str], registry: Registry) -> list[str]:
+    """What comes from another distribution or version now than `provenance` recorded: one line each."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, was in recorded.items():
+        table, _, entry = name.partition(".")
+        key = (table.removesuffix("s"), entry) if table in TABLES else ("component", name)
+        origin = registry.origins.get(key)
+        if origin is not None and str(origin) != was:
+            found.setdefault((was, str(origin)), []).append(name)
+    return [f"{', '.join(names)}: from {now} now, from {was} before" for (was, now), names in found.items()]
 
 
 def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str, Model]:

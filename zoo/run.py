@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from zoo.errors import PackageError, RunError, SpecError
+from zoo.errors import OtherVersionWarning, PackageError, RunError, SpecError
 from zoo.files import WriteError, replacing, write_bytes, write_text
 from zoo.spec import Node, Recipe, Struct, decode, node_from_table
 
@@ -71,7 +72,7 @@ class RunRecord(Struct, kw_only=True):
     Attributes:
         build: the model's tree as in TOML. settings: the recipe with all overrides applied.
         base_model: "hf://OWNER/NAME@COMMIT" whose weights it began with, if any.
-        plugins: component name to the distribution and version that it came from.
+        plugins: what the run is made of to who brought it: see `zoo.registry.provenance`.
         environment: versions, commit, device: what is recorded and does not decide.
     """
 
@@ -216,15 +217,19 @@ def load(run: str | Path) -> nn.Module:
         the classes and the normalisation.
     Raises:
         RunError: no run folder, damaged, from a newer version, or weights that do not fit.
+    Warns:
+        OtherVersionWarning: a plugin that the run was made with has another version here.
     """
     from zoo.compose import compose
-    from zoo.registry import load_registry
+    from zoo.registry import changes, load_registry
 
     folder = Path(run)
     record = read_record(folder)
     # The weights are at hand: `pretrained` would download others.
     tree = node_from_table(without(record.build, "pretrained"), f"{folder / RECORD}: build")
     registry, sizes = load_registry(), msgspec.structs.asdict(record.sizes)
+    for line in changes(record.plugins, registry):
+        warnings.warn(f"{folder}: {line}", OtherVersionWarning, stacklevel=2)
     _check_weights(folder, tree, registry, sizes)
     weights = read_weights(folder)
     module = compose(tree, registry, where="build", **sizes)

@@ -6,8 +6,8 @@ decoded by `decode`, whose errors name the file, the key and the allowed values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -21,7 +21,7 @@ Probability = Fraction
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 
-Kind = Literal["classifier", "part", "combinator", "stem", "head"]
+Kind = Literal["classifier", "part", "combinator", "stem", "head", "dataset", "listener"]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -42,7 +42,12 @@ class Component(Struct, frozen=True):
             part: channels, height, width -> (B, C, H, W) to (B, C, H, W);
             combinator: parts (callables that build fresh parts), channels, height, width -> a part;
             stem: in_channels, height, width -> (B, C, H, W) to (B, C', H', W');
-            head: in_channels, height, width, num_classes -> (B, C, H, W) to (B, num_classes).
+            head: in_channels, height, width, num_classes -> (B, C, H, W) to (B, num_classes);
+            dataset: data_dir (a Path, for downloads) -> ImageSplits; the catalogue's datasets name it
+            as source = "plugin:<plugin>.<name>";
+            listener: folder (a Path, the run folder) -> an object with any of the methods
+            start(record, parameters), epoch(row, best) and end(result), all plain data;
+            `zoo train --log <name>` attaches it.
         factory: "module:attribute", imported only when something is built.
         summary: one line.
         namespace: where set, "<namespace>/NAME" is a model for every NAME that the factory's
@@ -56,6 +61,20 @@ class Component(Struct, frozen=True):
     summary: str = ""
     namespace: str | None = None
     names: str | None = None
+
+
+class ImageSplits(NamedTuple):
+    """What the factory of a dataset returns.
+
+    Attributes:
+        train, test: (images, labels). images: a uint8 array (N, H, W), (N, H, W, 1 or 3) or
+            (N, 1 or 3, H, W), or a sequence of encoded files' bytes or paths; labels: N integers.
+        classes: the names of labels 0, 1, ...; empty where there are none.
+    """
+
+    train: tuple[Any, Any]
+    test: tuple[Any, Any]
+    classes: Sequence[str] = ()
 
 
 class Node(Struct, frozen=True):
@@ -298,7 +317,7 @@ class Dataset(Struct, frozen=True):
 
     Attributes:
         source: "<scheme>:<rest>", read by `zoo.data`: "sklearn:digits", "torchvision:CIFAR10",
-            "hf:uoft-cs/cifar10", "parquet:PATH", "folder:PATH".
+            "hf:uoft-cs/cifar10", "parquet:PATH", "folder:PATH", "plugin:PLUGIN.COMPONENT".
         size: (height, width) of its images, or that they are resized to (`resize = true`).
         mean, std: per channel, of pixel values in 0..1.
         adapt: fields that this dataset replaces in a model's own recipes (digits must not be

@@ -6,21 +6,23 @@ import atexit
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
 import click
 
-from zoo.errors import ZooError
+from zoo.errors import OtherVersionWarning, ZooError
 from zoo.version import __version__
 
 COMMANDS = MappingProxyType(
     {
         "list": ("zoo.cli.catalogue:list_models", "List the models of the catalogue."),
         "info": ("zoo.cli.catalogue:info", "Show one model: its tree, recipe and results."),
-        "plugins": ("zoo.cli.catalogue:plugins", "List the plugins found, and what is wrong with any."),
+        "plugins": ("zoo.cli.plugins:plugins", "List and check plugins, and say what is wrong with any."),
         "datasets": ("zoo.cli.datasets:datasets", "List and check datasets."),
+        "new": ("zoo.cli.new:new", "Start a plugin of your own: a package folder that passes its tests."),
         "train": ("zoo.cli.train:train", "Train a model by its recipe into a run folder."),
         "eval": ("zoo.cli.evaluate:evaluate", "Evaluate a run on its test split."),
         "predict": ("zoo.cli.evaluate:predict", "Print the top classes of images."),
@@ -29,6 +31,7 @@ COMMANDS = MappingProxyType(
         "pull": ("zoo.cli.hub:pull", "Fetch a package from the Hub and verify it."),
         "verify": ("zoo.cli.hub:verify", "Check a package: hashes, model, and its numbers measured again."),
         "search": ("zoo.cli.hub:search", "Search the Hub for packages."),
+        "completion": ("zoo.cli.completion:completion", "Print the completion script for bash, zsh or fish."),
     }
 )
 
@@ -48,6 +51,10 @@ class LazyGroup(click.Group):
 
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
+        if "_ZOO_COMPLETE" in os.environ:  # as the scripts of `zoo completion` set it
+            from zoo.cli.completion import teach
+
+            teach(command)
         return command
 
     def resolve_command(
@@ -88,6 +95,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     words = list(sys.argv[1:] if args is None else args)
     atexit.register(_leave_quickly)
+    warnings.showwarning = _show_warning
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # both may stand anywhere
     if "--no-plugins" in words:
@@ -108,12 +116,23 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
         sys.exit(code)
 
 
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: Any
+) -> None:
+    """One line on stderr; a warning of ours without the place in the code."""
+    if issubclass(category, OtherVersionWarning):
+        say_problems([str(message)])
+    else:
+        print(f"{filename}:{lineno}: {category.__name__}: {message}", file=sys.stderr)
+
+
 def _explained(error: BaseException) -> tuple[int, str]:
     """Exit code and message of what ended a command."""
     if isinstance(error, ZooError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return 128 + getattr(error, "number", 2), "interrupted"
+        cause = error.__cause__ or error  # click wraps what a signal's handler raised
+        return 128 + getattr(cause, "number", 2), "interrupted"
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context else ""
@@ -146,6 +165,7 @@ def say_error(message: str) -> None:
 
 
 def say_problems(problems: Sequence[str]) -> None:
-    """Warnings about plugins: one line each on stderr."""
+    """Warnings about plugins: one line each on stderr, whatever characters the plugin put into it."""
     for problem in problems:
-        print(f"warning: {' '.join(problem.split())}", file=sys.stderr)
+        line = "".join(c if c.isprintable() else " " for c in problem)
+        print(f"warning: {' '.join(line.split())}", file=sys.stderr)

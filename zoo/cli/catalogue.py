@@ -1,4 +1,4 @@
-"""`zoo list`, `zoo info` and `zoo plugins`. Only `zoo info --build` imports torch."""
+"""`zoo list` and `zoo info`. Only `zoo info --build` imports torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 from zoo.cli import describe, say_problems, table
 from zoo.cli.table import Column
 from zoo.errors import UnknownNameError
-from zoo.plugins import OURS
 from zoo.registry import Registry, find_model, load_registry
 from zoo.spec import Model
 
@@ -26,16 +25,6 @@ COLUMNS = (
     Column("SOURCE", drop=1),
     Column("SUMMARY", flexible=True, drop=4),
 )
-PLUGIN_COLUMNS = (
-    Column("PLUGIN"),
-    Column("DISTRIBUTION"),
-    Column("VERSION", drop=3),
-    Column("STATUS"),
-    Column("MS", right=True, drop=2),
-    Column("COMPONENTS", right=True),
-    Column("MODELS", right=True),
-    Column("NOTE", flexible=True),
-)
 
 
 @click.command("list", short_help="List the models of the catalogue.")
@@ -48,13 +37,23 @@ PLUGIN_COLUMNS = (
 @click.option(
     "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="The order of the rows."
 )
+@click.option(
+    "--hub", is_flag=True, help="The packages on the Hub instead: as `zoo search PATTERN --tag TAG`."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
-def list_models(pattern: str, family: str, tag: str, dataset: str, sort: str, as_json: bool) -> None:
+def list_models(
+    pattern: str, family: str, tag: str, dataset: str, sort: str, hub: bool, as_json: bool
+) -> None:
     """List the models whose name matches PATTERN (a glob, or a part of the name).
 
     PUBL. and OWN are top-1 on DATASET: the best that the source prints, and our own with its
     protocol. A namespace's models are listed on request: zoo list 'timm/resnet*'
     """
+    if hub:
+        from zoo.cli.hub import show_hits
+
+        tags = tuple(t for t in (tag, family) if t)
+        return show_hits(pattern.strip("*"), tags, 50, as_json, dataset)
     registry = load_registry()
     say_problems(registry.problems)
     if "/" in pattern:
@@ -206,59 +205,3 @@ def _tree(model: Model, registry: Registry) -> list[str]:
     if limit is None or column + 2 + max(len(by) for _, by in drawn) <= limit:
         return [f"{table.clean(line).ljust(column)}  {table.dim(table.clean(by))}" for line, by in drawn]
     return [f"{table.clean(line)}  {table.dim(f'[{table.clean(by)}]')}" for line, by in drawn]
-
-
-@click.command("plugins", short_help="List the plugins found, and what is wrong with any.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
-def plugins(as_json: bool) -> None:
-    """List every entry point of the group `zoo`: what it offers, or why it is left out.
-
-    With --debug, the traceback of each plugin that failed goes to stderr.
-    """
-    registry = load_registry()
-    rows = [_plugin(record, registry) for record in registry.plugins]
-    if as_json:
-        table.emit_json(rows)
-    else:
-        table.emit_table(PLUGIN_COLUMNS, [_plugin_cells(row) for row in rows], table.width())
-    say_problems(registry.problems)
-    if "--debug" in sys.argv:
-        for row in rows:
-            if row["detail"]:
-                table.say(f"plugin {row['name']!r}:\n{row['detail']}")
-
-
-def _plugin(record: Any, registry: Registry) -> dict[str, Any]:
-    import msgspec
-
-    mine = {
-        kind: [n for (k, n), o in registry.origins.items() if k == kind and _brought(o, record)]
-        for kind in ("model", "recipe", "dataset", "source")
-    }
-    if record.builtin:  # the shipped catalogue is of no single plugin: a model counts where its tree begins
-        ours = [n for (k, n), o in registry.origins.items() if k == "model" and o.distribution == OURS]
-        mine["model"] = [n for n in ours if describe.plugins_of(registry.models[n].build)[0] == record.name]
-    return {
-        **msgspec.to_builtins(record),
-        "builtin": record.builtin,
-        "components": [f"{record.name}.{c.name}" for c in record.components],
-        **{f"{kind}s": names for kind, names in mine.items()},
-    }
-
-
-def _brought(origin: Any, record: Any) -> bool:
-    return bool(origin.file) and (origin.plugin, origin.distribution) == (record.name, record.distribution)
-
-
-def _plugin_cells(row: dict[str, Any]) -> list[str]:
-    offers = ", ".join(row["components"])
-    return [
-        row["name"],
-        row["distribution"],
-        row["version"],
-        row["status"],
-        f"{row['milliseconds']:.1f}" if row["status"] == "loaded" else "-",
-        str(len(row["components"])),
-        str(len(row["models"])),
-        row["reason"] or "; ".join(row["warnings"]) or offers,
-    ]

@@ -24,7 +24,9 @@ def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) ->
     from zoo.compose import check, place
 
     module = check(model.build, registry, where=place(registry, name), **sizes).eval()
-    module.requires_grad_(False)  # the counter looks for gradients of parameters that enter a module as inputs
+    module.requires_grad_(
+        False
+    )  # the counter looks for gradients of parameters that enter a module as inputs
     image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(image)

@@ -46,7 +46,8 @@ def evaluate(run: str, dataset: str | None, data_dir: str | None, device: str | 
         print(json.dumps(out))
     else:
         print(
-            f"test top-1 {out['top1']:.4%} ({out['correct']} of {out['count']}), top-5 {out['top5']:.4%}, loss {out['loss']:.4f}"
+            f"test top-1 {out['top1']:.4%} ({out['correct']} of {out['count']}), top-5 {out['top5']:.4%}, "
+            f"loss {out['loss']:.4f}"
         )
     if recorded is None:
         print("the run was not finished: no result is recorded to compare with", file=sys.stderr)

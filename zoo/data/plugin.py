@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from zoo.data.rows import Item, Opened, Request, Rows, array_rows, item_rows
 from zoo.errors import DataError, InputError, PluginError, ZooError
+from zoo.explain import explain
 from zoo.plugins import import_factory
 from zoo.registry import Origin, load_registry
 from zoo.spec import ImageSplits
@@ -47,7 +50,8 @@ class PluginSource:
             raise InputError(
                 f"plugin:{name}: unknown option {', '.join(unknown)}; allowed: {', '.join(allowed) or 'none'}"
             )
-        return cls(name, factory, registry.origin("component", name), request.options, request.data_dir)
+        options = _converted(name, factory, request.options)
+        return cls(name, factory, registry.origin("component", name), options, request.data_dir)
 
     def identity(self) -> dict[str, Any]:
         """Component, distribution, options, and the file of the factory: an edited one makes other images."""
@@ -91,3 +95,20 @@ class PluginSource:
             items: Sequence[Item] = images
             return item_rows(items, labels, lambda i: f"{name}, image {i}")
         return array_rows(np.asarray(images), labels, name)
+
+
+def _converted(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options in the types that the factory's annotations ask for; after "?" in a SPEC all are texts."""
+    try:
+        hints = typing.get_type_hints(factory)
+    except (NameError, TypeError):
+        return options
+    found = dict(options)
+    for key, value in options.items():
+        try:
+            found[key] = msgspec.convert(value, hints.get(key, Any), strict=False)
+        except msgspec.ValidationError as error:
+            raise InputError(explain(error, hints[key], value, f"plugin:{name}: {key}")) from None
+        except TypeError:
+            continue  # an annotation that msgspec does not know says nothing about values
+    return found

@@ -1,0 +1,117 @@
+"""Datasets that a plugin brings: `plugin:PLUGIN.COMPONENT`, by name in a catalogue or as it stands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from plugin_site import REGISTRY_HOOK, Site, components, site_in
+
+PARTS = """
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zoo.spec import ImageSplits
+
+def arrays(*, data_dir, count: int = 20, side: int = 6):
+    images = np.arange(count * side * side * 3, dtype=np.int64).reshape(count, side, side, 3) % 251
+    images = images.astype(np.uint8)
+    return ImageSplits((images, np.arange(count) % 2), (images[:4] + 1, [0, 1, 0, 1]), ("a", "b"))
+
+def encoded(*, data_dir):
+    def png(value):
+        out = io.BytesIO()
+        Image.new("RGB", (4, 4), (value, 0, 0)).save(out, "png")
+        return out.getvalue()
+    return ImageSplits(([png(v) for v in range(10)], [v % 2 for v in range(10)]), ([png(99), png(98)], [0, 1]))
+
+def paths(*, data_dir):
+    Path(data_dir).mkdir(parents=True, exist_ok=True)
+    path = Path(data_dir) / "one.png"
+    Image.new("RGB", (4, 4)).save(path)
+    return ImageSplits(([path], [0]), ([path], [0]), ("only",))
+
+def table(*, data_dir):
+    return {"train": 1}
+
+def uneven(*, data_dir):
+    return ImageSplits((np.zeros((3, 4, 4), np.uint8), [0, 1]), (np.zeros((1, 4, 4), np.uint8), [0]))
+
+def floats(*, data_dir):
+    return ImageSplits((np.zeros((2, 4, 4)), [0, 1]), (np.zeros((2, 4, 4)), [0, 1]))
+
+def absent(*, data_dir):
+    raise ConnectionError("the server does not answer")
+
+def part(*, channels, height, width):
+    pass
+"""
+NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent")
+TOML = """
+[datasets.theirs]
+source = "plugin:mine.arrays"
+options = { count = 12 }
+num_classes = 2
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    found = site_in(tmp_path)
+    source = components(*NAMES, kind="dataset").replace(
+        "factory='{module}_parts:same'", "factory=f'zoo_mine_parts:{n}'"
+    )
+    found.add("mine", source + REGISTRY_HOOK, parts=PARTS, toml=TOML)
+    return found
+
+
+def checked(site: Site, spec: str) -> dict[str, object]:
+    done = site.run("datasets", "check", spec, "--json")
+    assert done.returncode in (0, 1), done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_plugin_s_dataset_loads_by_name_with_its_options(site: Site) -> None:
+    found = checked(site, "theirs")
+    assert found["train"] == [6, 6]
+    assert (found["classes"], found["size"]) == (["a", "b"], [6, 6])
+    assert checked(site, "plugin:mine.arrays?count=14")["train"] == [7, 7]
+
+
+def test_an_edited_factory_makes_other_images_at_once(site: Site) -> None:
+    before = checked(site, "theirs")
+    path = site.folder / "zoo_mine_parts.py"
+    path.write_text(path.read_text().replace("% 251", "% 250"))
+    assert checked(site, "theirs")["fingerprint"] != before["fingerprint"]
+
+
+@pytest.mark.parametrize(("name", "train"), [("encoded", [5, 5]), ("paths", [1])])
+def test_encoded_images_and_paths_are_decoded(name: str, train: list[int], site: Site) -> None:
+    found = checked(site, f"plugin:mine.{name}")
+    assert found["train"] == train
+    assert found["size"] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("plugin:mine.array", "no component named 'mine.array'; did you mean mine.arrays"),
+        ("plugin:cnn.residual", "cnn.residual is a part; a dataset is needed here"),
+        ("plugin:mine.arrays?colour=red", "unknown option colour; allowed: count, side"),
+        ("plugin:mine.arrays?count=many", "count: expected `int`"),
+        ("plugin:mine.table", "its factory must return zoo.spec.ImageSplits, got dict"),
+        ("plugin:mine.uneven", "3 images for 2 labels"),
+        ("plugin:mine.floats", "uint8 with 1 or 3 channels is needed"),
+        ("plugin:mine.absent", "(zoo-mine 1.0): ConnectionError: the server does not answer"),
+        ("plugin:", "nothing after the colon"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_a_non_zero_exit(spec: str, said: str, site: Site) -> None:
+    done = site.run("datasets", "check", spec)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

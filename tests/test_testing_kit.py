@@ -1,0 +1,332 @@
+"""The conformance kit: each of its checks finds the fault that it is there for, and an empty suite is red."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from textwrap import dedent
+
+import msgspec
+import pytest
+import torch
+from plugin_site import Site, components, site_in
+from torch import Tensor, nn
+
+from zoo.errors import PluginError, ShapeError, UnknownNameError
+from zoo.registry import Registry, changes, load_registry, provenance
+from zoo.spec import Component, Kind, Node
+from zoo.testing import Outcome, cases_of
+from zoo.testing.cases import _of_component, check_listing
+
+# ---- components with one fault each ------------------------------------------------------------
+
+
+class Scale(nn.Module):
+    """A part that is right."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+def right(*, channels: int, height: int, width: int, gain: float = 1.0) -> nn.Module:
+    return Scale(channels)
+
+
+class Unused(Scale):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.other = nn.Parameter(torch.ones(3))
+
+
+class Infinite(Scale):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight / 0
+
+
+class Hidden(Scale):
+    """Draws something that the state dict does not hold."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drawn = torch.randn(channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        drawn = self.drawn.to(x.device)
+        return x * self.weight * drawn
+
+
+class Neighbourly(Scale):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight - x.mean(0)
+
+
+class Double(Scale):
+    """Refuses anything but float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.conv2d(x, torch.eye(x.shape[1], device=x.device)[..., None, None])
+        if y.dtype != torch.float32:
+            raise TypeError("float32 only")
+        return y * self.weight
+
+
+class Strided(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 2, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.view_as_complex(self.weight).real.mean()
+
+
+class Compiled(Scale):
+    """Is another module once it is compiled."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight * (2 if torch.compiler.is_compiling() else 1)
+
+
+class Peeking(Scale):
+    """Looks at values to decide what to do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_meta and x.sum().item() > 1e9:
+            return x
+        return x * self.weight
+
+
+class Counting(Scale):
+    """Goes on from where it was, and does not say where."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        return x * self.weight * (1 + 0.1 * self.calls)
+
+
+class Half(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, ::2]
+
+
+def parts(kind: type[nn.Module]) -> object:
+    def build(*, channels: int, height: int, width: int) -> nn.Module:
+        return kind(channels) if kind is not Half else kind()
+
+    return build
+
+
+unused, infinite, hidden, neighbourly, double, strided, compiled, peeking, counting, half = map(
+    parts, (Unused, Infinite, Hidden, Neighbourly, Double, Strided, Compiled, Peeking, Counting, Half)
+)
+TURNS = itertools.count(1)
+
+
+def growing(*, channels: int, height: int, width: int) -> nn.Module:
+    return nn.Sequential(*(Scale(channels) for _ in range(next(TURNS))))
+
+
+def bare(*, channels: int, height: int, width: int, gain=1.0) -> nn.Module:
+    return Scale(channels)
+
+
+def positional(channels: int, /, *, height: int, width: int) -> nn.Module:
+    return Scale(channels)
+
+
+def needy(*, channels: int, height: int, width: int, gain: float) -> nn.Module:
+    return Scale(channels)
+
+
+class Deaf(nn.Module):
+    """Gives every image the same logits."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bias + 0 * x.mean((1, 2, 3))[:, None]
+
+
+def deaf(*, in_channels: int, height: int, width: int, num_classes: int) -> nn.Module:
+    return Deaf(num_classes)
+
+
+def small_only(*, channels: int, height: int, width: int) -> nn.Module:
+    if height > 16:
+        raise ShapeError(f"at most 16 rows, given {height}")
+    return Scale(channels)
+
+
+FAULTS: dict[str, tuple[str, str]] = {
+    "bare": ("signature", "'gain' has no annotation"),
+    "positional": ("signature", "takes channels, height, width by keyword; not 'channels'"),
+    "half": ("shapes", "a part must keep its shape"),
+    "unused": ("finite", "no gradient reaches body.other"),
+    "infinite": ("finite", "not finite"),
+    "growing": ("parameters", "changes from one build to the next"),
+    "hidden": ("safetensors", "not in the state dict"),
+    "neighbourly": ("independence", "with the other images of the batch"),
+    "double": ("bf16", "float32 only"),
+    "strided": ("channels-last", "stride"),
+    "compiled": ("compile", "compiled, the logits differ"),
+    "peeking": ("export", ""),
+    "deaf": ("overfits", "bring the loss to"),
+    "counting": ("resume", "differs after resuming"),
+}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    ours = load_registry()
+    kinds: dict[str, Kind] = {"deaf": "classifier"}
+    names = ("right", "needy", "small_only", *FAULTS)
+    offered = {
+        f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"{__name__}:{n}") for n in names
+    }
+    return msgspec.structs.replace(ours, components={**ours.components, **offered})
+
+
+def outcomes(name: str, registry: Registry, check: str = "", **example: object) -> dict[str, Outcome]:
+    full = f"bad.{name}"
+    given = {full: example} if example else {}
+    cases = _of_component(full, registry.component(full), registry, given)
+    return {case.check: case.run() for case in cases if check in ("", case.check)}
+
+
+def test_a_component_that_is_right_passes_every_check(registry: Registry) -> None:
+    found = outcomes("right", registry)
+    assert {o.check: o.note for o in found.values() if o.result != "passed"} == {}
+    assert set(found) == {check for check, _ in FAULTS.values()}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found_by_the_check_that_is_for_it(name: str, registry: Registry) -> None:
+    check, said = FAULTS[name]
+    outcome = outcomes(name, registry, check)[check]
+    assert outcome.result == "failed", outcome
+    assert said in outcome.note
+    assert "\n" not in outcome.note
+    assert "Traceback" in outcome.detail
+
+
+def test_a_size_that_is_refused_by_a_shape_error_is_no_fault(registry: Registry) -> None:
+    outcome = outcomes("small_only", registry, "shapes")["shapes"]
+    assert outcome.result == "passed"
+    assert "refuses 3x32x32, 3x24x16" in outcome.note
+
+
+def test_an_argument_without_default_is_taken_from_the_examples_or_skipped_aloud(registry: Registry) -> None:
+    skipped = outcomes("needy", registry)["shapes"]
+    assert skipped.result == "skipped"
+    assert "give them in `examples`" in skipped.note
+    assert outcomes("needy", registry, "shapes", gain=2.0)["shapes"].result == "passed"
+
+
+def test_what_a_plugin_does_when_it_is_listed_is_a_fault(registry: Registry) -> None:
+    (record,) = [r for r in registry.plugins if r.name == "cnn"]
+    assert "imported no torch" in check_listing(record, registry)
+    heavy = msgspec.structs.replace(record, warnings=("imports torch when listed",))
+    with pytest.raises(AssertionError, match="imports torch"):
+        check_listing(heavy, registry)
+
+
+def test_an_unknown_plugin_and_one_without_anything_to_check_are_errors() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean cnn"):
+        cases_of("cmn")
+    with pytest.raises(PluginError, match=r"examples for 'cnn\.nothing'"):
+        cases_of("cnn", {"cnn.nothing": {}})
+
+
+# ---- as an author meets it ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return site_in(tmp_path)
+
+
+def suite(site: Site, plugin: str, *words: str) -> tuple[int, str]:
+    """Exit code and output of pytest on the three lines that the tutorial gives."""
+    site.work.mkdir(exist_ok=True)
+    test = site.work / "test_it.py"
+    test.write_text(f"from zoo.testing import conformance\n\nTestIt = conformance({plugin!r})\n")
+    done = site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", *words, str(test))
+    return done.returncode, done.stdout + done.stderr
+
+
+GOOD = """
+from torch import nn
+
+def same(*, channels, height, width):
+    return nn.Conv2d(channels, channels, 3, padding=1)
+"""
+
+
+def test_the_suite_says_how_many_checks_ran(site: Site) -> None:
+    site.add("good", components("part"), parts=GOOD)
+    code, shown = suite(site, "good", "-k", "not compile and not export")
+    assert code == 0, shown
+    assert "zoo.testing: plugin good: 11 checks ran, 0 skipped" in shown
+
+
+def test_a_suite_in_which_every_check_is_skipped_is_red(site: Site) -> None:
+    site.add("needy", components("part"), parts=GOOD.replace("width):", "width, gain: float):"))
+    code, shown = suite(site, "needy")
+    assert code == 1, shown
+    assert "not one check of what 'needy' builds ran" in shown
+    assert "1 failed" in shown
+
+
+def test_a_suite_for_a_plugin_that_is_not_installed_or_offers_nothing_is_red(site: Site) -> None:
+    recipes = dedent(
+        """
+        from pathlib import Path
+        from zoo.hooks import hookimpl
+
+        @hookimpl
+        def zoo_registry():
+            return Path(__file__).parent / "zoo_recipes.toml"
+        """
+    )
+    site.add("recipes", recipes, toml="[recipes.r]\nepochs = 1\n")
+    code, shown = suite(site, "absent")
+    assert code not in (0, 5), shown
+    assert "no plugin named 'absent'" in shown
+    code, shown = suite(site, "recipes")
+    assert code not in (0, 5), shown
+    assert "there is nothing to check" in shown
+
+
+def test_zoo_plugins_check_prints_a_table_and_fails_where_a_check_does(site: Site) -> None:
+    wrong = GOOD.replace("return nn", "return nn.Dropout(0.5) if width == 0 else nn.Identity() if 0 else nn")
+    site.add("good", components("part"), parts=wrong.replace("padding=1", "padding=0"))
+    done = site.run("plugins", "check", "good")
+    assert done.returncode == 1
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == ["SUBJECT", "CHECK", "RESULT", "MS", "NOTE"]
+    assert rows[0].split()[:3] == ["good", "listing", "passed"]
+    assert any(row.split()[:3] == ["good.part", "shapes", "FAILED"] for row in rows)
+    assert "checks: " in done.stderr
+
+
+# ---- provenance --------------------------------------------------------------------------------
+
+
+def test_a_record_names_who_brought_each_component_and_what_changed_since() -> None:
+    ours = load_registry()
+    node = Node(use="hybrid.classifier", args={"body": Node(use="cnn.residual")})
+    recorded = provenance(ours, node, model="hybrid-alt-1", recipe="mixture-vit", dataset="digits")
+    assert set(recorded) == {"hybrid.classifier", "cnn.residual"}
+    assert changes(recorded, ours) == []
+    other = recorded | {"cnn.residual": "zoo-other 2.0 (folder)"}
+    (line,) = changes(other, ours)
+    assert line == f"cnn.residual: from {recorded['cnn.residual']} now, from zoo-other 2.0 (folder) before"

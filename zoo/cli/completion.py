@@ -1,0 +1,107 @@
+"""Shell completion: click's own, with the names of our catalogue; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from zoo.cli import table
+from zoo.errors import ZooError
+from zoo.registry import Registry, load_registry
+from zoo.tables import parse_file
+
+VARIABLE = "_ZOO_COMPLETE"
+"""What the scripts set while they complete."""
+
+SHELLS = ("bash", "zsh", "fish")
+
+Names = Callable[[Registry], Iterable[tuple[str, str]]]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that makes SHELL complete commands, options, models, datasets and recipes.
+
+    \b
+    bash: eval "$(zoo completion bash)"   in ~/.bashrc
+    zsh:  eval "$(zoo completion zsh)"    in ~/.zshrc, after compinit
+    fish: zoo completion fish > ~/.config/fish/completions/zoo.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None  # SHELLS are click's
+    script = kind(click.Command("zoo"), {}, "zoo", VARIABLE)
+    table.emit([script.source_template % script.source_vars()])
+
+
+def teach(command: click.Command) -> None:
+    """Let a command's parameters complete the names of the catalogue, by the parameter's name."""
+    for parameter in command.params:
+        names = _sources(command.name or "").get(parameter.name or "")
+        if names is not None and not isinstance(parameter.type, click.Choice):
+            setattr(parameter, "shell_complete", _completer(names))  # noqa: B010 - a method of the instance
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            teach(below)
+
+
+def _sources(command: str) -> dict[str, Names]:
+    found: dict[str, Names] = {
+        "model": _models,
+        "dataset": _datasets,
+        "recipe": _recipes,
+        "log": _listeners,
+        "spec": _datasets,
+        "family": lambda r: ((model.family, "") for model in r.models.values()),
+        "tag": lambda r: ((tag, "") for model in r.models.values() for tag in model.tags),
+    }
+    own: dict[str, dict[str, Names]] = {
+        "info": {"name": _models},
+        "list": {"pattern": _models},
+        "check": {"names": lambda r: ((p.name, p.distribution) for p in r.plugins)},
+    }
+    return found | own.get(command, {})
+
+
+def _models(registry: Registry) -> Iterable[tuple[str, str]]:
+    return ((name, model.summary) for name, model in registry.models.items())
+
+
+def _datasets(registry: Registry) -> Iterable[tuple[str, str]]:
+    from_files = ((f"{scheme}:", "") for scheme in ("folder", "parquet", "hf"))
+    return [*((name, data.summary) for name, data in registry.datasets.items()), *from_files]
+
+
+def _recipes(registry: Registry) -> Iterable[tuple[str, str]]:
+    return [("best", "the model's better recipe"), *((n, r.summary) for n, r in registry.recipes.items())]
+
+
+def _listeners(registry: Registry) -> Iterable[tuple[str, str]]:
+    listeners = ((n, c) for n, c in registry.components.items() if c.kind == "listener")
+    return ((name.partition(".")[2], component.summary) for name, component in listeners)
+
+
+def _completer(names: Names) -> Callable[[click.Context, str], list[CompletionItem]]:
+    def complete(context: click.Context, incomplete: str) -> list[CompletionItem]:
+        del context
+        path, mark, rest = incomplete.rpartition("#")
+        try:
+            known = dict(_models_in(path) if mark else names(load_registry()))
+        except (ZooError, OSError):
+            return []  # a wrong file must not print into somebody's command line
+        kept = ((name, text) for name, text in sorted(known.items()) if name.startswith(rest))
+        return [CompletionItem(f"{path}{mark}{name}", help=_one_line(text)) for name, text in kept]
+
+    return complete
+
+
+def _models_in(path: str) -> Iterable[tuple[str, str]]:
+    """The models of FILE.toml#..."""
+    return ((name, "") for name in parse_file(Path(path).expanduser()).get("models", {}))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:80]

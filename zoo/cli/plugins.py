@@ -1,0 +1,167 @@
+"""`zoo plugins`: what is installed, and `zoo plugins check`: whether it keeps the contract."""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli import describe, say_problems, table
+from zoo.cli.table import Column
+from zoo.errors import InputError, PluginError
+from zoo.plugins import OURS
+from zoo.registry import Registry, load_registry
+
+if TYPE_CHECKING:
+    from zoo.testing import Case, Outcome
+
+COLUMNS = (
+    Column("PLUGIN"),
+    Column("DISTRIBUTION"),
+    Column("VERSION", drop=3),
+    Column("STATUS"),
+    Column("MS", right=True, drop=2),
+    Column("COMPONENTS", right=True),
+    Column("MODELS", right=True),
+    Column("NOTE", flexible=True),
+)
+CHECK_COLUMNS = (
+    Column("SUBJECT"),
+    Column("CHECK"),
+    Column("RESULT"),
+    Column("MS", right=True, drop=1),
+    Column("NOTE", flexible=True),
+)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
+@click.pass_context
+def plugins(context: click.Context, as_json: bool) -> None:
+    """List every entry point of the group `zoo`: what it offers, or why it is left out and what to do.
+
+    With --debug, the traceback of each plugin that failed goes to stderr. ZOO_DISABLE_PLUGINS=NAME,...
+    leaves plugins out, ZOO_LOAD_PLUGINS=NAME,... loads only these, --no-plugins none but the built-in;
+    ZOO_PLUGIN_SECONDS is how long each may take to import (20).
+
+    Examples:
+
+    \b
+      zoo plugins
+      zoo plugins check NAME
+    """
+    if context.invoked_subcommand is not None:
+        return
+    registry = load_registry(retry=True)
+    rows = [_plugin(record, registry) for record in registry.plugins]
+    if as_json:
+        table.emit_json(rows)
+    else:
+        table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
+    say_problems(registry.problems)
+    if "--debug" in sys.argv:
+        for row in rows:
+            if row["detail"]:
+                table.say(f"plugin {row['name']!r}:\n{row['detail']}")
+
+
+def _plugin(record: Any, registry: Registry) -> dict[str, Any]:
+    import msgspec
+
+    mine = {
+        kind: [n for (k, n), o in registry.origins.items() if k == kind and _brought(o, record)]
+        for kind in ("model", "recipe", "dataset", "source")
+    }
+    if record.builtin:  # the shipped catalogue is of no single plugin: a model counts where its tree begins
+        ours = [n for (k, n), o in registry.origins.items() if k == "model" and o.distribution == OURS]
+        mine["model"] = [n for n in ours if describe.plugins_of(registry.models[n].build)[0] == record.name]
+    return {
+        **msgspec.to_builtins(record),
+        "builtin": record.builtin,
+        "components": [f"{record.name}.{c.name}" for c in record.components],
+        **{f"{kind}s": names for kind, names in mine.items()},
+        "installed_from": record.source,
+    }
+
+
+def _brought(origin: Any, record: Any) -> bool:
+    return bool(origin.file) and (origin.plugin, origin.distribution) == (record.name, record.distribution)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    offers = ", ".join(row["components"])
+    why = f"{row['reason']}; {row['fix']}" if row["fix"] else row["reason"]
+    return [
+        row["name"],
+        row["distribution"],
+        row["version"],
+        row["status"],
+        f"{row['milliseconds']:.1f}" if row["status"] == "loaded" else "-",
+        str(len(row["components"])),
+        str(len(row["models"])),
+        why or "; ".join(row["warnings"]) or offers,
+    ]
+
+
+@plugins.command("check")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--only", default="*", metavar="GLOB", help="Only subjects (components, models) like this.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
+@click.pass_context
+def check(context: click.Context, names: tuple[str, ...], only: str, as_json: bool) -> None:
+    """Run the conformance kit (zoo.testing) on installed plugins; exit code 1 where a check fails.
+
+    Examples:
+
+    \b
+      zoo plugins check waves
+      zoo plugins check cnn --only cnn.residual
+    """
+    from zoo.testing import cases_of
+
+    cases = [case for name in names for case in cases_of(name) if fnmatchcase(case.subject, only)]
+    if not cases:
+        raise InputError(f"--only {only}: no subject of {', '.join(names)} is like that")
+    outcomes = [_run(case) for case in cases]
+    if as_json:
+        import msgspec
+
+        table.emit_json(msgspec.to_builtins(outcomes))
+    else:
+        rows = [
+            [
+                o.subject,
+                o.check,
+                o.result.upper() if o.result == "failed" else o.result,
+                f"{o.milliseconds:.0f}",
+                o.note,
+            ]
+            for o in outcomes
+        ]
+        table.emit_table(CHECK_COLUMNS, rows, table.width())
+    _conclude(context, outcomes)
+
+
+def _run(case: Case) -> Outcome:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{case.id}", end="", file=sys.stderr, flush=True)
+    outcome = case.run()
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    if outcome.detail and "--debug" in sys.argv:
+        table.say(f"{case.id}:\n{outcome.detail}")
+    return outcome
+
+
+def _conclude(context: click.Context, outcomes: list[Outcome]) -> None:
+    from zoo.testing import proves_something
+
+    count = {r: sum(o.result == r for o in outcomes) for r in ("passed", "failed", "skipped")}
+    shown = f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped"
+    table.say(f"{len(outcomes)} checks: {shown}")
+    if count["failed"]:
+        context.exit(1)
+    if not proves_something(outcomes):
+        raise PluginError("not one check of what it builds ran: that proves nothing")

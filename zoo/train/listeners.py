@@ -1,0 +1,121 @@
+"""Listeners that plugins bring: `zoo train --log NAME`.
+
+A listener is told plain data, and one that raises is left out from there on: no logger ends a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from zoo.errors import InputError, UnknownNameError, ZooError
+from zoo.plugins import import_factory
+from zoo.registry import Registry
+from zoo.train.events import Listener, Tick
+
+if TYPE_CHECKING:
+    from zoo.train.plan import Plan
+
+Say = Callable[[str], None]
+
+
+class Several(Listener):
+    """Tells each of several listeners, in order."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = tuple(listeners)
+
+    def start(self, plan: Plan, parameters: int) -> None:
+        """The first step is about to be taken."""
+        for listener in self.listeners:
+            listener.start(plan, parameters)
+
+    def tick(self, tick: Tick) -> None:
+        """Some steps were taken."""
+        for listener in self.listeners:
+            listener.tick(tick)
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        """An epoch ended."""
+        for listener in self.listeners:
+            listener.epoch(row, best)
+
+    def end(self, result: dict[str, Any]) -> None:
+        """The run ended."""
+        for listener in self.listeners:
+            listener.end(result)
+
+
+class Guarded(Listener):
+    """A plugin's listener, told plain data; after its first exception it is told nothing more."""
+
+    def __init__(self, name: str, target: Any, say: Say) -> None:
+        self.name, self.target, self.say = name, target, say
+
+    def start(self, plan: Plan, parameters: int) -> None:
+        """Give it the record of the run, as run.toml holds it."""
+        self._tell("start", msgspec.to_builtins(plan.record), parameters)
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        """Give it the row of metrics.jsonl."""
+        self._tell("epoch", dict(row), best)
+
+    def end(self, result: dict[str, Any]) -> None:
+        """Give it what result.json holds; an empty table where the run was stopped."""
+        self._tell("end", dict(result))
+        self.target = None
+
+    def _tell(self, event: str, *values: Any) -> None:
+        method = getattr(self.target, event, None)
+        if method is None:
+            return
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # a command's stdout is for its result
+                method(*values)
+        except Exception as error:
+            self.target = None
+            what = f"{type(error).__name__}: {error}"
+            self.say(f"--log {self.name} failed and is left out from here on; the run goes on ({what})")
+
+
+def find_listeners(names: Sequence[str], registry: Registry) -> dict[str, Callable[..., Any]]:
+    """The factories of listeners by component name; "tensorboard" stands for "loggers.tensorboard".
+
+    Raises:
+        UnknownNameError: no such listener. InputError: two plugins have one of that short name.
+        PluginError: its module, or the library that it needs, cannot be imported.
+    """
+    known = [name for name, component in registry.components.items() if component.kind == "listener"]
+    found = {}
+    for name in names:
+        fitting = [k for k in known if name == k or name == k.partition(".")[2]]
+        if not fitting:
+            raise UnknownNameError("logger", name, [*known, *(k.partition(".")[2] for k in known)])
+        if len(fitting) > 1 and name not in fitting:
+            raise InputError(f"{name!r} stands for {' and '.join(fitting)}; write the whole name")
+        full = name if name in fitting else fitting[0]
+        found[full] = import_factory(registry.component(full).factory, full)
+    return found
+
+
+def attach(listener: Listener, factories: dict[str, Callable[..., Any]], folder: Path, say: Say) -> Listener:
+    """The listener, and beside it what the factories make for a run folder.
+
+    Raises:
+        InputError: a factory failed.
+    """
+    made = []
+    for name, factory in factories.items():
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                made.append(Guarded(name, factory(folder=folder), say))
+        except ZooError:
+            raise
+        except Exception as error:
+            raise InputError(f"--log {name}: cannot be started: {type(error).__name__}: {error}") from error
+    return Several([listener, *made]) if made else listener
