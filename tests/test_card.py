@@ -1,0 +1,159 @@
+"""The card: true, complete, and safe whatever strangers call things."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+import yaml
+from hub_server.runs import own_caches, untrained_run
+from huggingface_hub import ModelCard
+
+from zoo import run
+from zoo.card import Facts, dataset_id, escape, render
+from zoo.registry import load_registry
+from zoo.spec import Measured, Published
+
+HOSTILE = (
+    "</td><script>alert(1)</script>",
+    "a | b | c",
+    "`; rm -rf ~`",
+    "line\nbreak\r\n# Heading",
+    "![x](http://evil.example/track.png)",
+    "[click](javascript:alert(1))",
+    "\u202eright to left\x1b[31m",
+    "---\nlicense: evil",
+    "$\\mathcal{x}$",
+    "@someone",
+)
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    folder = tmp_path_factory.mktemp("card")
+    with own_caches(folder):
+        source = untrained_run(folder / "run", limit_train=64, limit_test=64)
+        registry = load_registry()
+    record, result = run.read_record(source), run.read_result(source)
+    counts = torch.diag(torch.arange(1, 11)) + torch.ones(10, 10, dtype=torch.int64)
+    return Facts(record, result, registry, "apache-2.0", counts, False, "f" * 64, "me/digits")
+
+
+def with_classes(facts: Facts, names: tuple[str, ...]) -> Facts:
+    data = msgspec.structs.replace(facts.record.data, classes=names)
+    return facts._replace(record=msgspec.structs.replace(facts.record, data=data))
+
+
+def test_the_front_matter_is_what_the_hub_reads(facts: Facts) -> None:
+    card = ModelCard(render(facts))
+    assert (card.data.license, card.data.library_name) == ("apache-2.0", "hybrid-zoo")
+    assert card.data.pipeline_tag == "image-classification"
+    assert "hybrid-zoo" in (card.data.tags or [])
+    (first, fifth) = card.data.eval_results or []
+    assert (first.metric_name, first.metric_value) == ("top-1 accuracy", facts.result["test"]["top1"])
+    assert fifth.metric_name == "top-5 accuracy"
+    assert first.dataset_split == "test"
+    assert (first.dataset_args or {})["selection"] == "best top1 on validation, epoch 1"
+    assert (first.metric_args or {})["seeds"] == 1
+
+
+def test_the_card_has_what_people_need(facts: Facts) -> None:
+    text = render(facts)
+    for part in (
+        "zoo predict hf://me/digits",
+        'zoo.load("hf://me/digits")',
+        "cnn.residual",
+        "confusion.png",
+        "curves.png",
+    ):
+        assert part in text
+    for title in (
+        "Use it",
+        "Composition",
+        "Results",
+        "Classes",
+        "Training",
+        "Environment",
+        "Limits",
+        "Citation",
+    ):
+        assert re.search(rf"^## {title}", text, re.MULTILINE)
+    assert f"`{'f' * 64}`" in text
+
+
+def test_the_sources_result_and_our_spread_stand_beside_it(facts: Facts) -> None:
+    model = facts.registry.models["hybrid-alt-1"]
+    spec, recipe = facts.record.data.spec, facts.record.recipe
+    changed = msgspec.structs.replace(
+        model,
+        published=(Published(dataset=spec, top1=0.987, source="mixture-models"),),
+        measured=(Measured(dataset=spec, top1=0.95, spread=0.012, seeds=5, recipe=recipe),),
+    )
+    registry = msgspec.structs.replace(
+        facts.registry, models={**facts.registry.models, "hybrid-alt-1": changed}
+    )
+    text = render(facts._replace(registry=registry))
+    assert "98.70%" in text
+    assert "95.00% ± 1.20%" in text
+    results = ModelCard(text).data.eval_results or []
+    assert (results[0].metric_args or {})["spread"] == 0.012
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_label_is_text_whatever_it_holds(name: str, facts: Facts) -> None:
+    classes = (name, *(str(i) for i in range(1, 10)))
+    text = render(with_classes(facts, classes))
+    table = text.split("| class |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 10
+    for row in table:
+        assert len(re.findall(r"(?<!\\)\|", row)) == 5
+        assert "<" not in row
+        assert "`" not in row.replace("\\`", "")
+        assert "](" not in row.replace("\\]", "")
+        assert row.isprintable()
+    front = text.split("---\n")[1]
+    assert yaml.safe_load(front)["license"] == "apache-2.0"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_model_and_a_dataset_are_text_whatever_they_are_called(name: str, facts: Facts) -> None:
+    data = msgspec.structs.replace(facts.record.data, spec=f"hf:{name}")
+    record = msgspec.structs.replace(
+        facts.record, model=name, data=data, device=name, environment={name: name}
+    )
+    text = render(facts._replace(record=record, licence=name))
+    assert "<script" not in text.split("\n---\n", 1)[1]
+    assert re.findall(r"^# ", text.split("\n---\n", 1)[1], re.MULTILINE) == ["# "]
+    loaded = yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
+    assert loaded["model-index"][0]["name"] == name
+    assert loaded["license"] == name
+
+
+@pytest.mark.parametrize("text", ["plain", "two words", "café", "10% of 5-6"])
+def test_plain_text_stays_as_it_is(text: str) -> None:
+    assert escape(text) == text
+
+
+def test_a_fine_tuned_model_names_its_base(facts: Facts) -> None:
+    record = msgspec.structs.replace(facts.record, base_model=f"hf://you/base@{'a' * 40}")
+    assert ModelCard(render(facts._replace(record=record))).data.base_model == "you/base"
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("cifar10", "uoft-cs/cifar10"),
+        ("hf:me/birds@v1?label=kind", "me/birds"),
+        ("folder:photos", None),
+        ("hf:../x", None),
+    ],
+)
+def test_datasets_of_the_hub_are_linked(spec: str, found: str | None) -> None:
+    assert dataset_id(spec) == found
+
+
+def test_no_path_is_on_the_card(facts: Facts) -> None:
+    assert str(Path.home()) not in render(facts)

@@ -1,0 +1,409 @@
+"""From a run to the Hub and back, by real processes with caches of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hub_server import Fault, HubServer
+from hub_server.runs import made_package, own_caches, untrained_run
+from hub_server.store import File
+from hub_server.worker import Worker
+from PIL import Image
+
+from zoo.pack import package as pack
+
+REPO = "me/digits"
+
+
+class World(NamedTuple):
+    """A Hub, its publisher (with a token) and somebody else (without)."""
+
+    hub: HubServer
+    me: Worker
+    you: Worker
+    folder: Path
+    canary: str
+
+
+@pytest.fixture(scope="module", params=["LFS", "Xet"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder, xet, canary = (
+        tmp_path_factory.mktemp("world"),
+        request.param == "Xet",
+        f"hf_{secrets.token_hex(17)}",
+    )
+    (folder / "me").mkdir()
+    (folder / "you").mkdir()
+    with HubServer(xet=xet) as hub:
+        hub.store.users[canary] = ("me", "write")
+        with (
+            Worker(hub, folder / "me", token=canary, xet=xet) as me,
+            Worker(hub, folder / "you", xet=xet) as you,
+        ):
+            yield World(hub, me, you, folder, canary)
+
+
+def good(worker: Worker, *words: str | Path) -> tuple[str, str]:
+    done = worker(*words)
+    assert done.code == 0, (words, done.err[-1500:])
+    return done.out, done.err
+
+
+def published(world: World) -> str:
+    """Train on digits and publish once for each world; the pinned reference."""
+    if REPO not in world.hub.store.repos:
+        options = ("--dataset", "sklearn:digits", "--epochs", "1", "--limit-train", "200", "--device", "cpu")
+        good(world.me, "train", "hybrid-alt-1", *options, "--output", "run", "-q")
+        good(world.me, "publish", "run", REPO)
+    commit = world.hub.store.repos[REPO].head().oid
+    return f"hf://{REPO}@{commit}"
+
+
+def test_train_publish_pull_eval_verify_and_predict_agree(world: World) -> None:
+    ref = published(world)
+    result = json.loads((world.folder / "me" / "run" / "result.json").read_text())
+    out, _ = good(world.you, "pull", REPO)
+    assert ref.rpartition("@")[2] in out
+    out, err = good(world.you, "eval", ref, "--json")
+    measured = json.loads(out)
+    for key in ("top1", "top5", "correct", "count"):
+        assert measured[key] == result["test"][key]
+    assert "the same as recorded" in err
+    out, err = good(world.you, "verify", ref)
+    assert err.strip() == "verified"
+    Image.new("RGB", (8, 8), "white").save(world.folder / "digit.png")
+    here, _ = good(world.me, "predict", "run", world.folder / "digit.png", "--json")
+    there, _ = good(world.you, "predict", f"hf://{REPO}", world.folder / "digit.png", "--json")
+    assert here == there
+
+
+def test_one_commit_and_one_tag_and_nothing_else_is_sent(world: World) -> None:
+    published(world)
+    repo = world.hub.store.repos[REPO]
+    assert len(repo.commits) == 2  # the Hub's own first one, and ours
+    assert list(repo.tags.values()) == [repo.head().oid]
+    names = {"README.md", "SHA256SUMS", "config.json", "confusion.png", "curves.png", "metrics.jsonl"}
+    names |= {"model.safetensors", "result.json", "run.toml", ".gitattributes"}
+    assert set(repo.head().files) == names
+    assert b"hf://me/digits" in (repo.head().files["README.md"].data or b"")
+
+
+def test_publishing_again_sends_nothing(world: World) -> None:
+    published(world)
+    head = world.hub.store.repos[REPO].head().oid
+    world.hub.store.repos[REPO].tags.clear()
+    world.hub.log.clear()
+    good(world.me, "publish", "run", REPO)
+    assert world.hub.store.repos[REPO].head().oid == head
+    assert list(world.hub.store.repos[REPO].tags.values()) == [head]
+    assert not {"commit", "lfs-put", "xorb-put"} & {r.kind for r in world.hub.log}
+
+
+def test_search_and_list_show_it_with_its_result(world: World) -> None:
+    published(world)
+    for words in (("search", "digits"), ("list", "digits", "--hub")):
+        out, _ = good(world.you, *words, "--json")
+        (row,) = json.loads(out)
+        assert row["repo"] == REPO
+        assert row["results"][0]["metric"] == "top-1 accuracy"
+    out, _ = good(world.you, "search", "--tag", "no-such-tag", "--json")
+    assert json.loads(out) == []
+
+
+def test_offline_uses_the_cache_and_says_what_is_not_in_it(world: World) -> None:
+    ref = published(world)
+    good(world.you, "pull", REPO)
+    world.hub.log.clear()
+    with offline(world) as worker:
+        for name in (ref, f"hf://{REPO}"):
+            assert worker("eval", name).code == 0
+        missing = worker("eval", "hf://me/other")
+    assert missing.code == 11
+    assert "HF_HUB_OFFLINE" in missing.err
+    assert world.hub.log == []
+
+
+def offline(world: World) -> Worker:
+    return OfflineWorker(world.hub, world.folder / "you")
+
+
+class OfflineWorker(Worker):
+    """A process that may make no request."""
+
+    extra = (("HF_HUB_OFFLINE", "1"),)
+
+
+def test_a_pinned_commit_that_is_here_needs_no_request(world: World) -> None:
+    ref = published(world)
+    good(world.you, "pull", ref.removeprefix("hf://"))
+    world.hub.log.clear()
+    good(world.you, "eval", ref)
+    assert world.hub.log == []
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again_once(world: World) -> None:
+    ref = published(world)
+    good(world.you, "pull", REPO)
+    commit = ref.rpartition("@")[2]
+    blob = world.you.home / "hub" / "models--me--digits" / "snapshots" / commit / "model.safetensors"
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.resolve().write_bytes(bytes(data))
+    with offline(world) as worker:
+        refused = worker("eval", ref)
+    assert refused.code == 3
+    assert "damaged in the cache" in refused.err
+    _, err = good(world.you, "eval", ref)
+    assert "fetching it again" in err
+    assert "fetching it again" not in good(world.you, "eval", ref)[1]
+
+
+def test_a_repeated_run_gives_the_same_weights(world: World) -> None:
+    ref = published(world)
+    good(world.you, "train", "--from", ref, "--output", "again", "-q")
+    first, second = (world.folder / "me" / "run", world.folder / "you" / "again")
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+def test_a_fine_tuned_model_names_its_base_and_can_be_published(world: World) -> None:
+    ref = published(world)
+    photos = world.folder / "photos"
+    for split in ("train", "test"):
+        for kind, colour in (("cold", "blue"), ("hot", "red")):
+            (photos / split / kind).mkdir(parents=True, exist_ok=True)
+            for n in range(6):
+                Image.new("RGB", (8, 8), colour).save(photos / split / kind / f"{n}.png")
+    spec, options = f"folder:{photos}", ("--epochs", "1", "--output", "tuned", "-q")
+    _, err = good(world.me, "train", "--from", f"hf://{REPO}", "--dataset", spec, *options)
+    assert "tensors from" in err
+    assert f'base_model = "{ref}"' in (world.folder / "me" / "tuned" / "run.toml").read_text()
+    good(world.me, "publish", "tuned", "me/tuned", "--private")
+    assert world.hub.store.repos["me/tuned"].private
+    card = (world.hub.store.repos["me/tuned"].head().files["README.md"].data or b"").decode()
+    assert f"base_model: {REPO}" in card
+    for name, file in world.hub.store.repos["me/tuned"].head().files.items():
+        assert str(world.folder).encode() not in (file.data or b""), name
+    refused = world.me("verify", "hf://me/tuned")
+    assert refused.code == 2
+    assert "--dataset" in refused.err
+    _, err = good(world.me, "verify", "hf://me/tuned", "--dataset", spec)
+    assert "verified" in err
+    assert world.you("pull", "me/tuned").code == 14
+
+
+def test_the_token_is_nowhere(world: World) -> None:
+    published(world)
+    for request in world.hub.log:
+        assert world.canary.encode() not in request.body
+        assert world.canary not in request.path
+    for path in world.folder.rglob("*"):
+        if path.is_file():
+            assert world.canary.encode() not in path.read_bytes(), path
+    shown = world.me("--debug", "publish", "run", "nobody/at-all")
+    assert shown.code == 13
+    assert world.canary not in shown.out + shown.err
+
+
+# ---- what only one mode needs ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_package(tmp_path_factory.mktemp("small"))
+
+
+class Shared(NamedTuple):
+    """A Hub, and a process with the token `hf_write` that several tests use."""
+
+    hub: HubServer
+    worker: Worker
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    with HubServer() as server, Worker(server, tmp_path_factory.mktemp("shared"), token="hf_write") as worker:
+        yield Shared(server, worker)
+
+
+@pytest.fixture
+def hub(shared: Shared) -> HubServer:
+    shared.hub.store.users.clear()
+    shared.hub.store.users["hf_write"] = ("me", "write")
+    shared.hub.store.repos.clear()
+    shared.hub.log.clear()
+    shared.worker.forget()
+    return shared.hub
+
+
+@pytest.fixture
+def worker(shared: Shared) -> Worker:
+    return shared.worker
+
+
+def test_a_dry_run_shows_files_sizes_and_card_and_sends_nothing(
+    hub: HubServer, small: Path, worker: Worker, tmp_path: Path
+) -> None:
+    out, err = good(worker, "publish", small, REPO, "--dry-run")
+    assert "model.safetensors" in out
+    assert "# hybrid-alt-1 on sklearn:digits" in out
+    assert "nothing was sent" in err
+    assert [r for r in hub.log if r.kind != "harnesses"] == []
+
+
+def test_a_pull_request_and_a_branch(hub: HubServer, worker: Worker, small: Path) -> None:
+    hub.store.put("me/theirs", {"a.txt": b"a"})
+    good(worker, "publish", small, "me/theirs", "--revision", "trial")
+    out, _ = good(worker, "publish", small, "me/theirs", "--create-pr")
+    repo = hub.store.repos["me/theirs"]
+    assert "SHA256SUMS" not in repo.head("main").files
+    assert "SHA256SUMS" in repo.head("trial").files
+    assert "SHA256SUMS" in repo.head("refs/pr/1").files
+    assert "/discussions/1" in out
+
+
+@pytest.mark.parametrize(
+    ("user", "repo", "code"),
+    [
+        (None, REPO, 12),
+        (("me", "read"), REPO, 13),
+        (("you", "write"), REPO, 13),
+        (("you", "write"), "me/gated", 15),
+        (("you", "write"), "me/private", 13),
+    ],
+)
+def test_each_refusal_has_its_own_exit_code(
+    user: tuple[str, str] | None, repo: str, code: int, hub: HubServer, small: Path, worker: Worker
+) -> None:
+    hub.store.users.clear()
+    if user:
+        hub.store.users["hf_write"] = user
+    hub.store.create("me/gated").gated = True
+    hub.store.create("me/private", private=True)
+    done = worker("publish", small, repo)
+    assert (done.code, done.out) == (code, ""), done.err
+    assert done.err.startswith("error: ")
+    assert len(done.err.splitlines()) == 1
+    assert REPO not in hub.store.repos
+
+
+def test_without_a_token_nothing_is_asked(hub: HubServer, small: Path, tmp_path: Path) -> None:
+    with Worker(hub, tmp_path) as anonymous:
+        done = anonymous("publish", small, REPO)
+    assert done.code == 12
+    assert "hf auth login" in done.err
+    assert {r.kind for r in hub.log} <= {"harnesses"}
+
+
+def test_only_the_names_of_a_package_are_fetched(
+    hub: HubServer, small: Path, worker: Worker, tmp_path: Path
+) -> None:
+    names = (
+        "../../outside.txt",
+        "/etc/passwd",
+        "a/../../b",
+        "model.bin",
+        "code.py",
+        "C:\\x",
+        "config.json\0.py",
+        "x" * 300,
+    )
+    files = {p.name: p.read_bytes() for p in small.iterdir()}
+    hub.store.put(REPO, {**files, **dict.fromkeys(names, b"hostile")})
+    good(worker, "pull", REPO, "--output", tmp_path / "here")
+    assert {p.name for p in (tmp_path / "here").iterdir()} == set(files)
+    asked = {r.path.rsplit("/", 1)[1] for r in hub.log if r.kind.startswith("resolve")}
+    assert asked == set(files)
+
+
+def test_a_file_that_claims_to_be_too_large_is_not_fetched(
+    hub: HubServer, small: Path, worker: Worker, tmp_path: Path
+) -> None:
+    commit = hub.store.put(REPO, {p.name: p.read_bytes() for p in small.iterdir()})
+    weights = commit.files["model.safetensors"]
+    commit.files["model.safetensors"] = File.lfs(weights.sha256 or "", 60 << 30)
+    done = worker("pull", REPO)
+    assert done.code == 3
+    assert "its model takes at most" in done.err
+    assert not [r for r in hub.log if (weights.sha256 or "?") in r.path]
+
+
+def test_a_main_that_moves_meanwhile_does_not_mix_two_commits(
+    hub: HubServer, worker: Worker, small: Path, tmp_path: Path
+) -> None:
+    first = hub.store.put(REPO, {p.name: p.read_bytes() for p in small.iterdir()})
+    hub.faults.append(Fault("resolve-head", "moved", times=1))
+    good(worker, "pull", REPO, "--output", tmp_path / "here")
+    hub.faults.clear()
+    assert hub.store.repos[REPO].head() != first
+    asked = [r.path for r in hub.log if r.kind.startswith("resolve")]
+    assert all(f"/resolve/{first.oid}/" in path for path in asked)
+    assert all((tmp_path / "here" / p.name).read_bytes() == p.read_bytes() for p in small.iterdir())
+
+
+def test_a_tag_is_pulled_and_an_absent_one_is_named(
+    hub: HubServer, worker: Worker, small: Path, tmp_path: Path
+) -> None:
+    good(worker, "publish", small, REPO)
+    (tag,) = hub.store.repos[REPO].tags
+    hub.store.put(REPO, {"config.json": b"{}"})
+    good(worker, "pull", f"{REPO}@{tag}", "--output", tmp_path / "here")
+    absent = worker("pull", f"{REPO}@no-such-tag")
+    assert absent.code == 14
+    assert "no such revision" in absent.err
+
+
+def test_something_that_is_no_package_says_so(hub: HubServer, worker: Worker) -> None:
+    hub.store.put("me/other", {"README.md": b"hi"})
+    done = worker("pull", "me/other")
+    assert done.code == 3
+    assert "no package of hybrid-zoo" in done.err
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "timm/resnet18",
+        pytest.param("timm/vit_tiny_patch16_224", marks=pytest.mark.slow),
+        pytest.param("torchvision/resnet18", marks=pytest.mark.slow),
+    ],
+)
+def test_the_real_timm_loads_the_package(model: str, hub: HubServer, tmp_path: Path) -> None:
+    with own_caches(tmp_path):
+        size = 224 if "224" in model else 32
+        source = untrained_run(tmp_path / "run", model, size=size, limit_train=20, limit_test=20)
+        made = pack(source, tmp_path / "package")
+    hub.store.put(REPO, {p.name: p.read_bytes() for p in made.iterdir()})
+    code = (
+        "import sys, timm, torch, zoo\n"
+        "theirs = timm.create_model('hf-hub:me/digits', pretrained=True).eval()\n"
+        "ours = zoo.load('hf://me/digits')\n"
+        "x = torch.randn(2, 3, int(sys.argv[1]), int(sys.argv[1]))\n"
+        "assert torch.equal(theirs(x), ours(x))\n"
+        "assert theirs.pretrained_cfg['label_names'][3] == '3', theirs.pretrained_cfg\n"
+    )
+    env = {
+        **os.environ,
+        **hub.env(tmp_path / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "ZOO_CACHE_DIR": str(tmp_path / "c"),
+    }
+    command = [sys.executable, "-c", code, str(size)]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_torchvision_model_that_timm_does_not_know_has_no_layout_of_timm(tmp_path: Path) -> None:
+    with own_caches(tmp_path):
+        source = untrained_run(
+            tmp_path / "run", "torchvision/mobilenet_v3_small", size=32, limit_train=20, limit_test=20
+        )
+        made = pack(source, tmp_path / "package", predictions=False)
+    assert set(json.loads((made / "config.json").read_text())) == {"zoo"}

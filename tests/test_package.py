@@ -1,0 +1,333 @@
+"""Packages: what is in them, and that nothing damaged, hostile or secret passes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tomli_w
+import torch
+from hub_server.hostile import bad_configs
+from hub_server.runs import made_package, own_caches, untrained_run
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import zoo
+from zoo import run
+from zoo.errors import InputError, MissingPluginError, PackageError, RunError, ZooError
+from zoo.hub.publish import prepare
+from zoo.hub.ref import Ref, parse_ref
+from zoo.pack import package, write_sums
+from zoo.package import CONFIG, NAMES, SUMS, open_package, portable_spec, sha256_of, tree_sha256
+from zoo.registry import load_registry
+
+FLIPS, CUTS = 500, 200
+SECONDS, MEGABYTES = 1.0, 200
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    """Change `zoo.<key>` and, as an attacker would, make everything else agree."""
+    table = json.loads((folder / CONFIG).read_text())
+    table["zoo"].update(changes)
+    table["zoo"]["tree_sha256"] = tree_sha256(table["zoo"]["build"])
+    (folder / CONFIG).write_text(json.dumps(table))
+    record = run.tomllib.loads((folder / run.RECORD).read_text())
+    record |= {k: v for k, v in table["zoo"].items() if k in ("model", "build", "sizes")}
+    record["data"] |= {k: v for k, v in table["zoo"].items() if k in ("classes", "mean", "std")}
+    (folder / run.RECORD).write_text(tomli_w.dumps(record))
+    write_sums(folder)
+
+
+def test_a_package_holds_these_files_and_the_hash_of_each(made: Path) -> None:
+    assert {p.name for p in made.iterdir()} == {*NAMES, SUMS}
+    for line in (made / SUMS).read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((made / name).read_bytes()).hexdigest() == digest
+
+
+def test_the_weights_name_their_model_and_the_hash_of_its_tree(made: Path) -> None:
+    config = json.loads((made / CONFIG).read_text())["zoo"]
+    with safe_open(made / run.WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "pt"
+    assert metadata["zoo.model"] == config["model"] == "hybrid-alt-1"
+    assert metadata["zoo.tree_sha256"] == config["tree_sha256"] == tree_sha256(config["build"])
+
+
+def test_a_package_is_loaded_like_a_run(made: Path) -> None:
+    module = zoo.load(made)
+    assert module(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
+
+
+def test_packing_twice_gives_the_same_bytes(tmp_path: Path, made: Path) -> None:
+    with own_caches(tmp_path):
+        again = package(made.parent / "run", tmp_path / "again")
+    assert (again / SUMS).read_text() == (made / SUMS).read_text()
+
+
+def test_a_result_that_is_not_met_again_is_not_packed(tmp_path: Path, made: Path) -> None:
+    shutil.copytree(made.parent / "run", tmp_path / "run")
+    result = run.read_result(tmp_path / "run")
+    result["test"]["correct"] += 1
+    run.write_result(tmp_path / "run", result)
+    with pytest.raises(RunError, match="must give its own number again"):
+        package(tmp_path / "run", tmp_path / "package")
+    assert not (tmp_path / "package").exists()
+    assert not list(tmp_path.glob(".zoo-tmp-*"))
+
+
+def test_weights_that_are_not_finite_are_not_packed(tmp_path: Path, made: Path) -> None:
+    shutil.copytree(made.parent / "run", tmp_path / "run")
+    weights = load_file(tmp_path / "run" / run.WEIGHTS)
+    next(t for t in weights.values() if t.is_floating_point()).view(-1)[0] = float("nan")
+    save_file(weights, tmp_path / "run" / run.WEIGHTS)
+    with pytest.raises(PackageError, match="not finite"):
+        package(tmp_path / "run", tmp_path / "package", predictions=False)
+
+
+def test_something_else_is_never_replaced(tmp_path: Path, made: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="no package"):
+        package(made.parent / "run", tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_link_is_not_published(tmp_path: Path, copy: Path) -> None:
+    (tmp_path / "secret").write_text((copy / run.METRICS).read_text())
+    (copy / run.METRICS).unlink()
+    (copy / run.METRICS).symlink_to(tmp_path / "secret")
+    with pytest.raises(PackageError, match="symbolic link"):
+        prepare(copy, Ref("me/digits"), tmp_path / "sent")
+
+
+@pytest.mark.parametrize(
+    ("spec", "kept"),
+    [
+        ("digits", "digits"),
+        ("hf:me/birds@v1?label=kind", "hf:me/birds@v1?label=kind"),
+        ("parquet:/home/me/secret/birds?label=kind", "parquet:birds?label=kind"),
+        ("folder:../../x/photos/", "folder:photos"),
+        ("folder:C:\\Users\\me\\photos", "folder:photos"),
+        ("folder:~", "folder:data"),
+        ("folder:/", "folder:data"),
+    ],
+)
+def test_a_spec_loses_its_path(spec: str, kept: str) -> None:
+    assert portable_spec(spec) == kept
+    assert portable_spec(kept) == kept
+
+
+def test_no_path_of_a_local_dataset_is_in_any_file(tmp_path: Path, made: Path) -> None:
+    shutil.copytree(made.parent / "run", tmp_path / "run")
+    spec = f"parquet:{tmp_path}/birds?label=kind"
+    record = run.read_record(tmp_path / "run")
+    data = run.msgspec.structs.replace(record.data, spec=spec)
+    run.write_record(tmp_path / "run", run.msgspec.structs.replace(record, data=data))
+    run.write_result(tmp_path / "run", run.read_result(tmp_path / "run") | {"dataset": spec})
+    folder = package(tmp_path / "run", tmp_path / "package", predictions=False)
+    assert "parquet:birds?label=kind" in (folder / run.RECORD).read_text()
+    for path in folder.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+
+
+def test_a_file_with_the_token_is_refused(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary_in_a_class_name")
+    (copy / run.METRICS).write_text('{"note": "hf_canary_in_a_class_name"}\n')
+    write_sums(copy)
+    with pytest.raises(PackageError, match="holds your Hub token") as caught:
+        prepare(copy, Ref("me/digits"), tmp_path / "sent")
+    assert "canary" not in str(caught.value)
+
+
+# ---- damage -----------------------------------------------------------------------------------
+
+
+def test_every_flipped_bit_is_refused(copy: Path) -> None:
+    draw, files = random.Random(1), sorted(copy.iterdir())
+    registry = load_registry()
+    open_package(copy, registry=registry)
+    for _ in range(FLIPS):
+        path = draw.choice(files)
+        whole = path.read_bytes()
+        at, bit = draw.randrange(len(whole)), 1 << draw.randrange(8)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+        with pytest.raises(PackageError):
+            open_package(copy, registry=registry)
+        path.write_bytes(whole)
+    open_package(copy, registry=registry)
+
+
+def test_every_truncation_is_refused(copy: Path) -> None:
+    draw, files = random.Random(2), sorted(copy.iterdir())
+    registry = load_registry()
+    for _ in range(CUTS):
+        path = draw.choice(files)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: draw.randrange(len(whole))])
+        with pytest.raises(PackageError):
+            open_package(copy, registry=registry)
+        path.write_bytes(whole)
+    open_package(copy, registry=registry)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in (*NAMES, SUMS) if n in ("config.json", "run.toml", "result.json", SUMS)]
+)
+def test_a_missing_file_is_named(name: str, copy: Path) -> None:
+    (copy / name).unlink()
+    with pytest.raises(PackageError, match=name):
+        open_package(copy)
+
+
+def edit_header(path: Path, edit: Any) -> None:
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    edit(header)
+    raw = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + data[8 + length :])
+    write_sums(path.parent)
+
+
+def first(header: dict[str, Any]) -> str:
+    return next(name for name in header if name != "__metadata__")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda h: h[first(h)].update(shape=[1 << 50, 1 << 50]),
+        lambda h: h[first(h)].update(shape=[-1]),
+        lambda h: h[first(h)].update(dtype="F128"),
+        lambda h: h[first(h)].update(data_offsets=[0, 1 << 60]),
+        lambda h: h[first(h)].update(data_offsets=[8, 4]),
+        lambda h: h[first(h)].update(extra=1),
+        lambda h: h.update({"surprise": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
+        lambda h: h.update({"renamed": h.pop(first(h))}),
+        lambda h: h.update(__metadata__={"zoo.tree_sha256": "0" * 64}),
+        lambda h: h.update(__metadata__=7),
+    ],
+)
+def test_a_header_that_lies_is_refused_although_all_hashes_fit(edit: Any, copy: Path) -> None:
+    edit_header(copy / run.WEIGHTS, edit)
+    with pytest.raises(PackageError):
+        open_package(copy)
+
+
+@pytest.mark.parametrize("length", [0, 7, 1 << 40, (1 << 64) - 1])
+def test_an_endless_header_is_refused(length: int, copy: Path) -> None:
+    data = (copy / run.WEIGHTS).read_bytes()
+    (copy / run.WEIGHTS).write_bytes(struct.pack("<Q", length) + data[8:])
+    write_sums(copy)
+    with pytest.raises(PackageError):
+        open_package(copy)
+
+
+# ---- hostile data -----------------------------------------------------------------------------
+
+
+def test_a_missing_plugin_is_named_and_not_installed(copy: Path) -> None:
+    build = {"use": "quantum.net", "depth": 3}
+    change_config(copy, build=build, plugins={"quantum.net": "zoo-quantum 1.2.0"})
+    with pytest.raises(MissingPluginError, match=r"pip install zoo-quantum==1\.2\.0"):
+        open_package(copy)
+
+
+@pytest.mark.parametrize("said", ["evil; rm -rf / 1.0", "--index-url=http://evil x", "", "a b c"])
+def test_what_to_install_is_never_a_strangers_command(said: str, copy: Path) -> None:
+    change_config(copy, build={"use": "quantum.net"}, plugins={"quantum.net": said})
+    with pytest.raises(MissingPluginError) as caught:
+        open_package(copy)
+    assert "pip install" not in str(caught.value)
+
+
+def check_hostile(folder: Path, count: int, seed: int) -> tuple[float, float, int]:
+    """Open `count` hostile packages; the slowest, the most memory, and how many were harmless."""
+    registry, process = load_registry(), psutil.Process()
+    whole = {name: (folder / name).read_bytes() for name in (CONFIG, run.RECORD)}
+    slowest, most, harmless = 0.0, 0.0, 0
+    for write in bad_configs(folder, whole, count, seed):
+        case = write()
+        write_sums(folder)
+        before, start = process.memory_info().rss, time.process_time()
+        try:
+            open_package(folder, registry=registry)
+            harmless += 1
+        except ZooError:
+            pass
+        except Exception as error:
+            raise AssertionError(f"{case}: {type(error).__name__}: {error}") from error
+        seconds, taken = time.process_time() - start, (process.memory_info().rss - before) / 2**20
+        assert seconds < SECONDS, (case, seconds)
+        assert taken < MEGABYTES, (case, taken)
+        slowest, most = max(slowest, seconds), max(most, taken)
+    return slowest, most, harmless
+
+
+def test_hostile_configs_end_in_our_error_quickly_and_small(copy: Path) -> None:
+    check_hostile(copy, 150, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_ten_thousand_hostile_configs_end_in_our_error(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slowest, most, harmless = check_hostile(copy, 10_000, seed=4)
+    with capsys.disabled():
+        print(
+            f"\n10,000 hostile configs: slowest {slowest:.3f} s, most memory {most:.0f} MB, {harmless} harmless"
+        )
+
+
+def test_hostile_references_are_wrong_input() -> None:
+    draw = random.Random(5)
+    letters = "abc/@.-_: \\\0\n%~$é\u202e../hf://"
+    for _ in range(10_000):
+        text = "".join(draw.choice(letters) for _ in range(draw.randrange(30)))
+        try:
+            ref = parse_ref(text)
+        except InputError:
+            continue
+        assert ".." not in str(ref)
+        assert (
+            str(ref).removeprefix("hf://").replace("/", "").replace("@", "").replace("_", "a").isprintable()
+        )
+
+
+@pytest.mark.parametrize("text", ["a/b", "hf://a/b", "a/b@main", "a/b@refs/pr/1", "a-b/c.d_e@" + "0" * 40])
+def test_references_that_the_hub_knows_are_read(text: str) -> None:
+    assert str(parse_ref(text)).removeprefix("hf://") == text.removeprefix("hf://")
+
+
+def test_sha256_of_reads_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc" * 1_000_000)
+    assert sha256_of(tmp_path / "f") == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_a_run_can_be_made_without_training(tmp_path: Path) -> None:
+    with own_caches(tmp_path):
+        folder = untrained_run(tmp_path / "run", limit_train=64, limit_test=64)
+    assert run.read_result(folder)["parameters"] == 488_447

@@ -1,0 +1,36 @@
+"""A fetched package as plain files in a folder of the user's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from zoo.errors import InputError
+from zoo.files import WriteError
+from zoo.hub.fetch import Fetched
+from zoo.package import NAMES, SUMS, check_sums
+
+
+def copy_out(fetched: Fetched, output: Path) -> Path:
+    """Copy a package out of the cache; the folder is whole or not there.
+
+    Raises:
+        InputError: `output` is there already. WriteError: it cannot be written.
+    """
+    if output.exists():
+        raise InputError(f"--output {output}: is there already; choose another folder")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
+            folder = Path(temporary) / "package"
+            folder.mkdir()
+            for name in (*NAMES, SUMS):
+                if (fetched.folder / name).is_file():
+                    shutil.copyfile(fetched.folder / name, folder / name)
+            check_sums(folder)
+            os.replace(folder, output)
+    except OSError as error:
+        raise WriteError(f"{output}: cannot be written: {error.strerror or error}") from error
+    return output

@@ -1,0 +1,266 @@
+"""Fetching a package: one commit, every file hashed against the Hub's word before anything is parsed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
+from zoo.files import write_bytes
+from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
+from zoo.hub.session import Session, is_transient, retrying, talking, within
+from zoo.package import CONFIG, NAMES, NEEDED, SUMS, limit_of, most_weights_bytes, open_package, read_config
+from zoo.paths import cache_dir
+from zoo.registry import load_registry
+from zoo.run import WEIGHTS
+from zoo.spec import Struct
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Digest(Struct, frozen=True, kw_only=True):
+    """What the Hub says of one file: its size, and sha256 (large files) or git's sha1 of the blob."""
+
+    size: int
+    sha256: str | None = None
+    git: str | None = None
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What the Hub says of one commit."""
+
+    repo: str
+    commit: str
+    files: dict[str, Digest]
+
+
+class Fetched(NamedTuple):
+    """A package in the cache, verified."""
+
+    ref: Ref
+    commit: str
+    folder: Path
+
+    @property
+    def pinned(self) -> str:
+        """The reference that will always mean these very files."""
+        return f"hf://{self.ref.repo}@{self.commit}"
+
+
+def local_folder(run: str | Path) -> Path:
+    """The folder of a RUN: itself (a package is checked first), or the download of `hf://OWNER/NAME[@REVISION]`."""
+    if isinstance(run, str) and is_ref(run):
+        return fetch(parse_ref(run)).folder
+    folder = Path(run)
+    if (folder / SUMS).is_file():
+        open_package(folder)
+    return folder
+
+
+def load(run: str | Path) -> nn.Module:
+    """The model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`: see `zoo.run.load`."""
+    from zoo.run import load as load_run
+
+    return load_run(local_folder(run))
+
+
+def fetch(ref: Ref, *, everything: bool = False) -> Fetched:
+    """Fetch a package into the Hub's cache, and check it to the header of its weights.
+
+    The revision is resolved once; all files come from that commit. A damaged file in the cache is
+    fetched again, once. With `HF_HUB_OFFLINE` (or for a commit that is here already) no request is made.
+
+    Args:
+        everything: also the card, the pictures and the metrics.
+    Raises:
+        HubError: one of its kinds. PackageError: what came is not what the Hub promised, or no package
+        that can be used. MissingPluginError: it needs a plugin that is not installed.
+    """
+    with talking(str(ref)) as session:
+        manifest = _manifest(ref)
+        names = [n for n in (SUMS, *NAMES) if n in manifest.files and (everything or n in (SUMS, *NEEDED))]
+        for name in (SUMS, *NEEDED):
+            if name not in manifest.files:
+                raise PackageError(f"{ref}: no package of hybrid-zoo: it has no {name}")
+        _check_sizes(ref, manifest, names)
+        folder = Path()
+        for name in sorted(names, key=lambda n: manifest.files[n].size):
+            if name == WEIGHTS:  # last, or nearly: what is to be downloaded is known before it is
+                _check_weights_size(ref, manifest, _file(CONFIG, manifest, session).parent)
+            folder = _file(name, manifest, session).parent
+        open_package(folder)
+    return Fetched(ref, manifest.commit, folder)
+
+
+# ---- one commit -------------------------------------------------------------------------------
+
+
+def _manifest(ref: Ref) -> Manifest:
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    kept = _kept(ref.repo, ref.revision)
+    if kept is not None and (offline or COMMIT.fullmatch(ref.revision or "")):
+        return kept
+    if offline:
+        raise HubConnectionError(
+            f"{ref} is not in the cache, and HF_HUB_OFFLINE is set; unset it to fetch it"
+        )
+    try:
+        manifest = ask(ref)
+    except Exception as error:
+        if kept is not None and is_transient(error):
+            raise HubConnectionError(
+                f"{ref}: the Hub cannot be reached; what was fetched before can be used with HF_HUB_OFFLINE=1"
+            ) from error
+        raise
+    _keep(ref, manifest)
+    return manifest
+
+
+def ask(ref: Ref) -> Manifest:
+    """Ask the Hub for a revision's commit, and for the size and hash of each of its files."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="hybrid-zoo")
+    info = retrying(lambda: api.model_info(ref.repo, revision=ref.revision, files_metadata=True, timeout=10))
+    if not COMMIT.fullmatch(str(info.sha)):
+        raise HubError(f"{ref}: the Hub names no commit")
+    files = {}
+    for sibling in info.siblings or []:
+        if sibling.rfilename in (SUMS, *NAMES):
+            files[sibling.rfilename] = _digest(ref, sibling)
+    return Manifest(repo=ref.repo, commit=str(info.sha), files=files)
+
+
+def _digest(ref: Ref, sibling: Any) -> Digest:
+    size, lfs = sibling.size, sibling.lfs
+    sha256 = lfs.sha256 if lfs is not None else None
+    if not isinstance(size, int) or size < 0 or not (sha256 or sibling.blob_id):
+        raise HubError(f"{ref}: the Hub does not say the size and the hash of {sibling.rfilename}")
+    return Digest(
+        size=lfs.size if lfs is not None else size, sha256=sha256, git=None if sha256 else sibling.blob_id
+    )
+
+
+def _place(repo: str, name: str) -> Path:
+    return cache_dir() / "hub" / repo.replace("/", "--") / name
+
+
+def _kept(repo: str, revision: str | None) -> Manifest | None:
+    """What the Hub said earlier of a revision, if that was kept and is whole."""
+    key = hashlib.sha256((revision or "").encode()).hexdigest()[:32]
+    name = revision if COMMIT.fullmatch(revision or "") else f"ref-{key}"
+    try:
+        manifest = msgspec.json.decode(_place(repo, f"{name}.json").read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return manifest if manifest.repo == repo and COMMIT.fullmatch(manifest.commit) else None
+
+
+def _keep(ref: Ref, manifest: Manifest) -> None:
+    key = hashlib.sha256((ref.revision or "").encode()).hexdigest()[:32]
+    for name in {manifest.commit, f"ref-{key}"}:
+        with contextlib.suppress(ZooError, OSError):  # a cache that cannot be written only costs time
+            write_bytes(_place(ref.repo, f"{name}.json"), msgspec.json.encode(manifest))
+
+
+def _check_sizes(ref: Ref, manifest: Manifest, names: Iterable[str]) -> None:
+    for name in names:
+        if manifest.files[name].size > limit_of(name):
+            raise PackageError(
+                f"{ref}: {name} has {manifest.files[name].size:,} bytes; a package's has at most {limit_of(name):,}"
+            )
+
+
+def _check_weights_size(ref: Ref, manifest: Manifest, folder: Path) -> None:
+    """Before weights are downloaded: no larger than the model that config.json describes."""
+    most = most_weights_bytes(read_config(folder / CONFIG), load_registry(), folder)
+    if (size := manifest.files[WEIGHTS].size) > most:
+        raise PackageError(f"{ref}: {WEIGHTS} has {size:,} bytes; its model takes at most {most:,}")
+
+
+# ---- one file ---------------------------------------------------------------------------------
+
+
+def _file(name: str, manifest: Manifest, session: Session) -> Path:
+    """One file from the cache or the Hub, hashed; a damaged one is fetched again, once."""
+    digest, ref = manifest.files[name], f"hf://{manifest.repo}@{manifest.commit[:12]}"
+    path = _download(name, manifest, session, force=False)
+    if _matches(path, digest):
+        return path
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise PackageError(
+            f"{ref}: {name} is damaged in the cache, and HF_HUB_OFFLINE is set; unset it to fetch it again"
+        )
+    print(f"{ref}: {name} is not what the Hub says it is; fetching it again", file=sys.stderr)
+    _forget(path)
+    path = _download(name, manifest, session, force=True)
+    if not _matches(path, digest):
+        _forget(path)
+        raise PackageError(
+            f"{ref}: {name} came damaged twice: its hash is not the one that the Hub names; nothing was kept"
+        )
+    return path
+
+
+def _download(name: str, manifest: Manifest, session: Session, *, force: bool) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+
+    offline = constants.HF_HUB_OFFLINE
+
+    def call() -> str:
+        found = hf_hub_download(
+            manifest.repo,
+            name,
+            revision=manifest.commit,
+            force_download=force,
+            local_files_only=offline,
+            library_name="hybrid-zoo",
+            tqdm_class=session.bar(),
+        )
+        return str(found)
+
+    try:
+        return Path(within(session, lambda: retrying(call)))
+    except Exception as error:
+        if offline and not isinstance(error, ZooError):
+            raise HubConnectionError(
+                f"hf://{manifest.repo}: {name} is not in the cache, and HF_HUB_OFFLINE is set; unset it to fetch it"
+            ) from error
+        raise
+
+
+def _matches(path: Path, digest: Digest) -> bool:
+    try:
+        if path.stat().st_size != digest.size:
+            return False
+        hasher = hashlib.sha256() if digest.sha256 else hashlib.sha1(b"blob %d\0" % digest.size)
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                hasher.update(block)
+    except OSError:
+        return False
+    return hasher.hexdigest() == (digest.sha256 or digest.git)
+
+
+def _forget(path: Path) -> None:
+    """Take a wrong file out of the cache, with every link that leads to it."""
+    for _ in range(8):  # a snapshot's link, a blob, what several repositories share
+        with contextlib.suppress(OSError):
+            target = path.parent / os.readlink(path) if path.is_symlink() else None
+            path.unlink()
+            if target is not None:
+                path = target
+                continue
+        return

@@ -1,0 +1,244 @@
+"""Publishing a package: one commit, or none."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zoo.errors import (
+    HubConflictError,
+    HubConnectionError,
+    HubError,
+    HubLoginError,
+    InputError,
+    PackageError,
+    ZooError,
+)
+from zoo.header import non_finite
+from zoo.hub.fetch import Manifest, ask
+from zoo.hub.ref import COMMIT, Ref
+from zoo.hub.session import Session, explain, is_transient, retrying, status_of, talking, within
+from zoo.pack import package, with_repo
+from zoo.package import NAMES, SUMS, open_package, sha256_of
+from zoo.run import RECORD, read_result, read_weights
+
+MAX_ATTEMPTS, MAX_SECONDS = 3, 40.0
+"""How often a commit is tried, and after how long it is not tried once more."""
+REFUSALS = (400, 401, 403, 404, 413, 422)
+"""Answers that say the commit was not made; after any other, only looking tells."""
+
+
+class Plan(NamedTuple):
+    """What will be sent: the files in `folder`, the tag, the commit's title."""
+
+    folder: Path
+    files: tuple[tuple[str, int], ...]
+    tag: str
+    title: str
+
+
+class Published(NamedTuple):
+    """What was published: `tag` is "" for a pull request, which also has a `url`."""
+
+    repo: str
+    commit: str
+    tag: str
+    url: str
+
+
+def prepare(source: Path, ref: Ref, temporary: Path, **options: Any) -> Plan:
+    """Make (from a run) or check (a package) what is to be sent.
+
+    Args:
+        source: a run folder or a package. temporary: an empty folder for the files.
+    Raises:
+        PackageError: symbolic links, weights that are not finite or do not fit, damage, a leak.
+        RunError, DataError: as `zoo.pack.package`.
+    """
+    made = source
+    if not (source / SUMS).exists():
+        if not (source / RECORD).is_file():
+            raise InputError(f"{source}: neither a run folder nor a package")
+        _refuse_links(source)
+        made = package(source, temporary / "made", **options)
+    folder = with_repo(made, temporary / "sent", ref.repo)
+    checked = open_package(folder)
+    if bad := non_finite(read_weights(folder)):
+        raise PackageError(
+            f"{made}: {len(bad)} tensors of the weights are not finite, as {bad[0]!r}; not published"
+        )
+    result = read_result(folder)
+    record, top1 = checked.record, float(result["test"]["top1"])
+    short = sha256_of(folder / SUMS)[:8]
+    spec = "".join(c if c.isalnum() else "-" for c in record.data.spec.partition("?")[0]).strip("-").lower()
+    tag = f"{spec[-40:].strip('-')}-{record.protocol}-{top1 * 100:.2f}-s{record.seed}-{short}"
+    title = f"{record.model} on {record.data.spec}: test top-1 {top1:.2%} [{short}]"
+    files = tuple((n, (folder / n).stat().st_size) for n in (*NAMES, SUMS) if (folder / n).is_file())
+    return Plan(folder, files, tag, title)
+
+
+def publish(plan: Plan, ref: Ref, *, private: bool = False, create_pr: bool = False) -> Published:
+    """Send a plan as one commit, tag it, and look that it arrived.
+
+    Raises:
+        HubError: one of its kinds. After any of them the repository is as it was: a repository that
+        was made for this is removed again, as far as the Hub can be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if not get_token():
+        raise HubLoginError("no Hub token here; `hf auth login`, or set HF_TOKEN")
+    api = HfApi(library_name="hybrid-zoo")
+    with talking(ref.repo) as session:
+        made = False if create_pr else _ensure_repo(api, ref, private, session)
+        try:
+            # Uploads may pass through Xet's own client, which only a thread of its own can be freed from.
+            commit, url = within(session, lambda: _commit(api, plan, ref, create_pr, session))
+        except BaseException as error:
+            if made and not isinstance(error, HubConflictError):
+                _remove(api, ref)
+            raise
+        if create_pr:
+            return Published(ref.repo, commit, "", url)
+        try:
+            retrying(lambda: api.create_tag(ref.repo, tag=plan.tag, revision=commit, exist_ok=True))
+        except Exception as error:
+            kind = type(error) if isinstance(error, HubError) else type(explain(error, ref.repo))
+            raise kind(
+                f"{ref.repo}: published as commit {commit[:12]}, but its tag {plan.tag} could not be set; "
+                "publish again to set it (nothing is sent twice)"
+            ) from error
+    return Published(ref.repo, commit, plan.tag, url)
+
+
+def _refuse_links(folder: Path) -> None:
+    for name in NAMES:
+        if (folder / name).is_symlink():
+            raise PackageError(f"{folder / name}: is a symbolic link; only plain files are sent")
+
+
+def _ensure_repo(api: Any, ref: Ref, private: bool, session: Session) -> bool:
+    """Make the repository (and the branch) where it is not there yet; whether the repository was made."""
+    absent = False
+    try:
+        retrying(lambda: api.model_info(ref.repo, timeout=10))
+    except Exception as error:
+        # 401 is the answer for an absent repository too, and for a refused token: creating tells them apart.
+        absent = status_of(error) in (401, 404) and "GatedRepo" not in type(error).__name__
+        if not absent:
+            raise
+    if absent:
+        try:
+            retrying(lambda: api.create_repo(ref.repo, private=private, exist_ok=True))
+        except Exception as error:
+            session.progress()  # looking is another request, whatever became of this one
+            if not (is_transient(error) or isinstance(error, HubConnectionError)) or not _is_there(api, ref):
+                raise
+    try:
+        if ref.revision and ref.revision != "main":
+            retrying(lambda: api.create_branch(ref.repo, branch=ref.revision, exist_ok=True))
+    except BaseException:
+        if absent:
+            _remove(api, ref)
+        raise
+    return absent
+
+
+def _is_there(api: Any, ref: Ref) -> bool:
+    """Whether a repository was made although every answer to that got lost."""
+    try:
+        retrying(lambda: api.model_info(ref.repo, timeout=10))
+    except Exception:
+        return False
+    return True
+
+
+def _remove(api: Any, ref: Ref) -> None:
+    """Take away the empty repository that was made for a commit that did not come."""
+    try:
+        head = api.model_info(ref.repo, timeout=10)
+        if {s.rfilename for s in head.siblings or []} <= {".gitattributes"}:
+            retrying(lambda: api.delete_repo(ref.repo, missing_ok=True))
+    except Exception:
+        return  # the error that led here is the one to show
+
+
+def _commit(api: Any, plan: Plan, ref: Ref, create_pr: bool, session: Session) -> tuple[str, str]:
+    """Commit on top of the head; where the answer is lost, look whether it came."""
+    parent, start = ask(Ref(ref.repo, ref.revision)).commit, time.monotonic()
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            made = api.create_commit(
+                ref.repo,
+                list(_operations(plan)),
+                commit_message=plan.title,
+                revision=ref.revision,
+                parent_commit=parent,
+                create_pr=create_pr,
+            )
+            if create_pr:
+                return str(made.oid), str(made.pr_url or made.commit_url)
+            return _arrived(plan, ask(Ref(ref.repo, made.oid)), ref), str(made.commit_url)
+        except Exception as error:
+            status = status_of(error)
+            ours = isinstance(error, ZooError) and not isinstance(error, HubConnectionError)
+            if create_pr or ours or status in REFUSALS:
+                raise
+            session.progress()  # looking is another request, whatever became of this one
+            head = ask(Ref(ref.repo, ref.revision))
+            if _same(plan, head):
+                return head.commit, f"{api.endpoint}/{ref.repo}/commit/{head.commit}"
+            if head.commit != parent:
+                raise HubConflictError(
+                    f"{ref.repo}: somebody else committed {head.commit[:12]} meanwhile; look at it, then publish again"
+                ) from error
+            if attempt == MAX_ATTEMPTS or status in (409, 412) or time.monotonic() - start > MAX_SECONDS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _operations(plan: Plan) -> Iterator[Any]:
+    from huggingface_hub import CommitOperationAdd
+
+    for name, _ in plan.files:
+        yield CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(plan.folder / name))
+
+
+def _same(plan: Plan, manifest: Manifest) -> bool:
+    """Whether a commit's files of our names are exactly the plan's."""
+    for name, _ in plan.files:
+        digest = manifest.files.get(name)
+        data = plan.folder / name
+        if digest is None or digest.size != data.stat().st_size:
+            return False
+        mine = sha256_of(data) if digest.sha256 else _git_name(data)
+        if mine != (digest.sha256 or digest.git):
+            return False
+    return True
+
+
+def _git_name(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _arrived(plan: Plan, manifest: Manifest, ref: Ref) -> str:
+    if not _same(plan, manifest) or not COMMIT.fullmatch(manifest.commit):
+        raise HubError(
+            f"{ref.repo}: commit {manifest.commit[:12]} does not hold what was sent; do not use it"
+        )
+    return manifest.commit
+
+
+def publish_run(
+    source: Path, ref: Ref, *, private: bool = False, create_pr: bool = False, **options: Any
+) -> Published:
+    """`prepare` and `publish` in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
+        return publish(
+            prepare(source, ref, Path(temporary), **options), ref, private=private, create_pr=create_pr
+        )

@@ -1,0 +1,47 @@
+"""`hf://OWNER/NAME@REVISION`: what names a package on the Hub."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from zoo.errors import InputError
+
+SCHEME = "hf://"
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+REVISION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,198}[A-Za-z0-9_])?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Ref(NamedTuple):
+    """A repository and, if given, one of its revisions (a branch, a tag or a commit)."""
+
+    repo: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        """As users write it."""
+        return f"{SCHEME}{self.repo}" + (f"@{self.revision}" if self.revision else "")
+
+
+def is_ref(text: str) -> bool:
+    """Whether a RUN is on the Hub."""
+    return text.startswith(SCHEME)
+
+
+def parse_ref(text: str) -> Ref:
+    """Read `OWNER/NAME` or `OWNER/NAME@REVISION`, with or without `hf://`.
+
+    Raises:
+        InputError: anything else.
+    """
+    repo, mark, revision = text.removeprefix(SCHEME).partition("@")
+    owner, slash, name = repo.partition("/")
+    good = slash and all(
+        NAME.fullmatch(part) and ".." not in part and "--" not in part for part in (owner, name)
+    )
+    if not good:
+        raise InputError(f"{text[:120]!r}: expected OWNER/NAME or OWNER/NAME@REVISION, as on the Hub")
+    if mark and (not REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
+        raise InputError(f"{text[:120]!r}: {revision[:80]!r} is no name of a branch, tag or commit")
+    return Ref(repo, revision or None)

@@ -1,0 +1,356 @@
+"""One conversation with the Hub: time limits on everything, and errors that say what to do.
+
+The genuine client has requests without a time limit and waits as long as a server tells it to. Here
+every request is bounded, a wait that the server asks for is capped, and a conversation in which nothing
+moves for `PATIENCE` seconds is ended, whatever the client would still retry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from zoo.errors import (
+    HubConflictError,
+    HubConnectionError,
+    HubError,
+    HubGatedError,
+    HubLoginError,
+    HubNotFoundError,
+    HubPermissionError,
+    ZooError,
+)
+
+T = TypeVar("T")
+REQUEST_SECONDS, COMMIT_SECONDS = 10.0, 30.0
+MAX_WAIT = 8
+"""The longest wait, in seconds, that a server's Retry-After may ask for."""
+PATIENCE = 75.0
+"""Seconds without an answer or a byte after which a conversation is over."""
+LAST = 100.0
+"""The same for what runs outside of Python's HTTP client: after the client's own limits had their chance."""
+SLOWEST = 4096
+"""Bytes in `PATIENCE` seconds: a download that is slower is a stalled one."""
+TRIES, LONG = 4, 15.0
+XET_LIMITS = (
+    ("HF_XET_CLIENT_READ_TIMEOUT", "20s"),
+    ("HF_XET_CLIENT_CONNECT_TIMEOUT", "10s"),
+    ("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "3"),
+    ("HF_XET_CLIENT_RETRY_MAX_DURATION", "60s"),
+)
+"""hf-xet has its own client: its limits are environment variables, read when it starts; the user's win."""
+
+TRANSIENT = frozenset(
+    {
+        "TransportError",
+        "TimeoutException",
+        "NetworkError",
+        "ConnectionError",
+        "ProtocolError",
+        "JSONDecodeError",
+    }
+)
+"""Kinds of errors after which the same request may succeed; the last is an answer that came damaged."""
+
+XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3}) ")
+"""How hf-xet's errors, which carry no answer, tell of one."""
+
+XET_NETWORK = re.compile(r"timed? ?out|connection|network|sending request", re.IGNORECASE)
+
+
+class Session:
+    """The state of one conversation: when something last moved, and how much."""
+
+    def __init__(self) -> None:
+        self.moved, self.bytes = time.monotonic(), 0
+
+    def progress(self) -> None:
+        """Something moved."""
+        self.moved, self.bytes = time.monotonic(), 0
+
+    def stalled(self) -> bool:
+        """Whether nothing moved for too long."""
+        return time.monotonic() - self.moved > PATIENCE
+
+    def before(self, request: Any) -> None:
+        """Bound the request, or end the conversation (a hook of the HTTP client)."""
+        if self.stalled():
+            raise HubConnectionError(f"the Hub has not answered for {PATIENCE:.0f} seconds; try again later")
+        ceiling = COMMIT_SECONDS if "/commit/" in request.url.path else REQUEST_SECONDS
+        limits = request.extensions.get("timeout") or {}
+        request.extensions["timeout"] = {
+            key: min(limits.get(key) or ceiling, ceiling) for key in ("connect", "read", "write", "pool")
+        }
+
+    def after(self, response: Any) -> None:
+        """Cap what the server may ask for, and watch the body (a hook of the HTTP client)."""
+        for header in ("retry-after", "ratelimit"):
+            value = response.headers.get(header)
+            if value is None:
+                continue
+            if header == "retry-after" and value.strip().isdigit() and int(value) <= MAX_WAIT:
+                continue
+            del response.headers[header]
+            if header == "retry-after" and value.strip().isdigit():
+                response.headers[header] = str(MAX_WAIT)
+        if response.status_code < 400:
+            self.progress()
+            response.stream = _watched(response.stream, self)
+
+    def arrived(self, size: int) -> bool:
+        """Bytes arrived; whether they are enough to say that something moves."""
+        self.bytes += size
+        if self.bytes < SLOWEST:
+            return False
+        self.progress()
+        return True
+
+    def count(self, size: int) -> None:
+        """Bytes of a body arrived."""
+        if not self.arrived(size) and self.stalled():
+            raise HubConnectionError(
+                f"the Hub sent less than {SLOWEST} bytes in {PATIENCE:.0f} seconds; try again later"
+            )
+
+    def bar(self) -> type[Any]:
+        """The client's progress bar, telling this session that bytes arrive (Xet's do not pass the hooks)."""
+        from huggingface_hub.utils import tqdm
+
+        session = self
+
+        class Watching(tqdm):
+            """A bar that is heard."""
+
+            def update(self, n: float | None = 1) -> bool | None:
+                """Something arrived."""
+                session.arrived(int(n or 0))
+                return super().update(n)
+
+        return Watching
+
+
+def _watched(stream: Any, session: Session) -> Any:
+    base: Any = next(c for c in type(stream).__mro__ if c.__name__ == "SyncByteStream")
+
+    class Watched(base):
+        """The body of an answer, its bytes counted."""
+
+        def __iter__(self) -> Iterator[bytes]:
+            for chunk in stream:
+                session.count(len(chunk))
+                yield chunk
+
+        def close(self) -> None:
+            """Close what is below."""
+            stream.close()
+
+    return Watched()
+
+
+@contextlib.contextmanager
+def talking(what: str) -> Iterator[Session]:
+    """Bound the client's requests inside the block, and turn its errors into ours.
+
+    Args:
+        what: "OWNER/NAME@REVISION", for messages.
+    Raises:
+        HubError: one of its kinds, each with one line and an exit code of its own.
+    """
+    http = importlib.import_module("huggingface_hub.utils._http")
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
+
+    session = Session()
+    before: Callable[[], Any] = getattr(http, "_GLOBAL_CLIENT_FACTORY", http.default_client_factory)
+
+    def client() -> Any:
+        made = before()
+        hooks = made.event_hooks
+        made.event_hooks = {
+            "request": [*hooks.get("request", []), session.before],
+            "response": [session.after, *hooks.get("response", [])],
+        }
+        return made
+
+    for name, value in XET_LIMITS:
+        os.environ.setdefault(name, value)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the client's own lines on each retry are not for users
+    quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
+    set_client_factory(client)
+    try:
+        yield session
+    except ZooError:
+        raise
+    except Exception as error:
+        raise explain(error, what) from error
+    finally:
+        set_client_factory(before)
+        if quiet:
+            enable_progress_bars()
+        logging.set_verbosity(verbosity)
+
+
+def retrying(call: Callable[[], T]) -> T:
+    """Call again where the Hub is busy or the connection fails; only for what may be repeated."""
+    for attempt in range(1, TRIES + 1):
+        start = time.monotonic()
+        try:
+            return call()
+        except Exception as error:
+            # After a long while the client has tried again itself; times of times would be minutes.
+            if attempt == TRIES or not is_transient(error) or time.monotonic() - start > LONG:
+                raise
+            time.sleep(min(MAX_WAIT, _asked(error) or 2 ** (attempt - 1)))
+    raise AssertionError("unreachable")
+
+
+def within(session: Session, call: Callable[[], T]) -> T:
+    """Run a call in a thread of its own, and leave it there when nothing moves any more.
+
+    For what runs outside of Python's HTTP client (Xet), where no time limit of ours reaches.
+
+    Raises:
+        HubConnectionError: nothing moved for `LAST` seconds.
+    """
+    box: list[Any] = []
+
+    def run() -> None:
+        try:
+            box.append((call(), None))
+        except BaseException as error:
+            box.append((None, error))
+
+    session.progress()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        if time.monotonic() - session.moved > LAST:
+            _abort_xet()
+            raise HubConnectionError(f"nothing moved for {LAST:.0f} seconds; try again later")
+    value, error = box[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def _abort_xet() -> None:
+    """Let go of what Xet's client still does, and of the locks that it holds, as on Ctrl-C."""
+    with contextlib.suppress(Exception):  # there may be no Xet, or another version of it
+        importlib.import_module("huggingface_hub.utils._xet").abort_xet_session()
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of an error of the client (or of an error below it), if it has one."""
+    for below in _chain(error):
+        status: int | None = getattr(getattr(below, "response", None), "status_code", None)
+        if status is not None:
+            return status
+        if found := XET_STATUS.search(str(below)):
+            return int(found[1])
+    return None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again may help: the connection, time, 408, 429 and 5xx."""
+    status = status_of(error)
+    if status is not None:
+        return status in (408, 429) or status >= 500
+    if isinstance(error, ZooError):
+        return False
+    kinds = {c.__name__ for below in _chain(error) for c in type(below).__mro__}
+    return bool(kinds & TRANSIENT)
+
+
+def _asked(error: BaseException) -> int | None:
+    value = getattr(getattr(error, "response", None), "headers", {}).get("retry-after", "")
+    return int(value) if value.strip().isdigit() else None
+
+
+# ---- errors -----------------------------------------------------------------------------------
+
+
+def explain(error: BaseException, what: str) -> HubError:
+    """An error of the client, of its transport or of the system, as one of ours."""
+    chain = list(_chain(error))
+    names = {c.__name__ for e in chain for c in type(e).__mro__}
+    status = status_of(error)
+    if "OfflineModeIsEnabled" in names:
+        return HubConnectionError(f"{what}: HF_HUB_OFFLINE is set, and this needs the Hub; unset it")
+    if "GatedRepoError" in names:
+        return HubGatedError(
+            f"{what} is gated; accept its terms on its page on the Hub, then `hf auth login`"
+        )
+    if "RevisionNotFoundError" in names:
+        return HubNotFoundError(f"{what}: the repository has no such revision")
+    if "EntryNotFoundError" in names and "LocalEntryNotFoundError" not in names:
+        return HubNotFoundError(f"{what}: the repository has no such file: it is no package of hybrid-zoo")
+    if "DisabledRepoError" in names:
+        return HubPermissionError(f"{what} was disabled by the Hub")
+    if status == 401 and "RepositoryNotFoundError" not in names:
+        return HubLoginError(f"{what}: the Hub refuses the token; make a new one and `hf auth login`")
+    if "RepositoryNotFoundError" in names or status == 404:
+        return HubNotFoundError(f"{what}: no such repository (or it is private: `hf auth login`)")
+    return _by_status(status, names, chain, what)
+
+
+def _by_status(status: int | None, names: set[str], chain: list[BaseException], what: str) -> HubError:
+    if status == 403:
+        return HubPermissionError(f"{what}: the token has no right to do this; use one that may write there")
+    if status in (409, 412):
+        return HubConflictError(
+            f"{what}: the Hub reports a conflict (HTTP {status}); look at the repository, then try again"
+        )
+    if status == 429:
+        return HubConnectionError(
+            f"{what}: the Hub asks to wait (too many requests); try again in some minutes"
+        )
+    if status is not None and status >= 500:
+        return HubConnectionError(f"{what}: the Hub fails (HTTP {status}); try again later")
+    if status is not None:
+        return HubError(f"{what}: the Hub refuses the request (HTTP {status})")
+    if names & {"TimeoutException"}:
+        return HubConnectionError(f"{what}: the Hub does not answer in time; try again later")
+    if names & {
+        "TransportError",
+        "NetworkError",
+        "ConnectionError",
+        "ProtocolError",
+        "LocalEntryNotFoundError",
+    }:
+        return HubConnectionError(
+            f"{what}: the connection to the Hub fails; check the network, or try again later"
+        )
+    if any(XET_NETWORK.search(str(e)) for e in chain if isinstance(e, RuntimeError)):
+        return HubConnectionError(f"{what}: the connection to the Hub's storage fails; try again later")
+    if "JSONDecodeError" in names:
+        return HubConnectionError(f"{what}: the Hub's answers come damaged; try again later")
+    last = chain[-1]
+    if isinstance(last, OSError) and last.strerror:
+        return HubError(f"{what}: {last.strerror}")
+    if any("size" in str(e) and "Consistency" in str(e) for e in chain):
+        return HubConnectionError(f"{what}: a download ended early, again and again; try again later")
+    return HubError(f"{what}: unexpected answer from the Hub ({type(chain[0]).__name__})")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
