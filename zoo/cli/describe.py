@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from zoo.registry import Origin, Registry
+from zoo.plugins import OURS
+from zoo.registry import FILE, Origin, Registry
 from zoo.spec import Measured, Model, Node, Published, Recipe
 
 
@@ -70,8 +71,14 @@ def row_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
         "best": model.best,
         "published": msgspec.to_builtins(model.published),
         "measured": msgspec.to_builtins(model.measured),
-        "origin": origin._asdict() if origin else None,
+        "origin": _origin_row(origin) if origin else None,
     }
+
+
+def _origin_row(origin: Origin) -> dict[str, str]:
+    """The origin; of our own catalogue the file's name alone, which is the same wherever it is installed."""
+    ours = origin.distribution == OURS
+    return origin._asdict() | ({"file": FILE} if ours else {})
 
 
 def details_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
