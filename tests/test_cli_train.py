@@ -99,7 +99,7 @@ def test_a_signal_stops_cleanly_and_keeps_the_best_weights(number: signal.Signal
     ) as process:
         metrics = tmp_path / "run" / "metrics.jsonl"
         deadline = time.monotonic() + 120
-        while not metrics.is_file() and time.monotonic() < deadline:
+        while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
