@@ -70,7 +70,7 @@ ema = 0.0
 epochs = 6
 """
 RECIPES = ("victim-adam", "victim-sgd", "victim-early")
-TIMES = ("seconds", "step_seconds", "epoch_seconds", "images_per_second")
+TIMES = ("seconds", "step_seconds", "epoch_seconds", "images_per_second", "environment")  # not what came out
 WRITES = ("half", "before-fsync", "before-rename", "after-rename")
 DROPS = ("optimizer", "schedule", "averaging", "position", "best-so-far")
 

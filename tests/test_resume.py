@@ -29,7 +29,7 @@ HARNESS = Path(__file__).with_name("kill_harness.py")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its processes")
 
 
-def harness(script: str, tmp_path: Path, timeout: float = 280) -> dict[str, Any]:
+def harness(script: str, tmp_path: Path, timeout: float = 880) -> dict[str, Any]:
     """Run a script against the harness in a process of its own (forking wants one without threads)."""
     path = tmp_path / "script.py"
     path.write_text(
@@ -47,6 +47,7 @@ def harness(script: str, tmp_path: Path, timeout: float = 280) -> dict[str, Any]
     return found
 
 
+@pytest.mark.timeout(900)
 def test_sixty_kills_at_random_moments_end_as_the_run_that_nobody_killed(tmp_path: Path) -> None:
     script = """report = k.series(60, 3, 7, home, lambda line: None)
 print(json.dumps([report.runs, report.kills, report.inside_writes, report.different]))"""
@@ -58,6 +59,7 @@ print(json.dumps([report.runs, report.kills, report.inside_writes, report.differ
     assert inside >= 10
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("recipe", ["victim-adam", "victim-early"])
 def test_a_resume_that_forgets_one_piece_is_found_out(recipe: str, tmp_path: Path) -> None:
     step = 50 if recipe == "victim-early" else 23  # its best epoch is over by then
@@ -79,6 +81,7 @@ print(json.dumps(found))"""
     assert all(found.values()), found
 
 
+@pytest.mark.timeout(900)
 def test_sigterm_at_random_steps_resumes_exactly(tmp_path: Path) -> None:
     script = """import random, os, signal
 luck, recipe, found = random.Random(3), "victim-sgd", []
