@@ -79,7 +79,8 @@ DROPS = ("optimizer", "schedule", "averaging", "position", "best-so-far")
 class Report:
     """What a series of kills gave."""
 
-    runs: int = 0
+    runs: int = 0  # killed at least once
+    untouched: int = 0  # finished before a kill came: they prove nothing and are not counted
     kills: int = 0
     inside_writes: int = 0
     different: list[str] = field(default_factory=list)
@@ -294,8 +295,8 @@ def series(kills: int, kills_per_run: int, seed: int, home: Path, say: Callable[
         finish(folder, recipe, 1, home / "log")
         reference[recipe], took[recipe] = folder, time.monotonic() - started
     while report.kills < kills:
-        recipe = RECIPES[report.runs % len(RECIPES)]
-        folder = home / f"killed-{report.runs}"
+        number = report.runs + report.untouched
+        recipe, folder = RECIPES[number % len(RECIPES)], home / f"killed-{number}"
         killed = 0
         while killed < kills_per_run and not (folder / "result.json").exists():
             if luck.random() < 1 / 3:
@@ -316,7 +317,8 @@ def series(kills: int, kills_per_run: int, seed: int, home: Path, say: Callable[
                 break
             killed += end == -signal.SIGKILL
         report.kills += killed
-        report.runs += 1
+        report.runs += killed > 0
+        report.untouched += killed == 0
         finish(folder, recipe, 1, home / "log")
         if difference := compare(reference[recipe], folder):
             report.different.append(f"{folder.name} ({recipe}, {killed} kills): {difference}")
@@ -341,10 +343,11 @@ def main() -> int:
         report = series(chosen.kills, chosen.per_run, chosen.seed, home, lambda line: print(line, flush=True))
         summary = {
             "runs": report.runs,
+            "untouched": report.untouched,
             "kills": report.kills,
             "inside_writes": report.inside_writes,
             "stages": report.stages,
-            "bit_identical": report.runs - len(report.different),
+            "bit_identical": report.runs + report.untouched - len(report.different),
             "different": report.different,
             "seconds": round(time.monotonic() - started, 1),
             "seed": chosen.seed,

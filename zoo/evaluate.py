@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ def evaluate(
     batches: Iterator[tuple[Tensor, Tensor, Tensor]],
     prepare: Callable[[Tensor], Tensor],
     *,
-    autocast: Callable[[], object],
+    autocast: Callable[[], AbstractContextManager[object]],
 ) -> Metrics:
     """Run the module in eval mode over batches of one split, each image once.
 
@@ -48,7 +49,7 @@ def evaluate(
     sums: Tensor | None = None
     count = 0
     for _, images, labels in batches:
-        with autocast():  # type: ignore[attr-defined]
+        with autocast():
             logits = module(prepare(images))
         batch = _sums(logits.float(), labels)
         sums = batch if sums is None else sums + batch
