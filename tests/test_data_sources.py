@@ -259,6 +259,8 @@ def test_a_torchvision_set_without_splits_gets_a_fixed_stratified_one(tmp_path):
 def test_a_dataset_that_cannot_be_had_says_where_it_looked_and_names_digits(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib would keep an opener made now, dead proxy included, for every later test in this process.
+    monkeypatch.setattr("urllib.request._opener", None)
     with pytest.raises(DataError, match="--dataset digits") as caught:
         load("torchvision:USPS", data_dir=tmp_path)
     assert str(tmp_path) in str(caught.value)

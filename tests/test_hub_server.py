@@ -81,7 +81,9 @@ def test_every_kind_has_a_request_that_is_named_so() -> None:
 
 
 def ask(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    # An opener of its own: urllib keeps the first one it makes, with the proxies that were set at that time.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(url, timeout=5) as answer:
         return answer.read()
 
 
