@@ -70,7 +70,14 @@ ema = 0.0
 epochs = 6
 """
 RECIPES = ("victim-adam", "victim-sgd", "victim-early")
-TIMES = ("seconds", "step_seconds", "epoch_seconds", "images_per_second", "environment")  # not what came out
+TIMES = (
+    "seconds",
+    "warm_up_seconds",
+    "step_seconds",
+    "epoch_seconds",
+    "images_per_second",
+    "environment",
+)  # not what came out
 WRITES = ("half", "before-fsync", "before-rename", "after-rename")
 DROPS = ("optimizer", "schedule", "averaging", "position", "best-so-far")
 
@@ -168,8 +175,8 @@ def forget(what: str) -> Callable[[], None]:
             position = state["position"]
             if what == "optimizer":
                 state["optimizer"] = self.optimizer.state_dict()
-            if what == "averaging" and self.average is not None:
-                state["average"] = dict(self.average.state_dict())
+            if what == "averaging":
+                state["average"] = self.average.state()
             if what == "position":
                 position["step"] = 0
             if what == "best-so-far":

@@ -148,7 +148,7 @@ BAD_FILES = {
     "source no table": ("[sources]\ns = 3\n", ["sources.s: expected a table", "given 3"]),
     "unknown table": (
         "[model.x]\n",
-        ["unknown table [model]", "allowed: sources, datasets, recipes, models"],
+        ["unknown table [model]", "allowed: sources, datasets, recipes, models, studies"],
     ),
     "nested lists": ("x = " + "[" * 5000 + "]" * 5000, ["not valid TOML: nested too deeply"]),
     "nested keys": ("[sources.s]\ntitle." + "a." * 5000 + "b = 1", ["nested more than 100 deep"]),

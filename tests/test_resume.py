@@ -413,14 +413,13 @@ def test_steps_that_are_not_finite_are_skipped_when_asked(stopped: Path, tmp_pat
     folder = tmp_path / "skip"
     runs.write_record(folder, plan.record)
     trainer = Trainer(plan, folder)
-    prepare = trainer.augment
+    change = trainer.change
 
     def poisoned(*args: Any, **more: Any) -> Any:
-        images, targets = prepare(*args, **more)
+        images, targets = change(*args, **more)
         return (images * float("nan") if trainer.at.total == 4 else images), targets
 
-    trainer.augment = poisoned  # type: ignore[assignment]
-    poisoned.prepare = prepare.prepare  # type: ignore[attr-defined]
+    trainer.change = poisoned  # type: ignore[assignment]
     result = trainer.fit()
     assert result["train"]["skipped_steps"] == 1
     assert all(

@@ -14,6 +14,7 @@ from zoo import run as runs
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
 from zoo.rerun import evaluate_run
 from zoo.run import load, read_metrics, read_record, read_result
+from zoo.train.compiled import choose
 from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer
 from zoo.train.plan import Request, resolve
@@ -238,3 +239,27 @@ def test_a_dataset_adapts_a_models_own_recipe_and_not_one_that_is_named(tiny: st
     assert [type(step).__name__ for step in named.augment] == ["Flip", "Jitter"]
     assert named.epochs == 50
     assert asked.epochs == 3
+
+
+def test_a_compiled_run_learns_what_the_plain_one_learns(tiny: str, tmp_path: Path) -> None:
+    settings = ("augment=[]", "epochs=3")
+    asked: dict[str, Any] = {"precision": "fp32", "settings": settings, "limit_train": 700}
+    plain = train(tmp_path / "off", compile="off", **asked)
+    compiled = train(tmp_path / "default", compile="default", **asked)
+    assert plain["train"]["warm_up_seconds"] == 0 < compiled["train"]["warm_up_seconds"]
+    both = zip(read_metrics(tmp_path / "off"), read_metrics(tmp_path / "default"), strict=True)
+    for off, on in both:
+        assert on["train_loss"] == pytest.approx(off["train_loss"], rel=1e-4)
+        # Adam moves a bias in front of a batch norm by the rounding of a zero gradient; running means follow.
+        assert on["val_loss"] == pytest.approx(off["val_loss"], rel=1e-2)
+    assert compiled["test"]["count"] == 360
+
+
+def test_the_compiler_is_chosen_where_it_saves_more_than_it_costs() -> None:
+    def choice(seconds: float, wanted: str = "auto", device: str = "cuda") -> tuple[str, str]:
+        return choose(wanted, torch.device(device), 1000, lambda: seconds)
+
+    assert choice(0.01)[0] == "off"
+    assert choice(1.0) == ("default", "default: 250 s of about 1000 s saved, 60 s of compiling")
+    assert choice(1.0, device="cpu")[0] == "off"
+    assert choice(0.0, wanted="max")[0] == "max"

@@ -62,6 +62,10 @@ class RunError(ZooError):
     """A run folder is missing something, damaged, in use, or from another version."""
 
 
+class BusyError(RunError):
+    """Another living process holds a run folder."""
+
+
 class DeviceError(ZooError):
     """The device asked for is absent, or its memory does not suffice."""
 

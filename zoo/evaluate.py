@@ -34,13 +34,17 @@ def evaluate(
     prepare: Callable[[Tensor], Tensor],
     *,
     autocast: Callable[[], AbstractContextManager[object]],
+    forward: Callable[[Tensor], Tensor] | None = None,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> Metrics:
     """Run the module in eval mode over batches of one split, each image once.
 
     Args:
         batches: row numbers, images (B, C, H, W) uint8 and labels (B,) int64, on the module's device.
         prepare: uint8 images to what the module takes.
-        autocast: makes the context of the forward pass.
+        autocast: makes the context of the forward pass. forward: called in the module's place: the
+            same, compiled, or over several views of each image (see `zoo.tta`).
+        total: sums over the processes that evaluate the rest of the split (see `zoo.train.world`).
     Returns:
         The metrics; `top5` counts a label among the five largest logits (or all, if fewer).
     """
@@ -50,11 +54,15 @@ def evaluate(
     count = 0
     for _, images, labels in batches:
         with autocast():
-            logits = module(prepare(images))
+            logits = (forward or module)(prepare(images))
         batch = _sums(logits.float(), labels)
         sums = batch if sums is None else sums + batch
         count += len(labels)
     module.train(training)
+    if total is not None:
+        own = torch.zeros(3, dtype=torch.float64) if sums is None else sums
+        everybody = total(torch.cat((own, own.new_tensor([count]))))
+        sums, count = everybody[:3], round(everybody[3].item())
     if sums is None:
         raise ValueError("evaluate: the split has no images")
     loss, first, fifth = sums.tolist()
@@ -76,11 +84,12 @@ def confusion(
     prepare: Callable[[Tensor], Tensor],
     *,
     classes: int,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Count what each class was taken for, by the same forward pass as `evaluate`'s, in fp32.
 
     Args:
-        module, batches, prepare: as for `evaluate`. classes: number of classes K.
+        module, batches, prepare, forward: as for `evaluate`. classes: number of classes K.
     Returns:
         int64 (K, K) on the CPU: rows are the true classes, columns the predicted ones.
     """
@@ -89,7 +98,7 @@ def confusion(
     counts = torch.zeros(classes * classes, dtype=torch.int64)
     for _, images, labels in batches:
         # The same topk as in `evaluate`: ties must fall the same way.
-        predicted = module(prepare(images)).float().topk(min(5, classes), dim=1).indices[:, 0]
+        predicted = (forward or module)(prepare(images)).float().topk(min(5, classes), dim=1).indices[:, 0]
         counts += torch.bincount((labels * classes + predicted).cpu(), minlength=classes * classes)
     module.train(training)
     return counts.view(classes, classes)

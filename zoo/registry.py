@@ -19,7 +19,8 @@ from zoo.errors import InputError, PluginError, SpecError, UnknownNameError
 from zoo.paths import config_dir
 from zoo.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.spec import Component, Dataset, Model, Node, Recipe, Source, Struct, decode, decode_model
-from zoo.tables import TABLES, CatalogueFile, parse_file
+from zoo.studies import Study
+from zoo.tables import TABLES, CatalogueFile, kind_of, parse_file, table_of
 
 FILE = "registry.toml"
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
@@ -59,6 +60,7 @@ class Registry(Struct, frozen=True):
     datasets: Mapping[str, Dataset]
     recipes: Mapping[str, Recipe]
     models: Mapping[str, Model]
+    studies: Mapping[str, Study]
     origins: Mapping[tuple[str, str], Origin]
     plugins: tuple[PluginRecord, ...]
     clashes: Mapping[tuple[str, str], str]
@@ -82,6 +84,10 @@ class Registry(Struct, frozen=True):
         if rest and name not in self.models:
             return self._namespaced(space, rest, name)
         return self._get("model", self.models, name, "see `zoo list`")
+
+    def study(self, name: str) -> Study:
+        """The named study."""
+        return self._get("study", self.studies, name)
 
     def search(
         self, pattern: str = "*", *, family: str = "", tag: str = "", dataset: str = ""
@@ -245,7 +251,7 @@ class _Builder:
     def _add_entry(self, table: str, name: str, entry: Any, where: str, origin: Origin) -> None:
         if not NAME.fullmatch(name):
             raise SpecError(f"{where}: a name is lower-case letters, digits and single . _ - between them")
-        kind = table.removesuffix("s")
+        kind = kind_of(table)
         if table == "models":
             self._put(kind, name, decode_model(entry, where), origin)
         elif table == "recipes":
@@ -254,10 +260,11 @@ class _Builder:
             if self._put(kind, name, None, origin):
                 self.raw_recipes[name] = (entry, where)
         else:
-            self._put(kind, name, decode(Dataset if table == "datasets" else Source, entry, where), origin)
+            structs: dict[str, type] = {"datasets": Dataset, "sources": Source, "studies": Study}
+            self._put(kind, name, decode(structs[table], entry, where), origin)
 
     def _put(self, kind: str, name: str, value: Any, origin: Origin) -> bool:
-        key, table = (kind, name), self.tables[f"{kind}s"]
+        key, table = (kind, name), self.tables[table_of(kind)]
         if key not in self.origins:
             table[name], self.origins[key] = value, origin
             return True
@@ -265,7 +272,7 @@ class _Builder:
         message = f"{kind} {name!r} is claimed by both {first} and {origin}"
         if not origin.distribution and first.distribution in ("", OURS):
             raise SpecError(
-                f"{origin.file}: {kind}s.{name}: {first} already has a {kind} of this name; rename yours"
+                f"{origin.file}: {table_of(kind)}.{name}: {first} already has a {kind} of this name; rename yours"
             )
         if first.distribution == OURS:
             self.problems.append(f"{message}; the built-in one is used")
@@ -290,8 +297,8 @@ class _Builder:
 
     def _check_references(self) -> None:
         """Every recipe, dataset and source that is named must be there."""
-        for kind in ("recipe", "model"):
-            for name, entry in list(self.tables[f"{kind}s"].items()):
+        for kind in ("recipe", "model", "study"):
+            for name, entry in list(self.tables[table_of(kind)].items()):
                 missing = [r for r in references(entry) if r[2] not in self.tables[f"{r[1]}s"]]
                 if missing:
                     self._refuse(kind, name, *missing[0])
@@ -299,12 +306,12 @@ class _Builder:
     def _refuse(self, kind: str, name: str, key: str, wanted: str, given: str) -> None:
         origin = self.origins[kind, name]
         unknown = UnknownNameError(wanted, given, self.tables[f"{wanted}s"])
-        message = f"{origin.file}: {kind}s.{name}.{key}: {unknown}"
+        message = f"{origin.file}: {table_of(kind)}.{name}.{key}: {unknown}"
         if not origin.distribution and self._whole():
             raise SpecError(message)
         self.problems.append(message)
         if origin.distribution != OURS:
-            del self.tables[f"{kind}s"][name]
+            del self.tables[table_of(kind)][name]
 
     def _whole(self) -> bool:
         """Whether no plugin is left out: else what a file of the user's lacks may be that plugin's."""
@@ -332,16 +339,20 @@ class _Builder:
         )
 
 
-def references(entry: Model | Recipe) -> Iterable[tuple[str, str, str]]:
+def references(entry: Model | Recipe | Study) -> Iterable[tuple[str, str, str]]:
     """What an entry names elsewhere in the catalogue: (its key, kind, name)."""
     if isinstance(entry, Recipe):
         return [("source", "source", entry.source)] if entry.source else []
+    if isinstance(entry, Study):
+        of_study = ("model", entry.model), ("source", entry.source), ("recipe", entry.recipe)
+        return [(key, key, name) for key, name in (*of_study, ("dataset", entry.dataset)) if name]
     named = [
         ("recipe", "recipe", entry.recipe),
         ("best", "recipe", entry.best),
         ("dataset", "dataset", entry.dataset),
         ("source", "source", entry.source),
         *((f"published[{i}].source", "source", row.source) for i, row in enumerate(entry.published)),
+        *((f"published[{i}].recipe", "recipe", row.recipe) for i, row in enumerate(entry.published)),
     ]
     return [(key, kind, name) for key, kind, name in named if name]
 
@@ -387,7 +398,7 @@ def changes(recorded: Mapping[str, str], registry: Registry) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for name, was in recorded.items():
         table, _, entry = name.partition(".")
-        key = (table.removesuffix("s"), entry) if table in TABLES else ("component", name)
+        key = (kind_of(table), entry) if table in TABLES else ("component", name)
         origin = registry.origins.get(key)
         if origin is not None and str(origin) != was:
             found.setdefault((was, str(origin)), []).append(name)

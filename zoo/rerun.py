@@ -11,15 +11,17 @@ import torch
 from zoo.data import load
 from zoo.data.arrays import Split, limit
 from zoo.data.decode import image_array, make_rule
-from zoo.data.resident import Resident
+from zoo.data.mode import Delivery
+from zoo.data.source import open_source
 from zoo.errors import DataError, RunError
 from zoo.evaluate import confusion, evaluate
 from zoo.registry import load_registry
 from zoo.run import RunRecord, read_record, read_result
 from zoo.run import load as load_run
-from zoo.train.device import autocast, pick_device
+from zoo.train.device import autocast, pick_device, weights_format
 from zoo.train.loop import eval_batch, make_augment
 from zoo.train.plan import VALIDATION_SEED
+from zoo.tta import views
 
 Found = list[tuple[str, float]]
 
@@ -27,7 +29,7 @@ Found = list[tuple[str, float]]
 def evaluate_run(
     run: Path, *, data_dir: str | None = None, device: str | None = None, dataset: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Measure a run's test split again, in fp32, as it was recorded.
+    """Measure a run's test split again, in fp32 and over the same views, as it was recorded.
 
     Args:
         dataset: where the same images are here, if not at the recorded SPEC.
@@ -40,13 +42,14 @@ def evaluate_run(
     record = read_record(run)
     test = test_split(record, data_dir, dataset)
     where = pick_device(device or record.device)
-    module = load_run(run).to(where).to(memory_format=_layout(record))
-    resident = Resident(test, where, channels_last=record.channels_last)
+    module = load_run(run).to(where).to(memory_format=weights_format(where, record.channels_last))
+    source = open_source(test, where, channels_last=record.channels_last)
     metrics = evaluate(
         module,
-        resident.batches(eval_batch(record)),
+        source.batches(eval_batch(record)),
         make_augment(record, where).prepare,
         autocast=lambda: autocast(where, "fp32"),
+        forward=views(module, record.settings.tta),
     )
     try:
         recorded = read_result(run)["test"]
@@ -68,10 +71,16 @@ def confusion_run(
     record = read_record(run)
     test = test_split(record, data_dir, dataset)
     where = pick_device(device or record.device)
-    module = load_run(run).to(where).to(memory_format=_layout(record))
-    resident = Resident(test, where, channels_last=record.channels_last)
+    module = load_run(run).to(where).to(memory_format=weights_format(where, record.channels_last))
+    source = open_source(test, where, channels_last=record.channels_last)
     prepare = make_augment(record, where).prepare
-    return confusion(module, resident.batches(eval_batch(record)), prepare, classes=record.sizes.num_classes)
+    return confusion(
+        module,
+        source.batches(eval_batch(record)),
+        prepare,
+        classes=record.sizes.num_classes,
+        forward=views(module, record.settings.tta),
+    )
 
 
 def test_split(record: RunRecord, data_dir: str | None = None, dataset: str | None = None) -> Split:
@@ -88,6 +97,7 @@ def test_split(record: RunRecord, data_dir: str | None = None, dataset: str | No
         image_size=record.data.image_size,
         seed=VALIDATION_SEED,
         skip_bad=record.data.skipped > 0,
+        delivery=Delivery(record.data.mode, None, record.device),
     )
     if data.fingerprint != record.data.fingerprint:
         raise RunError(
@@ -120,7 +130,3 @@ def predict_images(
         values, rows = probabilities.topk(min(top, len(record.data.classes)))
         names = record.data.classes
         yield path, [(names[i], p) for i, p in zip(rows.tolist(), values.tolist(), strict=True)]
-
-
-def _layout(record: RunRecord) -> torch.memory_format:
-    return torch.channels_last if record.channels_last else torch.contiguous_format

@@ -21,7 +21,7 @@ import msgspec
 
 from zoo.errors import OtherVersionWarning, PackageError, RunError, SpecError
 from zoo.files import WriteError, replacing, write_bytes, write_text
-from zoo.spec import Node, Recipe, Struct, decode, node_from_table
+from zoo.spec import CompileMode, Node, Recipe, Struct, decode, node_from_table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,7 +49,11 @@ class Sizes(Struct, kw_only=True):
 
 
 class DataRecord(Struct, kw_only=True):
-    """Which images a run saw, to the last one."""
+    """Which images a run saw, to the last one.
+
+    Attributes:
+        mode: whether they lay on the device, or were streamed to it; see `zoo.data.ImageData.fingerprint`.
+    """
 
     spec: str
     fingerprint: str
@@ -64,6 +68,7 @@ class DataRecord(Struct, kw_only=True):
     limit_test: int | None = None
     image_size: int | None = None
     skipped: int = 0
+    mode: Literal["resident", "stream"] = "resident"
 
 
 class RunRecord(Struct, kw_only=True):
@@ -88,6 +93,7 @@ class RunRecord(Struct, kw_only=True):
     device: str
     precision: Literal["fp32", "bf16", "fp16"]
     channels_last: bool = False
+    compile: CompileMode = "off"
     max_steps: int | None = None
     base_model: str = ""
     plugins: dict[str, str] = {}

@@ -7,26 +7,40 @@ decoded by `decode`, whose errors name the file, the key and the allowed values.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from zoo.errors import SpecError
+from zoo.recipe import CompileMode as CompileMode
+from zoo.recipe import Group as Group
+from zoo.recipe import Lookahead as Lookahead
+from zoo.recipe import Recipe as Recipe
+from zoo.recipe import TestTimeViews as TestTimeViews
+from zoo.steps import Augmentation as Augmentation
+from zoo.steps import Brightness as Brightness
+from zoo.steps import Count as Count
+from zoo.steps import Crop as Crop
+from zoo.steps import CutMix as CutMix
+from zoo.steps import Cutout as Cutout
+from zoo.steps import Flip as Flip
+from zoo.steps import Fraction as Fraction
+from zoo.steps import Grayscale as Grayscale
+from zoo.steps import Jitter as Jitter
+from zoo.steps import Mixup as Mixup
+from zoo.steps import NonNegative as NonNegative
+from zoo.steps import Positive as Positive
+from zoo.steps import PositiveFloat as PositiveFloat
+from zoo.steps import Probability as Probability
+from zoo.steps import RandAugment as RandAugment
+from zoo.steps import RandomResizedCrop as RandomResizedCrop
+from zoo.steps import Step as Step
+from zoo.steps import Struct as Struct
+from zoo.steps import Transpose as Transpose
+from zoo.steps import VerticalFlip as VerticalFlip
 
 T = TypeVar("T")
-Positive = Annotated[int, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Probability = Fraction
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
-
 Kind = Literal["classifier", "part", "combinator", "stem", "head", "dataset", "listener"]
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of every struct here: frozen, no unknown fields (and keyword-only, which is not inherited)."""
 
 
 # ---- components -----------------------------------------------------------------------------
@@ -149,155 +163,6 @@ def _argument(value: Any, where: str, depth: int) -> Any:
     return value
 
 
-# ---- augmentation ---------------------------------------------------------------------------
-
-
-class Augmentation(Struct, frozen=True, tag_field="op"):
-    """Base of the augmentation steps of a recipe; `op` in TOML names the step."""
-
-
-class Flip(Augmentation, frozen=True, tag="flip"):
-    """Mirror left-right with probability `p`; `alternate` flips every image every second epoch."""
-
-    p: Probability = 0.5
-    alternate: bool = False
-
-
-class VerticalFlip(Augmentation, frozen=True, tag="vertical-flip"):
-    """Mirror top-bottom with probability `p`."""
-
-    p: Probability = 0.5
-
-
-class Transpose(Augmentation, frozen=True, tag="transpose"):
-    """Exchange rows and columns with probability `p` (square images)."""
-
-    p: Probability = 0.5
-
-
-class Crop(Augmentation, frozen=True, tag="crop"):
-    """Pad by `padding` pixels on each side, then cut the original size at a random place."""
-
-    padding: Positive = 4
-    mode: Literal["zero", "reflect"] = "zero"
-
-
-class Jitter(Augmentation, frozen=True, tag="jitter"):
-    """Colour jitter as torchvision's ColorJitter defines it: factors drawn per image."""
-
-    brightness: NonNegative = 0.0
-    contrast: NonNegative = 0.0
-    saturation: NonNegative = 0.0
-    hue: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.0
-
-
-class Brightness(Augmentation, frozen=True, tag="brightness"):
-    """Multiply pixel values by `factor` with probability `p`, clamped to the value range."""
-
-    factor: NonNegative
-    p: Probability = 1.0
-
-
-class Grayscale(Augmentation, frozen=True, tag="grayscale"):
-    """Luma (ITU-R 601) in all three channels with probability `p`."""
-
-    p: Probability = 1.0
-
-
-class Cutout(Augmentation, frozen=True, tag="cutout"):
-    """Zero (after normalisation: the mean) one square of side `size` at a random place."""
-
-    size: Positive
-
-
-class RandAugment(Augmentation, frozen=True, tag="randaugment"):
-    """`n` random operations of torchvision's RandAugment at magnitude `magnitude` (of 0..30)."""
-
-    n: Positive = 2
-    magnitude: Count = 9
-
-
-class Mixup(Augmentation, frozen=True, tag="mixup"):
-    """Blend each image and its label with another of the batch, weight from Beta(alpha, alpha)."""
-
-    alpha: PositiveFloat = 0.2
-    p: Probability = 1.0
-
-
-class CutMix(Augmentation, frozen=True, tag="cutmix"):
-    """Paste a box of another image of the batch, labels mixed by area, from Beta(alpha, alpha)."""
-
-    alpha: PositiveFloat = 1.0
-    p: Probability = 1.0
-
-
-Step = (
-    Flip
-    | VerticalFlip
-    | Transpose
-    | Crop
-    | Jitter
-    | Brightness
-    | Grayscale
-    | Cutout
-    | RandAugment
-    | Mixup
-    | CutMix
-)
-
-
-# ---- recipes --------------------------------------------------------------------------------
-
-
-class Recipe(Struct, frozen=True):
-    """How a model is trained. Every field can be overridden by `--set recipe.<field>=<value>`.
-
-    Attributes:
-        summary: one line. source: key of the paper whose recipe this is, if any.
-        epochs: passes over the training split. batch_size: images per step, over all processes.
-        optimizer: "adam", "adamw", "sgd", "nesterov", "muon", or "timm:NAME".
-        lr: peak learning rate. momentum, betas, eps: the optimizer's own.
-        weight_decay: coupled (L2) for adam and sgd, decoupled for adamw and muon, as in torch.
-        decay: "all" parameters, or "matrices": none for norms, biases, position embeddings, tokens.
-        schedule: shape of lr over the run; warmup_epochs: linear from 0 before it;
-        final_lr: last lr as a fraction of the peak.
-        label_smoothing, clip_grad_norm (0: off), accumulate (micro-batches per step),
-        ema (decay of the averaged weights per step; 0: off).
-        augment: steps in order. normalize: subtract the dataset's mean, divide by its std;
-        else pixel values in 0..1. image_size: side to resize to; None keeps the dataset's.
-        precision: "auto" is bf16 where the hardware has it. channels_last: None decides by device.
-        select: which epoch's weights are kept. patience: stop after so many epochs without a better
-        one (0: never). on_nan: stop before a step whose loss or gradients are not finite, or skip it.
-    """
-
-    summary: str = ""
-    source: str | None = None
-    epochs: Positive = 50
-    batch_size: Positive = 64
-    optimizer: str = "adam"
-    lr: PositiveFloat = 1e-3
-    momentum: Fraction = 0.9
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    eps: PositiveFloat = 1e-8
-    weight_decay: NonNegative = 0.0
-    decay: Literal["all", "matrices"] = "all"
-    schedule: Literal["constant", "cosine", "linear", "onecycle"] = "constant"
-    warmup_epochs: NonNegative = 0.0
-    final_lr: Fraction = 0.0
-    label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    clip_grad_norm: NonNegative = 0.0
-    accumulate: Positive = 1
-    ema: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    augment: tuple[Step, ...] = ()
-    normalize: bool = True
-    image_size: Positive | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    channels_last: bool | None = None
-    select: Literal["top1", "loss", "last"] = "top1"
-    patience: Count = 0
-    on_nan: Literal["stop", "skip"] = "stop"
-
-
 # ---- sources, datasets, models ---------------------------------------------------------------
 
 
@@ -346,6 +211,7 @@ class Published(Struct, frozen=True):
 
     `params_classes` is the class count behind `params` where it is not the dataset's;
     `params_difference` is ours minus theirs where a known convention differs (see `note`).
+    `recipe` is the row's, where it is not the model's own.
     """
 
     dataset: str
@@ -360,6 +226,7 @@ class Published(Struct, frozen=True):
     pretrained: str | None = None
     published_as: str = ""
     source: str | None = None
+    recipe: str | None = None
     note: str = ""
 
 

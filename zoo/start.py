@@ -25,7 +25,18 @@ from zoo.verify import usable_device
 NAME = "zoo-from"
 """What the model and the recipe of the source are called while they are resolved."""
 
-REPEATS_WITH = ("data_dir", "device", "seed", "epochs", "batch_size", "lr", "precision", "settings")
+REPEATS_WITH = (
+    "data_dir",
+    "device",
+    "seed",
+    "epochs",
+    "batch_size",
+    "lr",
+    "precision",
+    "compile",
+    "settings",
+    "workers",
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, show: Show
         seed=given.get("seed", record.seed),
         device=given.get("device") or usable_device(record.device),
     )
-    return replan(changed, data_dir=given.get("data_dir"), show=show)
+    return replan(changed, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
 
 
 def _fine_tune(record: RunRecord, given: Mapping[str, Any], show: Show) -> Plan:

@@ -9,10 +9,20 @@ from zoo.errors import SpecError
 from zoo.plugins import archive_of
 from zoo.spec import Struct
 
-TABLES = ("sources", "datasets", "recipes", "models")
+TABLES = ("sources", "datasets", "recipes", "models", "studies")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_BYTES = 1 << 20
 MAX_NESTING = 100
+
+
+def kind_of(table: str) -> str:
+    """What one entry of a table is called: "models" holds models, "studies" each study."""
+    return "study" if table == "studies" else table.removesuffix("s")
+
+
+def table_of(kind: str) -> str:
+    """The table that holds entries of a kind."""
+    return "studies" if kind == "study" else f"{kind}s"
 
 
 class CatalogueFile(Struct, frozen=True):

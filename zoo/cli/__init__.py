@@ -26,6 +26,15 @@ COMMANDS = MappingProxyType(
         "train": ("zoo.cli.train:train", "Train a model by its recipe into a run folder."),
         "eval": ("zoo.cli.evaluate:evaluate", "Evaluate a run on its test split."),
         "predict": ("zoo.cli.evaluate:predict", "Print the top classes of images."),
+        "runs": ("zoo.cli.runs:runs", "List, filter, compare and remove runs."),
+        "report": ("zoo.cli.report:report", "Write runs and published results as one HTML page."),
+        "plot": ("zoo.cli.plot:plot", "Draw the curves of runs as PNG, SVG or PDF."),
+        "bench": ("zoo.cli.bench:bench", "Measure speed, memory, and what the training loop costs."),
+        "reproduce": (
+            "zoo.cli.reproduce:reproduce",
+            "Train a source's table and print it beside the source's.",
+        ),
+        "sweep": ("zoo.cli.sweep:sweep", "Search a recipe: grids and samples, with pruning."),
         "package": ("zoo.cli.hub:package", "Make a package of a run: weights, config, card, hashes."),
         "publish": ("zoo.cli.hub:publish", "Publish a run or a package to the Hub."),
         "pull": ("zoo.cli.hub:pull", "Fetch a package from the Hub and verify it."),
@@ -111,7 +120,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
             import traceback
 
             traceback.print_exc()
-        code, message = _explained(error)
+        code, message = explained(error)
         say_error(message)
         sys.exit(code)
 
@@ -126,7 +135,7 @@ def _show_warning(
         print(f"{filename}:{lineno}: {category.__name__}: {message}", file=sys.stderr)
 
 
-def _explained(error: BaseException) -> tuple[int, str]:
+def explained(error: BaseException) -> tuple[int, str]:
     """Exit code and message of what ended a command."""
     if isinstance(error, ZooError):
         return error.exit_code, str(error)

@@ -41,13 +41,14 @@ def evaluate(run: str, dataset: str | None, data_dir: str | None, device: str | 
     if is_ref(run) and device is None:
         device = usable_device(read_record(folder).device)
     measured, recorded = evaluate_run(folder, data_dir=data_dir, device=device, dataset=dataset)
-    out: dict[str, Any] = {"run": str(run), "split": "test", **measured}
+    tta = read_record(folder).settings.tta
+    out: dict[str, Any] = {"run": str(run), "split": "test", "tta": tta, **measured}
     if as_json:
         print(json.dumps(out))
     else:
         print(
             f"test top-1 {out['top1']:.4%} ({out['correct']} of {out['count']}), top-5 {out['top5']:.4%}, "
-            f"loss {out['loss']:.4f}"
+            f"loss {out['loss']:.4f}" + (f", over the views {tta}" if tta != "none" else "")
         )
     if recorded is None:
         print("the run was not finished: no result is recorded to compare with", file=sys.stderr)

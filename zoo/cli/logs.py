@@ -1,7 +1,8 @@
-"""The option `--log` of commands that train."""
+"""The options `--log` and `--verbose` of commands that train."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from zoo.train.events import Listener
 
 KEY = "zoo.cli.logs"
+VERBOSE = "zoo.cli.verbose"
 
 
 def choose(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> None:
@@ -34,3 +36,17 @@ def watched(display: Listener, folder: Path) -> Listener:
 
     folder.mkdir(parents=True, exist_ok=True)
     return attach(display, factories, folder, lambda line: say_problems([line]))
+
+
+def explain(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Remember that the reasons are asked for, for `say_notes`."""
+    del parameter
+    context.meta[VERBOSE] = wanted
+
+
+def say_notes(notes: tuple[str, ...]) -> None:
+    """Print what was chosen and why, where the running command was asked to."""
+    context = click.get_current_context(silent=True)
+    if context and context.meta.get(VERBOSE):
+        for note in notes:
+            print(f"  {note}", file=sys.stderr)

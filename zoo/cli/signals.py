@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,9 @@ class StopRequests:
     def __init__(self) -> None:
         self.asked = 0
         self.save = False
+        self.patience = 0.0  # seconds in which the same request may come twice: from a group and its launcher
+        self.since = 0.0
+        self.raised = False
         self.graceful = False  # set once there is something that can stop between two steps
 
     def __call__(self) -> int:
@@ -36,9 +40,12 @@ class StopRequests:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            os._exit(128 + number)
-        self.asked = number
+            if time.monotonic() - self.since >= self.patience:
+                os._exit(128 + number)
+            return
+        self.asked, self.since = number, time.monotonic()
         if not self.graceful:
+            self.raised = True
             raise Interrupted(number)
 
     def __enter__(self) -> StopRequests:
@@ -49,8 +56,14 @@ class StopRequests:
         self.before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        """Give both signals back."""
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Give both signals back.
+
+        Raises:
+            Interrupted: a library that was being imported lost what the handler raised, and broke by it.
+        """
         for number, handler in self.before.items():
             if handler is not None:  # None: it was not set from Python, and cannot be given back
                 signal.signal(number, handler)
+        if self.raised and isinstance(error, Exception):
+            raise Interrupted(self.asked) from error

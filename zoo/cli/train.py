@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import logs
+from zoo.cli import launch, logs
 from zoo.cli.signals import StopRequests
 from zoo.errors import DeviceError, InputError
 from zoo.files import TEMPORARY, clear_temporaries
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from zoo.train.plan import Plan
 
 
-@click.command()
+@click.command(cls=launch.Command)
 @click.argument("model", required=False)
 @click.option(
     "--dataset", metavar="SPEC", help="A name of `zoo datasets`, hf:OWNER/NAME, parquet:PATH or folder:PATH."
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@launch.options
 @click.option("--precision", help="auto, fp32, bf16 or fp16.")
+@click.option(
+    "--compile",
+    type=click.Choice(["auto", "off", "default", "max"]),
+    help="torch.compile; auto weighs its warm-up against the length of the run.",
+)
 @click.option(
     "--on-nan", type=click.Choice(["stop", "skip"]), help="When a step's loss is not finite; default: stop."
 )
@@ -75,12 +82,33 @@ if TYPE_CHECKING:
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out unreadable images (counted in the record).")
 @click.option(
+    "--data-mode",
+    type=click.Choice(["auto", "resident", "stream"]),
+    default="auto",
+    show_default=True,
+    help="Whether images lie on the device, decoded, or are streamed to it; auto: as they fit.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Processes that decode streamed images; 0: none; default: by the cores.",
+)
+@click.option(
     "--log",
     multiple=True,
     metavar="NAME",
     expose_value=False,
     callback=logs.choose,
     help="Also log to NAME: tensorboard, trackio, wandb, or a plugin's. May be repeated.",
+)
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=logs.explain,
+    help="Say what was chosen, and why.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def train(output: Path | None, quiet: bool, resume: str | None, source: str | None, **asked: Any) -> None:
@@ -94,7 +122,10 @@ def train(output: Path | None, quiet: bool, resume: str | None, source: str | No
       zoo train ./my.toml#my-hybrid --dataset folder:photos --set recipe.lr=3e-4
       zoo train --resume runs/resnet18-cifar10-20261121-120000
       zoo train --from hf://me/hybrid-digits --dataset folder:photos
+      zoo train vit-b16 --dataset folder:photos --gpus 8
+      torchrun --nproc-per-node 8 -m zoo train vit-b16 --dataset folder:photos
     """
+    gpus, shard = asked.pop("gpus"), asked.pop("shard")
     saving = (asked.pop("checkpoint_seconds"), asked.pop("checkpoint_steps"))
     if source is not None and (resume is not None or asked["model"] is not None):
         raise InputError("--from says what is trained: leave out MODEL and --resume")
@@ -102,7 +133,10 @@ def train(output: Path | None, quiet: bool, resume: str | None, source: str | No
         raise InputError("name a MODEL to train (see `zoo list`), or go on with --resume RUN")
     if output is not None:
         check_free(output)
-    with StopRequests() as stop:
+    device = asked["device"] if resume in (None, "auto") else recorded_device(Path(str(resume)))
+    if launch.wanted(gpus):
+        sys.exit(launch.start(gpus, device, asked["model"]))
+    with StopRequests() as stop, launch.joined(gpus, device, shard, stop):
         if source is not None:
             start_from(source, output, quiet, stop, saving)
         elif resume not in (None, "auto"):
@@ -121,11 +155,26 @@ def start_run(
     from zoo.train.plan import resolve
 
     plan = prepared(lambda show: resolve(_request(asked), show), quiet)
-    if look and (found := unfinished(plan.record)):
-        return resume_run(found, {"data_dir": asked["data_dir"]}, None, quiet, stop, saving)
-    folder = output or new_folder(plan.record.model, plan.record.data.spec)
+    together = launch.world()
+    if look and (found := together.once(lambda: unfinished(plan.record))):
+        kept = {key: asked[key] for key in ("data_dir", "workers")}
+        return resume_run(found, kept, None, quiet, stop, saving)
+    folder = together.once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
     fit(plan, folder, quiet, stop, saving, resume=False)
     return None
+
+
+NOT_OF_THE_RUN = (
+    "source",
+    "output",
+    "quiet",
+    "resume",
+    "model",
+    "checkpoint_seconds",
+    "checkpoint_steps",
+    "gpus",
+    "shard",
+)
 
 
 def start_from(source: str, output: Path | None, quiet: bool, stop: StopRequests, saving: Saving) -> None:
@@ -133,21 +182,15 @@ def start_from(source: str, output: Path | None, quiet: bool, stop: StopRequests
     from zoo.start import plan_from
 
     context = click.get_current_context()
-    ours = ("source", "output", "quiet", "resume", "model", "checkpoint_seconds", "checkpoint_steps")
     given = {
         key: value
         for key, value in context.params.items()
-        if key not in ours and context.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE
+        if key not in NOT_OF_THE_RUN
+        and context.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE
     }
     plan = prepared(lambda show: plan_from(source, given, show), quiet)
-    fit(
-        plan,
-        output or new_folder(plan.record.model, plan.record.data.spec),
-        quiet,
-        stop,
-        saving,
-        resume=False,
-    )
+    folder = launch.world().once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
+    fit(plan, folder, quiet, stop, saving, resume=False)
 
 
 def resume_run(
@@ -180,7 +223,16 @@ def resume_run(
     for line in differences(record):
         print(f"warning: {line}: the resumed run will not be bit-identical", file=sys.stderr)
     plan = prepared(
-        lambda show: warmed(replan(record, data_dir=asked.get("data_dir"), epochs=epochs, show=show)), quiet
+        lambda show: warmed(
+            replan(
+                record,
+                data_dir=asked.get("data_dir"),
+                epochs=epochs,
+                workers=asked.get("workers"),
+                show=show,
+            )
+        ),
+        quiet,
     )
     if epochs is not None and record.settings.schedule != "constant":
         print(
@@ -191,8 +243,8 @@ def resume_run(
     fit(plan, folder, quiet, stop, saving, resume=True)
 
 
-MAY_CHANGE = ("epochs", "data_dir")
-DEFAULTS = MappingProxyType({"device": "auto", "protocol": "clean", "seed": 0})
+MAY_CHANGE = ("epochs", "data_dir", "workers")
+DEFAULTS = MappingProxyType({"device": "auto", "protocol": "clean", "seed": 0, "data_mode": "auto"})
 
 
 def _request(asked: dict[str, Any]) -> Any:
@@ -207,9 +259,9 @@ def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:
     from zoo.train.device import keep_heap
 
     keep_heap()
-    bar = DecodeBar(quiet)
+    bar, together = DecodeBar(quiet), launch.world()
     try:
-        return make(bar)
+        return together.placed(together.in_turn(lambda: make(bar)))
     finally:
         bar.close()
 
@@ -234,30 +286,28 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
     from zoo import run
     from zoo.cli.display import make_display
     from zoo.train import checkpoint
-    from zoo.train.lock import RunLock
+    from zoo.train.events import Listener
     from zoo.train.loop import Saving as Every
     from zoo.train.loop import Stop, Trainer
 
-    display = logs.watched(make_display(quiet), folder)
+    together = launch.world()
+    launch.remember(folder)
+    display = logs.watched(make_display(quiet), folder) if together.first else Listener()
+    logs.say_notes(plan.notes)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with RunLock(folder):
-            clear_temporaries(folder)
-            run.write_record(folder, plan.record)
-            trainer = Trainer(plan, folder, display, stop, Every(*saving))
-            found = checkpoint.newest(folder / run.CHECKPOINTS, _warn) if resume else None
+        with written(folder, plan.record) if together.first else nullcontext():
+            trainer = Trainer(plan, folder, display, stop, Every(*saving), together)
+            kept = folder / run.CHECKPOINTS
+            found = together.once(lambda: checkpoint.newest(kept, _warn)) if resume else None
             if found is not None:
                 trainer.restore(found.state)
             stop.graceful = True
             result = trainer.fit()
     except Stop as stopped:
         display.end({})
-        kept = (
-            "the best weights so far are in it"
-            if (folder / run.WEIGHTS).is_file()
-            else "no epoch was finished"
-        )
-        print(f"stopped: {folder}; {kept}; go on: zoo train --resume {folder}", file=sys.stderr)
+        weights = (folder / run.WEIGHTS).is_file()
+        left = "the best weights so far are in it" if weights else "no epoch was finished"
+        print(f"stopped: {folder}; {left}; go on: zoo train --resume {folder}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except BaseException as error:
         display.end({})
@@ -267,6 +317,26 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
     finally:
         stop.graceful = False
     report(folder, result)
+
+
+@contextmanager
+def written(folder: Path, record: RunRecord) -> Iterator[None]:
+    """Hold the lock of a run folder that has its record."""
+    from zoo import run
+    from zoo.train.lock import RunLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with RunLock(folder):
+        clear_temporaries(folder)
+        run.write_record(folder, record)
+        yield
+
+
+def recorded_device(folder: Path) -> str:
+    """The device that a run was trained on."""
+    from zoo import run
+
+    return run.read_record(folder).device
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import InputError
 from zoo.spec import Dataset
+
+if TYPE_CHECKING:
+    from zoo.data.files import FileImages
+    from zoo.data.pool import Pool
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -19,19 +24,28 @@ class Split:
     """Images and labels of one split.
 
     Attributes:
-        images: uint8 (N, 3, H, W), maybe a read-only memory map.
+        images: uint8 (N, 3, H, W), maybe a read-only memory map, or files that are decoded when read.
         labels: int64 (N,).
         copies: how many altered copies of the same images follow one another in `images`
             (see `zoo.data.alter`): row i and row i + N/copies show the same original.
+        pool: what decodes them where they are streamed; None: they are brought to the device whole.
     """
 
-    images: Images
+    images: Images | FileImages
     labels: Labels
     copies: int = 1
+    pool: Pool | None = None
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
+
+    def select(self, rows: Labels, copies: int = 1) -> Split:
+        """Some of the images: a copy in memory, or still files."""
+        images = self.images
+        if isinstance(images, np.ndarray):
+            return replace(self, images=images[rows], labels=self.labels[rows], copies=copies)
+        return replace(self, images=images.select(rows), labels=self.labels[rows], copies=copies)
 
 
 @dataclass(frozen=True)
@@ -43,8 +57,11 @@ class ImageData:
         spec: the string that was given.
         dataset: its description, with classes, size and counts filled in.
         train, test: the splits. classes: names, in label order.
-        fingerprint: sha256 over shapes, image bytes, labels and class names, hexadecimal.
+        fingerprint: sha256 over shapes, image bytes, labels and class names, hexadecimal; where the
+            images are streamed from files, "files-" and one over relative paths, sizes, labels, class
+            names and the rule that brings images to their size.
         skipped: unreadable images left out (`skip_bad`). ignored: files that were no images.
+        notes: how the images are delivered and why, a line each.
     """
 
     name: str
@@ -56,6 +73,12 @@ class ImageData:
     fingerprint: str
     skipped: int = 0
     ignored: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the images are delivered batch by batch."""
+        return self.train.pool is not None
 
 
 def _per_class(counts: Labels, total: int) -> Labels:
@@ -123,7 +146,7 @@ def limit(split: Split, n: int | None, seed: int = 0) -> Split:
     """Keep a stratified subset of `n` images, deterministic, in the split's order.
 
     Returns:
-        The split itself where `n` is None or not below its size; else a copy in memory.
+        The split itself where `n` is None or not below its size; else as `Split.select`.
     Raises:
         InputError: n is not positive.
     """
@@ -133,5 +156,4 @@ def limit(split: Split, n: int | None, seed: int = 0) -> Split:
         return split
     originals = len(split) // split.copies
     rows = stratified(split.labels[:originals], max(1, n // split.copies), seed)
-    rows = _spread(rows, originals, split.copies)
-    return Split(np.ascontiguousarray(split.images[rows]), split.labels[rows], split.copies)
+    return split.select(_spread(rows, originals, split.copies), split.copies)

@@ -5,7 +5,9 @@ Randomness is drawn apart from its use: `Augment.draw` takes all numbers of a ba
 in one copy; `Augment.apply` is a function of tensors only, which torch.compile can fuse.
 
 Steps run in the recipe's order, except that cutout, mixup and cutmix run after normalisation (cutout's
-zero is then the mean). Geometric steps work on the uint8 batch as long as no colour step came before.
+zero is then the mean). A random-resized-crop comes first; what it cuts is a function of (seed, epoch, sample
+number), so that a source which cuts before it gives images to this size (see `zoo.data.stream`) cuts the
+same. Geometric steps work on the uint8 batch as long as no colour step came before.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import torch
 from torch import Tensor
 
 from zoo import spec
-from zoo.data import colour, geometry, mix
+from zoo.data import boxes, colour, geometry, mix
+from zoo.data.crop import Bounds, crop_key
 from zoo.errors import InputError, ShapeError
 
 _JITTERS: tuple[tuple[str, Callable[[Tensor, Tensor], Tensor]], ...] = (
@@ -37,12 +40,19 @@ class Draws(NamedTuple):
         host: the same on the CPU, for RandAugment.
         orders: per jitter step, which of its operations comes first.
         flips: bool (B,), which images the alternating flip mirrors, where a step alternates.
+        boxes: int64 (B, 4), what a random-resized-crop cuts out, where it is a step.
     """
 
     uniform: Tensor
     host: Tensor
     orders: tuple[int, ...]
     flips: Tensor | None
+    boxes: Tensor | None = None
+
+    def of(self, rows: Callable[..., Tensor]) -> Draws:
+        """What was drawn for some images of the batch; `rows(tensor, dim)` takes them along an axis."""
+        flips, cut = (None if t is None else rows(t) for t in (self.flips, self.boxes))
+        return Draws(rows(self.uniform, 1), rows(self.host, 1), self.orders, flips, cut)
 
 
 def build(
@@ -55,6 +65,7 @@ def build(
     num_classes: int,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    seed: int = 0,
 ) -> Augment:
     """The function for a recipe's steps on a dataset.
 
@@ -62,6 +73,7 @@ def build(
         mean, std: per channel, of values in 0..1. normalize: whether to use them; else values stay in 0..1.
         size: (height, width). num_classes: for the soft targets of mixup and cutmix.
         dtype: of the images that come out; all arithmetic before is float32.
+        seed: of random-resized-crop.
     Raises:
         ShapeError: a step does not suit the size. InputError: RandAugment's magnitude is above 30.
     """
@@ -73,7 +85,28 @@ def build(
             raise ShapeError(f"augment crop cannot reflect {step.padding} pixels of {height}x{width} images")
         if isinstance(step, spec.RandAugment) and step.magnitude > 30:
             raise InputError(f"augment randaugment.magnitude is {step.magnitude}; allowed: 0..30")
-    return Augment(tuple(steps), mean, std, normalize, num_classes, torch.device(device), dtype)
+    crop_bounds(steps)
+    return Augment(tuple(steps), mean, std, normalize, size, num_classes, torch.device(device), dtype, seed)
+
+
+def crop_bounds(steps: Sequence[spec.Step]) -> Bounds | None:
+    """What the recipe's random-resized-crop may cut; None where it has none.
+
+    Raises:
+        InputError: it is not the first step, or a range of it is the wrong way round.
+    """
+    crops = [step for step in steps if isinstance(step, spec.RandomResizedCrop)]
+    if not crops:
+        return None
+    if len(crops) > 1 or steps[0] is not crops[0]:
+        raise InputError("augment random-resized-crop must be the first step, and can be there once")
+    for name in ("scale", "ratio"):
+        low, high = getattr(crops[0], name)
+        if low > high:
+            raise InputError(
+                f"augment random-resized-crop.{name} is [{low}, {high}]; the smaller comes first"
+            )
+    return Bounds(crops[0].scale, crops[0].ratio)
 
 
 class Augment:
@@ -90,11 +123,14 @@ class Augment:
         mean: Sequence[float],
         std: Sequence[float],
         normalize: bool,
+        size: tuple[int, int],
         num_classes: int,
         device: torch.device,
         dtype: torch.dtype,
+        seed: int,
     ) -> None:
         """See `build`."""
+        self.size, self.seed, self.bounds = size, seed, crop_bounds(steps)
         self.steps = tuple(sorted(steps, key=lambda step: isinstance(step, _LATE)))
         self.device, self.dtype, self.num_classes = device, dtype, num_classes
         self.soft = any(isinstance(s, spec.Mixup | spec.CutMix) for s in steps)
@@ -118,7 +154,7 @@ class Augment:
 
         Args:
             images: uint8 (B, 3, H, W). labels: int64 (B,). generator: on the CPU; not needed without steps.
-            indices: int64 (B,), sample numbers, and epoch: for the alternating flip.
+            indices: int64 (B,), sample numbers, and epoch: for the alternating flip and random-resized-crop.
         Returns:
             float (B, 3, H, W), and int64 (B,) or, where `soft`, float32 (B, num_classes).
         """
@@ -133,6 +169,8 @@ class Augment:
         for step in self.steps:
             if isinstance(step, spec.Mixup | spec.CutMix):
                 host[row] = _share(step.alpha, generator)
+                rest = slice(row + 1, row + _rows(step))
+                host[rest] = host[rest, :1].clone()  # one draw for all, whichever rows are taken
             if isinstance(step, spec.Jitter):
                 first = torch.randint(max(1, _rows(step)), (), generator=generator)
                 orders.append(int(first))
@@ -142,8 +180,14 @@ class Augment:
             if indices is None:
                 raise InputError("an alternating flip needs the sample numbers of the batch (indices)")
             flips = geometry.alternating(indices.to(self.device), epoch)
+        cut = None if self.bounds is None else self._boxes(self.bounds, indices, epoch)
         uniform = host if self.device.type == "cpu" else host.to(self.device, non_blocking=True)
-        return Draws(uniform, host, tuple(orders), flips)
+        return Draws(uniform, host, tuple(orders), flips, cut)
+
+    def _boxes(self, bounds: Bounds, indices: Tensor | None, epoch: int) -> Tensor:
+        if indices is None:
+            raise InputError("random-resized-crop needs the sample numbers of the batch (indices)")
+        return boxes.random_boxes(crop_key(self.seed, epoch), indices.to(self.device), *self.size, bounds)
 
     def apply(self, images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Change the images by the numbers drawn: a pure function, the same on every device."""
@@ -163,6 +207,8 @@ class Augment:
                 images = _randaugment(step, images, draws.host[own])
             elif isinstance(step, spec.Flip) and step.alternate and draws.flips is not None:
                 images = geometry.flip(images, draws.flips)
+            elif isinstance(step, spec.RandomResizedCrop) and draws.boxes is not None:
+                images = boxes.resized_crop(images, draws.boxes)
             else:
                 images = _early(step, images, draws.uniform[own])
         images = images if finished else self._finish(images)
@@ -192,6 +238,8 @@ def _rows(step: spec.Step) -> int:
         return 2 * step.n
     if isinstance(step, spec.Flip):
         return 0 if step.alternate else 1
+    if isinstance(step, spec.RandomResizedCrop):
+        return 0
     return {spec.Crop: 2, spec.Cutout: 2, spec.Mixup: 2, spec.CutMix: 4}.get(type(step), 1)
 
 

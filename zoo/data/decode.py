@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,13 @@ from zoo.errors import DataError, InputError
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before their pixels are read: such a file is a decompression bomb."""
+
+
+class Scaling(Protocol):
+    """Brings an image to its size."""
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Scale and cut."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ def _opened(item: Item) -> Image.Image:
     return image
 
 
-def image_array(item: Item, rule: Rule, where: str) -> Images:
+def image_array(item: Item, rule: Scaling, where: str) -> Images:
     """Decode one image.
 
     Returns:

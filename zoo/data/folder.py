@@ -3,97 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.data.arrays import Labels, stratified
+from zoo.data.files import Listing, read_folder, visible
 from zoo.data.rows import Opened, Request, Rows, item_rows
 from zoo.errors import DataError, InputError
 
-ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jfif",
-        ".avif",
-        ".jp2",
-    ]
-)
 TEST_SHARE = 0.2
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """The image files of one folder of class folders, classes and files in sorted order."""
-
-    folder: Path
-    classes: tuple[str, ...]
-    files: list[Path] = field(repr=False)
-    labels: list[int] = field(repr=False)
-    ignored: int
-
-    def rows(self, chosen: Labels | None = None) -> Rows:
-        """A split of all files, or of the chosen ones."""
-        picked = range(len(self.files)) if chosen is None else chosen
-        files = [self.files[i] for i in picked]
-        return item_rows(files, [self.labels[i] for i in picked], lambda i: str(files[i]))
-
-
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+def _rows(listing: Listing, chosen: Labels | None = None) -> Rows:
+    """A split of all files, or of the chosen ones."""
+    files = listing.files if chosen is None else [listing.files[int(i)] for i in chosen]
+    labels = listing.labels if chosen is None else listing.labels[chosen]
+    return item_rows(files, labels, lambda i: str(files[i]))
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    return [Path(e.path) for e in _visible(folder) if e.is_dir()]
+    return [Path(e.path) for e in visible(folder) if e.is_dir()]
 
 
-def _walk(folder: Path) -> tuple[list[Path], int]:
-    """All image files below a class folder, sorted, and how many other visible files there are."""
-    images: list[Path] = []
-    ignored = 0
-    for entry in _visible(folder):
-        if entry.is_dir():
-            deeper, more = _walk(Path(entry.path))
-            images, ignored = images + deeper, ignored + more
-        elif Path(entry.name).suffix.lower() in ENDINGS:
-            images.append(Path(entry.path))
-        else:
-            ignored += 1
-    return images, ignored
-
-
-def _list(folder: Path) -> _Listing:
-    classes = _class_folders(folder)
-    if not classes:
-        raise DataError(f"{folder} holds no class folders; expected one folder with images per class")
-    files: list[Path] = []
-    labels: list[int] = []
-    ignored = 0
-    for label, path in enumerate(classes):
-        found, others = _walk(path)
-        if not found:
-            raise DataError(f"class folder {path} holds no images; fill it or remove it")
-        files, ignored = files + found, ignored + others
-        labels += [label] * len(found)
-    return _Listing(folder, tuple(p.name for p in classes), files, labels, ignored)
-
-
-def _same_classes(train: _Listing, test: _Listing) -> None:
+def _same_classes(train: Listing, test: Listing) -> None:
     if train.classes == test.classes:
         return
     missing, extra = set(train.classes) - set(test.classes), set(test.classes) - set(train.classes)
@@ -133,28 +69,36 @@ class FolderSource:
             raise DataError(f"{self.root} has train/ but neither test/ nor val/; add one of them")
         return (train, test) if test is not None and train.is_dir() else None
 
-    def _listings(self) -> list[_Listing]:
+    def listings(self, read: Callable[[Path], Listing] = read_folder) -> list[Listing]:
+        """The files of train and test, or of the one folder that both are drawn from.
+
+        Args:
+            read: lists one folder of class folders; `list_folder` trusts the times of directories.
+        """
         parts = self._parts()
-        return [_list(folder) for folder in parts or (self.root,)]
+        listings = [read(folder) for folder in parts or (self.root,)]
+        if len(listings) == 2:
+            _same_classes(*listings)
+        return listings
 
     def identity(self) -> dict[str, Any]:
         """Path, and a hash over every file's name, size and time."""
         digest = hashlib.sha256()
-        for listing in self._listings():
-            for path in listing.files:
-                status = path.stat()
-                digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        for listing in self.listings():
+            digest.update(f"{listing.folder.name}\0{listing.digest(times=True)}\n".encode())
         own = None if self._parts() else self.seed
         return {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": own}
 
+    def drawn(self, listing: Listing) -> tuple[Labels, Labels]:
+        """The rows of train and of test where one folder holds both: stratified, by the seed."""
+        test = stratified(listing.labels, max(1, round(len(listing.labels) * TEST_SHARE)), self.seed)
+        return np.setdiff1d(np.arange(len(listing.labels)), test), test
+
     def open(self) -> Opened:
         """The splits; files are decoded when they are read."""
-        listings = self._listings()
-        first, ignored = listings[0], sum(listing.ignored for listing in listings)
-        if len(listings) == 2:
-            _same_classes(first, listings[1])
-            return Opened(first.rows(), listings[1].rows(), first.classes, ignored)
-        labels = np.asarray(first.labels, np.int64)
-        test = stratified(labels, max(1, round(len(labels) * TEST_SHARE)), self.seed)
-        train = np.setdiff1d(np.arange(len(labels)), test)
-        return Opened(first.rows(train), first.rows(test), first.classes, ignored)
+        first, *rest = self.listings()
+        ignored = first.ignored + sum(listing.ignored for listing in rest)
+        if rest:
+            return Opened(_rows(first), _rows(rest[0]), first.classes, ignored)
+        train, test = self.drawn(first)
+        return Opened(_rows(first, train), _rows(first, test), first.classes, ignored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,20 @@ import msgspec
 
 from zoo.data.alter import Altered, alteration
 from zoo.data.arrays import ImageData
-from zoo.data.cache import Cached, cached
+from zoo.data.cache import Cached, cache_key, cached
 from zoo.data.decode import Rule, make_rule
 from zoo.data.embedded import DigitsSource, IdxSource
 from zoo.data.folder import FolderSource
 from zoo.data.hub import HubSource
+from zoo.data.mode import Delivery, fit
 from zoo.data.parquet import ParquetSource
 from zoo.data.plugin import PluginSource
+from zoo.data.pool import Pool, default_workers
 from zoo.data.rows import Request, Show, Source, silent
+from zoo.data.undecoded import Undecoded, as_cached, undecoded
 from zoo.data.vision import VisionSource
 from zoo.errors import DataError, InputError, UnknownNameError
+from zoo.paths import cache_dir
 from zoo.paths import data_dir as default_data_dir
 from zoo.spec import Dataset
 
@@ -54,8 +59,12 @@ def load(
     seed: int = 0,
     show: Show | None = None,
     skip_bad: bool = False,
+    delivery: Delivery = Delivery(),  # noqa: B008 - a named tuple does not change
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
+
+    Where they are streamed, those of `folder:PATH` stay files that are decoded batch by batch, and
+    those of other sources are read from the decoded cache.
 
     Args:
         spec: a name of the catalogue ("cifar10"), or "scheme:rest" with options after "?":
@@ -67,6 +76,7 @@ def load(
         seed: of the split of a folder without one of its own; other sources ignore it.
         show: receives (description, done, total) while images are decoded.
         skip_bad: leave unreadable images out, counted in `ImageData.skipped`, instead of failing.
+        delivery: whether the images are for a device as a whole, or streamed; "auto" looks whether they fit.
     Raises:
         UnknownNameError, InputError: the SPEC or an option is wrong.
         DataError: the data cannot be had or is damaged.
@@ -80,9 +90,63 @@ def load(
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
     source = _source(dataset.source, Request("", folder, own, seed, data_dir is not None))
     rule = _rule(dataset, common, wanted)
-    found = cached(source, rule, progress, name=name, skip_bad=skip_bad or bool(common.get("skip_bad")))
+    skip_bad = skip_bad or bool(common.get("skip_bad"))
+    delivery.check()
+    workers = default_workers(delivery.device) if delivery.workers is None else delivery.workers
+    if isinstance(source, FolderSource) and delivery.mode != "resident" and not _alters(common):
+        files = undecoded(source, rule)
+        streams, why = _streams(files, source, delivery, skip_bad)
+        if streams:
+            found = as_cached(files, workers, progress, name=name, skip_bad=skip_bad)
+            return _described(name, spec, dataset, found, _note(why, workers))
+    found = cached(source, rule, progress, name=name, skip_bad=skip_bad)
     found = _altered(found, common, name, progress)
-    return _described(name, spec, dataset, found)
+    return _from_arrays(_described(name, spec, dataset, found), delivery, workers)
+
+
+def _streams(files: Undecoded, source: FolderSource, delivery: Delivery, skip_bad: bool) -> tuple[bool, str]:
+    """Whether a folder's images stay files, and why."""
+    if delivery.mode == "stream":
+        return True, "stream, as asked"
+
+    def decoded() -> bool:
+        key = cache_key(source.identity(), files.rule, skip_bad)
+        return (cache_dir() / "images" / key / "index.json").is_file()
+
+    fits, why = fit(len(files), files.size, delivery.device, disk=cache_dir(), decoded=decoded)
+    return not fits, f"stream: {why}"
+
+
+def _from_arrays(data: ImageData, delivery: Delivery, workers: int) -> ImageData:
+    """The dataset from decoded arrays, streamed where that was asked for or they do not fit a GPU."""
+    size = data.dataset.size or (1, 1)
+    count = len(data.train) + len(data.test)
+    if delivery.mode == "auto":
+        fits, why = fit(count, size, delivery.device, disk=None, decoded=lambda: True)
+        # A CPU reads them where the cache maps them: there is nothing to gain by reading ahead.
+        streams, why = (
+            not fits and delivery.device.startswith("cuda"),
+            f"{'resident' if fits else 'mapped'}: {why}",
+        )
+    else:
+        streams, why = delivery.mode == "stream", f"{delivery.mode}, as asked"
+    if not streams:
+        return replace(data, notes=(f"data {why}",))
+    pool = Pool(workers, Rule(), size)
+    splits = {side: replace(getattr(data, side), pool=pool) for side in ("train", "test")}
+    return replace(
+        data, **splits, notes=(f"data {why.replace('mapped', 'stream', 1)}, from the decoded cache",)
+    )
+
+
+def _note(why: str, workers: int) -> tuple[str, ...]:
+    return (f"data {why}; files are decoded by {workers} workers" if workers else f"data {why}; no workers",)
+
+
+def _alters(common: dict[str, Any]) -> bool:
+    return any(
+        tuple(common.get(key, ("original",))) != ("original",) for key in ("alter_train", "alter_test")
+    )
 
 
 def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
@@ -165,16 +229,18 @@ def _rule(dataset: Dataset, common: dict[str, Any], wanted: tuple[int, int] | No
 
 
 def _altered(found: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:
-    train, test = (tuple(common.get(key, ("original",))) for key in ("alter_train", "alter_test"))
-    if train == test == ("original",):
+    if not _alters(common):
         return found
+    train, test = (tuple(common.get(key, ("original",))) for key in ("alter_train", "alter_test"))
     source = Altered(
         found.key, found.fingerprint, found.train, found.test, found.classes, train, test, found.ignored
     )
     return cached(source, Rule(), show, name=name)
 
 
-def _described(name: str, spec: str, dataset: Dataset, found: Cached) -> ImageData:
+def _described(
+    name: str, spec: str, dataset: Dataset, found: Cached, notes: tuple[str, ...] = ()
+) -> ImageData:
     classes = _class_names(name, dataset, found)
     height, width = found.train.images.shape[2:]
     filled = msgspec.structs.replace(
@@ -196,6 +262,7 @@ def _described(name: str, spec: str, dataset: Dataset, found: Cached) -> ImageDa
         fingerprint=found.fingerprint,
         skipped=found.skipped,
         ignored=found.ignored,
+        notes=notes,
     )
 
 

@@ -10,31 +10,13 @@ import torch
 from torch import Tensor
 
 from zoo.data.arrays import Images, Labels, Split
+from zoo.data.files import FileImages
+from zoo.data.seeds import mix_seed
 from zoo.errors import InputError
 
-_MASK = (1 << 64) - 1
 _CHUNK = 4096
 COPY_BELOW = 2 << 30
 """Splits smaller than this (bytes) are copied into memory on a CPU; larger ones stay mapped."""
-
-
-def mix_seed(*parts: int) -> int:
-    """One 64-bit seed from several integers, such as (seed, epoch, step).
-
-    Each part is added to the state, which then passes through splitmix64's finaliser: near inputs give
-    unrelated outputs, and the order of the parts matters.
-
-    Returns:
-        0..2**64 - 1.
-    Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", figure 17.
-    """
-    state = 0
-    for part in parts:
-        state = (state + part + 0x9E3779B97F4A7C15) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
-    return state
 
 
 def generator(*parts: int) -> torch.Generator:
@@ -75,7 +57,10 @@ class Resident:
     Attributes:
         images: uint8 (N, 3, H, W), contiguous or (channels_last) with channels innermost.
         labels: int64 (N,).
+        cropped: no image is cut before it is given (see `zoo.data.source.BatchSource`).
     """
+
+    cropped = False
 
     def __init__(
         self,
@@ -109,6 +94,14 @@ class Resident:
             return flat.index_select(0, indices).view(nhwc).permute(0, 3, 1, 2), labels
         return self.images.view(len(self), -1).index_select(0, indices).view(shape), labels
 
+    def steps(
+        self, batches: Tensor, start: int = 0, *, epoch: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Training batches (rows, images, labels) for each row of `batches`, int64 (steps, B), from `start` on."""
+        del epoch  # nothing is cut here (see `BatchSource`)
+        for indices in batches[start:].to(self.device):
+            yield indices, *self.take(indices)
+
     def batches(
         self, batch_size: int, *, rows: Tensor | None = None, drop_last: bool = False, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -122,9 +115,14 @@ class Resident:
             indices = chosen[begin:end]
             yield indices, *self.take(indices)
 
-    def _resident(self, images: Images, rows: Labels | None) -> Tensor:
+    def _resident(self, images: Images | FileImages, rows: Labels | None) -> Tensor:
         count, (channels, height, width) = len(self.labels), images.shape[1:]
-        if rows is None and not self.channels_last and self._stays_mapped(images):
+        if (
+            rows is None
+            and not self.channels_last
+            and isinstance(images, np.memmap)
+            and self._stays_mapped(images)
+        ):
             return _mapped(images)
         shape = (count, height, width, channels) if self.channels_last else (count, channels, height, width)
         out = torch.empty(shape, dtype=torch.uint8, device=self.device)
@@ -136,7 +134,7 @@ class Resident:
         return out.permute(0, 3, 1, 2) if self.channels_last else out
 
     def _stays_mapped(self, images: Images) -> bool:
-        return self.device.type == "cpu" and isinstance(images, np.memmap) and images.nbytes >= COPY_BELOW
+        return self.device.type == "cpu" and images.nbytes >= COPY_BELOW
 
 
 def _mapped(images: Images) -> Tensor:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
@@ -13,33 +14,67 @@ import torch
 from torch import nn
 
 from zoo.errors import DeviceError
+from zoo.spec import CompileMode
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16))
 
 
 class Hardware(NamedTuple):
-    """What was chosen: device, number type of the forward pass, memory layout of images."""
+    """What was chosen: device, number type of the forward pass, memory layout of images, compiler."""
 
     device: torch.device
     precision: Precision
     channels_last: bool
+    compile: CompileMode = "off"
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """torch's name of the layout."""
+        """torch's name of the images' layout."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    @property
+    def weights_format(self) -> torch.memory_format:
+        """torch's name of the weights' layout: see `weights_format`."""
+        return weights_format(self.device, self.channels_last)
+
     def autocast(self) -> AbstractContextManager[object]:
-        """The context of a forward pass in this precision."""
-        return autocast(self.device, self.precision)
+        """The context of a forward pass in this precision; fp32 on CUDA is as `tf32` says outside of it."""
+        return contextlib.nullcontext() if self.precision == "fp32" else autocast(self.device, self.precision)
+
+
+def weights_format(device: torch.device, channels_last: bool) -> torch.memory_format:
+    """The layout of weights: that of the images, but contiguous on a CPU.
+
+    There the images' layout alone decides which kernel a convolution takes, and a fused optimizer copies
+    every weight, gradient and moment that is not contiguous, to and fro, at each step.
+    """
+    channels_last = channels_last and device.type != "cpu"
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """torch's autocast, or nothing for fp32."""
+    """torch's autocast; for fp32, products in full precision."""
     if precision == "fp32":
-        return contextlib.nullcontext()
+        return tf32(device, False)
     return torch.autocast(device.type, dtype=dict(DTYPES)[precision])
+
+
+@contextlib.contextmanager
+def tf32(device: torch.device, allowed: bool) -> Iterator[None]:
+    """Inside, fp32 products and convolutions on CUDA may round their inputs to TF32, or may not."""
+    if device.type != "cuda":
+        yield
+        return
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "tf32" if allowed else "ieee"
+    try:
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -119,6 +154,20 @@ def keep_heap() -> bool:
     wanted = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 << 20))
     done = [mallopt(option, value) == 1 for option, value in wanted]  # each of them, whatever the first gives
     return all(done)
+
+
+def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
+    """What was chosen for a run, and why: a line each.
+
+    Args:
+        wanted: the recipe's `precision`.
+    """
+    device, kept = hardware.device, sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0"
+    heap = "; freed memory is kept (ZOO_KEEP_HEAP=0: not)" if device.type == "cpu" and kept else ""
+    here = "the hardware computes in it" if hardware.precision == "bf16" else "the hardware has no bf16"
+    precision = f"{hardware.precision}{f': {here}' if wanted == 'auto' else ', as asked'}"
+    layout = "channels-last: convolutions gain by it" if hardware.channels_last else "contiguous"
+    return (f"device {device}: {describe(device)}{heap}", f"precision {precision}", f"layout {layout}")
 
 
 def describe(device: torch.device) -> str:

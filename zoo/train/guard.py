@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from zoo.errors import TrainingError
 from zoo.spec import Recipe
+from zoo.train.world import whole
 
 NEVER = 2**62
 
@@ -45,7 +46,7 @@ class Guard:
             TrainingError: not finite, with `on_nan = "stop"`, where the answer is read at once.
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = whole(nn.utils.get_total_norm(gradients))
         finite = norm.isfinite() & loss.isfinite()
         if self.recipe.clip_grad_norm:
             nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip_grad_norm, norm)

@@ -13,17 +13,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import RunError
+from zoo.errors import BusyError
 from zoo.files import WriteError
 
 NAME = "lock"
+WAIT_SECONDS = 60.0
 
 
 class RunLock:
     """Holds a run folder while it is entered.
 
     Raises:
-        RunError: another living process holds it; names the process and its host.
+        BusyError: another living process holds it; names the process and its host.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +40,7 @@ class RunLock:
         if not _take(self.handle):
             owner = self._owner()
             os.close(self.handle)
-            raise RunError(f"{self.path.parent}: is being trained by {owner}; wait for it, or stop it")
+            raise BusyError(f"{self.path.parent}: is being trained by {owner}; wait for it, or stop it")
         os.ftruncate(self.handle, 0)
         text = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
         os.pwrite(self.handle, json.dumps(text).encode(), 0)
@@ -56,6 +57,33 @@ class RunLock:
             return f"process {text['pid']} on {text['host']}"
         except (OSError, ValueError, KeyError):
             return "another process"
+
+
+class WaitingLock(RunLock):
+    """Holds a folder that others hold for moments, such as a table's or a sweep's: waits a minute for them."""
+
+    def __enter__(self) -> RunLock:
+        """Take the lock, once it is free."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                return super().__enter__()
+            except BusyError:
+                time.sleep(0.02)
+        return super().__enter__()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process trains in this run folder; looks without waiting and changes nothing."""
+    try:
+        handle = os.open(folder / NAME, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        # Who lets go empties the file, so that only a killed owner's lock is tried, for a moment.
+        return os.fstat(handle).st_size > 0 and not _take(handle)
+    finally:
+        os.close(handle)
 
 
 def _take(handle: int) -> bool:

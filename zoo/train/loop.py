@@ -14,27 +14,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo import run
 from zoo.data import Split, augment
-from zoo.data.resident import Resident, generator, mix_seed, order
+from zoo.data.resident import generator, mix_seed, order
+from zoo.data.source import Batch, BatchSource, open_source
 from zoo.evaluate import Metrics, evaluate
 from zoo.train import checkpoint
-from zoo.train.device import autocast
+from zoo.train.averaging import Averaging
+from zoo.train.compiled import Compiler
+from zoo.train.device import autocast, tf32
 from zoo.train.events import Listener, Tick
+from zoo.train.fitting import fit_to_images
 from zoo.train.guard import Guard
+from zoo.train.images import eval_batch, make_augment
 from zoo.train.optim import lr_at, make_optimizer
 from zoo.train.plan import Plan
+from zoo.train.world import World, like
+from zoo.tta import views
 
 AUGMENT, NOISE = 1, 2
 """Tags of a step's two streams of random numbers: augmentation, and what the model draws."""
 
 TICK_SECONDS = 0.5
-EVAL_PIXELS = 512 * 32 * 32
 
 
 class Stop(Exception):
@@ -78,6 +84,7 @@ class Trainer:
         listener: Listener | None = None,
         stop: Callable[[], int] = lambda: 0,
         saving: Saving | None = None,
+        world: World | None = None,
     ) -> None:
         """Prepare everything on the device.
 
@@ -86,20 +93,29 @@ class Trainer:
             stop: asked before each step: a signal's number ends the run between two steps, after a
                 checkpoint; -1 asks for a checkpoint alone.
             saving: how often a checkpoint is written.
+            world: the processes that train together; every method is then called by all of them.
         """
         self.plan, self.folder, self.stop, self.saving = plan, folder, stop, saving or Saving()
         self.listener = listener or Listener()
         recipe, self.device = plan.recipe, plan.hardware.device
-        self.module = plan.build().train()
+        self.world = world or World()
+        self.module = self.world.build(plan).train()
+        self.average = Averaging(self.module, recipe)
+        self.world.shard(self.module, *self.average.copies())
+        self.compiler = Compiler(plan.hardware.compile, self.device)
+        self.forward = self.compiler(self.world.wrap(self.module), graphs=self.world.size == 1)
         self.optimizer = make_optimizer(self.module, recipe, self.device)
-        self.average = _averaged(self.module, recipe.ema)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.hardware.precision == "fp16")
         self.guard = Guard(self.module, self.optimizer, recipe, self.device)
-        self.data = self._resident(plan.train)
+        self.data = self._source(plan.train)
         self.batch = min(recipe.batch_size, len(plan.train))
+        self.world.check(self.batch, recipe.accumulate)
         self.steps = math.ceil(len(plan.train) / self.batch)
         self.total = min(recipe.epochs * self.steps, plan.record.max_steps or sys.maxsize)
-        self.augment = make_augment(plan.record, self.device)
+        self.augment = make_augment(plan.record, self.device, cropped=self.data.cropped)
+        change = self.augment.apply
+        self.change = self.compiler(change) if self.augment.compilable else change
+        self.predict = self.compiler.whole(self.chosen(), eval_batch(plan.record))
         self.at = Position()
         self.sums = torch.zeros(2, device=self.device)  # loss and hits of the epoch so far
         self.best: dict[str, Tensor] = {}
@@ -120,35 +136,72 @@ class Trainer:
         """
         parameters = sum(p.numel() for p in self.module.parameters())
         self.listener.start(self.plan, parameters)
-        run.rewrite_metrics(self.folder, self.rows)
+        if self.world.first:
+            run.rewrite_metrics(self.folder, self.rows)
+        self.warm_seconds = self._warm_up() if self.compiler.on or self.device.type == "cuda" else 0.0
         self.started = time.perf_counter() - self.at.seconds
+        if self.at.total == 0:
+            self._begin()
         try:
-            while self.at.total < self.total and not self._patience_is_over():
-                self._train_epoch()
-                self._end_epoch()
+            with tf32(self.device, True):
+                while self.at.total < self.total and not self._patience_is_over():
+                    self._train_epoch()
+                    self._end_epoch()
         except Stop:
             self.save()
             raise
         self.save()
         result = self._result(parameters)
-        run.draw_curves(self.folder)
-        run.write_result(self.folder, result)  # last: a run with a result is finished
+        if self.world.first:
+            run.draw_curves(self.folder)
+            run.write_result(self.folder, result)  # last: a run with a result is finished
         self.listener.end(result)
         return result
+
+    def _warm_up(self) -> float:
+        """Pass one batch forward and backward, and one as in evaluation, and forget them.
+
+        Kernels are chosen or compiled here and memory is known to suffice, before the clock of the run starts.
+        """
+        start = time.perf_counter()
+        buffers = [buffer.clone() for buffer in self.module.buffers()]
+        rows = torch.arange(self.batch, device=self.device)
+        for part in rows.chunk(self.plan.recipe.accumulate):
+            taken = self.data.take(self.world.share(len(part))(part))
+            self._pass(part, *taken, len(rows), generator(0)).zero_()
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, kept in zip(self.module.buffers(), buffers, strict=True):
+            buffer.copy_(kept)
+        size = min(len(self.plan.selecting), eval_batch(self.plan.record))
+        self.measure(self.plan.selecting.select(np.arange(size)))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - start
+
+    def _begin(self) -> None:
+        """What is done once, before the first step; its time is training time."""
+        start = time.perf_counter()
+        if not self.plan.record.base_model:
+            fit_to_images(self.module, self.data, len(self.data), self.augment.prepare, self.device)
+        self.average.begin()
+        self.at.step_seconds += time.perf_counter() - start
 
     def _train_epoch(self) -> None:
         at = self.at
         rows = order(self.plan.record.seed, at.epoch, len(self.data)).to(self.device)
         rows = torch.cat((rows, rows[: self.steps * self.batch - len(rows)]))  # whole batches only
         batches = rows.view(self.steps, self.batch)
+        delivered = self.data.steps(self._own(batches), at.step, epoch=at.epoch)
         last_tick = start = time.perf_counter()
         spent = at.epoch_seconds
         while at.step < self.steps and at.total < self.total:
-            if (asked := self.stop()) > 0:
+            asked = self.world.agree(self.stop() or -self._is_time_to_save())
+            if asked > 0:
                 raise Stop(asked)
-            if asked or self._save_is_due():
+            if asked or self._is_step_to_save():
                 self.save()
-            self._step(batches[at.step])
+            _, images, labels = next(delivered)
+            self._step((batches[at.step], images, labels))
             at.step, at.total, at.images = at.step + 1, at.total + 1, at.images + self.batch
             now = time.perf_counter()
             at.epoch_seconds = spent + now - start
@@ -159,32 +212,51 @@ class Trainer:
         at.epoch_seconds = spent + time.perf_counter() - start
         at.step_seconds += at.epoch_seconds
 
-    def _step(self, rows: Tensor) -> None:
+    def _own(self, batches: Tensor) -> Tensor:
+        """The columns of int64 (steps, B) row numbers that this process works on, by micro-batch."""
+        parts = batches.chunk(self.plan.recipe.accumulate, 1)
+        return torch.cat([self.world.share(part.shape[1])(part, 1) for part in parts], 1)
+
+    def _step(self, batch: Batch) -> None:
+        """One step on a batch: all of its rows, and the images and labels of this process's `_own`."""
+        rows, images, labels = batch
         at, recipe, seed = self.at, self.plan.recipe, self.plan.record.seed
-        torch.manual_seed(mix_seed(seed, at.epoch, at.step, NOISE))
+        torch.manual_seed(mix_seed(seed, at.epoch, at.step, NOISE, *self.world.apart))
         drawn = generator(seed, at.epoch, at.step, AUGMENT)
         lr = lr_at(recipe, at.total, self.total, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr_at(recipe, at.total, self.total, self.steps, group)
         total = torch.zeros_like(self.sums)
         self.guard.before()
-        for part in rows.chunk(recipe.accumulate):
-            images, labels = self.data.take(part)
-            images, targets = self.augment(images, labels, drawn, indices=part, epoch=at.epoch)
-            with self.plan.hardware.autocast():
-                logits = self.module(images)
-                loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
-            share = len(part) / len(rows)
-            self.scaler.scale(loss * share if share < 1 else loss).backward()
-            hits = (logits.detach().argmax(1) == labels).sum()
-            total += torch.stack((loss.detach() * len(part), hits.float()))
+        parts = rows.chunk(recipe.accumulate)
+        sizes = [len(self.world.share(len(part))(part)) for part in parts]
+        for part, seen, classes in zip(parts, images.split(sizes), labels.split(sizes), strict=True):
+            with self.world.collecting(part is parts[-1]):
+                total += self._pass(part, seen, classes, len(rows), drawn)
+        total = self.world.sum(total)
         if self._may_step(total, lr, rows):
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.sums += total
-            if self.average is not None:
-                self.average.update_parameters(self.module)
+            self.average.update(at.total, self.total)
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _pass(
+        self, rows: Tensor, images: Tensor, labels: Tensor, batch: int, drawn: torch.Generator
+    ) -> Tensor:
+        """Add the gradients of this process's share of the rows; their summed loss and hits, float32 (2,)."""
+        mine = self.world.share(len(rows))
+        draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
+        images, targets = self.change(images, labels, draws.of(mine))
+        self.compiler.next_step()
+        with self.plan.hardware.autocast():
+            logits = self.forward(images)
+            smoothing = self.plan.recipe.label_smoothing
+            loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        share = len(labels) / batch * self.world.size  # gradients are averaged over the processes
+        self.scaler.scale(loss * share if share != 1 else loss).backward()
+        hits = (logits.detach().argmax(1) == labels).sum()
+        return torch.stack((loss.detach() * len(labels), hits.float()))
 
     def _may_step(self, total: Tensor, lr: float, rows: Tensor) -> bool:
         if self.scaler.is_enabled():  # fp16: the scaler itself leaves out steps that overflow
@@ -216,7 +288,8 @@ class Trainer:
         at.step, at.epoch_seconds = 0, 0.0
         self.sums.zero_()
         self.rows.append(row)
-        run.append_metrics(self.folder, row)
+        if self.world.first:
+            run.append_metrics(self.folder, row)
         self.listener.epoch(row, better)
 
     # ---- selection and evaluation -----------------------------------------------------------
@@ -228,7 +301,8 @@ class Trainer:
             at.stale += 1
             return False
         at.best_score, at.best_epoch, at.stale = score, at.epoch, 0
-        self.best = {name: t.detach().to("cpu", copy=True) for name, t in self.chosen().state_dict().items()}
+        chosen = self.world.full(dict(self.chosen().state_dict()))
+        self.best = {name: t.detach().to("cpu", copy=True) for name, t in chosen.items()}
         self.best_file = None
         return True
 
@@ -237,21 +311,30 @@ class Trainer:
 
     def chosen(self) -> nn.Module:
         """The module that is evaluated and kept: the averaged one where the recipe averages."""
-        return self.module if self.average is None else self.average.module
+        return self.average.chosen()
 
     def measure(self, split: Split, *, exact: bool = False) -> Metrics:
-        """Evaluate the chosen module; `exact`: in fp32, as recorded results are."""
-        precision = "fp32" if exact else self.plan.hardware.precision
-        resident = self._resident(split)
+        """Evaluate the chosen module; `exact`: in fp32 and over the recipe's views, as results are."""
+        source = self._source(self.world.part(split))
+        self.world.align(self.chosen())
         return evaluate(
             self.chosen(),
-            resident.batches(eval_batch(self.plan.record)),
+            self.world.batches(source, len(split), eval_batch(self.plan.record)),
             self.augment.prepare,
-            autocast=lambda: autocast(self.device, precision),
+            autocast=(lambda: autocast(self.device, "fp32")) if exact else self.plan.hardware.autocast,
+            forward=views(self.chosen(), self.plan.recipe.tta) if exact else self.predict,
+            total=self.world.total,
         )
 
-    def _resident(self, split: Split) -> Resident:
-        return Resident(split, self.device, channels_last=self.plan.hardware.channels_last)
+    def _source(self, split: Split) -> BatchSource:
+        """The split on the device, or streamed to it; only `steps` of it cuts at random."""
+        return open_source(
+            split,
+            self.device,
+            channels_last=self.plan.hardware.channels_last,
+            bounds=augment.crop_bounds(self.plan.recipe.augment),
+            seed=self.plan.record.seed,
+        )
 
     def _check_finite(self) -> None:
         self.guard.check(lr_at(self.plan.recipe, max(0, self.at.total - 1), self.total, self.steps))
@@ -270,20 +353,24 @@ class Trainer:
 
     # ---- what is written ----------------------------------------------------------------------
 
-    def _save_is_due(self) -> bool:
-        every = self.saving
-        if every.steps and self.at.total % every.steps == 0 and self.at.total > 0:
-            return True
-        return bool(every.seconds) and time.monotonic() - self.saved_at > every.seconds
+    def _is_step_to_save(self) -> bool:
+        every = self.saving.steps
+        return every > 0 and self.at.total % every == 0 and self.at.total > 0
+
+    def _is_time_to_save(self) -> bool:
+        every = self.saving.seconds
+        return every > 0 and time.monotonic() - self.saved_at > every
 
     def save(self) -> None:
         """Write a checkpoint, and the selected weights where they changed."""
         folder = self.folder / run.CHECKPOINTS
         self.at.seconds = time.perf_counter() - self.started
-        if self.best and self.best_file is None:
+        if self.best and self.best_file is None and self.world.first:
             run.write_weights(self.folder, self.best, self.plan.record)
             self.best_file = checkpoint.save_best(folder, self.best)
-        checkpoint.save(folder, self.at.total, self.state())
+        state = self.world.full(self.state())
+        if self.world.first:
+            checkpoint.save(folder, self.at.total, state)
         self.saved_at = time.monotonic()
 
     def state(self) -> dict[str, Any]:
@@ -292,7 +379,7 @@ class Trainer:
             "position": asdict(self.at),
             "module": dict(self.module.state_dict()),
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else dict(self.average.state_dict()),
+            "average": self.average.state(),
             "scaler": self.scaler.state_dict(),
             "sums": self.sums,
             "skipped_steps": self.guard.skipped,
@@ -304,11 +391,11 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.at = Position(**state["position"])
-        self.module.load_state_dict(state["module"])
+        parts = self.world.parts
+        self.module.load_state_dict(parts(dict(self.module.state_dict()), state["module"]))
         self.optimizer.load_state_dict(state["optimizer"])
         _match_layout(self.optimizer)
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        self.average.load(parts(self.average.state(), state["average"]))
         self.scaler.load_state_dict(state["scaler"])
         self.sums.copy_(state["sums"])
         self.guard.skipped = state["skipped_steps"]
@@ -317,8 +404,8 @@ class Trainer:
 
     def _result(self, parameters: int) -> dict[str, Any]:
         record, at = self.plan.record, self.at
-        self.chosen().load_state_dict(self.best)
-        test = self.measure(self.plan.test, exact=True)
+        self.chosen().load_state_dict(self.world.parts(dict(self.chosen().state_dict()), self.best))
+        test = self.measure(self.plan.test, exact=True) if len(self.plan.test) else None
         clean = record.protocol == "clean"
         validation = self.measure(self.plan.selecting, exact=True) if clean else None
         return {
@@ -335,7 +422,8 @@ class Trainer:
             },
             "seed": record.seed,
             "parameters": parameters,
-            "test": test.as_dict(),
+            "tta": record.settings.tta,
+            "test": test.as_dict() if test else None,
             "validation": validation.as_dict() if validation else None,
             "train": {
                 "epochs": at.epoch,
@@ -343,6 +431,7 @@ class Trainer:
                 "images": at.images,
                 "skipped_steps": self.guard.skipped,
                 "seconds": at.seconds,
+                "warm_up_seconds": self.warm_seconds,
                 "images_per_second": at.images / at.step_seconds,
             },
             "device": record.device,
@@ -351,34 +440,9 @@ class Trainer:
         }
 
 
-def eval_batch(record: run.RunRecord) -> int:
-    """How many images one batch of an evaluation has: 512 at 32x32, fewer where they are larger."""
-    return max(64, min(512, EVAL_PIXELS // (record.sizes.height * record.sizes.width)))
-
-
-def make_augment(record: run.RunRecord, device: torch.device) -> augment.Augment:
-    """The recipe's augmentation for the images of a run."""
-    sizes, data = record.sizes, record.data
-    return augment.build(
-        record.settings.augment,
-        data.mean,
-        data.std,
-        record.settings.normalize,
-        size=(sizes.height, sizes.width),
-        num_classes=sizes.num_classes,
-        device=device,
-    )
-
-
 def _match_layout(optimizer: torch.optim.Optimizer) -> None:
     """Give restored moments the memory layout of their parameters, as they had when they were made."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _averaged(module: nn.Module, decay: float) -> AveragedModel | None:
-    if decay == 0:
-        return None
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+                state[key] = like(parameter, value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +19,16 @@ from zoo.compose import compose, place
 from zoo.data import ImageData, Split, load, validation_split
 from zoo.data.arrays import limit
 from zoo.data.checks import class_counts
+from zoo.data.mode import DataMode, Delivery
 from zoo.data.resident import mix_seed
 from zoo.data.rows import Show, silent
 from zoo.errors import DataError, InputError, RunError, SpecError
 from zoo.registry import Registry, changes, find_model, load_registry, provenance
 from zoo.run import DataRecord, RunRecord, Sizes
 from zoo.spec import Model, Recipe, Struct, decode, node_from_table
-from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision
+from zoo.train.compiled import choose, step_seconds
+from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, reasons
+from zoo.train.world import size_here
 from zoo.version import __version__
 
 VALIDATION_FRACTION = 0.1
@@ -33,6 +37,10 @@ VALIDATION_SEED = 0
 
 INIT = 0x1217
 """Tag of the seed that initialises the weights."""
+
+
+Found = tuple[Registry, str, Model]
+"""A catalogue, and a model with its name."""
 
 
 class Request(Struct, kw_only=True):
@@ -47,6 +55,7 @@ class Request(Struct, kw_only=True):
     batch_size: int | None = None
     lr: float | None = None
     precision: str | None = None
+    compile: str | None = None
     on_nan: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -56,11 +65,17 @@ class Request(Struct, kw_only=True):
     limit_test: int | None = None
     max_steps: int | None = None
     skip_bad: bool = False
+    data_mode: DataMode = "auto"
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs: its record, the images of each split, the hardware."""
+    """All that a run needs: its record, the images of each split, the hardware.
+
+    Attributes:
+        notes: what was chosen and why, a line each.
+    """
 
     record: RunRecord
     registry: Registry
@@ -68,6 +83,7 @@ class Plan:
     selecting: Split
     test: Split
     hardware: Hardware
+    notes: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -81,16 +97,18 @@ class Plan:
         torch.manual_seed(mix_seed(record.seed, INIT))
         where = place(self.registry, record.model)
         module = compose(tree, self.registry, where=where, **msgspec.structs.asdict(record.sizes))
-        return module.to(self.hardware.device).to(memory_format=self.hardware.memory_format)
+        return module.to(self.hardware.device).to(memory_format=self.hardware.weights_format)
 
 
-def resolve(request: Request, show: Show = silent) -> Plan:
+def resolve(request: Request, show: Show = silent, found: Found | None = None) -> Plan:
     """Decide everything: model, recipe, dataset, splits, device, precision.
 
+    Args:
+        found: the catalogue and the model, in the place of those that the request names.
     Raises:
         ZooError: whatever cannot be used, in one line.
     """
-    registry, name, model = find_model(request.model)
+    registry, name, model = found or find_model(request.model)
     device = pick_device(request.device)
     recipe_name, table = choose_recipe(request, registry, model)
     spec = request.dataset or model.dataset
@@ -101,7 +119,8 @@ def resolve(request: Request, show: Show = silent) -> Plan:
         if (value := getattr(request, key)) is not None and value < 1:
             raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")
     image_size = request.image_size or recipe.image_size
-    data = _load(spec, registry, request.data_dir, image_size, request.skip_bad, show)
+    delivery = Delivery(request.data_mode, request.workers, str(device))
+    data = _load(spec, registry, request.data_dir, image_size, request.skip_bad, delivery, show)
     clean = request.protocol == "clean"
     _refuse_empty_classes(data)
     splits = _splits(data, clean, request.limit_train, request.limit_test)
@@ -132,20 +151,48 @@ def resolve(request: Request, show: Show = silent) -> Plan:
         plugins=provenance(registry, model.build, model=name, recipe=recipe_name, dataset=spec),
         environment=environment(device),
     )
-    return Plan(record, registry, *splits, hardware)
+    notes = (*data.notes, *reasons(hardware, recipe.precision))
+    return _with_compiler(Plan(record, registry, *splits, hardware, notes))
+
+
+def _with_compiler(plan: Plan) -> Plan:
+    """The plan with the compiler's mode decided, and its reason among the notes."""
+    record, hardware, recipe = plan.record, plan.hardware, plan.recipe
+    steps = recipe.epochs * math.ceil(record.data.train / recipe.batch_size)
+    sizes = (record.sizes.in_channels, record.sizes.height, record.sizes.width)
+    mode, why = choose(
+        recipe.compile,
+        hardware.device,
+        min(steps, record.max_steps or steps),
+        lambda: step_seconds(plan.build().train(), (recipe.batch_size, *sizes), hardware),
+    )
+    return replace(
+        plan,
+        record=msgspec.structs.replace(record, compile=mode),
+        hardware=hardware._replace(compile=mode),
+        notes=(*plan.notes, f"compile {why}"),
+    )
 
 
 def replan(
-    record: RunRecord, *, data_dir: str | None = None, epochs: int | None = None, show: Show = silent
+    record: RunRecord,
+    *,
+    data_dir: str | None = None,
+    epochs: int | None = None,
+    workers: int | None = None,
+    show: Show = silent,
 ) -> Plan:
     """The plan of a recorded run, to go on with it; `epochs` extends (or shortens) it.
 
+    Args:
+        workers: of streamed images; they change nothing but the time.
     Raises:
         RunError: the dataset is not the recorded one. Else as `resolve`.
     """
     kept, registry = record.data, load_registry()
     device = pick_device(record.device)
-    data = _load(kept.spec, registry, data_dir, kept.image_size, kept.skipped > 0, show)
+    delivery = Delivery(kept.mode, workers, str(device))
+    data = _load(kept.spec, registry, data_dir, kept.image_size, kept.skipped > 0, delivery, show)
     if data.fingerprint != kept.fingerprint:
         raise RunError(
             f"dataset {kept.spec!r} is not the one that the run was trained on: its fingerprint is "
@@ -155,27 +202,41 @@ def replan(
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
         record = msgspec.structs.replace(record, settings=recipe, max_steps=None)
     splits = _splits(data, record.protocol == "clean", kept.limit_train, kept.limit_test)
-    return Plan(record, registry, *splits, Hardware(device, record.precision, record.channels_last))
+    return Plan(
+        record, registry, *splits, Hardware(device, record.precision, record.channels_last, record.compile)
+    )
 
 
 def differences(record: RunRecord) -> list[str]:
     """What keeps a resumed run from being bit-identical to an uninterrupted one: one line each."""
     now = environment(torch.device(record.device))
+    before = {"processes": "1", **record.environment}
     found = [
         f"{key} is {now.get(key, 'absent')} now and was {was} before"
-        for key, was in record.environment.items()
-        if key in ("torch", "threads", "device", "hybrid-zoo") and now.get(key) != was
+        for key, was in before.items()
+        if key in ("torch", "threads", "device", "hybrid-zoo", "processes") and now.get(key) != was
     ]
     return found + changes(record.plugins, load_registry())
 
 
 def _load(
-    spec: str, registry: Registry, data_dir: str | None, image_size: int | None, skip_bad: bool, show: Show
+    spec: str,
+    registry: Registry,
+    data_dir: str | None,
+    image_size: int | None,
+    skip_bad: bool,
+    delivery: Delivery,
+    show: Show,
 ) -> ImageData:
-    folder = Path(data_dir) if data_dir else None
-    size = image_size
     return load(
-        spec, registry, data_dir=folder, image_size=size, seed=VALIDATION_SEED, show=show, skip_bad=skip_bad
+        spec,
+        registry,
+        data_dir=Path(data_dir) if data_dir else None,
+        image_size=image_size,
+        seed=VALIDATION_SEED,
+        show=show,
+        skip_bad=skip_bad,
+        delivery=delivery,
     )
 
 
@@ -197,7 +258,9 @@ def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recip
     Raises:
         SpecError: an unknown key or a wrong value; names it and what is allowed.
     """
-    options = {key: getattr(request, key) for key in ("epochs", "batch_size", "lr", "precision", "on_nan")}
+    options = {
+        key: getattr(request, key) for key in ("epochs", "batch_size", "lr", "precision", "on_nan", "compile")
+    }
     table = table | {key: value for key, value in options.items() if value is not None}
     for setting in request.settings:
         key, mark, text = setting.partition("=")
@@ -225,11 +288,7 @@ def _splits(
     if not clean:
         return train, test, test
     rows, held_out = validation_split(train.labels, VALIDATION_FRACTION, VALIDATION_SEED, train.copies)
-    return (
-        Split(train.images[rows], train.labels[rows], train.copies),
-        Split(train.images[held_out], train.labels[held_out]),
-        test,
-    )
+    return train.select(rows, train.copies), train.select(held_out), test
 
 
 def _refuse_empty_classes(data: ImageData) -> None:
@@ -260,6 +319,7 @@ def _data_record(
         limit_test=request.limit_test,
         image_size=image_size,
         skipped=data.skipped,
+        mode="stream" if data.streamed else "resident",
     )
 
 
@@ -273,6 +333,7 @@ def environment(device: torch.device) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "absent"
     found["threads"] = str(torch.get_num_threads())
+    found["processes"] = str(size_here())
     return found | ({"commit": commit} if (commit := _commit()) else {})
 
 

@@ -1,0 +1,199 @@
+"""Slow weights, running means and views at test time: what they are, that they are kept, recorded and resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo import run as runs
+from zoo.errors import SpecError
+from zoo.rerun import confusion_run, evaluate_run
+from zoo.spec import Lookahead, Recipe
+from zoo.train import checkpoint
+from zoo.train.averaging import Averaging, alpha_at
+from zoo.train.loop import Saving, Stop, Trainer
+from zoo.train.plan import Request, replan, resolve
+from zoo.tta import views
+
+TINY = """
+[models.tiny]
+summary = "a small mixture for tests"
+family = "test"
+recipe = "tiny"
+dataset = "digits"
+build = { use = "hybrid.classifier", body = { use = "cnn.residual", widths = [6] } }
+
+[recipes.tiny]
+epochs = 2
+batch_size = 64
+optimizer = "muon"
+lr = 0.01
+momentum = 0.9
+ema = 0.9
+lookahead = { every = 3, alpha = 0.5, power = 2.0 }
+tta = "mirror-translate"
+select = "last"
+groups = [{ match = "last", optimizer = "nesterov", lr = 0.05, epochs = 1 }]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "registry.toml").write_text(TINY)
+    monkeypatch.setenv("ZOO_CONFIG_DIR", str(tmp_path / "user"))
+    return "tiny"
+
+
+def trainer_of(folder: Path, *settings: str, **more: Any) -> Trainer:
+    plan = resolve(
+        Request(model="tiny", recipe="tiny", device="cpu", limit_train=300, limit_test=120, settings=settings)
+    )
+    folder.mkdir()
+    runs.write_record(folder, plan.record)
+    return Trainer(plan, folder, **more)
+
+
+# ---- averages -------------------------------------------------------------------------------
+
+
+def test_slow_weights_go_their_share_of_the_way_and_the_fast_ones_go_back_to_them() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    start = module[0].weight.detach().clone()
+    averaging = Averaging(module, Recipe(lookahead=Lookahead(every=2, alpha=0.25)))
+    averaging.begin()
+    for step in range(4):
+        with torch.no_grad():
+            module[0].weight += 1.0
+            module[1].running_mean += 1.0
+            module[1].num_batches_tracked += 1
+        averaging.update(step, 4)
+        fast, slow = module[0].weight, averaging.chosen()[0].weight
+        moved = {0: (1.0, 0.0), 1: (0.5, 0.5), 2: (1.5, 0.5), 3: (1.0, 1.0)}[step]
+        torch.testing.assert_close(fast, start + moved[0])
+        torch.testing.assert_close(slow, start + moved[1])
+    torch.testing.assert_close(module[1].running_mean, torch.ones(2))  # statistics go the same way
+    assert module[1].num_batches_tracked == averaging.chosen()[1].num_batches_tracked == 4
+
+
+def test_the_share_of_lookahead_falls_from_one_by_a_power_of_progress() -> None:
+    assert [alpha_at(Lookahead(alpha=0.2), done, 10) for done in (1, 10)] == pytest.approx([0.2, 0.2])
+    falling = [alpha_at(Lookahead(alpha=0.2, power=3), done, 10) for done in (0, 5, 10)]
+    assert falling == pytest.approx([1.0, 0.9, 0.2])
+
+
+def test_the_running_mean_is_the_sum_that_its_decay_says() -> None:
+    module = nn.Linear(1, 1)
+    averaging, expected = Averaging(module, Recipe(ema=0.75)), None
+    for step in range(5):
+        with torch.no_grad():
+            module.weight.fill_(float(step**2))
+        averaging.update(step, 5)
+        expected = step**2 if expected is None else 0.75 * expected + 0.25 * step**2
+    assert averaging.chosen().weight.item() == pytest.approx(expected)
+
+
+def test_without_averages_the_trained_module_is_chosen_and_there_is_no_state() -> None:
+    module = nn.Linear(1, 1)
+    averaging = Averaging(module, Recipe())
+    averaging.begin()
+    averaging.update(0, 1)
+    assert averaging.chosen() is module
+    assert averaging.state() == {}
+
+
+def test_a_run_keeps_its_slow_weights(tiny: str, tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path / "run", "ema=0.0")
+    trainer.fit()
+    slow = trainer.average.slow
+    assert slow is not None
+    kept = runs.load(tmp_path / "run").state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in slow.module.state_dict().items())
+    assert trainer.total % 3  # so the last steps were not followed, and the trained weights are others
+    assert not all(torch.equal(kept[name], value) for name, value in trainer.module.state_dict().items())
+
+
+@pytest.mark.parametrize("forgotten", ["nothing", "slow", "ema", "muon"])
+def test_a_stopped_run_with_slow_weights_and_two_optimizers_ends_as_the_whole_one(
+    forgotten: str, tiny: str, tmp_path: Path
+) -> None:
+    trainer_of(tmp_path / "whole").fit()
+    asked = iter([0] * 7 + [15] * 9)
+    with pytest.raises(Stop):
+        trainer_of(tmp_path / "run", stop=lambda: next(asked), saving=Saving(0, 0)).fit()
+    again = Trainer(replan(runs.read_record(tmp_path / "run")), tmp_path / "run")
+    found = checkpoint.newest(tmp_path / "run" / runs.CHECKPOINTS)
+    assert found is not None
+    fresh = again.average.state()
+    if forgotten in fresh:
+        found.state["average"][forgotten] = fresh[forgotten]
+    again.restore(found.state)
+    if forgotten == "muon":
+        again.optimizer.parts[-1].state.clear()  # type: ignore[attr-defined]
+    again.fit()
+    a, b = (runs.load(tmp_path / name).state_dict() for name in ("whole", "run"))
+    assert all(torch.equal(a[name], b[name]) for name in a) == (forgotten == "nothing")
+
+
+# ---- views ----------------------------------------------------------------------------------
+
+
+def looks(images: Tensor) -> Tensor:
+    """Logits that say where things are: three pixels and a product."""
+    return torch.stack((images[:, 0, 0, 0], images[:, 1, 2, 3], images[:, 0, 1, 1] * images[:, 2, 0, 2]), 1)
+
+
+def test_the_views_are_the_mirror_image_and_one_pixel_either_way() -> None:
+    images = torch.randn(4, 3, 5, 6)
+    assert views(looks, "none") is looks
+    mirror = (looks(images) + looks(images.flip(-1))) / 2
+    torch.testing.assert_close(views(looks, "mirror")(images), mirror)
+    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    total = 2 * mirror
+    for moved in (padded[:, :, :5, :6], padded[:, :, 2:, 2:]):
+        total = total + (looks(moved) + looks(moved.flip(-1))) / 2
+    torch.testing.assert_close(views(looks, "mirror-translate")(images), total / 4)
+
+
+@pytest.mark.parametrize("tta", ["mirror", "mirror-translate"])
+def test_an_image_and_its_mirror_image_are_the_same_to_the_views(tta: Any) -> None:
+    images = torch.randn(4, 3, 5, 6)
+    forward = views(looks, tta)
+    torch.testing.assert_close(
+        forward(images), forward(images.flip(-1)) if tta == "mirror" else forward(images)
+    )
+    assert not torch.allclose(looks(images), looks(images.flip(-1)))
+
+
+def test_the_views_are_recorded_and_measured_again(tiny: str, tmp_path: Path) -> None:
+    from zoo.cli import cli
+
+    result = trainer_of(tmp_path / "run").fit()
+    assert result["tta"] == runs.read_result(tmp_path / "run")["tta"] == "mirror-translate"
+    record = runs.read_record(tmp_path / "run")
+    assert record.settings.tta == "mirror-translate"
+    measured, recorded = evaluate_run(tmp_path / "run")
+    assert measured == recorded
+    assert confusion_run(tmp_path / "run").diagonal().sum() == measured["correct"]
+
+    done = CliRunner().invoke(cli, ["eval", str(tmp_path / "run"), "--json"])
+    assert json.loads(done.stdout)["tta"] == "mirror-translate"
+    done = CliRunner().invoke(cli, ["eval", str(tmp_path / "run")])
+    assert "over the views mirror-translate" in done.stdout
+
+    plain = msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, tta="none"))
+    runs.write_record(tmp_path / "run", plain)
+    assert evaluate_run(tmp_path / "run")[0]["loss"] != measured["loss"]
+
+
+def test_an_unknown_view_is_named_with_those_that_are_allowed(tiny: str) -> None:
+    with pytest.raises(SpecError, match=r"tta: .*'rotate'; allowed: 'none', 'mirror', 'mirror-translate'"):
+        resolve(Request(model="tiny", settings=("recipe.tta=rotate",)))

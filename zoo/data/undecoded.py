@@ -1,0 +1,154 @@
+"""A folder of image files as a dataset whose images stay files: nothing is decoded before it is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+
+from zoo.data.arrays import Labels, Split
+from zoo.data.cache import Cached
+from zoo.data.decode import Rule, image_array
+from zoo.data.files import FileImages, Listing, list_folder
+from zoo.data.folder import FolderSource
+from zoo.data.pool import Pool
+from zoo.data.rows import Show
+from zoo.errors import DataError
+from zoo.files import WriteError, replacing
+from zoo.paths import cache_dir
+
+CHUNK = 1024
+
+
+class Undecoded(NamedTuple):
+    """A folder, listed.
+
+    Attributes:
+        train, test: a listing and the rows of it that are the split. size: (height, width) of all images.
+    """
+
+    train: tuple[Listing, Labels]
+    test: tuple[Listing, Labels]
+    rule: Rule
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        """Images of both splits."""
+        return len(self.train[1]) + len(self.test[1])
+
+
+def undecoded(source: FolderSource, rule: Rule) -> Undecoded:
+    """List a folder; one image is opened where the rule leaves the size open.
+
+    Raises:
+        DataError: as `zoo.data.files.read_folder`, or the first image cannot be read.
+    """
+    listings = source.listings(list_folder)
+    if len(listings) == 2:
+        train, test = ((listing, np.arange(len(listing.labels))) for listing in listings)
+    else:
+        rows = source.drawn(listings[0])
+        train, test = ((listings[0], chosen) for chosen in rows)
+    return Undecoded(train, test, rule, rule.out_size() or _first_size(train[0], rule))
+
+
+def _first_size(listing: Listing, rule: Rule) -> tuple[int, int]:
+    path = listing.files[0]
+    _, height, width = image_array(path, rule, str(path)).shape
+    return height, width
+
+
+def as_cached(found: Undecoded, workers: int, show: Show, *, name: str, skip_bad: bool = False) -> Cached:
+    """The dataset with its images as files: what `zoo.data.cache.cached` gives with them decoded.
+
+    Args:
+        skip_bad: read every image once, and leave those out that cannot be read; which ones these are
+            is kept, until a file changes.
+    """
+    pool = Pool(workers, found.rule, found.size)
+    splits, skipped = [], 0
+    for side, (listing, rows) in (("train", found.train), ("test", found.test)):
+        split = Split(
+            FileImages(listing.files, rows, found.rule, found.size), listing.labels[rows], pool=pool
+        )
+        if skip_bad:
+            good = _readable(split, listing, show, f"checking {name} ({side})")
+            skipped += len(split) - len(good)
+            split = split.select(good)
+        splits.append(split)
+    listings = {id(listing): listing for listing, _ in (found.train, found.test)}
+    return Cached(
+        splits[0],
+        splits[1],
+        found.train[0].classes,
+        _fingerprint(found, splits),
+        skipped,
+        sum(listing.ignored for listing in listings.values()),
+        "",
+    )
+
+
+def _fingerprint(found: Undecoded, splits: Sequence[Split]) -> str:
+    """As `ImageData.fingerprint` says."""
+    digest = hashlib.sha256(json.dumps(found.rule.table(), sort_keys=True).encode())
+    for (listing, _), split in zip((found.train, found.test), splits, strict=True):
+        digest.update(listing.digest(times=False).encode())
+        assert isinstance(split.images, FileImages)
+        digest.update(np.ascontiguousarray(split.images.rows, "<i8").data)
+    return f"files-{digest.hexdigest()}"
+
+
+# ---- skip_bad ---------------------------------------------------------------------------------
+
+
+def _readable(split: Split, listing: Listing, show: Show, title: str) -> Labels:
+    """The rows that can be decoded, int64, ascending.
+
+    Raises:
+        DataError: none can.
+    """
+    images = split.images
+    assert isinstance(images, FileImages)
+    stamp = hashlib.sha256(f"{listing.digest(times=True)} {images.rule.table()}".encode())
+    stamp.update(np.ascontiguousarray(images.rows).data)
+    path = cache_dir() / "files" / f"bad-{stamp.hexdigest()[:24]}.npy"
+    bad = _kept(path)
+    if bad is None:
+        bad = _unreadable(images, show, title)
+        with suppress(WriteError), replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, bad)
+    good = np.setdiff1d(np.arange(len(split)), bad)
+    if not len(good):
+        raise DataError(f"{title}: none of {len(split)} images can be read")
+    return good
+
+
+def _kept(path: os.PathLike[str]) -> Labels | None:
+    try:
+        found: Labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found
+
+
+def _unreadable(images: FileImages, show: Show, title: str) -> Labels:
+    def is_bad(row: int) -> bool:
+        try:
+            image_array(images.path(row), images.rule, "")
+        except DataError:
+            return True
+        return False
+
+    bad: list[int] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(images), CHUNK):
+            rows = range(start, min(start + CHUNK, len(images)))
+            bad += [row for row, wrong in zip(rows, threads.map(is_bad, rows), strict=True) if wrong]
+            show(title, rows.stop, len(images))
+    return np.array(bad, np.int64)
