@@ -31,6 +31,24 @@ def zoo_components() -> Iterable[Component]:
             summary="3x3 convolutions with batch norm: fewer pixels, more channels",
         ),
         Component(
+            name="whiten",
+            kind="stem",
+            factory="zoo_cnn.speedrun:whiten",
+            summary="patches whitened by the training images' own statistics, frozen; then another stem",
+        ),
+        Component(
+            name="stages",
+            kind="stem",
+            factory="zoo_cnn.speedrun:stages",
+            summary="pairs of 3x3 convolutions that begin as the identity, each pair with half the pixels",
+        ),
+        Component(
+            name="scaled-head",
+            kind="head",
+            factory="zoo_cnn.speedrun:scaled_head",
+            summary="maxima of squares, linear without bias, logits times a small constant",
+        ),
+        Component(
             name="baseline",
             kind="classifier",
             factory="zoo_cnn.classifiers:baseline",
