@@ -1,0 +1,220 @@
+"""`zoo sweep`: validation alone decides, a killed sweep goes on, and the best trial is a recipe."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo.cli import cli
+from zoo.errors import InputError
+from zoo.registry import load_registry
+from zoo.sweep.space import parse_space
+
+optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
+
+BASE = ("sweep", "cnn-baseline-bn", "--dataset", "digits", "--limit-train", "200", "--output", "found")
+GRID = (*BASE, "--epochs", "2", "--grid", "lr=1e-3,1e-2", "--grid", "build.dropout=0.0,0.1")
+RANGES = ("--sample", "lr=log:1e-4..1e-1", "--sample", "batch_size=16..64")
+DRAWN = (*BASE, "--epochs", "12", *RANGES, "--trials", "3")
+
+
+def zoo(*words: str) -> None:
+    cli.main(list(words), standalone_mode=False)
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "found" / "sweep.json").read_text())["trials"]
+    return sorted(found, key=lambda trial: trial["folder"])
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a finished grid, and what it printed."""
+    base = tmp_path_factory.mktemp("swept")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(base)
+        patch.setenv("ZOO_CACHE_DIR", str(base / "cache"))
+        zoo(*GRID)
+    return base, printed.getvalue()
+
+
+def test_a_grid_tries_every_combination_once(swept: tuple[Path, str]) -> None:
+    found = [(t["changes"]["recipe.lr"], t["changes"]["build.dropout"]) for t in trials(swept[0])]
+    assert found == [(1e-3, 0.0), (1e-3, 0.1), (1e-2, 0.0), (1e-2, 0.1)]
+
+
+def test_validation_decides_and_no_trial_has_a_test_result(swept: tuple[Path, str]) -> None:
+    base, _ = swept
+    for trial in trials(base):
+        folder = base / "found" / trial["folder"]
+        result = json.loads((folder / "result.json").read_text())
+        assert result["protocol"] == "clean"
+        assert result["test"] is None
+        assert result["validation"]["top1"] == trial["top1"]
+        assert tomllib.loads((folder / "run.toml").read_text())["data"]["test"] == 0
+        assert "test" not in (folder / "metrics.jsonl").read_text()
+
+
+def test_the_outcome_is_a_recipe_that_the_catalogue_takes(swept: tuple[Path, str], tmp_path: Path) -> None:
+    base, printed = swept
+    best = max(trials(base), key=lambda trial: trial["top1"])
+    file = tmp_path / "mine.toml"
+    file.write_text(printed)
+    registry = load_registry(extra=(file,))
+    recipe = registry.recipe("cnn-baseline-bn-swept")
+    assert (recipe.lr, recipe.epochs, recipe.source) == (best["changes"]["recipe.lr"], 2, "cnn-to-others")
+    assert "validation" in recipe.summary
+    model = registry.model("cnn-baseline-bn-swept")
+    assert model.build.args == {"batch_norm": True, "dropout": best["changes"]["build.dropout"]}
+    assert printed == (base / "found" / "recipe.toml").read_text()
+
+
+def test_what_mattered_is_drawn(swept: tuple[Path, str]) -> None:
+    base, _ = swept
+    mattered = json.loads((base / "found" / "sweep.json").read_text())["importance"]
+    assert set(mattered) == {"recipe.lr", "build.dropout"}
+    assert sum(mattered.values()) == pytest.approx(1)
+    assert (base / "found" / "importance.png").stat().st_size > 5000
+    assert "<svg" in (base / "found" / "importance.svg").read_text()
+
+
+def test_the_same_command_again_trains_nothing(
+    swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, printed = swept
+    monkeypatch.chdir(base)
+    before = trials(base)
+    zoo(*GRID)
+    said = capsys.readouterr()
+    assert trials(base) == before
+    assert said.out == printed
+    assert "trial-0000:" not in said.err
+
+
+def test_a_folder_with_another_sweep_is_refused(
+    swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(swept[0])
+    with pytest.raises(InputError, match="holds another sweep"):
+        zoo(*GRID[:-1], "build.dropout=0.0,0.2")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
+def test_a_killed_sweep_goes_on_and_finds_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    cut.mkdir()
+    whole.mkdir()
+    words = (*DRAWN, "--checkpoint-seconds", "0.1")
+    environment = {**os.environ, "ZOO_CACHE_DIR": str(cut / "cache")}
+    with subprocess.Popen([sys.executable, "-m", "zoo", *words], cwd=cut, env=environment) as process:
+        deadline = time.monotonic() + 120
+        while not list(cut.glob("found/trial-0001/checkpoints/0*")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (cut / "found" / "trial-0001" / "result.json").exists()
+    for folder in (cut, whole):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            zoo(*words)
+    assert "trial-0001: its process is gone; it goes on" in capsys.readouterr().err
+    assert (cut / "found" / "trial-0001" / "result.json").exists()
+    keys = ("changes", "top1", "state")
+    found = [sorted([str({k: t[k] for k in keys}) for t in trials(folder)]) for folder in (cut, whole)]
+    assert len(found[0]) == 3
+    assert found[0] == found[1]
+
+
+def test_a_hopeless_trial_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = "lr=0.01,0.011,0.012,0.013,1e-9"
+    zoo(*BASE, "--epochs", "8", "--grid", grid, "--prune", "--storage", "found/trials.journal", "--quiet")
+    states = {trial["changes"]["recipe.lr"]: trial["state"] for trial in trials(tmp_path)}
+    assert states.pop(1e-9) == "pruned"
+    assert set(states.values()) == {"complete"}
+
+
+def test_trials_that_fail_are_counted_and_the_first_reason_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception, match=r"no trial ran to its end: .*dropout"):
+        zoo(*BASE, "--epochs", "1", "--grid", "build.dropout=1.5,2.5", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--grid", "lrr=1"], "did you mean lr"),
+        (["--grid", "lr=-1,1"], "recipe.lr=-1"),
+        (["--grid", "build.body.norm=1"], "it has: use, batch_norm"),
+        (["--grid", "lr"], "write --grid KEY=A,B,C"),
+        (["--grid", "lr=1e-3,,1e-2"], "an empty value"),
+        (["--sample", "lr=1e-3"], "LOW..HIGH"),
+        (["--sample", "lr=log:0..1"], "0 < LOW < HIGH"),
+        (["--sample", "lr=1..0.1"], "LOW < HIGH"),
+        (["--grid", "lr=1", "--sample", "recipe.lr=0.1..1"], "given twice"),
+        (["--grid", "dataset=digits,cifar10"], "cannot compare across dataset"),
+        (["--grid", "lr=0.1,0.2", "--trials", "3"], "the grid has 2 points"),
+        ([], "nothing to sweep over"),
+    ],
+)
+def test_a_wrong_key_or_range_is_said_before_anything_starts(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=said):
+        zoo("sweep", "cnn-baseline-bn", *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_and_ranges_are_read_as_toml_reads_them() -> None:
+    space = parse_space(
+        [
+            "optimizer=adam,sgd",
+            "recipe.betas=[0.9, 0.99],[0.9, 0.999]",
+            'augment=[],[{ op = "flip" }]',
+            "ema=0",
+        ],
+        ["epochs=5..20", "lr=log:1e-4..1e-2", "momentum=0..1", "build.depth=2..8"],
+    )
+    assert [choice.values for choice in space.choices] == [
+        ("adam", "sgd"),
+        ([0.9, 0.99], [0.9, 0.999]),
+        ([], [{"op": "flip"}]),
+        (0,),
+    ]
+    kinds = [(drawn.low, drawn.high, drawn.log, drawn.whole) for drawn in space.ranges]
+    assert kinds == [
+        (5, 20, False, True),
+        (1e-4, 1e-2, True, False),
+        (0, 1, False, False),
+        (2, 8, False, True),
+    ]
+    assert len(list(space.grid())) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_two_processes_share_a_sweep(engine: str, swept: tuple[Path, str], tmp_path: Path) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray", reason="needs Ray: pip install 'hybrid-zoo[ray]'")
+    environment = {**os.environ, "ZOO_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "zoo", *GRID, "--jobs", "2", "--engine", engine]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = [[(str(t["changes"]), t["top1"]) for t in trials(base)] for base in (tmp_path, swept[0])]
+    assert sorted(found[0]) == sorted(found[1])

@@ -1,0 +1,302 @@
+"""`zoo reproduce`."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from zoo.cli.signals import StopRequests
+from zoo.cli.table import Column, emit, emit_json, emit_table, say, width
+from zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
+    from zoo.reproduce.rows import Ask, Job, Row
+    from zoo.workers import Engine
+
+
+@click.command()
+@click.argument("target", metavar="SOURCE|TABLE|STUDY|MODEL", required=False)
+@click.option(
+    "--protocol",
+    type=click.Choice(["paper", "clean"]),
+    default="paper",
+    show_default=True,
+    help="paper: the best epoch on test, as the sources did. clean: validation selects, test is read once.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each row.")
+@click.option(
+    "--budget",
+    type=click.Choice(["full", "small"]),
+    default="full",
+    show_default=True,
+    help="small: 2,000 images and a tenth of the epochs; labelled so in every row.",
+)
+@click.option(
+    "--recipe",
+    default="source",
+    show_default=True,
+    metavar="NAME",
+    help="source, best, or any recipe's name.",
+)
+@click.option(
+    "--only", multiple=True, metavar="GLOB", help="Rows of these models, MODEL/DATASET, or variants alone."
+)
+@click.option(
+    "--dataset", metavar="[NAME=]SPEC", help="Stands in for the sources' datasets (or for dataset NAME)."
+)
+@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the small budget.")
+@click.option("--limit-train", type=click.IntRange(min=1), metavar="N", help="Images of the small budget.")
+@click.option(
+    "--limit-test", type=click.IntRange(min=1), metavar="N", help="Test images of the small budget."
+)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at the same time."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the jobs are tasks of a Ray cluster (RAY_ADDRESS; else one on this machine).",
+)
+@click.option("--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="The runs' folders.")
+@click.option("--results", default="results", show_default=True, metavar="DIR", help="Where the table goes.")
+@click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=60.0, show_default=True)
+@click.option("--list", "listing", is_flag=True, help="Show the rows and what is recorded; train nothing.")
+@click.option(
+    "--figures",
+    is_flag=True,
+    help="Draw the curves of each dataset's models: PNG and SVG, in results/figures.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The table as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def reproduce(
+    target: str | None,
+    jobs: int,
+    engine: Engine,
+    results: str,
+    listing: bool,
+    figures: bool,
+    as_json: bool,
+    quiet: bool,
+    **asked: Any,
+) -> None:
+    """Train a source's table, or what is missing of it, and print it beside the source's numbers.
+
+    Examples:
+
+    \b
+      zoo reproduce --list
+      zoo reproduce mixture-models/cifar10 --list
+      zoo reproduce cnn-to-others --only 'cnn-*'
+      zoo reproduce hybrid-alt-1 --budget small --dataset digits
+    """
+    from zoo.registry import load_registry
+    from zoo.reproduce.rows import Ask, jobs_of, rows_of
+
+    registry = load_registry()
+    if target is None:
+        if not listing:
+            raise InputError("name a source, table, study or model; `zoo reproduce --list` shows them")
+        return list_targets(registry, as_json)
+    ask = Ask(target=target, **asked)
+    rows = rows_of(ask, registry)
+    runs = jobs_of(ask, registry, rows)
+    failed: list[str] = []
+    if not listing:
+        failed = train(ask, registry, rows, runs, Path(results), (engine, jobs), quiet)
+    show(ask, registry, rows, runs, as_json, listing)
+    if figures:
+        draw(ask, rows, runs, Path(results))
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+    return None
+
+
+def train(
+    ask: Ask,
+    registry: Registry,
+    rows: list[Row],
+    runs: list[Job],
+    results: Path,
+    spread: tuple[Engine, int],
+    quiet: bool,
+) -> list[str]:
+    """Train what is missing, and store the table after each run; a line for each run that failed."""
+    from zoo.reproduce.perform import failure
+    from zoo.reproduce.table import file_of, measured, store
+
+    path, invocation = file_of(ask, results), uuid.uuid4().hex
+    store(path, ask, registry, measured(rows, runs))  # what cannot be written is better known at once
+    wrong: list[str] = []
+    with StopRequests() as stop:
+        stop.graceful = True
+        if spread == ("local", 1):
+            alone(ask, registry, rows, runs, path, invocation, stop, quiet)
+        elif not all(job.recorded for job in runs):
+            wrong = together(ask, path, invocation, spread, stop, quiet)
+        if stop.asked:
+            leave(ask, stop.asked)
+    store(path, ask, registry, measured(rows, runs))
+    whys = {job.title: failure(job, invocation) for job in runs if not job.recorded}
+    rest = "; ".join(wrong) or "not finished"
+    return [f"{title}: {why or rest}; the same command goes on" for title, why in whys.items()]
+
+
+def alone(
+    ask: Ask,
+    registry: Registry,
+    rows: list[Row],
+    runs: list[Job],
+    path: Path,
+    invocation: str,
+    stop: StopRequests,
+    quiet: bool,
+) -> None:
+    """Train in this process."""
+    from zoo.cli.display import make_display
+    from zoo.reproduce.perform import work
+    from zoo.reproduce.table import measured, store
+    from zoo.train.loop import Stop
+
+    def done() -> None:
+        store(path, ask, registry, measured(rows, runs))
+
+    try:
+        work(ask, invocation, stop, lambda: make_display(quiet), _silent if quiet else say, done)
+    except Stop as stopped:
+        leave(ask, stopped.signal)
+
+
+def together(
+    ask: Ask, path: Path, invocation: str, spread: tuple[Engine, int], stop: StopRequests, quiet: bool
+) -> list[str]:
+    """Train in several processes; a line for each that ended badly."""
+    import msgspec
+
+    from zoo import workers
+
+    engine, jobs = spread
+    given = {"ask": msgspec.to_builtins(ask), "invocation": invocation, "results": str(path), "quiet": quiet}
+    gpu = ask.device not in ("cpu", "mps") and engine == "ray" and _has_gpu()
+    return workers.spread("zoo.reproduce.perform:assist", given, jobs, engine, stop, gpu=gpu)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def leave(ask: Ask, number: int) -> NoReturn:
+    """Say how to go on, and exit as a signal ends a command."""
+    say(f"stopped; the same command goes on: the runs are in {ask.runs}")
+    sys.exit(128 + number)
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def draw(ask: Ask, rows: list[Row], runs: list[Job], results: Path) -> None:
+    """Draw what is recorded, and say where."""
+    from zoo.reproduce import table
+
+    for path in table.figures(ask, rows, runs, results):
+        say(f"figure: {path}")
+
+
+def list_targets(registry: Registry, as_json: bool) -> None:
+    """Every source, table and study."""
+    from zoo.reproduce.rows import targets
+
+    found = targets(registry)
+    if as_json:
+        return emit_json([{"name": name, "summary": text} for name, text in found.items()])
+    emit_table([Column("NAME"), Column("SUMMARY", flexible=True)], list(found.items()), width())
+    return say("next: zoo reproduce NAME --list, or any model of zoo list")
+
+
+COLUMNS = (
+    Column("MODEL"),
+    Column("DATASET"),
+    Column("BUDGET"),
+    Column("PUBL.", right=True),
+    Column("OURS", right=True),
+    Column("DIFF.", right=True),
+    Column("SPREAD", right=True),
+    Column("SEEDS", right=True, drop=3),
+    Column("PARAMS", right=True, drop=4),
+    Column("PUBL. MIN", right=True, drop=5),
+    Column("MIN", right=True, drop=6),
+    Column("WH", right=True, drop=1),
+    Column("PUBLISHED AS", flexible=True, drop=2),
+)
+
+
+def show(
+    ask: Ask, registry: Registry, rows: list[Row], runs: list[Job], as_json: bool, listing: bool
+) -> None:
+    """Print the table on stdout, in words or as JSON."""
+    from zoo.reproduce.table import measured, state
+
+    found = measured(rows, runs)
+    if as_json:
+        return emit_json(found)
+    emit([heading(ask, registry, rows)])
+    cells = [_cells(row) for row in found]
+    columns = list(COLUMNS)
+    if listing:
+        columns.append(Column("STATE"))
+        states = [", ".join(dict.fromkeys(state(job) for job in runs if job.row == row)) for row in rows]
+        cells = [[*line, text or "not trained"] for line, text in zip(cells, states, strict=True)]
+    emit_table(columns, cells, width())
+    for line in dict.fromkeys(f"{row.name}: {row.why_not}" for row in rows if row.why_not):
+        say(f"note: {line}")
+    return None
+
+
+def heading(ask: Ask, registry: Registry, rows: list[Row]) -> str:
+    """One line above the table: whose it is, protocol, recipe, budget, stand-in."""
+    source = registry.sources.get(rows[0].source)
+    parts = [source.title if source else ask.target, f"{ask.protocol} protocol", f"recipe {ask.recipe}"]
+    if ask.budget == "small":
+        parts.append("SMALL BUDGET (a subset and few epochs: not comparable)")
+    if any(row.images.stand_in for row in rows):
+        parts.append(f"images of {ask.dataset}")
+    return "; ".join(parts)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["variant"] or row["model"],
+        row["dataset"],
+        row["budget"],
+        _percent(row["published_top1"]),
+        _percent(row["top1"]),
+        f"{row['difference'] * 100:+.2f}" if row["difference"] is not None else "-",
+        f"{row['spread'] * 100:.2f}" if row["spread"] is not None else "-",
+        str(len(row["seeds"])),
+        f"{row['parameters']:,}" if row["parameters"] else "-",
+        _number(row["published_minutes"]),
+        _number(row["minutes"]),
+        _number(row["energy_wh"]),
+        row["published_as"],
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"

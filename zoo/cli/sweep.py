@@ -1,0 +1,202 @@
+"""`zoo sweep`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli.signals import StopRequests
+from zoo.cli.table import emit, emit_json, say
+from zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
+    from zoo.sweep.space import Space
+    from zoo.sweep.trials import Sweep
+    from zoo.workers import Engine
+
+DEFAULT_TRIALS = 20
+
+
+@click.command()
+@click.argument("model", metavar="NAME")
+@click.option("--grid", multiple=True, metavar="KEY=A,B,C", help="Try these values: lr=1e-3,3e-4.")
+@click.option(
+    "--sample", multiple=True, metavar="KEY=[log:]LOW..HIGH", help="Draw from a range: lr=log:1e-4..1e-2."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    help=f"Trials in all; default: the whole grid, or {DEFAULT_TRIALS} where a key is drawn.",
+)
+@click.option("--prune", is_flag=True, help="Give up trials that lie behind the median of the others.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials at once.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the jobs are tasks of a Ray cluster (RAY_ADDRESS; else one on this machine).",
+)
+@click.option(
+    "--storage",
+    metavar="PATH",
+    help="What remembers the trials: PATH.db is SQLite, else a journal; or a URL.",
+)
+@click.option("--output", type=click.Path(file_okay=False), metavar="DIR", help="The sweep's folder.")
+@click.option("--dataset", metavar="SPEC", help="As `zoo train` takes it; default: the model's own.")
+@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@click.option(
+    "--recipe", metavar="NAME", help="The recipe to begin with, or `best`; default: the model's own."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe's key in all trials."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.")
+@click.option("--limit-train", type=click.IntRange(min=1), metavar="N", help="Use N training images.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the trials and of what is tried.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=60.0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Everything that came out, as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def sweep(
+    model: str,
+    grid: tuple[str, ...],
+    sample: tuple[str, ...],
+    trials: int | None,
+    jobs: int,
+    engine: Engine,
+    storage: str | None,
+    output: str | None,
+    as_json: bool,
+    quiet: bool,
+    **asked: Any,
+) -> None:
+    """Search a recipe for the model NAME; what compares trials is validation, never the test split.
+
+    Keys are recipe.KEY (or KEY alone), build.PATH in the model's tree, recipe and model. The same command
+    goes on with what is not done. stdout is the best trial as tables for a registry.toml.
+
+    Examples:
+
+    \b
+      zoo sweep cnn-baseline --grid lr=1e-3,3e-3 --grid batch_size=64,128
+      zoo sweep hybrid-alt-1 --dataset digits --sample lr=log:1e-4..1e-2 --trials 20 --prune --jobs 2
+      zoo sweep vit-cifar --grid build.depth=4,6,8 --sample weight_decay=log:1e-3..0.3
+    """
+    from zoo.registry import find_model
+    from zoo.sweep.space import check_space, parse_space
+
+    space = parse_space(grid, sample)
+    registry, name, _ = find_model(model)
+    check_space(space, registry, name)
+    chosen = _sweep(model, name, space, trials, storage, output, asked)
+    _need_optuna()
+    wrong = run(chosen, engine, jobs, quiet)
+    report(chosen, registry, name, as_json)
+    for line in wrong:
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def _sweep(
+    model: str,
+    name: str,
+    space: Space,
+    trials: int | None,
+    storage: str | None,
+    output: str | None,
+    asked: dict[str, Any],
+) -> Sweep:
+    data = (asked["dataset"] or "own").rpartition("/")[2].rpartition(":")[2].partition("?")[0] or "data"
+    folder = Path(output or f"runs/sweep/{name.replace('/', '-')}-{data}")
+    size = math.prod(len(choice.values) for choice in space.choices)
+    if not space.ranges and trials is not None and trials > size:
+        raise InputError(f"--trials {trials}: the grid has {size} points; leave --trials out for all of them")
+    _need_optuna()
+    from zoo.sweep.trials import Sweep
+
+    return Sweep(
+        model=model,
+        space=space,
+        folder=str(folder),
+        storage=storage or str(folder / "trials.db"),
+        trials=trials or (DEFAULT_TRIALS if space.ranges else size),
+        **asked,
+    )
+
+
+def _need_optuna() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise InputError("zoo sweep needs Optuna: pip install 'hybrid-zoo[sweep]'") from None
+
+
+def run(chosen: Sweep, engine: Engine, jobs: int, quiet: bool) -> list[str]:
+    """Try what is missing; a line for each process that ended badly."""
+    import msgspec
+
+    from zoo import workers
+    from zoo.sweep.trials import open_study, work
+    from zoo.train.loop import Stop
+
+    open_study(chosen)  # what cannot be used is better known before processes are started
+    wrong: list[str] = []
+    with StopRequests() as stop:
+        stop.graceful = True
+        try:
+            if (engine, jobs) == ("local", 1):
+                work(chosen, stop, (lambda line: None) if quiet else say)
+            else:
+                given = {"sweep": msgspec.to_builtins(chosen), "quiet": quiet}
+                gpu = engine == "ray" and chosen.device not in ("cpu", "mps") and _has_gpu()
+                wrong = workers.spread("zoo.sweep.trials:assist", given, jobs, engine, stop, gpu=gpu)
+        except Stop:
+            pass
+        if stop.asked:
+            say(f"stopped; the same command goes on: the trials are in {chosen.folder}")
+            sys.exit(128 + stop.asked)
+    return wrong
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> None:
+    """Write what came out beside the trials, draw what mattered, and print the best as TOML (or all as JSON)."""
+    from zoo.files import write_text
+    from zoo.sweep import outcome
+    from zoo.sweep.trials import open_study
+
+    study = open_study(chosen)
+    rows = outcome.trials_of(chosen, study)
+    best = outcome.best_of(rows)
+    recipe = outcome.as_toml(chosen, registry, name, best, len(rows))
+    mattered = outcome.importance(study)
+    found = outcome.document(chosen, rows, recipe, mattered)
+    data, table, stem = outcome.paths(chosen)
+    write_text(data, json.dumps(found, indent=2) + "\n")
+    write_text(table, recipe)
+    for key, share in mattered.items():
+        say(f"{key} explains {share:.0%} of the variance of validation top-1")
+    if mattered:
+        from zoo.figures import draw_importance
+
+        title = f"{name}: what mattered in {sum(r['state'] == 'complete' for r in rows)} trials"
+        for path in draw_importance(stem, title, mattered):
+            say(f"figure: {path}")
+    say(
+        f"best of {len(rows)}: {best['folder']}, validation top-1 {best['top1']:.2%}; paste into registry.toml:"
+    )
+    if as_json:
+        emit_json(found)
+    else:
+        emit(recipe.splitlines())
