@@ -1,0 +1,275 @@
+"""`zoo runs` and `zoo plot` over real run folders."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from zoo.cli import cli
+from zoo.errors import InputError, RunError, ZooError
+from zoo.report.gather import differences, find, row_of, said
+from zoo.train.lock import RunLock, is_held
+
+
+def zoo(*words: str | Path, typed: str | None = None) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words], input=typed)
+
+
+def said_by(*words: str | Path) -> str:
+    result = zoo(*words)
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def table(*words: str | Path) -> Any:
+    return json.loads(said_by("runs", *words, "--json"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Three runs below runs/, one of them in a folder of its own; the last has no result."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("ZOO_CACHE_DIR", str(folder / "cache"))
+        for name, model, lr in (
+            ("a", "cnn-baseline", 1e-3),
+            ("b", "cnn-baseline", 5e-3),
+            ("deep/c", "cnn-baseline-bn", 1e-3),
+        ):
+            words = [
+                "--dataset",
+                "digits",
+                "--epochs",
+                "2",
+                "--limit-train",
+                "200",
+                "--limit-test",
+                "60",
+                "-q",
+            ]
+            said_by("train", model, *words, "--lr", str(lr), "--output", f"runs/{name}")
+    (folder / "runs/deep/c/result.json").unlink()
+    return folder
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that the test may change, as the working folder."""
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---- listing ---------------------------------------------------------------------------------
+
+
+def test_every_run_below_runs_is_listed_with_what_its_record_says(here: Path) -> None:
+    rows = {row["name"]: row for row in table()}
+    assert set(rows) == {"a", "b", "deep/c"}
+    result = json.loads((here / "runs/a/result.json").read_text())
+    assert rows["a"]["top1"] == result["test"]["top1"]
+    assert rows["a"]["parameters"] == result["parameters"]
+    assert rows["a"]["state"] == "finished"
+    assert rows["deep/c"]["state"] == "stopped"
+    assert rows["deep/c"]["top1"] is None
+    best = max(
+        json.loads(line)["val_top1"] for line in (here / "runs/deep/c/metrics.jsonl").read_text().splitlines()
+    )
+    assert rows["deep/c"]["val_top1"] == best
+    lines = said_by("runs").splitlines()
+    assert lines[0].split()[:3] == ["NAME", "MODEL", "DATASET"]
+    assert len(lines) == 4
+
+
+def test_filters_globs_and_sorts_choose(here: Path) -> None:
+    assert [row["name"] for row in table("--model", "baseline-bn")] == ["deep/c"]
+    assert [row["name"] for row in table("[ab]", "--dataset", "dig*")] == ["a", "b"]
+    assert table("--dataset", "cifar10") == []
+    assert [row["name"] for row in table("--state", "stopped")] == ["deep/c"]
+    assert [row["name"] for row in table("runs/deep")] == ["deep/c"]
+    tops = [row["top1"] for row in table("--sort", "top1")]
+    assert tops[:2] == sorted(tops[:2], reverse=True)
+    assert tops[2] is None
+    best = table("--best")
+    assert [row["top1"] for row in best] == [tops[0]]
+
+
+def test_a_word_that_stands_for_nothing_is_an_error_that_says_so(here: Path) -> None:
+    with pytest.raises(InputError, match="no run of the pattern 'resnet\\*'"):
+        find(["resnet*"])
+    with pytest.raises(InputError, match="zoo runs"):
+        find(["nowhere"])
+
+
+def test_a_package_inside_a_run_is_not_listed_twice(here: Path) -> None:
+    shutil.copytree(here / "runs/b", here / "runs/a/package")
+    assert [row["name"] for row in table()] == ["a", "b", "deep/c"]
+
+
+def test_two_folders_of_one_name_are_told_apart(here: Path) -> None:
+    shutil.copytree(here / "runs/a", here / "x/a")
+    shutil.copytree(here / "runs/b", here / "y/a")
+    assert [run.name for run in find(["x/a", "y/a"])[0]] == ["x/a", "y/a"]
+
+
+def test_a_damaged_run_is_left_out_of_the_list_and_an_error_by_name(here: Path) -> None:
+    (here / "runs/b/run.toml").write_text("model = [")
+    result = zoo("runs", "--json")
+    assert [row["name"] for row in json.loads(result.stdout)] == ["a", "deep/c"]
+    assert "runs/b/run.toml: damaged" in result.stderr
+    with pytest.raises(RunError, match="damaged"):
+        said_by("runs", "runs/b")
+
+
+def test_numbers_that_are_none_do_not_break_the_list(here: Path) -> None:
+    (here / "runs/a/result.json").write_text('{"test": {"top1": "high", "loss": NaN}, "train": 3}')
+    (here / "runs/a/metrics.jsonl").write_text('{"epoch": 1, "val_top1": null, "seconds": "x"}\n[1]\n')
+    row = row_of(find(["a"])[0][0])
+    assert (row["top1"], row["loss"], row["seconds"]) == (None, None, None)
+    assert "a  " in said_by("runs", "a")
+
+
+def test_listing_and_plotting_import_no_torch(here: Path) -> None:
+    script = (
+        "import sys\nfrom zoo.cli import cli\n"
+        "for words in (['runs'], ['runs', '--compare', 'a', 'b'], ['plot', 'a']):\n"
+        "    cli.main(words, standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+
+# ---- comparing -------------------------------------------------------------------------------
+
+
+def test_a_comparison_names_what_differs_and_only_that(here: Path) -> None:
+    rows = table("--compare", "b", "a")
+    found = {(row["group"], row["key"]): row["values"] for row in rows}
+    assert found["recipe", "lr"] == {"b": 0.005, "a": 0.001}
+    assert list(found["recipe", "lr"]) == ["b", "a"]
+    assert ("result", "top1") in found
+    assert not {("recipe", "epochs"), ("model", "model"), ("data", "spec")} & set(found)
+    every = {(row["group"], row["key"]) for row in table("--compare", "a", "b", "--all")}
+    assert {("recipe", "epochs"), ("model", "model"), ("data", "fingerprint")} <= every
+    assert "recipe.lr" in said_by("runs", "--compare", "a", "b")
+    with pytest.raises(InputError, match="two runs or more"):
+        said_by("runs", "--compare", "a")
+
+
+def test_a_run_compared_with_itself_has_no_differences(here: Path) -> None:
+    shutil.copytree(here / "runs/a", here / "runs/twin")
+    assert differences(find(["a", "twin"])[0]) == []
+
+
+def test_values_are_said_as_people_read_them() -> None:
+    assert [said(v) for v in (None, True, 1e-3, [0.9, 0.999], [], "x")] == [
+        "-",
+        "yes",
+        "0.001",
+        "0.9, 0.999",
+        "-",
+        "x",
+    ]
+
+
+# ---- removing --------------------------------------------------------------------------------
+
+
+def test_a_run_is_removed_after_a_yes_and_no_other(here: Path) -> None:
+    assert said_by("runs", "--remove", "a", "--yes") == "runs/a\n"
+    assert [row["name"] for row in table()] == ["b", "deep/c"]
+
+
+def test_nothing_is_removed_where_nobody_can_be_asked(here: Path) -> None:
+    with pytest.raises(InputError, match="--yes"):
+        said_by("runs", "--remove", "a")
+    with pytest.raises(InputError, match="which runs"):
+        said_by("runs", "--remove", "--yes")
+    assert len(table()) == 3
+
+
+def test_a_run_that_is_being_trained_is_not_removed(here: Path) -> None:
+    with RunLock(here / "runs/b"):
+        assert is_held(here / "runs/b")
+        assert table("b")[0]["state"] == "training"
+        with pytest.raises(RunError, match="is being trained"):
+            said_by("runs", "--remove", "a", "b", "--yes")
+    assert not is_held(here / "runs/b")
+    assert len(table()) == 3  # checked before the first is removed
+
+
+def test_what_is_no_run_or_more_than_a_run_is_not_removed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "photos").mkdir()
+    (here / "photos/cat.jpg").touch()
+    shutil.copytree(here / "runs/a", here / "runs/b/inner")
+    (here / "link").symlink_to(here / "runs/a")
+    monkeypatch.setenv("HOME", str(here / "runs/a"))
+    for folder, why in (
+        ("photos", "no run"),
+        ("runs/b", "another run lies in it"),
+        ("link", "link"),
+        ("runs/a", "home"),
+    ):
+        with pytest.raises(ZooError, match=why):
+            said_by("runs", "--remove", folder, "--yes")
+    monkeypatch.chdir(here / "runs/deep/c")
+    with pytest.raises(RunError, match="working folder"):
+        said_by("runs", "--remove", ".", "--yes")
+    assert (here / "photos/cat.jpg").is_file()
+    assert (here / "runs/b/inner/run.toml").is_file()
+    assert (here / "runs/deep/c/run.toml").is_file()
+
+
+# ---- plotting --------------------------------------------------------------------------------
+
+
+def test_a_plot_of_runs_is_a_picture_and_the_same_twice(here: Path) -> None:
+    assert said_by("plot", "a", "b", "deep/c") == "curves.png\n"
+    first = (here / "curves.png").read_bytes()
+    wide = Image.open(io.BytesIO(first)).size
+    said_by("plot", "a", "b", "deep/c")
+    assert (here / "curves.png").read_bytes() == first
+    said_by("plot", "a", "--what", "top1", "--over", "minutes", "--out", "one.png")
+    assert Image.open(here / "one.png").width < wide[0]
+
+
+def test_an_svg_has_a_line_for_each_run_and_split(here: Path) -> None:
+    said_by("plot", "a", "b", "--what", "loss", "--log", "--out", "curves.svg")
+    text = (here / "curves.svg").read_text()
+    assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+    for colour in ("#0072b2", "#d55e00"):
+        assert text.count(f"stroke: {colour}") >= 3  # training, validation, and the legend
+    said_by("plot", "a", "b", "--what", "loss", "--log", "--out", "again.svg")
+    assert (here / "again.svg").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["a", "--out", "curves.gif"], "ends in .png, .svg, .pdf"),
+        (["a", "--what", "loss,lr"], "loss and/or top1"),
+        (["a", "--what", ""], "loss and/or top1"),
+        (["empty"], "none of these runs has finished an epoch"),
+    ],
+)
+def test_a_plot_that_cannot_be_says_why(here: Path, words: list[str], why: str) -> None:
+    (here / "runs/empty").mkdir()
+    shutil.copy(here / "runs/a/run.toml", here / "runs/empty")
+    with pytest.raises(InputError, match=why):
+        said_by("plot", *words)
+    assert not list(here.glob("curves*"))

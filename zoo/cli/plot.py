@@ -1,0 +1,53 @@
+"""`zoo plot`: curves of runs as a picture; nothing here imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zoo.errors import InputError
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("curves.png"),
+    show_default=True,
+    metavar="FILE",
+    help="The picture: .png, .svg or .pdf.",
+)
+@click.option("--what", default="loss,top1", show_default=True, help="Panels: loss, top1, or both.")
+@click.option(
+    "--over", type=click.Choice(["epoch", "minutes"]), default="epoch", show_default=True, help="The x axis."
+)
+@click.option("--log", is_flag=True, help="A logarithmic loss.")
+@click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True, help="Of a PNG.")
+def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi: int) -> None:
+    """Draw the curves of RUNS (folders, names or patterns below runs/, hf://OWNER/NAME) into one picture.
+
+    Training is dashed, validation (or test, where it selected) is solid; each run has a colour, which
+    colour-blind people tell apart.
+
+    Examples:
+
+    \b
+      zoo plot runs/resnet18-cifar10-20261121-120000
+      zoo plot 'vit-*' 'resnet18-*' --what top1 --over minutes --out compare.svg
+    """
+    from zoo.cli.report import found_runs
+    from zoo.files import write_bytes
+    from zoo.report.figure import FORMATS, METRICS, draw
+
+    panels = [word.strip() for word in what.split(",") if word.strip()]
+    if not panels or any(panel not in METRICS for panel in panels) or len(set(panels)) < len(panels):
+        raise InputError(f"--what {what!r}: give {' and/or '.join(METRICS)}, with a comma between")
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise InputError(
+            f"--out {str(out)!r}: give a name that ends in {', '.join('.' + f for f in FORMATS)}"
+        )
+    write_bytes(out, draw(found_runs(runs), what=panels, x=over, log=log, kind=kind, dpi=dpi))
+    print(out)

@@ -1,0 +1,178 @@
+"""`zoo report`: runs and published results as one HTML page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli import say_problems, table
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
+    from zoo.report.gather import Run
+    from zoo.report.measure import Seen
+
+TITLE = "hybrid-zoo: runs and results"
+
+
+@click.command()
+@click.argument("runs", nargs=-1)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    metavar="FILE",
+    help="Where the page is written.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(0, 48),
+    default=12,
+    show_default=True,
+    metavar="N",
+    help="Images of each run that were most confidently confused.",
+)
+@click.option(
+    "--no-data", is_flag=True, help="Only what the folders say: no confusion, no bars, no images; quick."
+)
+@click.option(
+    "--catalogue",
+    type=click.Choice(["related", "all", "none"]),
+    default="related",
+    show_default=True,
+    help="Published results: of the runs' models and datasets, all, or none.",
+)
+@click.option("--title", default=TITLE, show_default=True)
+@click.option("--stamp", is_flag=True, help="Print the date; without it the same runs give the same page.")
+@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@click.option("--device", help="Of the passes over test splits; default: the device of each run.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def report(
+    runs: tuple[str, ...],
+    output: Path,
+    images: int,
+    no_data: bool,
+    catalogue: Any,
+    title: str,
+    stamp: bool,
+    data_dir: str | None,
+    device: str | None,
+    quiet: bool,
+) -> None:
+    """Write RUNS and the results published beside them as one HTML page that needs no network.
+
+    RUNS are run folders, folders that hold runs, names or patterns below runs/, or hf://OWNER/NAME;
+    default: all below runs/. What a model confuses is measured where its images are on this machine
+    (none is downloaded) and kept in the cache.
+
+    Examples:
+
+    \b
+      zoo report
+      zoo report 'resnet18-*' --images 24 --output resnets.html
+      zoo report runs/a runs/b --no-data
+    """
+    from zoo.errors import InputError
+    from zoo.files import write_text
+    from zoo.registry import load_registry
+    from zoo.report import catalogue as published
+    from zoo.report.page import Content, library, render
+
+    library()  # first, so that a missing one is said before anything is measured
+    found = found_runs(runs)
+    if not found:
+        raise InputError("no runs below runs/; `zoo train MODEL --dataset NAME` makes one")
+    registry = load_registry()
+    content = Content(
+        runs=found,
+        catalogue=_with_flops(published.rows(registry, found, catalogue), registry, quiet),
+        flops=_flops(found, registry),
+        seen=_seen(found, no_data, data_dir, device, quiet),
+        images=images,
+        title=title,
+        stamp=_today() if stamp else "",
+    )
+    page, left_out = render(content)
+    write_text(output, page)
+    say_problems(left_out)
+    if not quiet:
+        size = len(page.encode()) / 1e6
+        table.say(f"{len(found)} runs, {len(content.catalogue)} results of the catalogue, {size:.2f} MB")
+    print(output)
+
+
+def found_runs(words: Sequence[str]) -> list[Run]:
+    """The runs that the words of a command stand for, "hf://" ones fetched; problems go to stderr."""
+    from zoo.report.gather import find
+
+    places = [_fetched(word) if word.startswith("hf://") else word for word in words]
+    runs, problems = find(places)
+    say_problems([f"{problem}; left out" for problem in problems])
+    return runs
+
+
+def _fetched(word: str) -> str:
+    """The folder of a package of the Hub, with its curves; the import of the Hub brings torch."""
+    from zoo.hub import fetch, parse_ref
+
+    return str(fetch(parse_ref(word), everything=True).folder)
+
+
+def _seen(
+    runs: Sequence[Run], no_data: bool, data_dir: str | None, device: str | None, quiet: bool
+) -> dict[str, Seen | str]:
+    """What each model confuses, or why that is not known."""
+    if no_data:
+        return {run.name: "left out by --no-data" for run in runs}
+    from zoo.report.measure import look
+
+    seen: dict[str, Seen | str] = {}
+    for i, run in enumerate(runs):
+        if not quiet and sys.stderr.isatty():
+            print(
+                f"\r\033[Kmeasuring {i + 1} of {len(runs)}: {run.name}", end="", file=sys.stderr, flush=True
+            )
+        found, reason = look(run.folder, run.record, data_dir=data_dir, device=device)
+        seen[run.name] = reason if found is None else found
+    if not quiet and sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    if not quiet:
+        say_problems([f"{name}: not measured: {why}" for name, why in seen.items() if isinstance(why, str)])
+    return seen
+
+
+def _flops(runs: Sequence[Run], registry: Registry) -> dict[str, int | None]:
+    import msgspec
+
+    from zoo.report.measure import flops
+
+    sizes = {run.name: msgspec.structs.asdict(run.record.sizes) for run in runs}
+    return {run.name: flops(run.record.build, sizes[run.name], registry) for run in runs}
+
+
+def _with_flops(rows: list[dict[str, Any]], registry: Registry, quiet: bool) -> list[dict[str, Any]]:
+    """The catalogue's rows with the FLOPs of their models at their data set's size."""
+    import msgspec
+
+    from zoo.compose import sizes_for
+    from zoo.report.measure import flops
+
+    if rows and not quiet and sys.stderr.isatty():
+        table.say("counting FLOPs (kept in the cache)")
+    for row in rows:
+        model = registry.models[row["model"]]
+        if row["dataset"] in registry.datasets:
+            there = msgspec.structs.replace(model, dataset=row["dataset"])
+            row["flops"] = flops(model.build.to_table(), sizes_for(there, registry), registry)
+    return rows
+
+
+def _today() -> str:
+    import datetime
+
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")

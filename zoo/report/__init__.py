@@ -1,0 +1,1 @@
+"""Runs beside one another: facts from run folders, one page, pictures. Nothing here imports torch but `measure`."""

@@ -1,0 +1,151 @@
+// Training curves: loss and top-1; a run is drawn when it is first chosen, then only shown and hidden.
+const CHARTS = new Map(); // metric -> { made, hits, drawn: run -> [{ split, data, renderers }] }
+const MANY_POINTS = 60;
+
+function column(run, split, metric) {
+  const curves = RUNS[run].curves;
+  return split === "train" ? curves["train_" + metric] : curves["val_" + metric] || curves["test_" + metric];
+}
+
+const splitName = (run, split) => (split === "train" ? "training" : RUNS[run].curves.val_loss ? "validation" : "test");
+
+function drawLine(made, run, split, metric, x) {
+  const [ys, curves] = [column(run, split, metric), RUNS[run].curves];
+  if (!ys) return { renderers: [], data: null };
+  const gap = (values) => (values || curves.epoch.map(() => null)).map((v) => (v == null ? NaN : v));
+  const data = {
+    x: curves[x], y: gap(ys), epoch: curves.epoch, minutes: curves.minutes, loss: gap(column(run, split, "loss")),
+    top1: gap(column(run, split, "top1")), run: ys.map(() => RUNS[run].name), split: ys.map(() => splitName(run, split)),
+  };
+  const source = new M.ColumnDataSource({ data });
+  const line = glyph(made.plot, source, new M.Line({
+    x: { field: "x" }, y: { field: "y" }, line_color: colour(run), line_width: split === "train" ? 1.5 : 2.2, line_dash: split === "train" ? [5, 4] : [],
+  }));
+  const faint = ys.length > MANY_POINTS;
+  const points = glyph(made.plot, source, new M.Scatter({
+    x: { field: "x" }, y: { field: "y" }, size: { value: faint ? 7 : split === "train" ? 5 : 7 }, fill_color: colour(run), line_color: null,
+    fill_alpha: faint ? 0 : split === "train" ? 0.55 : 1, marker: { value: MARKERS[Math.floor(slot(run) / COLOURS) % MARKERS.length] },
+  }));
+  return { renderers: [line, points], data };
+}
+
+// One unseen glyph of all points that are shown: one tooltip tells all that are near, not one over the other.
+function addHits(made) {
+  const source = new M.ColumnDataSource({ data: { x: [], y: [] } });
+  made.hover.renderers = [glyph(made.plot, source, new M.Scatter({ x: { field: "x" }, y: { field: "y" }, size: { value: 10 }, fill_alpha: 0, line_alpha: 0 }))];
+  return source;
+}
+
+function drawCurves() {
+  for (const metric of ["loss", "top1"]) {
+    const made = makePlot({
+      x: $("c-x").value, whole: $("c-x").value === "epoch", y: metric === "loss" ? "loss" : "top-1",
+      yLog: metric === "loss" && $("c-log").checked, yFormat: metric === "loss" ? null : percents(),
+      tips: [["run", "@run, @split"], ["epoch", "@epoch, after @minutes{0.00} minutes"], ["", "loss @loss{0.0000}, top-1 @top1{0.00%}"]],
+    });
+    CHARTS.set(metric, { made, hits: addHits(made), drawn: new Map() });
+  }
+  showLines();
+  for (const [metric, { made }] of CHARTS) show(metric, made.plot, curveLabel(metric));
+}
+
+function curveLabel(metric) {
+  const runs = chosenRuns();
+  const last = (run) => (column(run, "val", metric) || []).at(-1);
+  const told = runs.slice(0, 6).map((run) => `${RUNS[run].name} ends at ${metric === "loss" ? (last(run) ?? NaN).toFixed(3) : percent(last(run))}`);
+  return `${metric === "loss" ? "Loss" : "Top-1"} of ${runs.length} runs. ${told.join("; ")}`;
+}
+
+function showLines() {
+  for (const [metric, { made, hits, drawn }] of CHARTS) {
+    const draw = (run) => ["train", "val"].map((split) => ({ split, ...drawLine(made, run, split, metric, $("c-x").value) }));
+    for (const run of chosenRuns()) if (!drawn.has(run)) drawn.set(run, draw(run));
+    const near = [];
+    for (const [run, lines] of drawn)
+      for (const { split, data, renderers } of lines) {
+        const on = state.chosen.has(run) && $("c-" + split).checked;
+        for (const renderer of renderers) renderer.visible = on;
+        if (on && data) near.push(data);
+      }
+    const keys = ["x", "y", "epoch", "minutes", "loss", "top1", "run", "split"];
+    hits.data = Object.fromEntries(keys.map((key) => [key, near.flatMap((data) => data[key])]));
+  }
+}
+
+function drawChips() {
+  const chips = $("chips");
+  if (!chips.childElementCount)
+    chips.append(...RUNS.map((run, i) => {
+      const chip = node("button", { type: "button", "data-run": i }, node("i", { "aria-hidden": "true" }), run.name);
+      chip.addEventListener("click", () => choose(i, !state.chosen.has(i)));
+      return chip;
+    }));
+  for (const chip of chips.children) {
+    const run = Number(chip.dataset.run);
+    chip.setAttribute("aria-pressed", state.chosen.has(run));
+    chip.firstChild.style.setProperty("--colour", `var(${state.slots.has(run) ? "--c" + (slot(run) % COLOURS) : "--line"})`);
+  }
+}
+
+function curvesTable() {
+  if (!$("curves-data").open) return;
+  const rows = [];
+  for (const run of chosenRuns())
+    RUNS[run].curves.epoch.forEach((epoch, i) => {
+      const at = (split, metric) => (column(run, split, metric) || [])[i];
+      const loss = (split) => at(split, "loss")?.toFixed(4) ?? "-";
+      rows.push([RUNS[run].name, epoch, loss("train"), loss("val"), percent(at("train", "top1")), percent(at("val", "top1"))]);
+    });
+  const head = ["run", "epoch", "training loss", "validation loss", "training top-1", "validation top-1"];
+  $("curves-data").lastElementChild.replaceChildren(table(head, rows, new Set([1, 2, 3, 4, 5])));
+}
+
+function startCurves() {
+  for (const id of ["c-x", "c-log"]) $(id).addEventListener("change", drawCurves);
+  for (const id of ["c-train", "c-val"]) $(id).addEventListener("change", showLines);
+  $("curves-data").addEventListener("toggle", curvesTable);
+  redraw.theme.push(drawCurves);
+  redraw.chosen.push(drawChips, showLines, curvesTable, () => {
+    for (const metric of ["loss", "top1"]) $(metric).setAttribute("aria-label", curveLabel(metric));
+  });
+}
+
+// ---- accuracy over cost: the rows that the table shows
+
+const KINDS = [["run", "circle", 0], ["published", "diamond", 1], ["catalogue", "square", 2]];
+const costOf = (row, cost) => (cost === "minutes" ? row.minutes : row[cost]);
+
+function drawScatter() {
+  const cost = $("s-cost").value;
+  const rows = state.shown.map((i) => DATA.rows[i]).filter((row) => row.top1 != null && costOf(row, cost) > 0);
+  $("cost-status").textContent = `${rows.length} of the ${state.shown.length} rows above have this cost and a top-1.`;
+  if (!rows.length) return hide("scatter", "None of the rows above has both.");
+  const title = $("s-cost").selectedOptions[0].textContent;
+  const made = makePlot({
+    x: title, y: "top-1", xLog: $("s-log").checked, xFormat: cost === "minutes" ? null : counts(), yFormat: percents(), height: 380,
+    tips: [["", "@name"], ["kind", "@kind"], ["model", "@model"], ["data set", "@dataset"], ["top-1", "@y{0.00%}"], [title, cost === "minutes" ? "@x{0.00}" : "@x{0,0}"]],
+  });
+  for (const [kind, marker, tone] of KINDS) {
+    const mine = rows.filter((row) => row.kind === kind);
+    const text = (key) => mine.map((row) => row[key] ?? "-");
+    const source = new M.ColumnDataSource({ data: {
+      x: mine.map((row) => costOf(row, cost)), y: mine.map((row) => row.top1), name: text("name"), kind: text("kind"), model: text("model"), dataset: text("dataset"),
+    } });
+    const points = glyph(made.plot, source, new M.Scatter({
+      x: { field: "x" }, y: { field: "y" }, size: { value: marker === "diamond" ? 15 : 11 }, marker: { value: marker }, fill_color: css("--c" + tone), fill_alpha: 0.75, line_color: css("--bg"),
+    }));
+    made.hover.renderers = [...made.hover.renderers, points];
+  }
+  const best = rows.reduce((a, b) => (b.top1 > a.top1 ? b : a));
+  show("scatter", made.plot, `Top-1 over ${title} of ${rows.length} results; the best is ${best.name} with ${percent(best.top1)}. The table of results has the same numbers.`);
+}
+
+function startScatter() {
+  for (const id of ["s-cost", "s-log"]) $(id).addEventListener("change", drawScatter);
+  let waiting = 0;
+  redraw.rows.push(() => {
+    clearTimeout(waiting); // typing must not wait for drawing
+    waiting = setTimeout(drawScatter, 120);
+  });
+  redraw.theme.push(drawScatter);
+}
