@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,21 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision.transforms.v2 as T
+from image_folders import SIDE, drawn, same, settle, streamed, write_images
 from PIL import Image
 
 from zoo import run as runs
 from zoo import spec
-from zoo.data import boxes, load, validation_split
-from zoo.data.arrays import ImageData, Split
-from zoo.data.augment import build, crop_bounds
-from zoo.data.crop import Bounds, RandomCut, crop_key, random_box
-from zoo.data.decode import Rule
-from zoo.data.files import FileImages, Files, Listing, index_path, list_folder, read_folder
-from zoo.data.mode import Delivery, fit
-from zoo.data.pool import Pool, default_workers
+from zoo.data import load
+from zoo.data.augment import build
+from zoo.data.crop import Bounds
+from zoo.data.files import index_path
+from zoo.data.mode import Delivery
 from zoo.data.resident import Resident, order
-from zoo.data.source import BatchSource, open_source
+from zoo.data.source import open_source
 from zoo.data.stream import Streamed
 from zoo.errors import DataError, InputError, RunError
 from zoo.rerun import evaluate_run
@@ -40,7 +35,7 @@ from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
 
-CLASSES, EACH, SIDE = 12, 200, 12
+CLASSES, EACH = 12, 200
 BOUNDS = Bounds()
 CROP = spec.RandomResizedCrop()
 posix = pytest.mark.skipif(os.name == "nt", reason="worker processes need Linux or macOS")
@@ -60,25 +55,6 @@ batch_size = 64
 """
 
 
-def write_images(root: Path, classes: int, each: int, side: int = SIDE, seed: int = 0) -> None:
-    """`root`/cNN/*.jpg, each of one colour with noise; all times lie an hour back."""
-    noise = np.random.default_rng(seed)
-    for label in range(classes):
-        folder = root / f"c{label:02}"
-        folder.mkdir(parents=True)
-        colour = np.array([label * 20, 250 - label * 20, 128])
-        for number in range(each):
-            pixels = np.clip(colour + noise.integers(-30, 30, (side, side, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"{number:05}.jpg", quality=90)
-    settle(root)
-
-
-def settle(root: Path) -> None:
-    """Give every folder a time that is long past, so that an index of it is kept."""
-    for folder in [root, *(p for p in root.rglob("*") if p.is_dir())]:
-        os.utime(folder, (time.time() - 3600,) * 2)
-
-
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few thousand small JPEG files; nobody changes them."""
@@ -92,20 +68,6 @@ def few(tmp_path: Path) -> Path:
     """A folder of 120 files for one test to break."""
     write_images(tmp_path / "few", 3, 40)
     return tmp_path / "few"
-
-
-def streamed(root: Path, workers: int = 0, **more: Any) -> ImageData:
-    return load(f"folder:{root}", delivery=Delivery("stream", workers), **more)
-
-
-def drawn(source: BatchSource, *, start: int = 0, epoch: int = 3, batch: int = 50) -> list[tuple[Any, ...]]:
-    rows = order(7, epoch, len(source))[: len(source) // batch * batch].view(-1, batch)
-    return list(source.steps(rows, start, epoch=epoch))
-
-
-def same(first: list[tuple[Any, ...]], second: list[tuple[Any, ...]]) -> bool:
-    pairs = [(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)]
-    return all(torch.equal(a, b) and a.stride() == b.stride() for a, b in pairs)
 
 
 # ---- the same batches -------------------------------------------------------------------------
@@ -206,116 +168,6 @@ def test_a_gpu_is_given_the_batches_of_the_cpu(channels_last: bool, tree: Path) 
             assert labels.is_cuda
             assert torch.equal(images.cpu(), same_images)
             assert torch.equal(labels.cpu(), same_labels)
-
-
-# ---- random-resized-crop ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (60, 400), (9, 7)])
-def test_boxes_are_torchvisions_in_distribution_and_the_same_on_the_device(height: int, width: int) -> None:
-    rows, key = torch.arange(3000) * 7919 + 3, crop_key(3, 5)
-    ours = boxes.random_boxes(key, rows, height, width, BOUNDS)
-    assert ours[:300].tolist() == [list(random_box(key, int(r), height, width, BOUNDS)) for r in rows[:300]]
-    torch.manual_seed(0)
-    theirs_make = T.RandomResizedCrop((height, width)).make_params
-    blank = [torch.zeros(3, height, width)]
-    theirs = torch.tensor([[theirs_make(blank)[k] for k in ("top", "left", "height", "width")] for _ in rows])
-    for a, b in zip(ours.float().T, theirs.float().T, strict=True):
-        levels = torch.cat((a, b)).unique()
-        shares = [torch.searchsorted(side.sort().values, levels, right=True) / len(rows) for side in (a, b)]
-        distance = float((shares[0] - shares[1]).abs().max())
-        assert distance < 1.95 * math.sqrt(2 / len(rows))  # Kolmogorov-Smirnov at 0.1%
-
-
-def test_a_streamed_crop_has_the_pixels_of_torchvisions() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    for row in range(20):
-        top, left, tall, wide = random_box(9, row, 50, 70, BOUNDS)
-        expected = T.functional.resized_crop(image, top, left, tall, wide, [24, 32])
-        assert np.array_equal(RandomCut(9, row, BOUNDS, (24, 32)).apply(image), expected)
-
-
-@pytest.mark.parametrize(
-    ("steps", "said"),
-    [
-        ((spec.Flip(), CROP), "first step"),
-        ((CROP, CROP), "once"),
-        ((spec.RandomResizedCrop(scale=(0.5, 0.2)),), r"scale is \[0.5, 0.2\]"),
-        ((spec.RandomResizedCrop(ratio=(2.0, 1.0)),), "ratio"),
-    ],
-)
-def test_a_crop_that_cannot_be_is_refused(steps: tuple[Any, ...], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        crop_bounds(steps)
-
-
-# ---- the index --------------------------------------------------------------------------------
-
-
-def test_an_index_of_imagenets_size_is_small_and_gives_an_epoch_without_a_file() -> None:
-    count, classes = 1_331_167, 1000
-    labels = np.sort(np.arange(count) % classes)
-    text = "".join(f"n{label:08}/n{label:08}_{row:07}.JPEG" for row, label in enumerate(labels.tolist()))
-    names = np.frombuffer(text.encode(), np.uint8)
-    del text
-    tracemalloc.start()
-    ends = (np.arange(count, dtype=np.int64) + 1) * (len(names) // count)
-    sizes, times = np.full(count, 110_000), np.full(count, 1_700_000_000_000_000_000)
-    listing = Listing(
-        Files(Path("/data"), names, ends, sizes, times), labels, tuple(map(str, range(1000))), 0
-    )
-    images = FileImages(listing.files, np.arange(count), Rule((224, 224)), (224, 224))
-    split = Split(images, labels, pool=Pool(0, images.rule, images.size))
-    train = split.select(validation_split(split.labels, 0.1, 0)[0])
-    assert images.nbytes == count * 150_528
-    batches = order(0, 0, len(train))[: len(train) // 256 * 256].view(-1, 256).numpy()
-    assert isinstance(train.images, FileImages)
-    for rows in batches[::50]:
-        for row in rows[:8].tolist():
-            path = train.images.path(row)
-            assert int(path.parent.name[1:]) == train.labels[row]
-    assert len(listing.digest(times=True)) == 64
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    arrays = (names, ends, sizes, times, labels)
-    assert sum(a.nbytes for a in arrays) < 150e6
-    assert names.nbytes + labels.nbytes + peak < 300e6
-
-
-def test_the_index_is_used_again_until_a_folder_changes(few: Path) -> None:
-    first = list_folder(few)
-    assert index_path(few).is_file()
-    (few / "c00" / "00000.jpg").write_bytes(b"in place: no folder's time changes")
-    kept = list_folder(few)
-    assert kept.digest(times=True) == first.digest(times=True) != read_folder(few).digest(times=True)
-    assert list(map(str, kept.files[:3])) == list(map(str, first.files[:3]))
-    assert kept.files[-1] == few / "c02" / "00039.jpg"
-    (few / "c01" / "new.png").write_bytes(b"")
-    assert len(list_folder(few).files) == 121
-    settle(few)
-    assert len(list_folder(few).files) == 121
-    index_path(few).write_bytes(b"damaged")
-    assert len(list_folder(few).files) == 121
-
-
-def test_an_index_of_a_folder_that_may_still_change_is_not_kept(few: Path) -> None:
-    (few / "c00" / "late.jpg").write_bytes(b"")
-    assert len(list_folder(few).files) == 121
-    assert not index_path(few).exists()
-
-
-def test_nested_and_hidden_entries_are_listed_as_when_they_are_decoded(tmp_path: Path) -> None:
-    write_images(tmp_path / "train", 2, 3)
-    write_images(tmp_path / "val", 2, 2)
-    deeper = tmp_path / "train" / "c00" / "0000"
-    deeper.mkdir()
-    for name in ("x.jpg", "ü b.JPG", ".hidden.jpg", "notes.txt"):
-        shutil.copy(tmp_path / "val" / "c00" / "00000.jpg", deeper / name)
-    decoded, data = load(f"folder:{tmp_path}"), streamed(tmp_path)
-    assert (len(data.train), len(data.test), data.ignored, data.classes) == (8, 4, 1, decoded.classes)
-    assert np.array_equal(data.train.images[:], decoded.train.images)
-    assert np.array_equal(data.train.labels, decoded.train.labels)
 
 
 # ---- what goes wrong --------------------------------------------------------------------------
@@ -429,42 +281,6 @@ def test_what_cannot_be_is_refused_in_one_line(few: Path) -> None:
         load(f"folder:{few}", delivery=Delivery("steam"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="loaded to be streamed"):
         Streamed(load(f"folder:{few}").train)
-
-
-# ---- the choice -------------------------------------------------------------------------------
-
-
-def test_auto_says_the_arithmetic_and_streams_what_does_not_fit(few: Path, tmp_path: Path) -> None:
-    small = fit(50_000, (32, 32), "cpu", disk=tmp_path, decoded=lambda: False)
-    assert small.fits
-    assert small.why.startswith("50,000 images x 3 x 32 x 32 bytes = 0.15 GB; ")
-    large = fit(1_331_167, (10_000, 10_000), "cpu", disk=tmp_path, decoded=lambda: True)
-    assert not large.fits
-    assert "free in memory, of which images may take 50%" in large.why
-    data = load(f"folder:{few}", delivery=Delivery("auto"))
-    assert not data.streamed
-    assert data.notes[0].startswith("data resident: 120 images x 3 x 12 x 12 bytes = 0.05 MB")
-    data = load(f"folder:{few}", image_size=50_000, delivery=Delivery("auto", 3))
-    assert data.streamed
-    assert "900.00 GB" in data.notes[0]
-    assert data.notes[0].endswith("files are decoded by 3 workers")
-    assert not load("sklearn:digits", delivery=Delivery("auto")).streamed
-
-
-def test_altered_splits_are_decoded_first_and_can_be_streamed_then(few: Path) -> None:
-    spec_ = f"folder:{few}?alter_train=original,flip"
-    data = load(spec_, delivery=Delivery("stream", 0))
-    assert data.streamed
-    assert "from the decoded cache" in data.notes[0]
-    assert same(drawn(open_source(data.train)), drawn(open_source(load(spec_).train)))
-
-
-def test_workers_are_as_many_as_the_cores_of_a_process_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    assert 1 <= default_workers("cpu") <= max(1, cores // 4)
-    assert default_workers("cuda") <= max(1, cores - 1)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(4 * cores))
-    assert default_workers("cuda:0") == 1
 
 
 # ---- runs -------------------------------------------------------------------------------------
