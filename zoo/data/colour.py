@@ -14,6 +14,9 @@ from zoo.data.geometry import choose
 LUMA = (0.2989, 0.587, 0.114)
 """ITU-R 601 weights, rounded as torchvision rounds them."""
 
+TINY = 1e-20
+"""Added to a difference of channels that is divided by; far below the smallest one of 8-bit images."""
+
 
 def _per_image(factor: Tensor) -> Tensor:
     return factor.view(-1, 1, 1, 1)
@@ -53,18 +56,20 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     Source: Smith, "Color Gamut Transform Pairs" (1978), in the branch-free form of the HSV article's
     "alternative" conversion.
     """
-    red, green, blue = images.unbind(1)
-    high, low = images.amax(1), images.amin(1)
-    span = high - low
-    safe = torch.where(span > 0, span, torch.ones_like(span))
-    first = torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
-    hue = torch.where(high == red, (green - blue) / safe, first)
-    turned = hue + 6 * factor.view(-1, 1, 1)
-    channels = []
-    for place in (5, 3, 1):
-        k = torch.remainder(turned + place, 6)
-        channels.append(high - span * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, 1).clamp(0, 1)
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    red, green, blue = images.contiguous().unbind(1)  # planes: each operation runs along whole rows
+    high = torch.maximum(torch.maximum(red, green), blue)
+    span = high - torch.minimum(torch.minimum(red, green), blue)
+    scale = (span + TINY).reciprocal_().mul_(1 / 6)
+    first = torch.where(
+        high == green, (blue - red).mul_(scale).add_(2 / 6), (red - green).mul_(scale).add_(4 / 6)
+    )
+    hue = torch.where(high == red, (green - blue).mul_(scale), first).add_(factor.view(-1, 1, 1))
+    places = torch.arange(5, 0, -2, device=images.device).view(-1, 1, 1) / 6  # red, green, blue
+    k = hue.unsqueeze(1) + places  # of a circle
+    k = k.sub_(k.floor()).mul_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)  # clamp(min(k, 4 - k), 0, 1)
+    done = torch.addcmul(high.unsqueeze(1), span.unsqueeze(1), k, value=-1).clamp_(0, 1)
+    return done.contiguous(memory_format=torch.channels_last) if last else done
 
 
 def grayscale(images: Tensor, chosen: Tensor) -> Tensor:

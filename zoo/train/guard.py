@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from zoo.errors import TrainingError
 from zoo.spec import Recipe
-from zoo.train.world import whole
+from zoo.train.world import is_divided, whole
 
 NEVER = 2**62
 
@@ -46,7 +46,7 @@ class Guard:
             TrainingError: not finite, with `on_nan = "stop"`, where the answer is read at once.
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = whole(nn.utils.get_total_norm(gradients))
+        norm = self._size(gradients)
         finite = norm.isfinite() & loss.isfinite()
         if self.recipe.clip_grad_norm:
             nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip_grad_norm, norm)
@@ -63,6 +63,13 @@ class Guard:
             buffer.copy_(before)
         self.skipped += 1
         return False
+
+    def _size(self, gradients: list[Tensor]) -> Tensor:
+        """The norm of all gradients; where nothing is clipped by it, any number that is finite if they are."""
+        if self.recipe.clip_grad_norm or gradients[0].device.type != "cpu" or is_divided(gradients[0]):
+            return whole(nn.utils.get_total_norm(gradients))
+        flat = [gradient.flatten() for gradient in gradients]  # a dot product is the fastest pass over memory
+        return torch.stack([one.dot(one) for one in flat]).sum()
 
     def check(self, lr: float) -> None:
         """Read whether any step since the start was broken; waits for the device.

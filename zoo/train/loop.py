@@ -27,7 +27,7 @@ from zoo.evaluate import Metrics, evaluate
 from zoo.train import checkpoint
 from zoo.train.averaging import Averaging
 from zoo.train.compiled import Compiler
-from zoo.train.device import autocast, tf32
+from zoo.train.device import autocast, seed_noise, tf32
 from zoo.train.events import Listener, Tick
 from zoo.train.fitting import fit_to_images
 from zoo.train.guard import Guard
@@ -221,7 +221,7 @@ class Trainer:
         """One step on a batch: all of its rows, and the images and labels of this process's `_own`."""
         rows, images, labels = batch
         at, recipe, seed = self.at, self.plan.recipe, self.plan.record.seed
-        torch.manual_seed(mix_seed(seed, at.epoch, at.step, NOISE, *self.world.apart))
+        seed_noise(mix_seed(seed, at.epoch, at.step, NOISE, *self.world.apart), self.device)
         drawn = generator(seed, at.epoch, at.step, AUGMENT)
         lr = lr_at(recipe, at.total, self.total, self.steps)
         for group in self.optimizer.param_groups:
