@@ -70,7 +70,7 @@ def zoo(job: SimpleNamespace) -> dict[str, Any]:
             calls.append(time.perf_counter())
             return super().__call__()
 
-    zoo.cli.train.StopRequests = Asked  # type: ignore[misc]
+    zoo.cli.train.StopRequests = Asked
     words = ["train", job.model, "--dataset", f"folder:{job.folder}", "--recipe", "mixture-vit"]
     words += ["--protocol", "paper", "--epochs", str(job.epochs), "--batch-size", str(job.batch_size)]
     words += ["--lr", str(RATE), "--device", job.device, "--precision", job.precision or "auto"]

@@ -158,7 +158,7 @@ def die_inside_a_write(number: int, stage: str) -> Callable[[], None]:
             if due("after-rename"):
                 die()
 
-        Path.write_bytes, os.fsync, os.replace = write_bytes, fsync, rename  # type: ignore[method-assign,assignment]
+        Path.write_bytes, os.fsync, os.replace = write_bytes, fsync, rename
 
     return prepare
 
@@ -186,7 +186,7 @@ def forget(what: str) -> Callable[[], None]:
                 loop.lr_at = lambda recipe, step, *more: lr_at(recipe, step - resumed, *more)
             restore(self, state)
 
-        loop.Trainer.restore = broken  # type: ignore[method-assign]
+        loop.Trainer.restore = broken
 
     return prepare
 
@@ -204,7 +204,7 @@ def die_before_step(step: int) -> Callable[[], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
             take(self, rows)
 
-        loop.Trainer._step = stepping  # type: ignore[method-assign]
+        loop.Trainer._step = stepping
 
     return prepare
 
@@ -285,7 +285,7 @@ def prepared_home() -> Path:
     (home / "registry.toml").write_text(REGISTRY)
     os.environ |= {"ZOO_CONFIG_DIR": str(home), "ZOO_CACHE_DIR": str(home / "cache")}
     import torch._dynamo
-    import torch.optim.swa_utils  # noqa: F401
+    import torch.optim.swa_utils  # noqa: F401 (loaded once, before children are forked)
 
     from zoo.train.plan import Request, resolve
 

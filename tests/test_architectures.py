@@ -224,7 +224,7 @@ def test_the_mixer_is_timms() -> None:
 
 def test_a_stem_gives_the_body_fewer_pixels_and_more_channels() -> None:
     stem = blocks.conv_stem(in_channels=3, height=16, width=16, widths=(8, 12), strides=(2, 2))
-    stem.out_shape = (12, 4, 4)  # type: ignore[assignment]
+    stem.out_shape = (12, 4, 4)
     model = hybrid(stem=lambda **_: stem, body=PARTS["cnn.depthwise"], **SMALL)
     assert model(torch.randn(2, 3, 16, 16)).shape == (2, 5)
     assert model.head.linear.in_features == 12 * 4 * 4

@@ -137,7 +137,7 @@ def test_a_stopped_run_with_slow_weights_and_two_optimizers_ends_as_the_whole_on
         found.state["average"][forgotten] = fresh[forgotten]
     again.restore(found.state)
     if forgotten == "muon":
-        again.optimizer.parts[-1].state.clear()  # type: ignore[attr-defined]
+        again.optimizer.parts[-1].state.clear()
     again.fit()
     a, b = (runs.load(tmp_path / name).state_dict() for name in ("whole", "run"))
     assert all(torch.equal(a[name], b[name]) for name in a) == (forgotten == "nothing")

@@ -89,7 +89,7 @@ SCHEDULES: dict[str, tuple[dict[str, Any], Any]] = {
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_is_torchs(name: str) -> None:
     settings, make = SCHEDULES[name]
-    recipe = Recipe(schedule=name.split()[0], lr=0.5, **settings)  # type: ignore[arg-type]
+    recipe = Recipe(schedule=name.split()[0], lr=0.5, **settings)
     total = TOTAL + 1 if name == "onecycle" else TOTAL
     ours = [lr_at(recipe, at, total, EPOCH) for at in range(TOTAL)]
     assert ours == pytest.approx(theirs(make, 0.5), rel=1e-6, abs=1e-9)
@@ -326,7 +326,7 @@ def test_a_part_cannot_share_a_parameter_and_flags_reach_all_parts() -> None:
     assert len({id(p) for g in optimizer.param_groups for p in g["params"]}) == len(list(module.parameters()))
     flag = torch.tensor(1.0)
     optimizer.found_inf = flag
-    assert all(part.found_inf is flag for part in optimizer.parts)  # type: ignore[attr-defined]
+    assert all(part.found_inf is flag for part in optimizer.parts)
     before = copy.deepcopy(module.state_dict())
     module(torch.randn(4, 3, 5, 5)).square().mean().backward()
     optimizer.step()

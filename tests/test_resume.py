@@ -246,11 +246,11 @@ def _full_at_write(number: int, filler: Path) -> Iterator[list[str]]:
             count(self)
         return opened(self, mode, *more, **options)
 
-    Path.write_bytes, Path.open = write_bytes, open_  # type: ignore[method-assign,assignment]
+    Path.write_bytes, Path.open = write_bytes, open_
     try:
         yield seen
     finally:
-        Path.write_bytes, Path.open = write, opened  # type: ignore[method-assign]
+        Path.write_bytes, Path.open = write, opened
 
 
 def test_a_read_only_folder_is_named(stopped: Path, tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_steps_that_are_not_finite_are_skipped_when_asked(stopped: Path, tmp_pat
         images, targets = change(*args, **more)
         return (images * float("nan") if trainer.at.total == 4 else images), targets
 
-    trainer.change = poisoned  # type: ignore[assignment]
+    trainer.change = poisoned
     result = trainer.fit()
     assert result["train"]["skipped_steps"] == 1
     assert all(

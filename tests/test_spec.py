@@ -115,5 +115,5 @@ def test_a_model_is_frozen_and_holds_its_whole_tree() -> None:
     assert isinstance(model, Model)
     assert model.build.to_table() == NESTED
     with pytest.raises(AttributeError):
-        model.summary = "y"  # type: ignore[misc]
+        model.summary = "y"
     assert msgspec.to_builtins(model)["dataset"] == "cifar10"

@@ -278,7 +278,7 @@ def test_what_cannot_be_is_refused_in_one_line(few: Path) -> None:
     with pytest.raises(InputError, match="-1 workers are not possible"):
         streamed(few, -1)
     with pytest.raises(InputError, match="allowed: auto, resident, stream"):
-        load(f"folder:{few}", delivery=Delivery("steam"))  # type: ignore[arg-type]
+        load(f"folder:{few}", delivery=Delivery("steam"))
     with pytest.raises(InputError, match="loaded to be streamed"):
         Streamed(load(f"folder:{few}").train)
 

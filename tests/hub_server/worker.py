@@ -53,7 +53,7 @@ class Worker:
         env |= hub.env(self.home, token) | {"ZOO_CACHE_DIR": str(self.zoo_cache), "OMP_NUM_THREADS": "1"}
         env |= {"HF_HUB_DISABLE_XET": "0" if xet else "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         env |= dict(self.extra)
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE],
             env=env,

@@ -16,10 +16,10 @@ from zoo.spec import CompileMode
 from zoo.train.device import Hardware
 
 WARM_UP_SECONDS = 60.0
-"""What compiling a model for training and for evaluation is taken to cost on a GPU."""
+"""What compiling a model for training and for evaluation is taken to cost on a GPU: an assumption too."""
 
 GAIN = 0.25
-"""The share of an eager step on a GPU that compiling is taken to save; on a CPU, by measurement, none."""
+"""The share of an eager step on a GPU that compiling is taken to save: an assumption, not yet measured."""
 
 MARGIN = 2.0
 """How many times its cost compiling must save before it is chosen."""
@@ -47,7 +47,7 @@ def choose(wanted: str, device: torch.device, steps: int, step_seconds: Callable
         return Choice("max", "max, as asked")
     if device.type != "cuda":
         return Choice(
-            "off", f"off: on a {device.type.upper()} it gains too little; --compile default forces it"
+            "off", f"off: on a {device.type.upper()} it is not known to pay; --compile default forces it"
         )
     eager = steps * step_seconds()
     saved = GAIN * eager
