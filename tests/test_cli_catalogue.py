@@ -132,17 +132,53 @@ def test_listing_works_where_torch_cannot_be_imported_with_and_without_the_index
         assert list(Path(os.environ["ZOO_CACHE_DIR"]).glob("index-*.msgpack"))
 
 
-def test_a_listing_from_the_index_imports_neither_rich_nor_pluggy_nor_the_metadata_reader(site: Site) -> None:
+def modules_of_a_listing(site: Site) -> set[str]:
     code = (
         "import sys\nfrom zoo.cli import main\n"
-        "try:\n    main(['list'])\nexcept SystemExit:\n"
-        "    heavy = ('rich', 'pluggy', 'importlib.metadata', 'torch', 'numpy', 'zoo.hooks')\n"
-        "    print([m for m in heavy if m in sys.modules], file=sys.stderr)\n"
+        "try:\n    main(['list'])\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)\n"
     )
-    site.run("list")
+    return set(site.python("-c", code).stderr.splitlines()[-1].split())
+
+
+def test_a_fresh_listing_imports_no_more_than_click_and_the_lightest_of_the_standard_library(
+    site: Site,
+) -> None:
     (site.work / "registry.toml").unlink()
-    done = site.python("-c", code)
-    assert done.stderr.splitlines()[-1] == "[]"
+    site.run("list")
+    kept = modules_of_a_listing(site)
+    heavy = {"rich", "pluggy", "importlib.metadata", "torch", "numpy", "msgspec", "pathlib", "zoo.spec"}
+    assert "zoo.cli.listing" in kept
+    assert not heavy & kept
+
+
+def test_a_registry_of_the_users_is_never_listed_from_kept_rows(site: Site) -> None:
+    text = (site.work / "registry.toml").read_text()
+    assert "zz-one" in site.run("list").stdout
+    (site.work / "registry.toml").unlink()
+    assert "zz-one" not in site.run("list").stdout
+    (site.work / "registry.toml").write_text(text)
+    assert "zz-one" in site.run("list").stdout
+    assert "pathlib" in modules_of_a_listing(site)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_kept_rows_that_are_damaged_are_made_again(site: Site, damage: str) -> None:
+    (site.work / "registry.toml").unlink()
+    before = site.run("list", "--json").stdout
+    (path,) = Path(os.environ["ZOO_CACHE_DIR"]).glob("listing-*.json")
+    whole = path.read_bytes()
+    path.write_bytes({"flip": whole.replace(b"cnn", b"cnm", 1), "cut": whole[:-7], "empty": b""}[damage])
+    again = site.run("list", "--json").stdout
+    assert json.loads(again) == json.loads(before)
+
+
+def test_kept_rows_answer_as_the_catalogue_does(site: Site) -> None:
+    (site.work / "registry.toml").unlink()
+    for words in (["list", "--json"], ["list", "hybrid*", "--sort", "published"], ["list", "--tag", "no"]):
+        made = site.run(*words, ZOO_CACHE_DIR=str(site.work / "other" / words[1]))
+        site.run("list")
+        kept = site.run(*words)
+        assert (kept.stdout, kept.stderr) == (made.stdout, made.stderr)
 
 
 # ---- list -----------------------------------------------------------------------------------

@@ -228,6 +228,18 @@ def test_a_changed_module_that_the_plugin_imports_shows_at_once(site: Site) -> N
     assert found(site)["pack"]["components"] == ["pack.part", "pack.second"]
 
 
+def test_what_plugins_bring_and_take_away_shows_in_the_list_at_once(site: Site) -> None:
+    source = components("part") + REGISTRY_HOOK
+    site.folder.mkdir()
+    assert "mine" not in site.run("list").stdout
+    site.add("good", source, toml=MODEL.format(name="mine", use="hybrid.classifier"))
+    assert "mine" in site.run("list").stdout
+    assert "mine" not in site.run("list", ZOO_DISABLE_PLUGINS="good").stdout
+    assert "mine" in site.run("list").stdout
+    site.remove("good")
+    assert "mine" not in site.run("list").stdout
+
+
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 64, "cut", "flip"], ids=["empty", "zeros", "cut", "flip"])
 def test_a_damaged_index_is_made_again(site: Site, damage: bytes | str) -> None:
     site.add("good", components("widget"))

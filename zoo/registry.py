@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from zoo import index
+from zoo.choose import Choice
 from zoo.errors import InputError, PluginError, SpecError, UnknownNameError
-from zoo.paths import config_dir
+from zoo.paths import builtin_registry, user_registries
 from zoo.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.spec import Component, Dataset, Model, Node, Recipe, Source, Struct, decode, decode_model
 from zoo.studies import Study
 from zoo.tables import TABLES, CatalogueFile, kind_of, parse_file, table_of
 
-FILE = "registry.toml"
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 MAX_PARENTS = 16
 
@@ -93,16 +93,13 @@ class Registry(Struct, frozen=True):
         self, pattern: str = "*", *, family: str = "", tag: str = "", dataset: str = ""
     ) -> dict[str, Model]:
         """Models whose name matches the glob (or holds it, where it has no wildcard), by name."""
-        from fnmatch import fnmatchcase
-
-        glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+        choice = Choice(pattern, family, tag, dataset)
         return {
             name: model
             for name, model in sorted(self.models.items())
-            if fnmatchcase(name, glob)
-            and (not family or model.family == family)
-            and (not tag or tag in model.tags)
-            and (not dataset or dataset in {model.dataset, *(p.dataset for p in model.published)})
+            if choice.allows(
+                name, model.family, model.tags, {model.dataset, *(p.dataset for p in model.published)}
+            )
         }
 
     def origin(self, kind: str, name: str) -> Origin:
@@ -127,16 +124,12 @@ class Registry(Struct, frozen=True):
 
 def builtin_file() -> Path:
     """Our registry.toml: inside the wheel, or at the top level of a checkout."""
-    here = Path(__file__).resolve().parent
-    shipped = here / FILE
-    return shipped if shipped.is_file() else here.parent / FILE
+    return Path(builtin_registry())
 
 
 def user_files() -> tuple[Path, ...]:
     """The user's registry.toml files that exist: in the configuration folder, in this folder."""
-    places, ours = (config_dir() / FILE, Path(FILE).absolute()), builtin_file()
-    found = [p for p in places if p.is_file() and not (ours.is_file() and p.samefile(ours))]
-    return tuple(found[:1] if len(found) > 1 and found[0].samefile(found[1]) else found)
+    return tuple(Path(path) for path in user_registries())
 
 
 def load_registry(

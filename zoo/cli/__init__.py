@@ -18,7 +18,7 @@ from zoo.version import __version__
 
 COMMANDS = MappingProxyType(
     {
-        "list": ("zoo.cli.catalogue:list_models", "List the models of the catalogue."),
+        "list": ("zoo.cli.listing:list_models", "List the models of the catalogue."),
         "info": ("zoo.cli.catalogue:info", "Show one model: its tree, recipe and results."),
         "plugins": ("zoo.cli.plugins:plugins", "List and check plugins, and say what is wrong with any."),
         "datasets": ("zoo.cli.datasets:datasets", "List and check datasets."),

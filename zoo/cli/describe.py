@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from zoo.paths import REGISTRY
 from zoo.plugins import OURS
-from zoo.registry import FILE, Origin, Registry
+from zoo.registry import Origin, Registry
 from zoo.spec import Measured, Model, Node, Published, Recipe
 
 
@@ -78,7 +79,7 @@ def row_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
 def _origin_row(origin: Origin) -> dict[str, str]:
     """The origin; of our own catalogue the file's name alone, which is the same wherever it is installed."""
     ours = origin.distribution == OURS
-    return origin._asdict() | ({"file": FILE} if ours else {})
+    return origin._asdict() | ({"file": REGISTRY} if ours else {})
 
 
 def details_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:

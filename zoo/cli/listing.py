@@ -1,0 +1,263 @@
+"""`zoo list`: from the rows of the last listing where nothing changed since, else from the catalogue.
+
+The rows are derived data, kept in the cache folder under the index's own stamps; they are not
+kept where the user's own registry.toml takes part. A fresh listing imports click and the standard
+library, nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from zoo import stamps
+from zoo.choose import Choice
+from zoo.cli import say_problems, table
+from zoo.cli.table import Column
+from zoo.errors import UnknownNameError
+from zoo.paths import cache_path, user_registries
+from zoo.version import __version__
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
+    from zoo.spec import Model
+
+SORTS = ("name", "family", "parameters", "published", "own", "dataset", "source")
+COLUMNS = (
+    Column("NAME"),
+    Column("FAMILY", drop=3),
+    Column("PARAMS", right=True, drop=5),
+    Column("PUBL.", right=True),
+    Column("OWN", right=True, drop=6),
+    Column("DATASET", drop=2),
+    Column("SOURCE", drop=1),
+    Column("SUMMARY", flexible=True, drop=4),
+)
+SOURCES = ("listing.py", "describe.py", "table.py")
+"""What decides how a row looks: a checkout that changes keeps no rows of before."""
+
+
+class Entry(NamedTuple):
+    """One model: its object of `--json`, its line of the table, and what it is sorted by."""
+
+    row: dict[str, Any]
+    cells: list[str]
+    keys: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        name: str = self.row["name"]
+        return name
+
+    @property
+    def datasets(self) -> set[str]:
+        """What it is built or published for."""
+        return {self.row["dataset"], *(p["dataset"] for p in self.row["published"])}
+
+    def order(self, key: str) -> tuple[bool, Any, str]:
+        """Texts from a to z, counts from small to large, top-1 from the best; what is unknown comes last."""
+        value = self.keys.get(key, self.name)
+        return value is None, value if value is not None else 0, self.name
+
+
+class Listing(NamedTuple):
+    """All models, the problems to warn of, and the namespaces that are listed on request."""
+
+    entries: list[Entry]
+    problems: list[str]
+    spaces: list[str]
+
+
+@click.command("list", short_help="List the models of the catalogue.")
+@click.argument("pattern", default="*")
+@click.option("--family", default="", metavar="NAME", help="Only models of this family.")
+@click.option("--tag", default="", metavar="TAG", help="Only models with this tag.")
+@click.option(
+    "--dataset", default="", metavar="NAME", help="Only models built or published for this dataset."
+)
+@click.option(
+    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="The order of the rows."
+)
+@click.option(
+    "--hub", is_flag=True, help="The packages on the Hub instead: as `zoo search PATTERN --tag TAG`."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
+def list_models(
+    pattern: str, family: str, tag: str, dataset: str, sort: str, hub: bool, as_json: bool
+) -> None:
+    """List the models whose name matches PATTERN (a glob, or a part of the name).
+
+    PUBL. and OWN are top-1 on DATASET: the best that the source prints, and our own with its
+    protocol. A namespace's models are listed on request: zoo list 'timm/resnet*'
+
+    Examples:
+
+    \b
+      zoo list
+      zoo list 'hybrid-*' --dataset cifar10 --sort published
+      zoo list 'timm/mixer*' --json
+    """
+    if hub:
+        from zoo.cli.hub import show_hits
+
+        tags = tuple(t for t in (tag, family) if t)
+        return show_hits(pattern.strip("*"), tags, 50, as_json, dataset)
+    choice = Choice(pattern, family, tag, dataset)
+    listing = _of_namespaces(pattern) if "/" in pattern else _kept() or _made()
+    say_problems(listing.problems)
+    found = [e for e in listing.entries if choice.allows(e.name, e.row["family"], e.row["tags"], e.datasets)]
+    found.sort(key=lambda entry: entry.order(sort))
+    if as_json:
+        table.emit_json([entry.row for entry in found])
+    elif found:
+        dropped = table.emit_table(COLUMNS, [entry.cells for entry in found], table.width())
+        _hint(len(found), dropped, listing.spaces)
+    if not found:
+        table.say(_nothing(choice, listing.entries))
+
+
+# ---- the rows ---------------------------------------------------------------------------------
+
+
+def _path(present: dict[str, int]) -> str:
+    """One file for each interpreter, set of installation folders, version, code and choice of plugins."""
+    here = os.path.dirname(__file__)
+    code = [stamps.stamp(os.path.join(here, name)) for name in SOURCES]
+    chosen = [os.environ.get(name) for name in ("ZOO_LOAD_PLUGINS", "ZOO_DISABLE_PLUGINS")]
+    identity = (__version__, sys.version, list(present), chosen, code)
+    return f"{cache_path()}/listing-{zlib.crc32(repr(identity).encode()):08x}.json"
+
+
+def _kept() -> Listing | None:
+    """The rows of an earlier listing; None where there are none, or anything changed since."""
+    if user_registries():
+        return None
+    present = stamps.installed()
+    content = stamps.read_checked(_path(present))
+    if content is None:
+        return None
+    import json
+
+    kept = json.loads(content)
+    if not stamps.unchanged(kept["stamps"], present):
+        return None
+    return Listing([Entry(*entry) for entry in kept["entries"]], kept["problems"], kept["spaces"])
+
+
+def _made() -> Listing:
+    """The rows from the catalogue, and kept for the next time."""
+    from zoo.registry import load_registry
+
+    registry = load_registry()
+    listing = _listing(registry, registry.models)
+    if not user_registries():
+        _keep(listing)
+    return listing
+
+
+def _keep(listing: Listing) -> None:
+    from zoo import index
+    from zoo.plugins import selection
+
+    looked = index.read(selection())
+    if looked is None:  # the cache folder cannot be written, or something is changing right now
+        return
+    import msgspec
+
+    content = {"stamps": looked.stamps, **listing._asdict()}
+    stamps.write_checked(_path(stamps.installed()), msgspec.json.encode(content))
+
+
+def _listing(registry: Registry, models: Iterable[str]) -> Listing:
+    entries = [_entry(name, registry.model(name), registry) for name in models]
+    spaces = sorted({c.namespace for c in registry.components.values() if c.namespace})
+    return Listing(entries, list(registry.problems), spaces)
+
+
+def _entry(name: str, model: Model, registry: Registry) -> Entry:
+    from zoo.cli import describe
+
+    published, own = describe.best_published(model), describe.best_measured(model)
+    count = describe.parameters(model)
+    dataset = published.dataset if published else own.dataset if own else model.dataset
+    elsewhere = f" {own.dataset}" if own and own.dataset != dataset else ""
+    cells = [
+        name,
+        model.family,
+        _short(count),
+        f"{published.top1:.2%}" if published and published.top1 is not None else "-",
+        f"{own.top1:.2%} {own.protocol}{elsewhere}" if own else "-",
+        dataset,
+        model.source or "-",
+        model.summary,
+    ]
+    keys = {
+        "family": model.family,
+        "parameters": count,
+        "published": -(published.top1 or 0.0) if published else None,
+        "own": -own.top1 if own else None,
+        "dataset": model.dataset,
+        "source": model.source,
+    }
+    return Entry(describe.row_of(name, model, registry), cells, keys)
+
+
+def _short(count: int | None) -> str:
+    if count is None:
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.{2 if count < 100 * size else 1}f}{unit}"
+    return str(count)
+
+
+def _of_namespaces(pattern: str) -> Listing:
+    """The names of namespaces ("timm/...") that match; this asks their libraries, which may take seconds."""
+    from fnmatch import fnmatchcase
+
+    from zoo.plugins import import_factory
+    from zoo.registry import load_registry
+
+    registry = load_registry()
+    found: list[str] = []
+    for use, component in registry.components.items():
+        space = component.namespace
+        if space and component.names and fnmatchcase(space, pattern.partition("/")[0]):
+            names: Callable[[], Iterable[str]] = import_factory(component.names, use)
+            found += [full for name in names() if fnmatchcase(full := f"{space}/{name}", pattern)]
+    return _listing(registry, found)
+
+
+# ---- what is said beside them -------------------------------------------------------------------
+
+
+def _hint(shown: int, dropped: list[str], spaces: list[str]) -> None:
+    if not sys.stdout.isatty():
+        return
+    if dropped:
+        table.say(f"hint: a wider terminal, or --json, shows also: {', '.join(dropped)}")
+    more = "".join(f"; zoo list '{space}/*'" for space in spaces)
+    table.say(f"{shown} models; next: zoo info NAME{more}")
+
+
+def _nothing(choice: Choice, entries: list[Entry]) -> str:
+    """Why the list is empty, with what could be meant."""
+    known = {
+        "family": {e.row["family"] for e in entries},
+        "tag": {tag for e in entries for tag in e.row["tags"]},
+        "dataset": {dataset for e in entries for dataset in e.datasets},
+    }
+    given = {kind: getattr(choice, kind) for kind in known}
+    for kind, name in given.items():
+        if name and name not in known[kind]:
+            return str(UnknownNameError(kind, name, known[kind]))
+    if any(given.values()):
+        return "no model has all that was asked for"
+    names = [e.name for e in entries]
+    return str(UnknownNameError("model", choice.pattern, names, "a pattern may hold * and ?"))
