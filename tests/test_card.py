@@ -66,6 +66,7 @@ def test_the_card_has_what_people_need(facts: Facts) -> None:
         "zoo predict hf://me/digits",
         'zoo.load("hf://me/digits")',
         "cnn.residual",
+        "![hybrid.classifier (hybrid.alternate (cnn.residual → vit.image))](composition.png)",
         "confusion.png",
         "curves.png",
     ):

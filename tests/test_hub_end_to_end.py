@@ -91,7 +91,7 @@ def test_one_commit_and_one_tag_and_nothing_else_is_sent(world: World) -> None:
     assert len(repo.commits) == 2  # the Hub's own first one, and ours
     assert list(repo.tags.values()) == [repo.head().oid]
     names = {"README.md", "SHA256SUMS", "config.json", "confusion.png", "curves.png", "metrics.jsonl"}
-    names |= {"model.safetensors", "result.json", "run.toml", ".gitattributes"}
+    names |= {"composition.png", "model.safetensors", "result.json", "run.toml", ".gitattributes"}
     assert set(repo.head().files) == names
     assert b"hf://me/digits" in (repo.head().files["README.md"].data or b"")
 

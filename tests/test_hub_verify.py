@@ -15,7 +15,9 @@ from zoo import run
 from zoo.cli import main
 from zoo.errors import PackageError, RunError
 from zoo.pack import write_sums
-from zoo.package import CARD
+from zoo.package import CARD, COMPOSITION
+from zoo.picture import draw_tree
+from zoo.registry import load_registry
 from zoo.tensors import to_bytes
 from zoo.verify import verify
 
@@ -45,14 +47,14 @@ def one_better(test: dict[str, float]) -> None:
 
 def test_an_honest_package_is_verified(made: Path) -> None:
     checks = verify(str(made))
-    assert [c.name for c in checks] == ["sha256", "model", "card", "top-1", "loss"]
+    assert [c.name for c in checks] == ["sha256", "model", "card", "picture", "top-1", "loss"]
     assert all(c.holds for c in checks)
 
 
 def test_a_better_number_than_the_weights_give_is_found(copy: Path) -> None:
     lie(copy, one_better)
     checks = {c.name: c.holds for c in verify(str(copy))}
-    assert checks == {"sha256": True, "model": True, "card": False, "top-1": False, "loss": True}
+    assert [name for name, holds in checks.items() if not holds] == ["card", "top-1"]
 
 
 def test_another_number_on_the_card_is_found(copy: Path) -> None:
@@ -62,6 +64,13 @@ def test_another_number_on_the_card_is_found(copy: Path) -> None:
     (copy / CARD).write_text(text.replace(value, "value: 0.999"))
     write_sums(copy)
     assert {c.name for c in verify(str(copy)) if not c.holds} == {"card"}
+
+
+def test_a_picture_of_another_tree_is_found(copy: Path) -> None:
+    registry = load_registry()
+    draw_tree(copy / COMPOSITION, registry.model("resnet9").build, registry.components)
+    write_sums(copy)
+    assert {c.name for c in verify(str(copy)) if not c.holds} == {"picture"}
 
 
 def test_other_weights_are_found(copy: Path) -> None:

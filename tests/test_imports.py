@@ -31,6 +31,7 @@ ABOVE_THE_LINE = (
     "zoo.index",
     "zoo.tables",
     "zoo.registry",
+    "zoo.picture",
     "zoo.vary",
     "zoo.scaffold",
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from zoo.package import is_local
+from zoo.picture import in_words
 from zoo.registry import Registry
 from zoo.run import RunRecord
 from zoo.spec import Dataset, Measured, Model, Node, Published, Recipe, Source, node_from_table
@@ -221,9 +222,13 @@ def _use(facts: Facts) -> Iterator[str]:
 
 
 def _tree(facts: Facts) -> Iterator[str]:
-    yield from ("## Composition", "", "```text")
-    yield from (line.replace("`", "'") for line in tree_lines(node_from_table(facts.record.build, "build")))
-    yield "```"
+    tree = node_from_table(facts.record.build, "build")
+    yield from ("## Composition", "")
+    words = escape(in_words(tree, facts.registry.components))
+    yield f"![{words}](composition.png)"
+    yield from ("", "<details><summary>as text</summary>", "", "```text")
+    yield from (line.replace("`", "'") for line in tree_lines(tree))
+    yield from ("```", "", "</details>")
 
 
 def tree_lines(node: Node) -> Iterator[str]:

@@ -20,11 +20,13 @@ from zoo.files import write_bytes, write_text
 from zoo.header import compare, non_finite, outline, read_header
 from zoo.package import (
     CARD,
+    COMPOSITION,
     CONFIG,
     CONFUSION,
     FORMAT,
     NAMES,
     SUMS,
+    TREE_KEY,
     Config,
     check_sums,
     open_package,
@@ -33,6 +35,7 @@ from zoo.package import (
     sums_text,
     tree_sha256,
 )
+from zoo.picture import draw_tree
 from zoo.registry import Registry, load_registry
 from zoo.rerun import confusion_run
 from zoo.run import RunRecord
@@ -212,6 +215,7 @@ def _write(
     write_bytes(folder / CONFIG, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
     if counts is not None:
         draw_confusion(folder / CONFUSION, counts, clean.data.classes)
+    _draw_composition(folder / COMPOSITION, config, registry)
     weights = sha256_of(folder / run.WEIGHTS)
     facts = card.Facts(clean, result, registry, licence, counts, bool(layout), weights, PLACEHOLDER)
     write_text(folder / CARD, card.render(facts))
@@ -233,7 +237,7 @@ def _write_weights(folder: Path, source: Path, record: RunRecord, config: Config
         "format": "pt",
         "zoo.format": str(FORMAT),
         "zoo.model": record.model,
-        "zoo.tree_sha256": config.tree_sha256,
+        TREE_KEY: config.tree_sha256,
     }
     write_bytes(folder / run.WEIGHTS, to_bytes(weights, metadata))
 
@@ -312,6 +316,19 @@ def _timm_config(record: RunRecord, twin: torch.nn.Module, model_args: dict[str,
 
 
 # ---- pictures ---------------------------------------------------------------------------------
+
+
+def _draw_composition(path: Path, config: Config, registry: Registry) -> None:
+    """Draw the tree; the picture's metadata name the tree that it is of."""
+    sizes = config.sizes
+    draw_tree(
+        path,
+        node_from_table(config.build, "build"),
+        registry.components,
+        image=f"image {sizes.in_channels} × {sizes.height} × {sizes.width}",
+        logits=f"{sizes.num_classes:,} logits",
+        metadata={TREE_KEY: config.tree_sha256},
+    )
 
 
 def draw_confusion(path: Path, counts: Tensor, classes: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@
     config.json        the model tree as data, classes, input, plugins; timm's layout where it can load it
     model.safetensors  the weights, strictly named
     run.toml           the run's record, without paths
+    composition.png    the model tree, drawn
     result.json metrics.jsonl curves.png confusion.png README.md
 
 Everything that a package says is data of a stranger: `open_package` checks hashes before it parses,
@@ -31,7 +32,10 @@ from zoo.spec import Node, Struct, node_from_table
 
 FORMAT = 1
 CONFIG, CARD, CONFUSION, SUMS = "config.json", "README.md", "confusion.png", "SHA256SUMS"
-NAMES = (CARD, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT, RECORD)
+COMPOSITION = "composition.png"
+TREE_KEY = "zoo.tree_sha256"
+"""In the metadata of the weights and of the picture: the tree that they are of."""
+NAMES = (CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT, RECORD)
 """Every file that a package may hold besides `SHA256SUMS`; no other is written, sent or fetched."""
 
 NEEDED = (CONFIG, RECORD, RESULT, WEIGHTS)
@@ -46,6 +50,7 @@ MAX_BYTES = (
     (CARD, 8 << 20),
     (CURVES, 64 << 20),
     (CONFUSION, 64 << 20),
+    (COMPOSITION, 64 << 20),
     (WEIGHTS, 64 << 30),
 )
 """Larger ones are refused before they are fetched or read."""
@@ -282,7 +287,7 @@ def check_model(config: Config, header: Header, registry: Registry, folder: Path
     except RecursionError:
         raise PackageError(f"{where}: nested too deeply") from None
     compare(folder / WEIGHTS, header, module)
-    if header.metadata.get("zoo.tree_sha256", config.tree_sha256) != config.tree_sha256:
+    if header.metadata.get(TREE_KEY, config.tree_sha256) != config.tree_sha256:
         raise PackageError(f"{folder / WEIGHTS}: its metadata names another model tree than {CONFIG}")
 
 

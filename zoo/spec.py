@@ -67,6 +67,8 @@ class Component(Struct, frozen=True):
         namespace: where set, "<namespace>/NAME" is a model for every NAME that the factory's
             argument `name` takes, without an entry of its own.
         names: "module:attribute" of a function that returns those names, for listing on request.
+        branches: of a combinator: its parts take the same input (else each takes the one before it);
+            pictures draw them side by side.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Component(Struct, frozen=True):
     summary: str = ""
     namespace: str | None = None
     names: str | None = None
+    branches: bool = False
 
 
 class ImageSplits(NamedTuple):

@@ -10,7 +10,7 @@ from zoo.errors import DeviceError, InputError, PackageError, RunError
 from zoo.header import non_finite
 from zoo.hub.fetch import fetch
 from zoo.hub.ref import is_ref, parse_ref
-from zoo.package import CARD, check_sums, is_local, open_package
+from zoo.package import CARD, COMPOSITION, TREE_KEY, Config, check_sums, is_local, open_package
 from zoo.rerun import evaluate_run
 from zoo.run import read_result, read_weights
 from zoo.train.device import pick_device
@@ -56,7 +56,7 @@ def verify(
     if bad := non_finite(read_weights(folder)):
         raise PackageError(f"{folder}: {len(bad)} tensors are not finite, as {bad[0]!r}")
     result = _result(folder)
-    checks.append(_card(folder, result))
+    checks += [_card(folder, result), _picture(folder, opened.config)]
     if is_local(opened.record.data.spec) and dataset is None:
         raise InputError(
             f"{source}: was made from {opened.record.data.spec!r}, which only its author has at that place; "
@@ -108,6 +108,21 @@ def _card(folder: Path, result: dict[str, Any]) -> Check:
         values == [result["test"]["top1"]],
         f"says top-1 {values}, result.json {result['test']['top1']}",
     )
+
+
+def _picture(folder: Path, config: Config) -> Check:
+    """The drawing must be of this tree, by what its metadata say."""
+    from PIL import Image
+
+    if not (folder / COMPOSITION).is_file():
+        return Check("picture", True, "there is none")
+    try:
+        with Image.open(folder / COMPOSITION, formats=["PNG"]) as image:  # its header, not its pixels
+            said = str(image.info.get(TREE_KEY, ""))
+    except Exception as error:  # a stranger's file fails in many ways
+        return Check("picture", False, f"cannot be read ({type(error).__name__})")
+    holds = said == config.tree_sha256
+    return Check("picture", holds, f"{COMPOSITION} is drawn from {'this' if holds else 'another'} tree")
 
 
 def _numbers(recorded: dict[str, Any], measured: dict[str, Any], same_kind: bool) -> list[Check]:

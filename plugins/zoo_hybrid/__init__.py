@@ -29,6 +29,7 @@ def zoo_components() -> Iterable[Component]:
             kind="combinator",
             factory="zoo_hybrid.mixtures:joint",
             summary="parts on the same input, normalised or not, then fused",
+            branches=True,
         ),
         Component(
             name="flatten",

@@ -39,6 +39,7 @@ def measure(package: Path, workers: int, chosen: list[Case] | None = None) -> di
                         show(case, results[case], len(results), len(todo))
                 except (AssertionError, OSError) as error:
                     results[case] = Outcome("hangs", 180.0, 1, [str(error)[:300]], "")
+                    show(case, results[case], len(results), len(todo))
                 finally:
                     bench.close()
 
@@ -51,7 +52,8 @@ def measure(package: Path, workers: int, chosen: list[Case] | None = None) -> di
 def show(case: Case, outcome: Outcome, done: int, count: int) -> None:
     """One line for each case, on stderr."""
     wrong = f"  WRONG: {outcome.wrong}" if outcome.wrong else ""
-    line = f"{done}/{count}  {case.row}: {case.fault}: {outcome.word}, {outcome.seconds:.0f} s{wrong}"
+    seen = outcome.word if outcome.met else "·"
+    line = f"{done}/{count}  {case.row}: {case.fault}: {seen}, {outcome.seconds:.0f} s{wrong}"
     print(line, file=sys.stderr, flush=True)
 
 

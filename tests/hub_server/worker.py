@@ -20,6 +20,7 @@ SERVE = """
 import contextlib, io, json, sys, time
 from zoo.cli import main
 import zoo.hub.publish, zoo.hub.fetch
+print("ready", flush=True)
 for line in sys.stdin:
     words = json.loads(line)
     out, err, start = io.StringIO(), io.StringIO(), time.monotonic()
@@ -30,6 +31,10 @@ for line in sys.stdin:
             code = stop.code
     print(json.dumps([code or 0, out.getvalue(), err.getvalue(), time.monotonic() - start]), flush=True)
 """
+
+
+STARTING = 600
+"""Seconds in which the imports must be done: not the commands' time, and long on a busy machine."""
 
 
 class Done(NamedTuple):
@@ -54,6 +59,7 @@ class Worker:
         env |= {"HF_HUB_DISABLE_XET": "0" if xet else "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         env |= dict(self.extra)
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        self.ready = False
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE],
             env=env,
@@ -67,23 +73,25 @@ class Worker:
     def __call__(self, *words: str | Path, limit: float = 180) -> Done:
         """Run one command; the process is ended where it takes longer than `limit` seconds."""
         assert self.process.stdin is not None
+        if not self.ready:
+            self.ready = self._line(STARTING, "its imports") == "ready\n"
+        self.process.stdin.write(json.dumps([str(w) for w in words]) + "\n")
+        self.process.stdin.flush()
+        return Done(*json.loads(self._line(limit, words)))
+
+    def _line(self, limit: float, what: Any) -> str:
         assert self.process.stdout is not None
-        timer = threading.Timer(limit, self.process.kill)
+        timer, start = threading.Timer(limit, self.process.kill), time.monotonic()
         timer.start()
-        start = time.monotonic()
         try:
-            self.process.stdin.write(json.dumps([str(w) for w in words]) + "\n")
-            self.process.stdin.flush()
             line = self.process.stdout.readline()
         finally:
             timer.cancel()
-        if not line:
-            self.stderr.seek(0)
-            said = self.stderr.read().decode(errors="replace")[-2000:]
-            raise AssertionError(
-                f"the process ended after {time.monotonic() - start:.0f} s at {words}: {said}"
-            )
-        return Done(*json.loads(line))
+        if line:
+            return line
+        self.stderr.seek(0)
+        said = self.stderr.read().decode(errors="replace")[-2000:]
+        raise AssertionError(f"the process ended after {time.monotonic() - start:.0f} s at {what}: {said}")
 
     def forget(self) -> None:
         """Empty the caches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -15,19 +16,36 @@ from zoo.spec import Model
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--tree", is_flag=True, help="Only the tree of components.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw the tree into FILE.png or FILE.svg, and print its path.",
+)
 @click.option("--build", is_flag=True, help="Build it on the meta device: count parameters and FLOPs.")
 @click.option("--num-classes", type=click.IntRange(min=1), help="With --build: classes, not its dataset's.")
 @click.option(
     "--image-size", type=click.IntRange(min=1), help="With --build: side in pixels, not its dataset's."
 )
 def info(
-    name: str, as_json: bool, tree: bool, build: bool, num_classes: int | None, image_size: int | None
+    name: str,
+    as_json: bool,
+    tree: bool,
+    picture: Path | None,
+    build: bool,
+    num_classes: int | None,
+    image_size: int | None,
 ) -> None:
     """Show the model NAME: a name of `zoo list`, timm/NAME, torchvision/NAME or FILE.toml#NAME."""
     if not build and (num_classes or image_size):
         raise click.UsageError("--num-classes and --image-size need --build")
     registry, name, model = find_model(name)
     say_problems(registry.problems)
+    if picture:
+        from zoo.picture import draw_tree
+
+        print(draw_tree(picture, model.build, registry.components))
+        return
     details = describe.details_of(name, model, registry)
     if build:
         from zoo.cli import counting
