@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 WIDTH, MAX_WIDTH = 640.0, 1600.0
 """CSS pixels: what every page has room for, and how far many branches may widen a picture."""
 
-MAX_BOXES, MAX_BRANCHES, MAX_ARGUMENTS, MAX_VALUE = 80, 6, 12, 60
+MAX_BOXES, MAX_BRANCHES, MAX_ARGUMENTS, MAX_VALUE = 60, 6, 8, 60
 """Beyond these a picture says how much it leaves out; a stranger's tree may be of any size."""
+
+MAX_LINES = 3
+"""Of one argument, where a box is narrow."""
 
 COLOURS = (
     ("classifier", "#F3F3F3", "#555555"),
@@ -293,7 +296,7 @@ def _flow(items: Sequence[str], room: float) -> list[str]:
         if lines and len(lines[-1]) + 3 + len(item) <= most:
             lines[-1] += f"   {item}"
         else:
-            lines += _wrap(item, room, TEXT)
+            lines += _wrap(item, room, TEXT)[:MAX_LINES]
     return lines
 
 
