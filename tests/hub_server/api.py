@@ -274,7 +274,9 @@ class Api:
     async def lfs_batch(self, request: Request) -> Response:
         self.repo(request)
         objects = []
-        for row in (await request.json())["objects"]:
+        asked = await request.json()
+        transfer = "xet" if self.xet and "xet" in asked.get("transfers", ()) else "basic"
+        for row in asked["objects"]:
             out: dict[str, Any] = {"oid": row["oid"], "size": row["size"]}
             if row["oid"] not in self.store.objects:
                 verify = f"{self.endpoint}/lfs-verify/{row['oid']}"
@@ -283,7 +285,7 @@ class Api:
                     "verify": {"href": verify},
                 }
             objects.append(out)
-        return JSONResponse({"transfer": "basic", "objects": objects})
+        return JSONResponse({"transfer": transfer, "objects": objects})
 
     async def lfs_verify(self, request: Request) -> Response:
         payload = await request.json()

@@ -24,7 +24,8 @@ class HubServer:
         self.store, self.cas = Store(), Cas()
         self.sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         ports = [s.getsockname()[1] for s in self.sockets]
-        self.endpoint, self.cdn = (f"http://127.0.0.1:{port}" for port in ports)
+        # Two names, as on the Hub: clients follow redirects within a host differently.
+        self.endpoint, self.cdn = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
         api = make_api(self.store, self.cas, self.endpoint, self.cdn, xet=xet)
         self.apps = [Faulty(app, self._move_main) for app in (api, make_cdn(self.store, self.cas, self.cdn))]
         for app in self.apps:  # one list of faults and one log for both
@@ -49,7 +50,7 @@ class HubServer:
 
     def env(self, home: Any, token: str | None = None) -> dict[str, str]:
         """The variables that lead the genuine client here; all that the product ever learns."""
-        found = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+        found = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost"}
         return found | ({"HF_TOKEN": token} if token else {})
 
     def _run(self) -> None:
