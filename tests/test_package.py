@@ -26,7 +26,7 @@ from zoo.errors import InputError, MissingPluginError, PackageError, RunError, Z
 from zoo.hub.publish import prepare
 from zoo.hub.ref import Ref, parse_ref
 from zoo.pack import package, write_sums
-from zoo.package import CONFIG, NAMES, SUMS, open_package, portable_spec, sha256_of, tree_sha256
+from zoo.package import CONFIG, NAMES, SUMS, open_package, portable_spec, read_sums, sha256_of, tree_sha256
 from zoo.registry import load_registry
 
 FLIPS, CUTS = 500, 200
@@ -300,6 +300,16 @@ def test_ten_thousand_hostile_configs_end_in_our_error(
         print(
             f"\n10,000 hostile configs: slowest {slowest:.3f} s, most memory {most:.0f} MB, {harmless} harmless"
         )
+
+
+def test_hostile_file_names_are_never_a_packages(copy: Path) -> None:
+    draw, letters = random.Random(6), "abc/.-_ \\\0\n~$é\u202e"
+    whole = (copy / SUMS).read_text()
+    for _ in range(2_000):
+        name = draw.choice(("../", "/etc/", "", "C:")) + "".join(draw.choice(letters) for _ in range(12))
+        (copy / SUMS).write_bytes(f"{whole}{'0' * 64}  {name}\n".encode())
+        with pytest.raises(PackageError):
+            read_sums(copy / SUMS)
 
 
 def test_hostile_references_are_wrong_input() -> None:

@@ -58,7 +58,7 @@ class _Block(NamedTuple):
     title: str
     label: str
     kind: str
-    count: str
+    repeats: str
     lines: tuple[str, ...]
     summary: str
     inner: tuple[_Block, ...]
@@ -122,9 +122,9 @@ def _words(block: _Block) -> str:
         name = next(
             (f" {line.removeprefix('name = ')}" for line in block.lines if line.startswith("name = ")), ""
         )
-        return f"{block.title}{name} {block.count}".rstrip()
+        return f"{block.title}{name} {block.repeats}".rstrip()
     inside = (" | " if block.branches else " → ").join(_words(b) for b in block.inner)
-    return f"{block.title} ({inside}) {block.count}".rstrip()
+    return f"{block.title} ({inside}) {block.repeats}".rstrip()
 
 
 # ---- from the tree to boxes -------------------------------------------------------------------
@@ -141,7 +141,7 @@ def _block(node: Node, components: Mapping[str, Component], role: str, times: in
         title=_plain(node.use),
         label=" · ".join(dict.fromkeys(part for part in (_plain(role), kind or "not installed") if part)),
         kind=kind,
-        count=" ".join(f"× {n}" for n in counts),
+        repeats=" ".join(f"× {n}" for n in counts),
         lines=tuple(_arguments(node, shown=("fuse",) if branches else (), counted=_is_count(repeat))),
         summary=_plain(component.summary, 2 * MAX_VALUE) if component else "",
         inner=tuple(_inner(node, components, branches, left)),
@@ -222,7 +222,7 @@ def _draw(block: _Block, x: float, y: float, w: float, out: list[_Mark]) -> floa
         place = _side_by_side if block.branches else _in_turn
         below += GAP + place(block, x + PAD, below + GAP, room, inside)
     height = below + PAD - y
-    if block.count:
+    if block.repeats:
         out.append(_Mark("box", (x + 4, y + 4, w, height), style=block.kind))
     out.append(_Mark("box", (x, y, w, height), style=block.kind))
     out += inside
@@ -231,13 +231,13 @@ def _draw(block: _Block, x: float, y: float, w: float, out: list[_Mark]) -> floa
 
 def _header(block: _Block, x: float, y: float, room: float, out: list[_Mark]) -> float:
     """The words of a box; their height."""
-    badge = len(block.count) * TITLE * ADVANCE
+    badge = len(block.repeats) * TITLE * ADVANCE
     texts = [(line, TITLE, "bold") for line in _wrap(block.title, room - badge, TITLE)]
     texts += [(line, SMALL, block.kind or "gray") for line in _wrap(block.label, room, SMALL)]
     texts += [(line, TEXT, "") for line in _flow(block.lines, room)]
     texts += [(line, SMALL, "gray") for line in _wrap(block.summary, room, SMALL)]
-    if block.count:
-        out.append(_Mark("text", (x + room, y + TITLE), block.count, TITLE, "right"))
+    if block.repeats:
+        out.append(_Mark("text", (x + room, y + TITLE), block.repeats, TITLE, "right"))
     down = 0.0
     for text, size, style in texts:
         out.append(_Mark("text", (x, y + down + size), text, size, style))
@@ -274,7 +274,7 @@ def _side_by_side(block: _Block, x: float, y: float, w: float, out: list[_Mark])
     for child, centre, own in zip(block.inner, centres, drawn, strict=True):
         out.append(_Mark("arrow", (centre, top, centre, top + ARROW * 0.9)))
         out.append(_Mark("line", (centre, low - ARROW * 0.7, centre, low)))
-        boxes = 2 if child.count else 1  # its own come first: they are made as high as the highest
+        boxes = 2 if child.repeats else 1  # its own come first: they are made as high as the highest
         out += [mark._replace(at=(*mark.at[:3], highest)) for mark in own[:boxes]] + own[boxes:]
     out.append(_Mark("arrow", (middle, low, middle, low + ARROW * 0.8)))
     out.append(_Mark("text", (middle, low + ARROW * 0.8 + TEXT), block.fuse, TEXT, "center"))
@@ -359,8 +359,10 @@ def _put_box(axes: Axes, mark: _Mark, number: int) -> None:
 
 def _put_text(axes: Axes, mark: _Mark, number: int) -> None:
     edges = {kind: edge for kind, _, edge in COLOURS if kind} | {"gray": "#555555"}
+    x, y = mark.at
     axes.text(
-        *mark.at,
+        x,
+        y,
         mark.text,
         size=mark.size * 0.75,  # CSS pixels to points
         weight="bold" if mark.style in ("bold", "right") else "normal",
