@@ -55,6 +55,7 @@ BELOW_THE_LINE = (
     "zoo.bench",
     "zoo.workers",
     "zoo.figures",
+    "zoo.assess",
     "zoo.reproduce",
     "zoo.report",
     "zoo.sweep",

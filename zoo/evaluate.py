@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,57 @@ class Metrics:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said about each image of a split, in the split's order, on the CPU.
+
+    Attributes:
+        labels, predicted: int64 (N,). probabilities: float32 (N, K), by softmax of the logits.
+    """
+
+    labels: Tensor
+    predicted: Tensor
+    probabilities: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def hits(self) -> Tensor:
+        """Whether each image was classified rightly, bool (N,)."""
+        return self.labels == self.predicted
+
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of the class that was predicted, float32 (N,)."""
+        return self.probabilities.gather(1, self.predicted[:, None])[:, 0]
+
+    def confusion(self) -> Tensor:
+        """Count what each class was taken for: int64 (K, K), rows true classes, columns predicted ones."""
+        classes = self.probabilities.shape[1]
+        cells = torch.bincount(self.labels * classes + self.predicted, minlength=classes * classes)
+        return cells.view(classes, classes)
+
+
+@dataclass
+class Keep:
+    """Collects the predictions of a pass: give it to `evaluate` as `keep`."""
+
+    parts: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> None:
+        """Take one batch: logits (B, K) float32, labels (B,) int64."""
+        # The same topk as in `_sums`: ties must fall the same way.
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices[:, 0]
+        self.parts.append((labels.cpu(), best.cpu(), logits.softmax(1).cpu()))
+
+    def predictions(self) -> Predictions:
+        """All that was taken."""
+        labels, predicted, probabilities = (torch.cat(part) for part in zip(*self.parts, strict=True))
+        return Predictions(labels, predicted, probabilities)
+
+
 @torch.inference_mode()
 def evaluate(
     module: nn.Module,
@@ -36,6 +87,7 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[object]],
     forward: Callable[[Tensor], Tensor] | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
+    keep: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Metrics:
     """Run the module in eval mode over batches of one split, each image once.
 
@@ -45,6 +97,7 @@ def evaluate(
         autocast: makes the context of the forward pass. forward: called in the module's place: the
             same, compiled, or over several views of each image (see `zoo.tta`).
         total: sums over the processes that evaluate the rest of the split (see `zoo.train.world`).
+        keep: is given the logits (B, K) float32 and labels of each batch (see `Keep`).
     Returns:
         The metrics; `top5` counts a label among the five largest logits (or all, if fewer).
     """
@@ -54,8 +107,10 @@ def evaluate(
     count = 0
     for _, images, labels in batches:
         with autocast():
-            logits = (forward or module)(prepare(images))
-        batch = _sums(logits.float(), labels)
+            logits = (forward or module)(prepare(images)).float()
+        batch = _sums(logits, labels)
+        if keep is not None:
+            keep(logits, labels)
         sums = batch if sums is None else sums + batch
         count += len(labels)
     module.train(training)
@@ -75,30 +130,3 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     loss = F.cross_entropy(logits, labels, reduction="sum")
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     return torch.stack((loss.to(wide), best[:, 0].sum().to(wide), best.any(dim=1).sum().to(wide)))
-
-
-@torch.inference_mode()
-def confusion(
-    module: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
-    prepare: Callable[[Tensor], Tensor],
-    *,
-    classes: int,
-    forward: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Count what each class was taken for, by the same forward pass as `evaluate`'s, in fp32.
-
-    Args:
-        module, batches, prepare, forward: as for `evaluate`. classes: number of classes K.
-    Returns:
-        int64 (K, K) on the CPU: rows are the true classes, columns the predicted ones.
-    """
-    training = module.training
-    module.eval()
-    counts = torch.zeros(classes * classes, dtype=torch.int64)
-    for _, images, labels in batches:
-        # The same topk as in `evaluate`: ties must fall the same way.
-        predicted = (forward or module)(prepare(images)).float().topk(min(5, classes), dim=1).indices[:, 0]
-        counts += torch.bincount((labels * classes + predicted).cpu(), minlength=classes * classes)
-    module.train(training)
-    return counts.view(classes, classes)

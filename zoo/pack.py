@@ -331,8 +331,8 @@ def _draw_composition(path: Path, config: Config, registry: Registry) -> None:
     )
 
 
-def draw_confusion(path: Path, counts: Tensor, classes: tuple[str, ...]) -> None:
-    """Draw the confusion matrix: rows are true classes, shares of each row as shade and number."""
+def draw_confusion(path: Path, counts: Tensor, classes: tuple[str, ...], title: str = "") -> None:
+    """Draw the confusion matrix: rows are true classes, shares of each row as shade, images as number."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -345,6 +345,7 @@ def draw_confusion(path: Path, counts: Tensor, classes: tuple[str, ...]) -> None
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
+    axes.set_title(title, fontsize=9)
     if not many:
         names = [plain_text(name)[:20] for name in classes]
         axes.set_xticks(range(len(names)), names, rotation=90)

@@ -1,29 +1,94 @@
-"""Using a run folder: its test split measured again, images classified."""
+"""Using a run folder: its splits measured again, images classified."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from zoo.data import load
-from zoo.data.arrays import Split, limit
+from zoo.data.arrays import Split, limit, validation_split
 from zoo.data.decode import image_array, make_rule
 from zoo.data.mode import Delivery
 from zoo.data.source import open_source
 from zoo.errors import DataError, RunError
-from zoo.evaluate import confusion, evaluate
+from zoo.evaluate import Keep, Metrics, evaluate
 from zoo.registry import load_registry
 from zoo.run import RunRecord, read_record, read_result
 from zoo.run import load as load_run
 from zoo.train.device import autocast, pick_device, weights_format
 from zoo.train.loop import eval_batch, make_augment
 from zoo.train.plan import VALIDATION_SEED
-from zoo.tta import views
+from zoo.tta import Forward, views
 
 Found = list[tuple[str, float]]
+SplitName = Literal["test", "val", "train"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run, ready to be measured on one of its splits.
+
+    Attributes:
+        images: of the split, as the run saw them (for training without its augmentation).
+        prepare: uint8 images (B, 3, H, W) to what `forward` takes; forward: to logits (B, K), over the
+            views of each image that the recipe tests with.
+    """
+
+    record: RunRecord
+    split: SplitName
+    images: Split
+    device: torch.device
+    module: nn.Module
+    prepare: Forward
+    forward: Forward
+
+    def measure(self, images: Split | None = None, keep: Keep | None = None) -> Metrics:
+        """One pass in fp32 over the split (or over other `images` of the same size); `keep`: see `evaluate`."""
+        source = open_source(
+            self.images if images is None else images, self.device, channels_last=self.record.channels_last
+        )
+        return evaluate(
+            self.module,
+            source.batches(eval_batch(self.record)),
+            self.prepare,
+            autocast=lambda: autocast(self.device, "fp32"),
+            forward=self.forward,
+            keep=keep,
+        )
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of uint8 images (B, 3, H, W) on the device, in fp32."""
+        with torch.inference_mode(), autocast(self.device, "fp32"):
+            return self.forward(self.prepare(images)).float()
+
+
+def open_run(
+    run: Path,
+    *,
+    split: SplitName = "test",
+    data_dir: str | None = None,
+    device: str | None = None,
+    dataset: str | None = None,
+) -> Opened:
+    """Load a run's weights and the images of one of its splits.
+
+    Args:
+        split: "test", or the images that the run selected its epoch by ("val") or trained on ("train").
+        device: the run's, if not given. dataset: where the same images are here, if not at the recorded SPEC.
+    Raises:
+        RunError: a damaged run, a dataset that is not the recorded one, or a split that the run has not.
+    """
+    record = read_record(run)
+    images = split_of(record, split, data_dir, dataset)
+    where = pick_device(device or record.device)
+    module = load_run(run).to(where).to(memory_format=weights_format(where, record.channels_last))
+    prepare = make_augment(record, where).prepare
+    return Opened(record, split, images, where, module, prepare, views(module, record.settings.tta))
 
 
 def evaluate_run(
@@ -39,28 +104,23 @@ def evaluate_run(
     Raises:
         RunError: a damaged run, or a dataset that is not the recorded one.
     """
-    record = read_record(run)
-    test = test_split(record, data_dir, dataset)
-    where = pick_device(device or record.device)
-    module = load_run(run).to(where).to(memory_format=weights_format(where, record.channels_last))
-    source = open_source(test, where, channels_last=record.channels_last)
-    metrics = evaluate(
-        module,
-        source.batches(eval_batch(record)),
-        make_augment(record, where).prepare,
-        autocast=lambda: autocast(where, "fp32"),
-        forward=views(module, record.settings.tta),
-    )
+    opened = open_run(run, data_dir=data_dir, device=device, dataset=dataset)
+    return opened.measure().as_dict(), recorded_metrics(run)
+
+
+def recorded_metrics(run: Path, split: SplitName = "test") -> dict[str, Any] | None:
+    """What `result.json` says of a split; None where the run was not finished, or of training images."""
     try:
-        recorded = read_result(run)["test"]
+        result = read_result(run)
     except RunError:
-        recorded = None
-    return metrics.as_dict(), recorded
+        return None
+    found: dict[str, Any] | None = result.get({"test": "test", "val": "validation", "train": ""}[split])
+    return found
 
 
 def confusion_run(
     run: Path, *, data_dir: str | None = None, device: str | None = None, dataset: str | None = None
-) -> torch.Tensor:
+) -> Tensor:
     """What each class of a run's test split was taken for, in fp32.
 
     Returns:
@@ -68,43 +128,51 @@ def confusion_run(
     Raises:
         RunError: as `evaluate_run`.
     """
-    record = read_record(run)
-    test = test_split(record, data_dir, dataset)
-    where = pick_device(device or record.device)
-    module = load_run(run).to(where).to(memory_format=weights_format(where, record.channels_last))
-    source = open_source(test, where, channels_last=record.channels_last)
-    prepare = make_augment(record, where).prepare
-    return confusion(
-        module,
-        source.batches(eval_batch(record)),
-        prepare,
-        classes=record.sizes.num_classes,
-        forward=views(module, record.settings.tta),
-    )
+    keep = Keep()
+    open_run(run, data_dir=data_dir, device=device, dataset=dataset).measure(keep=keep)
+    return keep.predictions().confusion()
 
 
 def test_split(record: RunRecord, data_dir: str | None = None, dataset: str | None = None) -> Split:
-    """The test images of a run, to the last one (from the SPEC `dataset`, if given).
+    """The test images of a run: see `split_of`."""
+    return split_of(record, "test", data_dir, dataset)
+
+
+def split_of(
+    record: RunRecord, split: SplitName, data_dir: str | None = None, dataset: str | None = None
+) -> Split:
+    """The images of one split of a run, to the last one (from the SPEC `dataset`, if given).
 
     Raises:
-        RunError: the dataset is not the one that was recorded.
+        RunError: the dataset is not the one that was recorded, or the run has no such split.
     """
-    spec = dataset or record.data.spec
+    if split == "val" and record.protocol == "paper":
+        raise RunError(
+            "the run has no validation split: by the protocol `paper` it selected on the test split; "
+            "give --split test or --split train"
+        )
+    spec, kept = dataset or record.data.spec, record.data
     data = load(
         spec,
         load_registry(),
         data_dir=Path(data_dir) if data_dir else None,
-        image_size=record.data.image_size,
+        image_size=kept.image_size,
         seed=VALIDATION_SEED,
-        skip_bad=record.data.skipped > 0,
-        delivery=Delivery(record.data.mode, None, record.device),
+        skip_bad=kept.skipped > 0,
+        delivery=Delivery(kept.mode, None, record.device),
     )
-    if data.fingerprint != record.data.fingerprint:
+    if data.fingerprint != kept.fingerprint:
         raise RunError(
             f"dataset {spec!r} is not the recorded one: its fingerprint is "
-            f"{data.fingerprint[:12]}, recorded {record.data.fingerprint[:12]}"
+            f"{data.fingerprint[:12]}, recorded {kept.fingerprint[:12]}"
         )
-    return limit(data.test, record.data.limit_test)
+    if split == "test":
+        return limit(data.test, kept.limit_test)
+    train = limit(data.train, kept.limit_train)
+    if record.protocol == "paper":
+        return train
+    rows, held_out = validation_split(train.labels, kept.validation_fraction, VALIDATION_SEED, train.copies)
+    return train.select(held_out) if split == "val" else train.select(rows, train.copies)
 
 
 def predict_images(

@@ -9,19 +9,99 @@ from typing import Any
 
 import click
 
-from zoo.errors import DataError, RunError
+from zoo.errors import DataError, InputError
+
+WHAT = ("classes", "confusion", "calibration", "latency", "robustness")
+OF_A_FOLDER = ("classes", "confusion", "calibration")
+
+
+def _parts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in (value or "").split(",") if word.strip())
+    wrong = [word for word in words if word not in (*WHAT, "all")]
+    if wrong or (value is not None and not words):
+        raise InputError(
+            f"--what {value!r}: nothing named {(wrong or [''])[0]!r}; allowed: {', '.join(WHAT)}, all"
+        )
+    return WHAT if "all" in words else words
+
+
+def _severities(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    words = [word.strip() for word in value.split(",")]
+    if any(word not in ("1", "2", "3", "4", "5") for word in words):
+        raise InputError(f"--severities {value!r}: give some of 1,2,3,4,5 with commas between")
+    return tuple(sorted({int(word) for word in words}))
 
 
 @click.command()
 @click.argument("run")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "val", "train"]),
+    default="test",
+    show_default=True,
+    help="Of the run.",
+)
+@click.option(
+    "--what", callback=_parts, metavar="PARTS", help=f"More than accuracy: {', '.join(WHAT)}; or all."
+)
+@click.option(
+    "--compare", "other", metavar="RUN2", help="Compare with RUN2 on the same images, by a paired test."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help=f"Write eval.json, predictions and pictures there; --what is then {','.join(OF_A_FOLDER)}.",
+)
+@click.option(
+    "--predictions",
+    type=click.Choice(["csv", "parquet", "none"]),
+    default="csv",
+    show_default=True,
+    help="Format of the predictions in FOLDER.",
+)
+@click.option(
+    "--corruptions",
+    default="common",
+    show_default=True,
+    metavar="NAMES",
+    help="Of robustness: names or groups.",
+)
+@click.option(
+    "--severities", default="1,2,3,4,5", show_default=True, callback=_severities, help="Of robustness."
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Of robustness: how many, a stratified subset; 0: all.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Of robustness: processes. Default: by the cores."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Of latency, beside 1."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="For each latency.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of corruptions and bootstrap."
+)
 @click.option(
     "--dataset", metavar="SPEC", help="Where the same images are here, if not at the recorded place."
 )
 @click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
 @click.option("--device", default=None, help="Default: the device of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(run: str, dataset: str | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
-    """Evaluate RUN on its test split: the recorded top-1, measured again.
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
+    """Evaluate RUN: the recorded test accuracy, measured again; with --what, --compare, --output more.
 
     RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION].
 
@@ -30,35 +110,19 @@ def evaluate(run: str, dataset: str | None, data_dir: str | None, device: str | 
     \b
       zoo eval runs/hybrid-alt-1-digits-20261121-120000
       zoo eval hf://me/hybrid-digits
+      zoo eval RUN --what classes,calibration --split val
+      zoo eval RUN --compare RUN2 --output evaluation
+      zoo eval RUN --what robustness --severities 1,3,5 --json
     """
-    from zoo.hub import local_folder
-    from zoo.hub.ref import is_ref
-    from zoo.rerun import evaluate_run
-    from zoo.run import read_record
-    from zoo.verify import usable_device
+    from zoo.cli.assessed import assessed, emit_accuracy, settle
 
-    folder = local_folder(run)
-    if is_ref(run) and device is None:
-        device = usable_device(read_record(folder).device)
-    measured, recorded = evaluate_run(folder, data_dir=data_dir, device=device, dataset=dataset)
-    tta = read_record(folder).settings.tta
-    out: dict[str, Any] = {"run": str(run), "split": "test", "tta": tta, **measured}
+    out = assessed(run, quiet=quiet, **asked)
+    recorded = out.pop("recorded")
     if as_json:
         print(json.dumps(out))
     else:
-        print(
-            f"test top-1 {out['top1']:.4%} ({out['correct']} of {out['count']}), top-5 {out['top5']:.4%}, "
-            f"loss {out['loss']:.4f}" + (f", over the views {tta}" if tta != "none" else "")
-        )
-    if recorded is None:
-        print("the run was not finished: no result is recorded to compare with", file=sys.stderr)
-    elif recorded["correct"] != measured["correct"] or recorded["count"] != measured["count"]:
-        raise RunError(
-            f"{run}: result.json records {recorded['correct']} of {recorded['count']} correct, "
-            f"measured {measured['correct']} of {measured['count']}"
-        )
-    else:
-        print("the same as recorded", file=sys.stderr)
+        emit_accuracy(out)
+    settle(run, out, recorded)
 
 
 @click.command()

@@ -1,0 +1,51 @@
+"""Per class: precision, recall, F1 and support, from counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def per_class(counts: Tensor) -> dict[str, Tensor]:
+    """Precision, recall and F1 of each class.
+
+    Args:
+        counts: int64 (K, K), rows true classes, columns predicted ones.
+    Returns:
+        `precision`, `recall`, `f1`: float64 (K,), 0 where nothing stands below the line (as scikit-learn's
+        `zero_division=0`); `support`: int64 (K,), images of each class.
+    """
+    hits = counts.diagonal().double()
+    said, support = counts.sum(0), counts.sum(1)
+    return {
+        "precision": hits / said.clamp(min=1),
+        "recall": hits / support.clamp(min=1),
+        "f1": 2 * hits / (said + support).clamp(min=1),
+        "support": support,
+    }
+
+
+def averages(scores: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """The mean over classes ("macro"), and weighted by their images ("weighted").
+
+    Macro recall is also called balanced accuracy.
+    """
+    share = scores["support"].double() / scores["support"].sum().clamp(min=1)
+    kinds = {"macro": torch.full_like(share, 1 / len(share)), "weighted": share}
+    return {
+        kind: {name: float((scores[name] * weights).sum()) for name in ("precision", "recall", "f1")}
+        for kind, weights in kinds.items()
+    }
+
+
+def class_table(counts: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
+    """Both as plain data: `rows` (one a class, in label order), `macro`, `weighted`."""
+    scores = per_class(counts)
+    columns = {name: values.tolist() for name, values in scores.items()}
+    rows = [
+        {"class": name, **{key: column[row] for key, column in columns.items()}}
+        for row, name in enumerate(names)
+    ]
+    return {"rows": rows, **averages(scores)}
