@@ -19,6 +19,7 @@ from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from zoo.data.seeds import mix_seed
 from zoo.errors import DataError, InputError
@@ -40,6 +41,9 @@ SEEDED = frozenset({"impulse_noise", "glass_blur"})
 
 SMALLEST = 32
 """The library takes no smaller side."""
+
+SCALE_FREE = frozenset({"pixelate", "jpeg_compression"})
+"""Relative to the image's size, or to blocks of 8 pixels: their functions work on any size as it is."""
 
 PART = 32
 Images = NDArray[np.uint8]
@@ -77,22 +81,30 @@ def corrupt(images: Images, name: str, severity: int, seed: int, first: int = 0)
         Perturbations", ICLR 2019; for any image size: Michaelis et al., "Benchmarking Robustness in
         Object Detection", 2019.
     """
-    ours, out = library(), np.empty_like(images)
-    factor = -(-SMALLEST // min(images.shape[2:]))
-    before = np.random.get_state()
+    out, before = np.empty_like(images), np.random.get_state()
     try:
         # the library prints what it works around
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             for row, image in enumerate(images):
                 own = mix_seed(seed, KNOWN.index(name), severity, first + row) & 0xFFFFFFFF
                 np.random.seed(own)
-                large = image.transpose(1, 2, 0).repeat(factor, 0).repeat(factor, 1)
-                more = {"seed": own} if name in SEEDED else {}
-                done = ours.corrupt(large, corruption_name=name, severity=severity, **more)
-                out[row] = done[factor // 2 :: factor, factor // 2 :: factor].transpose(2, 0, 1)
+                done = _one(image.transpose(1, 2, 0), name, severity, own)
+                out[row] = done.transpose(2, 0, 1)
     finally:
         np.random.set_state(before)
     return out
+
+
+def _one(image: Images, name: str, severity: int, seed: int) -> Images:
+    """One image, (H, W, 3); numpy's global generator is seeded."""
+    ours = library()
+    if name in SCALE_FREE:
+        return np.asarray(getattr(ours.corruptions, name)(Image.fromarray(image), severity), np.uint8)
+    factor = -(-SMALLEST // min(image.shape[:2]))
+    large = image.repeat(factor, 0).repeat(factor, 1)
+    more = {"seed": seed} if name in SEEDED else {}
+    done: Images = ours.corrupt(large, corruption_name=name, severity=severity, **more)
+    return done[factor // 2 :: factor, factor // 2 :: factor]
 
 
 class Corruptor:

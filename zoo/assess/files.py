@@ -76,7 +76,8 @@ def draw_reliability(path: Path, title: str, found: dict[str, Any]) -> None:
         )
         upper.plot([0, 1], [0, 1], color="0.3", linestyle=(0, (4, 2)), linewidth=1, label="calibrated")
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-        upper.set_title(f"{title}\nECE {found['ece']:.2%}, {len(found['bins'])} bins", fontsize=9)
+        sums = f"ECE {found['ece']:.2%} of {sum(row['count'] for row in bins):,} images, {len(found['bins'])} bins"
+        figure.suptitle(f"{title}\n{sums}", fontsize=9, wrap=True)
         upper.legend(frameon=False, fontsize=8, loc="upper left")
         lower.bar(places, [row["count"] for row in bins], width, color="0.6", edgecolor="white")
         lower.set(xlabel="confidence", ylabel="images")
@@ -87,20 +88,20 @@ def draw_reliability(path: Path, title: str, found: dict[str, Any]) -> None:
 def draw_robustness(path: Path, title: str, found: dict[str, Any]) -> None:
     """Draw top-1 of each corruption (rows) at each severity (columns) as shade and number."""
     rows, severities = found["rows"], found["severities"]
-    with _figure(path, (2.6 + 0.6 * len(severities), 1.5 + 0.3 * len(rows))) as figure:
+    with _figure(path, (max(4.4, 2.2 + 0.6 * len(severities)), 1.5 + 0.3 * len(rows))) as figure:
         axes = figure.subplots()
         cells = [row["top1"] for row in rows]
-        axes.imshow(cells, cmap="viridis", vmin=0, vmax=max(found["clean"], 1e-9), aspect="auto")
+        top = max([found["clean"], *(value for row in cells for value in row)], default=0) or 1.0
+        axes.imshow(cells, cmap="viridis", vmin=0, vmax=top, aspect="auto")
         axes.set_xticks(range(len(severities)), [str(severity) for severity in severities])
         axes.set_yticks(range(len(rows)), [row["corruption"].replace("_", " ") for row in rows])
         axes.set_xlabel("severity")
         for y, row in enumerate(cells):
             for x, value in enumerate(row):
-                shade = "black" if value > 0.6 * found["clean"] else "white"
+                shade = "black" if value > 0.6 * top else "white"
                 axes.text(x, y, f"{100 * value:.1f}", ha="center", va="center", color=shade, fontsize=8)
-        axes.set_title(
-            f"{title}\ntop-1 (%): clean {found['clean']:.1%}, corrupted {found['mean']:.1%}", fontsize=9
-        )
+        sums = f"top-1 (%) of {found['images']:,} images: clean {100 * found['clean']:.1f}, corrupted"
+        figure.suptitle(f"{title}\n{sums} {100 * found['mean']:.1f}", fontsize=9, wrap=True)
 
 
 @contextlib.contextmanager

@@ -175,7 +175,7 @@ def _write(
 ) -> list[str]:
     """Write the document, the predictions and the pictures of what was measured."""
     data, paths = opened.record.data, []
-    title = plain_text(f"{opened.record.model} on {data.spec}, {opened.split} split, {len(said):,} images")
+    title = plain_text(f"{opened.record.model} on {data.spec}, {opened.split} split")
     folder.mkdir(parents=True, exist_ok=True)
     if table != "none":
         paths.append(folder / f"predictions.{table}")
