@@ -83,8 +83,12 @@ def corrupt(images: Images, name: str, severity: int, seed: int, first: int = 0)
     """
     out, before = np.empty_like(images), np.random.get_state()
     try:
-        # the library prints what it works around
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        # the library prints what it works around, and divides 0 by 0 where `spatter` hits nothing
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            np.errstate(invalid="ignore"),
+        ):
             for row, image in enumerate(images):
                 own = mix_seed(seed, KNOWN.index(name), severity, first + row) & 0xFFFFFFFF
                 np.random.seed(own)
