@@ -299,7 +299,8 @@ def test_every_published_result_is_a_row_of_its_sources_table() -> None:
         found = rows_of(Ask(target=key), registry)
         assert {(row.model, row.dataset, row.published.top1) for row in found if row.published} == wanted
         assert len(found) == len(wanted)
-        assert all(bool(row.why_not) == bool(row.published.pretrained) for row in found if row.published)
+        assert all(not row.why_not and row.weights == row.published.weights for row in found if row.published)
+        assert all(bool(row.weights) == bool(row.published.pretrained) for row in found if row.published)
 
 
 def test_every_study_has_variants_that_differ_and_can_be_built() -> None:

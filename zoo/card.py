@@ -91,7 +91,6 @@ def card_data(facts: Facts) -> Any:
 
     record = facts.record
     base = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)@[0-9a-f]+", record.base_model)
-    pretrained = f"timm/{record.build.get('name')}" if _is_pretrained(record) else None
     model = facts.model
     tags = [
         LIBRARY,
@@ -107,7 +106,7 @@ def card_data(facts: Facts) -> Any:
         tags=list(dict.fromkeys(tags)),
         datasets=[dataset] if dataset else None,
         metrics=["accuracy"],
-        base_model=base[1] if base else pretrained,
+        base_model=base[1] if base else record.base_hub or None,
         model_name=record.model,
         eval_results=_eval_results(facts),
     )
@@ -119,10 +118,6 @@ def dataset_id(spec: str) -> str | None:
         found = re.fullmatch(r"hf:(\w[\w.-]*/\w[\w.-]*)(@.*)?(\?.*)?", spec, re.ASCII)
         return found[1] if found else None
     return dict(HUB_DATASETS).get(spec)
-
-
-def _is_pretrained(record: RunRecord) -> bool:
-    return record.build.get("use") == "timm.model" and record.build.get("pretrained") is True
 
 
 def _eval_results(facts: Facts) -> list[Any]:

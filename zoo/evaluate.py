@@ -101,7 +101,7 @@ def evaluate(
     Returns:
         The metrics; `top5` counts a label among the five largest logits (or all, if fewer).
     """
-    training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     sums: Tensor | None = None
     count = 0
@@ -113,7 +113,7 @@ def evaluate(
             keep(logits, labels)
         sums = batch if sums is None else sums + batch
         count += len(labels)
-    module.train(training)
+    _restore(modes)
     if total is not None:
         own = torch.zeros(3, dtype=torch.float64) if sums is None else sums
         everybody = total(torch.cat((own, own.new_tensor([count]))))
@@ -122,6 +122,12 @@ def evaluate(
         raise ValueError("evaluate: the split has no images")
     loss, first, fifth = sums.tolist()
     return Metrics(loss / count, first / count, fifth / count, round(first), count)
+
+
+def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
+    """Each part as it was: frozen batch norms stay in eval mode while the rest trains."""
+    for part, training in modes:
+        part.training = training
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:

@@ -107,5 +107,8 @@ def _tagged(kind: Any, table: Any) -> Any:
 def _choices(kind: Any) -> list[Any]:
     if typing.get_origin(kind) is Literal:
         return list(typing.get_args(kind))
+    for member in typing.get_args(kind):
+        if typing.get_origin(member) is Literal:
+            return list(typing.get_args(member))
     members = _members(kind)
     return [m.__struct_config__.tag for m in members] if len(members) > 1 else []

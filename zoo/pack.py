@@ -286,13 +286,14 @@ def _same_tensors(record: RunRecord, twin: torch.nn.Module) -> bool:
 def _timm_config(record: RunRecord, twin: torch.nn.Module, model_args: dict[str, Any]) -> dict[str, Any]:
     from timm.models._hub import save_config_for_hf
 
-    plain, sizes = not record.settings.normalize, record.sizes
+    plain, sizes, transform = not record.settings.normalize, record.sizes, record.data.transform
+    resize = transform.resize if transform else None
     chosen = {
         "input_size": [sizes.in_channels, sizes.height, sizes.width],
         "mean": [0.0] * sizes.in_channels if plain else list(record.data.mean),
         "std": [1.0] * sizes.in_channels if plain else list(record.data.std),
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
+        "crop_pct": sizes.height / resize if resize else 1.0,
+        "interpolation": transform.interpolation if transform else "bilinear",
     }
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / CONFIG

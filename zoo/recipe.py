@@ -56,6 +56,10 @@ class Recipe(Struct, frozen=True):
             "torch:NAME" or "timm:NAME".
         groups: rules for parameters that are trained otherwise.
         lr: peak learning rate. momentum, betas, eps: the optimizer's own.
+        layer_decay: each layer's lr is this share of the next one's, the head's being `lr` (see
+            `zoo.train.layers`); 1: all the same.
+        freeze: what is not trained: "backbone": all but the head; "all-but-last": all but the layer that
+            gives the logits; or patterns of parameters' names. Batch norms in it keep their statistics.
         weight_decay: coupled (L2) for adam and sgd, decoupled for adamw and muon, as in torch.
         decay: "all" parameters, or "matrices": none for norms, biases, position embeddings, tokens.
         schedule: shape of lr over the run; warmup_epochs: linear from 0 before it;
@@ -81,6 +85,8 @@ class Recipe(Struct, frozen=True):
     optimizer: str = "adam"
     groups: tuple[Group, ...] = ()
     lr: PositiveFloat = 1e-3
+    layer_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    freeze: Literal["none", "backbone", "all-but-last"] | tuple[str, ...] = "none"
     momentum: Fraction = 0.9
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.data import load
 from zoo.data.arrays import Split, limit, validation_split
-from zoo.data.decode import image_array, make_rule
+from zoo.data.decode import image_array, make_rule, transform_rule
 from zoo.data.mode import Delivery
 from zoo.data.source import open_source
 from zoo.errors import DataError, RunError
@@ -160,6 +160,7 @@ def split_of(
         seed=VALIDATION_SEED,
         skip_bad=kept.skipped > 0,
         delivery=Delivery(kept.mode, None, record.device),
+        transform=kept.transform,
     )
     if data.fingerprint != kept.fingerprint:
         raise RunError(
@@ -186,7 +187,9 @@ def predict_images(
     record = read_record(run)
     where = pick_device(device)
     module, prepare = load_run(run).to(where), make_augment(record, where).prepare
-    rule = make_rule(None, (record.sizes.height, record.sizes.width), None, None)
+    transform = record.data.transform
+    sizes = (record.sizes.height, record.sizes.width)
+    rule = transform_rule(transform) if transform else make_rule(None, sizes, None, None)
     for path in images:
         try:
             pixels = torch.from_numpy(image_array(path, rule, str(path)))[None].to(where)

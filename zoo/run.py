@@ -21,7 +21,7 @@ import msgspec
 
 from zoo.errors import OtherVersionWarning, PackageError, RunError, SpecError
 from zoo.files import WriteError, replacing, write_bytes, write_text
-from zoo.spec import CompileMode, Node, Recipe, Struct, decode, node_from_table
+from zoo.spec import CompileMode, Node, Recipe, Struct, Transform, decode, node_from_table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,6 +53,8 @@ class DataRecord(Struct, kw_only=True):
 
     Attributes:
         mode: whether they lay on the device, or were streamed to it; see `zoo.data.ImageData.fingerprint`.
+        transform: how they were brought to their size, where the weights that the run began with say so;
+            `mean` and `std` are then the weights' own too.
     """
 
     spec: str
@@ -69,6 +71,7 @@ class DataRecord(Struct, kw_only=True):
     image_size: int | None = None
     skipped: int = 0
     mode: Literal["resident", "stream"] = "resident"
+    transform: Transform | None = None
 
 
 class RunRecord(Struct, kw_only=True):
@@ -76,7 +79,9 @@ class RunRecord(Struct, kw_only=True):
 
     Attributes:
         build: the model's tree as in TOML. settings: the recipe with all overrides applied.
-        base_model: "hf://OWNER/NAME@COMMIT" whose weights it began with, if any.
+        base_model: the weights it began with, if any: "hf://OWNER/NAME@COMMIT", "timm/NAME.TAG" and the
+            like, or "sha256:..." of a file. base_sha256: of that file, or of the tensors as they were loaded.
+        base_hub: the repository that a card names as its base model, where it is not in `base_model`.
         plugins: what the run is made of to who brought it: see `zoo.registry.provenance`.
         environment: versions, commit, device: what is recorded and does not decide.
     """
@@ -96,6 +101,8 @@ class RunRecord(Struct, kw_only=True):
     compile: CompileMode = "off"
     max_steps: int | None = None
     base_model: str = ""
+    base_sha256: str = ""
+    base_hub: str = ""
     plugins: dict[str, str] = {}
     environment: dict[str, str] = {}
 

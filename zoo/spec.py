@@ -69,6 +69,9 @@ class Component(Struct, frozen=True):
         names: "module:attribute" of a function that returns those names, for listing on request.
         branches: of a combinator: its parts take the same input (else each takes the one before it);
             pictures draw them side by side.
+        pretrained: where its pretrained weights are, if it has any: "hf://OWNER/NAME[@REVISION]", a
+            package; or "module:attribute" of a function that gets the arguments of the tree and
+            returns `Pretrained`. A classifier's alone are looked at: `zoo train MODEL --pretrained`.
     """
 
     name: str
@@ -78,6 +81,48 @@ class Component(Struct, frozen=True):
     namespace: str | None = None
     names: str | None = None
     branches: bool = False
+    pretrained: str | None = None
+
+
+class Transform(Struct, frozen=True, kw_only=True):
+    """How images are brought to the size that weights know.
+
+    Attributes:
+        size: (height, width) that come out.
+        resize: the shorter side is scaled to this, then a centred square is cut out; None: the whole
+            image is scaled to `size`.
+        interpolation: Pillow's filter.
+    """
+
+    size: tuple[Positive, Positive]
+    resize: Positive | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
+
+    def at(self, side: int) -> Transform:
+        """The same for square images of another side: what is cut off keeps its proportion."""
+        scaled = None if self.resize is None else max(side, round(self.resize * side / min(self.size)))
+        return msgspec.structs.replace(self, size=(side, side), resize=scaled)
+
+
+class Pretrained(NamedTuple):
+    """What a component's `pretrained` function returns: nothing is downloaded before `load` is called.
+
+    Attributes:
+        origin: the exact weights, as a reference that gives them again: "timm/resnet18.a1_in1k".
+        load: called with in_channels, height and width; gives tensors by the names of the module's
+            state dict. What does not fit the module (a head for other classes) is not taken.
+        transform: how images were brought to their size. mean, std: of pixel values in 0..1.
+        where: the place that `load` fetches them from, for messages: "timm/resnet18.a1_in1k on the Hub".
+        base_model: the weights' repository on the Hub ("timm/resnet18.a1_in1k"); "" where there is none.
+    """
+
+    origin: str
+    load: Any
+    transform: Transform | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    where: str = ""
+    base_model: str = ""
 
 
 class ImageSplits(NamedTuple):
@@ -214,7 +259,9 @@ class Published(Struct, frozen=True):
 
     `params_classes` is the class count behind `params` where it is not the dataset's;
     `params_difference` is ours minus theirs where a known convention differs (see `note`).
-    `recipe` is the row's, where it is not the model's own.
+    `recipe` is the row's, where it is not the model's own. `pretrained` is what it began with, in the
+    source's words; `weights` the reference that has it. `changes` are the row's in the model, by key
+    ("build.dropout").
     """
 
     dataset: str
@@ -227,6 +274,8 @@ class Published(Struct, frozen=True):
     epochs: Positive | None = None
     top1_after_5_epochs: Fraction | None = None
     pretrained: str | None = None
+    weights: str | None = None
+    changes: dict[str, Any] = {}
     published_as: str = ""
     source: str | None = None
     recipe: str | None = None
@@ -254,6 +303,8 @@ class Model(Struct, frozen=True):
         recipe: its default recipe (the source's, for a published model). best: ours, if better.
         dataset: what it is built for by default: gives image size and class count.
         parameters: count at that dataset's size and classes (held by a test).
+        pretrained: weights for `zoo train MODEL --pretrained`: a reference as `--weights` takes it;
+            None: its component's own, if it has any.
     """
 
     summary: str
@@ -265,6 +316,7 @@ class Model(Struct, frozen=True):
     tags: tuple[str, ...] = ()
     source: str | None = None
     parameters: Positive | None = None
+    pretrained: str | None = None
     published: tuple[Published, ...] = ()
     measured: tuple[Measured, ...] = ()
     note: str = ""

@@ -17,6 +17,7 @@ def zoo_components() -> Iterable[Component]:
             kind="classifier",
             factory="zoo_timm.models:model",
             names="zoo_timm.models:names",
+            pretrained="zoo_timm.pretrained:pretrained",
             namespace="timm",
             summary="any model of timm, by name",
         ),

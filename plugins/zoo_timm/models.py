@@ -22,7 +22,6 @@ def model(
     width: int,
     num_classes: int,
     name: str,
-    pretrained: bool = False,
     dropout: float = 0.0,
     drop_path: float = 0.0,
 ) -> nn.Module:
@@ -34,7 +33,6 @@ def model(
         width: columns of the image.
         num_classes: number of logits.
         name: timm's name, with or without a tag ("vit_tiny_patch16_224.augreg_in21k").
-        pretrained: start from timm's weights (downloaded once); the head is new.
         dropout: before the classes.
         drop_path: stochastic depth, where the model has it.
 
@@ -53,9 +51,7 @@ def model(
     if config is not None and config.fixed_input_size:
         extra["img_size"] = (height, width)
     try:
-        built = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **extra
-        )
+        built = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **extra)
     except (AssertionError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"timm/{name} at {height}x{width} with {in_channels} channels: {reason}") from error

@@ -17,6 +17,7 @@ def zoo_components() -> Iterable[Component]:
             kind="classifier",
             factory="zoo_torchvision.models:model",
             names="zoo_torchvision.models:names",
+            pretrained="zoo_torchvision.pretrained:pretrained",
             namespace="torchvision",
             summary="any classifier of torchvision, by name",
         ),

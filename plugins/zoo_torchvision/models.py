@@ -17,9 +17,7 @@ def names() -> list[str]:
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
-def model(
-    *, in_channels: int, height: int, width: int, num_classes: int, name: str, pretrained: bool = False
-) -> nn.Module:
+def model(*, in_channels: int, height: int, width: int, num_classes: int, name: str) -> nn.Module:
     """Build one of torchvision's classifiers for this image size and class count.
 
     Args:
@@ -27,8 +25,8 @@ def model(
         height: rows of the image.
         width: columns of the image.
         num_classes: number of logits.
-        name: torchvision's name ("resnet18").
-        pretrained: start from torchvision's default weights (downloaded once); the head is new.
+        name: torchvision's name ("resnet18"), with or without that of weights ("resnet18.IMAGENET1K_V1"),
+            which change nothing about the model.
 
     Raises:
         UnknownNameError: torchvision has no such classifier.
@@ -36,34 +34,27 @@ def model(
         InputError: the model refuses the sizes.
     """
     known = names()
+    name = name.partition(".")[0]
     if name not in known:
         raise UnknownNameError("torchvision model", name, known, "`zoo list torchvision/*` shows them all")
     if in_channels != 3:
         raise ShapeError(f"torchvision/{name} takes 3 channels, given {in_channels}")
-    extra = _sizes(name, height, width, pretrained)
-    if name in ("googlenet", "inception_v3") and not pretrained:
+    extra = _sizes(name, height, width)
+    if name in ("googlenet", "inception_v3"):
         extra |= {"init_weights": True}
     target = torch.get_default_device()
     # torchvision's RegNets read numbers out of tensors while they are made: meta has none
     place = torch.device("cpu") if target.type == "meta" and name.startswith("regnet") else target
     try:
         with place:
-            built = _build(name, num_classes, pretrained, extra)
+            built = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
     except (AssertionError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"torchvision/{name} at {height}x{width}: {reason}") from error
     return use_cheap_dropout(_one_output(built)).to(target)
 
 
-def _build(name: str, num_classes: int, pretrained: bool, extra: dict[str, object]) -> nn.Module:
-    if not pretrained:
-        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
-    built = torchvision.models.get_model(name, weights="DEFAULT", **extra)
-    _new_head(built, name, num_classes)
-    return built
-
-
-def _sizes(name: str, height: int, width: int, pretrained: bool) -> dict[str, object]:
+def _sizes(name: str, height: int, width: int) -> dict[str, object]:
     """The size arguments of the models that are built for one size."""
     builder = torchvision.models.get_model_builder(name)
     fixed = name.startswith("vit_") or "input_size" in inspect.signature(builder).parameters
@@ -75,22 +66,7 @@ def _sizes(name: str, height: int, width: int, pretrained: bool) -> dict[str, ob
         return {"image_size": height}
     if height % 32 or height < 64:
         raise ShapeError(f"torchvision/{name} takes sides that are multiples of 32, given {height}")
-    return {} if pretrained else {"input_size": (height, width)}
-
-
-def _new_head(built: nn.Module, name: str, num_classes: int) -> None:
-    """Replace the last linear (or 1x1 convolution) layer: the classes of the weights."""
-    found = [(path, m) for path, m in built.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    path, last = next(((p, m) for p, m in reversed(found) if "aux" not in p.lower()), ("", None))
-    new: nn.Module
-    if isinstance(last, nn.Linear):
-        new = nn.Linear(last.in_features, num_classes, bias=last.bias is not None)
-    elif isinstance(last, nn.Conv2d):
-        new = nn.Conv2d(last.in_channels, num_classes, 1)
-    else:
-        raise InputError(f"torchvision/{name}: found no last layer to replace")
-    parent, _, leaf = path.rpartition(".")
-    setattr(built.get_submodule(parent), leaf, new)
+    return {"input_size": (height, width)}
 
 
 def _one_output(built: nn.Module) -> nn.Module:

@@ -262,6 +262,12 @@ def show(
     emit_table(columns, cells, width())
     for line in dict.fromkeys(f"{row.name}: {row.why_not}" for row in rows if row.why_not):
         say(f"note: {line}")
+    for row in rows if listing else ():
+        if row.weights and not row.why_not:
+            say(
+                f"note: {row.name} is fine-tuned from {row.weights}: "
+                f"zoo reproduce {row.table} --only {row.model}/{row.dataset}"
+            )
     return None
 
 

@@ -67,6 +67,12 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="Repeat RUN (a folder or hf://OWNER/NAME); with --dataset: fine-tune its weights.",
 )
+@click.option("--pretrained", is_flag=True, help="Begin with MODEL's own pretrained weights: fine-tune them.")
+@click.option(
+    "--weights",
+    metavar="WEIGHTS",
+    help="Begin with these: hf://OWNER/NAME, a run folder, or a model that has some, as timm/NAME.TAG.",
+)
 @click.option(
     "--resume", metavar="RUN", help="Go on with RUN; `auto`: the newest unfinished run of this configuration."
 )
@@ -122,6 +128,9 @@ def train(output: Path | None, quiet: bool, resume: str | None, source: str | No
       zoo train ./my.toml#my-hybrid --dataset folder:photos --set recipe.lr=3e-4
       zoo train --resume runs/resnet18-cifar10-20261121-120000
       zoo train --from hf://me/hybrid-digits --dataset folder:photos
+      zoo train timm/mixer_b16_224.goog_in21k --dataset cifar10 --pretrained
+      zoo train torchvision/resnet50 --dataset folder:photos --pretrained --recipe head-only
+      zoo train mixer-b16 --dataset cifar10 --weights timm/mixer_b16_224.goog_in21k
       zoo train vit-b16 --dataset folder:photos --gpus 8
       torchrun --nproc-per-node 8 -m zoo train vit-b16 --dataset folder:photos
     """
@@ -129,6 +138,8 @@ def train(output: Path | None, quiet: bool, resume: str | None, source: str | No
     saving = (asked.pop("checkpoint_seconds"), asked.pop("checkpoint_steps"))
     if source is not None and (resume is not None or asked["model"] is not None):
         raise InputError("--from says what is trained: leave out MODEL and --resume")
+    if source is not None and (asked["pretrained"] or asked["weights"]):
+        raise InputError("--from begins with the weights of RUN: leave out --pretrained and --weights")
     if asked["model"] is None and source is None and resume in (None, "auto"):
         raise InputError("name a MODEL to train (see `zoo list`), or go on with --resume RUN")
     if output is not None:
@@ -152,9 +163,10 @@ def start_run(
     asked: dict[str, Any], output: Path | None, quiet: bool, stop: StopRequests, saving: Saving, look: bool
 ) -> None:
     """Resolve and train a new run; with `look`, go on with an unfinished one of the same configuration."""
-    from zoo.train.plan import resolve
+    from zoo.start import plan_of
 
-    plan = prepared(lambda show: resolve(_request(asked), show), quiet)
+    weights = asked["weights"] or ("" if asked["pretrained"] else None)
+    plan = prepared(lambda show: plan_of(_request(asked), weights, show), quiet)
     together = launch.world()
     if look and (found := together.once(lambda: unfinished(plan.record))):
         kept = {key: asked[key] for key in ("data_dir", "workers")}
@@ -170,6 +182,8 @@ NOT_OF_THE_RUN = (
     "quiet",
     "resume",
     "model",
+    "pretrained",
+    "weights",
     "checkpoint_seconds",
     "checkpoint_steps",
     "gpus",
@@ -203,8 +217,8 @@ def resume_run(
     """
     from zoo import run
     from zoo.errors import RunError
-    from zoo.start import warmed
-    from zoo.train.plan import differences, replan
+    from zoo.start import resumed
+    from zoo.train.plan import differences
 
     other = [
         k for k, v in asked.items() if k not in MAY_CHANGE and v not in (None, (), False, DEFAULTS.get(k))
@@ -223,14 +237,13 @@ def resume_run(
     for line in differences(record):
         print(f"warning: {line}: the resumed run will not be bit-identical", file=sys.stderr)
     plan = prepared(
-        lambda show: warmed(
-            replan(
-                record,
-                data_dir=asked.get("data_dir"),
-                epochs=epochs,
-                workers=asked.get("workers"),
-                show=show,
-            )
+        lambda show: resumed(
+            folder,
+            record,
+            show,
+            data_dir=asked.get("data_dir"),
+            epochs=epochs,
+            workers=asked.get("workers"),
         ),
         quiet,
     )
@@ -250,7 +263,7 @@ DEFAULTS = MappingProxyType({"device": "auto", "protocol": "clean", "seed": 0, "
 def _request(asked: dict[str, Any]) -> Any:
     from zoo.train.plan import Request
 
-    return Request(**asked)
+    return Request(**{key: value for key, value in asked.items() if key not in ("pretrained", "weights")})
 
 
 def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:

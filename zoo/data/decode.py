@@ -12,6 +12,7 @@ from PIL import Image
 from zoo.data.arrays import Images
 from zoo.data.rows import Item
 from zoo.errors import DataError, InputError
+from zoo.spec import Transform
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before their pixels are read: such a file is a decompression bomb."""
@@ -32,11 +33,13 @@ class Rule:
         size: (height, width) that the whole image is scaled to.
         resize: the shorter side is scaled to this, keeping the aspect.
         crop: then a centred square of this side is cut out.
+        interpolation: Pillow's filter; each averages when it shrinks, but "nearest".
     """
 
     size: tuple[int, int] | None = None
     resize: int | None = None
     crop: int | None = None
+    interpolation: str = "bilinear"
 
     def __bool__(self) -> bool:
         """Whether anything is changed."""
@@ -47,18 +50,34 @@ class Rule:
         return self.size or ((self.crop, self.crop) if self.crop else None)
 
     def table(self) -> dict[str, Any]:
-        """The rule as plain data."""
-        return asdict(self)
+        """The rule as plain data; names of cached images are made of it, so the usual filter is not in it."""
+        table = asdict(self)
+        if self.interpolation == "bilinear":
+            del table["interpolation"]
+        return table
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """Scale (PIL's bilinear filter, which averages when it shrinks) and crop."""
+        """Scale and crop."""
         if self.size:
             height, width = self.size
-            return _scaled(image, width, height)
+            return self._scaled(image, width, height)
         if self.resize:
             factor = self.resize / min(image.size)
-            image = _scaled(image, *(max(1, round(side * factor)) for side in image.size))
+            image = self._scaled(image, *(max(1, round(side * factor)) for side in image.size))
         return _centre(image, self.crop) if self.crop else image
+
+    def _scaled(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+
+
+def transform_rule(transform: Transform) -> Rule:
+    """The rule for images as weights know them."""
+    height, width = transform.size
+    if transform.resize is None or height != width:
+        return Rule(size=transform.size, interpolation=transform.interpolation)
+    return Rule(resize=transform.resize, crop=height, interpolation=transform.interpolation)
 
 
 def make_rule(
@@ -82,12 +101,6 @@ def make_rule(
     if wanted[0] != wanted[1]:
         raise InputError(f"this dataset is centre-cropped to a square; got image size {wanted}")
     return Rule(None, round((resize or crop) * wanted[0] / crop), wanted[0])
-
-
-def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:
-    if image.size == (width, height):
-        return image
-    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _centre(image: Image.Image, side: int) -> Image.Image:

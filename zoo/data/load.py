@@ -14,7 +14,7 @@ import msgspec
 from zoo.data.alter import Altered, alteration
 from zoo.data.arrays import ImageData
 from zoo.data.cache import Cached, cache_key, cached
-from zoo.data.decode import Rule, make_rule
+from zoo.data.decode import Rule, make_rule, transform_rule
 from zoo.data.embedded import DigitsSource, IdxSource
 from zoo.data.folder import FolderSource
 from zoo.data.hub import HubSource
@@ -28,7 +28,7 @@ from zoo.data.vision import VisionSource
 from zoo.errors import DataError, InputError, UnknownNameError
 from zoo.paths import cache_dir
 from zoo.paths import data_dir as default_data_dir
-from zoo.spec import Dataset
+from zoo.spec import Dataset, Transform
 
 if TYPE_CHECKING:
     from zoo.registry import Registry
@@ -60,6 +60,7 @@ def load(
     show: Show | None = None,
     skip_bad: bool = False,
     delivery: Delivery = Delivery(),  # noqa: B008 - a named tuple does not change
+    transform: Transform | None = None,
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
 
@@ -77,6 +78,7 @@ def load(
         show: receives (description, done, total) while images are decoded.
         skip_bad: leave unreadable images out, counted in `ImageData.skipped`, instead of failing.
         delivery: whether the images are for a device as a whole, or streamed; "auto" looks whether they fit.
+        transform: how images are brought to their size, in the place of `image_size` and of the dataset's own.
     Raises:
         UnknownNameError, InputError: the SPEC or an option is wrong.
         DataError: the data cannot be had or is damaged.
@@ -89,7 +91,7 @@ def load(
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
     source = _source(dataset.source, Request("", folder, own, seed, data_dir is not None))
-    rule = _rule(dataset, common, wanted)
+    rule = transform_rule(transform) if transform else _rule(dataset, common, wanted)
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     delivery.check()
     workers = default_workers(delivery.device) if delivery.workers is None else delivery.workers

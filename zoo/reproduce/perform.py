@@ -26,12 +26,13 @@ from zoo.registry import Registry, load_registry
 from zoo.reproduce.energy import Meter, counters
 from zoo.reproduce.rows import Ask, Job, changed_fields, jobs_of, rows_of
 from zoo.reproduce.table import measured, store
+from zoo.start import plan_of, resumed
 from zoo.train import checkpoint
 from zoo.train.device import keep_heap
 from zoo.train.events import Listener, Tick
 from zoo.train.lock import RunLock
 from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.plan import Plan, Request, differences, replan, resolve
+from zoo.train.plan import Plan, Request, differences
 from zoo.vary import inline
 
 FAILURE = "failure.json"
@@ -155,7 +156,7 @@ def _plan(job: Job, ask: Ask, registry: Registry, say: Say) -> Plan:
         record = run.read_record(job.folder)
         for line in differences(record):
             say(f"warning: {job.title}: {line}: it will not be bit-identical")
-        return replan(record, data_dir=ask.data_dir)
+        return resumed(job.folder, record, data_dir=ask.data_dir)
     return planned(job, ask, registry)
 
 
@@ -179,8 +180,8 @@ def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
         limit_train=row.limit_train,
         limit_test=row.limit_test,
     )
-    plan = resolve(request, found=(registry, row.model, row.entry))
-    if not row.images.mean:
+    plan = plan_of(request, row.weights, found=(registry, row.model, row.entry))
+    if not row.images.mean or row.weights:
         return plan
     data = msgspec.structs.replace(plan.record.data, mean=row.images.mean, std=row.images.std)
     return dataclasses.replace(plan, record=msgspec.structs.replace(plan.record, data=data))

@@ -72,6 +72,7 @@ class Row(Struct, frozen=True, kw_only=True):
         settings: fields that replace the recipe's, without the budget's.
         epochs, limit_train, limit_test: the budget's; None is the recipe's or the dataset's.
         why_not: why the row is not trained here; "" where it is.
+        weights: the reference of the weights that it begins with, if any.
     """
 
     table: str
@@ -91,6 +92,7 @@ class Row(Struct, frozen=True, kw_only=True):
     limit_train: int | None = None
     limit_test: int | None = None
     why_not: str = ""
+    weights: str | None = None
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -155,7 +157,7 @@ def jobs_of(ask: Ask, registry: Registry, rows: Sequence[Row]) -> list[Job]:
 
 def folder_of(row: Row, seed: int, registry: Registry, runs: Path) -> Path:
     """Where the run of a row and a seed stands: a name to read, and a digest of all that decides it."""
-    decides = {
+    decides: dict[str, Any] = {
         "build": row.entry.build.to_table(),
         "recipe": _recipe_table(row, registry),
         "images": [row.images.spec, row.images.size, row.images.mean, row.images.std],
@@ -163,6 +165,8 @@ def folder_of(row: Row, seed: int, registry: Registry, runs: Path) -> Path:
         "protocol": row.protocol,
         "seed": seed,
     }
+    if row.weights:
+        decides["weights"] = row.weights
     digest = hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:8]
     marks = [row.protocol, *([row.recipe] if row.recipe != row.entry.recipe else [])]
     marks += ["small"] if row.budget == "small" else []
@@ -255,11 +259,13 @@ def _row(
     settings: Mapping[str, Any] = {},
     changes: Mapping[str, Any] = {},
 ) -> Row:
+    if published.changes:
+        entry = vary(registry, model, published.changes, f"models.{model}.published.changes").model
     entry = entry or registry.model(model)
     chosen, why_not = _recipe(ask, model, entry, recipe or published.recipe)
     images = images_for(published.dataset, ask.dataset, registry)
-    if published.pretrained:
-        why_not = f"begins with weights from {published.pretrained}: fine-tune it with zoo train --pretrained"
+    if published.pretrained and not published.weights:
+        why_not = f"begins with weights from {published.pretrained}, and the catalogue does not say where they are"
     row = Row(
         table=table,
         source=source,
@@ -275,6 +281,7 @@ def _row(
         settings=dict(settings),
         changes=dict(changes),
         why_not=why_not,
+        weights=published.weights,
     )
     return row if ask.budget == "full" else _small(row, ask, registry)
 

@@ -94,6 +94,11 @@ def newest(folder: Path, say: Any = None) -> Found | None:
     return None
 
 
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint, whole or not."""
+    return any(True for _ in _all(folder))
+
+
 def _write(folder: Path, stem: str, state: Any) -> Path:
     tensors: dict[str, Tensor] = {}
     plain = json.dumps(_flatten(state, tensors, ""))

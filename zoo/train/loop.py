@@ -32,6 +32,7 @@ from zoo.train.events import Listener, Tick
 from zoo.train.fitting import fit_to_images
 from zoo.train.guard import Guard
 from zoo.train.images import eval_batch, make_augment
+from zoo.train.layers import freeze
 from zoo.train.optim import lr_at, make_optimizer
 from zoo.train.plan import Plan
 from zoo.train.world import World, like
@@ -100,6 +101,7 @@ class Trainer:
         recipe, self.device = plan.recipe, plan.hardware.device
         self.world = world or World()
         self.module = self.world.build(plan).train()
+        freeze(self.module, recipe.freeze)
         self.average = Averaging(self.module, recipe)
         self.world.shard(self.module, *self.average.copies())
         self.compiler = Compiler(plan.hardware.compile, self.device)

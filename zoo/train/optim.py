@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from zoo.errors import SpecError
 from zoo.spec import Group, Recipe
+from zoo.train.layers import layer_scales
 from zoo.train.muon import Muon
 from zoo.train.several import Several
 from zoo.train.world import is_divided
@@ -72,7 +73,7 @@ def _half_cosine(x: float) -> float:
 
 
 def parameter_groups(module: nn.Module, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
-    """The groups of each optimizer that the recipe names: by rule, and by weight decay.
+    """The groups of each optimizer that the recipe names: by rule, by weight decay, and by layer.
 
     With `decay = "matrices"`, vectors and scalars (norms, biases) and what a submodule names in a
     method `no_weight_decay()` (position embeddings, tokens; timm's convention) have none, unless a
@@ -85,7 +86,8 @@ def parameter_groups(module: nn.Module, recipe: Recipe) -> dict[str, list[dict[s
     spared, ends = set(_spared(module)), _ends(module)
     rules = (*recipe.groups, *(MUON_LEAVES if recipe.optimizer == "muon" else ()), Group(match="*"))
     _refuse_idle([name for name, _ in trained], recipe.groups)
-    found: dict[tuple[int, float], list[Tensor]] = {}
+    scales = layer_scales(module, recipe.layer_decay)
+    found: dict[tuple[int, float, float], list[Tensor]] = {}
     for name, parameter in trained:
         fits = (n for n, r in enumerate(rules) if _fits(r.match, name, parameter, spared, ends))
         number = next(fits)
@@ -99,11 +101,15 @@ def parameter_groups(module: nn.Module, recipe: Recipe) -> dict[str, list[dict[s
         bare = parameter.ndim < 2 or name in spared
         if recipe.decay == "matrices" and rule.weight_decay is None and bare:
             decay = 0.0
-        found.setdefault((number, decay), []).append(parameter)
+        found.setdefault((number, decay, scales.get(name, 1.0)), []).append(parameter)
     groups: dict[str, list[dict[str, Any]]] = {}
-    for (number, decay), parameters in sorted(found.items(), key=lambda item: (item[0][0], -item[0][1])):
+    for (number, decay, scale), parameters in sorted(
+        found.items(), key=lambda item: (item[0][0], -item[0][1], -item[0][2])
+    ):
         rule = rules[number]
         group = {"params": parameters, "weight_decay": decay} | _own(rule, recipe, number)
+        if scale != 1.0:
+            group["lr_share"] = scale * group.get("lr_share", 1.0)
         groups.setdefault(rule.optimizer or recipe.optimizer, []).append(group)
     return groups
 

@@ -6,6 +6,7 @@ import math
 import platform
 import subprocess
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +26,7 @@ from zoo.data.rows import Show, silent
 from zoo.errors import DataError, InputError, RunError, SpecError
 from zoo.registry import Registry, changes, find_model, load_registry, provenance
 from zoo.run import DataRecord, RunRecord, Sizes
-from zoo.spec import Model, Recipe, Struct, decode, node_from_table
+from zoo.spec import Model, Recipe, Struct, Transform, decode, node_from_table
 from zoo.train.compiled import choose, step_seconds
 from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, reasons
 from zoo.train.world import size_here
@@ -100,17 +101,42 @@ class Plan:
         return module.to(self.hardware.device).to(memory_format=self.hardware.weights_format)
 
 
-def resolve(request: Request, show: Show = silent, found: Found | None = None) -> Plan:
+class Beginning(Struct, kw_only=True, frozen=True):
+    """What weights that a run begins with say about its images, and the recipe that suits them.
+
+    Attributes:
+        transform: as they know images; None leaves sizes to the dataset. mean, std: empty: the dataset's.
+        normalize: whether they want images normalised; None leaves it to the recipe.
+        recipe: taken where none is named.
+        fetch: called with the sizes as soon as they are known, before any image is decoded.
+    """
+
+    transform: Transform | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    normalize: bool | None = None
+    recipe: str | None = None
+    fetch: Callable[[int, int], object] = lambda height, width: None
+
+
+def resolve(
+    request: Request,
+    show: Show = silent,
+    found: Found | None = None,
+    beginning: Beginning = Beginning(),  # noqa: B008 - frozen
+) -> Plan:
     """Decide everything: model, recipe, dataset, splits, device, precision.
 
     Args:
         found: the catalogue and the model, in the place of those that the request names.
+        beginning: what the weights that the run begins with ask for; options of the request win.
     Raises:
         ZooError: whatever cannot be used, in one line.
     """
     registry, name, model = found or find_model(request.model)
     device = pick_device(request.device)
-    recipe_name, table = choose_recipe(request, registry, model)
+    recipe_name, table = choose_recipe(request, registry, model, beginning.recipe)
+    table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
     spec = request.dataset or model.dataset
     chosen = request.recipe not in (None, "best", "source")
     adapt = {} if chosen or spec not in registry.datasets else registry.datasets[spec].adapt
@@ -119,8 +145,13 @@ def resolve(request: Request, show: Show = silent, found: Found | None = None) -
         if (value := getattr(request, key)) is not None and value < 1:
             raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")
     image_size = request.image_size or recipe.image_size
+    transform = beginning.transform
+    if transform and image_size:
+        transform = transform.at(image_size)
+    if transform:
+        beginning.fetch(*transform.size)
     delivery = Delivery(request.data_mode, request.workers, str(device))
-    data = _load(spec, registry, request.data_dir, image_size, request.skip_bad, delivery, show)
+    data = _load(spec, registry, request.data_dir, image_size, request.skip_bad, delivery, show, transform)
     clean = request.protocol == "clean"
     _refuse_empty_classes(data)
     splits = _splits(data, clean, request.limit_train, request.limit_test)
@@ -141,7 +172,7 @@ def resolve(request: Request, show: Show = silent, found: Found | None = None) -
         sizes=sizes,
         recipe=recipe_name,
         settings=recipe,
-        data=_data_record(data, splits, request, image_size),
+        data=_data_record(data, splits, request, image_size, transform, beginning),
         protocol=request.protocol,
         seed=request.seed,
         device=str(device),
@@ -192,7 +223,8 @@ def replan(
     kept, registry = record.data, load_registry()
     device = pick_device(record.device)
     delivery = Delivery(kept.mode, workers, str(device))
-    data = _load(kept.spec, registry, data_dir, kept.image_size, kept.skipped > 0, delivery, show)
+    skip_bad = kept.skipped > 0
+    data = _load(kept.spec, registry, data_dir, kept.image_size, skip_bad, delivery, show, kept.transform)
     if data.fingerprint != kept.fingerprint:
         raise RunError(
             f"dataset {kept.spec!r} is not the one that the run was trained on: its fingerprint is "
@@ -227,6 +259,7 @@ def _load(
     skip_bad: bool,
     delivery: Delivery,
     show: Show,
+    transform: Transform | None,
 ) -> ImageData:
     return load(
         spec,
@@ -237,12 +270,15 @@ def _load(
         show=show,
         skip_bad=skip_bad,
         delivery=delivery,
+        transform=transform,
     )
 
 
-def choose_recipe(request: Request, registry: Registry, model: Model) -> tuple[str, dict[str, Any]]:
-    """The recipe's name and its fields that are set: the model's own, "best", or any by name."""
-    name = request.recipe or model.recipe
+def choose_recipe(
+    request: Request, registry: Registry, model: Model, default: str | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The recipe's name and its fields: the default, else the model's own; "best", or any by name."""
+    name = request.recipe or default or model.recipe
     if name == "best":
         if model.best is None:
             raise InputError(f"{request.model!r} has no recipe `best`; its own is {model.recipe!r}")
@@ -302,15 +338,20 @@ def _refuse_empty_classes(data: ImageData) -> None:
 
 
 def _data_record(
-    data: ImageData, splits: tuple[Split, Split, Split], request: Request, image_size: int | None
+    data: ImageData,
+    splits: tuple[Split, Split, Split],
+    request: Request,
+    image_size: int | None,
+    transform: Transform | None,
+    beginning: Beginning,
 ) -> DataRecord:
     clean = request.protocol == "clean"
     return DataRecord(
         spec=data.spec,
         fingerprint=data.fingerprint,
         classes=data.classes,
-        mean=data.dataset.mean,
-        std=data.dataset.std,
+        mean=beginning.mean or data.dataset.mean,
+        std=beginning.std or data.dataset.std,
         train=len(splits[0]),
         validation=len(splits[1]) if clean else 0,
         test=len(splits[2]),
@@ -320,6 +361,7 @@ def _data_record(
         image_size=image_size,
         skipped=data.skipped,
         mode="stream" if data.streamed else "resident",
+        transform=transform,
     )
 
 

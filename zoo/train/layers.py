@@ -1,0 +1,169 @@
+"""The layers of a model from the images to the logits: what layer-wise learning rates and freezing go by.
+
+Layer 0 is nearest to the images, the last one is the head. Where a model has timm's `group_matcher`, timm
+says what its layers are; torchvision's models and trees of ours are read part by part, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from zoo.errors import SpecError
+
+STACK_SHARE = 0.8
+"""A part that holds a sequence of blocks is read block by block where they have this share of it."""
+
+
+def layers(module: nn.Module) -> dict[str, int]:
+    """The number of each parameter's layer, by the parameter's name."""
+    inner, prefix = _innermost(module)
+    if callable(getattr(inner, "group_matcher", None)):
+        from timm.models import group_parameters
+
+        found = group_parameters(inner, inner.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+        last = max(found.values(), default=0)
+        return {prefix + name: found.get(name, last) for name, _ in inner.named_parameters()}
+    units = _units(inner)
+    own = {name for name, _ in inner.named_parameters()}
+    return {prefix + name: number for number, unit in enumerate(units) for name in unit if name in own}
+
+
+def layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
+    """The share of the lr that each parameter is trained with: `decay` to the layers between it and the head.
+
+    Returns:
+        By the parameter's name; empty where `decay` is 1.
+    Source:
+        Bao et al., "BEiT" (layer-wise lr decay); for timm's models the same shares as timm's own
+        `param_groups_layer_decay`.
+    """
+    if decay == 1.0:
+        return {}
+    numbers = layers(module)
+    last = max(numbers.values(), default=0)
+    return {name: decay ** (last - number) for name, number in numbers.items()}
+
+
+def freeze(module: nn.Module, what: str | tuple[str, ...]) -> None:
+    """Take parameters out of training, in place, and keep the running statistics of norms among them.
+
+    A module that has such statistics is put into eval mode where nothing of it is trained (one without
+    parameters: nothing of what it is part of).
+
+    Args:
+        what: `freeze` of a recipe.
+    Raises:
+        SpecError: a pattern that fits nothing, or nothing is left to train.
+    """
+    if what == "none" or what == ():
+        return
+    frozen = _chosen(module, what)
+    parameters = dict(module.named_parameters())
+    if not frozen < parameters.keys():
+        raise SpecError(f"recipe.freeze = {what!r} leaves nothing to train; name less")
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    for name, part in module.named_modules():
+        if isinstance(part, _NormBase) and part.track_running_stats and not _is_trained(module, name):
+            part.eval()
+
+
+def _chosen(module: nn.Module, what: str | tuple[str, ...]) -> set[str]:
+    names = [name for name, _ in module.named_parameters()]
+    if what == "all-but-last":
+        return set(names) - _logits_layer(module)
+    if what == "backbone":
+        numbers = layers(module)
+        last = max(numbers.values(), default=0)
+        return {name for name in names if numbers.get(name, last) < last}
+    for pattern in what:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise SpecError(f"recipe.freeze: {pattern!r} fits no parameter; the first is {names[0]!r}")
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in what)}
+
+
+def _logits_layer(module: nn.Module) -> set[str]:
+    """The parameters of what gives the logits: timm's classifier (or classifiers), else the last matrix layer."""
+    inner, _ = _innermost(module)
+    heads: object = getattr(inner, "get_classifier", tuple)()
+    parts = [m for m in (heads if isinstance(heads, tuple | list) else (heads,)) if isinstance(m, nn.Module)]
+    if not any(True for part in parts for _ in part.parameters()):
+        wide = [m for m in module.modules() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim > 1]
+        parts = wide[-1:]
+    own = {id(p) for part in parts for p in part.parameters()}
+    return {name for name, p in module.named_parameters() if id(p) in own}
+
+
+def _is_trained(module: nn.Module, name: str) -> bool:
+    """Whether anything is trained of a part, or, where it has no parameters, of the nearest one around it."""
+    while True:
+        found = list(module.get_submodule(name).parameters())
+        if found or not name:
+            return any(p.requires_grad for p in found)
+        name = name.rpartition(".")[0]
+
+
+# ---- part by part -------------------------------------------------------------------------------
+
+
+def _units(module: nn.Module) -> list[list[str]]:
+    """Names of parameters, layer by layer; norms and single parameters go with the layer before them."""
+    units: list[list[str]] = []
+    loose: list[str] = []
+    for names, is_wide in _parts(module, "", root=True, stacked=False):
+        if is_wide:
+            units.append(loose + names if not units else names)
+        else:
+            (units[-1] if units else loose).extend(names)
+    return units or [loose]
+
+
+def _parts(module: nn.Module, prefix: str, *, root: bool, stacked: bool) -> Iterator[tuple[list[str], bool]]:
+    own = [prefix + name for name, _ in module.named_parameters(recurse=False)]
+    if own:
+        yield own, False
+    children = _with_parameters(module)
+    for name, child in children:
+        path = f"{prefix}{name}."
+        is_head = root and child is children[-1][1]
+        if not is_head and _is_divided(child, root, stacked):
+            inside = stacked or isinstance(child, nn.Sequential | nn.ModuleList)
+            yield from _parts(child, path, root=False, stacked=inside)
+        else:
+            wide = any(p.ndim > 1 for p in child.parameters())
+            yield [path + n for n, _ in child.named_parameters()], wide
+
+
+def _is_divided(part: nn.Module, top: bool, stacked: bool) -> bool:
+    """Whether a part is several layers: a sequence of blocks, or what holds little else."""
+    members = _with_parameters(part)
+    blocks = [child for _, child in members if _with_parameters(child)]
+    if isinstance(part, nn.Sequential | nn.ModuleList):
+        return top or bool(blocks)
+    if stacked:  # what is inside of a block is one layer
+        return False
+    size = sum(p.numel() for p in part.parameters())
+    stacks = [c for _, c in members if isinstance(c, nn.Sequential | nn.ModuleList)]
+    if len(stacks) != 1:  # branches side by side are one layer
+        return False
+    composite = sum(bool(_with_parameters(child)) for _, child in _with_parameters(stacks[0]))
+    return composite > 1 and sum(p.numel() for p in stacks[0].parameters()) >= STACK_SHARE * size
+
+
+def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(n, child) for n, child in module.named_children() if next(child.parameters(), None) is not None]
+
+
+def _innermost(module: nn.Module) -> tuple[nn.Module, str]:
+    """The module itself, or what it merely wraps, and the prefix of that one's names."""
+    prefix = ""
+    while not callable(getattr(module, "group_matcher", None)):
+        children = _with_parameters(module)
+        if len(children) != 1 or next(module.parameters(recurse=False), None) is not None:
+            break
+        prefix, module = f"{prefix}{children[0][0]}.", children[0][1]
+    return module, prefix
