@@ -106,7 +106,7 @@ def _loader(
 ) -> Callable[..., dict[str, Tensor]]:
     def load(*, in_channels: int, height: int, width: int) -> dict[str, Tensor]:
         """With the head that the weights have; position embeddings are resampled by timm."""
-        own = {k: v for k, v in model_args.items() if k != "img_size"}
+        own = {k: v for k, v in model_args.items() if k not in ("img_size", "in_chans", "num_classes")}
         size = {"img_size": (height, width)} if config.fixed_input_size else {}
         built = timm.create_model(
             name,

@@ -32,7 +32,9 @@ def pretrained(*, name: str, **unused: object) -> Pretrained:
         raise UnknownNameError("torchvision model", model, names())
     known = get_model_weights(model)
     if chosen and chosen not in known.__members__:
-        raise InputError(f"torchvision/{model} has no weights {chosen!r}; it has {', '.join(known.__members__)}")
+        raise InputError(
+            f"torchvision/{model} has no weights {chosen!r}; it has {', '.join(known.__members__)}"
+        )
     weights: WeightsEnum = known[chosen or "DEFAULT"]
     how = weights.transforms()
     ported = model in PORTED

@@ -265,7 +265,9 @@ def _row(
     chosen, why_not = _recipe(ask, model, entry, recipe or published.recipe)
     images = images_for(published.dataset, ask.dataset, registry)
     if published.pretrained and not published.weights:
-        why_not = f"begins with weights from {published.pretrained}, and the catalogue does not say where they are"
+        why_not = (
+            f"begins with weights from {published.pretrained}, and the catalogue does not say where they are"
+        )
     row = Row(
         table=table,
         source=source,

@@ -1,0 +1,511 @@
+"""Fine-tuning: weights by a reference, layer-wise rates, frozen parts, and what the Hub has to do with it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+import timm
+import torch
+from hub_server import HubServer
+from hub_server.runs import own_caches
+from hub_server.worker import Worker
+from PIL import Image
+from sklearn.datasets import load_digits
+from timm.data import create_transform, resolve_data_config
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
+
+from zoo import run
+from zoo.compose import create
+from zoo.data.decode import transform_rule
+from zoo.errors import InputError, SpecError
+from zoo.registry import load_registry
+from zoo.spec import Pretrained, Recipe, Transform
+from zoo.start import find_weights, plan_of, resumed
+from zoo.tensors import to_bytes
+from zoo.train import checkpoint
+from zoo.train.layers import freeze, layers
+from zoo.train.loop import Saving, Stop, Trainer
+from zoo.train.optim import lr_at, make_optimizer, parameter_groups
+from zoo.train.plan import Plan, Request
+
+MODEL = "timm/test_resnet"
+SAME = ("augment=[]", "layer_decay=1.0", "lr=5e-3", "batch_size=32", "warmup_epochs=0.1")
+STEPS = 12
+
+
+def write_digits(folder: Path) -> None:
+    """Two datasets of real images: the digits 0 to 5 (`low`) and 6 to 9 (`high`)."""
+    digits = load_digits()
+    for n, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        place = folder / ("low" if label < 6 else "high") / ("test" if n % 5 == 0 else "train") / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15.9375).astype(np.uint8)).save(place / f"{n}.png", compress_level=0)
+
+
+def request(spec: str, recipe: str = "fine-tune", *settings: str, **more: Any) -> Request:
+    return Request(
+        **{"model": MODEL, "image_size": 16, "device": "cpu", **more},
+        dataset=spec,
+        recipe=recipe,
+        settings=(*SAME, *settings),
+    )
+
+
+def trainer(plan: Plan, folder: Path, **more: Any) -> Trainer:
+    folder.mkdir(parents=True, exist_ok=True)
+    run.write_record(folder, plan.record)
+    return Trainer(plan, folder, **more)
+
+
+class Runs(NamedTuple):
+    """What was trained once for all tests: on the low digits, and from there on the high ones."""
+
+    folder: Path
+    results: dict[str, dict[str, Any]]
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        return run.read_weights(self.folder / name)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    folder = tmp_path_factory.mktemp("fine-tune")
+    write_digits(folder)
+    torch.set_num_threads(1)
+    with own_caches(folder):
+        low = str(folder / "base")
+        high = f"folder:{folder / 'high'}"
+        plans = {
+            "base": lambda: plan_of(request(f"folder:{folder / 'low'}", "default", epochs=5)),
+            "scratch": lambda: plan_of(request(high, max_steps=STEPS)),
+            "full": lambda: plan_of(request(high, max_steps=STEPS), low),
+            "head": lambda: plan_of(request(high, "head-only", "lr=2e-2", max_steps=STEPS), low),
+        }
+        yield Runs(folder, {name: trainer(make(), folder / name).fit() for name, make in plans.items()})
+
+
+# ---- transfer -----------------------------------------------------------------------------------
+
+
+def test_weights_of_other_digits_are_better_than_none_at_equal_steps(runs: Runs) -> None:
+    top1 = {name: result["test"]["top1"] for name, result in runs.results.items()}
+    assert top1["full"] > top1["head"] + 0.05
+    assert top1["head"] > top1["scratch"] + 0.05
+    assert {result["train"]["steps"] for name, result in runs.results.items() if name != "base"} == {STEPS}
+
+
+def test_a_frozen_backbone_stays_as_it_was_with_its_statistics(runs: Runs) -> None:
+    base, head, full = (runs.weights(name) for name in ("base", "head", "full"))
+    assert {name for name in head if not torch.equal(head[name], base[name])} == {"fc.weight", "fc.bias"}
+    assert head["fc.bias"].shape != base["fc.bias"].shape
+    assert any(not torch.equal(full[name], base[name]) for name in full if "running_mean" in name)
+
+
+def test_the_run_records_what_it_began_with(runs: Runs) -> None:
+    record = run.read_record(runs.folder / "full")
+    assert record.base_model == f"sha256:{record.base_sha256}"
+    assert len(record.base_sha256) == 64
+    base = run.read_record(runs.folder / "base")
+    assert (record.data.mean, record.data.std) == (base.data.mean, base.data.std)
+
+
+def test_optimizer_state_and_gradients_are_of_what_trains_alone(runs: Runs, tmp_path: Path) -> None:
+    plan = plan_of(request(f"folder:{runs.folder / 'high'}", "head-only"), str(runs.folder / "base"))
+    made = trainer(plan, tmp_path / "run")
+    made.total = 2
+    made.fit()
+    assert {name for name, p in made.module.named_parameters() if p.requires_grad} == {"fc.weight", "fc.bias"}
+    assert len(made.optimizer.state) == 2
+    norms = [m for m in made.module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(("freeze=backbone", "ema=0.9"), id="head-only"),
+        pytest.param(('freeze=["conv1.*", "bn1.*"]', "layer_decay=0.8"), id="patterns and rates"),
+        pytest.param(("freeze=all-but-last",), id="all-but-last", marks=pytest.mark.slow),
+        pytest.param(("layer_decay=0.7", "optimizer=nesterov"), id="rates", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_bits_without_its_first_weights(
+    settings: tuple[str, ...], runs: Runs, tmp_path: Path
+) -> None:
+    few = {"max_steps": 5, "limit_train": 100, "limit_test": 20}
+    asked = request(f"folder:{runs.folder / 'high'}", "fine-tune", *settings, **few)
+    base = tmp_path / "base"
+    base.symlink_to(runs.folder / "base")
+    whole = trainer(plan_of(asked, str(base)), tmp_path / "whole")
+    expected = whole.fit()
+    steps = iter(range(100))
+    first = trainer(plan_of(asked, str(base)), tmp_path / "killed", stop=lambda: 15 * (next(steps) == 3))
+    with pytest.raises(Stop):
+        first.fit()
+    base.unlink()  # a checkpoint holds all that is needed
+    folder = tmp_path / "killed"
+    again = Trainer(resumed(folder, run.read_record(folder)), folder)
+    found = checkpoint.newest(folder / run.CHECKPOINTS)
+    assert found is not None
+    again.restore(found.state)
+    assert again.fit()["test"] == expected["test"]
+    for (name, one), (_, other) in zip(
+        whole.module.state_dict().items(), again.module.state_dict().items(), strict=True
+    ):
+        assert torch.equal(one, other), name
+    assert [g.get("lr_share") for g in whole.optimizer.param_groups] == [
+        g.get("lr_share") for g in again.optimizer.param_groups
+    ]
+
+
+def test_a_run_that_was_killed_before_a_checkpoint_wants_its_weights_again(
+    runs: Runs, tmp_path: Path
+) -> None:
+    plan = plan_of(request(f"folder:{runs.folder / 'high'}"), str(runs.folder / "base"))
+    trainer(plan, tmp_path / "run", saving=Saving(0))
+    with pytest.raises(InputError, match="not on the Hub"):
+        resumed(tmp_path / "run", plan.record)
+
+
+# ---- layers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["timm/resnet18", "timm/vit_tiny_patch16_224", "timm/convnext_atto", "timm/mixer_s32_224", "mixer-b16"],
+)
+def test_layer_wise_rates_and_decay_are_timms_for_models_of_timm(name: str) -> None:
+    with torch.device("meta"):
+        module = create(name)
+    theirs = param_groups_layer_decay(
+        module,
+        weight_decay=0.05,
+        layer_decay=0.75,
+        no_weight_decay_list=getattr(module, "no_weight_decay", set)(),
+    )
+    recipe = Recipe(optimizer="adamw", lr=1e-3, layer_decay=0.75, weight_decay=0.05, decay="matrices")
+    (ours,) = parameter_groups(module, recipe).values()
+    names = {id(p): n for n, p in module.named_parameters()}
+
+    def told(groups: list[dict[str, Any]], scale: str) -> dict[str, tuple[float, float]]:
+        return {names[id(p)]: (g.get(scale, 1.0), g["weight_decay"]) for g in groups for p in g["params"]}
+
+    mine, reference = told(ours, "lr_share"), told(theirs, "lr_scale")
+    assert mine.keys() == reference.keys()
+    for key, (share, decay) in mine.items():
+        assert (share, decay) == (pytest.approx(reference[key][0]), reference[key][1]), key
+    assert len({share for share, _ in mine.values()}) > 5
+    optimizer = make_optimizer(module, recipe, torch.device("cpu"))
+    rates = {lr_at(recipe, 0, 10, 10, group) for group in optimizer.param_groups}
+    assert max(rates) == recipe.lr
+    assert min(rates) == pytest.approx(recipe.lr * min(share for share, _ in reference.values()))
+
+
+def numbers(name: str) -> dict[str, int]:
+    with torch.device("meta"):
+        return layers(create(name))
+
+
+def test_torchvisions_layers_are_the_same_as_timms_for_the_same_network() -> None:
+    assert numbers("torchvision/resnet18") == numbers("timm/resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first", "inner", "last"),
+    [
+        (
+            "torchvision/vit_b_16",
+            14,
+            "encoder.pos_embedding",
+            ("encoder.layers.encoder_layer_4.ln_1.bias", 5),
+            "heads",
+        ),
+        ("torchvision/swin_t", 17, "features.0.0.weight", ("features.3.1.norm1.weight", 5), "head"),
+        (
+            "torchvision/mobilenet_v3_small",
+            14,
+            "features.0.0.weight",
+            ("features.3.block.1.0.weight", 3),
+            "classifier",
+        ),
+        ("hybrid-alt-2", 13, "body.blocks.0.0.0.conv.weight", ("body.blocks.0.1.embed.weight", 5), "head"),
+    ],
+)
+def test_layers_are_numbered_part_by_part_from_the_images_to_the_head(
+    name: str, count: int, first: str, inner: tuple[str, int], last: str
+) -> None:
+    found = numbers(name)
+    assert sorted(set(found.values())) == list(range(count))
+    assert found[first] == 0
+    assert found[inner[0]] == inner[1]
+    assert {n.partition(".")[0] for n, number in found.items() if number == count - 1} == {last}
+
+
+def trained(name: str, what: str | tuple[str, ...]) -> set[str]:
+    with torch.device("meta"):
+        module = create(name)
+    freeze(module, what)
+    return {n for n, p in module.named_parameters() if p.requires_grad}
+
+
+def test_what_is_frozen_is_all_but_the_head_or_all_but_the_logits_or_by_name() -> None:
+    name = "torchvision/convnext_tiny"
+    norm, linear = {"classifier.0.weight", "classifier.0.bias"}, {"classifier.2.weight", "classifier.2.bias"}
+    assert trained(name, "backbone") == norm | linear
+    assert trained(name, "all-but-last") == linear
+    assert trained("timm/deit_tiny_distilled_patch16_224", "all-but-last") == {
+        f"{head}.{kind}" for head in ("head", "head_dist") for kind in ("weight", "bias")
+    }
+    assert not any(n.startswith("features.1.") for n in trained(name, ("features.1.*",)))
+    assert norm | linear < trained(name, ("features.1.*",))
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [(("fetaures.*",), "'fetaures.*' fits no parameter"), (("*",), "leaves nothing to train")],
+)
+def test_freezing_nothing_or_everything_is_refused(what: tuple[str, ...], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        trained("torchvision/resnet18", what)
+
+
+# ---- images as the weights know them ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit.r160_in1k", "mixer_b16_224.goog_in21k", "eva02_base_patch14_448.mim_in22k_ft_in1k"]
+)
+def test_images_are_resized_and_cropped_as_timm_does_it(name: str) -> None:
+    beginning = find_weights(f"timm/{name}").beginning
+    config = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8))
+    theirs = create_transform(**config, normalize=False)(image)
+    assert beginning.transform is not None
+    ours = np.asarray(transform_rule(beginning.transform).apply(image)).transpose(2, 0, 1)
+    assert np.array_equal(ours, theirs.numpy())
+    assert (beginning.mean, beginning.std) == (config["mean"], config["std"])
+
+
+def test_images_are_resized_and_cropped_as_torchvision_does_it() -> None:
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    found = find_weights("torchvision/resnet18")
+    assert found.origin == "torchvision/resnet18.IMAGENET1K_V1"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8))
+    assert found.beginning.transform is not None
+    cut = np.asarray(transform_rule(found.beginning.transform).apply(image)).transpose(2, 0, 1)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (found.beginning.mean, found.beginning.std))
+    torch.testing.assert_close((torch.tensor(cut) / 255 - mean) / std, weights.transforms()(image))
+
+
+def test_another_size_keeps_the_proportion_of_the_crop() -> None:
+    assert Transform(size=(224, 224), resize=256).at(112) == Transform(size=(112, 112), resize=128)
+
+
+# ---- what a component declares ------------------------------------------------------------------
+
+
+def everything_is_a_half(**args: Any) -> Pretrained:
+    assert args == {"read": "patches"} or "body" not in args
+
+    def load(*, in_channels: int, height: int, width: int) -> dict[str, Tensor]:
+        module = create("hybrid-alt-1", image_size=height, num_classes=3, in_channels=in_channels)
+        return {n: torch.full_like(t, 0.5) for n, t in module.state_dict().items() if t.is_floating_point()}
+
+    return Pretrained("test:halves", load, Transform(size=(8, 8)), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "memory")
+
+
+def test_a_plugins_component_declares_its_weights_and_what_they_want() -> None:
+    registry = load_registry()
+    component = msgspec.structs.replace(
+        registry.component("hybrid.classifier"), pretrained=f"{__name__}:everything_is_a_half"
+    )
+    changed = msgspec.structs.replace(
+        registry, components={**registry.components, "hybrid.classifier": component}
+    )
+    asked = Request(model="hybrid-alt-1", dataset="digits", device="cpu", recipe="mixture-vit")
+    plan = plan_of(asked, "", found=(changed, "hybrid-alt-1", changed.model("hybrid-alt-1")))
+    built = plan.build().state_dict()
+    fresh = {name for name, t in built.items() if t.is_floating_point() and not bool((t == 0.5).all())}
+    assert fresh == {"head.linear.weight", "head.linear.bias"}
+    assert plan.record.base_model == "test:halves"
+    assert (plan.record.data.mean, plan.record.settings.normalize) == ((0.1, 0.2, 0.3), True)
+
+
+def test_a_model_without_pretrained_weights_says_what_to_name() -> None:
+    with pytest.raises(
+        InputError, match="hybrid-alt-1 has no pretrained weights of its own; name some: --weights"
+    ):
+        plan_of(Request(model="hybrid-alt-1", dataset="digits", device="cpu"), "")
+
+
+def test_weights_of_another_model_are_refused(runs: Runs) -> None:
+    asked = Request(model="hybrid-alt-1", dataset="digits", device="cpu")
+    with pytest.raises(InputError, match="none of its weights fits"):
+        plan_of(asked, str(runs.folder / "base"))
+
+
+# ---- the Hub ------------------------------------------------------------------------------------
+
+TOKEN = "hf_" + "t" * 34
+
+REGISTRY = """
+[datasets.high]
+source = "folder:{folder}/high"
+summary = "digits 6 to 9"
+size = [16, 16]
+resize = true
+
+[models.tuned]
+summary = "fine-tuned from the low digits"
+family = "test"
+recipe = "default"
+dataset = "high"
+pretrained = "hf://me/low"
+build = {{ use = "timm.model", name = "test_resnet" }}
+published = [
+  {{ dataset = "high", top1 = 0.9, published_as = "from low", pretrained = "low", weights = "hf://me/low", recipe = "head-only" }},
+  {{ dataset = "high", top1 = 0.8, published_as = "from nowhere", pretrained = "x", weights = "timm/test_vit.r160_in1k" }},
+]
+"""
+
+
+class Hub(NamedTuple):
+    """A Hub that has the run on the low digits, in our layout and in timm's."""
+
+    server: HubServer
+    worker: Worker
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def hub(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    folder = tmp_path_factory.mktemp("hub")
+    with HubServer() as server:
+        server.store.users[TOKEN] = ("me", "write")
+        with Worker(server, folder, token=TOKEN) as worker:
+            done = worker("publish", runs.folder / "base", "me/low", "--no-predictions")
+            assert done.code == 0, done.err
+            yield Hub(server, worker, folder)
+
+
+def tuned(hub: Hub, runs: Runs, output: str, *words: str) -> tuple[run.RunRecord, dict[str, Tensor]]:
+    """One step of the head, from weights that the words name."""
+    few = ("--limit-train", "40", "--limit-test", "20", "--max-steps", "1", "--device", "cpu", "-q")
+    spec = f"folder:{runs.folder / 'high'}"
+    done = hub.worker("train", *words, "--dataset", spec, "--recipe", "head-only", *few, "--output", output)
+    assert done.code == 0, done.err
+    assert "tensors from" in done.err
+    return run.read_record(hub.folder / output), run.read_weights(hub.folder / output)
+
+
+def same_backbone(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return all(torch.equal(t, theirs[n]) for n, t in ours.items() if not n.startswith("fc."))
+
+
+@pytest.mark.parametrize(
+    ("reference", "origin"),
+    [("hf://me/low", "hf://me/low@{commit}"), ("timm/hf-hub:me/low", "timm/hf-hub:me/low@{commit}")],
+)
+def test_a_published_run_is_fine_tuned_by_our_layout_and_by_timms(
+    reference: str, origin: str, hub: Hub, runs: Runs
+) -> None:
+    output = reference.partition(":")[0].replace("/", "-")
+    record, weights = tuned(hub, runs, output, MODEL, "--weights", reference, "--image-size", "16")
+    assert same_backbone(weights, runs.weights("base"))
+    assert record.base_model == origin.format(commit=hub.server.store.repos["me/low"].head().oid)
+    assert (record.sizes.height, record.sizes.num_classes) == (16, 4)
+    done = hub.worker("package", output, "--output", f"{output}-package", "--no-predictions")
+    assert done.code == 0, done.err
+    assert "base_model: me/low" in (hub.folder / f"{output}-package" / "README.md").read_text()
+
+
+def test_timms_own_release_is_loaded_by_timm_and_seen_as_timm_says(hub: Hub, runs: Runs) -> None:
+    torch.manual_seed(5)
+    theirs = timm.create_model("test_resnet").state_dict()
+    hub.server.store.put(
+        "timm/test_resnet.r160_in1k", {"model.safetensors": to_bytes(theirs, {"format": "pt"})}
+    )
+    record, weights = tuned(hub, runs, "own", f"{MODEL}.r160_in1k", "--pretrained")
+    assert same_backbone(weights, theirs)
+    assert record.data.transform == Transform(size=(160, 160), resize=168, interpolation="bilinear")
+    assert record.data.mean == (0.5, 0.5, 0.5)
+    assert record.base_model == record.base_hub.replace("timm/", "timm/", 1) == "timm/test_resnet.r160_in1k"
+    done = hub.worker("eval", "own", "--json")
+    recorded = run.read_result(hub.folder / "own")["test"]
+    assert json.loads(done.out)["correct"] == recorded["correct"]
+
+
+def test_a_pickle_of_a_stranger_is_never_read(hub: Hub, runs: Runs) -> None:
+    config = json.loads(hub.server.store.repos["me/low"].head().files["config.json"].data or b"")
+    config["pretrained_cfg"] |= {"hf_hub_filename": "evil.bin", "file": "evil.bin", "custom_load": "hf"}
+    files = {"config.json": json.dumps(config).encode(), "evil.bin": b"x", "pytorch_model.bin": b"x"}
+    hub.server.store.put("me/evil", files)
+    hub.server.log.clear()
+    done = hub.worker(
+        "train", MODEL, "--weights", "timm/hf-hub:me/evil", "--dataset", "digits", "--device", "cpu"
+    )
+    assert done.code == 14
+    assert len(done.err.strip().splitlines()) == 1
+    assert not any(r.path.endswith(".bin") for r in hub.server.log)
+
+
+def test_weights_that_are_not_there_are_one_line_before_any_image_is_decoded(hub: Hub) -> None:
+    done = hub.worker(
+        "train", "timm/test_vit.r160_in1k", "--pretrained", "--dataset", "digits", "--device", "cpu"
+    )
+    assert done.code == 14
+    (line,) = done.err.strip().splitlines()
+    assert "timm/test_vit.r160_in1k" in line
+    assert "looked at timm/test_vit.r160_in1k on the Hub" in line
+    assert "--weights hf://OWNER/NAME" in line
+
+
+def test_reproduce_fine_tunes_a_row_and_says_which_weights_are_not_there(hub: Hub, runs: Runs) -> None:
+    (hub.folder / "registry.toml").write_text(REGISTRY.format(folder=runs.folder))
+    listed = hub.worker("reproduce", "tuned", "--list")
+    assert "tuned is fine-tuned from hf://me/low: zoo reproduce" in listed.err
+    small = (
+        "--budget",
+        "small",
+        "--epochs",
+        "1",
+        "--limit-train",
+        "60",
+        "--limit-test",
+        "40",
+        "--device",
+        "cpu",
+    )
+    done = hub.worker("reproduce", "tuned", *small, "--json", "-q")
+    assert done.code == 1
+    failed = [line for line in done.err.splitlines() if line.startswith("failed:")]
+    assert len(failed) == 1
+    assert "test_vit.r160_in1k" in failed[0]
+    rows = json.loads(done.out)
+    assert [row["top1"] is not None for row in rows] == [True, False]
+    (folder,) = (p.parent for p in hub.folder.glob("runs/reproduce/**/result.json"))
+    record = tomllib.loads((folder / "run.toml").read_text())
+    assert record["base_model"].startswith("hf://me/low@")
+    assert same_backbone(run.read_weights(folder), runs.weights("base"))
+
+
+def test_the_catalogues_mixers_take_every_tensor_of_timms_but_the_head() -> None:
+    for ours, reference in (("mixer-b16", "mixer_b16_224"), ("mixer-l16", "mixer_l16_224")):
+        with torch.device("meta"):
+            own = create(ours).state_dict()
+            theirs = timm.create_model(reference, num_classes=21843).state_dict()
+        fits = {name for name in own if name in theirs and own[name].shape == theirs[name].shape}
+        assert own.keys() - fits == {"head.weight", "head.bias"}
+    registry = load_registry()
+    rows = [row for m in ("mixer-b16", "mixer-l16") for row in registry.model(m).published if row.weights]
+    assert [find_weights(str(row.weights)).hub for row in rows] == [row.weights for row in rows]
