@@ -372,10 +372,17 @@ recipe = "default"
 dataset = "high"
 pretrained = "hf://me/low"
 build = {{ use = "timm.model", name = "test_resnet" }}
-published = [
-  {{ dataset = "high", top1 = 0.9, published_as = "from low", pretrained = "low", weights = "hf://me/low", recipe = "head-only" }},
-  {{ dataset = "high", top1 = 0.8, published_as = "from nowhere", pretrained = "x", weights = "timm/test_vit.r160_in1k" }},
-]
+[[models.tuned.published]]
+dataset = "high"
+top1 = 0.9
+pretrained = "low"
+weights = "hf://me/low"
+recipe = "head-only"
+[[models.tuned.published]]
+dataset = "high"
+top1 = 0.8
+pretrained = "nowhere"
+weights = "timm/test_vit.r160_in1k"
 """
 
 

@@ -103,10 +103,8 @@ def plan_of(
     if weights is None:
         return resolve(request, show, found)
     found = found or find_model(request.model)
-    if weights:
-        source = find_weights(weights, found[0])
-    else:
-        source = _of_model(request.model, found, 0)
+    own = not weights
+    source = _of_model(request.model, found, 0) if own else find_weights(weights, found[0])
     beginning = msgspec.structs.replace(
         source.beginning,
         recipe=FINE_TUNE,

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
-from zoo_torchvision.models import names
 
 from zoo.errors import InputError, UnknownNameError
 from zoo.spec import Pretrained, Transform
+from zoo_torchvision.models import names
 
 PORTED = ("googlenet", "inception_v3")
 """torchvision changes what its transforms have normalised inside of these: their weights know -1..1."""

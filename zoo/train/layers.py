@@ -48,7 +48,7 @@ def layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
     return {name: decay ** (last - number) for name, number in numbers.items()}
 
 
-def freeze(module: nn.Module, what: str | tuple[str, ...]) -> None:
+def freeze(module: nn.Module, what: str | tuple[str, ...]) -> nn.Module:
     """Take parameters out of training, in place, and keep the running statistics of norms among them.
 
     A module that has such statistics is put into eval mode where nothing of it is trained (one without
@@ -56,11 +56,13 @@ def freeze(module: nn.Module, what: str | tuple[str, ...]) -> None:
 
     Args:
         what: `freeze` of a recipe.
+    Returns:
+        The same module.
     Raises:
         SpecError: a pattern that fits nothing, or nothing is left to train.
     """
     if what == "none" or what == ():
-        return
+        return module
     frozen = _chosen(module, what)
     parameters = dict(module.named_parameters())
     if not frozen < parameters.keys():
@@ -70,6 +72,7 @@ def freeze(module: nn.Module, what: str | tuple[str, ...]) -> None:
     for name, part in module.named_modules():
         if isinstance(part, _NormBase) and part.track_running_stats and not _is_trained(module, name):
             part.eval()
+    return module
 
 
 def _chosen(module: nn.Module, what: str | tuple[str, ...]) -> set[str]:

@@ -100,8 +100,7 @@ class Trainer:
         self.listener = listener or Listener()
         recipe, self.device = plan.recipe, plan.hardware.device
         self.world = world or World()
-        self.module = self.world.build(plan).train()
-        freeze(self.module, recipe.freeze)
+        self.module = freeze(self.world.build(plan).train(), recipe.freeze)
         self.average = Averaging(self.module, recipe)
         self.world.shard(self.module, *self.average.copies())
         self.compiler = Compiler(plan.hardware.compile, self.device)

@@ -107,7 +107,7 @@ def parameter_groups(module: nn.Module, recipe: Recipe) -> dict[str, list[dict[s
         found.items(), key=lambda item: (item[0][0], -item[0][1], -item[0][2])
     ):
         rule = rules[number]
-        group = {"params": parameters, "weight_decay": decay} | _own(rule, recipe, number)
+        group: dict[str, Any] = {"params": parameters, "weight_decay": decay} | _own(rule, recipe, number)
         if scale != 1.0:
             group["lr_share"] = scale * group.get("lr_share", 1.0)
         groups.setdefault(rule.optimizer or recipe.optimizer, []).append(group)
