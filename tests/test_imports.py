@@ -25,6 +25,7 @@ ABOVE_THE_LINE = (
     "zoo.paths",
     "zoo.stamps",
     "zoo.files",
+    "zoo.drawing",
     "zoo.plugins",
     "zoo.isolation",
     "zoo.discovery",

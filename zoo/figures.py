@@ -7,20 +7,17 @@ dashed, what was not is solid. Nothing depends on the clock or on the user's mat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zoo.files import replacing
+from zoo.drawing import COLOURS, MARKERS, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Okabe and Ito, "Color Universal Design" (2008), the darker ones first: they also differ in gray."""
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 MARKS = 10
 FORMATS = ("png", "svg")
 INCH = 6.8
@@ -44,7 +41,7 @@ def draw_table(stem: Path, title: str, series: Sequence[Series]) -> list[Path]:
     Raises:
         WriteError: they cannot be written.
     """
-    with _settings():
+    with _style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(INCH, 3.6 + 0.17 * ((len(series) + 1) // 2)), layout="constrained")
@@ -66,7 +63,7 @@ def draw_importance(stem: Path, title: str, importance: Mapping[str, float]) -> 
     Returns:
         The files: PNG and SVG.
     """
-    with _settings():
+    with _style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(INCH, 1.1 + 0.32 * len(importance)), layout="constrained")
@@ -157,24 +154,9 @@ def _legend(figure: Figure, series: Sequence[Series], held_out: str) -> None:
     )
 
 
-def _settings() -> Any:
-    """matplotlib's own defaults but for what print needs; ids in SVG that do not change."""
-    import matplotlib
-
-    base = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
-    ours = {"svg.hashsalt": "hybrid-zoo", "font.size": 8, "axes.linewidth": 0.6, "savefig.dpi": 200}
-    return matplotlib.rc_context({**base, **ours})
+def _style() -> AbstractContextManager[None]:
+    return styled(font_size=8, axes_linewidth=0.6, savefig_dpi=200)
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    written = []
-    for kind in FORMATS:
-        path = stem.with_name(f"{stem.name}.{kind}")
-        nameless = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            figure.savefig(file, format=kind, metadata=nameless)
-        written.append(path)
-    return written
+    return [save(figure, stem.with_name(f"{stem.name}.{kind}"), dpi=200) for kind in FORMATS]

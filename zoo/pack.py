@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo import card, run
+from zoo.drawing import plain_text, save, styled
 from zoo.errors import DataError, InputError, PackageError, RunError
 from zoo.files import write_bytes, write_text
 from zoo.header import compare, non_finite, outline, read_header
@@ -334,36 +334,31 @@ def _draw_composition(path: Path, config: Config, registry: Registry) -> None:
 
 def draw_confusion(path: Path, counts: Tensor, classes: tuple[str, ...], title: str = "") -> None:
     """Draw the confusion matrix: rows are true classes, shares of each row as shade, images as number."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     many = len(classes) > MAX_SHOWN_CLASSES
     side = 6.0 if many else min(14.0, 2.5 + 0.55 * len(classes))
-    figure = Figure(figsize=(side, side), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots()
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(title, fontsize=9)
-    if not many:
-        names = [plain_text(name)[:20] for name in classes]
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
-        for row in range(len(names)):
-            for column in range(len(names)):
-                if count := int(counts[row, column]):
-                    shade = "white" if shares[row, column] > 0.5 else "black"
-                    axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=8)
-    with path.open("wb") as file:
-        canvas.print_png(file)
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(side, side), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(plain_text(title), fontsize=9)
+        if not many:
+            _label_cells(axes, counts, shares, [plain_text(name)[:20] or "?" for name in classes])
+        save(figure, path)
 
 
-def plain_text(text: str) -> str:
-    """Printable, on one line, and without matplotlib's mathematics."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return re.sub(r"\$", "", line) or "?"
+def _label_cells(axes: Any, counts: Tensor, shares: Any, names: list[str]) -> None:
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    for row in range(len(names)):
+        for column in range(len(names)):
+            if count := int(counts[row, column]):
+                shade = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=8)
 
 
 def _replace(folder: Path, output: Path) -> None:

@@ -8,7 +8,6 @@ only to draw. The same tree gives the same file, byte for byte, with the same ma
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from zoo.drawing import save, styled
 from zoo.errors import InputError
-from zoo.files import replacing
 from zoo.spec import Component, Node
 
 if TYPE_CHECKING:
@@ -104,8 +103,7 @@ def draw_tree(
     width = min(MAX_WIDTH, max(WIDTH, _least(block) + 2 * GAP))
     marks: list[_Mark] = []
     height = _page(block, width, image, logits, marks)
-    known = {"Software": None, **(metadata or {})} if kind == "png" else {"Date": None, "Creator": None}
-    _render(path, kind, width, height, marks, known)
+    _render(path, width, height, marks, metadata if kind == "png" else None)
     return path
 
 
@@ -304,23 +302,21 @@ def _flow(items: Sequence[str], room: float) -> list[str]:
 
 
 def _render(
-    path: Path, kind: str, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, Any]
+    path: Path, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, str] | None
 ) -> None:
-    with _settings():
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    with styled(font_family=["DejaVu Sans Mono"]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box
         from matplotlib.figure import Figure
 
         dpi = 192 if height < 4000 else 96
         figure = Figure(figsize=(width / 96, height / 96), dpi=dpi, facecolor="white")
-        FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
         for number, mark in enumerate(marks):
             _put(axes, mark, number)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            figure.savefig(file, format=kind, metadata=metadata, dpi=dpi)
+        save(figure, path, dpi=dpi, metadata=metadata)
 
 
 def _put(axes: Axes, mark: _Mark, number: int) -> None:
@@ -372,15 +368,3 @@ def _put_text(axes: Axes, mark: _Mark, number: int) -> None:
         parse_math=False,
         zorder=number,
     )
-
-
-@contextlib.contextmanager
-def _settings() -> Iterator[None]:
-    """matplotlib's own defaults, whatever the user's; a letter that its font lacks is an empty box."""
-    import matplotlib
-
-    base = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
-    ours = {"svg.hashsalt": "hybrid-zoo", "font.family": ["DejaVu Sans Mono"]}
-    with matplotlib.rc_context({**base, **ours}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        yield

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from zoo.drawing import plain_text, save, styled
 from zoo.errors import OtherVersionWarning, PackageError, RunError, SpecError
-from zoo.files import WriteError, replacing, write_bytes, write_text
+from zoo.files import WriteError, write_bytes, write_text
 from zoo.spec import CompileMode, Node, Recipe, Struct, Transform, decode, node_from_table
 
 if TYPE_CHECKING:
@@ -284,28 +285,26 @@ def draw_curves(folder: Path) -> None:
     rows = read_metrics(folder)
     if not rows:
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with styled():
+        from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    for axes, (metric, label) in zip(
-        figure.subplots(1, 2), (("loss", "loss"), ("top1", "top-1")), strict=True
-    ):
-        for split, style in (("train", "--"), ("val", "-"), ("test", "-")):
-            points = [(r["epoch"], r[f"{split}_{metric}"]) for r in rows if f"{split}_{metric}" in r]
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True), style, marker="." if len(points) < 40 else "", label=split
-                )
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    record = read_record(folder)
-    figure.suptitle(f"{record.model} on {record.data.spec} ({record.recipe}, {record.protocol} protocol)")
-    with replacing(folder / CURVES) as temporary, temporary.open("wb") as file:
-        canvas.print_png(file)
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        for axes, (metric, label) in zip(
+            figure.subplots(1, 2), (("loss", "loss"), ("top1", "top-1")), strict=True
+        ):
+            for split, dashes in (("train", "--"), ("val", "-"), ("test", "-")):
+                points = [(r["epoch"], r[f"{split}_{metric}"]) for r in rows if f"{split}_{metric}" in r]
+                if points:
+                    mark = "." if len(points) < 40 else ""
+                    axes.plot(*zip(*points, strict=True), dashes, marker=mark, label=split)
+            axes.set_xlabel("epoch")
+            axes.set_ylabel(label)
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False)
+        record = read_record(folder)
+        title = f"{record.model} on {record.data.spec} ({record.recipe}, {record.protocol} protocol)"
+        figure.suptitle(plain_text(title))
+        save(figure, folder / CURVES)
 
 
 def _first(error: Exception) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zoo.drawing import COLOURS, save, styled
 from zoo.evaluate import Predictions
-from zoo.figures import COLOURS
 from zoo.files import replacing
 
 if TYPE_CHECKING:
@@ -107,11 +107,9 @@ def draw_robustness(path: Path, title: str, found: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure that is written as a PNG when the block ends well."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with styled():
+        from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained", dpi=150)
-    canvas = FigureCanvasAgg(figure)
-    yield figure
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        canvas.print_png(file)
+        figure = Figure(figsize=size, layout="constrained", dpi=150)
+        yield figure
+        save(figure, path)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zoo.drawing import COLOURS, MARKERS, encoded, plain_text, styled
 from zoo.errors import InputError
 from zoo.report.gather import Run, curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = ("loss", "top1")
 FORMATS = ("png", "svg", "pdf")
 LABELS = (("loss", "loss"), ("top1", "top-1"), ("epoch", "epoch"), ("minutes", "minutes of training"))
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Source: Okabe and Ito, "Color Universal Design", figure 16; yellow is left out, as paper is white."""
-
-MARKERS = "osD^vPX*"
 
 
 def draw(
@@ -40,6 +39,11 @@ def draw(
     drawn = [run for run in runs if run.rows]
     if not drawn:
         raise InputError("nothing to plot: none of these runs has finished an epoch")
+    with styled():
+        return encoded(_figure(drawn, what, x, log), kind, dpi=dpi)
+
+
+def _figure(drawn: Sequence[Run], what: Sequence[str], x: str, log: bool) -> Figure:
     import matplotlib.ticker
     from matplotlib.figure import Figure
 
@@ -56,11 +60,7 @@ def draw(
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=x == "epoch"))
         axes.grid(alpha=0.3)
     _legend(figure, drawn)
-    buffer = BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "zoo", "svg.fonttype": "path"}):
-        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
-    return buffer.getvalue()
+    return figure
 
 
 def _lines(axes: Any, run: Run, i: int, metric: str, x: str) -> None:
@@ -90,7 +90,9 @@ def _legend(figure: Any, runs: Sequence[Run]) -> None:
     styles = [Line2D([], [], color="0.4", linestyle=s, label=label) for k, label, s in names if k in splits]
     if len(runs) == 1:
         record = runs[0].record
-        figure.suptitle(_plain(f"{record.model} on {record.data.spec} ({record.recipe}, seed {record.seed})"))
+        figure.suptitle(
+            plain_text(f"{record.model} on {record.data.spec} ({record.recipe}, seed {record.seed})")
+        )
         figure.axes[0].legend(handles=styles, frameon=False, fontsize=8)
         return
     figure.axes[0].legend(handles=styles, frameon=False, fontsize=8)
@@ -101,14 +103,8 @@ def _legend(figure: Any, runs: Sequence[Run]) -> None:
             color=COLOURS[i % len(COLOURS)],
             marker=MARKERS[i // len(COLOURS) % len(MARKERS)],
             markersize=4,
-            label=_plain(run.name),
+            label=plain_text(run.name),
         )
         for i, run in enumerate(runs)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-
-
-def _plain(text: str) -> str:
-    """Text that is not read as TeX; a label that begins with "_" would not be shown."""
-    safe = text.replace("$", r"\$")
-    return f" {safe}" if safe.startswith("_") else safe
