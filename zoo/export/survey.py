@@ -61,8 +61,17 @@ def shallow(name: str, model: Model, registry: Registry, seed: int) -> Target:
             module = compose(model.build, registry, **sizes)
         for block in _stacks(module):
             del block[SMALL_DEPTH:]
-        module.to_empty(device="cpu")
+        _begin(module.to_empty(device="cpu"))
     return Target(name=name, module=module.eval(), sizes=Sizes(**sizes))
+
+
+def _begin(module: nn.Module) -> None:
+    """Initial weights where there are none yet: small ones, norms near one."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.normal_(float(parameter.ndim == 1 and name.endswith("weight")), 0.02)
+        for buffer in module.buffers():
+            buffer.zero_()
 
 
 def _stacks(module: nn.Module) -> list[Any]:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.errors import InputError
-from zoo.run import Sizes
+from zoo.errors import RunError
+from zoo.package import portable_spec
+from zoo.run import Sizes, load, read_record, read_result
 from zoo.version import __version__
 
 PREPARED, PIXELS = "images", "pixels"
@@ -54,11 +55,8 @@ def from_run(folder: Path) -> Target:
     Raises:
         RunError: no run folder, damaged, or from a newer version.
     """
-    from zoo.errors import RunError
-    from zoo.run import load, read_record, read_result
-
     record = read_record(folder)
-    origin = {"dataset": _without_path(record.data.spec), "fingerprint": record.data.fingerprint}
+    origin = {"dataset": portable_spec(record.data.spec), "fingerprint": record.data.fingerprint}
     origin |= {"recipe": record.recipe, "protocol": record.protocol, "seed": str(record.seed)}
     try:
         origin["test_top1"] = f"{read_result(folder)['test']['top1']:.6f}"
@@ -74,12 +72,6 @@ def from_run(folder: Path) -> Target:
         normalize=record.settings.normalize,
         origin=origin,
     )
-
-
-def _without_path(spec: str) -> str:
-    from zoo.package import portable_spec
-
-    return portable_spec(spec)
 
 
 def from_catalogue(
@@ -167,13 +159,3 @@ def describe(target: Target, *, preprocessing: bool) -> str:
         f"`{PREPARED}`: float32 (batch, {target.sizes.in_channels}, {height}, {width}), RGB, "
         f"{how if target.normalize else 'x/255'}"
     )
-
-
-def check_sizes(target: Target, batch: int | None) -> None:
-    """Refuse what cannot be exported.
-
-    Raises:
-        InputError: a batch below 1.
-    """
-    if batch is not None and batch < 1:
-        raise InputError(f"--batch {batch}: a batch has at least 1 image; or --batch dynamic")

@@ -12,7 +12,7 @@ from zoo.errors import InputError
 from zoo.export import onnx_file, torch_file
 from zoo.export.agree import Agreement, Run, Tolerance, agreement
 from zoo.export.graph import ExportError, trace
-from zoo.export.target import Target, check_sizes, describe, facts
+from zoo.export.target import Target, describe, facts
 from zoo.files import WriteError
 
 Format = Literal["onnx", "torch"]
@@ -69,17 +69,7 @@ def export(
         ExportError: the model cannot be exported, or the file does not agree; nothing is kept then.
         WriteError: the file cannot be written.
     """
-    check_sizes(target, batch)
-    if format not in get_args(Format):
-        raise InputError(f"--format {format!r}; allowed: {', '.join(get_args(Format))}")
-    if format == "torch" and opset is not None:
-        raise InputError("--opset is ONNX's; leave it out with --format torch")
-    if output.is_dir():
-        raise InputError(f"--output {output}: is a folder; name a file: {output / f'model{suffix(format)}'}")
-    if output.suffix != suffix(format):
-        raise InputError(f"--output {output}: a file of format {format} ends in {suffix(format)}")
-    if format == "onnx":
-        onnx_file.check_libraries(opset)
+    check_options(output, format, opset, batch)
     metadata = facts(target, preprocessing=preprocessing, batch=batch)
     usage = describe(target, preprocessing=preprocessing)
     program = trace(target, batch=batch, preprocessing=preprocessing)
@@ -97,6 +87,26 @@ def export(
         raise WriteError(f"{output}: cannot be written: {error.strerror or error}") from error
     size = sum(path.stat().st_size for path in files)
     return Exported(output, files, size, opset, found, metadata, usage)
+
+
+def check_options(output: Path, format: Format, opset: int | None, batch: int | None) -> None:
+    """Refuse what `export` would refuse, before a model is built for it.
+
+    Raises:
+        InputError: a wrong option, or a library that is missing.
+    """
+    if batch is not None and batch < 1:
+        raise InputError(f"--batch {batch}: a batch has at least 1 image; or --batch dynamic")
+    if format not in get_args(Format):
+        raise InputError(f"--format {format!r}; allowed: {', '.join(get_args(Format))}")
+    if format == "torch" and opset is not None:
+        raise InputError("--opset is ONNX's; leave it out with --format torch")
+    if output.is_dir():
+        raise InputError(f"--output {output}: is a folder; name a file: {output / f'model{suffix(format)}'}")
+    if output.suffix != suffix(format):
+        raise InputError(f"--output {output}: a file of format {format} ends in {suffix(format)}")
+    if format == "onnx":
+        onnx_file.check_libraries(opset)
 
 
 def _checked(
