@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from zoo.spec import Struct
 
 Level = Literal["ok", "note", "warning", "error"]
 Area = Literal["versions", "devices", "folders", "plugins", "data", "hub", "runs", "settings"]
 
 
-class Finding(Struct, frozen=True):
+@dataclass(frozen=True)
+class Finding:
     """One thing that was looked at.
 
     Attributes:
@@ -25,7 +25,7 @@ class Finding(Struct, frozen=True):
     level: Level
     said: str
     fix: str = ""
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def size(count: float) -> str:

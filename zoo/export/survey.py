@@ -55,10 +55,12 @@ def shallow(name: str, model: Model, registry: Registry, seed: int) -> Target:
     args = model.build.args | {key: SMALL_DEPTH for key in DEPTHS if key in model.build.args}
     torch.manual_seed(seed)
     if args != model.build.args:
-        module = compose(Node(use=model.build.use, args=args, of=model.build.of), registry, **sizes)
+        module = compose(
+            Node(use=model.build.use, args=args, of=model.build.of), registry, where="build", **sizes
+        )
     else:
         with torch.device("meta"):
-            module = compose(model.build, registry, **sizes)
+            module = compose(model.build, registry, where="build", **sizes)
         for block in _stacks(module):
             del block[SMALL_DEPTH:]
         _begin(module.to_empty(device="cpu"))
