@@ -15,7 +15,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-PACKAGES = ("hybrid-zoo", "torch", "torchvision", "timm", "numpy", "pillow")
+PACKAGES = (
+    *("hybrid-zoo", "torch", "torchvision", "timm", "numpy", "pillow"),
+    *("onnx", "onnxscript", "onnx-ir", "onnxruntime"),
+)
 
 
 def data_folder(given: Path | None) -> Path:

@@ -61,6 +61,7 @@ BELOW_THE_LINE = (
     "zoo.report",
     "zoo.sweep",
     "zoo.export",
+    "zoo.doctor",
 )
 FACADES = ("zoo", "zoo.cli", "zoo.testing", "zoo.__main__")
 ORDER = ABOVE_THE_LINE + BELOW_THE_LINE + FACADES

@@ -211,6 +211,9 @@ def _use(facts: Facts) -> Iterator[str]:
         yield from (f'model = timm.create_model("hf-hub:{facts.repo}", pretrained=True)', "```")
     yield from (
         "",
+        f"Elsewhere: `zoo export hf://{facts.repo} --with-preprocessing` writes ONNX, checked against torch; "
+        '`session.run(None, {"pixels": images})` of ONNX Runtime then takes uint8 (batch, height, width, 3).',
+        "",
         f"`zoo verify hf://{facts.repo}` hashes every file again and repeats the test. sha256 of the weights:",
     )
     yield f"`{facts.weights}`."

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import write_bytes
@@ -20,11 +21,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito, "Color Universal Design" (2008), the darker ones first: they also differ in gray."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-NAMELESS: Mapping[str, Mapping[str, Any]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None},
-}
+NAMELESS = MappingProxyType(
+    {
+        "png": MappingProxyType({"Software": None}),
+        "svg": MappingProxyType({"Date": None, "Creator": None}),
+        "pdf": MappingProxyType({"CreationDate": None}),
+    }
+)
 """By format: the metadata that would differ from one drawing to the next, or from one version to the next."""
 
 

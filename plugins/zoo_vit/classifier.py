@@ -44,7 +44,7 @@ class ViT(nn.Module):
         """(B, C, H, W) to (B, num_classes)."""
         tokens = self.embed(patchify(x, self.patch))
         if self.class_token is not None:
-            first = self.class_token.to(tokens.dtype).expand(len(tokens), -1, -1)
+            first = self.class_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat((first, tokens), 1)
         tokens = self.layers(self.drop(tokens + self.position))
         return self.head(self.norm(tokens.mean(1) if self.pool == "mean" else tokens[:, 0]))

@@ -35,11 +35,13 @@ COMMANDS = MappingProxyType(
             "Train a source's table and print it beside the source's.",
         ),
         "sweep": ("zoo.cli.sweep:sweep", "Search a recipe: grids and samples, with pruning."),
+        "export": ("zoo.cli.export:export", "Export a run to ONNX or torch.export, checked against torch."),
         "package": ("zoo.cli.hub:package", "Make a package of a run: weights, config, card, hashes."),
         "publish": ("zoo.cli.hub:publish", "Publish a run or a package to the Hub."),
         "pull": ("zoo.cli.hub:pull", "Fetch a package from the Hub and verify it."),
         "verify": ("zoo.cli.hub:verify", "Check a package: hashes, model, and its numbers measured again."),
         "search": ("zoo.cli.hub:search", "Search the Hub for packages."),
+        "doctor": ("zoo.cli.doctor:doctor", "Say what is wrong with this installation, and what mends it."),
         "completion": ("zoo.cli.completion:completion", "Print the completion script for bash, zsh or fish."),
     }
 )

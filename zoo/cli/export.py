@@ -1,0 +1,205 @@
+"""`zoo export`: a trained model as a file for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli import table
+from zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from zoo.export import Exported, Format, Target
+
+FILE = click.Path(path_type=Path, dir_okay=True)
+
+
+class Batch(click.ParamType):
+    """A number of images, or any."""
+
+    name = "N|dynamic"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """None where any number is meant."""
+        if value in (None, "dynamic"):
+            return None
+        if isinstance(value, int):
+            return value
+        if not value.isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is no number of images; give 1 or more, or dynamic", param, ctx)
+        return int(value)
+
+
+@click.command("export")
+@click.argument("run")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "torch"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX, or a program of torch.export.",
+)
+@click.option(
+    "--output",
+    type=FILE,
+    metavar="FILE",
+    help="Default: RUN/model.onnx (.pt2); of a package, MODEL.onnx here.",
+)
+@click.option("--opset", type=int, metavar="N", help="Of ONNX; default: torch's own.")
+@click.option(
+    "--batch",
+    type=Batch(),
+    metavar="N|dynamic",
+    default="dynamic",
+    show_default=True,
+    help="Images in a call: a number, or any.",
+)
+@click.option(
+    "--with-preprocessing",
+    "preprocessing",
+    is_flag=True,
+    help="Take bytes, uint8 (batch, height, width, 3), and normalise inside the file.",
+)
+@click.option(
+    "--check/--no-check", default=True, show_default=True, help="Run the file and compare with the module."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-4,
+    show_default=True,
+    help="Largest difference of a logit (times the largest logit, where over 1).",
+)
+@click.option("--untrained", is_flag=True, help="RUN is a model of the catalogue, with initial weights.")
+@click.option("--num-classes", type=click.IntRange(min=1), help="With --untrained: not its dataset's.")
+@click.option("--image-size", type=click.IntRange(min=1), help="With --untrained: side, not its dataset's.")
+@click.option("--seed", type=int, default=0, show_default=True, help="With --untrained: of the weights.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def export(
+    run: str,
+    form: Format,
+    output: Path | None,
+    opset: int | None,
+    batch: int | None,
+    preprocessing: bool,
+    check: bool,
+    tolerance: float,
+    untrained: bool,
+    num_classes: int | None,
+    image_size: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Export the model of RUN to one file, run it, and compare its logits with torch's.
+
+    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION]; with --untrained, a model's name.
+    The file says what it takes: its metadata `zoo.input` and `zoo.classes` (in a .pt2 file, zoo.json).
+    ONNX needs: pip install 'hybrid-zoo[export]'
+
+    Examples:
+
+    \b
+      zoo export runs/hybrid-alt-1-digits-20261121-120000
+      zoo export hf://me/hybrid-digits --with-preprocessing --output digits.onnx
+      zoo export resnet18 --untrained --image-size 64 --batch 1
+      zoo export runs/a --format torch
+
+    Then, for a file with preprocessing:
+
+    \b
+      import numpy as np, onnxruntime as ort
+      from PIL import Image
+      session = ort.InferenceSession("digits.onnx")
+      pixels = np.asarray(Image.open("digit.png").convert("RGB").resize((8, 8), Image.BILINEAR))[None]
+      logits = session.run(None, {"pixels": pixels})[0]
+    """
+    from zoo.export.write import check_options, suffix
+    from zoo.export.write import export as write
+
+    if not untrained and (num_classes or image_size or seed):
+        raise click.UsageError("--num-classes, --image-size and --seed need --untrained")
+    check_options(output or Path(f"model{suffix(form)}"), form, opset, batch)  # before anything is built
+    target, folder = _target(run, untrained, num_classes=num_classes, image_size=image_size, seed=seed)
+    place = output or _place(target.name, folder, form)
+    done = write(
+        target,
+        place,
+        format=form,
+        opset=opset,
+        batch=batch,
+        preprocessing=preprocessing,
+        check=check,
+        tolerance=tolerance,
+    )
+    _say(target, done)
+    if as_json:
+        table.emit_json(_row(target, done, form))
+    else:
+        print(done.path)
+
+
+def _target(run: str, untrained: bool, **asked: Any) -> tuple[Target, Path | None]:
+    from zoo.export import from_catalogue, from_run
+    from zoo.hub import local_folder
+    from zoo.hub.ref import is_ref
+
+    if untrained:
+        return from_catalogue(run, **asked), None
+    if not is_ref(run) and not Path(run).exists() and _is_model(run):
+        raise InputError(
+            f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights"
+        )
+    folder = local_folder(run)
+    return from_run(folder), None if is_ref(run) else folder
+
+
+def _is_model(name: str) -> bool:
+    from zoo.registry import load_registry
+
+    return name in load_registry().models
+
+
+def _place(name: str, folder: Path | None, form: Format) -> Path:
+    """Inside a run folder; a package and the Hub's cache hold what their hashes list, and nothing more."""
+    from zoo.export.write import suffix
+    from zoo.package import SUMS
+
+    if folder is None or (folder / SUMS).is_file():
+        return Path(f"{name.replace('/', '-').split('#')[-1]}{suffix(form)}")
+    return folder / f"model{suffix(form)}"
+
+
+def _say(target: Target, done: Exported) -> None:
+    kind = f"opset {done.opset}" if done.opset else "torch.export"
+    table.say(f"{table.clean(target.name)}: {target.parameters:,} parameters, {kind}, {done.bytes:,} bytes")
+    table.say(f"takes {done.usage}")
+    found = done.agreement
+    if found is None:
+        table.say("not checked against torch (--no-check)")
+        return
+    batches = ", ".join(map(str, found.batches))
+    table.say(
+        f"differs from torch by {found.largest:.1e} at most, the largest logit being {found.scale:.3g} "
+        f"(random images, batches of {batches})"
+    )
+    if found.spread == 0 and found.images > 1:
+        table.say("warning: the model gives every image the same logits; that they agree says little")
+
+
+def _row(target: Target, done: Exported, form: Format) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "path": str(done.path),
+        "files": [str(path) for path in done.files],
+        "format": form,
+        "model": target.name,
+        "parameters": target.parameters,
+        "bytes": done.bytes,
+        "opset": done.opset,
+        "agreement": asdict(done.agreement) if done.agreement else None,
+        "metadata": done.metadata,
+    }

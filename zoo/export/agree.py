@@ -1,0 +1,83 @@
+"""Whether an exported file gives the logits of the module that it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from zoo.export.graph import ExportError, sample, wrapped
+from zoo.export.target import Target
+
+Run = Callable[[Tensor], Tensor]
+"""A loaded file: images in, logits out."""
+
+BATCHES: Final = (1, 2, 5)
+"""The batches that a file of any batch is run with."""
+
+Tolerance: Final = 1e-4
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the logits of a file lie from those of the module.
+
+    Attributes:
+        largest: the largest absolute difference over all images and classes.
+        scale: the largest absolute logit, to judge it by. spread: the largest standard deviation of a logit
+            over the images: 0 means that the model says the same of every image.
+        same_top1: images whose largest logit is the same one. images: how many were looked at.
+        batches: the batch sizes that were run.
+    """
+
+    largest: float
+    scale: float
+    spread: float
+    same_top1: int
+    images: int
+    batches: tuple[int, ...]
+
+    def within(self, tolerance: float) -> bool:
+        """Whether no logit differs by more than `tolerance` (times the largest logit, where that is over 1)."""
+        return math.isfinite(self.largest) and self.largest <= tolerance * max(1.0, self.scale)
+
+
+def agreement(
+    target: Target, run: Run, *, batch: int | None, preprocessing: bool, seed: int = 1
+) -> Agreement:
+    """Run the file and the module over the same random images, at several batch sizes.
+
+    Raises:
+        ExportError: the file gives another shape, or does not run at some batch size.
+    """
+    module = wrapped(target, preprocessing)
+    found: list[tuple[Tensor, Tensor]] = []
+    batches = (batch,) if batch else BATCHES
+    for count in batches:
+        images = sample(target, count, preprocessing=preprocessing, seed=seed + count)
+        with torch.inference_mode():
+            wanted = module(images)
+        got = run(images)
+        if got.shape != wanted.shape:
+            raise ExportError(
+                f"{target.name}: the file gives {tuple(got.shape)} of a batch of {count}; the module "
+                f"{tuple(wanted.shape)}"
+            )
+        found.append((wanted.double(), got.double()))
+    return _judged(found, batches)
+
+
+def _judged(found: Sequence[tuple[Tensor, Tensor]], batches: tuple[int, ...]) -> Agreement:
+    wanted, got = torch.cat([w for w, _ in found]), torch.cat([g for _, g in found])
+    return Agreement(
+        largest=float((wanted - got).abs().max()),
+        scale=float(wanted.abs().max()),
+        spread=float(wanted.std(0, correction=0).max()),
+        same_top1=int((wanted.argmax(1) == got.argmax(1)).sum()),
+        images=len(wanted),
+        batches=batches,
+    )

@@ -1,0 +1,111 @@
+"""From a module to the graph that both formats are written from."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from zoo.errors import ZooError
+from zoo.export.target import PIXELS, PREPARED, Target
+
+EXAMPLES = 2
+"""Images that a graph is traced with: one would be taken for a constant."""
+
+
+class ExportError(ZooError):
+    """A model cannot be exported, or what was exported does not give the same logits."""
+
+
+class Pixels(nn.Module):
+    """Scaling and normalisation before the model: bytes of images in, logits out.
+
+    The arithmetic is that of `zoo.data.augment`, so that both give the same floats.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.model = target.module
+        ones = torch.ones(target.sizes.in_channels)
+        std = torch.tensor(target.std) * ones if target.normalize else ones
+        mean = torch.tensor(target.mean) * ones if target.normalize else ones * 0
+        self.register_buffer("scale", (1 / std / 255).view(-1, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean / std).view(-1, 1, 1), persistent=False)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, C) to float32 (B, C, H, W), as the model takes them."""
+        return pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, C) to (B, num_classes)."""
+        return self.model(self.prepare(pixels))
+
+
+class Prepared(nn.Module):
+    """The model itself, its input under one name in every file."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.model = target.module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float32 (B, C, H, W), prepared, to (B, num_classes)."""
+        return self.model(images)
+
+
+def wrapped(target: Target, preprocessing: bool) -> nn.Module:
+    """The module that is traced, in eval mode."""
+    return (Pixels(target) if preprocessing else Prepared(target)).eval()
+
+
+def input_name(preprocessing: bool) -> str:
+    """What the file calls its input."""
+    return PIXELS if preprocessing else PREPARED
+
+
+def sample(target: Target, count: int, *, preprocessing: bool, seed: int = 0) -> Tensor:
+    """Random images as the graph takes them: smooth ones and noise by turns, so that no two are alike.
+
+    Returns:
+        uint8 (count, H, W, C), or float32 (count, C, H, W) prepared from such.
+    """
+    sizes = target.sizes
+    draw = torch.Generator().manual_seed(seed)
+    shape = (count, sizes.in_channels, sizes.height, sizes.width)
+    noise = torch.rand(shape, generator=draw)
+    coarse = torch.rand((count, sizes.in_channels, 2, 2), generator=draw)
+    smooth = nn.functional.interpolate(coarse, shape[2:], mode="bilinear", align_corners=True)
+    even = (torch.arange(count) % 2 == 0).view(-1, 1, 1, 1)
+    pixels = (torch.where(even, smooth, noise) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return pixels if preprocessing else Pixels(target).prepare(pixels).contiguous()
+
+
+def trace(target: Target, *, batch: int | None, preprocessing: bool) -> ExportedProgram:
+    """Trace the module with torch.export.
+
+    Args:
+        batch: how many images a call takes; None: any number.
+    Raises:
+        ExportError: torch cannot trace it; says why.
+    """
+    module = wrapped(target, preprocessing)
+    example = sample(target, batch or EXAMPLES, preprocessing=preprocessing)
+    shapes = None if batch else ({0: Dim("batch")},)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(module, (example,), dynamic_shapes=shapes)
+    except Exception as error:
+        hint = "" if batch else "; with a fixed --batch N it may be"
+        raise ExportError(f"{target.name}: cannot be traced by torch.export: {first(error)}{hint}") from error
+
+
+def first(error: BaseException) -> str:
+    """The first line of an error, shortened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0][:300]

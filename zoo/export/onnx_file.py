@@ -1,0 +1,166 @@
+"""A traced program as an ONNX file, and the file run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from zoo.errors import InputError
+from zoo.export.agree import Run
+from zoo.export.graph import ExportError, first, input_name
+from zoo.export.target import OUTPUT
+from zoo.version import __version__
+
+NEEDED: Final = ("onnx", "onnxscript", "onnxruntime")
+OLDEST: Final = 18
+"""The oldest opset that torch's exporter has operators for."""
+
+ONE_FILE: Final = 1_500_000_000
+"""Bytes of weights that one file may hold: protobuf ends at 2 GiB. More lie beside it, in NAME.data."""
+
+
+def check_libraries(opset: int | None) -> None:
+    """Refuse early, before anything is built.
+
+    Raises:
+        InputError: a library is missing, or there is no such opset.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"ONNX needs {', '.join(missing)}: pip install 'hybrid-zoo[export]'; or --format torch, which needs nothing"
+        )
+    newest = importlib.import_module("onnx").defs.onnx_opset_version()
+    if opset is not None and not OLDEST <= opset <= newest:
+        raise InputError(f"--opset {opset}: torch's exporter and this onnx know {OLDEST} to {newest}")
+
+
+def write(
+    program: ExportedProgram,
+    path: Path,
+    opset: int | None,
+    metadata: dict[str, str],
+    usage: str,
+    preprocessing: bool,
+) -> int:
+    """Write the program as ONNX.
+
+    Returns:
+        The opset.
+    Raises:
+        ExportError: an operator has no ONNX form in this opset.
+    """
+    batch = "batch" if program.range_constraints else None
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                input_names=[input_name(preprocessing)],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except Exception as error:
+        raise ExportError(f"cannot be written as ONNX: {first(error)}") from error
+    assert made is not None
+    model: Any = made.model
+    got = int(model.opset_imports[""])
+    if opset is not None and got != opset:
+        raise ExportError(f"--opset {opset}: an operator of this model has no form in it; opset {got} has")
+    _name(model, metadata, usage, batch)
+    _save(model, path)
+    return got
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's own lines: what matters is raised, or measured afterwards."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _name(model: Any, metadata: dict[str, str], usage: str, batch: str | None) -> None:
+    """Who made it and what it takes; without the paths of this machine that the exporter leaves in it."""
+    model.producer_name, model.producer_version = "hybrid-zoo", __version__
+    model.graph.name = metadata["zoo.model"]
+    model.doc_string = f"{metadata['zoo.model']}: {usage}; `{OUTPUT}`: float32, before softmax."
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)
+    for graph in (model.graph, *model.functions.values()):
+        graph.metadata_props.clear()
+        for node in graph.all_nodes() if hasattr(graph, "all_nodes") else graph:
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.metadata_props.clear()
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+    if batch is not None:
+        _name_batch(model, batch)
+
+
+def _name_batch(model: Any, batch: str) -> None:
+    """The first axis of input and output under its name, which the exporter may have replaced by s77 or the like."""
+    ir = importlib.import_module("onnx_ir")
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape = ir.Shape([batch, *list(value.shape)[1:]])
+
+
+def _save(model: Any, path: Path) -> None:
+    ir = importlib.import_module("onnx_ir")
+    weights = sum(
+        v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None
+    )
+    if weights > ONE_FILE:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:
+        ir.save(model, path)
+
+
+def runner(path: Path) -> Run:
+    """The file, checked against the standard and loaded by ONNX Runtime on the CPU.
+
+    Raises:
+        ExportError: it is no valid ONNX.
+    """
+    onnx, runtime = importlib.import_module("onnx"), importlib.import_module("onnxruntime")
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"the written ONNX cannot be loaded: {first(error)}") from error
+    name = session.get_inputs()[0].name
+
+    def run(images: Tensor) -> Tensor:
+        try:
+            (logits,) = session.run([OUTPUT], {name: images.numpy()})
+        except Exception as error:
+            raise ExportError(f"ONNX Runtime cannot run a batch of {len(images)}: {first(error)}") from error
+        return torch.from_numpy(logits)
+
+    return run

@@ -1,0 +1,130 @@
+"""Export: trace, write, run what was written, and only then put it in its place."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from zoo.errors import InputError
+from zoo.export import onnx_file, torch_file
+from zoo.export.agree import Agreement, Run, Tolerance, agreement
+from zoo.export.graph import ExportError, trace
+from zoo.export.target import Target, describe, facts
+from zoo.files import WriteError
+
+Format = Literal["onnx", "torch"]
+SUFFIXES = (("onnx", ".onnx"), ("torch", ".pt2"))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        files: the file, and beside it the one with its weights where one file cannot hold them.
+        opset: of ONNX. agreement: None where it was not checked.
+        metadata: as it stands in the file. usage: what the input is, in one sentence.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    bytes: int
+    opset: int | None
+    agreement: Agreement | None
+    metadata: dict[str, str]
+    usage: str
+
+
+def suffix(format: Format) -> str:
+    """How the file of a format is called."""
+    return dict(SUFFIXES)[format]
+
+
+def export(
+    target: Target,
+    output: Path,
+    *,
+    format: Format = "onnx",
+    opset: int | None = None,
+    batch: int | None = None,
+    preprocessing: bool = False,
+    check: bool = True,
+    tolerance: float = Tolerance,
+) -> Exported:
+    """Write a model as ONNX or as a torch.export program; a file that is there is replaced.
+
+    Args:
+        opset: of ONNX; None: torch's default.
+        batch: how many images each call takes; None: any number, from 1.
+        preprocessing: the file takes uint8 (B, H, W, C) and normalises; else float32 (B, C, H, W), prepared.
+        check: run the file over random images, at batches of 1, 2 and 5 where any number is allowed, and
+            compare with the module.
+        tolerance: the largest difference of a logit that is allowed, times the largest logit where that is
+            over 1.
+    Raises:
+        InputError: a wrong option, or a library that is missing.
+        ExportError: the model cannot be exported, or the file does not agree; nothing is kept then.
+        WriteError: the file cannot be written.
+    """
+    check_options(output, format, opset, batch)
+    metadata = facts(target, preprocessing=preprocessing, batch=batch)
+    usage = describe(target, preprocessing=preprocessing)
+    program = trace(target, batch=batch, preprocessing=preprocessing)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
+            written = Path(temporary) / output.name
+            if format == "onnx":
+                opset = onnx_file.write(program, written, opset, metadata, usage, preprocessing)
+            else:
+                torch_file.write(program, written, metadata)
+            found = _checked(target, written, format, batch, preprocessing, tolerance) if check else None
+            files = _move(Path(temporary), output)
+    except OSError as error:
+        raise WriteError(f"{output}: cannot be written: {error.strerror or error}") from error
+    size = sum(path.stat().st_size for path in files)
+    return Exported(output, files, size, opset, found, metadata, usage)
+
+
+def check_options(output: Path, format: Format, opset: int | None, batch: int | None) -> None:
+    """Refuse what `export` would refuse, before a model is built for it.
+
+    Raises:
+        InputError: a wrong option, or a library that is missing.
+    """
+    if batch is not None and batch < 1:
+        raise InputError(f"--batch {batch}: a batch has at least 1 image; or --batch dynamic")
+    if format not in get_args(Format):
+        raise InputError(f"--format {format!r}; allowed: {', '.join(get_args(Format))}")
+    if format == "torch" and opset is not None:
+        raise InputError("--opset is ONNX's; leave it out with --format torch")
+    if output.is_dir():
+        raise InputError(f"--output {output}: is a folder; name a file: {output / f'model{suffix(format)}'}")
+    if output.suffix != suffix(format):
+        raise InputError(f"--output {output}: a file of format {format} ends in {suffix(format)}")
+    if format == "onnx":
+        onnx_file.check_libraries(opset)
+
+
+def _checked(
+    target: Target, written: Path, format: Format, batch: int | None, preprocessing: bool, tolerance: float
+) -> Agreement:
+    run: Run = onnx_file.runner(written) if format == "onnx" else torch_file.runner(written)
+    found = agreement(target, run, batch=batch, preprocessing=preprocessing)
+    if not found.within(tolerance):
+        raise ExportError(
+            f"{target.name}: the exported logits differ from torch's by up to {found.largest:.2e} (largest logit "
+            f"{found.scale:.2e}; allowed: {tolerance:g} of it); nothing was kept; --no-check keeps it anyway"
+        )
+    return found
+
+
+def _move(folder: Path, output: Path) -> tuple[Path, ...]:
+    """Put the files in their place, the one that names the other last."""
+    names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == output.name)
+    for name in names:
+        os.replace(folder / name, output.parent / name)
+    return tuple(output.parent / name for name in reversed(names))
