@@ -27,7 +27,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(base / "run")
-    assert "next: zoo eval" in done.stderr.splitlines()[-1]
+    assert "next: zoo eval" in done.stderr.splitlines()[-2]
     return base / "run"
 
 

@@ -46,6 +46,18 @@ COMMANDS = MappingProxyType(
     }
 )
 
+EXIT_CODES = MappingProxyType(
+    {
+        0: "Done.",
+        1: "Failed: the message says why. A check that found something wrong ends with it, too.",
+        2: "Wrong input: an unknown name, option, key or value.",
+        70: "A bug of ours: please report it with the output of --debug.",
+        130: "Stopped by Ctrl-C.",
+        143: "Stopped by SIGTERM.",
+    }
+)
+"""What a command ends with; the errors of `zoo.errors` have codes of their own."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
@@ -90,7 +102,10 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, "-V", "--version", message="hybrid-zoo %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--no-plugins", is_flag=True, help="Load the built-in plugins only.")
-def cli(debug: bool, no_plugins: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Say what was chosen, and why, where a command chooses.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no hints; errors and warnings stay.")
+@click.pass_context
+def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, quiet: bool) -> None:
     """Model zoo for image classification: list, train, evaluate, and mix architectures.
 
     Examples:
@@ -99,7 +114,10 @@ def cli(debug: bool, no_plugins: bool) -> None:
       zoo list
       zoo info hybrid-alt-1 --build
       zoo train hybrid-alt-1 --dataset digits
+      zoo -q runs --best
     """
+    chosen = {name: True for name, given in (("verbose", verbose), ("quiet", quiet)) if given}
+    context.default_map = dict.fromkeys(COMMANDS, chosen)  # a command that has the option takes it from here
 
 
 def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
@@ -130,11 +148,19 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: Any
 ) -> None:
-    """One line on stderr; a warning of ours without the place in the code."""
+    """One line on stderr; a warning of ours without the place in the code, a library's only if asked for."""
     if issubclass(category, OtherVersionWarning):
         say_problems([str(message)])
-    else:
+    elif not _is_a_librarys(str(message), category, filename) or "--debug" in sys.argv or sys.warnoptions:
         print(f"{filename}:{lineno}: {category.__name__}: {message}", file=sys.stderr)
+
+
+def _is_a_librarys(message: str, category: type[Warning], filename: str) -> bool:
+    """What only a programmer can act on: torch's own warnings, and those about the future of an interface."""
+    if issubclass(category, DeprecationWarning | FutureWarning):
+        return True
+    places = ("/torch/", "/torchvision/")
+    return "Triggered internally at" in message or any(p in filename.replace("\\", "/") for p in places)
 
 
 def explained(error: BaseException) -> tuple[int, str]:

@@ -48,7 +48,9 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.command()
 @click.argument("models", nargs=-1)
 @click.option("--what", default=",".join(WHAT), show_default=True, callback=_parts, help="What to measure.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per step."
+)
 @click.option("--image-size", type=click.IntRange(min=1), help="Side in pixels; default: the model's own.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", help="auto, fp32, bf16 or fp16; default: the recipe's.")
@@ -73,7 +75,9 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="For each measurement, warm-up apart.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Steps in one repeat, in place of --seconds.")
-@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Of each measurement."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

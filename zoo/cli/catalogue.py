@@ -36,7 +36,16 @@ def info(
     num_classes: int | None,
     image_size: int | None,
 ) -> None:
-    """Show the model NAME: a name of `zoo list`, timm/NAME, torchvision/NAME or FILE.toml#NAME."""
+    """Show the model NAME: a name of `zoo list`, timm/NAME, torchvision/NAME or FILE.toml#NAME.
+
+    Examples:
+
+    \b
+      zoo info hybrid-alt-1
+      zoo info hybrid-alt-1 --tree
+      zoo info ./my.toml#my-hybrid --build --num-classes 100
+      zoo info timm/resnet50 --build --image-size 224 --json
+    """
     if not build and (num_classes or image_size):
         raise click.UsageError("--num-classes and --image-size need --build")
     registry, name, model = find_model(name)
@@ -61,15 +70,15 @@ def info(
     else:
         from zoo.cli.page import page
 
-        table.emit(page(details, model, registry, _tree(model, registry)))
+        table.emit(page(details, model, registry, _tree(model, registry, margin=2)))
 
 
-def _tree(model: Model, registry: Registry) -> list[str]:
+def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:
     """The drawn tree, with each component's distribution at the right where there is room."""
     encoding = (sys.stdout.encoding or "utf-8").lower()
     drawn = list(describe.tree_lines(model.build, registry, ascii_only="utf" not in encoding))
     column = max(len(line) for line, _ in drawn)
     limit = table.width()
-    if limit is None or column + 2 + max(len(by) for _, by in drawn) <= limit:
+    if limit is None or margin + column + 2 + max(len(by) for _, by in drawn) <= limit:
         return [f"{table.clean(line).ljust(column)}  {table.dim(table.clean(by))}" for line, by in drawn]
     return [f"{table.clean(line)}  {table.dim(f'[{table.clean(by)}]')}" for line, by in drawn]

@@ -26,10 +26,14 @@ Names = Callable[[Registry], Iterable[tuple[str, str]]]
 def completion(shell: str) -> None:
     """Print the script that makes SHELL complete commands, options, models, datasets and recipes.
 
+    For bash the line stands in ~/.bashrc, for zsh in ~/.zshrc after compinit.
+
+    Examples:
+
     \b
-    bash: eval "$(zoo completion bash)"   in ~/.bashrc
-    zsh:  eval "$(zoo completion zsh)"    in ~/.zshrc, after compinit
-    fish: zoo completion fish > ~/.config/fish/completions/zoo.fish
+      eval "$(zoo completion bash)"
+      eval "$(zoo completion zsh)"
+      zoo completion fish > ~/.config/fish/completions/zoo.fish
     """
     kind = get_completion_class(shell)
     assert kind is not None  # SHELLS are click's

@@ -66,6 +66,12 @@ def check(
 
     Looks for unreadable and truncated images, empty classes, labels out of range, images that are in
     both train and test, and unequal classes.
+
+    Examples:
+
+    \b
+      zoo datasets check folder:photos --image-size 64
+      zoo datasets check cifar10 --json
     """
     from zoo.data import check as examine
     from zoo.data import load
@@ -113,8 +119,9 @@ def _list(as_json: bool) -> None:
         table.emit_json(rows)
         return
     dropped = table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
-    more = f"; a wider terminal, or --json, shows also: {', '.join(dropped)}" if dropped else ""
-    table.say(f"{len(rows)} datasets; next: zoo train MODEL --dataset NAME{more}")
+    if dropped:
+        table.say(f"hint: a wider terminal, or --json, shows also: {', '.join(dropped)}")
+    table.say(f"{len(rows)} datasets; next: zoo train MODEL --dataset NAME")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -84,7 +84,7 @@ class Bars(Lines):
 
 
 def summary(plan: Plan, parameters: int) -> str:
-    """Two lines: what is trained on what, and how."""
+    """Three lines: what is trained on what, and how."""
     record, data = plan.record, plan.record.data
     sizes = record.sizes
     seen = (
@@ -95,8 +95,9 @@ def summary(plan: Plan, parameters: int) -> str:
     layout = "channels-last" if record.channels_last else "contiguous"
     return (
         f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, {sizes.num_classes} classes\n"
-        f"{data.spec}: {seen} + {data.test:,} test images; recipe {record.recipe}, seed {record.seed}, "
-        f"{record.protocol} protocol, {record.device} {record.precision} {layout}"
+        f"{data.spec}: {seen} + {data.test:,} test images\n"
+        f"recipe {record.recipe}, seed {record.seed}, {record.protocol} protocol, "
+        f"{record.device} {record.precision} {layout}"
     )
 
 

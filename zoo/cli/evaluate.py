@@ -129,7 +129,7 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
 @click.argument("run")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes shown.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def predict(run: str, images: tuple[Path, ...], top: int, device: str, as_json: bool) -> None:
     """Print the top classes of each IMAGE by the model of RUN.

@@ -58,16 +58,17 @@ def package(
 ) -> None:
     """Make a package of RUN: weights, config, card, pictures, and the hash of each.
 
-    Example:
+    Examples:
 
     \b
       zoo package runs/hybrid-alt-1-digits-20261121-120000
+      zoo package runs/mine --output mine --no-predictions
     """
     from zoo.pack import package as make
 
     folder = output or run / "package"
     make(run, folder, licence=licence, data_dir=data_dir, device=device, predictions=not no_predictions)
-    table.say(f"package: {folder}   next: zoo verify {folder}   or: zoo publish {folder} OWNER/NAME")
+    table.say(f"next: zoo verify {folder}\n  or: zoo publish {folder} OWNER/NAME")
     print(folder)
 
 
@@ -78,16 +79,26 @@ def package(
 @click.option("--revision", metavar="BRANCH", help="Commit there instead of to main.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @_packaging
 def publish(
-    run: Path, repo: str, private: bool, revision: str | None, create_pr: bool, dry_run: bool, **options: Any
+    run: Path,
+    repo: str,
+    private: bool,
+    revision: str | None,
+    create_pr: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Publish RUN (a run folder or a package) to the Hub as OWNER/NAME, in one commit with a tag.
 
-    Example:
+    Examples:
 
     \b
+      zoo publish runs/mine me/hybrid-digits --dry-run
       zoo publish runs/hybrid-alt-1-digits-20261121-120000 me/hybrid-digits
+      zoo publish runs/mine/package me/hybrid-digits --private --json
     """
     import tempfile
 
@@ -103,10 +114,12 @@ def publish(
     with tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
         plan = prepare(run, ref, Path(temporary), **options)
         if dry_run:
-            _show(plan, ref)
+            _show(plan, ref, as_json)
             return
         done = send(plan, ref, private=private, create_pr=create_pr)
-    if done.tag:
+    if as_json:
+        table.emit_json({"repo": done.repo, "commit": done.commit, "tag": done.tag, "url": done.url})
+    elif done.tag:
         table.say(f"published: hf://{done.repo}@{done.tag} (commit {done.commit[:12]})")
         table.say(f"next: zoo verify hf://{done.repo}@{done.tag}")
         print(f"hf://{done.repo}@{done.commit}")
@@ -115,16 +128,21 @@ def publish(
         print(done.url)
 
 
-def _show(plan: Any, ref: Any) -> None:
+def _show(plan: Any, ref: Any, as_json: bool) -> None:
+    card = (plan.folder / "README.md").read_text("utf-8")
+    if as_json:
+        files = [{"name": name, "bytes": size} for name, size in plan.files]
+        table.emit_json(
+            {"repo": ref.repo, "tag": plan.tag, "title": plan.title, "files": files, "card": card}
+        )
+        return
     columns = (Column("FILE"), Column("BYTES", right=True))
-    table.emit_table(columns, [[name, f"{size:,}"] for name, size in plan.files], None)
+    table.emit_table(columns, [[name, f"{size:,}"] for name, size in plan.files], table.width())
     total = sum(size for _, size in plan.files)
     table.say(
         f"would be one commit to {ref}: {plan.title!r}, {total:,} bytes, tag {plan.tag}; nothing was sent"
     )
-    table.emit(
-        ["", *(table.clean(line) for line in (plan.folder / "README.md").read_text("utf-8").splitlines())]
-    )
+    table.emit(["", *map(table.clean, card.splitlines())])
 
 
 @click.command("pull")
@@ -135,10 +153,11 @@ def _show(plan: Any, ref: Any) -> None:
 def pull(ref: str, output: Path | None) -> None:
     """Fetch a package from the Hub and verify it; prints its folder.
 
-    Example:
+    Examples:
 
     \b
       zoo pull me/hybrid-digits
+      zoo pull me/hybrid-digits@v1 --output here
     """
     from zoo.hub.copy import copy_out
     from zoo.hub.fetch import fetch
@@ -146,7 +165,7 @@ def pull(ref: str, output: Path | None) -> None:
 
     fetched = fetch(parse_ref(ref), everything=True)
     folder = copy_out(fetched, output) if output else fetched.folder
-    table.say(f"pulled and verified: {fetched.pinned}   next: zoo predict {fetched.pinned} IMAGE")
+    table.say(f"pulled: {fetched.pinned}\nnext: zoo predict {parse_ref(ref)} IMAGE")
     print(folder)
 
 
@@ -163,10 +182,11 @@ def pull(ref: str, output: Path | None) -> None:
 def verify(source: str, dataset: str | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
     """Hash a package again, rebuild it, evaluate it again, and compare with its recorded numbers.
 
-    Example:
+    Examples:
 
     \b
       zoo verify hf://me/hybrid-digits
+      zoo verify runs/mine/package --json
     """
     from zoo.verify import verify as check
 
@@ -175,7 +195,8 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
         table.emit_json([{"check": c.name, "holds": c.holds, "seen": c.seen} for c in checks])
     else:
         rows = [[c.name, "ok" if c.holds else "DIFFERS", c.seen] for c in checks]
-        table.emit_table((Column("CHECK"), Column(""), Column("SEEN")), rows, None)
+        columns = (Column("CHECK"), Column(""), Column("SEEN", flexible=True))
+        table.emit_table(columns, rows, table.width())
     wrong = [c for c in checks if not c.holds]
     if wrong:
         raise VerifyError(f"{source}: {wrong[0].name} is not what was recorded: {wrong[0].seen}")
@@ -191,6 +212,12 @@ def search(query: str, tags: tuple[str, ...], limit: int, as_json: bool) -> None
     """Search the Hub for packages of this library whose name holds QUERY.
 
     Results are as their cards say; `zoo verify` checks them.
+
+    Examples:
+
+    \b
+      zoo search digits
+      zoo search --tag hybrid --limit 10 --json
     """
     show_hits(query, tags, limit, as_json)
 

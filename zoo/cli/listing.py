@@ -94,14 +94,16 @@ def list_models(
     """List the models whose name matches PATTERN (a glob, or a part of the name).
 
     PUBL. and OWN are top-1 on DATASET: the best that the source prints, and our own with its
-    protocol. A namespace's models are listed on request: zoo list 'timm/resnet*'
+    protocol. A namespace's models (timm/..., torchvision/...) are listed on request.
 
     Examples:
 
     \b
       zoo list
-      zoo list 'hybrid-*' --dataset cifar10 --sort published
-      zoo list 'timm/mixer*' --json
+      zoo list 'hybrid-*' --sort published
+      zoo list --family cnn --dataset cifar10 --json
+      zoo list 'timm/resnet*'
+      zoo list digits --hub
     """
     if hub:
         from zoo.cli.hub import show_hits

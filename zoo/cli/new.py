@@ -12,7 +12,13 @@ from zoo.scaffold import families, new_plugin
 
 @click.group()
 def new() -> None:
-    """Start something of your own."""
+    """Start something of your own.
+
+    Examples:
+
+    \b
+      zoo new plugin waves
+    """
 
 
 @new.command()

@@ -13,9 +13,11 @@ from zoo.spec import Model, Published
 def page(details: dict[str, Any], model: Model, registry: Registry, tree: list[str]) -> Iterator[str]:
     """Lines for the terminal: what it is, its tree, counts, recipe, results and source."""
     count = f"{details['parameters']:,} parameters" if details["parameters"] else "parameters: see --build"
-    yield f"{table.bold(details['name'])}  {table.clean(model.summary)}"
+    first, *more = _wrapped(f"{details['name']}  {table.clean(model.summary)}")
+    yield table.bold(details["name"]) + first.removeprefix(details["name"])
+    yield from more
     tags = f", tags {' '.join(model.tags)}" if model.tags else ""
-    yield f"family {model.family}, {count}, for {model.dataset}{tags}"
+    yield from _wrapped(f"family {model.family}, {count}, for {model.dataset}{tags}")
     yield from _section("tree", tree)
     if "flops" in details:
         yield from _section("built", _built(details))
@@ -30,7 +32,19 @@ def _section(title: str, lines: Any) -> Iterator[str]:
     if found:
         yield ""
         yield table.bold(title)
-        yield from (f"  {line}" for line in found)
+        for line in found:
+            yield from _wrapped(f"  {line}")
+
+
+def _wrapped(line: str) -> list[str]:
+    """The line in as many as it needs on this terminal, between words; those after the first are set in."""
+    limit = table.width()
+    if limit is None or len(line) <= limit or "\033" in line:
+        return [line]
+    import textwrap
+
+    margin = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, limit, subsequent_indent=margin, break_on_hyphens=False) or [line]
 
 
 def _built(details: dict[str, Any]) -> Iterator[str]:

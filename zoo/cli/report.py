@@ -47,7 +47,7 @@ TITLE = "hybrid-zoo: runs and results"
     show_default=True,
     help="Published results: of the runs' models and datasets, all, or none.",
 )
-@click.option("--title", default=TITLE, show_default=True)
+@click.option("--title", default=TITLE, show_default=True, help="Of the page.")
 @click.option("--stamp", is_flag=True, help="Print the date; without it the same runs give the same page.")
 @click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
 @click.option("--device", help="Of the passes over test splits; default: the device of each run.")

@@ -68,7 +68,13 @@ if TYPE_CHECKING:
 )
 @click.option("--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="The runs' folders.")
 @click.option("--results", default="results", show_default=True, metavar="DIR", help="Where the table goes.")
-@click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=60.0, show_default=True)
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Write a checkpoint this often.",
+)
 @click.option("--list", "listing", is_flag=True, help="Show the rows and what is recorded; train nothing.")
 @click.option(
     "--figures",

@@ -61,7 +61,13 @@ DEFAULT_TRIALS = 20
 @click.option("--limit-train", type=click.IntRange(min=1), metavar="N", help="Use N training images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the trials and of what is tried.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=60.0, show_default=True)
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Write a checkpoint this often.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Everything that came out, as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def sweep(
@@ -86,8 +92,8 @@ def sweep(
 
     \b
       zoo sweep cnn-baseline --grid lr=1e-3,3e-3 --grid batch_size=64,128
-      zoo sweep hybrid-alt-1 --dataset digits --sample lr=log:1e-4..1e-2 --trials 20 --prune --jobs 2
-      zoo sweep vit-cifar --grid build.depth=4,6,8 --sample weight_decay=log:1e-3..0.3
+      zoo sweep hybrid-alt-1 --sample lr=log:1e-4..1e-2 --trials 20 --prune
+      zoo sweep vit-cifar --grid build.depth=4,6 --sample lr=1e-4..1e-3 --jobs 2
     """
     from zoo.registry import find_model
     from zoo.sweep.space import check_space, parse_space

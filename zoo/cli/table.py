@@ -120,5 +120,9 @@ def _line(columns: Sequence[Column], widths: list[int], shown: list[int], row: S
 
 
 def say(message: str) -> None:
-    """A hint for people: one line on stderr."""
-    print(message, file=sys.stderr)
+    """A hint for people: one line on stderr, unless `zoo -q` asked for none."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    if context is None or not context.find_root().params.get("quiet"):
+        print(message, file=sys.stderr)

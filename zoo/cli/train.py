@@ -382,7 +382,7 @@ def report(folder: Path, result: dict[str, Any]) -> None:
         f"{trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s",
         file=sys.stderr,
     )
-    print(f"run: {folder}   next: zoo eval {folder}   or: zoo predict {folder} IMAGE", file=sys.stderr)
+    print(f"next: zoo eval {folder}\n  or: zoo predict {folder} IMAGE", file=sys.stderr)
     print(folder)
 
 

@@ -1,0 +1,202 @@
+"""The pages as a browser gets them: built without a warning, whole, and in step with the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from click_tree import commands, options
+
+import zoo
+import zoo.errors
+import zoo.hooks
+from zoo.registry import load_registry
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All pages as HTML; a warning of Sphinx's is an error."""
+    out = tmp_path_factory.mktemp("site")
+    words = [
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        "-d",
+        str(out / "doctrees"),
+        str(DOCS),
+        str(out / "html"),
+    ]
+    homes = {f"ZOO_{name}_DIR": str(out / name.lower()) for name in ("CACHE", "DATA", "CONFIG")}
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *words], capture_output=True, text=True, env=os.environ | homes
+    )
+    assert done.returncode == 0, done.stderr
+    return out / "html"
+
+
+class Html(HTMLParser):
+    """A page's anchors, its links, and what it makes the browser fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.fetched: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        self.ids |= {given[key] for key in ("id", "name") if key in given}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag in ("script", "img", "iframe", "source"):
+            self.fetched.append(given.get("src", ""))
+        elif tag == "link" and given.get("rel") in ("stylesheet", "preload", "icon", "preconnect"):
+            self.fetched.append(given.get("href", ""))
+
+
+@cache
+def parsed(path: Path) -> Html:
+    return Html(path.read_text("utf-8"))
+
+
+def broken(path: Path, links: list[str]) -> Iterator[str]:
+    """The relative links of a page whose file or anchor is not there."""
+    for link in links:
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            continue
+        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        if not target.exists():
+            yield f"{path.name}: {link}: no such file"
+        elif (
+            parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in parsed(target).ids
+        ):
+            yield f"{path.name}: {link}: no such anchor"
+
+
+@pytest.mark.timeout(600)
+def test_every_relative_link_and_anchor_resolves(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 25
+    assert [wrong for page in pages for wrong in broken(page, parsed(page).links)] == []
+
+
+def test_a_missing_file_and_a_missing_anchor_are_seen(tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    page.write_text('<p id="here">')
+    links = ["#here", "a.html#here", "https://example.org/x", "b.html", "#there"]
+    assert [line.rpartition(": ")[2] for line in broken(page, links)] == ["no such file", "no such anchor"]
+
+
+def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
+    fetched = {src for page in site.rglob("*.html") for src in parsed(page).fetched}
+    assert [src for src in fetched if urlsplit(src).netloc] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_the_links_of_the_pages_at_the_top_resolve(name: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text("utf-8"))
+    assert links
+    assert list(broken(ROOT / name, links)) == []
+
+
+@pytest.fixture(scope="module")
+def inventory(site: Path) -> dict[str, set[str]]:
+    """What the pages describe: the names of each kind of object."""
+    from sphinx.util.inventory import InventoryFile
+
+    with (site / "objects.inv").open("rb") as file:
+        loaded: Any = InventoryFile.load(file, "", lambda a, b: a + b)
+    return {kind: set(names) for kind, names in loaded.data.items()}
+
+
+def test_every_command_and_every_option_is_in_the_reference(inventory: dict[str, set[str]]) -> None:
+    wanted = {
+        f"{'-'.join(context.command_path.split())}.{word}"
+        for context in commands()
+        for option in options(context.command)
+        for word in option.opts
+    }
+    assert len(wanted) > 100
+    assert wanted - inventory["std:cmdoption"] == set()
+
+
+def test_every_hook_is_in_the_reference(inventory: dict[str, set[str]]) -> None:
+    hooks = [name for name, value in vars(zoo.hooks).items() if hasattr(value, "zoo_spec")]
+    assert {"zoo_components", "zoo_registry"} <= set(hooks)
+    assert {f"zoo.hooks.{name}" for name in hooks} - inventory["py:function"] == set()
+    text = (DOCS / "hooks.md").read_text()
+    assert re.findall(r"autofunction:: zoo\.hooks\.(\w+)", text) == hooks
+
+
+def test_every_public_name_is_in_the_reference(inventory: dict[str, set[str]]) -> None:
+    import zoo.layers
+    import zoo.testing
+
+    described = set().union(*(names for kind, names in inventory.items() if kind.startswith("py:")))
+    wanted = {f"zoo.{name}" for name in zoo.__all__ if not name.startswith("__")} - {"zoo.ZooError"}
+    wanted |= {f"{m.__name__}.{name}" for m in (zoo.layers, zoo.testing) for name in m.__all__}
+    errors = (v for v in vars(zoo.errors).values() if isinstance(v, type) and v.__module__ == "zoo.errors")
+    wanted |= {f"zoo.errors.{error.__name__}" for error in errors}
+    assert wanted - described == set()
+
+
+def reference() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(DOCS / "extensions" / "reference_tables.py")))
+
+
+def test_the_table_of_exit_codes_has_every_code_and_error(site: Path) -> None:
+    rows = list(reference().exit_codes())
+    text = (site / "exit-codes.html").read_text("utf-8")
+    errors = {error for _, error, _ in rows if error}
+    assert errors == {n for n, v in vars(zoo.errors).items() if n.endswith("Error") and n != "ZooError"}
+    assert all(f'"#zoo.errors.{error}"' in text or f"api.html#zoo.errors.{error}" in text for error in errors)
+    shown = {int(cell) for cell in re.findall(r"<td[^>]*><p>(\d+)</p>", text)}
+    assert shown == {code for code, _, _ in rows}
+
+
+@pytest.mark.parametrize("page", ["train.md", "hub.md"])
+def test_other_tables_of_exit_codes_name_codes_that_there_are(page: str) -> None:
+    known = {code for code, _, _ in reference().exit_codes()}
+    rows = re.findall(r"^\| ([\d, ]+) \|", (DOCS / page).read_text(), re.MULTILINE)
+    named = {int(code) for row in rows for code in row.split(",")}
+    assert named
+    assert named <= known
+    assert {k.exit_code for k in vars(zoo.errors).values() if hasattr(k, "exit_code")} <= {
+        code for row in rows for code in map(int, row.split(","))
+    } | ({c for c in known if c > 2} if page == "train.md" else {1})
+
+
+def test_the_catalogue_shows_every_model_with_its_tree_and_results(site: Path) -> None:
+    registry = load_registry()
+    for name, model in registry.models.items():
+        page = (site / "catalogue" / f"{model.family}.html").read_text("utf-8")
+        section = page.partition(f'id="model-{name}"')[2].partition("<section")[0]
+        assert section, name
+        assert model.build.use in section
+        assert section.count("<td><p>source</p></td>") == len(model.published), name
+        assert section.count("<td><p>hybrid-zoo</p></td>") == len(model.measured), name
+
+
+def test_pages_of_families_that_are_gone_are_removed(tmp_path: Path) -> None:
+    pages = SimpleNamespace(**runpy.run_path(str(DOCS / "extensions" / "catalogue_pages.py")))
+    (tmp_path / "gone.md").write_text("# gone")
+    written = pages.write(tmp_path, pages.builtin())
+    assert sorted(tmp_path.iterdir()) == sorted(written)
