@@ -55,8 +55,8 @@ PICTURES = {
     "list": Picture("list 'hybrid-*'"),
     "info": Picture("info hybrid-alt-1"),
     "train": Picture(
-        "train hybrid-alt-1 --dataset digits --epochs 4 --output runs/first",
-        until=r"epoch 3/4.*\n +epoch [━╸╺ ]+ (1[0-9]|[2-9][0-9])/\d+",
+        "train cnn-baseline --dataset digits --epochs 8 --output runs/first",
+        until=r"epoch 3/8.*\n +epoch [━╸╺ ]+ ([3-9]|1\d)/\d+",
     ),
 }
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 FENCE = re.compile(r"^```(\S+)(?: (\w+))?\n(?::caption: (\S+)\n\n)?(.*?)^```$", re.DOTALL | re.MULTILINE)
 ANYTHING = "..."
-EITHER = ({"channels-last", "contiguous"}, {"bf16", "fp32"})
-"""Words of which the hardware chooses one."""
+EITHER = ({"channels-last", "contiguous"}, {"bf16", "fp32"}, {"s", "min", "h"})
+"""Words of which the hardware, or its speed, chooses one."""
 
 
 class Step(NamedTuple):
@@ -66,16 +66,19 @@ def run(command: str, cwd: Path, env: Mapping[str, str]) -> list[str]:
 
 
 def form(line: str) -> str:
-    """A pattern of the line in which numbers, and what the hardware chooses, may be others."""
+    """A pattern of the line in which numbers, hashes, and what the hardware chooses, may be others."""
+
+    def pattern(match: re.Match[str]) -> str:
+        return "[0-9a-f]+" if re.fullmatch("[0-9a-f]{8,}", match[0]) else "[0-9.,:]+"
+
     words = []
     for word in line.split():
         either = next((group for group in EITHER if word in group), None)
         if either:
             words.append(f"(?:{'|'.join(sorted(either))})")
-        elif re.fullmatch(r"\d+-\d+", word) or re.search(r"[0-9a-f]{12}", word):
-            words.append(r"\S+")
         else:
-            words.append(re.sub(r"[\d.,]*\d[\d.,]*", r"[\\d.,]+", re.escape(word).replace(r"\.", ".")))
+            escaped = re.escape(word).replace(r"\.", ".")
+            words.append(re.sub(r"\b[0-9a-f]{8,}\b|[\d.,:]*\d[\d.,:]*", pattern, escaped))
     return r"\s*" + r"\s+".join(words) + r"(?:\s+\*)?"  # the star of the best epoch
 
 
