@@ -124,7 +124,7 @@ def inventory(site: Path) -> dict[str, set[str]]:
 
     with (site / "objects.inv").open("rb") as file:
         loaded: Any = InventoryFile.load(file, "", lambda a, b: a + b)
-    return {kind: set(names) for kind, names in loaded.data.items()}
+    return {kind: set(names) for kind, names in getattr(loaded, "data", loaded).items()}
 
 
 def test_every_command_and_every_option_is_in_the_reference(inventory: dict[str, set[str]]) -> None:
