@@ -74,6 +74,7 @@ class LazyGroup(click.Group):
 
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
+        command.name = cmd_name  # what users type; its function may be called otherwise
         if "_ZOO_COMPLETE" in os.environ:  # as the scripts of `zoo completion` set it
             from zoo.cli.completion import teach
 
