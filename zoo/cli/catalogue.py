@@ -81,4 +81,16 @@ def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:
     limit = table.width()
     if limit is None or margin + column + 2 + max(len(by) for _, by in drawn) <= limit:
         return [f"{table.clean(line).ljust(column)}  {table.dim(table.clean(by))}" for line, by in drawn]
-    return [f"{table.clean(line)}  {table.dim(f'[{table.clean(by)}]')}" for line, by in drawn]
+    return [
+        text for line, by in drawn for text in _fitted(table.clean(line), table.clean(by), limit - margin)
+    ]
+
+
+def _fitted(line: str, by: str, limit: int) -> list[str]:
+    """One line of the tree with its distribution in brackets, in as many lines as it needs."""
+    if len(line) + len(by) + 4 <= limit:
+        return [f"{line}  {table.dim(f'[{by}]')}"]
+    import textwrap
+
+    margin = " " * (len(line) - len(line.lstrip("│├└─|`- ")) + 2)
+    return textwrap.wrap(f"{line}  [{by}]", limit, subsequent_indent=margin, break_on_hyphens=False)
