@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from zoo import picture
 from zoo.cli import describe
 from zoo.plugins import OURS
-from zoo.registry import Registry, load_registry
+from zoo.registry import Registry, builtin_file, load_registry
 from zoo.spec import Dataset, Measured, Model, Published, Recipe
 
 FOLDER = "catalogue"
@@ -46,6 +47,7 @@ def write(folder: Path, registry: Registry) -> list[Path]:
     pages |= {"datasets.md": datasets_page(registry), "recipes.md": recipes_page(registry)}
     pages["sources.md"] = sources_page(registry)
     folder.mkdir(exist_ok=True)
+    draw_trees(folder, registry)
     for path in folder.glob("*.md"):
         if path.name not in pages:
             path.unlink()
@@ -55,6 +57,15 @@ def write(folder: Path, registry: Registry) -> list[Path]:
         if not path.is_file() or path.read_text("utf-8") != text:
             path.write_text(text, "utf-8")
     return [folder / name for name in pages]
+
+
+def draw_trees(folder: Path, registry: Registry) -> None:
+    """Draw each model that is a tree, not a single component; a picture stays until the catalogue changes."""
+    for name in ours("model", registry):
+        model, path = registry.models[name], folder / f"{name}.svg"
+        since = max(builtin_file().stat().st_mtime, Path(picture.__file__).stat().st_mtime)
+        if model.build.children() and not (path.is_file() and path.stat().st_mtime > since):
+            picture.draw_tree(path, model.build, registry.components)
 
 
 def ours(kind: str, registry: Registry) -> Iterator[str]:
@@ -125,7 +136,7 @@ def model_section(name: str, model: Model, registry: Registry) -> Iterator[str]:
     ]
     facts += [f"tags {', '.join(f'`{tag}`' for tag in model.tags)}"] if model.tags else []
     yield from (sentence("; ".join(fact for fact in facts if fact)), "")
-    yield from ("```text", *(line for line, _ in describe.tree_lines(model.build, registry)), "```", "")
+    yield from tree(name, model, registry)
     for role, recipe in (("Recipe", model.recipe), ("Our better recipe", model.best)):
         if recipe:
             yield from (f"{role}: [`{recipe}`](#recipe-{recipe}), {registry.recipes[recipe].summary}", "")
@@ -135,6 +146,17 @@ def model_section(name: str, model: Model, registry: Registry) -> Iterator[str]:
         yield from (f"Source: [{registry.sources[model.source].title}](#source-{model.source})", "")
     if model.note:
         yield from (f"Note: {model.note}", "")
+
+
+def tree(name: str, model: Model, registry: Registry) -> Iterator[str]:
+    """The picture of a tree, with the text behind it; of a single component the text alone."""
+    text = ("```text", *(line for line, _ in describe.tree_lines(model.build, registry)), "```", "")
+    if model.build.children():
+        words = picture.in_words(model.build, registry.components)
+        yield from (f"![{words}]({name}.svg)", "", "<details><summary>as text</summary>", "")
+        yield from (*text, "</details>", "")
+    else:
+        yield from text
 
 
 def results(model: Model) -> Iterator[str]:
