@@ -47,6 +47,8 @@ BELOW_THE_LINE = (
     "zoo.evaluate",
     "zoo.train",
     "zoo.rerun",
+    "zoo.predict",
+    "zoo.serve",
     "zoo.package",
     "zoo.card",
     "zoo.pack",

@@ -1,8 +1,7 @@
-"""Using a run folder: its splits measured again, images classified."""
+"""Using a run folder: its splits measured again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 
 from zoo.data import load
 from zoo.data.arrays import Split, limit, validation_split
-from zoo.data.decode import image_array, make_rule, transform_rule
 from zoo.data.mode import Delivery
 from zoo.data.source import open_source
-from zoo.errors import DataError, RunError
+from zoo.errors import RunError
 from zoo.evaluate import Keep, Metrics, evaluate
 from zoo.registry import load_registry
 from zoo.run import RunRecord, read_record, read_result
@@ -25,7 +23,6 @@ from zoo.train.loop import eval_batch, make_augment
 from zoo.train.plan import VALIDATION_SEED
 from zoo.tta import Forward, views
 
-Found = list[tuple[str, float]]
 SplitName = Literal["test", "val", "train"]
 
 
@@ -174,30 +171,3 @@ def split_of(
         return train
     rows, held_out = validation_split(train.labels, kept.validation_fraction, VALIDATION_SEED, train.copies)
     return train.select(held_out) if split == "val" else train.select(rows, train.copies)
-
-
-def predict_images(
-    run: Path, images: Iterable[Path], *, top: int = 3, device: str = "cpu"
-) -> Iterator[tuple[Path, Found | DataError]]:
-    """Classify image files.
-
-    Yields:
-        (path, [(class, probability), ...]) with the `top` largest, or the error of that image.
-    """
-    record = read_record(run)
-    where = pick_device(device)
-    module, prepare = load_run(run).to(where), make_augment(record, where).prepare
-    transform = record.data.transform
-    sizes = (record.sizes.height, record.sizes.width)
-    rule = transform_rule(transform) if transform else make_rule(None, sizes, None, None)
-    for path in images:
-        try:
-            pixels = torch.from_numpy(image_array(path, rule, str(path)))[None].to(where)
-        except DataError as error:
-            yield path, error
-            continue
-        with torch.inference_mode():
-            probabilities = module(prepare(pixels)).float().softmax(1)[0]
-        values, rows = probabilities.topk(min(top, len(record.data.classes)))
-        names = record.data.classes
-        yield path, [(names[i], p) for i, p in zip(rows.tolist(), values.tolist(), strict=True)]

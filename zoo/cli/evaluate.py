@@ -1,15 +1,13 @@
-"""`zoo eval` and `zoo predict`."""
+"""`zoo eval`."""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from zoo.errors import DataError, InputError
+from zoo.errors import InputError
 
 WHAT = ("classes", "confusion", "calibration", "latency", "robustness")
 OF_A_FOLDER = ("classes", "confusion", "calibration")
@@ -123,39 +121,3 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
     else:
         emit_accuracy(out)
     settle(run, out, recorded)
-
-
-@click.command()
-@click.argument("run")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes shown.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def predict(run: str, images: tuple[Path, ...], top: int, device: str, as_json: bool) -> None:
-    """Print the top classes of each IMAGE by the model of RUN.
-
-    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION].
-
-    Examples:
-
-    \b
-      zoo predict runs/resnet18-cifar10-20261121-120000 cat.jpg dog.png
-      zoo predict hf://me/hybrid-digits digit.png
-    """
-    from zoo.cli.table import clean
-    from zoo.hub import local_folder
-    from zoo.rerun import predict_images
-
-    failed = 0
-    for path, found in predict_images(local_folder(run), images, top=top, device=device):
-        if isinstance(found, DataError):
-            failed += 1
-            print(f"error: {found}", file=sys.stderr)
-        elif as_json:
-            print(
-                json.dumps({"image": str(path), "classes": [{"name": n, "probability": p} for n, p in found]})
-            )
-        else:
-            print(f"{path}: " + ", ".join(f"{clean(name)} {p:.1%}" for name, p in found))
-    if failed:
-        raise DataError(f"{failed} of {len(images)} images could not be read")

@@ -230,6 +230,17 @@ def _rule(dataset: Dataset, common: dict[str, Any], wanted: tuple[int, int] | No
     return make_rule(dataset.size if dataset.resize else None, wanted, resize, crop)
 
 
+def evaluation_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
+    """How a dataset brings an image of any size to `size` (height, width), without touching its images.
+
+    Raises:
+        UnknownNameError, InputError: the SPEC is not known here, or does not suit the size.
+    """
+    _, dataset = find(spec, registry)
+    common, _ = _options(dataset)
+    return make_rule(None, size, common.get("resize"), common.get("crop"))
+
+
 def _altered(found: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:
     if not _alters(common):
         return found

@@ -1,0 +1,180 @@
+"""`zoo predict`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from zoo.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from zoo.predict import Classifier, Given, Predicted
+
+METHODS = (
+    *("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients"),
+    "occlusion",
+)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("images", nargs=-1)
+@click.option(
+    "--files-from", metavar="FILE", help="Also the images whose paths stand in FILE, one a line; - is stdin."
+)
+@click.option("-0", "--null", is_flag=True, help="The paths of --files-from end with a zero byte.")
+@click.option("-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes shown.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@click.option(
+    "--threads", type=click.IntRange(1, 64), help="Threads that decode.  [default: the CPUs, at most 4]"
+)
+@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--explain",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write a picture for each image: where the model saw the first class.",
+)
+@click.option(
+    "--explain-method",
+    type=click.Choice(METHODS),
+    default="auto",
+    show_default=True,
+    help="auto: what suits the architecture.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each image.")
+def predict(
+    run: str,
+    images: tuple[str, ...],
+    files_from: str | None,
+    null: bool,
+    top: int,
+    batch_size: int,
+    threads: int | None,
+    device: str,
+    explain: Path | None,
+    explain_method: str,
+    as_json: bool,
+) -> None:
+    """Print the top classes of IMAGES by the model of RUN.
+
+    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION]. An image is a file, a folder (all
+    images below it), a pattern in quotes, or - for the bytes of one image on stdin.
+
+    Examples:
+
+    \b
+      zoo predict runs/resnet18-cifar10-20261121-120000 cat.jpg dog.png
+      zoo predict hf://me/hybrid-digits photos/ 'more/**/*.png' --json
+      zoo predict RUN - < cat.jpg
+      find . -name '*.jpg' -print0 | zoo predict RUN --files-from - -0
+      zoo predict RUN cat.jpg --explain pictures
+    """
+    if not images and files_from is None:
+        raise InputError("no images given: name files, folders, patterns or -, or give --files-from FILE")
+    if files_from == "-" and "-" in images:
+        raise InputError("stdin is either one image (-) or a list of paths (--files-from -), not both")
+    if explain is not None and find_spec("captum") is None:  # said before torch takes its seconds
+        raise InputError("--explain needs captum: pip install 'hybrid-zoo[explain]'")
+    from zoo.hub import local_folder
+    from zoo.predict import Classifier
+    from zoo.predict import predict as classify
+
+    draw = _pictures(explain, explain_method)
+    classifier = Classifier.of(local_folder(run), device)
+    failed = count = 0
+    for found in classify(
+        classifier, _given(images, files_from, null), batch_size=batch_size, threads=threads or 0
+    ):
+        count += 1
+        if isinstance(found, DataError):
+            failed += 1
+            print(f"error: {found}", file=sys.stderr)
+            continue
+        _show(classifier, found, top, draw(classifier, found) if draw else None, as_json)
+    if failed:
+        raise DataError(f"{failed} of {count} images could not be read")
+
+
+def _given(images: tuple[str, ...], files_from: str | None, null: bool) -> Iterator[Given | DataError]:
+    from zoo.predict import given_images, listed_paths
+
+    stdin = sys.stdin.buffer
+    yield from given_images(images, stdin)
+    if files_from is None:
+        return
+    with _opened(files_from, stdin) as stream:
+        for path in listed_paths(stream, null=null):
+            yield from given_images([f"./{path}" if path == "-" else path], stdin)
+
+
+def _opened(files_from: str, stdin: BinaryIO) -> BinaryIO:
+    if files_from == "-":
+        return stdin
+    try:
+        return open(files_from, "rb")
+    except OSError as error:
+        raise InputError(f"--files-from {files_from}: cannot be read ({error.strerror})") from None
+
+
+def _show(
+    classifier: Classifier, found: Predicted, top: int, picture: dict[str, Any] | None, as_json: bool
+) -> None:
+    from zoo.cli.table import clean, emit
+
+    best = classifier.best(found.probabilities, top)
+    if not as_json:
+        where = f"  [{picture['method']}: {picture['picture']}]" if picture else ""
+        emit(
+            [
+                f"{clean(found.name)}: "
+                + ", ".join(f"{clean(name)} {p:.1%}" for name, p in best)
+                + clean(where)
+            ]
+        )
+        return
+    row: dict[str, Any] = {
+        "image": found.name,
+        "classes": [{"name": name, "probability": p} for name, p in best],
+    }
+    emit([json.dumps(row | ({"explained": picture} if picture else {}))])
+
+
+def _pictures(folder: Path | None, method: str) -> Callable[[Classifier, Predicted], dict[str, Any]] | None:
+    """What draws one image's picture into the folder, and says what was drawn."""
+    if folder is None:
+        return None
+    from zoo.files import write_bytes
+    from zoo.predict.saliency import Explainer, overlay
+
+    explainers: list[Explainer] = []
+    taken: set[str] = set()
+
+    def draw(classifier: Classifier, found: Predicted) -> dict[str, Any]:
+        if not explainers:
+            explainers.append(Explainer(classifier, method))  # type: ignore[arg-type]
+        target = int(found.probabilities.argmax())
+        heat = explainers[0].explain(found.pixels, target)
+        path = folder / _free(found.name, taken)
+        told = {"class": classifier.names[target], "method": heat.method, "layer": heat.layer}
+        write_bytes(path, overlay(found.pixels, heat, {"image": found.name, **told}))
+        return {"picture": str(path), **told}
+
+    return draw
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A picture's file name after its image's, and never the same; images of one name are numbered."""
+    base = Path(name).stem[:200] if name != "-" else "stdin"
+    number, chosen = 1, f"{base}.explained.png"
+    while chosen in taken:
+        number += 1
+        chosen = f"{base}-{number}.explained.png"
+    taken.add(chosen)
+    return chosen

@@ -1,0 +1,101 @@
+"""A run's model with all that its images need: size, normalisation, views, names of the classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.data.arrays import Images
+from zoo.data.decode import Rule, image_array, make_rule
+from zoo.data.load import evaluation_rule
+from zoo.data.rows import Item
+from zoo.errors import InputError, UnknownNameError
+from zoo.registry import load_registry
+from zoo.run import RunRecord, read_record
+from zoo.run import load as load_run
+from zoo.train.device import autocast, pick_device, weights_format
+from zoo.train.images import make_augment
+from zoo.tta import views
+
+Found = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model ready for images, as its test split was evaluated: fp32, over the recorded views.
+
+    Attributes:
+        rule: brings a decoded image to (height, width) as the run's dataset did.
+    """
+
+    record: RunRecord
+    module: nn.Module
+    device: torch.device
+    rule: Rule
+
+    @classmethod
+    def of(cls, folder: Path, device: str = "cpu") -> Classifier:
+        """The model of a run folder or package.
+
+        Raises:
+            RunError: see `zoo.run.load`. DeviceError: the device is not here.
+        """
+        record, where = read_record(folder), pick_device(device)
+        module = load_run(folder).to(where).to(memory_format=weights_format(where, record.channels_last))
+        return cls(record, module.requires_grad_(False), where, _rule(record))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of the logits."""
+        return self.record.data.classes
+
+    def decode(self, item: Item, where: str) -> Images:
+        """Decode one image: uint8 (3, H, W) of the model's size.
+
+        Raises:
+            DataError: it cannot be read; names `where`.
+        """
+        return image_array(item, self.rule, where)
+
+    def prepare(self, pixels: Images) -> Tensor:
+        """uint8 (B, 3, H, W) to normalised floats of the same shape on the model's device."""
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        prepared: Tensor = make_augment(self.record, self.device).prepare(images)
+        return prepared
+
+    def probabilities(self, pixels: Images) -> Tensor:
+        """uint8 (B, 3, H, W) to float32 (B, K) on the CPU, each row summing to 1."""
+        with torch.inference_mode(), autocast(self.device, "fp32"):
+            logits = views(self.module, self.record.settings.tta)(self.prepare(pixels))
+            return logits.float().softmax(1).cpu()
+
+    def best(self, probabilities: Tensor, top: int) -> Found:
+        """The `top` most probable classes of one row (K,), the most probable first."""
+        values, rows = probabilities.topk(min(top, len(self.names)))
+        return [(self.names[i], p) for i, p in zip(rows.tolist(), values.tolist(), strict=True)]
+
+    def facts(self) -> dict[str, Any]:
+        """What this model is, as plain data."""
+        sizes = self.record.sizes
+        return {
+            "model": self.record.model,
+            "dataset": self.record.data.spec.partition("?")[0].rpartition("/")[2],
+            "height": sizes.height,
+            "width": sizes.width,
+            "classes": len(self.names),
+        }
+
+
+def _rule(record: RunRecord) -> Rule:
+    """The dataset's own scaling and cropping; the whole image where nothing is known of it here."""
+    size = (record.sizes.height, record.sizes.width)
+    try:
+        rule = evaluation_rule(record.data.spec, load_registry(), size)
+    except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
+        return make_rule(None, size, None, None)
+    return rule if rule.out_size() == size else make_rule(None, size, None, None)

@@ -1,0 +1,115 @@
+"""Images as a user names them: files, folders, patterns, a list of paths, or the bytes on stdin."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from zoo.data.files import ENDINGS
+from zoo.errors import DataError
+
+MAX_STDIN = 256 << 20
+"""Bytes that an image on stdin may have: it must be held whole."""
+
+BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Given:
+    """One image that was asked for: its file, or its bytes under a name."""
+
+    name: str
+    data: Path | bytes = field(repr=False)
+
+
+def given_images(words: Iterable[str], stdin: BinaryIO) -> Iterator[Given | DataError]:
+    """The images behind words, one by one, in the order of the words and sorted within each.
+
+    Args:
+        words: a file, a folder (its images, recursively), a pattern ("**" crosses folders), or "-".
+        stdin: where "-" reads the bytes of one image.
+    Yields:
+        What was found, or what is wrong with a word.
+    """
+    for word in words:
+        if word == "-":
+            yield _from_stdin(stdin)
+        elif os.path.isdir(word):
+            yield from _or_nothing(_below(word), f"{word}: the folder holds no images")
+        elif not os.path.lexists(word) and glob.has_magic(word):
+            yield from _or_nothing(_matching(word), f"{word}: the pattern matches no image")
+        else:
+            yield _file(word)
+
+
+def listed_paths(stream: BinaryIO, *, null: bool = False) -> Iterator[str]:
+    """Paths of a list, one a line (`null`: each ended by a zero byte), as they come."""
+    end, rest = b"\0" if null else b"\n", b""
+    while block := stream.read1(BLOCK) if hasattr(stream, "read1") else stream.read(BLOCK):
+        *whole, rest = (rest + block).split(end)
+        yield from filter(None, (_path(line, null) for line in whole))
+    if last := _path(rest, null):
+        yield last
+
+
+def _path(line: bytes, null: bool) -> str:
+    return os.fsdecode(line if null else line.removesuffix(b"\r"))
+
+
+def _from_stdin(stdin: BinaryIO) -> Given | DataError:
+    data = stdin.read(MAX_STDIN + 1)
+    if not data:
+        return DataError("-: stdin holds no image: it is empty, or was read already")
+    if len(data) > MAX_STDIN:
+        return DataError(f"-: more than {MAX_STDIN:,} bytes on stdin; give the image as a file")
+    return Given("-", data)
+
+
+def _file(word: str) -> Given | DataError:
+    try:
+        mode = os.stat(word).st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return DataError(f"{word}: cannot be read ({reason})")
+    if not stat.S_ISREG(mode):  # a pipe or a device may never end
+        return DataError(f"{word}: is no file; give - to read an image from stdin")
+    return Given(word, Path(word))
+
+
+def _or_nothing(found: Iterator[Given | DataError], nothing: str) -> Iterator[Given | DataError]:
+    empty = True
+    for one in found:
+        empty = False
+        yield one
+    if empty:
+        yield DataError(f"{nothing} ({', '.join(sorted(ENDINGS)[:5])}, ...)")
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in ENDINGS
+
+
+def _below(folder: str) -> Iterator[Given | DataError]:
+    """Visible images below a folder, sorted; links to folders are not followed, so that nothing goes in circles."""
+    problems: list[OSError] = []
+    for base, folders, files in os.walk(folder, onerror=problems.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and _is_image(name):
+                yield _file(os.path.join(base, name))
+    for problem in problems:
+        yield DataError(f"{problem.filename}: cannot be listed ({problem.strerror})")
+
+
+def _matching(pattern: str) -> Iterator[Given | DataError]:
+    """Images that a pattern matches; a folder that it matches counts whole, unless "**" goes into it anyway."""
+    for word in sorted(glob.iglob(pattern, recursive=True)):
+        if os.path.isdir(word):
+            yield from () if "**" in pattern else _below(word)
+        elif _is_image(word):
+            yield _file(word)
