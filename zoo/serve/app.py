@@ -1,0 +1,216 @@
+"""The ASGI application: four paths, JSON answers of one line, errors too."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zoo.predict import Classifier
+from zoo.serve.batching import Batcher
+from zoo.serve.body import Buffers, Held, decode, image_bytes, read_body
+from zoo.serve.limits import Limits, Rates, Refused
+from zoo.serve.metrics import CONTENT_TYPE, Metrics
+from zoo.serve.page import Page, make_page
+
+PATHS = ("/", "/predict", "/healthz", "/metrics")
+HEADERS = (
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cache-control", "no-store"),
+)
+STRICT = "default-src 'none'; frame-ancestors 'none'"
+
+
+class Service:
+    """What the paths share: the model, its queue, the counts, the limits.
+
+    Args:
+        top: classes of an answer that asks for no number. local: served on this machine only, so that
+            a request under another name is some web page's attempt to pass for this one.
+    """
+
+    def __init__(self, classifier: Classifier, limits: Limits, *, top: int = 5, local: bool = True) -> None:
+        self.classifier, self.limits, self.top, self.local = classifier, limits, top, local
+        self.facts = classifier.facts()
+        self.rates, self.buffers = Rates(limits.rate), Buffers(limits.buffered)
+        self.batcher = Batcher(
+            classifier.probabilities, most=limits.batch, queue=limits.queue, told=self._batch
+        )
+        self.metrics = Metrics(self.facts["model"], lambda: self.batcher.under_way)
+        self.page: Page = make_page(self.facts, limits)
+
+    def _batch(self, size: int) -> None:
+        self.metrics.batches.observe(size)
+
+    async def predict(self, request: Request) -> Response:
+        """POST /predict: the classes of one image."""
+        begun = time.perf_counter()
+        self._check_origin(request)
+        if wait := self.rates.take(request.client.host if request.client else ""):
+            raise Refused(
+                429,
+                f"more than {self.limits.rate:g} requests a second; wait {wait:.2f} seconds",
+                Retry_After=str(max(1, round(wait + 0.5))),
+                Connection="close",
+            )
+        top = self._top(request)
+        with self.buffers.account() as held:
+            answer = await self._answer(request, held, top)
+        self.metrics.seconds.observe(time.perf_counter() - begun)
+        return _json(200, answer)
+
+    async def _answer(self, request: Request, held: Held, top: int) -> dict[str, Any]:
+        body = await read_body(request, self.limits, held)
+        kind = request.headers.get("content-type", "")
+        self.batcher.admit()
+        try:
+            name, pixels, size = await self.batcher.decoded(lambda: self._decoded(kind, body))
+            row = await self.batcher.probabilities(pixels)
+        finally:
+            self.batcher.leave()
+        classes = [{"name": c, "probability": p} for c, p in self.classifier.best(row, top)]
+        image = {"name": name, "width": size[0], "height": size[1]}
+        return {"model": self.facts["model"], "image": image, "classes": classes}
+
+    def _decoded(self, kind: str, body: bytes) -> tuple[str | None, Any, tuple[int, int]]:
+        name, data = image_bytes(kind, body)
+        return (name, *decode(self.classifier, data, self.limits))
+
+    def _check_origin(self, request: Request) -> None:
+        if request.headers.get("sec-fetch-site", "") in ("cross-site", "same-site"):
+            raise Refused(403, "requests from pages of other sites are refused", Connection="close")
+
+    def _top(self, request: Request) -> int:
+        told, most = request.query_params.get("top", str(self.top)), len(self.classifier.names)
+        if not (told.isascii() and told.isdecimal() and 0 < len(told) < 8 and int(told) > 0):
+            raise Refused(400, f"top must be a number from 1 to {most}", Connection="close")
+        return min(int(told), most)
+
+    async def show(self, request: Request) -> Response:
+        """GET /: the page."""
+        return HTMLResponse(self.page.html, headers={"content-security-policy": self.page.policy})
+
+    async def healthz(self, request: Request) -> Response:
+        """GET /healthz: that it serves, and what."""
+        return _json(200, {"status": "ok", **self.facts})
+
+    async def count(self, request: Request) -> Response:
+        """GET /metrics: for Prometheus."""
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def refused(self, request: Request, error: Exception) -> Response:
+        """An error of the client's, in one line."""
+        assert isinstance(error, Refused)
+        return _json(error.status, {"error": error.message}, error.headers)
+
+    async def unknown(self, request: Request, error: Exception) -> Response:
+        """No such path or method."""
+        assert isinstance(error, HTTPException)
+        known = "known are GET /, POST /predict, GET /healthz and GET /metrics"
+        what = "no such path" if error.status_code == 404 else error.detail.lower()
+        headers = {**(error.headers or {}), "Connection": "close"}
+        return _json(error.status_code, {"error": f"{what}; {known}"}, headers)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """The model's thread works while the server runs."""
+        working = asyncio.create_task(self.batcher.work())
+        yield
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+        self.batcher.close()
+
+
+class Guard:
+    """Around every request: its name for the server, headers of every answer, a count, and no traceback."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = [0]
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status[0] = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS:
+                    headers[name] = value
+                headers.setdefault("content-security-policy", STRICT)
+            await send(message)
+
+        try:
+            if self.service.local and not _is_local(Request(scope).headers.get("host", "")):
+                problem = "this server answers to localhost and to its address only; see --host"
+                await _json(421, {"error": problem}, {"Connection": "close"})(scope, receive, answer)
+            else:
+                await self.app(scope, receive, answer)
+        except Exception as error:
+            print(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+            if status[0]:
+                raise
+            broken = _json(500, {"error": "the model failed on this image"}, {"Connection": "close"})
+            await broken(scope, receive, answer)
+        finally:
+            self._count(scope, status[0])
+
+    def _count(self, scope: Scope, status: int) -> None:
+        path = scope["path"] if scope["path"] in PATHS else "other"  # no labels by strangers
+        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
+        self.service.metrics.requests.labels(path, method, str(status)).inc()
+
+
+def make_app(service: Service) -> Starlette:
+    """The application of a service."""
+    routes = [
+        Route("/", service.show),
+        Route("/predict", service.predict, methods=["POST"]),
+        Route("/healthz", service.healthz),
+        Route("/metrics", service.count),
+    ]
+    app = Starlette(
+        routes=routes,
+        lifespan=service.lifespan,
+        exception_handlers={Refused: service.refused, HTTPException: service.unknown},
+        middleware=[Middleware(Guard, service=service)],
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header names this machine as itself."""
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    if name.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _json(status: int, value: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    """One line of JSON."""
+    return Response(json.dumps(value) + "\n", status, headers, "application/json")

@@ -1,0 +1,112 @@
+(() => {
+'use strict';
+const form = document.getElementById('form'), drop = document.getElementById('drop');
+const picker = document.getElementById('file'), status = document.getElementById('status');
+const answers = document.getElementById('answers');
+const most = Number(form.dataset.most), SHOWN = 50, TRIES = 5;
+const waiting = [];
+let working = false;
+
+const make = (name, text = '', type = '') => {
+  const made = document.createElement(name);
+  if (text) made.textContent = text;  // never as HTML: names are whatever their owners chose
+  if (type) made.className = type;
+  return made;
+};
+const pause = seconds => new Promise(done => setTimeout(done, 1000 * seconds));
+
+async function ask(file) {
+  if (file.size > most) throw new Error(`larger than ${Math.floor(most / 1048576)} MiB`);
+  const body = new FormData();
+  body.append('image', file);
+  for (let tried = 1; ; tried++) {
+    let response;
+    try {
+      response = await fetch('predict', {method: 'POST', body});
+    } catch {
+      throw new Error('the server cannot be reached, or ended the connection');
+    }
+    if ((response.status === 429 || response.status === 503) && tried < TRIES) {
+      await pause(Number(response.headers.get('retry-after')) || 1);
+      continue;
+    }
+    const answer = await response.json().catch(() => ({error: `status ${response.status}`}));
+    if (!response.ok) throw new Error(answer.error);
+    return answer;
+  }
+}
+
+function card(file) {
+  const item = make('li'), picture = new Image(), side = make('div');
+  const name = file.name || 'pasted image';
+  picture.alt = '';
+  picture.addEventListener('load', () => {
+    picture.classList.toggle('small-image', picture.naturalWidth < 112);
+    URL.revokeObjectURL(picture.src);
+  });
+  picture.addEventListener('error', () => URL.revokeObjectURL(picture.src));
+  picture.src = URL.createObjectURL(file);
+  side.append(make('h2', name));
+  item.append(picture, side);
+  answers.prepend(item);
+  while (answers.children.length > SHOWN) answers.lastChild.remove();
+  return side;
+}
+
+function table(classes) {
+  const made = make('table'), rows = make('tbody');
+  for (const {name, probability} of classes) {
+    const row = make('tr'), title = make('th', name), bar = make('td'), progress = make('progress');
+    title.scope = 'row';
+    progress.max = 1;
+    progress.value = probability;
+    progress.setAttribute('aria-hidden', 'true');
+    bar.append(progress);
+    row.append(title, bar, make('td', `${(100 * probability).toFixed(1)} %`));
+    rows.append(row);
+  }
+  made.append(rows);
+  return made;
+}
+
+async function work() {
+  if (working) return;
+  working = true;
+  while (waiting.length) {
+    const file = waiting.shift(), side = card(file), name = file.name || 'the pasted image';
+    const more = waiting.length ? `, ${waiting.length} to go` : '';
+    status.textContent = `Looking at ${name}${more}`;
+    try {
+      const {classes} = await ask(file);
+      side.append(table(classes));
+      status.textContent = `${name}: ${classes[0].name}, ${(100 * classes[0].probability).toFixed(1)} %${more}`;
+    } catch (error) {
+      side.append(make('p', error.message, 'error'));
+      status.textContent = `${name}: ${error.message}${more}`;
+    }
+  }
+  working = false;
+}
+
+function take(files) {
+  const found = [...files];
+  if (!found.length) status.textContent = 'That holds no file: save the image first, then drop it here.';
+  waiting.push(...found);
+  work();
+}
+
+picker.addEventListener('change', () => { take(picker.files); picker.value = ''; });
+form.addEventListener('submit', event => event.preventDefault());
+for (const name of ['dragenter', 'dragover']) {
+  document.addEventListener(name, event => { event.preventDefault(); drop.classList.add('over'); });
+}
+document.addEventListener('dragleave', event => { if (!event.relatedTarget) drop.classList.remove('over'); });
+document.addEventListener('drop', event => {
+  event.preventDefault();
+  drop.classList.remove('over');
+  take(event.dataTransfer.files);
+});
+document.addEventListener('paste', event => {
+  if (event.clipboardData.files.length) take(event.clipboardData.files);
+});
+})();
