@@ -3,7 +3,8 @@
 A layer's output is a map (B, C, h, w) or tokens (B, N, D). Whether its cells stand for the places of the
 image is not to be read from its shape: the latents of a Perceiver are tokens too, and a ViT part that reads
 each token as a channel gives a map in which every cell saw the whole image. So the image is altered in one
-place after another, and a layer keeps places where the cell that changes most lies at the altered place, or next to it.
+place after another, and a layer keeps places where the cell that changes most lies at the altered place, or
+next to it.
 """
 
 from __future__ import annotations
