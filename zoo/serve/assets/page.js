@@ -44,7 +44,10 @@ function card(file) {
     picture.classList.toggle('small-image', picture.naturalWidth < 112);
     URL.revokeObjectURL(picture.src);
   });
-  picture.addEventListener('error', () => URL.revokeObjectURL(picture.src));
+  picture.addEventListener('error', () => {
+    URL.revokeObjectURL(picture.src);
+    picture.removeAttribute('src');  // an empty frame rather than a broken picture
+  });
   picture.src = URL.createObjectURL(file);
   side.append(make('h2', name));
   item.append(picture, side);
