@@ -113,7 +113,8 @@ def export(
       import numpy as np, onnxruntime as ort
       from PIL import Image
       session = ort.InferenceSession("digits.onnx")
-      pixels = np.asarray(Image.open("digit.png").convert("RGB").resize((8, 8), Image.BILINEAR))[None]
+      image = Image.open("digit.png").convert("RGB").resize((8, 8))
+      pixels = np.asarray(image)[None]
       logits = session.run(None, {"pixels": pixels})[0]
     """
     from zoo.export.write import check_options, suffix

@@ -30,11 +30,13 @@ METHODS = (
 )
 @click.option("-0", "--null", is_flag=True, help="The paths of --files-from end with a zero byte.")
 @click.option("-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes shown.")
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images at once."
+)
 @click.option(
     "--threads", type=click.IntRange(1, 64), help="Threads that decode.  [default: the CPUs, at most 4]"
 )
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
 @click.option(
     "--explain",
     type=click.Path(file_okay=False, path_type=Path),
@@ -44,9 +46,10 @@ METHODS = (
 @click.option(
     "--explain-method",
     type=click.Choice(METHODS),
+    metavar="METHOD",
     default="auto",
     show_default=True,
-    help="auto: what suits the architecture.",
+    help=f"What suits the architecture ({METHODS[0]}), or {', '.join(METHODS[1:])}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each image.")
 def predict(

@@ -14,7 +14,7 @@ from zoo.errors import InputError
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; another one lets others in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free.")
 @click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes shown.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 1024),
@@ -80,7 +80,7 @@ def serve(
     \b
       zoo serve runs/resnet18-cifar10-20261121-120000
       zoo serve hf://me/hybrid-digits --port 0
-      curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' 127.0.0.1:8000/predict
+      curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' URL/predict
     """
     try:
         from zoo.serve import Limits, listen

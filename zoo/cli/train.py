@@ -129,8 +129,8 @@ def train(output: Path | None, quiet: bool, resume: str | None, source: str | No
       zoo train --resume runs/resnet18-cifar10-20261121-120000
       zoo train --from hf://me/hybrid-digits --dataset folder:photos
       zoo train timm/mixer_b16_224.goog_in21k --dataset cifar10 --pretrained
-      zoo train torchvision/resnet50 --dataset folder:photos --pretrained --recipe head-only
-      zoo train mixer-b16 --dataset cifar10 --weights timm/mixer_b16_224.goog_in21k
+      zoo train torchvision/resnet50 --dataset folder:me --pretrained
+      zoo train mixer-b16 --weights timm/mixer_b16_224.goog_in21k
       zoo train vit-b16 --dataset folder:photos --gpus 8
       torchrun --nproc-per-node 8 -m zoo train vit-b16 --dataset folder:photos
     """

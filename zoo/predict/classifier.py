@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.arrays import Images
-from zoo.data.decode import Rule, image_array, make_rule
+from zoo.data.decode import Rule, image_array, make_rule, transform_rule
 from zoo.data.load import evaluation_rule
 from zoo.data.rows import Item
 from zoo.errors import InputError, UnknownNameError
@@ -92,7 +92,9 @@ class Classifier:
 
 
 def _rule(record: RunRecord) -> Rule:
-    """The dataset's own scaling and cropping; the whole image where nothing is known of it here."""
+    """The run's own scaling and cropping, else its dataset's; the whole image where nothing is known of it here."""
+    if record.data.transform:
+        return transform_rule(record.data.transform)
     size = (record.sizes.height, record.sizes.width)
     try:
         rule = evaluation_rule(record.data.spec, load_registry(), size)
