@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 nbformat = pytest.importorskip("nbformat", reason='needs nbclient: pip install -e ".[test]"')
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_notebook_runs_and_names_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = runpy.run_path(str(ROOT / "docs" / "run_notebook.py"))

@@ -131,6 +131,7 @@ def test_each_one_passes_its_own_tests(installed: Environment, generated: dict[s
         assert f"zoo.testing: plugin {name}: " in shown
 
 
+@pytest.mark.slow
 def test_zoo_plugins_check_says_the_same(installed: Environment, generated: dict[str, Path]) -> None:
     done = installed.zoo("plugins", "check", *generated, "--only", "*.*", "--json")
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "tutorial.md"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_newcomer_gets_from_install_to_a_verified_model_as_the_tutorial_says(tmp_path: Path) -> None:
     folder, token = tmp_path / "first-steps", f"hf_{secrets.token_hex(17)}"
