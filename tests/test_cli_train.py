@@ -109,6 +109,7 @@ def test_a_signal_stops_cleanly_and_keeps_the_best_weights(number: signal.Signal
     assert zoo("eval", "run", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_real_cifar10_trains_end_to_end_and_the_loss_falls(cifar10_parquet: Path, tmp_path: Path) -> None:
     spec = f"parquet:{cifar10_parquet / 'plain_text'}"
     words = ["--limit-train", "160", "--limit-test", "40", "--epochs", "2", "--batch-size", "16"]

@@ -388,6 +388,7 @@ def ended() -> Iterator[list[subprocess.Popen[str]]]:
         process.kill()
 
 
+@pytest.mark.slow
 def test_torchrun_and_gpus_start_the_processes_which_end_together(
     tmp_path: Path, settings: dict[str, str], ended: list[subprocess.Popen[str]]
 ) -> None:

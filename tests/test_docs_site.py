@@ -197,6 +197,7 @@ def test_the_catalogue_shows_every_model_with_its_tree_and_results(site: Path) -
 
 def test_pages_of_families_that_are_gone_are_removed(tmp_path: Path) -> None:
     pages = SimpleNamespace(**runpy.run_path(str(DOCS / "extensions" / "catalogue_pages.py")))
-    (tmp_path / "gone.md").write_text("# gone")
+    for name in ("gone.md", "gone.svg"):
+        (tmp_path / name).write_text("gone")
     written = pages.write(tmp_path, pages.builtin())
     assert sorted(tmp_path.iterdir()) == sorted(written)

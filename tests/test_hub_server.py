@@ -134,6 +134,8 @@ def test_the_hub_ends_with_its_process_even_when_that_is_killed() -> None:
 def test_nothing_in_the_product_knows_of_the_test_hub() -> None:
     for path in (TESTS.parent / "zoo").rglob("*.py"):
         text = path.read_text("utf-8")
-        assert "127.0.0.1" not in text
-        assert "HF_ENDPOINT" not in text
         assert "hub_server" not in text
+        if "serve" not in path.as_posix():  # a server of ours says where it listens
+            assert "127.0.0.1" not in text
+        if path.parent.name != "doctor":  # says which setting is wrong; the client alone reads it
+            assert "HF_ENDPOINT" not in text

@@ -165,6 +165,7 @@ def test_vit_sizes_have_timms_counts(registry: Registry, name: str, count: int) 
     assert parameters(check(registry.model(name).build, registry, **sizes)) == count
 
 
+@pytest.mark.slow
 def test_info_counts_every_model_of_the_catalogue_as_it_says() -> None:
     from zoo.cli.counting import count, published_counts
     from zoo.registry import load_registry, native_sizes

@@ -114,6 +114,7 @@ def test_the_models_and_datasets_are_listed(installed: Environment, generated: d
         assert rows[name]["recipes"]
 
 
+@pytest.mark.slow
 def test_each_one_trains(installed: Environment, generated: dict[str, Path]) -> None:
     installed.run("-c", TRAIN, *(f"{name}-tiny" for name in generated))
     record = tomllib.loads((installed.work / "runs/my-dataset-tiny/run.toml").read_text())

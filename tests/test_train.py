@@ -241,6 +241,7 @@ def test_a_dataset_adapts_a_models_own_recipe_and_not_one_that_is_named(tiny: st
     assert asked.epochs == 3
 
 
+@pytest.mark.slow
 def test_a_compiled_run_learns_what_the_plain_one_learns(tiny: str, tmp_path: Path) -> None:
     settings = ("augment=[]", "epochs=3")
     asked: dict[str, Any] = {"precision": "fp32", "settings": settings, "limit_train": 700}

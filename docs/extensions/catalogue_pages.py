@@ -47,25 +47,30 @@ def write(folder: Path, registry: Registry) -> list[Path]:
     pages |= {"datasets.md": datasets_page(registry), "recipes.md": recipes_page(registry)}
     pages["sources.md"] = sources_page(registry)
     folder.mkdir(exist_ok=True)
-    draw_trees(folder, registry)
-    for path in folder.glob("*.md"):
-        if path.name not in pages:
+    pictures = draw_trees(folder, registry)
+    for path in (*folder.glob("*.md"), *folder.glob("*.svg")):
+        if path.name not in pages and path not in pictures:
             path.unlink()
     for name, lines in pages.items():
         text = "\n".join(lines) + "\n"
         path = folder / name
         if not path.is_file() or path.read_text("utf-8") != text:
             path.write_text(text, "utf-8")
-    return [folder / name for name in pages]
+    return [*(folder / name for name in pages), *pictures]
 
 
-def draw_trees(folder: Path, registry: Registry) -> None:
+def draw_trees(folder: Path, registry: Registry) -> list[Path]:
     """Draw each model that is a tree, not a single component; a picture stays until the catalogue changes."""
+    since = max(builtin_file().stat().st_mtime, Path(picture.__file__).stat().st_mtime)
+    pictures = []
     for name in ours("model", registry):
         model, path = registry.models[name], folder / f"{name}.svg"
-        since = max(builtin_file().stat().st_mtime, Path(picture.__file__).stat().st_mtime)
-        if model.build.children() and not (path.is_file() and path.stat().st_mtime > since):
+        if not model.build.children():
+            continue
+        if not path.is_file() or path.stat().st_mtime <= since:
             picture.draw_tree(path, model.build, registry.components)
+        pictures.append(path)
+    return pictures
 
 
 def ours(kind: str, registry: Registry) -> Iterator[str]:

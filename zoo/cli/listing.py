@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -176,8 +176,8 @@ def _keep(listing: Listing) -> None:
     stamps.write_checked(_path(stamps.installed()), msgspec.json.encode(content))
 
 
-def _listing(registry: Registry, models: Iterable[str]) -> Listing:
-    entries = [_entry(name, registry.model(name), registry) for name in models]
+def _listing(registry: Registry, models: Mapping[str, Model]) -> Listing:
+    entries = [_entry(name, model, registry) for name, model in models.items()]
     spaces = sorted({c.namespace for c in registry.components.values() if c.namespace})
     return Listing(entries, list(registry.problems), spaces)
 
@@ -227,12 +227,13 @@ def _of_namespaces(pattern: str) -> Listing:
     from zoo.registry import load_registry
 
     registry = load_registry()
-    found: list[str] = []
+    found: dict[str, Model] = {}
     for use, component in registry.components.items():
         space = component.namespace
         if space and component.names and fnmatchcase(space, pattern.partition("/")[0]):
             names: Callable[[], Iterable[str]] = import_factory(component.names, use)
-            found += [full for name in names() if fnmatchcase(full := f"{space}/{name}", pattern)]
+            full = (f"{space}/{name}" for name in names())
+            found |= {name: registry.model(name) for name in full if fnmatchcase(name, pattern)}
     return _listing(registry, found)
 
 

@@ -11,6 +11,7 @@ import msgspec
 import torch
 from torch import nn
 
+from zoo.export.graph import sample
 from zoo.export.target import Target, from_catalogue
 from zoo.export.write import export
 from zoo.registry import Registry
@@ -95,12 +96,24 @@ def awake(target: Target, seed: int = 0) -> Target:
         for parameter in target.module.parameters():
             if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
                 parameter.add_(normal(parameter, 0.05))
-        for name, buffer in target.module.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.copy_(normal(buffer, 0.1))
-            elif name.endswith("running_var"):
-                buffer.copy_(1 + normal(buffer, 0.1).abs())
+    _meet_images(target, seed)
     return target
+
+
+@torch.no_grad()
+def _meet_images(target: Target, seed: int) -> None:
+    """Give batch norms the statistics of some images: with those that they begin with, deep signals die out."""
+    norms = [m for m in target.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    if not norms:
+        return
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    target.module(sample(target, 8, preprocessing=False, seed=seed + 1))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum
 
 
 def examine(built: Built, *, opset: int | None = None, folder: Path | None = None) -> dict[str, Any]:
