@@ -355,6 +355,13 @@ def test_a_bucket_fills_with_time_and_clients_are_forgotten() -> None:
     assert Rates(0).take("a") == 0.0
 
 
+def test_a_small_answer_waits_for_no_receipt() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_port_that_is_taken_and_an_address_that_is_not_here_are_one_line() -> None:
     with listen("127.0.0.1", 0) as taken, pytest.raises(InputError, match="give another --port"):
         listen("127.0.0.1", taken.getsockname()[1])
