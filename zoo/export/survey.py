@@ -23,6 +23,12 @@ LARGEST: Final = 250_000_000
 SMALL_DEPTH: Final = 2
 """Layers that are left of a larger model: every operator is still there."""
 
+STATISTICS: Final = 64
+"""Images that batch norms take their statistics from."""
+
+SHARE: Final = 0.9
+"""How much of them: with all, a channel that hardly varies is blown up, and with it the last digit of its floats."""
+
 DEPTHS: Final = ("depth", "num_blocks")
 
 
@@ -109,8 +115,8 @@ def _meet_images(target: Target, seed: int) -> None:
         return
     for norm in norms:
         norm.train()
-        norm.momentum = 1.0
-    target.module(sample(target, 8, preprocessing=False, seed=seed + 1))
+        norm.momentum = SHARE
+    target.module(sample(target, STATISTICS, preprocessing=False, seed=seed + 1))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum
