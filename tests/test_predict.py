@@ -107,7 +107,7 @@ class Endless(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray) -> int:
         buffer[:6] = b"x.png\n"
         return 6
 
@@ -138,11 +138,11 @@ def test_thousands_of_images_are_decoded_only_a_little_ahead(run: Path) -> None:
             asked[0] = number
             yield Given(str(number), data.getvalue())
 
-    found = classify(classifier, many(), batch_size=16, threads=2)  # type: ignore[arg-type]
+    found = classify(classifier, many(), batch_size=16, threads=2)
     for _ in range(40):
         next(found)
     assert asked[0] < 40 + 4 * 16
-    found.close()  # type: ignore[attr-defined]
+    found.close()
 
 
 def test_images_are_scaled_and_cropped_as_the_dataset_of_the_run_says(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_picture_shows_what_the_model_saw_with_the_method_in_its_text() -> Non
     picture = Image.open(io.BytesIO(data))
     picture.load()
     assert picture.size == (320, 320)
-    assert picture.text == {"method": "occlusion", "image": "bad?"}  # type: ignore[attr-defined]
+    assert picture.text == {"method": "occlusion", "image": "bad?"}
     bright = np.asarray(picture).sum(2)
     row, column = np.unravel_index(bright[:160, :160].argmax(), (160, 160))
     assert 2 * 20 <= row < 3 * 20
