@@ -143,6 +143,7 @@ def test_zoo_plugins_check_says_the_same(installed: Environment, generated: dict
     assert f"{len(outcomes)} checks: {len(outcomes)} passed, 0 failed, 0 skipped" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_a_repository_and_another_version_are_named(
     installed: Environment, generated: dict[str, Path]
 ) -> None:
