@@ -40,9 +40,9 @@ TIMM = ("timm-train:fp32", "timm-train:bf16")
 TORCHVISION = ("torchvision:fp32", "torchvision:bf16")
 PAPERS = ("zoo-jitter", "papers:fp32")
 MODELS = (
-    ("hybrid-alt-1", 1280, PAPERS),
-    ("resnet18", 4992, ("zoo", *TIMM, *TORCHVISION, *PAPERS)),
-    ("vit-cifar", 4992, ("zoo", *TIMM, *TORCHVISION[1:])),
+    ("hybrid-alt-1", 640, PAPERS),
+    ("resnet18", 2496, ("zoo", *TIMM, *TORCHVISION, *PAPERS)),
+    ("vit-cifar", 2496, ("zoo", *TIMM, *TORCHVISION[1:])),
 )
 """Model, training images, and who trains it where nothing else is asked for."""
 
@@ -190,7 +190,7 @@ def parse() -> argparse.Namespace:
     options.add_argument("--timm-train", type=Path, help="timm's train.py, or a checkout of its repository")
     options.add_argument("--modules", choices=["same", "own"], default="same")
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--images", type=int, help="training images; default: 4992, of hybrid-alt-1 1280")
+    options.add_argument("--images", type=int, help="training images; default: 2496, of hybrid-alt-1 640")
     options.add_argument("--test-images", type=int, default=TEST_IMAGES)
     options.add_argument("--epochs", type=int, default=1, help="the last one's images per second count")
     options.add_argument("--batch-size", type=int, default=BATCH)
