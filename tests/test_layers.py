@@ -73,6 +73,16 @@ def test_dropout_keeps_any_shape(shape: tuple[int, ...]) -> None:
     assert layers.Dropout(0.4)(torch.ones(shape)).shape == shape
 
 
+def test_dropout_keeps_the_layout_of_a_map_and_drops_in_its_order_of_memory() -> None:
+    x = torch.ones(2, 5, 3, 7).to(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    y = layers.cheap_dropout(x, 0.5)
+    torch.manual_seed(0)
+    plain = layers.cheap_dropout(torch.ones(2, 3, 7, 5), 0.5)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(y.permute(0, 2, 3, 1), plain)
+
+
 def test_dropout_follows_the_seed() -> None:
     x = torch.ones(500)
 

@@ -18,7 +18,7 @@ from zoo.evaluate import Keep, Metrics, evaluate
 from zoo.registry import load_registry
 from zoo.run import RunRecord, read_record, read_result
 from zoo.run import load as load_run
-from zoo.train.device import autocast, pick_device, weights_format
+from zoo.train.device import autocast, pick_device, placed
 from zoo.train.loop import eval_batch, make_augment
 from zoo.train.plan import VALIDATION_SEED
 from zoo.tta import Forward, views
@@ -83,7 +83,7 @@ def open_run(
     record = read_record(run)
     images = split_of(record, split, data_dir, dataset)
     where = pick_device(device or record.device)
-    module = load_run(run).to(where).to(memory_format=weights_format(where, record.channels_last))
+    module = placed(load_run(run), where, record.channels_last)
     prepare = make_augment(record, where).prepare
     return Opened(record, split, images, where, module, prepare, views(module, record.settings.tta))
 

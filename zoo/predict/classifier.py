@@ -18,7 +18,7 @@ from zoo.errors import InputError, UnknownNameError
 from zoo.registry import load_registry
 from zoo.run import RunRecord, read_record
 from zoo.run import load as load_run
-from zoo.train.device import autocast, pick_device, weights_format
+from zoo.train.device import autocast, pick_device, placed
 from zoo.train.images import make_augment
 from zoo.tta import views
 
@@ -46,7 +46,7 @@ class Classifier:
             RunError: see `zoo.run.load`. DeviceError: the device is not here.
         """
         record, where = read_record(folder), pick_device(device)
-        module = load_run(folder).to(where).to(memory_format=weights_format(where, record.channels_last))
+        module = placed(load_run(folder), where, record.channels_last)
         return cls(record, module.requires_grad_(False), where, _rule(record))
 
     @property

@@ -31,7 +31,7 @@ from zoo.rerun import test_split
 from zoo.run import WEIGHTS, RunRecord, configuration, without
 from zoo.run import load as load_run
 from zoo.spec import Struct, node_from_table
-from zoo.train.device import pick_device, weights_format
+from zoo.train.device import pick_device, placed
 from zoo.train.loop import eval_batch, make_augment
 from zoo.verify import usable_device
 from zoo.version import __version__
@@ -94,8 +94,7 @@ def _look(folder: Path, record: RunRecord, data_dir: str | None, device: str | N
     _check_here(record, registry)
     test = test_split(record, data_dir)
     where = pick_device(device or usable_device(record.device))
-    layout = weights_format(where, record.channels_last)
-    module = load_run(folder).to(where).to(memory_format=layout)
+    module = placed(load_run(folder), where, record.channels_last)
     source = open_source(test, where, channels_last=record.channels_last)
     prepare = make_augment(record, where).prepare
     true, said, sure = _predict(module, source, prepare, eval_batch(record))

@@ -15,6 +15,7 @@ from torch import nn
 
 from zoo.errors import DeviceError
 from zoo.spec import CompileMode
+from zoo.train.window import use_window_convolutions
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16))
@@ -33,11 +34,6 @@ class Hardware(NamedTuple):
         """torch's name of the images' layout."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    @property
-    def weights_format(self) -> torch.memory_format:
-        """torch's name of the weights' layout: see `weights_format`."""
-        return weights_format(self.device, self.channels_last)
-
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass in this precision; fp32 on CUDA is as `tf32` says outside of it."""
         return contextlib.nullcontext() if self.precision == "fp32" else autocast(self.device, self.precision)
@@ -51,6 +47,12 @@ def weights_format(device: torch.device, channels_last: bool) -> torch.memory_fo
     """
     channels_last = channels_last and device.type != "cpu"
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def placed(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """The module on a device, its weights laid out and its convolutions done as suits it; changed in place."""
+    module = module.to(device).to(memory_format=weights_format(device, channels_last))
+    return use_window_convolutions(module) if device.type == "cpu" else module
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -28,7 +28,7 @@ from zoo.registry import Registry, changes, find_model, load_registry, provenanc
 from zoo.run import DataRecord, RunRecord, Sizes
 from zoo.spec import Model, Recipe, Struct, Transform, decode, node_from_table
 from zoo.train.compiled import choose, step_seconds
-from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, reasons
+from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, placed, reasons
 from zoo.train.world import size_here
 from zoo.version import __version__
 
@@ -98,7 +98,7 @@ class Plan:
         torch.manual_seed(mix_seed(record.seed, INIT))
         where = place(self.registry, record.model)
         module = compose(tree, self.registry, where=where, **msgspec.structs.asdict(record.sizes))
-        return module.to(self.hardware.device).to(memory_format=self.hardware.weights_format)
+        return placed(module, self.hardware.device, self.hardware.channels_last)
 
 
 class Beginning(Struct, kw_only=True, frozen=True):

@@ -1,0 +1,92 @@
+"""Convolutions whose output is one pixel: the same numbers as torch's, and nothing else changed."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.compose import create
+from zoo.train.device import placed
+from zoo.train.window import WindowConv2d, use_window_convolutions
+
+CPU = torch.device("cpu")
+
+
+def both(conv: nn.Conv2d, x: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    """Output and all gradients of a convolution and of its replacement."""
+    found = []
+    for one in (conv, use_window_convolutions(copy.deepcopy(conv))):
+        given = x.clone().requires_grad_()
+        out = one(given)
+        out.square().sum().backward()
+        found.append((out.detach(), given.grad, *(p.grad for p in one.parameters())))
+    return found
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((1, 1), 3, 1, 1),
+        ((2, 2), 3, 2, 1),
+        ((2, 2), 1, 2, 0),
+        ((1, 2), (3, 5), (1, 2), (1, 2)),
+        ((4, 4), 4, 1, 0),
+        ((3, 1), (5, 3), (4, 1), (2, 1)),
+        ((2, 2), 3, 1, 1),  # two by two pixels out: torch's own
+        ((5, 4), 3, 2, 1),
+    ],
+)
+def test_the_numbers_are_torchs(
+    size: tuple[int, int], kernel: int, stride: int, padding: int, bias: bool, channels_last: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(5, 7, kernel, stride, padding, bias=bias).double()
+    x = torch.randn(3, 5, *size, dtype=torch.double)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    for theirs, ours in zip(*both(conv, x), strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+    ],
+)
+def test_convolutions_of_another_kind_are_left_alone(conv: nn.Conv2d) -> None:
+    assert type(use_window_convolutions(conv)) is nn.Conv2d
+
+
+def test_padding_by_name_and_single_images_are_torchs() -> None:
+    conv = nn.Conv2d(4, 4, 3, padding="same").double()
+    theirs, ours = both(conv, torch.randn(2, 4, 1, 1, dtype=torch.double))
+    torch.testing.assert_close(ours[0], theirs[0])
+    plain = nn.Conv2d(4, 4, 3, padding=1)
+    image = torch.randn(4, 1, 1)
+    assert torch.equal(use_window_convolutions(copy.deepcopy(plain))(image), plain(image))
+
+
+def test_a_placed_model_keeps_its_weights_and_its_logits_and_multiplies_less() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.manual_seed(0)
+    plain = create("resnet18", num_classes=10, image_size=32).eval()
+    fast = placed(copy.deepcopy(plain), CPU, False)
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    assert any(isinstance(m, WindowConv2d) for m in fast.modules())
+    x = torch.rand(4, 3, 32, 32)
+    counts = []
+    for module in (plain, fast):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            logits = module(x)
+        counts.append((counter.get_total_flops(), logits))
+    torch.testing.assert_close(counts[1][1], counts[0][1])
+    assert counts[1][0] < 0.85 * counts[0][0]  # three of its 3x3 convolutions see one pixel, one sees four
