@@ -91,7 +91,7 @@ def test_bad_input_is_one_line_and_a_non_zero_exit(words: list[str], said: str, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_cleanly_and_keeps_the_best_weights(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "zoo", "train", "hybrid-alt-1", "--dataset", "digits", "--epochs", "500"]
     with subprocess.Popen(

@@ -124,6 +124,7 @@ def test_each_one_trains(installed: Environment, generated: dict[str, Path]) -> 
         assert (installed.work / f"runs/{name}-tiny/result.json").is_file()
 
 
+@pytest.mark.slow
 def test_each_one_passes_its_own_tests(installed: Environment, generated: dict[str, Path]) -> None:
     tests = [folder / "tests" for folder in generated.values()]
     shown = installed.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
