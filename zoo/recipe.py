@@ -66,6 +66,8 @@ class Recipe(Struct, frozen=True):
         final_lr: last lr as a fraction of the peak.
         label_smoothing, clip_grad_norm (0: off), accumulate (micro-batches per step),
         ema (decay of the averaged weights per step; 0: off). lookahead: slow weights, if any.
+        precise_bn: training images that batch norm's statistics are computed anew from, before each evaluation; 0: the
+            running ones are used.
         augment: steps in order. normalize: subtract the dataset's mean, divide by its std;
         else pixel values in 0..1. image_size: side to resize to; None keeps the dataset's.
         precision: "auto" is bf16 where the hardware has it. channels_last: None decides by device.
@@ -99,6 +101,7 @@ class Recipe(Struct, frozen=True):
     clip_grad_norm: NonNegative = 0.0
     accumulate: Positive = 1
     ema: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    precise_bn: Count = 0
     lookahead: Lookahead | None = None
     augment: tuple[Step, ...] = ()
     normalize: bool = True

@@ -35,6 +35,7 @@ from zoo.train.images import eval_batch, make_augment
 from zoo.train.layers import freeze
 from zoo.train.optim import lr_at, make_optimizer
 from zoo.train.plan import Plan
+from zoo.train.precise import renew_statistics, some_images
 from zoo.train.world import World, like
 from zoo.tta import views
 
@@ -270,6 +271,8 @@ class Trainer:
     def _end_epoch(self) -> None:
         at, clean = self.at, self.plan.record.protocol == "clean"
         loss, hits = (self.sums / (at.step * self.batch)).tolist()
+        if self.plan.recipe.precise_bn:
+            renew_statistics(self.chosen(), some_images(self.plan, self.augment.prepare))
         metrics = self.measure(self.plan.selecting)
         at.epoch += 1
         at.seconds = time.perf_counter() - self.started
@@ -302,9 +305,8 @@ class Trainer:
             at.stale += 1
             return False
         at.best_score, at.best_epoch, at.stale = score, at.epoch, 0
-        chosen = self.world.full(dict(self.chosen().state_dict()))
-        self.best = {name: t.detach().to("cpu", copy=True) for name, t in chosen.items()}
-        self.best_file = None
+        chosen = self.world.full(dict(self.chosen().state_dict())).items()
+        self.best, self.best_file = {name: t.detach().to("cpu", copy=True) for name, t in chosen}, None
         return True
 
     def _patience_is_over(self) -> bool:

@@ -1,0 +1,109 @@
+"""Batch norm's statistics, computed anew: what they are, what stays as it was, and that a resume gives the same."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo import run as runs
+from zoo.layers import Dropout
+from zoo.train import checkpoint
+from zoo.train.loop import Saving, Stop, Trainer
+from zoo.train.plan import Request, replan, resolve
+from zoo.train.precise import renew_statistics
+
+
+def dropped() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), Dropout(0.5), nn.MaxPool2d(2), nn.BatchNorm2d(4)
+    )
+
+
+def batches(count: int) -> list[Tensor]:
+    return list(torch.rand(count, 16, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def test_the_statistics_are_the_mean_of_the_batches_without_dropout() -> None:
+    module, images = dropped(), batches(3)
+    for x in images:
+        module(x)  # running statistics of training, under dropout
+    renew_statistics(module, images)
+    seen = [module[0](x) for x in images]
+    torch.testing.assert_close(module[1].running_mean, torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0))
+    torch.testing.assert_close(module[1].running_var, torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0))
+    after = [nn.functional.max_pool2d(module[1].train()(x).relu(), 2) for x in seen]
+    torch.testing.assert_close(
+        module[5].running_mean, torch.stack([x.mean((0, 2, 3)) for x in after]).mean(0)
+    )
+
+
+def test_modes_momentum_and_counts_stay_as_they_were() -> None:
+    module, images = dropped(), batches(2)
+    for x in batches(5):
+        module(x)
+    module[3].eval()
+    module[1].momentum = 0.3
+    renew_statistics(module, images)
+    assert [m.training for m in module] == [True, True, True, False, True, True]
+    assert (module[1].momentum, module[5].momentum) == (0.3, 0.1)
+    assert module[1].num_batches_tracked == 5
+    again = copy.deepcopy(module)
+    renew_statistics(again, images)
+    assert all(torch.equal(a, b) for a, b in zip(module.buffers(), again.buffers(), strict=True))
+
+
+def test_frozen_norms_and_models_without_norms_are_left_alone() -> None:
+    module = dropped().requires_grad_(False)
+    before = [b.clone() for b in module.buffers()]
+    renew_statistics(module, batches(2))
+    assert all(torch.equal(a, b) for a, b in zip(module.buffers(), before, strict=True))
+    renew_statistics(nn.Linear(2, 2), iter(()))
+
+
+def trainer_of(folder: Path, *settings: str, **more: Any) -> Trainer:
+    plan = resolve(
+        Request(
+            model="cnn-baseline-bn-dropout",
+            dataset="digits",
+            device="cpu",
+            limit_train=300,
+            limit_test=120,
+            settings=("epochs=3", "batch_size=32", "lr=0.003", *settings),
+        )
+    )
+    folder.mkdir()
+    runs.write_record(folder, plan.record)
+    return Trainer(plan, folder, **more)
+
+
+@pytest.mark.parametrize("average", ["ema=0.0", "ema=0.9"])
+def test_a_stopped_run_ends_as_the_whole_one(average: str, tmp_path: Path) -> None:
+    settings = (average, "precise_bn=200")
+    trainer_of(tmp_path / "whole", *settings).fit()
+    asked = iter([0] * 12 + [15] * 9)
+    with pytest.raises(Stop):
+        trainer_of(tmp_path / "run", *settings, stop=lambda: next(asked), saving=Saving(0, 0)).fit()
+    again = Trainer(replan(runs.read_record(tmp_path / "run")), tmp_path / "run")
+    found = checkpoint.newest(tmp_path / "run" / runs.CHECKPOINTS)
+    assert found is not None
+    again.restore(found.state)
+    again.fit()
+    a, b = (runs.load(tmp_path / name).state_dict() for name in ("whole", "run"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_dropout_before_a_norm_costs_less_with_statistics_that_suit(tmp_path: Path) -> None:
+    """The weights are the same to the bit, as statistics do not train; only what evaluation sees differs."""
+    losses, weights = [], []
+    for number, count in enumerate((0, 256)):
+        trainer = trainer_of(tmp_path / str(number), f"precise_bn={count}", "select=last")
+        losses.append(trainer.fit()["validation"]["loss"])
+        weights.append(dict(trainer.module.named_parameters()))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert losses[1] < 0.9 * losses[0]

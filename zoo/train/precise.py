@@ -1,0 +1,76 @@
+"""Batch norm's statistics as evaluation meets them: computed anew, with dropout off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from zoo.data.resident import order
+from zoo.data.source import open_source
+from zoo.train.device import autocast
+from zoo.train.images import eval_batch
+from zoo.train.plan import Plan
+
+
+def some_images(plan: Plan, prepare: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """`recipe.precise_bn` training images in whole batches: the same ones in every epoch and process, unaltered.
+
+    Yields:
+        float (B, C, H, W); products and convolutions with them are in fp32.
+    """
+    rows = order(plan.record.seed, 0, len(plan.train))[: plan.recipe.precise_bn].numpy()
+    where, last = plan.hardware.device, plan.hardware.channels_last
+    source = open_source(plan.train.select(rows), where, channels_last=last)
+    with autocast(where, "fp32"):
+        for _, images, _ in source.batches(min(len(rows), eval_batch(plan.record)), drop_last=True):
+            yield prepare(images)
+
+
+@torch.no_grad()
+def renew_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace each batch norm's running mean and variance by those over `batches`, in place.
+
+    Running statistics lag behind the weights, belong to no weights where these are averaged, and were gathered
+    under dropout, which is off when the model is used: what a batch norm then sees has another variance. Here
+    all but the batch norms is as in evaluation, and every batch counts the same.
+
+    Args:
+        module: any; without batch norms that train nothing is computed. Frozen ones stay as they are.
+        batches: float (B, C, H, W), as the model takes them.
+
+    Source:
+        Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (precise BN); Li et al., "Understanding the Disharmony
+        between Dropout and Batch Normalization by Variance Shift" (statistics with dropout off).
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and _is_trained(m)]
+    if not norms:
+        return
+    training = {m: m.training for m in module.modules()}
+    kept = [(norm, norm.momentum, _count(norm)) for norm in norms]
+    module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+        norm.train()
+    try:
+        for images in batches:
+            module(images)
+    finally:
+        for norm, momentum, count in kept:
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.fill_(count)
+        for child, was in training.items():
+            child.training = was
+
+
+def _count(norm: _BatchNorm) -> int:
+    return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
+
+
+def _is_trained(norm: _BatchNorm) -> bool:
+    frozen = norm.weight is not None and not norm.weight.requires_grad
+    return norm.running_mean is not None and not frozen
