@@ -15,7 +15,7 @@ from zoo.layers import Dropout
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
-from zoo.train.precise import renew_statistics
+from zoo.train.precise import renew_statistics, some_images
 
 
 def dropped() -> nn.Sequential:
@@ -98,12 +98,22 @@ def test_a_stopped_run_ends_as_the_whole_one(average: str, tmp_path: Path) -> No
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_dropout_before_a_norm_costs_less_with_statistics_that_suit(tmp_path: Path) -> None:
+def test_a_run_keeps_the_statistics_of_its_training_images(tmp_path: Path) -> None:
     """The weights are the same to the bit, as statistics do not train; only what evaluation sees differs."""
-    losses, weights = [], []
-    for number, count in enumerate((0, 256)):
-        trainer = trainer_of(tmp_path / str(number), f"precise_bn={count}", "select=last")
-        losses.append(trainer.fit()["validation"]["loss"])
-        weights.append(dict(trainer.module.named_parameters()))
+    trainers = [trainer_of(tmp_path / str(count), f"precise_bn={count}", "select=last") for count in (0, 256)]
+    plain, precise = (trainer.fit()["validation"]["loss"] for trainer in trainers)
+    assert plain != precise
+    weights = [dict(trainer.module.named_parameters()) for trainer in trainers]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert losses[1] < 0.9 * losses[0]
+    for trainer, agree in zip(trainers, (False, True), strict=True):
+        again = copy.deepcopy(trainer.module)
+        renew_statistics(again, some_images(trainers[1].plan, trainer.augment.prepare))
+        pairs = zip(again.buffers(), trainer.module.buffers(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == agree
+
+
+def test_the_images_are_the_same_in_every_epoch_and_not_more_than_asked_for(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path / "run", "precise_bn=100")
+    first, second = (list(some_images(trainer.plan, trainer.augment.prepare)) for _ in range(2))
+    assert sum(map(len, first)) == 100
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
