@@ -35,7 +35,7 @@ from zoo.train.images import eval_batch, make_augment
 from zoo.train.layers import freeze
 from zoo.train.optim import lr_at, make_optimizer
 from zoo.train.plan import Plan
-from zoo.train.precise import renew_statistics, some_images
+from zoo.train.precise import renew_for_evaluation
 from zoo.train.world import World, like
 from zoo.tta import views
 
@@ -271,8 +271,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         at, clean = self.at, self.plan.record.protocol == "clean"
         loss, hits = (self.sums / (at.step * self.batch)).tolist()
-        if self.plan.recipe.precise_bn:
-            renew_statistics(self.chosen(), some_images(self.plan, self.augment.prepare))
+        renew_for_evaluation(self.chosen(), self.plan, self.augment.prepare)
         metrics = self.measure(self.plan.selecting)
         at.epoch += 1
         at.seconds = time.perf_counter() - self.started

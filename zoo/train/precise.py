@@ -15,6 +15,12 @@ from zoo.train.images import eval_batch
 from zoo.train.plan import Plan
 
 
+def renew_for_evaluation(module: nn.Module, plan: Plan, prepare: Callable[[Tensor], Tensor]) -> None:
+    """`renew_statistics` from training images, where the recipe asks for it (`precise_bn`)."""
+    if plan.recipe.precise_bn:
+        renew_statistics(module, some_images(plan, prepare))
+
+
 def some_images(plan: Plan, prepare: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """`recipe.precise_bn` training images in whole batches: the same ones in every epoch and process, unaltered.
 
