@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server.cases import FAULTS, Bench, Case, cases, read_table
+from hub_server.cases import FAULTS, Bench, Case, Outcome, cases, read_table
+from hub_server.faults import Fault
 from hub_server.measure import PAGE, measure
 from hub_server.runs import made_package
 
@@ -50,6 +53,36 @@ def test_a_fault_at_each_request_ends_as_the_table_says(bench: Bench) -> None:
 @pytest.mark.parametrize("fault", ["answer lost once", "main moves", "401 bad token", "404"])
 def test_the_commit_itself_survives(fault: str, bench: Bench) -> None:
     check(bench, Case("publish", bench.mode, "commit", fault), read_table(PAGE.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("request_name", ["create", "commit", "info"])
+def test_a_wrong_bit_anywhere_in_an_answer_costs_another_request_and_no_more(
+    request_name: str, bench: Bench
+) -> None:
+    for outcome in turned_bits(bench, Case("publish", bench.mode, request_name, "a wrong bit"), 6):
+        assert outcome.met
+        assert outcome.word == "done", outcome
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_wrong_bit_anywhere_in_any_answer_leaves_nothing_half_or_wrong(bench: Bench) -> None:
+    for command, request in dict.fromkeys((c.command, c.request) for c in cases() if c.mode == bench.mode):
+        case = Case(command, bench.mode, request, "a wrong bit")
+        words = Counter(outcome.word for outcome in turned_bits(bench, case, 24))
+        print(case.row, dict(words), flush=True)
+
+
+def turned_bits(bench: Bench, case: Case, places: int) -> Iterator[Outcome]:
+    """Turn one bit of the first answer of a kind, at places spread over the whole of it, one after another."""
+    chance = random.Random(case.row)
+    for place in range(places):
+        fault = Fault("", "flip", times=1, at=(place + chance.random()) / places, bit=chance.randrange(8))
+        outcome = bench.meet(case, fault)
+        assert outcome.wrong == [], (case, fault, outcome)
+        assert outcome.word != "error", (case, fault, outcome)
+        assert outcome.seconds < LONGEST, (case, fault)
+        yield outcome
 
 
 def check(bench: Bench, case: Case, said: dict[tuple[str, str], str]) -> None:

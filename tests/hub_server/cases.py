@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,16 +127,18 @@ class Bench:
 
     def run(self, case: Case) -> Outcome:
         """Run one case and look for everything that must not be."""
-        outcome = self._publish(case) if case.command == "publish" else self._pull(case)
+        return self.meet(case, dict(FAULTS)[case.fault])
+
+    def meet(self, case: Case, fault: Fault) -> Outcome:
+        """Run a case with a fault of one's own in place of the one it names."""
+        fault = replace(fault, kind=case.request)
+        outcome = self._publish(case, fault) if case.command == "publish" else self._pull(case, fault)
         outcome.wrong.extend(self._leaks(outcome))
         return outcome
 
-    def _arm(self, case: Case) -> Fault:
-        found = dict(FAULTS)[case.fault]
-        fault = Fault(case.request, found.action, found.times, retry_after=found.retry_after)
+    def _arm(self, fault: Fault) -> None:
         self.hub.log.clear()
         self.hub.faults[:] = [fault]
-        return fault
 
     def _clear(self) -> None:
         self.hub.faults.clear()
@@ -147,13 +150,13 @@ class Bench:
         self.worker.forget()
         self.ready = False
 
-    def _publish(self, case: Case) -> Outcome:
+    def _publish(self, case: Case, fault: Fault) -> Outcome:
         self._clear()
         absent_before = case.request == "create"
         if not absent_before:
             self.hub.store.put(REPO, {SEED_FILE: b"of its owner"})
         before = None if absent_before else self.hub.store.repos[REPO].head().files
-        fault = self._arm(case)
+        self._arm(fault)
         done = self.worker("publish", self.package, REPO)
         self.hub.faults.clear()
         wrong = self._half_published(before, done)
@@ -181,13 +184,13 @@ class Bench:
                 return False
         return True
 
-    def _pull(self, case: Case) -> Outcome:
+    def _pull(self, case: Case, fault: Fault) -> Outcome:
         if not self.ready or case.request == "xet-read-token":  # the token of a commit is kept in memory
             self._clear()
             assert self.worker("publish", self.package, REPO).code == 0
             self.ready = True
         self.worker.forget()
-        fault = self._arm(case)
+        self._arm(fault)
         done = self.worker("pull", REPO)
         self.hub.faults.clear()
         wrong = self._wrong_files()

@@ -60,6 +60,7 @@ class Fault:
             "flip" (one wrong bit, right size), "truncate", "lost" (done, and the answer is lost),
             "moved" (somebody commits to main just before).
         times: how many requests meet it; None: all. skip: how many pass first. path: a regex it must match.
+        at: where in the answer "flip" turns a bit, as a share of its length. bit: which one, 0 to 7.
     """
 
     kind: str
@@ -68,6 +69,8 @@ class Fault:
     skip: int = 0
     path: str = ".*"
     retry_after: str | None = None
+    at: float = 0.5
+    bit: int = 0
     met: int = 0
 
     def take(self, kind: str, path: str) -> bool:
@@ -139,17 +142,18 @@ class Faulty:
                 messages.append(message)
 
             await self.app(scope, _replay(body), keep)
-            await _spoil(action, messages, send, transport)
+            await _spoil(fault, messages, send, transport)
 
 
-async def _spoil(action: str, messages: list[dict[str, Any]], send: Any, transport: Any) -> None:
+async def _spoil(fault: Fault, messages: list[dict[str, Any]], send: Any, transport: Any) -> None:
+    action = fault.action
     data = b"".join(m.get("body", b"") for m in messages[1:])
     if action == "lost":
         transport.abort()
         return
     if action == "flip" and data:
-        middle = len(data) // 2
-        data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        place = int(len(data) * fault.at)
+        data = data[:place] + bytes([data[place] ^ 1 << fault.bit]) + data[place + 1 :]
     await send(messages[0])
     if action == "truncate":
         await send({"type": "http.response.body", "body": data[: len(data) // 2], "more_body": True})

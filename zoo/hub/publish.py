@@ -182,7 +182,8 @@ def _commit(api: Any, plan: Plan, ref: Ref, create_pr: bool, session: Session) -
             )
             if create_pr:
                 return str(made.oid), str(made.pr_url or made.commit_url)
-            return _arrived(plan, ask(Ref(ref.repo, made.oid)), ref), str(made.commit_url)
+            commit = _arrived(plan, _made(ref, made.oid), ref)
+            return commit, f"{api.endpoint}/{ref.repo}/commit/{commit}"
         except Exception as error:
             status = status_of(error)
             ours = isinstance(error, ZooError) and not isinstance(error, HubConnectionError)
@@ -199,6 +200,16 @@ def _commit(api: Any, plan: Plan, ref: Ref, create_pr: bool, session: Session) -
             if attempt == MAX_ATTEMPTS or status in (409, 412) or time.monotonic() - start > MAX_SECONDS:
                 raise
     raise AssertionError("unreachable")
+
+
+def _made(ref: Ref, commit: str) -> Manifest:
+    """The commit that an answer names; the head where no such commit is there, as the answer may be damaged."""
+    try:
+        return ask(Ref(ref.repo, commit))
+    except Exception as error:
+        if status_of(error) != 404:
+            raise
+        return ask(Ref(ref.repo, ref.revision))
 
 
 def _operations(plan: Plan) -> Iterator[Any]:

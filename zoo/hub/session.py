@@ -54,10 +54,12 @@ TRANSIENT = frozenset(
         "NetworkError",
         "ConnectionError",
         "ProtocolError",
-        "JSONDecodeError",
     }
 )
-"""Kinds of errors after which the same request may succeed; the last is an answer that came damaged."""
+"""Kinds of errors after which the same request may succeed."""
+
+DAMAGED = frozenset({"ValueError", "KeyError"})
+"""What reading an answer raises that came damaged (no JSON, no UTF-8, another name or address); again may succeed."""
 
 XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3}) ")
 """How hf-xet's errors, which carry no answer, tell of one."""
@@ -273,8 +275,19 @@ def is_transient(error: BaseException) -> bool:
         return status in (408, 429) or status >= 500
     if isinstance(error, ZooError):
         return False
-    kinds = {c.__name__ for below in _chain(error) for c in type(below).__mro__}
-    return bool(kinds & TRANSIENT)
+    return bool(_kinds(error) & TRANSIENT) or is_damaged(error)
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether an answer came that cannot be read."""
+    if isinstance(error, ZooError) or status_of(error) is not None:
+        return False
+    kinds = _kinds(error)
+    return bool(kinds & DAMAGED) and not kinds & {"HFValidationError", "OSError"}
+
+
+def _kinds(error: BaseException) -> set[str]:
+    return {c.__name__ for below in _chain(error) for c in type(below).__mro__}
 
 
 def _asked(error: BaseException) -> int | None:
@@ -288,7 +301,7 @@ def _asked(error: BaseException) -> int | None:
 def explain(error: BaseException, what: str) -> HubError:
     """An error of the client, of its transport or of the system, as one of ours."""
     chain = list(_chain(error))
-    names = {c.__name__ for e in chain for c in type(e).__mro__}
+    names = _kinds(error)
     status = status_of(error)
     if "OfflineModeIsEnabled" in names:
         return HubConnectionError(f"{what}: HF_HUB_OFFLINE is set, and this needs the Hub; unset it")
@@ -338,7 +351,7 @@ def _by_status(status: int | None, names: set[str], chain: list[BaseException], 
         )
     if any(XET_NETWORK.search(str(e)) for e in chain if isinstance(e, RuntimeError)):
         return HubConnectionError(f"{what}: the connection to the Hub's storage fails; try again later")
-    if "JSONDecodeError" in names:
+    if is_damaged(chain[0]):
         return HubConnectionError(f"{what}: the Hub's answers come damaged; try again later")
     last = chain[-1]
     if isinstance(last, OSError) and last.strerror:
