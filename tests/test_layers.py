@@ -128,6 +128,24 @@ def test_a_librarys_dropout_is_replaced_without_a_change_of_its_state() -> None:
     assert list(model.state_dict()) == names
 
 
+def test_every_dropout_of_a_model_is_set_in_attention_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True),
+        layers.Dropout(0.5),
+        nn.Dropout1d(0.4),
+    )
+    assert layers.set_dropout(model, 0.0) is model
+    x = torch.randn(2, 3, 8)
+    torch.testing.assert_close(model.train()(x), model(x))
+    layers.set_dropout(model, 0.25)
+    assert {m.p for m in model.modules() if hasattr(m, "p")} == {0.25}
+    assert model[0].self_attn.dropout == 0.25
+    assert not torch.equal(model(x), model(x))
+    with pytest.raises(InputError, match="no dropout to set"):
+        layers.set_dropout(nn.Linear(2, 2), 0.1)
+
+
 def test_pixels_and_tokens_are_views_of_each_other() -> None:
     x = torch.randn(2, 5, 3, 4)
     tokens = layers.map_to_tokens(x)

@@ -132,6 +132,18 @@ def test_averaged_weights_are_what_is_kept(tiny: str, tmp_path: Path) -> None:
     assert plain["train"]["steps"] == read_result(tmp_path / "run")["train"]["steps"]
 
 
+def test_a_recipe_turns_a_models_dropout_off(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"dataset": "digits", "limit_train": 256, "limit_test": 64, "epochs": 1}
+    train(tmp_path / "plain", model="cnn-baseline", **asked)
+    train(tmp_path / "drops", model="cnn-baseline-dropout", **asked)
+    train(tmp_path / "off", model="cnn-baseline-dropout", settings=("recipe.dropout=0.0",), **asked)
+    plain, drops, off = (read_metrics(tmp_path / n)[0]["train_loss"] for n in ("plain", "drops", "off"))
+    assert off == plain != drops
+    assert read_record(tmp_path / "off").build == read_record(tmp_path / "drops").build
+    with pytest.raises(InputError, match="no dropout to set"):
+        train(tmp_path / "none", model="cnn-baseline", settings=("recipe.dropout=0.1",), **asked)
+
+
 def test_accumulated_micro_batches_are_one_step(tiny: str, tmp_path: Path) -> None:
     settings = ("batch_size=64", "augment=[]", "optimizer=sgd")
     text = SMALL.replace("cnn.residual", "cnn.residual")

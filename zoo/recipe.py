@@ -64,6 +64,7 @@ class Recipe(Struct, frozen=True):
         decay: "all" parameters, or "matrices": none for norms, biases, position embeddings, tokens.
         schedule: shape of lr over the run; warmup_epochs: linear from 0 before it;
         final_lr: last lr as a fraction of the peak.
+        dropout: probability of every dropout of the model; None: the model's own.
         label_smoothing, clip_grad_norm (0: off), accumulate (micro-batches per step),
         ema (decay of the averaged weights per step; 0: off). lookahead: slow weights, if any.
         precise_bn: training images that batch norm's statistics are computed anew from, before each evaluation; 0: the
@@ -97,6 +98,7 @@ class Recipe(Struct, frozen=True):
     schedule: Literal["constant", "cosine", "linear", "onecycle"] = "constant"
     warmup_epochs: NonNegative = 0.0
     final_lr: Fraction = 0.0
+    dropout: Fraction | None = None
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     clip_grad_norm: NonNegative = 0.0
     accumulate: Positive = 1

@@ -4,7 +4,7 @@ Our plugins build on these, and a stranger's may: each name here is stable withi
 """
 
 from zoo.layers.attention import attention
-from zoo.layers.drop import Dropout, cheap_dropout, dropout, use_cheap_dropout
+from zoo.layers.drop import Dropout, cheap_dropout, dropout, set_dropout, use_cheap_dropout
 from zoo.layers.layout import (
     TokensToImage,
     TokensToPatches,
@@ -28,6 +28,7 @@ __all__ = [
     "map_to_tokens",
     "patch_grid",
     "patchify",
+    "set_dropout",
     "tokens_to_image",
     "tokens_to_map",
     "unpatchify",

@@ -7,6 +7,7 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from zoo.errors import InputError
 
@@ -86,6 +87,30 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """Show the probability."""
         return f"p={self.p}"
+
+
+def set_dropout(module: nn.Module, p: float) -> nn.Module:
+    """Give every dropout of a module the same probability, in place; its parameters stay as they are.
+
+    Args:
+        module: any; changed are torch's and our dropouts (timm's are torch's), and the `dropout` of modules that
+            drop on their own, as attention does. Not stochastic depth, which drops whole branches.
+        p: probability, 0..1.
+
+    Returns:
+        The same module.
+    Raises:
+        InputError: p is more than 0, and there is nothing that drops.
+    """
+    found = p == 0.0
+    for part in module.modules():
+        if isinstance(part, Dropout | _DropoutNd):
+            part.p, found = p, True
+        if isinstance(getattr(part, "dropout", None), float):
+            part.dropout, found = p, True  # type: ignore[assignment]
+    if not found:
+        raise InputError(f"recipe.dropout = {p}: this model has no dropout to set; build it with one")
+    return module
 
 
 def use_cheap_dropout(model: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ from zoo.data.mode import DataMode, Delivery
 from zoo.data.resident import mix_seed
 from zoo.data.rows import Show, silent
 from zoo.errors import DataError, InputError, RunError, SpecError
+from zoo.layers import set_dropout
 from zoo.registry import Registry, changes, find_model, load_registry, provenance
 from zoo.run import DataRecord, RunRecord, Sizes
 from zoo.spec import Model, Recipe, Struct, Transform, decode, node_from_table
@@ -98,6 +99,8 @@ class Plan:
         torch.manual_seed(mix_seed(record.seed, INIT))
         where = place(self.registry, record.model)
         module = compose(tree, self.registry, where=where, **msgspec.structs.asdict(record.sizes))
+        if self.recipe.dropout is not None:
+            set_dropout(module, self.recipe.dropout)
         return placed(module, self.hardware.device, self.hardware.channels_last)
 
 
