@@ -1,4 +1,4 @@
-"""Convolutions whose output is one pixel: the same numbers as torch's, and nothing else changed."""
+"""Convolutions that are done as matrix products: the same numbers as torch's, and nothing else changed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 
 from zoo.compose import create
 from zoo.train.device import placed
-from zoo.train.window import WindowConv2d, use_window_convolutions
+from zoo.train.window import ProductConvTranspose2d, WindowConv2d, use_window_convolutions
 
 CPU = torch.device("cpu")
 
 
-def both(conv: nn.Conv2d, x: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+def both(conv: nn.Module, x: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
     """Output and all gradients of a convolution and of its replacement."""
     found = []
     for one in (conv, use_window_convolutions(copy.deepcopy(conv))):
@@ -53,16 +53,52 @@ def test_the_numbers_are_torchs(
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("size", "kernel", "settings"),
+    [
+        ((4, 6), 3, {"padding": 1}),
+        ((3, 3), 2, {"stride": 2}),
+        ((3, 5), (3, 2), {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2)}),
+        ((4, 3), 2, {"dilation": 2, "padding": 1}),
+    ],
+)
+def test_transposed_convolutions_are_torchs(
+    size: tuple[int, int], kernel: int, settings: dict[str, int], bias: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.ConvTranspose2d(32, 3, kernel, bias=bias, **settings).double()
+    assert type(use_window_convolutions(copy.deepcopy(conv))) is ProductConvTranspose2d
+    x = torch.randn(2, 32, *size, dtype=torch.double)
+    for theirs, ours in zip(*both(conv, x), strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_transposed_convolution_in_16_bits_is_near_torchs() -> None:
+    torch.manual_seed(0)
+    conv = nn.ConvTranspose2d(64, 3, 3, padding=1)
+    x = torch.randn(2, 64, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs, ours = conv(x), use_window_convolutions(copy.deepcopy(conv))(x)
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    exact = conv(x)
+    assert (ours.float() - exact).norm() < 1.5 * (theirs.float() - exact).norm()
+
+
 @pytest.mark.parametrize(
     "conv",
     [
+        nn.ConvTranspose2d(8, 4, 3),
+        nn.ConvTranspose2d(64, 4, 3, groups=2),
         nn.Conv2d(4, 4, 3, padding=1, groups=2),
         nn.Conv2d(4, 4, 3, padding=2, dilation=2),
         nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
     ],
 )
-def test_convolutions_of_another_kind_are_left_alone(conv: nn.Conv2d) -> None:
-    assert type(use_window_convolutions(conv)) is nn.Conv2d
+def test_convolutions_of_another_kind_are_left_alone(conv: nn.Module) -> None:
+    kind = type(conv)
+    assert type(use_window_convolutions(conv)) is kind
 
 
 def test_padding_by_name_and_single_images_are_torchs() -> None:
