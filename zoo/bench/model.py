@@ -15,7 +15,8 @@ from zoo.bench.rounds import BareStep, Job, loop_share, make_plan
 from zoo.compose import check, place
 from zoo.errors import DeviceError
 from zoo.spec import node_from_table
-from zoo.train.device import keep_heap, tf32
+from zoo.train.device import tf32
+from zoo.train.heap import keep_heap
 from zoo.train.loop import Trainer
 from zoo.train.plan import Plan
 

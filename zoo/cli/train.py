@@ -269,7 +269,7 @@ def _request(asked: dict[str, Any]) -> Any:
 def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:
     """Make a plan with a bar over what has to be decoded."""
     from zoo.cli.display import DecodeBar
-    from zoo.train.device import keep_heap
+    from zoo.train.heap import keep_heap
 
     keep_heap()
     bar, together = DecodeBar(quiet), launch.world()

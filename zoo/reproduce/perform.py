@@ -28,8 +28,8 @@ from zoo.reproduce.rows import Ask, Job, changed_fields, jobs_of, rows_of
 from zoo.reproduce.table import measured, store
 from zoo.start import plan_of, resumed
 from zoo.train import checkpoint
-from zoo.train.device import keep_heap
 from zoo.train.events import Listener, Tick
+from zoo.train.heap import keep_heap
 from zoo.train.lock import RunLock
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Plan, Request, differences

@@ -28,8 +28,8 @@ from zoo.registry import Registry, find_model
 from zoo.spec import NonNegative, Positive, Struct
 from zoo.sweep.space import Space, as_text, changes_of, kept
 from zoo.train import checkpoint
-from zoo.train.device import keep_heap
 from zoo.train.events import Listener
+from zoo.train.heap import keep_heap
 from zoo.train.lock import RunLock, WaitingLock, is_held
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Plan, Request, replan, resolve

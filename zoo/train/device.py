@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -137,27 +136,6 @@ def pick_layout(wanted: bool | None, module: nn.Module, device: torch.device, pr
     return convolutional and device.type in ("cuda", "cpu") and precision != "fp32"
 
 
-def keep_heap() -> bool:
-    """Let glibc keep freed memory, so that each step does not fault its activations in again.
-
-    Worth up to a third of the time of a step on a CPU; costs memory that is not given back before
-    the process ends. `ZOO_KEEP_HEAP=0` leaves the allocator alone.
-
-    Returns:
-        Whether it was set.
-    """
-    if sys.platform != "linux" or os.environ.get("ZOO_KEEP_HEAP", "1") == "0":
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    trim_threshold, top_pad, mmap_max = -1, -2, -4
-    wanted = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 << 20))
-    done = [mallopt(option, value) == 1 for option, value in wanted]  # each of them, whatever the first gives
-    return all(done)
-
-
 def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
     """What was chosen for a run, and why: a line each.
 
@@ -165,7 +143,11 @@ def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
         wanted: the recipe's `precision`.
     """
     device, kept = hardware.device, sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0"
-    heap = "; freed memory is kept (ZOO_KEEP_HEAP=0: not)" if device.type == "cpu" and kept else ""
+    heap = (
+        "; freed memory is kept, in huge pages where the kernel grants them (ZOO_KEEP_HEAP=0: not)"
+        if device.type == "cpu" and kept
+        else ""
+    )
     here = "the hardware computes in it" if hardware.precision == "bf16" else "the hardware has no bf16"
     precision = f"{hardware.precision}{f': {here}' if wanted == 'auto' else ', as asked'}"
     layout = "channels-last: convolutions gain by it" if hardware.channels_last else "contiguous"
