@@ -149,6 +149,17 @@ def test_a_pinned_commit_that_is_here_needs_no_request(world: World) -> None:
     assert world.hub.log == []
 
 
+def test_a_list_of_files_that_came_damaged_is_noticed_and_not_kept(world: World) -> None:
+    ref = published(world)
+    world.you.forget()
+    world.hub.faults[:] = [Fault("info", "flip", times=1, at=b'"rfilename":"curves.')]
+    done = world.you("pull", ref.removeprefix("hf://"))
+    world.hub.faults.clear()
+    assert done.code == 3
+    assert "has no curves.png, which its SHA256SUMS lists" in done.err
+    good(world.you, "pull", ref.removeprefix("hf://"))
+
+
 def test_a_damaged_file_in_the_cache_is_fetched_again_once(world: World) -> None:
     ref = published(world)
     good(world.you, "pull", REPO)

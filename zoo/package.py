@@ -104,14 +104,16 @@ def tree_sha256(build: Mapping[str, Any]) -> str:
     return hashlib.sha256(plain).hexdigest()
 
 
-def open_package(folder: Path, *, registry: Registry | None = None) -> Package:
+def open_package(folder: Path, *, registry: Registry | None = None, partial: bool = True) -> Package:
     """Check a package from its hashes to the header of its weights.
 
+    Args:
+        partial: as of `check_sums`.
     Raises:
         PackageError: a file is damaged, absent, too large, or does not fit the others.
         MissingPluginError: it needs a component that is not installed.
     """
-    check_sums(folder)
+    check_sums(folder, partial=partial)
     config, record = read_config(folder / CONFIG), read_package_record(folder)
     check_agreement(folder, config, record)
     header = read_header(folder / WEIGHTS)

@@ -60,7 +60,8 @@ class Fault:
             "flip" (one wrong bit, right size), "truncate", "lost" (done, and the answer is lost),
             "moved" (somebody commits to main just before).
         times: how many requests meet it; None: all. skip: how many pass first. path: a regex it must match.
-        at: where in the answer "flip" turns a bit, as a share of its length. bit: which one, 0 to 7.
+        at: where in the answer "flip" turns a bit, as a share of its length, or right after this text.
+        bit: which one, 0 to 7.
     """
 
     kind: str
@@ -69,7 +70,7 @@ class Fault:
     skip: int = 0
     path: str = ".*"
     retry_after: str | None = None
-    at: float = 0.5
+    at: float | bytes = 0.5
     bit: int = 0
     met: int = 0
 
@@ -152,7 +153,8 @@ async def _spoil(fault: Fault, messages: list[dict[str, Any]], send: Any, transp
         transport.abort()
         return
     if action == "flip" and data:
-        place = int(len(data) * fault.at)
+        at = fault.at
+        place = data.index(at) + len(at) if isinstance(at, bytes) else int(len(data) * at)
         data = data[:place] + bytes([data[place] ^ 1 << fault.bit]) + data[place + 1 :]
     await send(messages[0])
     if action == "truncate":

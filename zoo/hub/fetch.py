@@ -16,7 +16,16 @@ from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
 from zoo.files import write_bytes
 from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
 from zoo.hub.session import Session, is_transient, retrying, talking, within
-from zoo.package import CONFIG, NAMES, NEEDED, SUMS, limit_of, most_weights_bytes, open_package, read_config
+from zoo.package import (
+    CONFIG,
+    NAMES,
+    NEEDED,
+    SUMS,
+    limit_of,
+    most_weights_bytes,
+    open_package,
+    read_config,
+)
 from zoo.paths import cache_dir
 from zoo.registry import load_registry
 from zoo.run import WEIGHTS
@@ -86,18 +95,29 @@ def fetch(ref: Ref, *, everything: bool = False) -> Fetched:
     """
     with talking(str(ref)) as session:
         manifest = _manifest(ref)
-        names = [n for n in (SUMS, *NAMES) if n in manifest.files and (everything or n in (SUMS, *NEEDED))]
-        for name in (SUMS, *NEEDED):
-            if name not in manifest.files:
-                raise PackageError(f"{ref}: no package of hybrid-zoo: it has no {name}")
-        _check_sizes(ref, manifest, names)
-        folder = Path()
-        for name in sorted(names, key=lambda n: manifest.files[n].size):
-            if name == WEIGHTS:  # last, or nearly: what is to be downloaded is known before it is
-                _check_weights_size(ref, manifest, _file(CONFIG, manifest, session).parent)
-            folder = _file(name, manifest, session).parent
-        open_package(folder)
+        try:
+            folder = _whole(ref, manifest, session, everything)
+        except PackageError:
+            _disown(ref, manifest)
+            raise
     return Fetched(ref, manifest.commit, folder)
+
+
+def _whole(ref: Ref, manifest: Manifest, session: Session, everything: bool) -> Path:
+    """The folder of a commit's files, all of them hashed."""
+    names = [n for n in (SUMS, *NAMES) if n in manifest.files and (everything or n in (SUMS, *NEEDED))]
+    for name in (SUMS, *NEEDED):
+        if name not in manifest.files:
+            raise PackageError(f"{ref}: no package of hybrid-zoo: it has no {name}")
+    _check_sizes(ref, manifest, names)
+    folder = Path()
+    for name in sorted(names, key=lambda n: manifest.files[n].size):
+        if name == WEIGHTS:  # last, or nearly: what is to be downloaded is known before it is
+            _check_weights_size(ref, manifest, _file(CONFIG, manifest, session).parent)
+        folder = _file(name, manifest, session).parent
+    # The Hub's list of files may have come damaged, too: nothing of the package's own list may be missing.
+    open_package(folder, partial=not everything)
+    return folder
 
 
 # ---- one commit -------------------------------------------------------------------------------
@@ -167,10 +187,25 @@ def _kept(repo: str, revision: str | None) -> Manifest | None:
 
 
 def _keep(ref: Ref, manifest: Manifest) -> None:
-    key = hashlib.sha256((ref.revision or "").encode()).hexdigest()[:32]
-    for name in {manifest.commit, f"ref-{key}"}:
+    for path in _places(ref, manifest):
         with contextlib.suppress(ZooError, OSError):  # a cache that cannot be written only costs time
-            write_bytes(_place(ref.repo, f"{name}.json"), msgspec.json.encode(manifest))
+            write_bytes(path, msgspec.json.encode(manifest))
+
+
+def _places(ref: Ref, manifest: Manifest) -> list[Path]:
+    key = hashlib.sha256((ref.revision or "").encode()).hexdigest()[:32]
+    return [_place(ref.repo, f"{name}.json") for name in (manifest.commit, f"ref-{key}")]
+
+
+def _disown(ref: Ref, manifest: Manifest) -> None:
+    """Forget what the Hub said of a package that is none, as the answer may be what is damaged: ask again next time."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    for path in _places(ref, manifest):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _check_sizes(ref: Ref, manifest: Manifest, names: Iterable[str]) -> None:

@@ -282,8 +282,8 @@ def is_damaged(error: BaseException) -> bool:
     """Whether an answer came that cannot be read."""
     if isinstance(error, ZooError) or status_of(error) is not None:
         return False
-    kinds = _kinds(error)
-    return bool(kinds & DAMAGED) and not kinds & {"HFValidationError", "OSError"}
+    itself = {c.__name__ for c in type(error).__mro__}
+    return bool(_kinds(error) & DAMAGED) and not itself & {"HFValidationError", "OSError"}
 
 
 def _kinds(error: BaseException) -> set[str]:
