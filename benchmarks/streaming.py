@@ -11,7 +11,8 @@ from its first batch to its last. Reported: medians, spread, and the ratios of o
 Seconds from nothing to the first batch are beside them.
 
 With `--device cpu` one more thing is on the training process's own core: ours normalises there, a batch at
-a time, where the others' workers do. Nothing trains meanwhile.
+a time, where the others' workers do. Nothing trains meanwhile. The reading process keeps its heap, as `zoo train`
+does, for all sides.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import numpy as np
 import torch
 from common import facts, lines, say, write
 from PIL import Image
+
+from zoo.train.heap import keep_heap
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Epochs = Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
@@ -243,6 +246,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Write the images, measure by turns, print the table."""
     asked = parse()
+    keep_heap()
     with tempfile.TemporaryDirectory(prefix="streaming-") as scratch:
         os.environ["ZOO_CACHE_DIR"] = f"{scratch}/cache"
         folder = asked.folder or Path(scratch, "images")

@@ -138,15 +138,9 @@ def resolve(
     """
     registry, name, model = found or find_model(request.model)
     device = pick_device(request.device)
-    recipe_name, table = choose_recipe(request, registry, model, beginning.recipe)
-    table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
+    _refuse_limits(request)
     spec = request.dataset or model.dataset
-    chosen = request.recipe not in (None, "best", "source")
-    adapt = {} if chosen or spec not in registry.datasets else registry.datasets[spec].adapt
-    recipe = apply_settings({**table, **adapt}, request, f"recipe {recipe_name}")
-    for key in ("limit_train", "limit_test", "max_steps"):
-        if (value := getattr(request, key)) is not None and value < 1:
-            raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")
+    recipe_name, recipe = _recipe(request, registry, model, spec, beginning)
     image_size = request.image_size or recipe.image_size
     transform = beginning.transform
     if transform and image_size:
@@ -167,6 +161,8 @@ def resolve(
     with torch.device("meta"):
         where = place(registry, name)
         outline = compose(model.build, registry, where=where, **msgspec.structs.asdict(sizes))
+    if recipe.dropout is not None:
+        set_dropout(outline, recipe.dropout)  # said now where there is none
     precision = pick_precision(recipe.precision, device)
     hardware = Hardware(device, precision, pick_layout(recipe.channels_last, outline, device, precision))
     record = RunRecord(
@@ -187,6 +183,23 @@ def resolve(
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
     return _with_compiler(Plan(record, registry, *splits, hardware, notes))
+
+
+def _refuse_limits(request: Request) -> None:
+    for key in ("limit_train", "limit_test", "max_steps"):
+        if (value := getattr(request, key)) is not None and value < 1:
+            raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")
+
+
+def _recipe(
+    request: Request, registry: Registry, model: Model, spec: str, beginning: Beginning
+) -> tuple[str, Recipe]:
+    """The recipe's name, and the recipe: adapted by the weights and the dataset, overridden by the request."""
+    name, table = choose_recipe(request, registry, model, beginning.recipe)
+    table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
+    chosen = request.recipe not in (None, "best", "source")
+    adapt = {} if chosen or spec not in registry.datasets else registry.datasets[spec].adapt
+    return name, apply_settings({**table, **adapt}, request, f"recipe {name}")
 
 
 def _with_compiler(plan: Plan) -> Plan:
