@@ -65,6 +65,7 @@ def test_freed_memory_is_kept_and_not_faulted_in_again() -> None:
 def test_it_lies_in_huge_pages_where_the_kernel_grants_them() -> None:
     if pages() == "never":
         pytest.skip("this kernel grants no huge pages")
-    assert probe()[2] >= 90 << 10
+    # At least one: a kernel whose memory lies in pieces grants fewer than are asked for.
+    assert probe()[2] >= 2 << 10
     small = probe(ZOO_KEEP_HEAP="0")[2]
     assert pages() == "always" or small == 0

@@ -38,8 +38,8 @@ class WindowConv2d(nn.Conv2d):
 class ProductConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution to few channels: one matrix product for each image, and the sum of what overlaps.
 
-    On a CPU torch's own kernel does this on one thread where the channels come first. The sums are in fp32, over
-    products in the autocast's dtype. Everywhere else it is `nn.ConvTranspose2d`.
+    On a CPU torch's own kernel is slow at this where the channels come first. The sums are in fp32, over products
+    in the autocast's dtype. Everywhere else it is `nn.ConvTranspose2d`.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
