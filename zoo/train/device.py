@@ -143,11 +143,7 @@ def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
         wanted: the recipe's `precision`.
     """
     device, kept = hardware.device, sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0"
-    heap = (
-        "; freed memory is kept, in huge pages where the kernel grants them (ZOO_KEEP_HEAP=0: not)"
-        if device.type == "cpu" and kept
-        else ""
-    )
+    heap = "; freed memory is kept (ZOO_KEEP_HEAP=0: not)" if device.type == "cpu" and kept else ""
     here = "the hardware computes in it" if hardware.precision == "bf16" else "the hardware has no bf16"
     precision = f"{hardware.precision}{f': {here}' if wanted == 'auto' else ', as asked'}"
     layout = "channels-last: convolutions gain by it" if hardware.channels_last else "contiguous"
