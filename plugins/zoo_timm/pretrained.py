@@ -133,5 +133,5 @@ def transform_of(config: PretrainedCfg) -> Transform:
     return Transform(
         size=(height, width),
         resize=None if whole else int(height / config.crop_pct),
-        interpolation=chosen,  # type: ignore[arg-type]
+        interpolation=chosen,  # type: ignore[arg-type]  # one of FILTERS, seen above
     )

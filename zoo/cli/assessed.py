@@ -47,7 +47,7 @@ def assessed(
         device = usable_device(read_record(folder).device)
     places = {"data_dir": more.pop("data_dir"), "dataset": more.pop("dataset"), "device": device}
     if not what and other is None and output is None:
-        opened = open_run(folder, split=split, **places)  # type: ignore[arg-type]
+        opened = open_run(folder, split=split, **places)  # type: ignore[arg-type]  # click has checked it
         about = {"run": str(run), "split": split, "tta": opened.record.settings.tta}
         return {**about, **opened.measure().as_dict(), "recorded": recorded_metrics(folder, opened.split)}
     from zoo.assess.judge import Asked, judge
@@ -56,7 +56,7 @@ def assessed(
     if other is not None and device is None:
         places["device"] = read_record(folder).device  # one device for both
     asked = Asked(
-        split=split,  # type: ignore[arg-type]
+        split=split,  # type: ignore[arg-type]  # click has checked it
         parts=frozenset(what or (OF_A_FOLDER if output is not None else ())),
         other=second,
         output=output,

@@ -109,7 +109,7 @@ def set_dropout(module: nn.Module, p: float) -> nn.Module:
         if isinstance(part, Dropout | _DropoutNd):
             part.p, found = p, True
         if isinstance(getattr(part, "dropout", None), float):
-            part.dropout, found = p, True  # type: ignore[assignment]
+            part.dropout, found = p, True  # type: ignore[assignment]  # a float, seen above
     if not found:
         raise InputError(f"recipe.dropout = {p}: this model has no dropout to set; build it with one")
     return module
