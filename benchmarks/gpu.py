@@ -260,7 +260,7 @@ def parse() -> argparse.Namespace:
     options.add_argument("--seconds", type=float, default=3.0, help="of one measurement of throughput")
     options.add_argument("--rounds", type=int, default=5, help="of the section timm")
     options.add_argument("--runs", type=int, default=10, help="of the section airbench")
-    options.add_argument("--compile", default="auto", choices=["auto", "off", "default", "max"])
+    options.add_argument("--compile", default="auto", choices=["auto", "off", "graph", "default", "max"])
     options.add_argument("--device", default="cuda")
     options.add_argument("--data", type=Path, help="folder of CIFAR-10's parquet files")
     options.add_argument("--timm-train", type=Path, help="timm's train.py, or a checkout of its repository")

@@ -30,6 +30,8 @@ from zoo.train.loop import Trainer, eval_batch
 from zoo.train.plan import Request, environment, resolve
 from zoo.tta import views
 
+KEYS = ("top1", "seconds", "top1_as_trained", "steps", "evaluation", "whole", "warm_up")
+
 
 def ours(chosen: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One run, timed as the peer times itself."""
@@ -113,7 +115,7 @@ def parse() -> argparse.Namespace:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--runs", type=int, default=10, help="seeds 0, 1, ...")
     options.add_argument("--device", default="auto")
-    options.add_argument("--compile", default="auto", choices=["auto", "off", "default", "max"])
+    options.add_argument("--compile", default="auto", choices=["auto", "off", "graph", "default", "max"])
     options.add_argument("--precision")
     options.add_argument("--batch-size", type=int)
     options.add_argument("--epochs", type=int)
@@ -132,17 +134,18 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Run the seeds and the peer, and print both."""
     chosen = parse()
-    machine, rows = facts(), []
+    record: dict[str, Any] = {"machine": facts(), "environment": environment(_device(chosen))}
+    peer, rows = theirs(chosen), []
+    record["peer"] = peer
     for seed in range(chosen.runs):
         rows.append(ours(chosen, seed))
         say(f"seed {seed}: top-1 {rows[-1]['top1']:.2%} in {rows[-1]['seconds']:.2f} s")
-    keys = ("top1", "seconds", "top1_as_trained", "steps", "evaluation", "whole", "warm_up")
-    summary = {key: spread([row[key] for row in rows]) for key in keys}
-    peer = theirs(chosen)
-    record = {"machine": machine, "environment": environment(_device(chosen)), "runs": rows}
-    write(chosen.json, record | {"summary": summary, "peer": peer})
+        summary = {key: spread([row[key] for row in rows]) for key in KEYS}
+        write(
+            chosen.json, record | {"runs": rows, "summary": summary}
+        )  # a call that is cut short keeps these
     cells = [
-        [name, *(f"{summary[key]['mean']:.4f} ± {summary[key]['deviation']:.4f}" for key in keys[:2]), n]
+        [name, *(f"{summary[key]['mean']:.4f} ± {summary[key]['deviation']:.4f}" for key in KEYS[:2]), n]
         for name, n in (("speedrun-94", len(rows)),)
     ]
     if "means" in peer:

@@ -12,7 +12,11 @@ from zoo import run as runs
 from zoo.data import load
 from zoo.data.augment import build
 from zoo.data.resident import Resident, generator, order
+from zoo.errors import DeviceError
 from zoo.registry import load_registry
+from zoo.train.compiled import choose, measure_pace
+from zoo.train.device import Hardware, seed_noise
+from zoo.train.graphs import Recorded
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
 
@@ -23,7 +27,8 @@ pytestmark = [
 
 
 def train(folder: Path, device: str, **asked: Any) -> list[dict[str, Any]]:
-    plan = resolve(Request(model="hybrid-alt-1", dataset="digits", device=device, epochs=3, **asked))
+    model = asked.pop("model", "hybrid-alt-1")
+    plan = resolve(Request(model=model, dataset="digits", device=device, epochs=3, **asked))
     runs.write_record(folder, plan.record)
     Trainer(plan, folder).fit()
     return runs.read_metrics(folder)
@@ -55,14 +60,17 @@ def test_the_loss_curve_is_the_cpus_within_tolerance(tmp_path: Path) -> None:
         assert other["train_loss"] == pytest.approx(one["train_loss"], rel=0.15)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_learns(precision: str, tmp_path: Path) -> None:
-    rows = train(tmp_path / "run", "cuda", precision=precision)
+@pytest.mark.parametrize(
+    ("precision", "mode"), [("bf16", "off"), ("fp16", "off"), ("bf16", "graph"), ("bf16", "default")]
+)
+def test_half_precision_learns(precision: str, mode: str, tmp_path: Path) -> None:
+    rows = train(tmp_path / "run", "cuda", precision=precision, compile=mode)
     assert rows[-1]["train_loss"] < 0.6 * rows[0]["train_loss"]
 
 
-def test_a_stopped_run_goes_on_to_the_same_number_of_steps(tmp_path: Path) -> None:
-    plan = resolve(Request(model="hybrid-alt-1", dataset="digits", device="cuda", epochs=2))
+@pytest.mark.parametrize("mode", ["off", "graph"])
+def test_a_stopped_run_goes_on_to_the_same_number_of_steps(mode: str, tmp_path: Path) -> None:
+    plan = resolve(Request(model="hybrid-alt-1", dataset="digits", device="cuda", epochs=2, compile=mode))
     runs.write_record(tmp_path, plan.record)
     asked = iter([0] * 9 + [15] * 9)
     with pytest.raises(Stop):
@@ -76,3 +84,67 @@ def test_a_stopped_run_goes_on_to_the_same_number_of_steps(tmp_path: Path) -> No
     assert trainer.at.total == 9
     result = trainer.fit()
     assert result["train"]["steps"] == trainer.total
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("model", ["hybrid-alt-1", "resnet18", "vit-d2h4"])
+def test_a_recorded_step_is_the_plain_one(model: str, precision: str, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"model": model, "precision": precision, "settings": ("augment=[{op='flip'}]",)}
+    first = [train(tmp_path / mode, "cuda", compile=mode, max_steps=3, **asked) for mode in ("off", "graph")]
+    assert first[1][0]["train_loss"] == pytest.approx(first[0][0]["train_loss"], rel=1e-3)
+    # dropout's masks and the kernels are the same; some of cuDNN's add in no fixed order, which Adam enlarges
+    whole = [train(tmp_path / f"{mode}-3", "cuda", compile=mode, **asked) for mode in ("off", "graph")]
+    assert whole[1][-1]["train_loss"] == pytest.approx(whole[0][-1]["train_loss"], rel=0.3)
+
+
+def test_jitter_is_recorded_once_for_each_order_of_its_changes(tmp_path: Path) -> None:
+    jitter = "augment=[{op='jitter', brightness=0.4, contrast=0.4, hue=0.2}]"
+    plain = train(tmp_path / "off", "cuda", compile="off", settings=(jitter,))
+    recorded = train(tmp_path / "graph", "cuda", compile="graph", settings=(jitter,))
+    assert recorded[0]["train_loss"] == pytest.approx(plain[0]["train_loss"], rel=1e-3)
+
+
+def test_a_step_that_reads_the_device_is_not_recorded() -> None:
+    class Reads(torch.nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = super().forward(x).mean((2, 3))
+            return out * float(out.detach().mean().item() > -1e9)
+
+    device = torch.device("cuda")
+    found = measure_pace(Reads(3, 10, 3).to(device), (8, 3, 16, 16), Hardware(device, "fp32", False))
+    assert found.recorded is None
+    assert found.why_not
+    assert choose("auto", device, 10, lambda: found).mode == "off"
+    with pytest.raises(DeviceError, match="cannot be a CUDA graph"):
+        choose("graph", device, 10, lambda: found)
+    assert torch.rand(8, device=device).sum().item() > 0  # the device is as well as before
+
+
+def test_what_cannot_be_recorded_is_run_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    weight = torch.nn.Parameter(torch.ones(3, device="cuda"))
+
+    def reads(x: torch.Tensor) -> torch.Tensor:
+        loss = (x * weight).sum() * float(x.sum().item() > 0)
+        loss.backward()
+        return loss.detach()
+
+    recorded = Recorded(reads, torch.device("cuda"), [weight])
+    assert recorded(torch.ones(3, device="cuda")).item() == 3
+    assert "not recorded as a CUDA graph" in caplog.text
+    weight.grad = None
+    assert recorded(torch.full((3,), 2.0, device="cuda")).item() == 6
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [2, 2, 2]
+
+
+def test_a_recording_draws_what_the_plain_function_draws() -> None:
+    def noisy(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(x, 0.5) + torch.rand_like(x)
+
+    device, ones = torch.device("cuda"), torch.ones(1000, device="cuda")
+    recorded = Recorded(noisy, device)
+    for seed in (1, 2, 1):
+        seed_noise(seed, device)
+        expected = noisy(ones)
+        seed_noise(seed, device)
+        assert torch.equal(recorded(ones), expected)

@@ -130,6 +130,14 @@ def test_images_that_are_cut_on_the_device_and_in_workers_differ_by_rounding_alo
         assert (late * 255 - raw).abs().max() > 20
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=posix)])
+def test_arrays_are_streamed_to_an_evaluation(workers: int) -> None:
+    source = open_source(load("sklearn:digits", delivery=Delivery("stream", workers)).train)
+    expected = list(source.batches(100))
+    with torch.inference_mode():
+        assert same(list(source.batches(100)), expected)
+
+
 def test_arrays_are_streamed_as_they_are_resident() -> None:
     for workers in (0, 2):
         data = load("sklearn:digits", delivery=Delivery("stream", workers))

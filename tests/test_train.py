@@ -14,7 +14,7 @@ from zoo import run as runs
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
 from zoo.rerun import evaluate_run
 from zoo.run import load, read_metrics, read_record, read_result
-from zoo.train.compiled import choose
+from zoo.train.compiled import Choice, Pace, choose
 from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer
 from zoo.train.plan import Request, resolve
@@ -269,10 +269,22 @@ def test_a_compiled_run_learns_what_the_plain_one_learns(tiny: str, tmp_path: Pa
 
 
 def test_the_compiler_is_chosen_where_it_saves_more_than_it_costs() -> None:
-    def choice(seconds: float, wanted: str = "auto", device: str = "cuda") -> tuple[str, str]:
-        return choose(wanted, torch.device(device), 1000, lambda: seconds)
+    def choice(
+        plain: float, recorded: float | None = None, wanted: str = "auto", device: str = "cuda"
+    ) -> Choice:
+        return choose(
+            wanted, torch.device(device), 1000, lambda: Pace(plain, recorded, "it reads the device")
+        )
 
-    assert choice(0.01)[0] == "off"
+    sums = "2 s of about 10 s saved, 60 s of compiling"
+    assert choice(0.01) == ("off", f"off: {sums}; no CUDA graph: it reads the device")
     assert choice(1.0) == ("default", "default: 250 s of about 1000 s saved, 60 s of compiling")
-    assert choice(1.0, device="cpu")[0] == "off"
-    assert choice(0.0, wanted="max")[0] == "max"
+    assert choice(1.0, 0.4).mode == "graph"
+    assert choice(0.01, 0.02).mode == "off"
+    assert choice(1.0, device="cpu").mode == "off"
+    assert choice(0.0, wanted="max").mode == "max"
+    assert choice(1.0, 0.4, wanted="graph").mode == "graph"
+    with pytest.raises(DeviceError, match=r"cannot be a CUDA graph \(it reads the device\)"):
+        choice(1.0, wanted="graph")
+    with pytest.raises(DeviceError, match="this run is on cpu"):
+        choice(1.0, 0.4, wanted="graph", device="cpu")

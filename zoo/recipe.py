@@ -11,8 +11,9 @@ from zoo.steps import Count, Fraction, NonNegative, Positive, PositiveFloat, Ste
 TestTimeViews = Literal["none", "mirror", "mirror-translate"]
 """What logits are averaged over when a result is measured: see `zoo.tta`."""
 
-CompileMode = Literal["off", "default", "max"]
-"""How a model is compiled: not, by torch.compile as it is, or with kernels tuned by trying."""
+CompileMode = Literal["off", "graph", "default", "max"]
+"""How a step is run: kernel by kernel; recorded as a CUDA graph; through torch.compile, with graphs on a GPU;
+the same with kernels tuned by trying."""
 
 
 class Group(Struct, frozen=True):
@@ -72,7 +73,8 @@ class Recipe(Struct, frozen=True):
         augment: steps in order. normalize: subtract the dataset's mean, divide by its std;
         else pixel values in 0..1. image_size: side to resize to; None keeps the dataset's.
         precision: "auto" is bf16 where the hardware has it. channels_last: None decides by device.
-        compile: "auto" weighs the compiler's warm-up against the length of the run.
+        compile: "auto" times a step, and weighs the compiler's warm-up against the length of the run; "graph"
+            records a step as a CUDA graph.
         sync_batch_norm: with several processes, batch norms see the rows of all of them, as one
         process does; false: each its own rows, which is faster and not the same.
         tta: what a recorded result averages logits over: the image, its mirror image too, or both
@@ -110,7 +112,7 @@ class Recipe(Struct, frozen=True):
     image_size: Positive | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool | None = None
-    compile: Literal["auto", "off", "default", "max"] = "auto"
+    compile: Literal["auto", "off", "graph", "default", "max"] = "auto"
     sync_batch_norm: bool = True
     tta: TestTimeViews = "none"
     select: Literal["top1", "loss", "last"] = "top1"

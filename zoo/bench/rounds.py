@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.bench.gauge import Effort, mean_seconds, spread, timed
 from zoo.data import load
@@ -17,6 +16,7 @@ from zoo.data.resident import generator
 from zoo.errors import InputError
 from zoo.registry import find_model, load_registry, native_sizes
 from zoo.spec import Struct
+from zoo.train.device import tf32
 from zoo.train.events import Listener
 from zoo.train.loop import Trainer
 from zoo.train.plan import Plan, Request, resolve
@@ -100,17 +100,14 @@ class BareStep:
         rows = torch.arange(min(batch, len(trainer.data)), device=trainer.device)
         images, labels = trainer.data.take(rows)
         images, targets = trainer.augment(images, labels, generator(0), indices=rows)
-        self.images, self.targets = _grown(images, batch), _grown(targets, batch)
+        self.images, self.targets, self.labels = (_grown(part, batch) for part in (images, targets, labels))
 
     def __call__(self) -> None:
         """Take one step."""
         trainer = self.trainer
         trainer.compiler.next_step()
-        with trainer.plan.hardware.autocast():
-            logits = trainer.forward(self.images)
-            smoothing = trainer.plan.recipe.label_smoothing
-            loss = F.cross_entropy(logits.float(), self.targets, label_smoothing=smoothing)
-        trainer.scaler.scale(loss).backward()
+        with tf32(self.device, True):
+            trainer.learn(self.images, self.targets, self.labels, 1.0)
         trainer.scaler.step(trainer.optimizer)
         trainer.scaler.update()
         trainer.optimizer.zero_grad(set_to_none=True)

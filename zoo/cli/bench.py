@@ -56,8 +56,8 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--precision", help="auto, fp32, bf16 or fp16; default: the recipe's.")
 @click.option(
     "--compile",
-    type=click.Choice(["auto", "off", "default", "max"]),
-    help="torch.compile; auto decides as for a long run.",
+    type=click.Choice(["auto", "off", "graph", "default", "max"]),
+    help="graph: CUDA graphs alone; default, max: torch.compile; auto: as for a long run.",
 )
 @click.option("--recipe", metavar="NAME", help="A recipe's name, or `best`; default: the model's own.")
 @click.option(

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @click.option("--precision", help="auto, fp32, bf16 or fp16.")
 @click.option(
     "--compile",
-    type=click.Choice(["auto", "off", "default", "max"]),
-    help="torch.compile; auto weighs its warm-up against the length of the run.",
+    type=click.Choice(["auto", "off", "graph", "default", "max"]),
+    help="graph: CUDA graphs alone; default, max: torch.compile; auto times a step and chooses.",
 )
 @click.option(
     "--on-nan", type=click.Choice(["stop", "skip"]), help="When a step's loss is not finite; default: stop."

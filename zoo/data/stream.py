@@ -85,7 +85,10 @@ class _ArrayReader:
         self.depth, self.pin = 2 if pool.workers else 0, pin
 
     def begin(self, rows: Labels, key: int | None) -> _Begun:
-        host = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.pin)
+        with torch.inference_mode(
+            False
+        ):  # evaluation's mode is that of its thread alone, and another writes this
+            host = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.pin)
         if self.thread is None:
             self._gather(torch.from_numpy(rows), host)
             return _Begun(host, [])

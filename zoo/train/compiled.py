@@ -1,19 +1,20 @@
-"""torch.compile: whether it pays for a run, and what of a step goes through it."""
+"""torch.compile and CUDA graphs: whether they pay for a run, and what of a step goes through them."""
 
 from __future__ import annotations
 
 import logging
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import DeviceError
-from zoo.spec import CompileMode
+from zoo.spec import CompileMode, Recipe
 from zoo.train.device import Hardware
+from zoo.train.graphs import NotRecorded, Recorded
 
 WARM_UP_SECONDS = 60.0
 """What compiling a model for training and for evaluation is taken to cost on a GPU: an assumption too."""
@@ -32,15 +33,33 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(wanted: str, device: torch.device, steps: int, step_seconds: Callable[[], float]) -> Choice:
+class Pace(NamedTuple):
+    """Seconds of a step: kernel by kernel, and as a CUDA graph; or why it cannot be one."""
+
+    plain: float
+    recorded: float | None = None
+    why_not: str = ""
+
+
+def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pace]) -> Choice:
     """Weigh the warm-up against the length of the run.
 
     Args:
         wanted: the recipe's `compile`; anything but "auto" is taken as it is.
-        steps: of the whole run. step_seconds: measures an eager step; called on a GPU only.
+        steps: of the whole run. pace: measures a step; called on a GPU only.
+    Raises:
+        DeviceError: "graph" was asked for, and cannot be.
     """
     if wanted == "off":
         return Choice("off", "off, as asked")
+    if wanted == "graph":
+        if device.type != "cuda":
+            raise DeviceError(
+                f"--compile graph records CUDA graphs, and this run is on {device.type}; leave it out"
+            )
+        if (found := pace()).recorded is None:
+            raise DeviceError(f"a step cannot be a CUDA graph ({found.why_not}); leave out --compile graph")
+        return Choice("graph", "graph, as asked")
     if wanted == "default":
         return Choice("default", "default, as asked")
     if wanted == "max":
@@ -49,34 +68,74 @@ def choose(wanted: str, device: torch.device, steps: int, step_seconds: Callable
         return Choice(
             "off", f"off: on a {device.type.upper()} it is not known to pay; --compile default forces it"
         )
-    eager = steps * step_seconds()
-    saved = GAIN * eager
-    sums = f"{saved:.0f} s of about {eager:.0f} s saved, {WARM_UP_SECONDS:.0f} s of compiling"
+    plain, recorded, why_not = pace()
+    took = steps * min(plain, recorded or plain)
+    saved = GAIN * took
+    sums = f"{saved:.0f} s of about {took:.0f} s saved, {WARM_UP_SECONDS:.0f} s of compiling"
     if saved > MARGIN * WARM_UP_SECONDS:
         return Choice("default", f"default: {sums}")
-    return Choice("off", f"off: {sums}")
+    if recorded is not None and recorded < plain:
+        return Choice(
+            "graph",
+            f"graph: a step takes {1e3 * recorded:.2f} ms, {1e3 * plain:.2f} without; compiling: {sums}",
+        )
+    return Choice("off", f"off: {sums}{f'; no CUDA graph: {why_not}' if why_not else ''}")
 
 
-def step_seconds(module: nn.Module, shape: tuple[int, ...], hardware: Hardware) -> float:
-    """Seconds of one forward and backward pass over random images of `shape` (B, C, H, W): a median of 9."""
+def why_no_graph(recipe: Recipe, hardware: Hardware) -> str:
+    """Why a step must not be recorded as a CUDA graph; "" where it may be."""
+    if recipe.accumulate > 1:
+        return "gradients of several micro-batches are added"
+    return "fp16 scales the loss anew at each step" if hardware.precision == "fp16" else ""
+
+
+def measure_pace(module: nn.Module, shape: tuple[int, ...], hardware: Hardware, *, why_not: str = "") -> Pace:
+    """Seconds of one forward and backward pass over random images of `shape` (B, C, H, W): medians of 9.
+
+    Args:
+        module: in training mode, on the device; its gradients and running statistics change.
+        why_not: why a step must not be recorded; "" where it may be.
+    """
     images = torch.rand(shape, device=hardware.device).to(memory_format=hardware.memory_format)
-    took = []
-    for _ in range(12):
-        torch.cuda.synchronize(hardware.device)
-        start = time.perf_counter()
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def step(images: Tensor) -> Tensor:
         with hardware.autocast():
             loss = module(images).float().square().mean()
         loss.backward()
-        torch.cuda.synchronize(hardware.device)
+        return loss.detach()
+
+    def plain(images: Tensor) -> None:
+        step(images)
+        for parameter in trained:
+            parameter.grad = None
+
+    seconds = _median_seconds(plain, images, hardware.device)
+    if why_not:
+        return Pace(seconds, None, why_not)
+    recorded = Recorded(step, hardware.device, trained, must=True)
+    try:
+        return Pace(seconds, _median_seconds(recorded, images, hardware.device))
+    except NotRecorded as error:
+        return Pace(seconds, None, str(error))
+
+
+def _median_seconds(step: Callable[[Tensor], object], images: Tensor, device: torch.device) -> float:
+    took = []
+    for _ in range(12):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        step(images)
+        torch.cuda.synchronize(device)
         took.append(time.perf_counter() - start)
     return statistics.median(took[3:])
 
 
 class Compiler:
-    """Compiles what it is called with; gives it back unchanged where the mode is "off"."""
+    """Compiles and records what it is given; gives it back unchanged where the mode is "off"."""
 
     def __init__(self, mode: CompileMode, device: torch.device) -> None:
-        self.on, self.mode, self.device = mode != "off", mode, device
+        self.on, self.mode, self.device = mode in ("default", "max"), mode, device
         if self.on:  # it says at every start that a CPU is no GPU
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
@@ -84,7 +143,7 @@ class Compiler:
         """The function through torch.compile, with static shapes.
 
         Args:
-            graphs: record CUDA graphs (on a GPU), so that a step is launched as one.
+            graphs: let the compiler record CUDA graphs (on a GPU), so that a step is launched as one.
         """
         if not self.on:
             return function
@@ -94,6 +153,16 @@ class Compiler:
             mode = "reduce-overhead" if graphs and self.device.type == "cuda" else "default"
         compiled = torch.compile(function, mode=mode, dynamic=False)
         return lambda *args: _call(compiled, args)
+
+    def recorded(
+        self, function: Callable[..., Any], parameters: Sequence[nn.Parameter] = ()
+    ) -> Callable[..., Any]:
+        """The function as CUDA graphs, in the mode "graph".
+
+        Args:
+            parameters: whose gradients it gives.
+        """
+        return Recorded(function, self.device, parameters) if self.mode == "graph" else function
 
     def whole(self, function: Callable[..., Any], batch: int) -> Callable[[Tensor], Tensor]:
         """The function compiled for batches of one size: a smaller one is filled up, and cut afterwards."""

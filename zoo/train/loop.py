@@ -116,7 +116,10 @@ class Trainer:
         self.total = min(recipe.epochs * self.steps, plan.record.max_steps or sys.maxsize)
         self.augment = make_augment(plan.record, self.device, cropped=self.data.cropped)
         change = self.augment.apply
-        self.change = self.compiler(change) if self.augment.compilable else change
+        self.change = self.compiler.recorded(self.compiler(change)) if self.augment.compilable else change
+        self.learn = self.compiler.recorded(
+            self._learn, [p for p in self.module.parameters() if p.requires_grad]
+        )
         self.predict = self.compiler.whole(self.chosen(), eval_batch(plan.record))
         self.at = Position()
         self.sums = torch.zeros(2, device=self.device)  # loss and hits of the epoch so far
@@ -140,7 +143,8 @@ class Trainer:
         self.listener.start(self.plan, parameters)
         if self.world.first:
             run.rewrite_metrics(self.folder, self.rows)
-        self.warm_seconds = self._warm_up() if self.compiler.on or self.device.type == "cuda" else 0.0
+        with tf32(self.device, True):
+            self.warm_seconds = self._warm_up() if self.compiler.on or self.device.type == "cuda" else 0.0
         self.started = time.perf_counter() - self.at.seconds
         if self.at.total == 0:
             self._begin()
@@ -251,11 +255,16 @@ class Trainer:
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         images, targets = self.change(images, labels, draws.of(mine))
         self.compiler.next_step()
+        share = len(labels) / batch * self.world.size  # gradients are averaged over the processes
+        found: Tensor = self.learn(images, targets, labels, share)
+        return found
+
+    def _learn(self, images: Tensor, targets: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
+        """Add the gradients of `share` of the images' mean loss; their summed loss and hits, float32 (2,)."""
         with self.plan.hardware.autocast():
             logits = self.forward(images)
             smoothing = self.plan.recipe.label_smoothing
             loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        share = len(labels) / batch * self.world.size  # gradients are averaged over the processes
         self.scaler.scale(loss * share if share != 1 else loss).backward()
         hits = (logits.detach().argmax(1) == labels).sum()
         return torch.stack((loss.detach() * len(labels), hits.float()))

@@ -28,7 +28,7 @@ from zoo.layers import set_dropout
 from zoo.registry import Registry, changes, find_model, load_registry, provenance
 from zoo.run import DataRecord, RunRecord, Sizes
 from zoo.spec import Model, Recipe, Struct, Transform, decode, node_from_table
-from zoo.train.compiled import choose, step_seconds
+from zoo.train.compiled import choose, measure_pace, why_no_graph
 from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, placed, reasons
 from zoo.train.world import size_here
 from zoo.version import __version__
@@ -211,7 +211,12 @@ def _with_compiler(plan: Plan) -> Plan:
         recipe.compile,
         hardware.device,
         min(steps, record.max_steps or steps),
-        lambda: step_seconds(plan.build().train(), (recipe.batch_size, *sizes), hardware),
+        lambda: measure_pace(
+            plan.build().train(),
+            (recipe.batch_size, *sizes),
+            hardware,
+            why_not=why_no_graph(recipe, hardware),
+        ),
     )
     return replace(
         plan,

@@ -280,8 +280,11 @@ class World:
         hardware = plan.hardware
         self.device = own_device(hardware.device, self.local)
         compiled = hardware.compile if self.first else record.compile
+        if plan.recipe.compile == "graph":
+            raise InputError("--compile graph is for one process; leave it out, or give --compile default")
         if self.sharded:
             _check_sharding(plan)
+        if self.sharded or compiled == "graph":
             compiled = "off"
         environment = record.environment | ({"sharded": "yes"} if self.sharded else {})
         record = msgspec.structs.replace(record, compile=compiled, environment=environment)
