@@ -143,6 +143,7 @@ def test_a_recording_draws_what_the_plain_function_draws() -> None:
 
     device, ones = torch.device("cuda"), torch.ones(1000, device="cuda")
     recorded = Recorded(noisy, device)
+    recorded(ones)  # what is drawn while it is recorded is no promise
     for seed in (1, 2, 1):
         seed_noise(seed, device)
         expected = noisy(ones)

@@ -8,6 +8,7 @@ plain function.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class Recorded:
     recording of its own. What is given back is overwritten by the next call, and so are the gradients.
 
     Random numbers that the function draws on the device follow the seed set before each call, as they would
-    without a recording.
+    without a recording; but at the call that records, other calls have drawn before.
     """
 
     def __init__(
@@ -120,7 +121,9 @@ class Recorded:
             self.function(*args)
             return
         before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Synchronization debug mode")
+            torch.cuda.set_sync_debug_mode("error")
         try:
             self.function(*args)
         except RuntimeError as error:

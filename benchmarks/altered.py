@@ -1,0 +1,51 @@
+"""Top-1 of a run on altered copies of its test images: mirrored, turned upside down, transposed, gray, darker.
+
+python benchmarks/altered.py RUN --alter original flip vertical-flip transpose
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from common import lines
+
+from zoo import run
+from zoo.data.alter import alteration
+from zoo.data.source import open_source
+from zoo.evaluate import evaluate
+from zoo.train.device import autocast
+from zoo.train.images import make_augment
+from zoo.train.plan import replan
+
+
+def main() -> None:
+    """Evaluate the run's weights once for each alteration, in fp32, and print a table."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("run", type=Path)
+    options.add_argument("--alter", nargs="+", default=["original", "flip", "vertical-flip", "transpose"])
+    options.add_argument("--json", type=Path)
+    chosen = options.parse_args()
+    plan = replan(run.read_record(chosen.run))
+    module, device = plan.build(), plan.hardware.device
+    module.load_state_dict(run.read_weights(chosen.run))
+    prepare = make_augment(plan.record, device, cropped=False).prepare
+    found = {}
+    for name in chosen.alter:
+        images = np.ascontiguousarray(alteration(name)(np.asarray(plan.test.images[:])))
+        source = open_source(
+            replace(plan.test, images=images), device, channels_last=plan.hardware.channels_last
+        )
+        found[name] = evaluate(
+            module, source.batches(500), prepare, autocast=lambda: autocast(device, "fp32")
+        ).top1
+    print("\n".join(lines(("test images", "top-1"), [[k, f"{v:.2%}"] for k, v in found.items()], left=1)))
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"model": plan.record.model, "top1": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
