@@ -85,9 +85,8 @@ class _ArrayReader:
         self.depth, self.pin = 2 if pool.workers else 0, pin
 
     def begin(self, rows: Labels, key: int | None) -> _Begun:
-        with torch.inference_mode(
-            False
-        ):  # evaluation's mode is that of its thread alone, and another writes this
+        # Evaluation's mode is that of its thread alone, and another thread writes this.
+        with torch.inference_mode(False):
             host = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.pin)
         if self.thread is None:
             self._gather(torch.from_numpy(rows), host)

@@ -33,10 +33,10 @@ from zoo.train.fitting import fit_to_images
 from zoo.train.guard import Guard
 from zoo.train.images import eval_batch, make_augment
 from zoo.train.layers import freeze
-from zoo.train.optim import lr_at, make_optimizer
+from zoo.train.optim import lr_at, make_optimizer, match_layout
 from zoo.train.plan import Plan
 from zoo.train.precise import renew_for_evaluation
-from zoo.train.world import World, like
+from zoo.train.world import World
 from zoo.tta import views
 
 AUGMENT, NOISE = 1, 2
@@ -405,7 +405,7 @@ class Trainer:
         parts = self.world.parts
         self.module.load_state_dict(parts(dict(self.module.state_dict()), state["module"]))
         self.optimizer.load_state_dict(state["optimizer"])
-        _match_layout(self.optimizer)
+        match_layout(self.optimizer)
         self.average.load(parts(self.average.state(), state["average"]))
         self.scaler.load_state_dict(state["scaler"])
         self.sums.copy_(state["sums"])
@@ -449,11 +449,3 @@ class Trainer:
             "precision": record.precision,
             "environment": record.environment,
         }
-
-
-def _match_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Give restored moments the memory layout of their parameters, as they had when they were made."""
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[key] = like(parameter, value)

@@ -17,7 +17,7 @@ from zoo.spec import Group, Recipe
 from zoo.train.layers import layer_scales
 from zoo.train.muon import Muon
 from zoo.train.several import Several
-from zoo.train.world import is_divided
+from zoo.train.world import is_divided, like
 
 KNOWN = ("adam", "adamw", "sgd", "nesterov", "muon", "muon-sphere")
 KINDS = ("vectors", "matrices", "first", "last")
@@ -244,3 +244,11 @@ def _from_timm(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Optim
         groups, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
     )
     return optimizer
+
+
+def match_layout(optimizer: Optimizer) -> None:
+    """Give restored moments the memory layout of their parameters, as they had when they were made."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = like(parameter, value)
