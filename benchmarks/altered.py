@@ -1,6 +1,8 @@
 """Top-1 of a run on altered copies of its test images: mirrored, turned upside down, transposed, gray, darker.
 
 python benchmarks/altered.py RUN --alter original flip vertical-flip transpose
+
+The images are the dataset's own, also where the run was tested on altered ones.
 """
 
 from __future__ import annotations
@@ -9,17 +11,35 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
+import msgspec
 import numpy as np
 from common import lines
 
 from zoo import run
 from zoo.data.alter import alteration
+from zoo.data.arrays import Split
+from zoo.data.load import find, load
 from zoo.data.source import open_source
 from zoo.evaluate import evaluate
+from zoo.registry import load_registry
 from zoo.train.device import autocast
 from zoo.train.images import make_augment
 from zoo.train.plan import replan
+
+
+def unaltered(spec: str, image_size: int | None) -> Split:
+    """The test split of a dataset, without its `alter_train` and `alter_test`."""
+    registry = load_registry()
+    _, dataset = find(spec, registry)
+    source, mark, query = dataset.source.rpartition("?")
+    kept = [(key, value) for key, value in parse_qsl(query) if not key.startswith("alter_")]
+    source = f"{source}?{urlencode(kept)}" if mark and kept else source if mark else dataset.source
+    options = {key: value for key, value in dataset.options.items() if not key.startswith("alter_")}
+    plain = msgspec.structs.replace(dataset, source=source, options=options)
+    known = msgspec.structs.replace(registry, datasets={**registry.datasets, "unaltered": plain})
+    return load("unaltered", known, image_size=image_size).test
 
 
 def main() -> None:
@@ -33,12 +53,11 @@ def main() -> None:
     module, device = plan.build(), plan.hardware.device
     module.load_state_dict(run.read_weights(chosen.run))
     prepare = make_augment(plan.record, device, cropped=False).prepare
+    test = unaltered(plan.record.data.spec, plan.record.data.image_size)
     found = {}
     for name in chosen.alter:
-        images = np.ascontiguousarray(alteration(name)(np.asarray(plan.test.images[:])))
-        source = open_source(
-            replace(plan.test, images=images), device, channels_last=plan.hardware.channels_last
-        )
+        images = np.ascontiguousarray(alteration(name)(np.asarray(test.images[:])))
+        source = open_source(replace(test, images=images), device, channels_last=plan.hardware.channels_last)
         found[name] = evaluate(
             module, source.batches(500), prepare, autocast=lambda: autocast(device, "fp32")
         ).top1
