@@ -24,22 +24,31 @@ from zoo.data.load import find, load
 from zoo.data.source import open_source
 from zoo.evaluate import evaluate
 from zoo.registry import load_registry
+from zoo.run import DataRecord
 from zoo.train.device import autocast
 from zoo.train.images import make_augment
-from zoo.train.plan import replan
+from zoo.train.plan import VALIDATION_SEED, replan
 
 
-def unaltered(spec: str, image_size: int | None) -> Split:
-    """The test split of a dataset, without its `alter_train` and `alter_test`."""
+def unaltered(kept: DataRecord) -> Split:
+    """All test images of a run's dataset, brought to its size, without `alter_train` and `alter_test`."""
     registry = load_registry()
-    _, dataset = find(spec, registry)
-    source, mark, query = dataset.source.rpartition("?")
-    kept = [(key, value) for key, value in parse_qsl(query) if not key.startswith("alter_")]
-    source = f"{source}?{urlencode(kept)}" if mark and kept else source if mark else dataset.source
+    _, dataset = find(kept.spec, registry)
+    path, mark, query = dataset.source.rpartition("?")
+    rest = urlencode([(key, value) for key, value in parse_qsl(query) if not key.startswith("alter_")])
+    source = (f"{path}?{rest}" if rest else path) if mark else dataset.source
     options = {key: value for key, value in dataset.options.items() if not key.startswith("alter_")}
     plain = msgspec.structs.replace(dataset, source=source, options=options)
     known = msgspec.structs.replace(registry, datasets={**registry.datasets, "unaltered": plain})
-    return load("unaltered", known, image_size=image_size).test
+    data = load(
+        "unaltered",
+        known,
+        image_size=kept.image_size,
+        seed=VALIDATION_SEED,
+        skip_bad=kept.skipped > 0,
+        transform=kept.transform,
+    )
+    return data.test
 
 
 def main() -> None:
@@ -53,7 +62,7 @@ def main() -> None:
     module, device = plan.build(), plan.hardware.device
     module.load_state_dict(run.read_weights(chosen.run))
     prepare = make_augment(plan.record, device, cropped=False).prepare
-    test = unaltered(plan.record.data.spec, plan.record.data.image_size)
+    test = unaltered(plan.record.data)
     found = {}
     for name in chosen.alter:
         images = np.ascontiguousarray(alteration(name)(np.asarray(test.images[:])))
