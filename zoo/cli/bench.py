@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from zoo.cli import say_error, table
+from zoo.cli import options, say_error, table
 from zoo.cli.table import Column
 from zoo.errors import DeviceError, InputError
 
@@ -52,7 +52,7 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per step."
 )
 @click.option("--image-size", type=click.IntRange(min=1), help="Side in pixels; default: the model's own.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@options.device
 @click.option("--precision", help="auto, fp32, bf16 or fp16; default: the recipe's.")
 @click.option(
     "--compile",
@@ -66,7 +66,7 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--dataset", metavar="SPEC", default="digits", show_default=True, help="Where images come from."
 )
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@options.data_dir
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),

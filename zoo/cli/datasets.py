@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import say_problems, table
+from zoo.cli import options, say_problems, table
 from zoo.cli.table import Column
 from zoo.registry import load_registry
 from zoo.spec import Dataset
@@ -49,7 +48,7 @@ def datasets(context: click.Context, as_json: bool) -> None:
 
 @datasets.command()
 @click.argument("spec")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of downloads.")
+@options.data_dir
 @click.option("--image-size", type=click.IntRange(min=1), help="Side to resize images to.")
 @click.option("--skip-bad", is_flag=True, help="Count unreadable images instead of failing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -57,7 +56,7 @@ def datasets(context: click.Context, as_json: bool) -> None:
 def check(
     context: click.Context,
     spec: str,
-    data_dir: Path | None,
+    data_dir: str | None,
     image_size: int | None,
     skip_bad: bool,
     as_json: bool,

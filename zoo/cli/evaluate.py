@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from zoo.cli import options
 from zoo.errors import InputError
 
 WHAT = ("classes", "confusion", "calibration", "latency", "robustness")
@@ -95,7 +96,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option(
     "--dataset", metavar="SPEC", help="Where the same images are here, if not at the recorded place."
 )
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@options.data_dir
 @click.option("--device", default=None, help="Default: the device of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import table
+from zoo.cli import options, table
 from zoo.cli.table import Column
 from zoo.errors import InputError, VerifyError
 
@@ -27,19 +27,17 @@ FOLDER = click.Path(path_type=Path)
 
 def _packaging(command: Any) -> Any:
     """The options of what makes a package."""
-    options = (
+    added = (
         click.option(
             "--licence", default="apache-2.0", show_default=True, help="Of the weights, as the Hub names it."
         ),
-        click.option(
-            "--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept."
-        ),
+        options.data_dir,
         click.option("--device", help="Of the pass over the test split; default: the device of the run."),
         click.option(
             "--no-predictions", is_flag=True, help="No confusion matrix, no table of classes; needs no data."
         ),
     )
-    for option in reversed(options):
+    for option in reversed(added):
         command = option(command)
     return command
 
@@ -89,7 +87,7 @@ def publish(
     create_pr: bool,
     dry_run: bool,
     as_json: bool,
-    **options: Any,
+    **asked: Any,
 ) -> None:
     """Publish RUN (a run folder or a package) to the Hub as OWNER/NAME, in one commit with a tag.
 
@@ -110,9 +108,9 @@ def publish(
     if ref.revision and revision:
         raise InputError(f"{repo}: a branch is named twice; leave out --revision")
     ref = Ref(ref.repo, ref.revision or (parse_ref(f"{ref.repo}@{revision}").revision if revision else None))
-    options["predictions"] = not options.pop("no_predictions")
+    asked["predictions"] = not asked.pop("no_predictions")
     with tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
-        plan = prepare(run, ref, Path(temporary), **options)
+        plan = prepare(run, ref, Path(temporary), **asked)
         if dry_run:
             _show(plan, ref, as_json)
             return
@@ -176,7 +174,7 @@ def pull(ref: str, output: Path | None) -> None:
     metavar="SPEC",
     help="Where the images are, if only the author had them at the recorded place.",
 )
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@options.data_dir
 @click.option("--device", help="Default: the kind that was recorded, if it is here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(source: str, dataset: str | None, data_dir: str | None, device: str | None, as_json: bool) -> None:

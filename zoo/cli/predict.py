@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from zoo.cli import options
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ METHODS = (
 @click.option(
     "--threads", type=click.IntRange(1, 64), help="Threads that decode.  [default: the CPUs, at most 4]"
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
+@options.device_or_cpu
 @click.option(
     "--explain",
     type=click.Path(file_okay=False, path_type=Path),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import say_problems, table
+from zoo.cli import options, say_problems, table
 
 if TYPE_CHECKING:
     from zoo.registry import Registry
@@ -49,7 +49,7 @@ TITLE = "hybrid-zoo: runs and results"
 )
 @click.option("--title", default=TITLE, show_default=True, help="Of the page.")
 @click.option("--stamp", is_flag=True, help="Print the date; without it the same runs give the same page.")
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@options.data_dir
 @click.option("--device", help="Of the passes over test splits; default: the device of each run.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def report(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from zoo.cli import options
 from zoo.cli.signals import StopRequests
 from zoo.cli.table import Column, emit, emit_json, emit_table, say, width
 from zoo.errors import InputError
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset", metavar="[NAME=]SPEC", help="Stands in for the sources' datasets (or for dataset NAME)."
 )
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@options.data_dir
+@options.device
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the small budget.")
 @click.option("--limit-train", type=click.IntRange(min=1), metavar="N", help="Images of the small budget.")
 @click.option(

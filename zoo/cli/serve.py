@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from zoo.cli import options
 from zoo.errors import InputError
 
 
@@ -14,7 +15,7 @@ from zoo.errors import InputError
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; another one lets others in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free.")
 @click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes shown.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N or mps.")
+@options.device_or_cpu
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 1024),

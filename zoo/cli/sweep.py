@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.cli import options
 from zoo.cli.signals import StopRequests
 from zoo.cli.table import emit, emit_json, say
 from zoo.errors import InputError
@@ -50,7 +51,7 @@ DEFAULT_TRIALS = 20
 )
 @click.option("--output", type=click.Path(file_okay=False), metavar="DIR", help="The sweep's folder.")
 @click.option("--dataset", metavar="SPEC", help="As `zoo train` takes it; default: the model's own.")
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@options.data_dir
 @click.option(
     "--recipe", metavar="NAME", help="The recipe to begin with, or `best`; default: the model's own."
 )
@@ -60,7 +61,7 @@ DEFAULT_TRIALS = 20
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.")
 @click.option("--limit-train", type=click.IntRange(min=1), metavar="N", help="Use N training images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the trials and of what is tried.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@options.device
 @click.option(
     "--checkpoint-seconds",
     type=click.FloatRange(min=0),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import launch, logs
+from zoo.cli import launch, logs, options
 from zoo.cli.signals import StopRequests
 from zoo.errors import DeviceError, InputError
 from zoo.files import TEMPORARY, clear_temporaries
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset", metavar="SPEC", help="A name of `zoo datasets`, hf:OWNER/NAME, parquet:PATH or folder:PATH."
 )
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Where downloaded datasets are kept.")
+@options.data_dir
 @click.option("--recipe", metavar="NAME", help="A recipe's name, or `best`; default: the model's own.")
 @click.option("--epochs", type=int, help="Passes over the training images.")
 @click.option("--batch-size", type=int, help="Images per step.")
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@options.device
 @launch.options
 @click.option("--precision", help="auto, fp32, bf16 or fp16.")
 @click.option(
