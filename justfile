@@ -25,6 +25,10 @@ types:
 docs:
     python -m sphinx -W --keep-going -b html docs docs/_build/html
 
+# draw the terminal's pictures of the README again: after a change of the registry or of what a command prints
+pictures:
+    python docs/make_pictures.py list info
+
 # everything, in a fresh environment, as a newcomer would meet it
 ci:
     bash .ci/run

@@ -307,6 +307,7 @@ def test_info_shows_recipe_results_and_source(site: Site) -> None:
     assert "batch_size" not in text, "a default"
     assert re.search(r"squares +published +75.00%", text)
     assert re.search(r"squares +own +80.00% ± 1.00%  clean, 3 seeds", text)
+    assert re.search(r"hundred +own +99.00%  paper, 1 seed$", text, re.MULTILINE)
     assert "A paper" in text
     assert "Somebody" in text
 

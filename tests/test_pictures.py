@@ -29,6 +29,10 @@ def words_in(svg: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", svg)).replace("\xa0", " ")
 
 
+def lines_in(svg: str) -> list[str]:
+    return [words_in(line).rstrip() for line in re.findall(r"<text[^>]*>(.*?)</text>", svg, re.DOTALL)]
+
+
 def self_contained(svg: str) -> bool:
     ElementTree.fromstring(svg)
     addresses = re.findall(r"(?:src|href|url)\s*[=:(]\s*[\"']?(?!#)[\w:/.]+", svg)
@@ -56,6 +60,18 @@ def test_every_stored_picture_is_small_and_needs_no_network(script: ModuleType) 
         assert len(stored[name].encode()) < 100_000
         assert self_contained(stored[name]), name
         assert f"$ zoo {script.PICTURES[name].words}" in words_in(stored[name])
+
+
+@pytest.mark.parametrize("name", ["list", "info"])
+def test_a_stored_picture_shows_what_the_command_writes_now(
+    script: ModuleType, tmp_path: Path, name: str
+) -> None:
+    picture = script.PICTURES[name]
+    now = lines_in(script.svg_of(script.text_of(script.screen_of(picture, tmp_path), picture.words), name))
+    assert len(now) > 20
+    assert lines_in((IMAGES / f"{name}.svg").read_text("utf-8")) == now, (
+        f"draw it again: python docs/make_pictures.py {name}"
+    )
 
 
 def test_a_picture_that_fetches_something_is_seen() -> None:

@@ -84,9 +84,8 @@ def _results(model: Model) -> Iterator[str]:
             yield f"{dataset:<22}published  {_published(row)}"
         for own in (r for r in model.measured if r.dataset == dataset):
             spread = f" ± {own.spread:.2%}" if own.spread is not None else ""
-            what = ", ".join(
-                t for t in (own.protocol, f"{own.seeds} seeds", own.recipe, own.device, own.note) if t
-            )
+            seeds = f"{own.seeds} seed{'s' if own.seeds > 1 else ''}"
+            what = ", ".join(t for t in (own.protocol, seeds, own.recipe, own.device, own.note) if t)
             yield f"{dataset:<22}own        {own.top1:.2%}{spread}  {table.clean(what)}"
 
 
