@@ -191,25 +191,6 @@ def test_the_loops_share_is_written_with_its_rounds(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(record)
 
 
-def test_altered_images_are_made_from_original_ones_even_where_a_run_was_tested_on_altered(
-    tmp_path: Path,
-) -> None:
-    words = ["train", "cnn-baseline", "--dataset", "sklearn:digits?alter_test=vertical-flip", "--epochs", "2"]
-    words += ["--set", "recipe.precision=fp32", "--output", str(tmp_path / "run"), "--quiet"]
-    trained = CliRunner().invoke(cli, words)
-    assert trained.exit_code == 0, trained.output
-    done = script(
-        "altered.py",
-        *(str(tmp_path / "run"), "--alter", "original", "vertical-flip", "--json", "out.json"),
-        tmp_path=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "out.json").read_text())["top1"]
-    recorded = json.loads((tmp_path / "run" / "result.json").read_text())["test"]["top1"]
-    assert found["vertical-flip"] == pytest.approx(recorded)
-    assert found["original"] > recorded + 0.1
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_competitor_trains_side_by_side(cifar10_parquet: Path, tmp_path: Path) -> None:

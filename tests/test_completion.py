@@ -48,6 +48,7 @@ def test_models_are_completed_in_every_shell(site: Site, shell: str) -> None:
         ("zoo info vit-d", "vit-d2h4", "hybrid-alt-1"),
         ("zoo list cnn-", "cnn-res5", "vit-d2h4"),
         ("zoo train vit-d2h4 --dataset dig", "digits", "cifar10"),
+        ("zoo eval runs/x --on dig", "digits", "cifar10"),
         ("zoo train vit-d2h4 --dataset fold", "folder:", "digits"),
         ("zoo train vit-d2h4 --recipe mixture-v", "mixture-vit", "default"),
         ("zoo train vit-d2h4 --recipe be", "best", "mixture-vit"),

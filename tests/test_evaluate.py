@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import shutil
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -30,6 +32,9 @@ from zoo.assess.paired import bootstrap, compare, interval, mcnemar
 from zoo.cli import cli
 from zoo.errors import InputError, RunError
 from zoo.evaluate import Predictions
+from zoo.other_images import other_images
+from zoo.predict import Classifier
+from zoo.spec import Transform
 from zoo.train.loop import Trainer
 from zoo.train.plan import Request, resolve
 
@@ -103,6 +108,14 @@ def test_scores_of_classes_are_those_of_scikit_learn(said: Predictions) -> None:
         np.testing.assert_allclose(list(found.values()), means[:3], rtol=1e-12)
 
 
+def test_a_class_that_occurs_nowhere_is_in_no_average() -> None:
+    labels, predicted = torch.tensor([0, 0, 2, 2, 2, 4]), torch.tensor([0, 2, 2, 2, 4, 0])
+    counts = torch.bincount(labels * 6 + predicted, minlength=36).view(6, 6)
+    for kind, found in averages(per_class(counts)).items():
+        wanted = precision_recall_fscore_support(labels, predicted, average=kind, zero_division=0)
+        np.testing.assert_allclose(list(found.values()), wanted[:3], rtol=1e-12)
+
+
 def test_the_calibration_error_is_that_of_another_computation(said: Predictions) -> None:
     found = calibration(said.probabilities, said.labels, said.predicted)
     sure, hits = said.confidence.double().numpy(), said.hits.numpy()
@@ -163,7 +176,7 @@ def test_the_interval_of_an_accuracy_is_wilsons() -> None:
 def test_plain_eval_gives_the_recorded_numbers_and_nothing_else(trained: Path) -> None:
     recorded = runs.read_result(trained / "first")["test"]
     run = trained / "first"
-    assert document(run) == {"run": str(run), "split": "test", "tta": "none", **recorded}
+    assert document(run) == {"run": str(run), "split": "test", "on": None, "tta": "none", **recorded}
     done = zoo(run)
     assert done.stdout == (
         f"test top-1 {recorded['top1']:.4%} ({recorded['correct']} of 360), top-5 {recorded['top5']:.4%}, "
@@ -206,7 +219,7 @@ def test_validation_and_training_images_are_those_of_the_run(trained: Path) -> N
     run = trained / "first"
     record, recorded = runs.read_record(run), runs.read_result(run)["validation"]
     val, train = document(run, "--split", "val"), document(run, "--split", "train")
-    assert val == {"run": str(run), "split": "val", "tta": "none", **recorded}
+    assert val == {"run": str(run), "split": "val", "on": None, "tta": "none", **recorded}
     assert (val["count"], train["count"]) == (record.data.validation, record.data.train)
     assert "no result of training images" in zoo(run, "--split", "train").stderr
     assert zoo(run, "--split", "train").stdout.startswith("train top-1")
@@ -300,6 +313,100 @@ def test_a_wrong_word_is_refused_with_what_is_allowed(
     words: tuple[str, ...], named: str, trained: Path
 ) -> None:
     assert named in refusal(trained / "first", *words)
+
+
+# ---- other images ---------------------------------------------------------------------------------
+
+
+def write_digits(run: Path, folder: Path, classes: set[int], grow: int = 1) -> None:
+    """The run's test images of some classes as `folder`/CLASS/*.png, each pixel `grow` times as wide and high."""
+    split = rerun.split_of(runs.read_record(run), "test")
+    for row, label in enumerate(split.labels.tolist()):
+        if label in classes:
+            pixels = np.asarray(split.images[row]).transpose(1, 2, 0).repeat(grow, 0).repeat(grow, 1)
+            (folder / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / str(label) / f"{row:04}.png")
+
+
+def test_other_images_are_all_those_of_a_folder_and_give_what_the_same_images_gave(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = trained / "first"
+    write_digits(run, tmp_path / "new", set(range(10)))
+    recorded = runs.read_result(run)["test"]
+    done = zoo(run, "--on", f"folder:{tmp_path / 'new'}")
+    assert done.exception is None
+    assert f"({recorded['correct']} of 360)" in done.stdout
+    assert f"measured on folder:{tmp_path / 'new'}, of which the run recorded nothing" in done.stderr
+    found = document(run, "--on", f"folder:{tmp_path / 'new'}", "--compare", trained / "second")
+    assert found["on"] == f"folder:{tmp_path / 'new'}"
+    own = document(run, "--compare", trained / "second")
+    assert found["compare"]["paired"]["only_first"] == own["compare"]["paired"]["only_first"]
+    assert found["compare"]["paired"]["p"] == own["compare"]["paired"]["p"]
+
+
+def test_other_images_may_be_of_some_classes_and_are_matched_by_name(trained: Path, tmp_path: Path) -> None:
+    run, folder = trained / "first", tmp_path / "new"
+    write_digits(run, folder / "train", {3, 7})
+    write_digits(run, folder / "test", {3, 7})
+    counts = np.array(document(run, "--what", "confusion")["confusion"]["counts"])
+    found = document(run, "--on", f"folder:{folder}", "--what", "confusion,classes")
+    assert (np.array(found["confusion"]["counts"])[[3, 7]] == counts[[3, 7]]).all()
+    assert found["count"] == counts[[3, 7]].sum()
+    rows = [row for row in found["classes"]["rows"] if row["support"] or row["predicted"]]
+    assert 2 < len(rows) < 10
+    mean = sum(row["f1"] for row in rows) / len(rows)
+    assert found["classes"]["macro"]["f1"] == pytest.approx(mean)
+
+
+def test_classes_without_names_are_matched_by_number(trained: Path) -> None:
+    record = runs.read_record(trained / "first")
+    named = msgspec.structs.replace(record.data, classes=tuple("abcdefghij"))
+    split = other_images(msgspec.structs.replace(record, data=named), "digits", "test")
+    assert np.array_equal(split.labels, rerun.split_of(record, "test").labels)
+
+
+def test_altered_images_are_other_images(trained: Path) -> None:
+    run = trained / "first"
+    opened = rerun.open_run(run)
+    images = np.ascontiguousarray(np.asarray(opened.images.images)[..., ::-1])
+    flipped = opened.measure(dataclasses.replace(opened.images, images=images))
+    found = document(run, "--on", "sklearn:digits?alter_test=flip")
+    assert (found["correct"], found["count"]) == (flipped.correct, 360)
+    assert found["correct"] != runs.read_result(run)["test"]["correct"]
+
+
+def test_other_images_are_scaled_and_cut_as_the_runs_own(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained / "first", run)
+    record = runs.read_record(run)
+    cut = Transform(size=(8, 8), resize=12, interpolation="bicubic")
+    runs.write_record(
+        run,
+        msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, transform=cut)),
+    )
+    write_digits(trained / "first", tmp_path / "new", {0, 1}, grow=3)
+    split = other_images(runs.read_record(run), f"folder:{tmp_path / 'new'}", "test")
+    classifier = Classifier.of(run)
+    for row, path in enumerate(sorted((tmp_path / "new").rglob("*.png"))):
+        assert np.array_equal(split.images[row], classifier.decode(path, str(path)))
+    whole = other_images(record, f"folder:{tmp_path / 'new'}", "test")
+    assert whole.images.shape == split.images.shape
+    assert not np.array_equal(whole.images[0], split.images[0])
+
+
+def test_other_images_that_do_not_suit_are_refused(trained: Path, tmp_path: Path) -> None:
+    run, folder = trained / "first", tmp_path / "new"
+    write_digits(run, folder, {0, 1, 2})
+    (folder / "2").rename(folder / "two")
+    on = ("--on", f"folder:{folder}")
+    assert "its class 'two' is none of the run's 10: 0, 1, 2, 3" in refusal(run, *on)
+    assert "give one of them" in refusal(run, *on, "--dataset", "digits")
+    assert "--split test or train" in refusal(run, *on, "--split", "val")
+    (folder / "two").rename(folder / "2")
+    document(run, *on, "--output", tmp_path / "evaluation")
+    assert "holds the evaluation of" in refusal(run, "--output", tmp_path / "evaluation")
+    assert "holds the evaluation of" in refusal(run, "--on", "digits", "--output", tmp_path / "evaluation")
 
 
 # ---- corruptions ----------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ BELOW_THE_LINE = (
     "zoo.tta",
     "zoo.evaluate",
     "zoo.train",
+    "zoo.other_images",
     "zoo.rerun",
     "zoo.predict",
     "zoo.serve",

@@ -13,8 +13,9 @@ from zoo.data import load
 from zoo.data.arrays import Split, limit, validation_split
 from zoo.data.mode import Delivery
 from zoo.data.source import open_source
-from zoo.errors import RunError
+from zoo.errors import InputError, RunError
 from zoo.evaluate import Keep, Metrics, evaluate
+from zoo.other_images import other_images
 from zoo.registry import load_registry
 from zoo.run import RunRecord, read_record, read_result
 from zoo.run import load as load_run
@@ -34,6 +35,7 @@ class Opened:
         images: of the split, as the run saw them (for training without its augmentation).
         prepare: uint8 images (B, 3, H, W) to what `forward` takes; forward: to logits (B, K), over the
             views of each image that the recipe tests with.
+        on: the SPEC of other images than the run's, which are these; None: they are the run's.
     """
 
     record: RunRecord
@@ -43,6 +45,7 @@ class Opened:
     module: nn.Module
     prepare: Forward
     forward: Forward
+    on: str | None = None
 
     def measure(self, images: Split | None = None, keep: Keep | None = None) -> Metrics:
         """One pass in fp32 over the split (or over other `images` of the same size); `keep`: see `evaluate`."""
@@ -71,21 +74,31 @@ def open_run(
     data_dir: str | None = None,
     device: str | None = None,
     dataset: str | None = None,
+    on: str | None = None,
 ) -> Opened:
-    """Load a run's weights and the images of one of its splits.
+    """Load a run's weights and the images of one of its splits, or of other ones.
 
     Args:
         split: "test", or the images that the run selected its epoch by ("val") or trained on ("train").
         device: the run's, if not given. dataset: where the same images are here, if not at the recorded SPEC.
+        on: another dataset, with the run's classes or some of them: see `zoo.other_images`.
     Raises:
         RunError: a damaged run, a dataset that is not the recorded one, or a split that the run has not.
+        InputError: both `dataset` and `on`, or a class of `on` that the run does not know.
     """
     record = read_record(run)
-    images = split_of(record, split, data_dir, dataset)
     where = pick_device(device or record.device)
+    if on is None:
+        images = split_of(record, split, data_dir, dataset)
+    elif dataset is not None:
+        raise InputError(
+            "--dataset says where the run's own images are, --on names other ones; give one of them"
+        )
+    else:
+        images = other_images(record, on, split, data_dir=data_dir, device=str(where))
     module = placed(load_run(run), where, record.channels_last)
     prepare = make_augment(record, where).prepare
-    return Opened(record, split, images, where, module, prepare, views(module, record.settings.tta))
+    return Opened(record, split, images, where, module, prepare, views(module, record.settings.tta), on)
 
 
 def evaluate_run(
@@ -105,8 +118,10 @@ def evaluate_run(
     return opened.measure().as_dict(), recorded_metrics(run)
 
 
-def recorded_metrics(run: Path, split: SplitName = "test") -> dict[str, Any] | None:
-    """What `result.json` says of a split; None where the run was not finished, or of training images."""
+def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None) -> dict[str, Any] | None:
+    """What `result.json` says of a split; None where the run was not finished, or of training or other images."""
+    if on is not None:
+        return None
     try:
         result = read_result(run)
     except RunError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -15,7 +14,7 @@ def per_class(counts: Tensor) -> dict[str, Tensor]:
         counts: int64 (K, K), rows true classes, columns predicted ones.
     Returns:
         `precision`, `recall`, `f1`: float64 (K,), 0 where nothing stands below the line (as scikit-learn's
-        `zero_division=0`); `support`: int64 (K,), images of each class.
+        `zero_division=0`); `support`, `predicted`: int64 (K,), images of each class, and those taken for it.
     """
     hits = counts.diagonal().double()
     said, support = counts.sum(0), counts.sum(1)
@@ -24,16 +23,19 @@ def per_class(counts: Tensor) -> dict[str, Tensor]:
         "recall": hits / support.clamp(min=1),
         "f1": 2 * hits / (said + support).clamp(min=1),
         "support": support,
+        "predicted": said,
     }
 
 
 def averages(scores: dict[str, Tensor]) -> dict[str, dict[str, float]]:
     """The mean over classes ("macro"), and weighted by their images ("weighted").
 
-    Macro recall is also called balanced accuracy.
+    Classes without an image that nothing was taken for do not count, as with scikit-learn. Macro recall
+    over classes that all have images is also called balanced accuracy.
     """
     share = scores["support"].double() / scores["support"].sum().clamp(min=1)
-    kinds = {"macro": torch.full_like(share, 1 / len(share)), "weighted": share}
+    occurs = (scores["support"] + scores["predicted"] > 0).double()
+    kinds = {"macro": occurs / occurs.sum().clamp(min=1), "weighted": share}
     return {
         kind: {name: float((scores[name] * weights).sum()) for name in ("precision", "recall", "f1")}
         for kind, weights in kinds.items()

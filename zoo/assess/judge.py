@@ -62,7 +62,7 @@ def judge(
     """Measure a run; its split is read once, and once more for each corruption of its images.
 
     Args:
-        places: `data_dir`, `device` and `dataset`, as for `zoo.rerun.open_run`. name, other_name: of the runs, as
+        places: `data_dir`, `device`, `dataset` and `on`, as for `zoo.rerun.open_run`. name, other_name: of the runs, as
             the document calls them. show: see `zoo.assess.robustness.robustness`.
     Returns:
         A document of plain data: the metrics, and a table for each part.
@@ -72,7 +72,7 @@ def judge(
     """
     name = name or str(run)
     if asked.output is not None:
-        check_folder(asked.output, name, asked.split)
+        check_folder(asked.output, name, asked.split, places.get("on"))
     opened = open_run(run, split=asked.split, **places)
     second = open_run(asked.other, split=asked.split, **places) if asked.other is not None else None
     if second is not None:
@@ -83,6 +83,7 @@ def judge(
     out: dict[str, Any] = {
         "run": name,
         "split": asked.split,
+        "on": opened.on,
         "tta": opened.record.settings.tta,
         **metrics.as_dict(),
         "top1_interval": {
@@ -90,7 +91,7 @@ def judge(
             "method": "Wilson",
             "ends": interval(metrics.correct, metrics.count),
         },
-        "recorded": recorded_metrics(run, asked.split),
+        "recorded": recorded_metrics(run, asked.split, opened.on),
         **_of_predictions(opened, said, asked.parts),
     }
     if second is not None:
@@ -112,8 +113,8 @@ def judge(
     return out
 
 
-def check_folder(folder: Path, name: str, split: str) -> None:
-    """Refuse a folder that holds the evaluation of another run or split.
+def check_folder(folder: Path, name: str, split: str, on: str | None = None) -> None:
+    """Refuse a folder that holds the evaluation of another run or split, or of other images.
 
     Raises:
         InputError: names it.
@@ -122,12 +123,13 @@ def check_folder(folder: Path, name: str, split: str) -> None:
         raise InputError(f"--output {folder}: is a file; choose a folder")
     try:
         found = json.loads((folder / DOCUMENT).read_bytes())
-        there = (found["run"], found["split"])
+        there = (found["run"], found["split"], found.get("on"))
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if there != (name, split):
+    if there != (name, split, on):
+        of = f"the {there[1]} split of {there[2]}" if there[2] else f"its {there[1]} split"
         raise InputError(
-            f"--output {folder}: holds the evaluation of {there[0]} on its {there[1]} split; choose another folder"
+            f"--output {folder}: holds the evaluation of {there[0]} on {of}; choose another folder"
         )
 
 
@@ -175,7 +177,7 @@ def _write(
 ) -> list[str]:
     """Write the document, the predictions and the pictures of what was measured."""
     data, paths = opened.record.data, []
-    title = plain_text(f"{opened.record.model} on {data.spec}, {opened.split} split")
+    title = plain_text(f"{opened.record.model} on {opened.on or data.spec}, {opened.split} split")
     folder.mkdir(parents=True, exist_ok=True)
     if table != "none":
         paths.append(folder / f"predictions.{table}")

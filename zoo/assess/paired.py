@@ -101,8 +101,8 @@ def compare(first: Tensor, second: Tensor, *, seed: int = 0) -> dict[str, Any]:
 def check_same(first: Opened, second: Opened) -> None:
     """Refuse two runs that were not opened on the same images, in the same order.
 
-    Images of another size (or streamed, where the other's are not) have another fingerprint; they are the
-    same where the SPEC and all labels are.
+    Both are opened on their own images, or both on the same other ones. Images of another size (or streamed,
+    where the other's are not) have another fingerprint; they are the same where the SPEC and all labels are.
 
     Raises:
         RunError: says what differs.
@@ -112,7 +112,7 @@ def check_same(first: Opened, second: Opened) -> None:
         raise RunError(
             f"the runs have other classes: {len(a.classes)} of {a.spec}, {len(b.classes)} of {b.spec}"
         )
-    same = a.fingerprint == b.fingerprint or a.spec == b.spec
+    same = first.on is not None or a.fingerprint == b.fingerprint or a.spec == b.spec
     if not same or not np.array_equal(first.images.labels, second.images.labels):
         raise RunError(
             f"the runs have no {first.split} images in common order: {len(first.images)} of {a.spec} "

@@ -45,11 +45,12 @@ def assessed(
     folder, device = local_folder(run), more.pop("device")
     if is_ref(run) and device is None:
         device = usable_device(read_record(folder).device)
-    places = {"data_dir": more.pop("data_dir"), "dataset": more.pop("dataset"), "device": device}
+    places = {key: more.pop(key) for key in ("data_dir", "dataset", "on")} | {"device": device}
     if not what and other is None and output is None:
         opened = open_run(folder, split=split, **places)  # type: ignore[arg-type]  # click has checked it
-        about = {"run": str(run), "split": split, "tta": opened.record.settings.tta}
-        return {**about, **opened.measure().as_dict(), "recorded": recorded_metrics(folder, opened.split)}
+        about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.record.settings.tta}
+        recorded = recorded_metrics(folder, opened.split, opened.on)
+        return {**about, **opened.measure().as_dict(), "recorded": recorded}
     from zoo.assess.judge import Asked, judge
 
     second = None if other is None else local_folder(other)
@@ -114,7 +115,9 @@ def settle(run: str, out: dict[str, Any], recorded: dict[str, Any] | None) -> No
     for path in out.get("files", ()):
         table.say(f"wrote {path}")
     if recorded is None:
-        if out["split"] == "train":
+        if out["on"] is not None:
+            table.say(f"measured on {out['on']}, of which the run recorded nothing to compare with")
+        elif out["split"] == "train":
             table.say("no result of training images is recorded to compare with")
         else:
             table.say("the run was not finished: no result is recorded to compare with")

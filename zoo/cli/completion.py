@@ -56,6 +56,7 @@ def _sources(command: str) -> dict[str, Names]:
     found: dict[str, Names] = {
         "model": _models,
         "dataset": _datasets,
+        "on": _datasets,
         "recipe": _recipes,
         "log": _listeners,
         "spec": _datasets,

@@ -39,7 +39,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     type=click.Choice(["test", "val", "train"]),
     default="test",
     show_default=True,
-    help="Of the run.",
+    help="Of the run; with --on: test or train.",
 )
 @click.option(
     "--what", callback=_parts, metavar="PARTS", help=f"More than accuracy: {', '.join(WHAT)}; or all."
@@ -96,6 +96,11 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option(
     "--dataset", metavar="SPEC", help="Where the same images are here, if not at the recorded place."
 )
+@click.option(
+    "--on",
+    metavar="SPEC",
+    help="Other images, as `zoo train --dataset` takes them, with the run's classes or some of them.",
+)
 @options.data_dir
 @click.option("--device", default=None, help="Default: the device of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -112,6 +117,7 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
       zoo eval hf://me/hybrid-digits
       zoo eval RUN --what classes,calibration --split val
       zoo eval RUN --compare RUN2 --output evaluation
+      zoo eval RUN --on folder:new-photos
       zoo eval RUN --what robustness --severities 1,3,5 --json
     """
     from zoo.cli.assessed import assessed, emit_accuracy, settle

@@ -42,11 +42,13 @@ def _same_classes(train: Listing, test: Listing) -> None:
 class FolderSource:
     """Images in `train/CLASS/*` and `test/CLASS/*` (or `val/`), or in `CLASS/*` with a seeded split.
 
-    The split of the second form is stratified, 80% train and 20% test.
+    The split of the second form is stratified, 80% train and 20% test; or, `whole`, both hold all images:
+    for an evaluation, which reads one of them.
     """
 
     root: Path
     seed: int = 0
+    whole: bool = False
 
     @classmethod
     def make(cls, request: Request) -> FolderSource:
@@ -86,11 +88,14 @@ class FolderSource:
         digest = hashlib.sha256()
         for listing in self.listings():
             digest.update(f"{listing.folder.name}\0{listing.digest(times=True)}\n".encode())
-        own = None if self._parts() else self.seed
+        own = None if self._parts() else "whole" if self.whole else self.seed
         return {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": own}
 
     def drawn(self, listing: Listing) -> tuple[Labels, Labels]:
         """The rows of train and of test where one folder holds both: stratified, by the seed."""
+        if self.whole:
+            everything = np.arange(len(listing.labels))
+            return everything, everything
         test = stratified(listing.labels, max(1, round(len(listing.labels) * TEST_SHARE)), self.seed)
         return np.setdiff1d(np.arange(len(listing.labels)), test), test
 

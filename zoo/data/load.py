@@ -61,6 +61,7 @@ def load(
     skip_bad: bool = False,
     delivery: Delivery = Delivery(),  # noqa: B008 - a named tuple does not change
     transform: Transform | None = None,
+    whole: bool = False,
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
 
@@ -79,6 +80,7 @@ def load(
         skip_bad: leave unreadable images out, counted in `ImageData.skipped`, instead of failing.
         delivery: whether the images are for a device as a whole, or streamed; "auto" looks whether they fit.
         transform: how images are brought to their size, in the place of `image_size` and of the dataset's own.
+        whole: a folder that is not divided into train and test is not divided here either: each split is all of it.
     Raises:
         UnknownNameError, InputError: the SPEC or an option is wrong.
         DataError: the data cannot be had or is damaged.
@@ -91,6 +93,8 @@ def load(
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
     source = _source(dataset.source, Request("", folder, own, seed, data_dir is not None))
+    if whole and isinstance(source, FolderSource):
+        source = replace(source, whole=True)
     rule = transform_rule(transform) if transform else _rule(dataset, common, wanted)
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     delivery.check()

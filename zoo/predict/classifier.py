@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.arrays import Images
-from zoo.data.decode import Rule, image_array, make_rule, transform_rule
-from zoo.data.load import evaluation_rule
+from zoo.data.decode import Rule, image_array
 from zoo.data.rows import Item
-from zoo.errors import InputError, UnknownNameError
-from zoo.registry import load_registry
+from zoo.other_images import rule_of
 from zoo.run import RunRecord, read_record
 from zoo.run import load as load_run
 from zoo.train.device import autocast, pick_device, placed
@@ -47,7 +45,7 @@ class Classifier:
         """
         record, where = read_record(folder), pick_device(device)
         module = placed(load_run(folder), where, record.channels_last)
-        return cls(record, module.requires_grad_(False), where, _rule(record))
+        return cls(record, module.requires_grad_(False), where, rule_of(record))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,15 +87,3 @@ class Classifier:
             "width": sizes.width,
             "classes": len(self.names),
         }
-
-
-def _rule(record: RunRecord) -> Rule:
-    """The run's own scaling and cropping, else its dataset's; the whole image where nothing is known of it here."""
-    if record.data.transform:
-        return transform_rule(record.data.transform)
-    size = (record.sizes.height, record.sizes.width)
-    try:
-        rule = evaluation_rule(record.data.spec, load_registry(), size)
-    except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
-        return make_rule(None, size, None, None)
-    return rule if rule.out_size() == size else make_rule(None, size, None, None)
