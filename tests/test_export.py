@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -24,10 +26,12 @@ from zoo.errors import InputError
 from zoo.export import Target, export, from_catalogue, from_run
 from zoo.export.graph import ExportError, Pixels
 from zoo.export.survey import build, examine, published
+from zoo.export.target import describe, input_facts
 from zoo.pack import package
 from zoo.registry import load_registry
 from zoo.rerun import test_split as images_of
 from zoo.run import Sizes
+from zoo.spec import Transform
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4
@@ -103,6 +107,24 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(folder: Path, pixel
     batch = [t.type.tensor_type.shape.dim[0].dim_param for t in (model.graph.input[0], model.graph.output[0])]
     assert batch == ["batch", "batch"]
     assert model.producer_name == "hybrid-zoo"
+
+
+def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Path) -> None:
+    assert input_facts(from_run(folder), preprocessing=True, batch=None)["resize"].startswith(
+        "to 8x8, bilinear;"
+    )
+    cut = tmp_path / "cut"
+    shutil.copytree(folder, cut)
+    record = run.read_record(cut)
+    transform = Transform(size=(8, 8), resize=12, interpolation="bicubic")
+    data = msgspec.structs.replace(record.data, transform=transform)
+    run.write_record(cut, msgspec.structs.replace(record, data=data))
+    target = from_run(cut)
+    wanted = "the shorter side to 12, bicubic, then a centred square of 8"
+    assert input_facts(target, preprocessing=False, batch=None)["resize"].startswith(wanted)
+    assert wanted in describe(target, preprocessing=True)
+    untrained = from_catalogue("mixer-s32")
+    assert str(untrained.fitting) == "the shorter side to 256, bilinear, then a centred square of 224"
 
 
 def test_no_path_of_this_machine_is_in_the_file(pixels_file: Path) -> None:

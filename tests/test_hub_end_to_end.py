@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
 from hub_server import Fault, HubServer
 from hub_server.runs import made_package, own_caches, untrained_run
 from hub_server.store import File
 from hub_server.worker import Worker
 from PIL import Image
+from timm.data import create_transform, resolve_data_config
 
 from zoo.pack import package as pack
+from zoo.predict import Classifier
 
 REPO = "me/digits"
 
@@ -409,6 +413,23 @@ def test_the_real_timm_loads_the_package(model: str, hub: HubServer, tmp_path: P
     command = [sys.executable, "-c", code, str(size)]
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("spec", ["sklearn:digits", "sklearn:digits?resize=40&crop=32"])
+def test_timm_prepares_an_image_for_a_package_as_we_do(spec: str, tmp_path: Path) -> None:
+    with own_caches(tmp_path):
+        size = None if "crop" in spec else 32
+        source = untrained_run(
+            tmp_path / "run", "timm/resnet18", spec, size=size, limit_train=20, limit_test=20
+        )
+        made = pack(source, tmp_path / "package", predictions=False)
+        classifier = Classifier.of(made)
+    config = json.loads((made / "config.json").read_text())["pretrained_cfg"]
+    theirs = create_transform(**resolve_data_config(pretrained_cfg=config))
+    wide = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    ours = classifier.prepare(classifier.decode(tmp_path / "wide.png", "wide.png")[None])[0]
+    torch.testing.assert_close(theirs(Image.fromarray(wide)), ours, rtol=0, atol=1e-5)
 
 
 def test_a_torchvision_model_that_timm_does_not_know_has_no_layout_of_timm(tmp_path: Path) -> None:

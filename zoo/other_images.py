@@ -21,9 +21,13 @@ def rule_of(record: RunRecord) -> Rule:
     """The run's own scaling and cropping, else its dataset's; the whole image where nothing is known of it here."""
     if record.data.transform:
         return transform_rule(record.data.transform)
-    size = (record.sizes.height, record.sizes.width)
+    return dataset_rule(record.data.spec, (record.sizes.height, record.sizes.width))
+
+
+def dataset_rule(spec: str, size: tuple[int, int]) -> Rule:
+    """How a dataset brings an image to `size` (height, width); the whole image where nothing is known of it here."""
     try:
-        rule = evaluation_rule(record.data.spec, load_registry(), size)
+        rule = evaluation_rule(spec, load_registry(), size)
     except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
         return make_rule(None, size, None, None)
     return rule if rule.out_size() == size else make_rule(None, size, None, None)

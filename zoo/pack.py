@@ -18,6 +18,7 @@ from zoo.drawing import plain_text, save, styled
 from zoo.errors import DataError, InputError, PackageError, RunError
 from zoo.files import write_bytes, write_text
 from zoo.header import compare, non_finite, outline, read_header
+from zoo.other_images import rule_of
 from zoo.package import (
     CARD,
     COMPOSITION,
@@ -286,14 +287,14 @@ def _same_tensors(record: RunRecord, twin: torch.nn.Module) -> bool:
 def _timm_config(record: RunRecord, twin: torch.nn.Module, model_args: dict[str, Any]) -> dict[str, Any]:
     from timm.models._hub import save_config_for_hf
 
-    plain, sizes, transform = not record.settings.normalize, record.sizes, record.data.transform
-    resize = transform.resize if transform else None
+    plain, sizes, rule = not record.settings.normalize, record.sizes, rule_of(record)
     chosen = {
         "input_size": [sizes.in_channels, sizes.height, sizes.width],
         "mean": [0.0] * sizes.in_channels if plain else list(record.data.mean),
         "std": [1.0] * sizes.in_channels if plain else list(record.data.std),
-        "crop_pct": sizes.height / resize if resize else 1.0,
-        "interpolation": transform.interpolation if transform else "bilinear",
+        "crop_pct": sizes.height / rule.resize if rule.resize else 1.0,
+        "crop_mode": "squash" if rule.size else "center",
+        "interpolation": rule.interpolation,
     }
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / CONFIG

@@ -49,6 +49,14 @@ class Rule:
         """(height, width) of every result, or None where it depends on the image."""
         return self.size or ((self.crop, self.crop) if self.crop else None)
 
+    def __str__(self) -> str:
+        """For people: "to 32x32, bilinear"; the filter's name is Pillow's."""
+        if self.size:
+            return f"to {self.size[0]}x{self.size[1]}, {self.interpolation}"
+        scaled = f"the shorter side to {self.resize}, {self.interpolation}" if self.resize else ""
+        cut = f"a centred square of {self.crop}" if self.crop else ""
+        return ", then ".join(part for part in (scaled, cut) if part)
+
     def table(self) -> dict[str, Any]:
         """The rule as plain data; names of cached images are made of it, so the usual filter is not in it."""
         table = asdict(self)

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo.data.decode import Rule
 from zoo.errors import RunError
+from zoo.other_images import dataset_rule, rule_of
 from zoo.package import portable_spec
 from zoo.run import Sizes, load, read_record, read_result
 from zoo.version import __version__
@@ -31,7 +33,8 @@ class Target:
         classes: the K names, in the order of the logits; empty where there are none.
         mean, std: per channel, of pixel values in 0..1. normalize: whether the model expects
             (x/255 - mean)/std; else x/255.
-        origin: what else is known: dataset, recipe, protocol, top-1, "untrained".
+        rule: how an image is brought to the size; None: the whole image is scaled to it.
+        origin: what else is known: dataset, recipe, protocol, top-1 and the views that it is of, "untrained".
     """
 
     name: str
@@ -41,7 +44,13 @@ class Target:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     normalize: bool = False
+    rule: Rule | None = None
     origin: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fitting(self) -> Rule:
+        """How an image is brought to the size."""
+        return self.rule or Rule(size=(self.sizes.height, self.sizes.width))
 
     @property
     def parameters(self) -> int:
@@ -58,6 +67,7 @@ def from_run(folder: Path) -> Target:
     record = read_record(folder)
     origin = {"dataset": portable_spec(record.data.spec), "fingerprint": record.data.fingerprint}
     origin |= {"recipe": record.recipe, "protocol": record.protocol, "seed": str(record.seed)}
+    origin["tta"] = record.settings.tta
     try:
         origin["test_top1"] = f"{read_result(folder)['test']['top1']:.6f}"
     except (RunError, KeyError, TypeError):
@@ -70,6 +80,7 @@ def from_run(folder: Path) -> Target:
         mean=record.data.mean,
         std=record.data.std,
         normalize=record.settings.normalize,
+        rule=rule_of(record),
         origin=origin,
     )
 
@@ -102,6 +113,7 @@ def from_catalogue(
         mean=dataset.mean if known and dataset else (0.5,) * channels,
         std=dataset.std if known and dataset else (0.5,) * channels,
         normalize=recipe.normalize if recipe else True,
+        rule=dataset_rule(model.dataset, (sizes["height"], sizes["width"])),
         origin={"weights": f"untrained, seed {seed}"},
     )
 
@@ -123,7 +135,8 @@ def input_facts(target: Target, *, preprocessing: bool, batch: int | None) -> di
     """The input: its name, type, layout and shape, and what must have been done to an image before."""
     sizes, rows = target.sizes, batch or "batch"
     normal = {"mean": list(target.mean), "std": list(target.std)} if target.normalize else None
-    resize = f"to {sizes.height}x{sizes.width}, bilinear, averaging where it shrinks (PIL's BILINEAR)"
+    filter = target.fitting.interpolation.upper()
+    resize = f"{target.fitting}; averaging where it shrinks (PIL's {filter})"
     if preprocessing:
         return {
             "name": PIXELS,
@@ -149,13 +162,14 @@ def input_facts(target: Target, *, preprocessing: bool, batch: int | None) -> di
 def describe(target: Target, *, preprocessing: bool) -> str:
     """The same in one sentence, for people."""
     height, width = target.sizes.height, target.sizes.width
+    fitted = f"scaled {target.fitting}" if target.fitting.size else f"scaled and cut ({target.fitting})"
     if preprocessing:
         return (
             f"`{PIXELS}`: uint8 (batch, {height}, {width}, {target.sizes.in_channels}), RGB as an image file "
-            f"decodes to, resized to {height}x{width}; scaling and normalisation are inside"
+            f"decodes to, {fitted}; division by 255 and normalisation are inside"
         )
     how = f"(x/255 - mean)/std, mean {list(target.mean)}, std {list(target.std)}"
     return (
         f"`{PREPARED}`: float32 (batch, {target.sizes.in_channels}, {height}, {width}), RGB, "
-        f"{how if target.normalize else 'x/255'}"
+        f"{fitted}, {how if target.normalize else 'x/255'}"
     )
