@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from safetensors.numpy import save_file
 from zoo.doctor import hub
 from zoo.doctor.examine import _guarded
 from zoo.doctor.folders import disk, measure, unwritable
+from zoo.doctor.libraries import EXTRAS
 from zoo.doctor.machine import Probe
 from zoo.doctor.parts import _damage
 from zoo.run import RECORD
@@ -182,6 +184,11 @@ def test_a_torch_that_kills_its_process_is_a_finding(tmp_path: Path, monkeypatch
         probe.stop()
     assert found.level == "error"
     assert "ended with code -6" in found.said
+
+
+def test_every_extra_for_users_is_known_with_its_purpose() -> None:
+    ours = set(metadata("hybrid-zoo").get_all("Provides-Extra") or ())
+    assert {name for name, _ in EXTRAS} == ours - {"dev", "docs", "test"}
 
 
 def test_doctor_itself_imports_no_torch() -> None:

@@ -18,9 +18,12 @@ from zoo.version import __version__
 
 EXTRAS: Final = (
     ("energy", "the energy of a training"),
+    ("explain", "what a model looked at"),
     ("export", "ONNX files"),
     ("ray", "sweeps over several machines"),
     ("report", "HTML reports"),
+    ("robustness", "accuracy on corrupted images"),
+    ("serve", "a page and an HTTP endpoint"),
     ("sweep", "sweeps"),
     ("tensorboard", "TensorBoard"),
     ("trackio", "Trackio"),
