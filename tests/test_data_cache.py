@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from zoo.cli.datasets import datasets
 from zoo.data import Split, check, limit, load, validation_split
@@ -108,6 +109,30 @@ def test_resize_then_crop_is_what_pil_gives():
     assert make_rule(None, (112, 112), 256, 224) == Rule(None, 128, 112)
     with pytest.raises(InputError, match="cannot crop 300"):
         make_rule(None, None, 256, 300)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_photograph_is_turned_upright(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"photo.{kind}"
+    Image.fromarray(RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path, exif=exif)
+    shown = ImageOps.exif_transpose(Image.open(path))
+    assert shown.size == ((30, 40) if orientation in (5, 6, 7, 8) else (40, 30))
+    assert np.array_equal(image_array(path, Rule(), "x"), np.asarray(shown).transpose(2, 0, 1))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_metadata_turn_nothing():
+    image = Image.fromarray(RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    cut = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02"
+    for exif in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", cut):
+        file = io.BytesIO()
+        image.save(file, "JPEG", exif=exif)
+        with Image.open(file) as opened:
+            expected = np.asarray(opened).transpose(2, 0, 1)
+        assert np.array_equal(image_array(file.getvalue(), Rule(), "x"), expected)
 
 
 def test_a_dataset_option_resizes_and_crops():

@@ -23,7 +23,7 @@ import chromium
 import numpy as np
 import pytest
 from hub_server.runs import own_caches, threads, untrained_run
-from PIL import Image
+from PIL import ExifTags, Image
 
 from zoo.errors import InputError
 from zoo.serve.limits import MAX_CLIENTS, Rates
@@ -133,6 +133,21 @@ def test_an_image_is_answered_as_zoo_predict_answers(server: Server, run: Path) 
         )
         assert answer["image"]["width"] == 9
     assert answer["image"]["name"] == "../../etc/<b>x</b>.png"
+
+
+def test_a_photograph_is_answered_upright(server: Server) -> None:
+    values = np.random.default_rng(3).integers(0, 255, (10, 16, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    answers = []
+    for pixels, orientation in ((values, 1), (np.rot90(values), 6)):  # 6: to be turned right once
+        exif[ExifTags.Base.Orientation] = orientation
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", exif=exif)
+        status, _, text = server.ask("POST", "/predict", file.getvalue(), IMAGE)
+        assert status == 200
+        answers.append(json.loads(text))
+    assert answers[1]["classes"] == answers[0]["classes"]
+    assert (answers[1]["image"]["width"], answers[1]["image"]["height"]) == (16, 10)
 
 
 CUT = form(("cut.png", png()))[0][:-20]

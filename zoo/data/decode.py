@@ -7,12 +7,23 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from zoo.data.arrays import Images
 from zoo.data.rows import Item
 from zoo.errors import DataError, InputError
 from zoo.spec import Transform
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow looks for it
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before their pixels are read: such a file is a decompression bomb."""
@@ -127,6 +138,21 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """The image as viewers show it: turned by its EXIF orientation (EXIF 2.32, tag 0x0112), if it has one."""
+    image.load()  # some formats turn it while they load, and take the tag away
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata raise nearly anything; the pixels are whole
+        return image
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for name in _ORIENTED:
+        turned.info.pop(name, None)
+    return turned
+
+
 def _opened(item: Item) -> Image.Image:
     if callable(item):
         return item()
@@ -136,7 +162,7 @@ def _opened(item: Item) -> Image.Image:
 
 
 def image_array(item: Item, rule: Scaling, where: str) -> Images:
-    """Decode one image.
+    """Decode one image, upright.
 
     Returns:
         uint8 (3, H, W).
@@ -148,7 +174,7 @@ def image_array(item: Item, rule: Scaling, where: str) -> Images:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{where}: {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
-            done = rule.apply(_rgb(image))
+            done = rule.apply(_rgb(upright(image)))
             return np.asarray(done).transpose(2, 0, 1)
     except DataError:
         raise

@@ -14,6 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from zoo.data.arrays import Images
+from zoo.data.decode import upright
 from zoo.errors import DataError
 from zoo.predict import Classifier
 from zoo.serve.limits import Limits, Refused
@@ -207,7 +208,7 @@ def _parts(boundary: bytes, body: bytes) -> list[Part]:
 
 
 def decode(classifier: Classifier, data: bytes, limits: Limits) -> tuple[Images, tuple[int, int]]:
-    """Decode an upload: uint8 (3, H, W) of the model's size, and (width, height) of the image itself.
+    """Decode an upload: uint8 (3, H, W) of the model's size, and (width, height) of the upright image.
 
     Raises:
         Refused: 415 no image of a known format, 413 too many pixels, 422 damaged.
@@ -221,10 +222,11 @@ def decode(classifier: Classifier, data: bytes, limits: Limits) -> tuple[Images,
             raise _Told(Refused(415, f"no image in a known format; known are {', '.join(FORMATS)}")) from None
         except Image.DecompressionBombError:
             raise _Told(_too_many(limits)) from None
-        sizes[0] = image.size
         if image.size[0] * image.size[1] > limits.pixels:
             raise _Told(_too_many(limits, f" of {image.size[0]}x{image.size[1]}"))
-        return image
+        turned = upright(image)
+        sizes[0] = turned.size
+        return turned
 
     try:
         return classifier.decode(opened, "the image"), sizes[0]
