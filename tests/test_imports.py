@@ -26,6 +26,7 @@ ABOVE_THE_LINE = (
     "zoo.stamps",
     "zoo.files",
     "zoo.drawing",
+    "zoo.web_page",
     "zoo.plugins",
     "zoo.isolation",
     "zoo.discovery",

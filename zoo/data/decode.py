@@ -14,16 +14,19 @@ from zoo.data.rows import Item
 from zoo.errors import DataError, InputError
 from zoo.spec import Transform
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow looks for it
+_TURNS = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
+"""What undoes the orientations 2 to 8 of EXIF 2.32 (tag 0x0112); 1 is upright."""
+
+_ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+"""Where Pillow looks for the tag."""
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before their pixels are read: such a file is a decompression bomb."""
@@ -139,15 +142,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image as viewers show it: turned by its EXIF orientation (EXIF 2.32, tag 0x0112), if it has one."""
+    """The image as viewers show it: turned by its EXIF orientation, if it has one."""
     image.load()  # some formats turn it while they load, and take the tag away
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata raise nearly anything; the pixels are whole
         return image
-    if turn is None:
+    if not (isinstance(orientation, int) and 2 <= orientation <= 8):
         return image
-    turned = image.transpose(turn)
+    turned = image.transpose(_TURNS[orientation - 2])
     for name in _ORIENTED:
         turned.info.pop(name, None)
     return turned

@@ -6,7 +6,6 @@ by their hashes alone.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import html
 import json
@@ -21,6 +20,7 @@ from zoo.errors import InputError
 from zoo.package import portable_spec
 from zoo.report.gather import GROUPS, MAX_POINTS, Run, curves, facts, number, row_of, said, short
 from zoo.version import __version__
+from zoo.web_page import allowed, filled
 
 if TYPE_CHECKING:
     from zoo.report.measure import Seen
@@ -232,7 +232,7 @@ def _page(content: Content, data: dict[str, Any]) -> str:
     code, bokeh = library()
     script = "(() => {\n'use strict';\n" + "".join(_asset(name) for name in SCRIPTS) + "})();"
     scripts = {"library": _safe_script(code), "script": _safe_script(script)}
-    hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in scripts.values())
+    hashes = " ".join(map(allowed, scripts.values()))
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -251,15 +251,7 @@ def _page(content: Content, data: dict[str, Any]) -> str:
         "css": _asset("page.css"),
         "data": _json(data),
     }
-    return _filled(_asset("page.html"), values | scripts)
-
-
-def _filled(template: str, values: Mapping[str, str]) -> str:
-    """Put values in the place of {{name}}, in one pass: what a value holds is not looked at again."""
-    parts = template.split("{{")
-    return parts[0] + "".join(
-        values[name] + rest for name, _, rest in (part.partition("}}") for part in parts[1:])
-    )
+    return filled(_asset("page.html"), values | scripts)
 
 
 def _asset(name: str) -> str:
@@ -269,10 +261,6 @@ def _asset(name: str) -> str:
 def _safe_script(code: str) -> str:
     """Code as an HTML parser hands it on, so that its hash holds: no end tag, no carriage returns."""
     return code.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _json(data: Any) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +9,7 @@ from typing import Any, NamedTuple
 from zoo.serve.body import FORMATS
 from zoo.serve.limits import Limits
 from zoo.version import __version__
+from zoo.web_page import allowed, filled
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -37,23 +36,11 @@ def make_page(facts: dict[str, Any], limits: Limits) -> Page:
         "script": script,
     }
     policy = (
-        f"default-src 'none'; script-src 'sha256-{_sha256(script)}'; style-src 'sha256-{_sha256(style)}'; "
+        f"default-src 'none'; script-src {allowed(script)}; style-src {allowed(style)}; "
         "img-src blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
-    return Page(_filled(_asset("page.html"), values), policy)
-
-
-def _filled(template: str, values: dict[str, str]) -> str:
-    """Put values in the place of {{name}}, in one pass: what a value holds is not looked at again."""
-    parts = template.split("{{")
-    return parts[0] + "".join(
-        values[name] + rest for name, _, rest in (part.partition("}}") for part in parts[1:])
-    )
+    return Page(filled(_asset("page.html"), values), policy)
 
 
 def _asset(name: str) -> str:
     return (ASSETS / name).read_text("utf-8")
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
