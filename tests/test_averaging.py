@@ -92,12 +92,13 @@ def test_the_share_of_lookahead_falls_from_one_by_a_power_of_progress() -> None:
 
 def test_the_running_mean_is_the_sum_that_its_decay_says() -> None:
     module = nn.Linear(1, 1)
-    averaging, expected = Averaging(module, Recipe(ema=0.75)), None
-    for step in range(5):
+    averaging, expected = Averaging(module, Recipe(ema=0.3)), None
+    for step in range(8):
         with torch.no_grad():
             module.weight.fill_(float(step**2))
-        averaging.update(step, 5)
-        expected = step**2 if expected is None else 0.75 * expected + 0.25 * step**2
+        averaging.update(step, 8)
+        decay = {1: 2 / 11, 2: 3 / 12}.get(step, 0.3)  # it grows to what the recipe says
+        expected = step**2 if expected is None else decay * expected + (1 - decay) * step**2
     assert averaging.chosen().weight.item() == pytest.approx(expected)
 
 

@@ -67,7 +67,8 @@ class Recipe(Struct, frozen=True):
         final_lr: last lr as a fraction of the peak.
         dropout: probability of every dropout of the model; None: the model's own.
         label_smoothing, clip_grad_norm (0: off), accumulate (micro-batches per step),
-        ema (decay of the averaged weights per step; 0: off). lookahead: slow weights, if any.
+        ema (decay of the averaged weights per step, less in a run's first steps; 0: off). lookahead: slow
+            weights, if any.
         precise_bn: training images that batch norm's statistics are computed anew from, before each evaluation; 0: the
             running ones are used.
         augment: steps in order. normalize: subtract the dataset's mean, divide by its std;

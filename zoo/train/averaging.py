@@ -28,10 +28,10 @@ class Averaging:
     def __init__(self, module: nn.Module, recipe: Recipe) -> None:
         """Copy the module where the recipe averages."""
         self.module, self.lookahead, self.alpha = module, recipe.lookahead, 1.0
+        self.longest = self.decay = recipe.ema
         self.ema = self.slow = None
         if recipe.ema:
-            average = by_kind(get_ema_multi_avg_fn(recipe.ema))
-            self.ema = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+            self.ema = AveragedModel(module, multi_avg_fn=by_kind(self._trail), use_buffers=True)
         if recipe.lookahead:
             self.slow = AveragedModel(module, multi_avg_fn=by_kind(self._follow), use_buffers=True)
 
@@ -47,6 +47,7 @@ class Averaging:
             self.slow.update_parameters(self.module)
             _copy(self.slow.module, self.module)
         if self.ema is not None:
+            self.decay = decay_at(self.longest, step)
             self.ema.update_parameters(self.module)
 
     def chosen(self) -> nn.Module:
@@ -78,6 +79,21 @@ class Averaging:
             torch._foreach_lerp_(slow, fast, self.alpha)
         else:
             torch._foreach_copy_(slow, fast)
+
+    def _trail(self, mean: Tensors, now: Tensors, count: Tensor | int) -> None:
+        """torch's `multi_avg_fn`, called for the tensors of one type: its running mean, with this step's decay."""
+        get_ema_multi_avg_fn(self.decay)(mean, now, count)
+
+
+def decay_at(longest: float, done: int) -> float:
+    """The running mean's decay after `done` steps: no more than lets it reach over a ninth of them.
+
+    With a constant one a short run's mean is still made of its first weights; a long run ends with `longest`.
+
+    Source:
+        TensorFlow's ExponentialMovingAverage with `num_updates`: min(decay, (1 + n) / (10 + n)).
+    """
+    return min(longest, (1 + done) / (10 + done))
 
 
 def alpha_at(rule: Lookahead, done: int, total: int) -> float:
