@@ -19,7 +19,9 @@ import pytest
 from zoo.cli import cli
 from zoo.errors import InputError
 from zoo.registry import load_registry
+from zoo.sweep.outcome import as_toml
 from zoo.sweep.space import parse_space
+from zoo.sweep.trials import Sweep
 
 optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
 
@@ -78,6 +80,16 @@ def test_the_outcome_is_a_recipe_that_the_catalogue_takes(swept: tuple[Path, str
     model = registry.model("cnn-baseline-bn-swept")
     assert model.build.args == {"batch_norm": True, "dropout": best["changes"]["build.dropout"]}
     assert printed == (base / "found" / "recipe.toml").read_text()
+
+
+def test_a_sweep_from_best_extends_that_recipe_by_its_name(tmp_path: Path) -> None:
+    registry = load_registry()
+    space = parse_space(["lr=0.01"], [])
+    sweep = Sweep(model="cnn-baseline-bn", space=space, folder="f", storage="s", trials=1, recipe="best")
+    printed = as_toml(sweep, registry, "cnn-baseline-bn", {"changes": {"recipe.lr": 0.01}, "top1": 0.5}, 1)
+    (tmp_path / "mine.toml").write_text(printed)
+    recipe = load_registry(extra=(tmp_path / "mine.toml",)).recipe("cnn-baseline-bn-swept")
+    assert (recipe.lr, recipe.precise_bn) == (0.01, registry.recipe("best-small-cnn-bn").precise_bn)
 
 
 def test_what_mattered_is_drawn(swept: tuple[Path, str]) -> None:

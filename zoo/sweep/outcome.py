@@ -67,7 +67,7 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     Raises:
         SpecError: it does not decode, which would be a mistake of ours.
     """
-    from zoo.train.plan import parse_value
+    from zoo.train.plan import parse_value, recipe_name
 
     variant = vary(registry, name, best["changes"], "zoo sweep")
     model = variant.model
@@ -79,7 +79,8 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     small = f"{sweep.limit_train:,} images of " if sweep.limit_train else ""
     where = f"{small}{sweep.dataset or model.dataset}"
     summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {count} trials"
-    recipe = {"extends": variant.recipe or sweep.recipe or model.recipe, "summary": summary, **fields}
+    begun = recipe_name(variant.recipe or sweep.recipe, variant.name, model)
+    recipe = {"extends": begun, "summary": summary, **fields}
     decode(Recipe, {k: v for k, v in recipe.items() if k != "extends"}, called)
     text = _table(f"recipes.{called}", recipe)
     if model.build == registry.model(variant.name).build:

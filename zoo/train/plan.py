@@ -298,15 +298,24 @@ def _load(
 def choose_recipe(
     request: Request, registry: Registry, model: Model, default: str | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """The recipe's name and its fields: the default, else the model's own; "best", or any by name."""
-    name = request.recipe or default or model.recipe
-    if name == "best":
-        if model.best is None:
-            raise InputError(f"{request.model!r} has no recipe `best`; its own is {model.recipe!r}")
-        name = model.best
-    elif name == "source":
-        name = model.recipe
+    """The recipe's name and its fields: the default, else the model's own; "best", "source", or any by name."""
+    name = recipe_name(request.recipe or default, request.model, model)
     return name, msgspec.to_builtins(registry.recipe(name))
+
+
+def recipe_name(asked: str | None, name: str, model: Model) -> str:
+    """What the catalogue calls a recipe that was asked for as "best", "source" (or None), or by its name.
+
+    Args:
+        name: the model's, for people.
+    Raises:
+        InputError: the model has no better recipe.
+    """
+    if asked == "best":
+        if model.best is None:
+            raise InputError(f"{name!r} has no recipe `best`; its own is {model.recipe!r}")
+        return model.best
+    return model.recipe if asked in (None, "source") else asked
 
 
 def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recipe:
