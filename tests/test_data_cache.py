@@ -175,7 +175,8 @@ def test_altered_copies_follow_one_another_and_never_leak_into_validation():
     assert data.fingerprint != plain.fingerprint
     train, validation = validation_split(data.train.labels, 0.1, 0, copies=3)
     assert not set(train % n) & set(validation % n)
-    assert validation.max() < n
+    assert set(np.bincount(validation % n)) == {0, 3}  # every copy validates: not the first kind alone
+    assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(3 * n))
     few = limit(data.train, 30, 0)
     assert (few.copies, len(few)) == (3, 30)
     assert np.array_equal(few.images[10:20], few.images[:10, ..., ::-1])

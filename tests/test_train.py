@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from zoo import run as runs
+from zoo.cli import cli
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
 from zoo.rerun import evaluate_run
 from zoo.run import load, read_metrics, read_record, read_result
@@ -91,6 +93,18 @@ def test_the_clean_protocol_reads_the_test_split_once_and_paper_selects_on_it(
     record = read_record(tmp_path / "paper")
     assert record.data.validation == 0
     assert record.data.train > read_record(tmp_path / "clean").data.train
+
+
+def test_an_altered_training_set_is_validated_on_images_of_every_alteration(
+    tiny: str, tmp_path: Path
+) -> None:
+    """The first alteration here leaves nothing to see, so that images of it alone score as chance does."""
+    dataset = "sklearn:digits?alter_train=brightness:0,original"
+    result = train(tmp_path / "run", dataset=dataset, epochs=3)["validation"]
+    assert result["count"] == read_record(tmp_path / "run").data.validation == 2 * 144
+    assert result["top1"] > 0.3
+    again = CliRunner().invoke(cli, ["eval", str(tmp_path / "run"), "--split", "val"])
+    assert "the same as recorded" in again.stderr, again.stdout
 
 
 def test_the_selected_weights_are_those_of_the_best_epoch_not_the_last(tiny: str, tmp_path: Path) -> None:

@@ -185,4 +185,4 @@ def split_of(
     if record.protocol == "paper":
         return train
     rows, held_out = validation_split(train.labels, kept.validation_fraction, VALIDATION_SEED, train.copies)
-    return train.select(held_out) if split == "val" else train.select(rows, train.copies)
+    return train.select(held_out if split == "val" else rows, train.copies)

@@ -119,8 +119,7 @@ def _spread(rows: Labels, originals: int, copies: int) -> Labels:
 def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1) -> tuple[Labels, Labels]:
     """Carve a stratified validation split out of the training rows.
 
-    With `copies` > 1 (an altered training set) all copies of one original land on the same side, and
-    validation keeps only the first copy of each.
+    With `copies` > 1 (an altered training set) all copies of one original land on the same side.
 
     Args:
         labels: int64 (N,). fraction: of the originals that validate, 0 < fraction < 1.
@@ -139,7 +138,7 @@ def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1
         )
     validation = stratified(labels[:originals], n, seed)
     train = np.setdiff1d(np.arange(originals), validation, assume_unique=True)
-    return _spread(train, originals, copies), validation
+    return _spread(train, originals, copies), _spread(validation, originals, copies)
 
 
 def limit(split: Split, n: int | None, seed: int = 0) -> Split:

@@ -354,7 +354,7 @@ def _splits(
     if not clean:
         return train, test, test
     rows, held_out = validation_split(train.labels, VALIDATION_FRACTION, VALIDATION_SEED, train.copies)
-    return train.select(rows, train.copies), train.select(held_out), test
+    return train.select(rows, train.copies), train.select(held_out, train.copies), test
 
 
 def _refuse_empty_classes(data: ImageData) -> None:
