@@ -10,11 +10,12 @@ import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import run as runs
-from zoo.errors import SpecError
+from zoo.errors import ShapeError, SpecError
 from zoo.rerun import confusion_run, evaluate_run
 from zoo.spec import Lookahead, Recipe
 from zoo.train import checkpoint
@@ -164,6 +165,28 @@ def test_the_views_are_the_mirror_image_and_one_pixel_either_way() -> None:
     torch.testing.assert_close(views(looks, "mirror-translate")(images), total / 4)
 
 
+def test_the_eight_views_of_a_square_do_not_tell_how_it_lies() -> None:
+    images = torch.randn(4, 3, 5, 5)
+    ways = [images.rot90(k, (2, 3)) for k in range(4)]
+    ways += [way.mT for way in ways]
+    assert len({tuple(way[0].flatten().tolist()) for way in ways}) == 8
+    expected = torch.stack([looks(way) for way in ways]).mean(0)
+    for way in ways:
+        torch.testing.assert_close(views(looks, "dihedral")(way), expected)
+
+
+def test_views_that_need_a_square_are_refused_before_training(tiny: str, tmp_path: Path) -> None:
+    for i in range(60):
+        path = tmp_path / "wide" / ("train" if i < 40 else "test") / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 12), (4 * i, 0, 0)).save(path)
+    wide = f"folder:{tmp_path}/wide"
+    request = Request(model="tiny", recipe="tiny", dataset=wide, settings=("recipe.tta=dihedral",))
+    with pytest.raises(ShapeError, match=r"tta dihedral .*12x16; pass --image-size"):
+        resolve(request)
+    assert resolve(msgspec.structs.replace(request, image_size=16)).record.settings.tta == "dihedral"
+
+
 @pytest.mark.parametrize("tta", ["mirror", "mirror-translate"])
 def test_an_image_and_its_mirror_image_are_the_same_to_the_views(tta: Any) -> None:
     images = torch.randn(4, 3, 5, 6)
@@ -196,5 +219,7 @@ def test_the_views_are_recorded_and_measured_again(tiny: str, tmp_path: Path) ->
 
 
 def test_an_unknown_view_is_named_with_those_that_are_allowed(tiny: str) -> None:
-    with pytest.raises(SpecError, match=r"tta: .*'rotate'; allowed: 'none', 'mirror', 'mirror-translate'"):
+    with pytest.raises(
+        SpecError, match=r"tta: .*'rotate'; allowed: 'none', 'mirror', 'mirror-translate', 'dihedral'"
+    ):
         resolve(Request(model="tiny", settings=("recipe.tta=rotate",)))

@@ -331,6 +331,16 @@ def test_a_run_that_two_tables_need_has_one_folder() -> None:
     assert folders("cnn-to-others-altered") <= folders("cnn-to-others")
 
 
+def test_a_row_has_a_best_recipe_of_its_own_before_its_models() -> None:
+    registry = load_registry()
+    entry = registry.model("cnn-baseline")
+    rows = rows_of(Ask(target="cnn-to-others", only=("cnn-baseline/*",), recipe="best"), registry)
+    own = {row.dataset: row.best for row in entry.published}
+    assert own["cifar10"] is None
+    assert own["cifar10-flips"] not in (None, entry.best)
+    assert {row.dataset: row.recipe for row in rows} == {name: own[name] or entry.best for name in own}
+
+
 def test_a_stand_in_is_altered_as_the_dataset_that_it_replaces() -> None:
     registry = load_registry()
 

@@ -8,7 +8,7 @@ import msgspec
 
 from zoo.steps import Count, Fraction, NonNegative, Positive, PositiveFloat, Step, Struct
 
-TestTimeViews = Literal["none", "mirror", "mirror-translate"]
+TestTimeViews = Literal["none", "mirror", "mirror-translate", "dihedral"]
 """What logits are averaged over when a result is measured: see `zoo.tta`."""
 
 CompileMode = Literal["off", "graph", "default", "max"]
@@ -78,8 +78,8 @@ class Recipe(Struct, frozen=True):
             records a step as a CUDA graph.
         sync_batch_norm: with several processes, batch norms see the rows of all of them, as one
         process does; false: each its own rows, which is faster and not the same.
-        tta: what a recorded result averages logits over: the image, its mirror image too, or both
-        moved by a pixel either way as well.
+        tta: what a recorded result averages logits over: the image; its mirror image too; both, moved by a pixel
+            either way as well; or a square image turned by quarters, and its mirror image likewise (eight views).
         select: which epoch's weights are kept. patience: stop after so many epochs without a better
         one (0: never). on_nan: stop before a step whose loss or gradients are not finite, or skip it.
     """

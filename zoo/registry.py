@@ -346,6 +346,7 @@ def references(entry: Model | Recipe | Study) -> Iterable[tuple[str, str, str]]:
         ("source", "source", entry.source),
         *((f"published[{i}].source", "source", row.source) for i, row in enumerate(entry.published)),
         *((f"published[{i}].recipe", "recipe", row.recipe) for i, row in enumerate(entry.published)),
+        *((f"published[{i}].best", "recipe", row.best) for i, row in enumerate(entry.published)),
     ]
     return [(key, kind, name) for key, kind, name in named if name]
 

@@ -259,7 +259,7 @@ class Published(Struct, frozen=True):
 
     `params_classes` is the class count behind `params` where it is not the dataset's;
     `params_difference` is ours minus theirs where a known convention differs (see `note`).
-    `recipe` is the row's, where it is not the model's own. `pretrained` is what it began with, in the
+    `recipe` and `best` are the row's, where they are not the model's own. `pretrained` is what it began with, in the
     source's words; `weights` the reference that has it. `changes` are the row's in the model, by key
     ("build.dropout").
     """
@@ -279,6 +279,7 @@ class Published(Struct, frozen=True):
     published_as: str = ""
     source: str | None = None
     recipe: str | None = None
+    best: str | None = None
     note: str = ""
 
 

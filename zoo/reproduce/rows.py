@@ -262,7 +262,7 @@ def _row(
     if published.changes:
         entry = vary(registry, model, published.changes, f"models.{model}.published.changes").model
     entry = entry or registry.model(model)
-    chosen, why_not = _recipe(ask, model, entry, recipe or published.recipe)
+    chosen, why_not = _recipe(ask, model, entry, recipe or published.recipe, published.best)
     images = images_for(published.dataset, ask.dataset, registry)
     if published.pretrained and not published.weights:
         why_not = (
@@ -288,10 +288,13 @@ def _row(
     return row if ask.budget == "full" else _small(row, ask, registry)
 
 
-def _recipe(ask: Ask, name: str, entry: Model, of_row: str | None) -> tuple[str, str]:
+def _recipe(
+    ask: Ask, name: str, entry: Model, of_row: str | None, best_of_row: str | None
+) -> tuple[str, str]:
     """The recipe's name, and why the row is not trained, if it is not."""
     if ask.recipe == "best":
-        return (entry.best, "") if entry.best else (entry.recipe, f"{name} has no recipe `best`")
+        best = best_of_row or entry.best
+        return (best, "") if best else (entry.recipe, f"{name} has no recipe `best`")
     if ask.recipe != "source":
         return ask.recipe, ""
     return of_row or entry.recipe, ""

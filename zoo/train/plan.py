@@ -31,6 +31,7 @@ from zoo.spec import Model, Recipe, Struct, Transform, decode, node_from_table
 from zoo.train.compiled import choose, measure_pace, why_no_graph
 from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, placed, reasons
 from zoo.train.world import size_here
+from zoo.tta import refuse_views
 from zoo.version import __version__
 
 VALIDATION_FRACTION = 0.1
@@ -158,6 +159,7 @@ def resolve(
         width=splits[0].images.shape[3],
         num_classes=len(data.classes),
     )
+    refuse_views(recipe.tta, sizes.height, sizes.width)
     with torch.device("meta"):
         where = place(registry, name)
         outline = compose(model.build, registry, where=where, **msgspec.structs.asdict(sizes))
