@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -34,8 +35,10 @@ def views(forward: Forward, tta: TestTimeViews) -> Forward:
         forward: (B, C, H, W) prepared images to (B, K) logits.
         tta: "none" gives `forward` itself back. "mirror": the mean over the image and its mirror image.
             "mirror-translate": half of that, and a quarter each of the same for the image moved by one
-            pixel up-left and down-right, its border reflected. "dihedral": the mean over a square image
-            turned by 0, 90, 180 and 270 degrees, and its mirror image likewise.
+            pixel up-left and down-right, its border reflected. "dihedral": a square image and
+            its mirror image, turned by 0, 90, 180 and 270 degrees; the mirrored pair's mean at each turn, and
+            the logarithm of the mean of their exponentials over the turns. That takes how the image lies for
+            an unknown, and leaves the word to the turns in which the network sees most.
 
     Source:
         Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3 (its multi-crop evaluation).
@@ -50,7 +53,8 @@ def views(forward: Forward, tta: TestTimeViews) -> Forward:
         return mirrored
 
     def turned(images: Tensor) -> Tensor:
-        return torch.stack([mirrored(torch.rot90(images, k, (-2, -1))) for k in range(4)]).mean(0)
+        turns = torch.stack([mirrored(torch.rot90(images, k, (-2, -1))) for k in range(4)])
+        return torch.logsumexp(turns, 0) - math.log(4)
 
     if tta == "dihedral":
         return turned
