@@ -150,9 +150,8 @@ def resolve(
         beginning.fetch(*transform.size)
     delivery = Delivery(request.data_mode, request.workers, str(device))
     data = _load(spec, registry, request.data_dir, image_size, request.skip_bad, delivery, show, transform)
-    clean = request.protocol == "clean"
     _refuse_empty_classes(data)
-    splits = _splits(data, clean, request.limit_train, request.limit_test)
+    splits = _splits(data, request.protocol == "clean", request.limit_train, request.limit_test)
     sizes = Sizes(
         in_channels=3,
         height=splits[0].images.shape[2],
