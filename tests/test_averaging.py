@@ -103,6 +103,20 @@ def test_the_running_mean_is_the_sum_that_its_decay_says() -> None:
     assert averaging.chosen().weight.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("recipe", [Recipe(ema=0.998), Recipe(lookahead=Lookahead(every=2, alpha=0.3))])
+def test_buffers_that_no_mean_can_be_taken_of_are_the_trained_ones(recipe: Recipe) -> None:
+    module = nn.Linear(1, 1)
+    module.register_buffer("index", torch.arange(300))  # as relative positions in Swin and BEiT
+    module.register_buffer("mask", torch.tensor([0.0, -torch.inf]), persistent=False)
+    averaging = Averaging(module, recipe)
+    averaging.begin()
+    for step in range(50):
+        averaging.update(step, 50)
+    for kept in (averaging.chosen(), module):
+        assert kept.index.tolist() == list(range(300))
+        assert kept.mask.tolist() == [0.0, -torch.inf]
+
+
 def test_without_averages_the_trained_module_is_chosen_and_there_is_no_state() -> None:
     module = nn.Linear(1, 1)
     averaging = Averaging(module, Recipe())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from zoo_cnn.speedrun import BiasNorm
 
 from zoo import run as runs
 from zoo.layers import Dropout
@@ -64,6 +65,17 @@ def test_frozen_norms_and_models_without_norms_are_left_alone() -> None:
     renew_statistics(module, batches(2))
     assert all(torch.equal(a, b) for a, b in zip(module.buffers(), before, strict=True))
     renew_statistics(nn.Linear(2, 2), iter(()))
+    bare = nn.Sequential(nn.Conv2d(3, 4, 3).requires_grad_(False), nn.BatchNorm2d(4, affine=False))
+    renew_statistics(bare, batches(2))  # part of what is frozen
+    assert not bare[1].running_mean.any()
+
+
+def test_a_norm_whose_scale_alone_is_constant_has_its_statistics_renewed() -> None:
+    torch.manual_seed(0)
+    module, images = nn.Sequential(nn.Conv2d(3, 4, 3), BiasNorm(4, 0.6)), batches(2)
+    renew_statistics(module, images)
+    seen = [module[0](x) for x in images]
+    torch.testing.assert_close(module[1].running_mean, torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0))
 
 
 def trainer_of(folder: Path, *settings: str, **more: Any) -> Trainer:

@@ -1,6 +1,7 @@
 """Weights beside those that are trained: their running mean, and the slow ones of lookahead.
 
 Both are torch's AveragedModel, buffers included: a mean of weights needs running statistics to suit.
+Buffers that no mean can be taken of (whole numbers, masks of minus infinity) are the trained model's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Averaging:
         self.module, self.lookahead, self.alpha = module, recipe.lookahead, 1.0
         self.longest = self.decay = recipe.ema
         self.ema = self.slow = None
+        self.endless = [n for n, b in module.named_buffers() if not b.isfinite().all()]
         if recipe.ema:
             self.ema = AveragedModel(module, multi_avg_fn=by_kind(self._trail), use_buffers=True)
         if recipe.lookahead:
@@ -44,11 +46,11 @@ class Averaging:
         """After step `step` (from 0) of `total`."""
         if self.slow is not None and self.lookahead is not None and (step + 1) % self.lookahead.every == 0:
             self.alpha = alpha_at(self.lookahead, step + 1, total)
-            self.slow.update_parameters(self.module)
+            self._update(self.slow)
             _copy(self.slow.module, self.module)
         if self.ema is not None:
             self.decay = decay_at(self.longest, step)
-            self.ema.update_parameters(self.module)
+            self._update(self.ema)
 
     def chosen(self) -> nn.Module:
         """The module to evaluate and keep: the mean, else the slow weights, else the trained ones."""
@@ -72,6 +74,11 @@ class Averaging:
         if self.slow is not None:
             self.slow.load_state_dict(state["slow"])
 
+    def _update(self, average: AveragedModel) -> None:
+        average.update_parameters(self.module)
+        for name in self.endless:
+            average.module.get_buffer(name).copy_(self.module.get_buffer(name))
+
     def _follow(self, slow: Tensors, fast: Tensors, count: Tensor | int) -> None:
         """torch's `multi_avg_fn`, called for the tensors of one type: alpha of the way."""
         del count
@@ -82,7 +89,10 @@ class Averaging:
 
     def _trail(self, mean: Tensors, now: Tensors, count: Tensor | int) -> None:
         """torch's `multi_avg_fn`, called for the tensors of one type: its running mean, with this step's decay."""
-        get_ema_multi_avg_fn(self.decay)(mean, now, count)
+        if mean[0].is_floating_point():
+            get_ema_multi_avg_fn(self.decay)(mean, now, count)
+        else:  # torch's would cut 2.9999998 down to 2
+            torch._foreach_copy_(mean, now)
 
 
 def decay_at(longest: float, done: int) -> float:

@@ -70,7 +70,7 @@ def freeze(module: nn.Module, what: str | tuple[str, ...]) -> nn.Module:
     for name in frozen:
         parameters[name].requires_grad_(False)
     for name, part in module.named_modules():
-        if isinstance(part, _NormBase) and part.track_running_stats and not _is_trained(module, name):
+        if isinstance(part, _NormBase) and part.track_running_stats and not is_trained(module, name):
             part.eval()
     return module
 
@@ -103,7 +103,7 @@ def _logits_layer(module: nn.Module) -> set[str]:
     return {name for name, p in module.named_parameters() if id(p) in own}
 
 
-def _is_trained(module: nn.Module, name: str) -> bool:
+def is_trained(module: nn.Module, name: str) -> bool:
     """Whether anything is trained of a part, or, where it has no parameters, of the nearest one around it."""
     while True:
         found = list(module.get_submodule(name).parameters())

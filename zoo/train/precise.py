@@ -12,6 +12,7 @@ from zoo.data.resident import order
 from zoo.data.source import open_source
 from zoo.train.device import autocast
 from zoo.train.images import eval_batch
+from zoo.train.layers import is_trained
 from zoo.train.plan import Plan
 
 
@@ -51,7 +52,8 @@ def renew_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
         Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (precise BN); Li et al., "Understanding the Disharmony
         between Dropout and Batch Normalization by Variance Shift" (statistics with dropout off).
     """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and _is_trained(m)]
+    found = [(n, m) for n, m in module.named_modules() if isinstance(m, _BatchNorm)]
+    norms = [m for n, m in found if m.running_mean is not None and is_trained(module, n)]
     if not norms:
         return
     training = {m: m.training for m in module.modules()}
@@ -75,8 +77,3 @@ def renew_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
 
 def _count(norm: _BatchNorm) -> int:
     return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
-
-
-def _is_trained(norm: _BatchNorm) -> bool:
-    frozen = norm.weight is not None and not norm.weight.requires_grad
-    return norm.running_mean is not None and not frozen
