@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from zoo import run as runs
 from zoo.errors import ShapeError, SpecError
+from zoo.report.measure import look
 from zoo.rerun import confusion_run, evaluate_run
 from zoo.spec import Lookahead, Recipe
 from zoo.train import checkpoint
@@ -231,6 +232,15 @@ def test_the_views_are_recorded_and_measured_again(tiny: str, tmp_path: Path) ->
     plain = msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, tta="none"))
     runs.write_record(tmp_path / "run", plain)
     assert evaluate_run(tmp_path / "run")[0]["loss"] != measured["loss"]
+
+
+def test_a_report_counts_what_the_views_say(tiny: str, tmp_path: Path) -> None:
+    result = trainer_of(tmp_path / "run", "tta=dihedral").fit()
+    record = runs.read_record(tmp_path / "run")
+    plain = msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, tta="none"))
+    found = [look(tmp_path / "run", one) for one in (record, plain)]
+    with_views, without = (sum(n for i, j, n in seen.cells if i == j) for seen, _ in found if seen)
+    assert with_views == result["test"]["correct"] != without  # turned digits are other digits
 
 
 def test_an_unknown_view_is_named_with_those_that_are_allowed(tiny: str) -> None:

@@ -33,10 +33,11 @@ from zoo.run import load as load_run
 from zoo.spec import Struct, node_from_table
 from zoo.train.device import pick_device, placed
 from zoo.train.loop import eval_batch, make_augment
+from zoo.tta import Forward, views
 from zoo.verify import usable_device
 from zoo.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 REMOTE = ("hf", "torchvision", "plugin")
 """Schemes of data that may have to be downloaded: a report never does."""
 
@@ -97,7 +98,8 @@ def _look(folder: Path, record: RunRecord, data_dir: str | None, device: str | N
     module = placed(load_run(folder), where, record.channels_last)
     source = open_source(test, where, channels_last=record.channels_last)
     prepare = make_augment(record, where).prepare
-    true, said, sure = _predict(module, source, prepare, eval_batch(record))
+    forward = views(module, record.settings.tta)
+    true, said, sure = _predict(forward, source, prepare, eval_batch(record))
     classes = record.sizes.num_classes
     counts = torch.bincount(true * classes + said, minlength=classes * classes).view(classes, classes)
     cells = [(i, j, int(counts[i, j])) for i, j in counts.nonzero().tolist()]
@@ -118,12 +120,12 @@ def _look(folder: Path, record: RunRecord, data_dir: str | None, device: str | N
 
 @torch.inference_mode()
 def _predict(
-    module: torch.nn.Module, source: BatchSource, prepare: Callable[[Tensor], Tensor], batch: int
+    forward: Forward, source: BatchSource, prepare: Callable[[Tensor], Tensor], batch: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Labels, predicted classes (both int64) and the predicted class's probability (float32), each (N,)."""
     parts = []
     for _, images, labels in source.batches(batch):
-        logits = module(prepare(images)).float()
+        logits = forward(prepare(images)).float()
         # The same topk as in zoo.evaluate: ties must fall the same way.
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices[:, :1]
         sure = logits.softmax(1).gather(1, best)[:, 0]
