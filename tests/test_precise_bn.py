@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo_cnn.speedrun import BiasNorm
 
 from zoo import run as runs
 from zoo.layers import Dropout
@@ -17,6 +16,7 @@ from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
 from zoo.train.precise import renew_statistics, some_images
+from zoo_cnn.speedrun import BiasNorm
 
 
 def dropped() -> nn.Sequential:

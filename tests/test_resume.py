@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 import torch
 
 from zoo import run as runs
-from zoo.errors import RunError, ZooError
+from zoo.errors import RunError, TrainingError, ZooError
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
@@ -414,24 +416,64 @@ def test_a_finished_run_can_be_extended(stopped: Path) -> None:
     assert [row["epoch"] for row in runs.read_metrics(stopped)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_steps_that_are_not_finite_are_skipped_when_asked(stopped: Path, tmp_path: Path) -> None:
-    plan = resolve(
-        Request(
-            model="victim", recipe="victim-adam", dataset="digits", limit_train=300, on_nan="skip", epochs=1
-        )
+def test_a_run_that_ran_out_of_patience_can_be_extended(stopped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "early"
+    request = Request(
+        model="victim",
+        recipe="victim-adam",
+        dataset="digits",
+        limit_train=300,
+        settings=("patience=1", "select=top1", "lr=1e-9"),
     )
-    folder = tmp_path / "skip"
+    plan = resolve(request)
+    runs.write_record(folder, plan.record)
+    assert Trainer(plan, folder).fit()["train"]["epochs"] == 2  # the second was no better
+    longer = replan(plan.record, epochs=plan.recipe.epochs + 3)
+    for epochs, plan_again in ((2, plan), (3, longer)):  # its patience begins anew, and is as short
+        trainer = Trainer(plan_again, folder)
+        found = checkpoint.newest(folder / runs.CHECKPOINTS)
+        assert found is not None
+        trainer.restore(found.state)
+        assert trainer.fit()["train"]["epochs"] == epochs
+
+
+def poisoned(folder: Path, at: tuple[int, ...], precision: str, *settings: str, **more: Any) -> Trainer:
+    """A trainer of 9 steps an epoch whose images are NaN in the steps `at`."""
+    request = Request(
+        model="victim", recipe="victim-adam", dataset="digits", limit_train=300, settings=settings, **more
+    )
+    plan = resolve(request)
+    plan = replace(plan, hardware=plan.hardware._replace(precision=precision))
     runs.write_record(folder, plan.record)
     trainer = Trainer(plan, folder)
     change = trainer.change
 
-    def poisoned(*args: Any, **more: Any) -> Any:
+    def with_nan(*args: Any, **more: Any) -> Any:
         images, targets = change(*args, **more)
-        return (images * float("nan") if trainer.at.total == 4 else images), targets
+        return (images * float("nan") if trainer.at.total in at else images), targets
 
-    trainer.change = poisoned
+    trainer.change = with_nan
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_loss_that_is_not_finite_stops_the_run(stopped: Path, tmp_path: Path, precision: str) -> None:
+    with pytest.raises(TrainingError, match="the loss is not finite in step 5 "):
+        poisoned(tmp_path / "stop", (4,), precision).fit()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_steps_that_are_not_finite_are_skipped_when_asked(
+    stopped: Path, tmp_path: Path, precision: str
+) -> None:
+    folder = tmp_path / "skip"
+    trainer = poisoned(folder, (4, *range(9, 18)), precision, on_nan="skip", epochs=2)
+    assert trainer.steps == 9
     result = trainer.fit()
-    assert result["train"]["skipped_steps"] == 1
+    assert result["train"]["skipped_steps"] == 10
+    first, second = runs.read_metrics(folder)
+    assert 2.0 < first["train_loss"] < 3.0  # near the log of ten classes: the mean of the eight others
+    assert math.isnan(second["train_loss"])
     assert all(
         torch.isfinite(t).all() for t in runs.load(folder).state_dict().values() if t.is_floating_point()
     )

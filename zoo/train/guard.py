@@ -52,6 +52,16 @@ class Guard:
             nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip_grad_norm, norm)
         if not self.waits:
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        return self.passes(finite, loss, step, lr, rows)
+
+    def passes(self, finite: Tensor, loss: Tensor, step: int, lr: float, rows: Tensor) -> bool:
+        """As `allows`, by what is already known of the step: all that is left to do under a scaler of fp16,
+        which looks at the gradients itself and leaves out a step in which they overflow.
+
+        Args:
+            finite: bool, on the device.
+        """
+        if not self.waits:
             now = torch.full_like(self.first_bad, step)
             self.first_bad = torch.where(finite, self.first_bad, torch.minimum(self.first_bad, now))
             return True

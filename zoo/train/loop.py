@@ -62,7 +62,11 @@ class Saving(NamedTuple):
 
 @dataclass
 class Position:
-    """Where a run is: all of its state that is neither a tensor nor derived."""
+    """Where a run is: all of its state that is neither a tensor nor derived.
+
+    Attributes:
+        left_out: steps of this epoch that were skipped. stale: epochs since the best one.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -74,6 +78,7 @@ class Position:
     best_epoch: int = 0
     best_score: float = -math.inf
     stale: int = 0
+    left_out: int = 0
 
 
 class Trainer:
@@ -242,9 +247,11 @@ class Trainer:
         total = self.world.sum(total)
         if self._may_step(total, lr, rows):
             self.scaler.step(self.optimizer)
-            self.scaler.update()
             self.sums += total
             self.average.update(at.total, self.total)
+        else:
+            at.left_out += 1
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
     def _pass(
@@ -274,12 +281,12 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
             if self.plan.recipe.clip_grad_norm:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.recipe.clip_grad_norm)
-            return True
+            return self.guard.passes(total[0].isfinite(), total[0], self.at.total, lr, rows)
         return self.guard.allows(total[0], self.at.total, lr, rows)
 
     def _end_epoch(self) -> None:
         at, clean = self.at, self.plan.record.protocol == "clean"
-        loss, hits = (self.sums / (at.step * self.batch)).tolist()
+        loss, hits = self._means()
         renew_for_evaluation(self.chosen(), self.plan, self.augment.prepare)
         metrics = self.measure(self.plan.selecting)
         at.epoch += 1
@@ -297,7 +304,7 @@ class Trainer:
             "seconds": at.seconds,
         }
         better = self._select(metrics)
-        at.step, at.epoch_seconds = 0, 0.0
+        at.step, at.left_out, at.epoch_seconds = 0, 0, 0.0
         self.sums.zero_()
         self.rows.append(row)
         if self.world.first:
@@ -309,7 +316,8 @@ class Trainer:
     def _select(self, metrics: Metrics) -> bool:
         at, rule = self.at, self.plan.recipe.select
         score = {"top1": metrics.top1, "loss": -metrics.loss, "last": float(at.epoch)}[rule]
-        if score <= at.best_score:
+        score = -math.inf if math.isnan(score) else score
+        if at.best_epoch and score <= at.best_score:
             at.stale += 1
             return False
         at.best_score, at.best_epoch, at.stale = score, at.epoch, 0
@@ -347,6 +355,10 @@ class Trainer:
             seed=self.plan.record.seed,
         )
 
+    def _means(self) -> list[float]:
+        """Mean loss and share of hits over the epoch's steps that were taken; NaN without any."""
+        return (self.sums / ((self.at.step - self.at.left_out) * self.batch)).tolist()
+
     def _check_finite(self) -> None:
         self.guard.check(lr_at(self.plan.recipe, max(0, self.at.total - 1), self.total, self.steps))
         if self.device.type == "cuda":
@@ -355,7 +367,7 @@ class Trainer:
     def _tick(self) -> None:
         at = self.at
         self.guard.check(lr_at(self.plan.recipe, at.total, self.total, self.steps))
-        loss, hits = (self.sums / (at.step * self.batch)).tolist()
+        loss, hits = self._means()
         rate = at.step * self.batch / at.epoch_seconds
         epochs = math.ceil(self.total / self.steps)
         self.listener.tick(
@@ -412,6 +424,8 @@ class Trainer:
         self.guard.skipped = state["skipped_steps"]
         self.best, self.best_file = state.get("best_weights", {}), state["best"]
         self.rows = state["rows"]
+        if self._patience_is_over() and state["configuration"] != run.configuration(self.plan.record):
+            self.at.stale = 0  # the finished run was extended
 
     def _result(self, parameters: int) -> dict[str, Any]:
         record, at = self.plan.record, self.at
