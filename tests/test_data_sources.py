@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from zoo.data import load
+from zoo.data.decode import Rule, image_array
 from zoo.data.hub import HubSource
 from zoo.data.parquet import split_of
 from zoo.data.rows import Request
@@ -139,6 +140,24 @@ def test_a_pixel_bomb_is_refused_without_reading_its_pixels(tmp_path):
     Image.new("1", (9000, 9000)).save(tmp_path / "a" / "000.png")
     with pytest.raises(DataError, match=r"a/000\.png: 9000x9000 pixels are refused"):
         load(f"folder:{tmp_path}", image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("values", "bright"),
+    [
+        (np.linspace(0, 1, 16, dtype=np.float32), 255),  # a share of white
+        (np.linspace(0, 200, 16, dtype=np.float32), 200),
+        (np.linspace(0, 200, 16).astype(np.uint16), 200),  # bytes, in a wide file
+        (np.linspace(0, 51_200, 16).astype(np.uint16), 200),
+    ],
+)
+def test_deep_images_are_as_bright_as_they_were_meant(values: np.ndarray, bright: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(values.reshape(4, 4)).save(file, "TIFF")
+    found = image_array(file.getvalue(), Rule(), "x")
+    assert found.shape == (3, 4, 4)
+    assert (found.min(), found.max()) == (0, bright)
+    assert len(np.unique(found)) == 16
 
 
 def test_gray_palette_alpha_and_16_bit_images_become_three_channels(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.optim import lr_scheduler as schedulers
 
 from zoo.errors import SpecError
 from zoo.spec import Group, Recipe, decode
+from zoo.train import checkpoint
 from zoo.train.muon import Muon, orthogonal
 from zoo.train.optim import lr_at, make_optimizer, parameter_groups
 from zoo.train.several import Several
@@ -198,10 +200,37 @@ def test_the_libraries_optimizers_step(name: str) -> None:
     group = optimizer.param_groups[0]
     assert group["lr"] == 0.01
     assert group["weight_decay"] == 0.01
-    if name == "torch:RAdam":
+    if name in ("torch:RAdam", "timm:lamb", "timm:muon"):
         assert group["betas"] == (0.8, 0.9)
     if name == "torch:RMSprop":
         assert group["momentum"] == 0.7
+
+
+def test_betas_and_eps_of_timms_optimizers_are_their_own_where_the_recipe_sets_none() -> None:
+    groups = [
+        make_optimizer(network(), Recipe(optimizer=name, **more), CPU).param_groups[0]
+        for name, more in (
+            ("timm:lion", {}),
+            ("timm:lamb", {}),
+            ("timm:lamb", {"eps": 1e-3}),
+            ("timm:adan", {"betas": (0.8, 0.9)}),
+        )
+    ]
+    assert [g["betas"] for g in groups] == [(0.9, 0.99), (0.9, 0.999), (0.9, 0.999), (0.98, 0.92, 0.99)]
+    assert [g["eps"] for g in groups[1:]] == [1e-6, 1e-3, 1e-8]
+
+
+def test_a_checkpoint_holds_the_state_of_an_optimizer_that_keeps_a_dtype(tmp_path: Path) -> None:
+    module = network()
+    optimizer = make_optimizer(module, Recipe(optimizer="timm:adafactorbv"), CPU)
+    step(module, optimizer)
+    checkpoint.save(tmp_path, 1, {"optimizer": optimizer.state_dict()})
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    kept = found.state["optimizer"]["param_groups"][0]
+    assert kept["momentum_dtype"] == optimizer.param_groups[0]["momentum_dtype"] == torch.bfloat16
+    optimizer.load_state_dict(found.state["optimizer"])
+    step(module, optimizer)
 
 
 # ---- Muon -----------------------------------------------------------------------------------

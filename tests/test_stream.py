@@ -272,6 +272,20 @@ def test_a_damaged_file_is_named_or_left_out_and_counted_as_when_decoded_first(
     assert sorted(shown) == ["checking few (test)", "checking few (train)"]  # once: the answer is kept
 
 
+def test_the_size_is_that_of_the_first_image_that_can_be_read(few: Path) -> None:
+    (few / "c00" / "00000.jpg").write_bytes(b"junk")
+    settle(few)
+    with pytest.raises(DataError, match=r"c00/00000\.jpg: cannot be read as an image"):
+        streamed(few)
+    data = streamed(few, skip_bad=True)
+    assert (data.skipped, data.train.images.shape[2:]) == (1, (12, 12))
+    for path in few.glob("*/*.jpg"):
+        path.write_bytes(b"junk")
+    settle(few)
+    with pytest.raises(DataError, match=r"none of \d+ images can be read"):
+        streamed(few, skip_bad=True)
+
+
 def test_another_size_is_named_with_what_to_do(few: Path) -> None:
     Image.new("RGB", (20, 10)).save(few / "c01" / "00000.jpg")
     settle(few)

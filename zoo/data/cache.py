@@ -27,7 +27,7 @@ from zoo.data.rows import Chunk, Item, Opened, Rows, Show, Source
 from zoo.errors import BadImagesError, DataError
 from zoo.paths import cache_dir
 
-FORMAT = 2  # 1: images were not turned upright
+FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black
 _FILES = ("train-images", "train-labels", "test-images", "test-labels")
 _STALE = 24 * 3600  # seconds after which another process's temporary file is taken for abandoned
 

@@ -134,10 +134,12 @@ def _centre(image: Image.Image, side: int) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # PIL clips 16-bit values at 255; the upper byte is what an 8-bit file would hold.
+        # PIL clips 16-bit values at 255; the upper byte is what an 8-bit file would hold. Where all values fit
+        # a byte they were one, or, of floats up to 1, a share of white: such an image would be black.
         values = np.asarray(image, np.float64)
-        scale = 256.0 if values.max(initial=0) > 255 else 1.0
-        image = Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
+        most = values.max(initial=0)
+        white = 1.0 if image.mode == "F" and most <= 1 else 65_280.0 if most > 255 else 255.0
+        image = Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

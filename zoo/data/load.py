@@ -100,7 +100,7 @@ def load(
     delivery.check()
     workers = default_workers(delivery.device) if delivery.workers is None else delivery.workers
     if isinstance(source, FolderSource) and delivery.mode != "resident" and not _alters(common):
-        files = undecoded(source, rule)
+        files = undecoded(source, rule, skip_bad=skip_bad)
         streams, why = _streams(files, source, delivery, skip_bad)
         if streams:
             found = as_cached(files, workers, progress, name=name, skip_bad=skip_bad)

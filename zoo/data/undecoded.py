@@ -43,11 +43,13 @@ class Undecoded(NamedTuple):
         return len(self.train[1]) + len(self.test[1])
 
 
-def undecoded(source: FolderSource, rule: Rule) -> Undecoded:
+def undecoded(source: FolderSource, rule: Rule, *, skip_bad: bool = False) -> Undecoded:
     """List a folder; one image is opened where the rule leaves the size open.
 
+    Args:
+        skip_bad: it is the first that can be read.
     Raises:
-        DataError: as `zoo.data.files.read_folder`, or the first image cannot be read.
+        DataError: as `zoo.data.files.read_folder`, or the first image (with `skip_bad` all) cannot be read.
     """
     listings = source.listings(list_folder)
     if len(listings) == 2:
@@ -55,13 +57,18 @@ def undecoded(source: FolderSource, rule: Rule) -> Undecoded:
     else:
         rows = source.drawn(listings[0])
         train, test = ((listings[0], chosen) for chosen in rows)
-    return Undecoded(train, test, rule, rule.out_size() or _first_size(train[0], rule))
+    return Undecoded(train, test, rule, rule.out_size() or _first_size(train[0], rule, skip_bad))
 
 
-def _first_size(listing: Listing, rule: Rule) -> tuple[int, int]:
-    path = listing.files[0]
-    _, height, width = image_array(path, rule, str(path)).shape
-    return height, width
+def _first_size(listing: Listing, rule: Rule, skip_bad: bool) -> tuple[int, int]:
+    for path in listing.files:
+        try:
+            _, height, width = image_array(path, rule, str(path)).shape
+            return height, width
+        except DataError:
+            if not skip_bad:
+                raise
+    raise DataError(f"{listing.files[0].parent.parent}: none of {len(listing.files)} images can be read")
 
 
 def as_cached(found: Undecoded, workers: int, show: Show, *, name: str, skip_bad: bool = False) -> Cached:

@@ -29,8 +29,8 @@ from zoo.tensors import to_bytes
 KEEP = 2
 FORMAT = 1
 NAME = re.compile(r"(\d{8,}|best)-([0-9a-f]{64})\.safetensors")
-TENSOR, TUPLE = "$tensor", "$tuple"
-"""Keys that stand in the JSON for a tensor (by its name) and for a tuple."""
+TENSOR, TUPLE, DTYPE = "$tensor", "$tuple", "$dtype"
+"""Keys that stand in the JSON for a tensor (by its name), for a tuple and for a dtype (by its name)."""
 
 
 class Found(NamedTuple):
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = KEEP) -> Path:
-    """Write a checkpoint of nested dicts, lists, tuples, numbers, strings and tensors.
+    """Write a checkpoint of nested dicts, lists, tuples, numbers, strings, dtypes and tensors.
 
     Args:
         folder: `checkpoints/` of the run. step: total steps taken; orders the checkpoints.
@@ -170,6 +170,8 @@ def _flatten(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         return {TUPLE: _flatten(list(value), tensors, path)}
     if isinstance(value, list):
         return [_flatten(v, tensors, f"{path}/{i}") for i, v in enumerate(value)]
+    if isinstance(value, torch.dtype):
+        return {DTYPE: str(value).removeprefix("torch.")}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"checkpoint state {path}: {type(value).__name__} is not plain data")
@@ -184,6 +186,8 @@ def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors[value[TENSOR]]
     if value.keys() == {TUPLE}:
         return tuple(_restore(value[TUPLE], tensors))
+    if value.keys() == {DTYPE}:
+        return getattr(torch, value[DTYPE])
     if value.keys() == {"$items"}:
         return {k: _restore(v, tensors) for k, v in value["$items"]}
     return {k: _restore(v, tensors) for k, v in value.items()}

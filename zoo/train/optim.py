@@ -218,30 +218,38 @@ def _from_torch(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Opti
     usable = sorted(kinds.keys() - {"Optimizer", "LBFGS", "SparseAdam"})  # a closure; sparse gradients
     if name not in usable:
         raise _unknown(f"torch:{name}", f"; of torch: {', '.join(usable)}")
-    known = inspect.signature(kinds[name]).parameters
-    offered: dict[str, Any] = {
-        "lr": recipe.lr,
-        "momentum": recipe.momentum,
-        "betas": recipe.betas,
-        "eps": recipe.eps,
-    }
-    taken = {key for key in offered if key in known}
-    taken -= {
-        key for key in taken if isinstance(known[key].default, tuple) != isinstance(offered[key], tuple)
-    }
+    offered = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": recipe.betas, "eps": recipe.eps}
     try:
-        return kinds[name](groups, **{key: offered[key] for key in taken})
+        return kinds[name](groups, **_taken(kinds[name], offered))
     except ValueError as error:
         raise SpecError(f"recipe.optimizer: torch:{name} cannot take these parameters: {error}") from None
 
 
+def _taken(kind: Any, offered: dict[str, Any]) -> dict[str, Any]:
+    """Of what is offered, what an optimizer's class takes in this form: one number, or as many."""
+
+    def form(value: Any) -> int:
+        return len(value) if isinstance(value, tuple) else 0
+
+    known = inspect.signature(kind).parameters
+    return {k: v for k, v in offered.items() if k in known and form(known[k].default) == form(v)}
+
+
 def _from_timm(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
+    """Any of timm's; betas and eps are the optimizer's own unless the recipe has others than a recipe's defaults."""
     import timm.optim
 
     if name not in timm.optim.list_optimizers():
         raise _unknown(f"timm:{name}", "; timm.optim.list_optimizers() has timm's")
+    usual = Recipe()
+    own = {k: v for k in ("betas", "eps") if (v := getattr(recipe, k)) != getattr(usual, k)}
     optimizer: Optimizer = timm.optim.create_optimizer_v2(
-        groups, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+        groups,
+        opt=name,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        **_taken(timm.optim.get_optimizer_class(name, bind_defaults=False), own),
     )
     return optimizer
 
