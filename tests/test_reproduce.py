@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from zoo.cli import cli
 from zoo.compose import check
 from zoo.errors import InputError, UnknownNameError
+from zoo.files import WriteError
 from zoo.registry import load_registry, native_sizes
 from zoo.reproduce.energy import Meter, counters, recorded
 from zoo.reproduce.rows import Ask, jobs_of, rows_of, targets
@@ -141,6 +143,26 @@ def test_another_budget_adds_rows_and_keeps_the_others(table: Path, tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--seeds", "2", "--device", "cuda:77", "--runs", "none"], 1),  # every run fails
+        (["--seeds", "1"], 0),  # less of the same
+    ],
+)
+def test_what_a_file_holds_stays_until_more_is_measured(
+    words: list[str], code: int, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(table, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    file = Path("results/cnn-to-others-cifar10.json")
+    before = rows(file)
+    with pytest.raises(SystemExit) if code else contextlib.nullcontext() as end:
+        zoo(*WORDS, *SMALL, *words)
+    assert end is None or end.value.code == code
+    assert rows(file) == before
+
+
 def test_figures_are_drawn_whole_and_the_same_each_time(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
@@ -155,6 +177,8 @@ def test_figures_are_drawn_whole_and_the_same_each_time(table: Path, monkeypatch
     monkeypatch.chdir(table)
     zoo(*WORDS, *SMALL, "--seeds", "2", "--figures")
     assert digests(folder) == before
+    zoo(*LONG[:6], *SMALL, "--seeds", "2", "--figures")
+    assert digests(folder) == before  # the table's figure, whatever was asked for
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -271,6 +295,37 @@ def test_a_variant_that_cannot_be_built_fails_alone(
     assert "starts" not in capsys.readouterr().err  # the study's base is the model itself
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_variant_that_memory_does_not_suffice_for_fails_alone(tmp_path: Path) -> None:
+    import resource
+
+    (tmp_path / "registry.toml").write_text(
+        STUDY.replace('"build.patch" = [2, 3]', '"build.mlp" = [8000000, 8]')
+    )
+    command = [sys.executable, "-m", "zoo", "reproduce", "sides", "--budget", "small", "--epochs", "1"]
+    done = subprocess.run(
+        [*command, "--limit-train", "64", "--limit-test", "32", "--device", "cpu"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)),
+    )
+    assert done.returncode == 1, done.stderr
+    (failed,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert "mlp=8000000" in failed
+    assert "out of memory on cpu with batches of 32 images" in failed
+    found = rows(tmp_path / "results" / "sides.json")
+    assert [row["variant"] for row in found] == ["", "mlp=8"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    with pytest.raises(WriteError, match="--runs file: cannot be made: File exists"):
+        zoo(*WORDS, *SMALL, "--runs", "file")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -279,6 +334,9 @@ def test_a_variant_that_cannot_be_built_fails_alone(
         (["cnn-to-others", "--only", "nothing"], "rows: mixer-b16"),
         (["cnn-to-others", "--epochs", "3"], "add --budget small"),
         (["cnn-to-others", "--recipe", "bset"], "no recipe named 'bset'"),
+        (["cnn-to-others-augmentation", "--recipe", "best"], "compares recipes: --recipe best would"),
+        (["cnn-to-others", "--dataset", "cifar10="], "'cifar10=' names no images"),
+        (["cnn-to-others", "--dataset", ""], "names no images"),
         ([], "zoo reproduce --list"),
     ],
 )

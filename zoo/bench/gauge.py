@@ -139,11 +139,3 @@ def resident_peak() -> int | None:
     except ImportError:
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, in the words of torch's allocators."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calculation")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -10,7 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from zoo.bench.gauge import Effort, Peak, flops, is_out_of_memory, matrix_rate, rates, spread, timed
+from zoo.bench.gauge import Effort, Peak, flops, matrix_rate, rates, spread, timed
 from zoo.bench.rounds import BareStep, Job, loop_share, make_plan
 from zoo.compose import check, place
 from zoo.errors import DeviceError
@@ -18,6 +18,7 @@ from zoo.spec import node_from_table
 from zoo.train.device import tf32
 from zoo.train.heap import keep_heap
 from zoo.train.loop import Trainer
+from zoo.train.memory import is_out_of_memory
 from zoo.train.plan import Plan
 
 

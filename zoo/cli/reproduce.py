@@ -121,7 +121,7 @@ def reproduce(
         failed = train(ask, registry, rows, runs, Path(results), (engine, jobs), quiet)
     show(ask, registry, rows, runs, as_json, listing)
     if figures:
-        draw(ask, rows, runs, Path(results))
+        draw(ask, registry, Path(results))
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     if failed:
@@ -214,10 +214,16 @@ def _silent(line: str) -> None:
     del line
 
 
-def draw(ask: Ask, rows: list[Row], runs: list[Job], results: Path) -> None:
-    """Draw what is recorded, and say where."""
-    from zoo.reproduce import table
+def draw(ask: Ask, registry: Registry, results: Path) -> None:
+    """Draw what is recorded of the whole target, whatever `--only` trained, and say where."""
+    import msgspec
 
+    from zoo.reproduce import table
+    from zoo.reproduce.rows import jobs_of, rows_of
+
+    ask = msgspec.structs.replace(ask, only=())
+    rows = rows_of(ask, registry)
+    runs = jobs_of(ask, registry, rows)
     for path in table.figures(ask, rows, runs, results):
         say(f"figure: {path}")
 

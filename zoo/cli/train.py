@@ -14,7 +14,7 @@ import click
 
 from zoo.cli import launch, logs, options
 from zoo.cli.signals import StopRequests
-from zoo.errors import DeviceError, InputError
+from zoo.errors import InputError
 from zoo.files import TEMPORARY, clear_temporaries
 
 if TYPE_CHECKING:
@@ -302,13 +302,14 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
     from zoo.train.events import Listener
     from zoo.train.loop import Saving as Every
     from zoo.train.loop import Stop, Trainer
+    from zoo.train.memory import refusing_too_much
 
     together = launch.world()
     launch.remember(folder)
     display = logs.watched(make_display(quiet), folder) if together.first else Listener()
     logs.say_notes(plan.notes)
     try:
-        with written(folder, plan.record) if together.first else nullcontext():
+        with written(folder, plan.record) if together.first else nullcontext(), refusing_too_much(plan):
             trainer = Trainer(plan, folder, display, stop, Every(*saving), together)
             kept = folder / run.CHECKPOINTS
             found = together.once(lambda: checkpoint.newest(kept, _warn)) if resume else None
@@ -322,10 +323,8 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
         left = "the best weights so far are in it" if weights else "no epoch was finished"
         print(f"stopped: {folder}; {left}; go on: zoo train --resume {folder}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
-    except BaseException as error:
+    except BaseException:
         display.end({})
-        if _is_out_of_memory(error):
-            raise DeviceError(out_of_memory(plan)) from error
         raise
     finally:
         stop.graceful = False
@@ -350,24 +349,6 @@ def recorded_device(folder: Path) -> str:
     from zoo import run
 
     return run.read_record(folder).device
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    words = ("not enough memory", "can't allocate memory", "out of memory")
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
-
-
-def out_of_memory(plan: Plan) -> str:
-    """What to lower when memory does not suffice."""
-    record, recipe = plan.record, plan.recipe
-    return (
-        f"out of memory on {record.device} with batches of {recipe.batch_size} images of "
-        f"{record.sizes.height}x{record.sizes.width} in {record.precision}; lower --batch-size (with "
-        f"--set recipe.accumulate=N the steps stay the same) or --image-size, or use --precision bf16"
-    )
 
 
 def _warn(message: str) -> None:

@@ -32,6 +32,7 @@ from zoo.train.events import Listener, Tick
 from zoo.train.heap import keep_heap
 from zoo.train.lock import RunLock
 from zoo.train.loop import Saving, Stop, Trainer
+from zoo.train.memory import refusing_too_much
 from zoo.train.plan import Plan, Request, differences
 from zoo.vary import inline
 
@@ -139,12 +140,13 @@ def perform(
         say(f"{job.title}: {'goes on' if _begun(job) else 'starts'} in {job.folder}")
         plan = _plan(job, ask, registry, say)
         run.write_record(job.folder, plan.record)
-        meter = Meter(job.folder, counters(plan.record.device))
-        trainer = Trainer(plan, job.folder, Metered(listener, meter), stop, Saving(ask.checkpoint_seconds))
-        found = checkpoint.newest(job.folder / run.CHECKPOINTS, say)
-        if found is not None:
-            trainer.restore(found.state)
-        return trainer.fit()
+        watched = Metered(listener, Meter(job.folder, counters(plan.record.device)))
+        with refusing_too_much(plan):
+            trainer = Trainer(plan, job.folder, watched, stop, Saving(ask.checkpoint_seconds))
+            found = checkpoint.newest(job.folder / run.CHECKPOINTS, say)
+            if found is not None:
+                trainer.restore(found.state)
+            return trainer.fit()
 
 
 def _begun(job: Job) -> bool:

@@ -131,8 +131,11 @@ def rows_of(ask: Ask, registry: Registry) -> list[Row]:
 
     Raises:
         UnknownNameError: no such source, table, study, model or dataset.
-        InputError: no row is left by `only`, or a budget's number with the full budget.
+        InputError: no row is left by `only`, a budget's number with the full budget, a recipe for a study of recipes,
+            or a stand-in without a name.
     """
+    if ask.dataset is not None and not ask.dataset.rpartition("=")[2]:
+        raise InputError(f"--dataset {ask.dataset!r} names no images; leave it out for the sources' own")
     if ask.budget == "full" and (ask.epochs or ask.limit_train or ask.limit_test):
         raise InputError(
             "--epochs, --limit-train and --limit-test are of the small budget: add --budget small"
@@ -259,6 +262,8 @@ def _row(
     settings: Mapping[str, Any] = {},
     changes: Mapping[str, Any] = {},
 ) -> Row:
+    if "recipe" in changes and ask.recipe != "source":
+        raise InputError(f"{table} compares recipes: --recipe {ask.recipe} would make its rows the same one")
     if published.changes:
         entry = vary(registry, model, published.changes, f"models.{model}.published.changes").model
     entry = entry or registry.model(model)

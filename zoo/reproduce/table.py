@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from zoo.errors import RunError
-from zoo.files import write_text
+from zoo.files import WriteError, write_text
 from zoo.registry import Registry
 from zoo.reproduce import energy
 from zoo.reproduce.rows import Ask, Job, Row
@@ -102,18 +102,24 @@ def file_of(ask: Ask, results: Path) -> Path:
 
 
 def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put the recorded rows into the file, beside what it holds of other protocols, budgets and recipes.
+    """Put what was measured into the file. All else that it holds stays there, rows of more seeds of the same runs too.
 
     Raises:
-        RunError: the file is there and is no such table.
+        RunError: the file is there and is no such table. WriteError: it cannot be written.
     """
     from zoo.train.lock import WaitingLock
 
     guard = Path(ask.runs)
-    guard.mkdir(parents=True, exist_ok=True)
+    try:
+        guard.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"--runs {guard}: cannot be made: {error.strerror}") from None
     with WaitingLock(guard):
-        kept = [row for row in read(path) if _identity(row) not in {_identity(new) for new in rows}]
-        merged = [*(row for row in rows if row["top1"] is not None), *kept]
+        there = read(path)
+        fuller = {_identity(old) for old in there for new in rows if _has_more(old, new)}
+        fresh = [row for row in rows if row["top1"] is not None and _identity(row) not in fuller]
+        replaced = {_identity(row) for row in fresh}
+        merged = [*fresh, *(row for row in there if _identity(row) not in replaced)]
         merged.sort(key=lambda row: (row["budget"] != "full", row["protocol"] != "paper"))
         source = registry.sources.get(merged[0]["source"]) if merged else None
         title = source.title if source else ask.target
@@ -141,6 +147,12 @@ def read(path: Path) -> list[dict[str, Any]]:
             f"{path}: no table of `zoo reproduce` ({error}); move it away, or use --results"
         ) from None
     return rows
+
+
+def _has_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a recorded row is a new one's, of all of its runs and of others."""
+    before, now = ({run["folder"] for run in row["runs"]} for row in (old, new))
+    return _identity(old) == _identity(new) and before > now
 
 
 def figures(ask: Ask, rows: Sequence[Row], jobs: Sequence[Job], results: Path) -> list[Path]:
