@@ -14,14 +14,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from PIL import Image
 
 from zoo.cli import cli
 from zoo.errors import InputError
 from zoo.registry import load_registry
 from zoo.sweep.outcome import as_toml
 from zoo.sweep.space import parse_space
-from zoo.sweep.trials import Sweep
+from zoo.sweep.trials import Sweep, _revive, open_study, plan_of
 
 optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
 
@@ -90,6 +92,31 @@ def test_a_sweep_from_best_extends_that_recipe_by_its_name(tmp_path: Path) -> No
     (tmp_path / "mine.toml").write_text(printed)
     recipe = load_registry(extra=(tmp_path / "mine.toml",)).recipe("cnn-baseline-bn-swept")
     assert (recipe.lr, recipe.precise_bn) == (0.01, registry.recipe("best-small-cnn-bn").precise_bn)
+
+
+def test_the_outcome_trains_as_its_trial_did(tmp_path: Path) -> None:
+    registry = load_registry()
+    sweep = Sweep(
+        model="resnet9",
+        space=parse_space(["lr=0.01"], []),
+        folder=str(tmp_path),
+        storage="s",
+        trials=1,
+        dataset="digits",
+        epochs=1,
+        settings=("epochs=2",),
+    )
+    changes = {"recipe.lr": 0.01}
+    trial = plan_of(sweep, registry, changes).recipe
+    assert [type(step).__name__ for step in trial.augment] == ["Crop"]  # as digits are
+    for name in ("resnet9-swept", "resnet9-swept-2"):  # the second goes on from the first
+        printed = as_toml(sweep, registry, "resnet9", {"changes": changes, "top1": 0.5}, 1)
+        with (tmp_path / "mine.toml").open("a") as file:
+            file.write(printed)
+        registry = load_registry(extra=(tmp_path / "mine.toml",))
+        found = registry.recipe(name)
+        assert msgspec.structs.replace(found, summary=trial.summary, source=trial.source) == trial
+        sweep = msgspec.structs.replace(sweep, recipe=name)
 
 
 def test_what_mattered_is_drawn(swept: tuple[Path, str]) -> None:
@@ -167,9 +194,96 @@ def test_trials_that_fail_are_counted_and_the_first_reason_is_given(
         zoo(*BASE, "--epochs", "1", "--grid", "build.dropout=1.5,2.5", "--quiet")
 
 
+def test_a_sweep_without_its_data_goes_on_when_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["sweep", "cnn-baseline", "--dataset", "folder:photos", "--output", "found", "--epochs", "1"]
+    words += ["--grid", "lr=1e-3,3e-3", "--quiet"]
+    with pytest.raises(InputError, match="no folder photos"):
+        zoo(*words)
+    for i in range(40):
+        folder = tmp_path / "photos" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 200 * (i % 2), 0)).save(folder / f"{i}.png")
+    zoo(*words)
+    assert [(t["state"], t["changes"]["recipe.lr"]) for t in trials(tmp_path)] == [
+        ("complete", 1e-3),
+        ("complete", 3e-3),
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_trial_that_memory_does_not_suffice_for_fails_alone(tmp_path: Path) -> None:
+    import resource
+
+    command = [
+        sys.executable,
+        "-m",
+        "zoo",
+        "sweep",
+        "cnn-baseline",
+        "--dataset",
+        "digits",
+        "--limit-train",
+        "64",
+    ]
+    command += [
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--output",
+        "found",
+        "--grid",
+        "build.dense=[4000000],[8]",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [(t["state"], "out of memory on cpu with" in t["error"]) for t in trials(tmp_path)] == [
+        ("failed", True),
+        ("complete", False),
+    ]
+
+
+def test_a_trial_that_ended_while_others_looked_is_not_tried_again(tmp_path: Path) -> None:
+    space = parse_space(["lr=1,2"], [])
+    sweep = Sweep(model="m", space=space, folder=str(tmp_path), storage=str(tmp_path / "log"), trials=2)
+    study = open_study(sweep)
+    trial = study.ask()
+    trial.suggest_categorical("recipe.lr", [1, 2])
+    trial.set_user_attr("folder", "trial-0000")
+    (tmp_path / "trial-0000").mkdir()
+    (seen,) = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+    study.tell(trial, 0.5)  # its process finishes, and lets the folder go
+    said: list[str] = []
+    _revive(sweep, study, seen, said.append)
+    assert said == []
+    assert [t.state.name for t in study.get_trials()] == ["COMPLETE"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--grid", "model=1,2"], "model takes names of the catalogue, not 1"),
+        (["--sample", "recipe=1..3"], "recipe takes names of the catalogue, not 1"),
+        (["--grid", "lr=2020-01-01,1"], "lr=.*expected"),
+        (["--grid", "lr=1e-3", "--recipe", "bset"], "no recipe named 'bset'"),
+        (["--grid", "lr=1e-3", "--set", "lrr=1"], "lrr"),
+        (["--grid", "lr=1e-3", "--output", "/dev/null/x"], "--output /dev/null/x: cannot be made: Not a dir"),
+        (
+            ["--grid", "lr=1e-3", "--output", "o", "--storage", "nonsense://x"],
+            "nonsense://x: cannot be used: Can",
+        ),
+        (["--grid", "lr=1e-3", "--output", "o", "--storage", "mysql://u@127.0.0.1/x"], "cannot be used: "),
+        (["--grid", "lr=1e-3", "--output", "o", "--storage", "/dev/null/x.db"], "x.db: cannot be used: "),
         (["--grid", "lrr=1"], "did you mean lr"),
         (["--grid", "lr=-1,1"], "recipe.lr=-1"),
         (["--grid", "build.body.norm=1"], "it has: use, batch_norm"),
@@ -190,7 +304,7 @@ def test_a_wrong_key_or_range_is_said_before_anything_starts(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=said):
         zoo("sweep", "cnn-baseline-bn", *words)
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.rglob("trial-*"))
 
 
 def test_values_and_ranges_are_read_as_toml_reads_them() -> None:
@@ -198,7 +312,7 @@ def test_values_and_ranges_are_read_as_toml_reads_them() -> None:
         [
             "optimizer=adam,sgd",
             "recipe.betas=[0.9, 0.99],[0.9, 0.999]",
-            'augment=[],[{ op = "flip" }]',
+            'augment=[],[{ op = "flip" }],[]',
             "ema=0",
         ],
         ["epochs=5..20", "lr=log:1e-4..1e-2", "momentum=0..1", "build.depth=2..8"],

@@ -41,6 +41,9 @@ def vary(registry: Registry, name: str, changes: Mapping[str, Any], where: str) 
         SpecError: a key or a path that is not there; names what is.
         UnknownNameError: a model, dataset or recipe that the catalogue lacks.
     """
+    for key in NAMES:
+        if not isinstance(changes.get(key, ""), str):
+            raise SpecError(f"{where}: {key} takes names of the catalogue, not {inline(changes[key])}")
     name = changes.get("model", name)
     model = registry.model(name)
     table, settings = copy.deepcopy(model.build.to_table()), {}

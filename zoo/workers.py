@@ -20,7 +20,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Literal
 
-from zoo.errors import InputError
+from zoo.errors import InputError, ZooError
 
 Engine = Literal["local", "ray"]
 Stopper = Callable[[], int]
@@ -110,6 +110,9 @@ def main() -> None:
         run(task, Told())
     except Stop as stopped:
         sys.exit(128 + stopped.signal)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _line() -> bytes:

@@ -105,9 +105,12 @@ def sweep(
     chosen = _sweep(model, name, space, trials, storage, output, asked)
     _need_optuna()
     wrong = run(chosen, engine, jobs, quiet)
-    report(chosen, registry, name, as_json)
     for line in wrong:
         print(f"warning: {line}", file=sys.stderr)
+    done = report(chosen, registry, name, as_json)
+    if wrong and done < chosen.trials:
+        say(f"{done} of {chosen.trials} trials are done; the same command goes on")
+        sys.exit(1)
 
 
 def _sweep(
@@ -149,9 +152,10 @@ def run(chosen: Sweep, engine: Engine, jobs: int, quiet: bool) -> list[str]:
     import msgspec
 
     from zoo import workers
-    from zoo.sweep.trials import open_study, work
+    from zoo.sweep.trials import check_options, open_study, work
     from zoo.train.loop import Stop
 
+    check_options(chosen)
     open_study(chosen)  # what cannot be used is better known before processes are started
     wrong: list[str] = []
     with StopRequests() as stop:
@@ -177,8 +181,12 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> None:
-    """Write what came out beside the trials, draw what mattered, and print the best as TOML (or all as JSON)."""
+def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
+    """Write what came out beside the trials, draw what mattered, and print the best as TOML (or all as JSON).
+
+    Returns:
+        How many trials are done.
+    """
     from zoo.files import write_text
     from zoo.sweep import outcome
     from zoo.sweep.trials import open_study
@@ -207,3 +215,4 @@ def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> None:
         emit_json(found)
     else:
         emit(recipe.splitlines())
+    return len(rows)

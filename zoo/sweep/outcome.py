@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,8 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """
     found = [row for row in rows if row["state"] == "complete"]
     if not found:
-        why = next((row["error"] for row in rows if row["error"]), "all were pruned")
+        pruned = "all were pruned" if rows else "none is done; the same command goes on"
+        why = next((row["error"] for row in rows if row["error"]), pruned)
         raise TrainingError(f"no trial ran to its end: {why}")
     return found[0]
 
@@ -67,19 +69,21 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     Raises:
         SpecError: it does not decode, which would be a mistake of ours.
     """
-    from zoo.train.plan import parse_value, recipe_name
+    from zoo.train.plan import adapted, parse_value, recipe_name
 
     variant = vary(registry, name, best["changes"], "zoo sweep")
     model = variant.model
-    pairs = (setting.partition("=") for setting in sweep.settings)
-    fields = {key.strip().removeprefix("recipe."): parse_value(text.strip()) for key, _, text in pairs}
+    asked = variant.recipe or sweep.recipe
+    fields = adapted(registry, asked, sweep.dataset or model.dataset)
     fields |= {"epochs": sweep.epochs} if sweep.epochs else {}
+    pairs = (setting.partition("=") for setting in sweep.settings)
+    fields |= {key.strip().removeprefix("recipe."): parse_value(text.strip()) for key, _, text in pairs}
     fields |= variant.settings
-    called = re.sub(r"[^a-z0-9]+", "-", f"{variant.name}-swept".lower()).strip("-")
+    called = _free_name(registry, re.sub(r"[^a-z0-9]+", "-", f"{variant.name}-swept".lower()).strip("-"))
     small = f"{sweep.limit_train:,} images of " if sweep.limit_train else ""
     where = f"{small}{sweep.dataset or model.dataset}"
     summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {count} trials"
-    begun = recipe_name(variant.recipe or sweep.recipe, variant.name, model)
+    begun = recipe_name(asked, variant.name, model)
     recipe = {"extends": begun, "summary": summary, **fields}
     decode(Recipe, {k: v for k, v in recipe.items() if k != "extends"}, called)
     text = _table(f"recipes.{called}", recipe)
@@ -94,6 +98,12 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     }
     decode_model(table, called)
     return text + "\n" + _table(f"models.{called}", table)
+
+
+def _free_name(registry: Registry, name: str) -> str:
+    """The name, numbered where the catalogue has it: what extended itself would go round in a circle."""
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(n for n in names if n not in registry.recipes and n not in registry.models)
 
 
 def _table(name: str, content: Mapping[str, Any]) -> str:

@@ -108,11 +108,10 @@ def _choice(text: str) -> Choice:
     found = tuple(_value(part) for part in _parts(values))
     if any(value == "" for value in found):
         raise InputError(f"--grid {text}: an empty value; write --grid KEY=A,B,C")
-    return Choice(key=key, values=tuple(dict.fromkeys(found)) if _hashable(found) else found)
-
-
-def _hashable(values: tuple[Any, ...]) -> bool:
-    return not any(isinstance(value, list | dict) for value in values)
+    once: dict[Any, Any] = {}
+    for value in found:
+        once.setdefault(kept(value), value)  # what Optuna holds tells them apart
+    return Choice(key=key, values=tuple(once.values()))
 
 
 def _parts(text: str) -> list[str]:
@@ -134,9 +133,11 @@ def _parts(text: str) -> list[str]:
 def _value(text: str) -> Any:
     """A value as in TOML; what TOML does not know is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = tomllib.loads(f"value = {text}")["value"]
+        inline(value)
+    except (tomllib.TOMLDecodeError, TypeError):  # TypeError: dates, which no key takes
         return text
+    return value
 
 
 def _range(text: str) -> Range:

@@ -19,20 +19,25 @@ import msgspec
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from zoo import run
+from zoo.data import load
+from zoo.data.mode import Delivery
 from zoo.data.resident import mix_seed
-from zoo.errors import InputError, ZooError
-from zoo.files import clear_temporaries
+from zoo.errors import DataError, HubError, InputError, ZooError
+from zoo.files import WriteError, clear_temporaries
 from zoo.registry import Registry, find_model
 from zoo.spec import NonNegative, Positive, Struct
 from zoo.sweep.space import Space, as_text, changes_of, kept
 from zoo.train import checkpoint
+from zoo.train.device import pick_device
 from zoo.train.events import Listener
 from zoo.train.heap import keep_heap
 from zoo.train.lock import RunLock, WaitingLock, is_held
 from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.plan import Plan, Request, replan, resolve
+from zoo.train.memory import refusing_too_much
+from zoo.train.plan import VALIDATION_SEED, Plan, Request, apply_settings, choose_recipe, replan, resolve
 from zoo.vary import inline, vary
 
 Say = Callable[[str], None]
@@ -77,6 +82,25 @@ def same(sweep: Sweep) -> str:
     return msgspec.json.encode([model, recipe, *given, as_text(sweep.space)]).decode()
 
 
+def check_options(sweep: Sweep, *, data: bool = False) -> None:
+    """Refuse what no trial could have: a recipe or a setting of all of them, the device, and the data if asked to.
+
+    Raises:
+        ZooError: names it and what is allowed.
+    """
+    device = pick_device(sweep.device)
+    registry, name, model = find_model(sweep.model)
+    image_size = None
+    if "model" not in {choice.key for choice in sweep.space.choices}:  # which have recipes of their own
+        request = Request(model=name, recipe=sweep.recipe, settings=sweep.settings, epochs=sweep.epochs)
+        recipe, table = choose_recipe(request, registry, model)
+        image_size = apply_settings(table, request, f"recipe {recipe}").image_size
+    if data:
+        spec, where = sweep.dataset or model.dataset, Path(sweep.data_dir) if sweep.data_dir else None
+        delivery = Delivery("auto", None, str(device))
+        load(spec, registry, data_dir=where, image_size=image_size, seed=VALIDATION_SEED, delivery=delivery)
+
+
 def open_study(sweep: Sweep) -> optuna.Study:
     """Open or begin the sweep in its storage.
 
@@ -84,7 +108,10 @@ def open_study(sweep: Sweep) -> optuna.Study:
         InputError: the storage holds another sweep, or cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    Path(sweep.folder).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(sweep.folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {sweep.folder}: cannot be made: {error.strerror}") from None
     try:
         with WaitingLock(Path(sweep.folder)):
             study = optuna.create_study(
@@ -93,10 +120,9 @@ def open_study(sweep: Sweep) -> optuna.Study:
             asked = study.user_attrs.get(ASKED)
             if asked is None:
                 study.set_user_attr(ASKED, same(sweep))
-    except (OSError, ValueError, optuna.exceptions.OptunaError) as error:
-        raise InputError(
-            f"--storage {sweep.storage}: cannot be used: {' '.join(str(error).split())}"
-        ) from None
+    except (OSError, ValueError, ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"--storage {sweep.storage}: cannot be used: {said[:300]}") from None
     if asked not in (None, same(sweep)):
         raise InputError(
             f"{sweep.storage}: holds another sweep (other model, keys, ranges or options); "
@@ -129,24 +155,27 @@ def assist(given: dict[str, Any], stop: Stopper) -> None:
 
 
 def work(sweep: Sweep, stop: Stopper, say: Say) -> None:
-    """Try, until as many trials are done as were asked for.
+    """Try, until as many trials are done as were asked for, or no point is left.
 
     Raises:
         Stop: asked to; the running trial has its checkpoint and goes on with the same command.
-        ZooError: what keeps every trial from running.
+        ZooError: what keeps every trial from running; it goes on likewise.
     """
     keep_heap()
     registry, _, _ = find_model(sweep.model)
-    study = open_study(sweep)
+    study, checked = open_study(sweep), False
     while True:
         if (asked := stop()) > 0:
             raise Stop(asked)
         with ExitStack() as holding:
             trial = _next(sweep, study, holding, say)
             if trial is not None:
+                if not checked:
+                    check_options(sweep, data=True)
+                    checked = True
                 _try(sweep, study, trial, registry, stop, say)
         if trial is None:
-            if len(_done(study)) >= sweep.trials:
+            if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 return
             time.sleep(0.2)  # others train the last ones
 
@@ -184,13 +213,18 @@ def _revive(sweep: Sweep, study: optuna.Study, frozen: FrozenTrial, say: Say) ->
     name = frozen.user_attrs.get(FOLDER)
     folder = Path(sweep.folder) / (name or "")
     if name and folder.is_dir():
-        if is_held(folder):
+        if is_held(folder) or not _is_running(study, frozen):  # who trains it tells its end before letting go
             return
         complete = len(frozen.params) == len(sweep.space.choices) + len(sweep.space.ranges)
         if complete:
             say(f"{name}: its process is gone; it goes on")
             study.enqueue_trial(frozen.params, user_attrs={FOLDER: name})
     study.tell(frozen.number, state=TrialState.FAIL)
+
+
+def _is_running(study: optuna.Study, trial: FrozenTrial) -> bool:
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return trial.number in {other.number for other in running}
 
 
 def _done(study: optuna.Study) -> list[FrozenTrial]:
@@ -236,6 +270,8 @@ def _try(
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         say(f"{folder.name}: {words}: pruned after epoch {len(run.read_metrics(folder))}")
+    except (DataError, HubError, WriteError):
+        raise  # no fault of the trial's
     except ZooError as error:
         trial.set_user_attr(ERROR, str(error))
         study.tell(trial, state=TrialState.FAIL)
@@ -271,13 +307,14 @@ def _train(
         if sweep.prune
         else optuna.pruners.NopPruner()
     )
-    trainer = Trainer(plan, folder, Reported(trial), stop, Saving(sweep.checkpoint_seconds))
-    found = checkpoint.newest(folder / run.CHECKPOINTS)
-    if found is not None:
-        trainer.restore(found.state)
-        for row in trainer.rows:
-            trial.report(row["val_top1"], row["epoch"])
-    return trainer.fit()
+    with refusing_too_much(plan):
+        trainer = Trainer(plan, folder, Reported(trial), stop, Saving(sweep.checkpoint_seconds))
+        found = checkpoint.newest(folder / run.CHECKPOINTS)
+        if found is not None:
+            trainer.restore(found.state)
+            for row in trainer.rows:
+                trial.report(row["val_top1"], row["epoch"])
+        return trainer.fit()
 
 
 def plan_of(sweep: Sweep, registry: Registry, changes: Mapping[str, Any]) -> Plan:

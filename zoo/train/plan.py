@@ -198,9 +198,14 @@ def _recipe(
     """The recipe's name, and the recipe: adapted by the weights and the dataset, overridden by the request."""
     name, table = choose_recipe(request, registry, model, beginning.recipe)
     table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
-    chosen = request.recipe not in (None, "best", "source")
-    adapt = {} if chosen or spec not in registry.datasets else registry.datasets[spec].adapt
-    return name, apply_settings({**table, **adapt}, request, f"recipe {name}")
+    table |= adapted(registry, request.recipe, spec)
+    return name, apply_settings(table, request, f"recipe {name}")
+
+
+def adapted(registry: Registry, asked: str | None, spec: str) -> dict[str, Any]:
+    """The fields that a dataset of the catalogue replaces in a recipe, unless that was asked for by its name."""
+    named = asked not in (None, "best", "source")
+    return {} if named or spec not in registry.datasets else dict(registry.datasets[spec].adapt)
 
 
 def _with_compiler(plan: Plan) -> Plan:
