@@ -11,7 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+
+from zoo.cli import cli
+from zoo.errors import InputError
 
 
 def zoo(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -121,3 +125,22 @@ def test_real_cifar10_trains_end_to_end_and_the_loss_falls(cifar10_parquet: Path
     assert result["parameters"] == 4_719_167
     again = zoo("eval", "run", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["top1"] == result["test"]["top1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", 'recipe.freeze=["stm.*"]'], r"recipe\.freeze: 'stm\.\*' fits no parameter"),
+        (["--set", "recipe.optimizer=timm:lionn"], "no optimizer named 'timm:lionn'"),
+        (["--set", 'recipe.groups=[{ match = "stm.*" }]'], r"recipe\.groups\[0\]\.match: 'stm\.\*' fits no"),
+        (["--weights", ""], "--weights '' names none"),
+        (["--dataset", ""], "--dataset '' names no images"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_there_is_a_folder(
+    words: list[str], said: str, tmp_path: Path
+) -> None:
+    command = ["train", "cnn-baseline", "--dataset", "digits", "--output", str(tmp_path / "run"), *words]
+    with pytest.raises(InputError, match=said):
+        CliRunner().invoke(cli, command, standalone_mode=False, catch_exceptions=False)
+    assert not (tmp_path / "run").exists()

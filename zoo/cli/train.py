@@ -165,6 +165,8 @@ def start_run(
     """Resolve and train a new run; with `look`, go on with an unfinished one of the same configuration."""
     from zoo.start import plan_of
 
+    if asked["weights"] == "":
+        raise InputError("--weights '' names none; --pretrained takes the model's own")
     weights = asked["weights"] or ("" if asked["pretrained"] else None)
     plan = prepared(lambda show: plan_of(_request(asked), weights, show), quiet)
     together = launch.world()

@@ -30,6 +30,8 @@ from zoo.run import DataRecord, RunRecord, Sizes
 from zoo.spec import Model, Recipe, Struct, Transform, decode, node_from_table
 from zoo.train.compiled import choose, measure_pace, why_no_graph
 from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, placed, reasons
+from zoo.train.layers import freeze
+from zoo.train.optim import make_optimizer
 from zoo.train.world import size_here
 from zoo.tta import refuse_views
 from zoo.version import __version__
@@ -140,6 +142,8 @@ def resolve(
     registry, name, model = found or find_model(request.model)
     device = pick_device(request.device)
     _refuse_limits(request)
+    if request.dataset == "":
+        raise InputError("--dataset '' names no images; leave it out for the model's own")
     spec = request.dataset or model.dataset
     recipe_name, recipe = _recipe(request, registry, model, spec, beginning)
     image_size = request.image_size or recipe.image_size
@@ -166,6 +170,7 @@ def resolve(
         set_dropout(outline, recipe.dropout)  # said now where there is none
     precision = pick_precision(recipe.precision, device)
     hardware = Hardware(device, precision, pick_layout(recipe.channels_last, outline, device, precision))
+    make_optimizer(freeze(outline, recipe.freeze), recipe, torch.device("meta"))  # said now likewise
     record = RunRecord(
         model=name,
         build=model.build.to_table(),
