@@ -250,6 +250,9 @@ def test_a_stem_gives_the_body_fewer_pixels_and_more_channels() -> None:
         (partial(timm_vit, heads=5), SMALL, "not a multiple of heads 5"),
         (partial(mixer.classifier, patch=7), SMALL, "patch side 7"),
         (partial(perceiver.classifier, depth=0), SMALL, "depth must be at least 1"),
+        (partial(mixer.classifier, depth=0), SMALL, "depth must be at least 1"),
+        (partial(vit_image, depth=-1), {"channels": 3, "height": 8, "width": 8}, "depth must be at least 1"),
+        (partial(blocks.depthwise_cnn, depth=-1), {"channels": 3, "height": 8, "width": 8}, "at least 1"),
         (partial(blocks.depthwise_cnn, kernel=4), {"channels": 3, "height": 8, "width": 8}, "odd"),
         (
             partial(blocks.conv_stem, strides=(1,)),

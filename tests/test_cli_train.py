@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from zoo.cli import cli
-from zoo.errors import InputError
+from zoo.errors import InputError, RunError
 
 
 def zoo(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -144,3 +145,97 @@ def test_what_cannot_be_trained_is_said_before_there_is_a_folder(
     with pytest.raises(InputError, match=said):
         CliRunner().invoke(cli, command, standalone_mode=False, catch_exceptions=False)
     assert not (tmp_path / "run").exists()
+
+
+# ---- runs that are extended, and what is left of one ------------------------------------------------
+
+
+def called(*words: str | Path) -> Any:
+    return CliRunner().invoke(cli, list(map(str, words)), standalone_mode=False)
+
+
+@pytest.fixture
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run of two epochs, in the folder that the test works in."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--limit-train", "200", "--epochs", "2", "--dataset", "digits", "--output", "run"]
+    done = called("train", "cnn-baseline", *words)
+    assert done.exit_code == 0, done.exception
+    return tmp_path / "run"
+
+
+def test_a_run_that_is_extended_is_not_finished_before_its_end(short: Path) -> None:
+    command = [sys.executable, "-m", "zoo", "train", "--resume", "run", "--epochs", "50000"]
+    with subprocess.Popen(command, cwd=short.parent, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while len((short / "metrics.jsonl").read_text().splitlines()) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert not (short / "result.json").exists()
+    trained = len((short / "metrics.jsonl").read_text().splitlines())
+    few = called("train", "--resume", "run", "--epochs", str(trained))
+    assert f"{trained} epochs of run are trained already" in str(few.exception)
+    assert "epochs = 50000" in (short / "run.toml").read_text()
+    done = called("train", "--resume", "run", "--epochs", str(trained + 2))
+    assert done.exit_code == 0, done.exception
+    assert json.loads((short / "result.json").read_text())["train"]["epochs"] == trained + 2
+    assert "the same as recorded" in called("eval", "run").stderr
+
+
+def test_lost_weights_are_written_again_from_the_checkpoint(short: Path) -> None:
+    whole = (short / "model.safetensors").read_bytes()
+    assert "this run is finished" in str(called("train", "--resume", "run").exception)
+    for damage in (None, whole[:1000]):
+        (short / "model.safetensors").unlink()
+        if damage:
+            (short / "model.safetensors").write_bytes(damage)
+        assert "its checkpoints have them: zoo train --resume" in called("doctor", "--runs", ".").stdout
+        assert called("train", "--resume", "run").exit_code == 0
+        assert (short / "model.safetensors").read_bytes() == whole
+
+
+def test_a_run_that_was_cut_off_inside_an_epoch_is_not_extended(short: Path) -> None:
+    words = ["--limit-train", "200", "--batch-size", "32", "--max-steps", "3", "--dataset", "digits"]
+    assert called("train", "cnn-baseline", *words, "--output", "cut").exit_code == 0
+    said = str(called("train", "--resume", "cut", "--epochs", "60").exception)
+    assert "cut off after 3 steps (--max-steps)" in said
+
+
+def test_options_of_another_run_are_refused_whatever_their_value(short: Path) -> None:
+    words = ["--seed", "0", "--protocol", "clean", "--set", "lr=1"]
+    said = str(called("train", "--resume", "run", "--epochs", "3", *words).exception)
+    for word in words[::2]:
+        assert word in said
+    assert "--epochs, --data-dir and --workers can" in said
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"test": 5}', '{"test": {"correct": 9, "count": 8}}', "{"])
+def test_a_result_that_is_none_is_a_damaged_run(short: Path, text: str) -> None:
+    (short / "result.json").write_text(text)
+    for command in (["eval", "run"], ["package", "run", "--no-predictions"]):
+        error = called(*command).exception
+        assert isinstance(error, RunError)
+        assert "run/result.json: damaged: " in str(error)
+
+
+def test_a_run_is_read_in_any_locale(short: Path) -> None:
+    record = short / "run.toml"
+    record.write_text(record.read_text("utf-8").replace('"0",', '"gänse",', 1), "utf-8")
+    assert "gänse" in record.read_text("utf-8")
+    script = "import zoo.run, pathlib; print(ascii(zoo.run.read_record(pathlib.Path('run')).data.classes[0]))"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=short.parent, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "'g\\xe4nse'\n", done.stderr
+
+
+def test_quiet_says_nothing_and_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["-q", "train", "cnn-baseline", "--dataset", "digits", "--max-steps", "1", "--output"]
+    done = zoo(*words, "run", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "run\n", "")
+    done = zoo(*words, "file/run", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "error: file/run: Not a directory\n")

@@ -26,8 +26,7 @@ from zoo.doctor.examine import _guarded
 from zoo.doctor.folders import disk, measure, unwritable
 from zoo.doctor.libraries import EXTRAS
 from zoo.doctor.machine import Probe
-from zoo.doctor.parts import _damage
-from zoo.run import RECORD
+from zoo.run import RECORD, damage_of_weights
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz012345"
 NMS = "operator torchvision::nms does not exist"
@@ -260,14 +259,14 @@ def test_a_disk_that_is_nearly_full_stops_work(free: float, level: str) -> None:
 
 def test_truncated_weights_of_a_run_are_found(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
-    assert _damage(tmp_path) == ""  # no epoch was finished yet
+    assert damage_of_weights(tmp_path) == ""  # no epoch was finished yet
     save_file({"a": np.ones(100, np.float32)}, weights)
-    assert _damage(tmp_path) == ""
+    assert damage_of_weights(tmp_path) == ""
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert _damage(tmp_path).startswith(f"{weights}: damaged: ")
+    assert damage_of_weights(tmp_path).startswith(f"{weights}: damaged: ")
     weights.unlink()
     (tmp_path / "result.json").write_text("{}")
-    assert _damage(tmp_path) == f"{tmp_path}: finished, and has no model.safetensors"
+    assert damage_of_weights(tmp_path) == f"{tmp_path}: finished, and has no model.safetensors"
 
 
 def test_a_look_that_fails_is_a_finding_and_the_others_go_on() -> None:

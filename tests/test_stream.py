@@ -286,6 +286,18 @@ def test_the_size_is_that_of_the_first_image_that_can_be_read(few: Path) -> None
         streamed(few, skip_bad=True)
 
 
+@posix
+def test_a_link_to_nothing_is_a_bad_image_and_a_link_back_is_no_folder(few: Path) -> None:
+    (few / "c01" / "gone.png").symlink_to(few / "nothing.png")
+    (few / "c01" / "sub").mkdir()
+    (few / "c01" / "sub" / "back").symlink_to(few / "c01")
+    settle(few)
+    with pytest.raises(DataError, match=r"c01/gone\.png: cannot be read as an image"):
+        load(f"folder:{few}")
+    for data in (load(f"folder:{few}", skip_bad=True), streamed(few, skip_bad=True)):
+        assert (data.skipped, data.ignored, len(data.train) + len(data.test)) == (1, 1, 120)
+
+
 def test_another_size_is_named_with_what_to_do(few: Path) -> None:
     Image.new("RGB", (20, 10)).save(few / "c01" / "00000.jpg")
     settle(few)

@@ -236,10 +236,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_lr(tiny: str, tmp_
         ({"settings": ("lr",)}, SpecError, "KEY=VALUE"),
         ({"settings": ("optimizer=adma",)}, SpecError, "no optimizer named 'adma'; allowed: adam"),
         ({"epochs": 0}, SpecError, "epochs: expected `int` >= 1"),
-        ({"device": "tpu"}, DeviceError, "no device named 'tpu'"),
+        ({"device": "tpu"}, InputError, "no device named 'tpu'"),
         ({"device": "cuda:63"}, DeviceError, "not here"),
         ({"precision": "fp8"}, SpecError, "'fp32', 'bf16'"),
         ({"limit_train": 0}, InputError, "at least 1"),
+        ({"image_size": 0}, InputError, "--image-size must be at least 1, given 0"),
     ],
 )
 def test_bad_input_is_one_clear_line(

@@ -124,6 +124,20 @@ def _bounded(limit: int, where: str) -> Iterator[None]:
             hook.remove()
 
 
+def check_arguments(node: Node, registry: Registry, where: str = "build") -> None:
+    """Refuse what no size of image would mend: unknown components and arguments, and values of a wrong type.
+
+    Nothing is built, so that values which do not go together are not found.
+    Raises:
+        InputError: names the place in the tree and what is allowed.
+    """
+    composer = _Composer(registry, probe=False)
+    component = composer._component(node, where, tuple(GIVEN))
+    composer._arguments(node, import_factory(component.factory, node.use), component, where)
+    for key, child in node.children():
+        check_arguments(child, registry, f"{where}.{key}")
+
+
 class _Composer:
     """One walk over one tree; with `probe`, every built part is run on the meta device."""
 

@@ -6,6 +6,7 @@ matplotlib is imported only where something is drawn; nothing depends on the clo
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -54,7 +55,11 @@ def encoded(
 
     FigureCanvasAgg(figure)
     buffer = BytesIO()
-    figure.savefig(buffer, format=kind, dpi=dpi, metadata={**NAMELESS[kind], **(metadata or {})})
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from"
+        )  # names in scripts that the font has not: boxes
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata={**NAMELESS[kind], **(metadata or {})})
     return buffer.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -35,9 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise WriteError(
-            f"{path}: cannot be written: {reason}{_sizes(temporary)}; free some, then go on"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = f"{_sizes(temporary)}; free some, then go on" if full else ""
+        raise WriteError(f"{path}: cannot be written: {reason}{advice}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from zoo.errors import InputError, RunError
 from zoo.evaluate import Keep, Metrics, evaluate
 from zoo.other_images import other_images
 from zoo.registry import load_registry
-from zoo.run import RunRecord, read_record, read_result
+from zoo.run import RESULT, RunRecord, read_record, read_result
 from zoo.run import load as load_run
 from zoo.train.device import autocast, pick_device, placed
 from zoo.train.loop import eval_batch, make_augment
@@ -120,12 +120,9 @@ def evaluate_run(
 
 def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None) -> dict[str, Any] | None:
     """What `result.json` says of a split; None where the run was not finished, or of training or other images."""
-    if on is not None:
+    if on is not None or not (run / RESULT).is_file():
         return None
-    try:
-        result = read_result(run)
-    except RunError:
-        return None
+    result = read_result(run)
     found: dict[str, Any] | None = result.get({"test": "test", "val": "validation", "train": ""}[split])
     return found
 

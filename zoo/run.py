@@ -131,7 +131,7 @@ def read_record(folder: Path) -> RunRecord:
     if not path.is_file():
         raise RunError(f"{folder}: no run folder: it has no {RECORD}; `zoo train` makes one")
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged: {error}") from None
     form = table.get("format")
@@ -152,7 +152,7 @@ def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     """Add one line to `metrics.jsonl`."""
     path = folder / METRICS
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror}") from error
@@ -167,7 +167,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of `metrics.jsonl`; a half-written last line (a crash) is left out."""
     path = folder / METRICS
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -191,9 +191,34 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder}: has no {RESULT}: this run was not finished")
     try:
         result: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RunError(f"{path}: damaged: {error}") from None
+        for part in (result["test"], result.get("validation")):
+            if part is not None and not 0 <= part["correct"] <= part["count"]:
+                raise ValueError(f"{part['correct']} of {part['count']} correct")
+        if not isinstance(result["parameters"], int):
+            raise ValueError("parameters is no number")
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise RunError(f"{path}: damaged: {what}") from None
     return result
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a run's weights are there and whole, by their header and their length."""
+    return (folder / WEIGHTS).is_file() and not damage_of_weights(folder)
+
+
+def damage_of_weights(folder: Path) -> str:
+    """What is wrong with a run's weights, by their header and their length; "" where nothing is."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS
+    if not path.is_file():
+        return f"{folder}: finished, and has no {WEIGHTS}" if (folder / RESULT).is_file() else ""
+    try:
+        with safe_open(path, "np") as file:
+            return "" if file.keys() else f"{path}: damaged: it holds no weights"
+    except (SafetensorError, OSError) as error:
+        return f"{path}: damaged: {error}"
 
 
 def write_weights(folder: Path, state: dict[str, Tensor], record: RunRecord) -> None:

@@ -132,4 +132,6 @@ def depthwise_cnn(
     del height, width
     if kernel % 2 == 0:
         raise ShapeError(f"cnn.depthwise: kernel must be odd to keep the shape, given {kernel}")
+    if depth < 1:
+        raise ShapeError(f"cnn.depthwise: depth must be at least 1, given {depth}")
     return nn.Sequential(*(ConvNeXtLayer(channels, kernel, ratio) for _ in range(depth)))

@@ -11,9 +11,10 @@ from zoo.errors import ShapeError
 from zoo.layers import TokensToImage, TokensToPatches, patch_grid, patchify, use_cheap_dropout
 
 
-def _ratios(width: int, token_mlp: int, channel_mlp: int) -> tuple[float, float]:
+def _ratios(width: int, depth: int, token_mlp: int, channel_mlp: int) -> tuple[float, float]:
     """Hidden widths as timm's ratios; timm rounds down, so aim at the middle of the step."""
-    for name, size in (("width", width), ("token_mlp", token_mlp), ("channel_mlp", channel_mlp)):
+    sizes = {"width": width, "depth": depth, "token_mlp": token_mlp, "channel_mlp": channel_mlp}
+    for name, size in sizes.items():
         if size < 1:
             raise ShapeError(f"mixer: {name} must be at least 1, given {size}")
     return (token_mlp + 0.5) / width, (channel_mlp + 0.5) / width
@@ -62,7 +63,7 @@ def classifier(
         patch_size=patch,
         num_blocks=depth,
         embed_dim=embed,
-        mlp_ratio=_ratios(embed, token_mlp, channel_mlp),
+        mlp_ratio=_ratios(embed, depth, token_mlp, channel_mlp),
         proj_drop_rate=dropout,
         drop_path_rate=drop_path,
     )
@@ -124,7 +125,7 @@ def image(
             f'mixer.image: read = "image" needs embed = height*width = {height * width}, given {size}; '
             f'leave embed out, or use read = "patches"'
         )
-    ratios = _ratios(size, token_mlp, channel_mlp)
+    ratios = _ratios(size, depth, token_mlp, channel_mlp)
     layers = nn.Sequential(*(MixerBlock(size, rows * columns, ratios, drop=dropout) for _ in range(depth)))
     reader: nn.Module
     if read == "image":

@@ -77,7 +77,7 @@ def encoder(
     Raises:
         ShapeError: a size below 1.
     """
-    sizes = {"width": width, "heads": heads, "head_width": head_width, "mlp": mlp}
+    sizes = {"width": width, "depth": depth, "heads": heads, "head_width": head_width, "mlp": mlp}
     for name, size in sizes.items():
         if size < 1:
             raise ShapeError(f"vit: {name} must be at least 1, given {size}")

@@ -126,11 +126,16 @@ def check_folder(folder: Path, name: str, split: str, on: str | None = None) -> 
         there = (found["run"], found["split"], found.get("on"))
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if there != (name, split, on):
+    if (_place(there[0]), *there[1:]) != (_place(name), split, on):
         of = f"the {there[1]} split of {there[2]}" if there[2] else f"its {there[1]} split"
         raise InputError(
             f"--output {folder}: holds the evaluation of {there[0]} on {of}; choose another folder"
         )
+
+
+def _place(name: str) -> str:
+    """A run's name as it is, or its folder however it was written."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _of_predictions(opened: Opened, said: Predictions, parts: frozenset[str]) -> dict[str, Any]:

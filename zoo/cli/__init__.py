@@ -176,6 +176,10 @@ def explained(error: BaseException) -> tuple[int, str]:
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context else ""
         return error.exit_code, error.format_message().rstrip(".") + hint
+    if (
+        isinstance(error, OSError) and error.strerror
+    ):  # a folder that cannot be made, a file that cannot be read
+        return 1, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     what = f"unexpected {type(error).__name__}: {error}"
     return 70, f"{what}; please report it with the output of --debug"
 

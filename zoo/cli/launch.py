@@ -92,7 +92,9 @@ def start(gpus: int, device: str, model: str | None) -> int:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
     )
-    words = ["-m", "zoo", "train", *click.get_current_context().meta[WORDS], *(["--debug"] if debug else [])]
+    context = click.get_current_context()
+    ours = [f"--{name}" for name in ("quiet", "verbose") if context.find_root().params.get(name)]
+    words = ["-m", "zoo", *ours, "train", *context.meta[WORDS], *(["--debug"] if debug else [])]
     with tempfile.TemporaryDirectory(prefix="zoo-gpus-") as folder:
         os.environ[TOGETHER] = folder
         _pass_on_saves(Path(folder))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli import launch, logs, options
 from zoo.cli.signals import StopRequests
+from zoo.cli.table import say
 from zoo.errors import InputError
 from zoo.files import TEMPORARY, clear_temporaries
 
@@ -222,20 +222,20 @@ def resume_run(
     from zoo.start import resumed
     from zoo.train.plan import differences
 
-    other = [
-        k for k, v in asked.items() if k not in MAY_CHANGE and v not in (None, (), False, DEFAULTS.get(k))
-    ]
-    if output is not None or other:
-        names = ", ".join("--" + k.replace("_", "-") for k in (*other, *(["output"] if output else [])))
+    if other := _given([*(asked.keys() - MAY_CHANGE), *(["output"] if output else [])]):
         raise InputError(
-            f"--resume goes on with the recorded run: {names} cannot be given with it; only --epochs can"
+            f"--resume goes on with the recorded run: {', '.join(other)} cannot be given with it; "
+            "--epochs, --data-dir and --workers can"
         )
     record = run.read_record(folder)
-    epochs = asked.get("epochs")
-    if (folder / run.RESULT).is_file() and (epochs is None or epochs <= record.settings.epochs):
+    epochs, trained = asked.get("epochs"), len(run.read_metrics(folder))
+    longer = epochs is not None and epochs > record.settings.epochs
+    if (folder / run.RESULT).is_file() and not longer and not run.damage_of_weights(folder):
         raise RunError(
             f"{folder}: this run is finished; extend it with --epochs N, N above {record.settings.epochs}"
         )
+    if epochs is not None and not longer and epochs <= trained:
+        raise InputError(f"--epochs {epochs}: {trained} epochs of {folder} are trained already; give more")
     for line in differences(record):
         print(f"warning: {line}: the resumed run will not be bit-identical", file=sys.stderr)
     plan = prepared(
@@ -259,7 +259,13 @@ def resume_run(
 
 
 MAY_CHANGE = ("epochs", "data_dir", "workers")
-DEFAULTS = MappingProxyType({"device": "auto", "protocol": "clean", "seed": 0, "data_mode": "auto"})
+
+
+def _given(keys: Iterable[str]) -> list[str]:
+    """Those of the parameters that stand on the command line, as they are spelled there."""
+    context, line = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
+    found = {key for key in keys if context.get_parameter_source(key) is line}
+    return [max(p.opts, key=len) for p in context.command.params if p.name in found]
 
 
 def _request(asked: dict[str, Any]) -> Any:
@@ -342,6 +348,7 @@ def written(folder: Path, record: RunRecord) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with RunLock(folder):
         clear_temporaries(folder)
+        (folder / run.RESULT).unlink(missing_ok=True)  # a run that is extended is not finished any more
         run.write_record(folder, record)
         yield
 
@@ -360,12 +367,11 @@ def _warn(message: str) -> None:
 def report(folder: Path, result: dict[str, Any]) -> None:
     """Say what came out, where it is, and what to do next."""
     test, trained = result["test"], result["train"]
-    print(
+    say(
         f"test top-1 {test['top1']:.2%} ({test['correct']:,} of {test['count']:,}) after "
-        f"{trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s",
-        file=sys.stderr,
+        f"{trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s"
     )
-    print(f"next: zoo eval {folder}\n  or: zoo predict {folder} IMAGE", file=sys.stderr)
+    say(f"next: zoo eval {folder}\n  or: zoo predict {folder} IMAGE")
     print(folder)
 
 

@@ -151,17 +151,27 @@ def visible(folder: Path | str) -> list[os.DirEntry[str]]:
         return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
 
 
-def _walk(folder: str, prefix: str, found: _Found) -> int:
-    """Collect all image files below a folder, in order; returns how many other visible files there are."""
-    ignored = 0
-    found.folders[prefix.rstrip("/")] = os.stat(folder).st_mtime_ns
+def _walk(folder: str, prefix: str, found: _Found, above: tuple[tuple[int, int], ...] = ()) -> int:
+    """Collect all image files below a folder, in order; returns how many other visible files there are.
+
+    Args:
+        above: the folders that it lies in, by device and inode: a link back to one of them is no folder.
+    """
+    ignored, status = 0, os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return 1
+    found.folders[prefix.rstrip("/")] = status.st_mtime_ns
     for entry in visible(folder):
         if entry.is_dir():
-            ignored += _walk(entry.path, f"{prefix}{entry.name}/", found)
+            ignored += _walk(entry.path, f"{prefix}{entry.name}/", found, (*above, here))
         elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
-            status = entry.stat()
             found.names.extend(os.fsencode(prefix + entry.name))
             found.ends.append(len(found.names))
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # a link to nothing: an image that cannot be read, as others
+                status = entry.stat(follow_symlinks=False)
             found.sizes.append(status.st_size)
             found.times.append(status.st_mtime_ns)
         else:

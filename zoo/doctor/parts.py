@@ -13,7 +13,7 @@ from zoo.errors import ZooError
 from zoo.files import TEMPORARY
 from zoo.paths import cache_dir, data_dir
 from zoo.registry import Registry, load_registry
-from zoo.run import RESULT, WEIGHTS
+from zoo.run import CHECKPOINTS, damage_of_weights
 from zoo.spec import Dataset
 
 FOLDERS: Final = (
@@ -135,8 +135,10 @@ def runs(root: Path) -> Iterator[Finding]:
         fix = "restore it from a copy, or remove its folder; the other runs are not touched by it"
         yield Finding("runs", "damaged", "warning", problem, fix)
     for run in found:
-        if problem := _damage(run.folder):
-            fix = f"its weights are lost: zoo train --resume {run.folder}, or another copy of the folder"
+        if problem := damage_of_weights(run.folder):
+            fix = "its weights are lost: take another copy of the folder"
+            if any((run.folder / CHECKPOINTS).glob("best-*")):
+                fix = f"its checkpoints have them: zoo train --resume {run.folder}"
             yield Finding("runs", "damaged", "warning", problem, fix)
     if stopped:
         names = [run.name for run in stopped]
@@ -154,17 +156,3 @@ def runs(root: Path) -> Iterator[Finding]:
         said = f"{len(left)} files of interrupted writes, such as {left[0]}"
         fix = f"find {root} -name '{TEMPORARY}*' -exec rm -r {{}} +"
         yield Finding("runs", "temporary", "note", said, fix)
-
-
-def _damage(folder: Path) -> str:
-    """What is wrong with a run's weights, by their header and their length; "" where nothing is."""
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / WEIGHTS
-    if not path.is_file():
-        return f"{folder}: finished, and has no {WEIGHTS}" if (folder / RESULT).is_file() else ""
-    try:
-        with safe_open(path, "np") as file:
-            return "" if file.keys() else f"{path}: damaged: it holds no weights"
-    except (SafetensorError, OSError) as error:
-        return f"{path}: damaged: {error}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from zoo.compose import check_arguments
 from zoo.errors import InputError, SpecError
 from zoo.registry import Registry
 from zoo.spec import Recipe, Struct, decode
@@ -81,12 +82,13 @@ def check_space(space: Space, registry: Registry, model: str) -> None:
     """Every key is there and takes every value that can come.
 
     Raises:
-        SpecError, UnknownNameError: names the key and what is allowed.
+        InputError: names the key and what is allowed.
     """
     for key, value in space.samples():
         where = f"{key}={inline(value)}"
-        settings = vary(registry, model, {key: value}, where).settings
-        for name, given in settings.items():
+        variant = vary(registry, model, {key: value}, where)
+        check_arguments(variant.model.build, registry, f"{where}: build")
+        for name, given in variant.settings.items():
             decode(Recipe, {name: given}, where)
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from zoo.errors import DeviceError
+from zoo.errors import DeviceError, InputError
 from zoo.spec import CompileMode
 from zoo.train.window import use_window_convolutions
 
@@ -82,7 +82,7 @@ def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto": CUDA, else Apple's MPS, else the CPU.
 
     Raises:
-        DeviceError: not a device's name, or one that this machine or this torch does not have.
+        InputError: not a device's name. DeviceError: one that this machine or this torch does not have.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -91,7 +91,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DeviceError(f"no device named {name!r}; allowed: auto, cpu, cuda, cuda:N, mps") from None
+        raise InputError(f"no device named {name!r}; allowed: auto, cpu, cuda, cuda:N, mps") from None
     present = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),

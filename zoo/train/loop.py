@@ -388,7 +388,7 @@ class Trainer:
         """Write a checkpoint, and the selected weights where they changed."""
         folder = self.folder / run.CHECKPOINTS
         self.at.seconds = time.perf_counter() - self.started
-        if self.best and self.best_file is None and self.world.first:
+        if self.best and self.world.first and (self.best_file is None or not run.has_weights(self.folder)):
             run.write_weights(self.folder, self.best, self.plan.record)
             self.best_file = checkpoint.save_best(folder, self.best)
         state = self.world.full(self.state())

@@ -146,7 +146,7 @@ def resolve(
         raise InputError("--dataset '' names no images; leave it out for the model's own")
     spec = request.dataset or model.dataset
     recipe_name, recipe = _recipe(request, registry, model, spec, beginning)
-    image_size = request.image_size or recipe.image_size
+    image_size = recipe.image_size if request.image_size is None else request.image_size
     transform = beginning.transform
     if transform and image_size:
         transform = transform.at(image_size)
@@ -192,7 +192,7 @@ def resolve(
 
 
 def _refuse_limits(request: Request) -> None:
-    for key in ("limit_train", "limit_test", "max_steps"):
+    for key in ("limit_train", "limit_test", "max_steps", "image_size"):
         if (value := getattr(request, key)) is not None and value < 1:
             raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")
 
@@ -261,6 +261,11 @@ def replan(
         raise RunError(
             f"dataset {kept.spec!r} is not the one that the run was trained on: its fingerprint is "
             f"{data.fingerprint[:12]}, recorded {kept.fingerprint[:12]}"
+        )
+    if epochs is not None and record.max_steps:
+        raise InputError(
+            f"--epochs {epochs}: this run was cut off after {record.max_steps} steps (--max-steps), inside an epoch, "
+            "and cannot be extended; train anew"
         )
     if epochs is not None:
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
