@@ -180,9 +180,11 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
     write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
 
 
-def read_result(folder: Path) -> dict[str, Any]:
+def read_result(folder: Path, *, checked: bool = True) -> dict[str, Any]:
     """Read `result.json`.
 
+    Args:
+        checked: counts and parameters must be there and possible; without it, whatever is there is shown.
     Raises:
         RunError: absent (the run was not finished) or damaged.
     """
@@ -191,15 +193,20 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder}: has no {RESULT}: this run was not finished")
     try:
         result: dict[str, Any] = json.loads(path.read_bytes())
-        for part in (result["test"], result.get("validation")):
-            if part is not None and not 0 <= part["correct"] <= part["count"]:
-                raise ValueError(f"{part['correct']} of {part['count']} correct")
-        if not isinstance(result["parameters"], int):
-            raise ValueError("parameters is no number")
+        if checked:
+            _check_result(result)
     except (ValueError, KeyError, TypeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(f"{path}: damaged: {what}") from None
     return result
+
+
+def _check_result(result: dict[str, Any]) -> None:
+    for part in (result["test"], result.get("validation")):
+        if part is not None and not 0 <= part["correct"] <= part["count"]:
+            raise ValueError(f"{part['correct']} of {part['count']} correct")
+    if not isinstance(result["parameters"], int):
+        raise ValueError("parameters is no number")
 
 
 def has_weights(folder: Path) -> bool:

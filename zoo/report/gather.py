@@ -78,7 +78,7 @@ def read(folder: Path, name: str = "") -> Run:
     try:
         record = read_record(folder)
         rows = tuple(row for row in read_metrics(folder) if isinstance(row, dict))
-        result = read_result(folder) if (folder / RESULT).is_file() else None
+        result = read_result(folder, checked=False) if (folder / RESULT).is_file() else None
         written = [path.stat().st_mtime for p in (RECORD, METRICS, RESULT) if (path := folder / p).is_file()]
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{folder}: cannot be read: {error}") from None
