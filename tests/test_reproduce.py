@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limited import only_linux, zoo_with_little_memory
 
 from zoo.cli import cli
 from zoo.compose import check
@@ -295,22 +296,23 @@ def test_a_variant_that_cannot_be_built_fails_alone(
     assert "starts" not in capsys.readouterr().err  # the study's base is the model itself
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@only_linux
 def test_a_variant_that_memory_does_not_suffice_for_fails_alone(tmp_path: Path) -> None:
-    import resource
-
-    (tmp_path / "registry.toml").write_text(
-        STUDY.replace('"build.patch" = [2, 3]', '"build.mlp" = [8000000, 8]')
-    )
-    command = [sys.executable, "-m", "zoo", "reproduce", "sides", "--budget", "small", "--epochs", "1"]
-    done = subprocess.run(
-        [*command, "--limit-train", "64", "--limit-test", "32", "--device", "cpu"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)),
-    )
+    study = STUDY.replace('"build.patch" = [2, 3]', '"build.mlp" = [8000000, 8]')
+    (tmp_path / "registry.toml").write_text(study)
+    words = [
+        "--budget",
+        "small",
+        "--epochs",
+        "1",
+        "--limit-train",
+        "64",
+        "--limit-test",
+        "32",
+        "--device",
+        "cpu",
+    ]
+    done = zoo_with_little_memory("reproduce", "sides", *words, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     (failed,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert "mlp=8000000" in failed

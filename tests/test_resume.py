@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from limited import zoo_with_little_memory
 
 from zoo import run as runs
 from zoo.errors import RunError, TrainingError, ZooError
@@ -347,25 +348,9 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_memory_that_does_not_suffice_is_one_line_that_says_what_to_lower(tmp_path: Path) -> None:
-    import resource
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-
-    command = [sys.executable, "-m", "zoo", "train", "hybrid-alt-1", "--dataset", "digits", "--device", "cpu"]
-    words = [
-        "--batch-size",
-        "1293",
-        "--image-size",
-        "64",
-        "--max-steps",
-        "1",
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    done = subprocess.run(
-        [*command, *words], capture_output=True, text=True, timeout=200, preexec_fn=limit, cwd=tmp_path
-    )
+    words = ["--dataset", "digits", "--device", "cpu", "--batch-size", "1293", "--image-size", "64"]
+    words += ["--max-steps", "1", "--output", "run"]
+    done = zoo_with_little_memory("train", "hybrid-alt-1", *words, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert re.search(
         r"^error: out of memory on cpu with batches of 1293 .*lower --batch-size", done.stderr, re.MULTILINE

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from limited import only_linux, zoo_with_little_memory
 from PIL import Image
 
 from zoo.cli import cli
@@ -213,39 +214,22 @@ def test_a_sweep_without_its_data_goes_on_when_they_are_there(
     ]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@only_linux
 def test_a_trial_that_memory_does_not_suffice_for_fails_alone(tmp_path: Path) -> None:
-    import resource
-
-    command = [
-        sys.executable,
-        "-m",
-        "zoo",
-        "sweep",
-        "cnn-baseline",
+    words = [
         "--dataset",
         "digits",
         "--limit-train",
         "64",
-    ]
-    command += [
         "--epochs",
         "1",
         "--device",
         "cpu",
         "--output",
         "found",
-        "--grid",
-        "build.dense=[4000000],[8]",
     ]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30)),
-    )
+    grid = ["--grid", "build.dense=[4000000],[8]"]
+    done = zoo_with_little_memory("sweep", "cnn-baseline", *words, *grid, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [(t["state"], "out of memory on cpu with" in t["error"]) for t in trials(tmp_path)] == [
         ("failed", True),
