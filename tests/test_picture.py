@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image, ImageChops
 
+from zoo.drawing import encoded
 from zoo.errors import InputError
 from zoo.picture import MAX_BOXES, MAX_WIDTH, WIDTH, draw_tree, in_words
 from zoo.registry import Registry, load_registry
@@ -125,3 +127,15 @@ def test_the_command_writes_the_file_without_torch(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "here.svg"), done.stderr
     assert (tmp_path / "here.svg").read_text().startswith("<?xml")
+
+
+def test_names_in_scripts_that_the_font_has_not_are_drawn_without_a_word() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.text(0.5, 0.5, "\u732b")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        drawn = encoded(figure, "png")
+    assert drawn.startswith(b"\x89PNG")
+    assert told == []

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limited import only_linux, zoo_with_little_memory
 
 from zoo.cli import cli
 from zoo.compose import check
 from zoo.errors import InputError, UnknownNameError
 from zoo.files import WriteError
 from zoo.registry import load_registry, native_sizes
-from zoo.reproduce.energy import Meter, counters, recorded
 from zoo.reproduce.rows import Ask, jobs_of, rows_of, targets
 from zoo.spec import Recipe, decode
 from zoo.vary import vary
@@ -296,31 +294,6 @@ def test_a_variant_that_cannot_be_built_fails_alone(
     assert "starts" not in capsys.readouterr().err  # the study's base is the model itself
 
 
-@only_linux
-def test_a_variant_that_memory_does_not_suffice_for_fails_alone(tmp_path: Path) -> None:
-    study = STUDY.replace('"build.patch" = [2, 3]', '"build.mlp" = [8000000, 8]')
-    (tmp_path / "registry.toml").write_text(study)
-    words = [
-        "--budget",
-        "small",
-        "--epochs",
-        "1",
-        "--limit-train",
-        "64",
-        "--limit-test",
-        "32",
-        "--device",
-        "cpu",
-    ]
-    done = zoo_with_little_memory("reproduce", "sides", *words, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    (failed,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert "mlp=8000000" in failed
-    assert "out of memory on cpu with batches of 32 images" in failed
-    found = rows(tmp_path / "results" / "sides.json")
-    assert [row["variant"] for row in found] == ["", "mlp=8"]
-
-
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
@@ -432,31 +405,6 @@ def test_a_change_of_what_is_not_there_names_what_is() -> None:
             vary(registry, "hybrid-joint-1", {key: 1}, "studies.mine")
     with pytest.raises(UnknownNameError):
         vary(registry, "hybrid-joint-1", {"model": "hybrid-joint-9"}, "studies.mine")
-
-
-def test_energy_is_added_up_over_interruptions_and_counters_that_wrap(tmp_path: Path) -> None:
-    zone = tmp_path / "intel-rapl:0"
-    (zone / "intel-rapl:0:0").mkdir(parents=True)
-    (zone / "max_energy_range_uj").write_text("1000000000\n")
-
-    def set_joules(value: float) -> None:
-        (zone / "energy_uj").write_text(f"{int(value * 1e6)}\n")
-
-    run = tmp_path / "run"
-    run.mkdir()
-    set_joules(900)
-    first = Meter(run, counters("cpu", tmp_path))
-    set_joules(100)  # went round at 1000
-    first.keep()
-    assert recorded(run) == {"joules": 200.0, "from": "rapl"}
-    set_joules(500)  # whatever was used while nothing was trained
-    second = Meter(run, counters("cpu", tmp_path))
-    set_joules(530)
-    second.keep()
-    assert recorded(run) == {"joules": 230.0, "from": "rapl"}
-    nothing = Meter(tmp_path, counters("cpu", tmp_path / "absent"))
-    nothing.keep()
-    assert recorded(tmp_path) is None
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import random
 import re
@@ -14,16 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from limited import zoo_with_little_memory
 
 from zoo import run as runs
-from zoo.errors import RunError, TrainingError, ZooError
+from zoo.errors import RunError, ZooError
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
@@ -347,17 +344,6 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
         assert process.wait(timeout=60) == 143
 
 
-def test_memory_that_does_not_suffice_is_one_line_that_says_what_to_lower(tmp_path: Path) -> None:
-    words = ["--dataset", "digits", "--device", "cpu", "--batch-size", "1293", "--image-size", "64"]
-    words += ["--max-steps", "1", "--output", "run"]
-    done = zoo_with_little_memory("train", "hybrid-alt-1", *words, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert re.search(
-        r"^error: out of memory on cpu with batches of 1293 .*lower --batch-size", done.stderr, re.MULTILINE
-    )
-    assert "Traceback" not in done.stderr
-
-
 def test_one_folder_has_one_trainer_and_a_dead_owner_is_taken_over(tmp_path: Path) -> None:
     from zoo.train.lock import RunLock
 
@@ -420,45 +406,3 @@ def test_a_run_that_ran_out_of_patience_can_be_extended(stopped: Path, tmp_path:
         assert found is not None
         trainer.restore(found.state)
         assert trainer.fit()["train"]["epochs"] == epochs
-
-
-def poisoned(folder: Path, at: tuple[int, ...], precision: str, *settings: str, **more: Any) -> Trainer:
-    """A trainer of 9 steps an epoch whose images are NaN in the steps `at`."""
-    request = Request(
-        model="victim", recipe="victim-adam", dataset="digits", limit_train=300, settings=settings, **more
-    )
-    plan = resolve(request)
-    plan = replace(plan, hardware=plan.hardware._replace(precision=precision))
-    runs.write_record(folder, plan.record)
-    trainer = Trainer(plan, folder)
-    change = trainer.change
-
-    def with_nan(*args: Any, **more: Any) -> Any:
-        images, targets = change(*args, **more)
-        return (images * float("nan") if trainer.at.total in at else images), targets
-
-    trainer.change = with_nan
-    return trainer
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_loss_that_is_not_finite_stops_the_run(stopped: Path, tmp_path: Path, precision: str) -> None:
-    with pytest.raises(TrainingError, match="the loss is not finite in step 5 "):
-        poisoned(tmp_path / "stop", (4,), precision).fit()
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_steps_that_are_not_finite_are_skipped_when_asked(
-    stopped: Path, tmp_path: Path, precision: str
-) -> None:
-    folder = tmp_path / "skip"
-    trainer = poisoned(folder, (4, *range(9, 18)), precision, on_nan="skip", epochs=2)
-    assert trainer.steps == 9
-    result = trainer.fit()
-    assert result["train"]["skipped_steps"] == 10
-    first, second = runs.read_metrics(folder)
-    assert 2.0 < first["train_loss"] < 3.0  # near the log of ten classes: the mean of the eight others
-    assert math.isnan(second["train_loss"])
-    assert all(
-        torch.isfinite(t).all() for t in runs.load(folder).state_dict().values() if t.is_floating_point()
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -14,9 +13,7 @@ from click.testing import CliRunner
 
 from zoo import run as runs
 from zoo.cli import cli
-from zoo.data import Split
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
-from zoo.evaluate import Metrics
 from zoo.rerun import evaluate_run
 from zoo.run import load, read_metrics, read_record, read_result
 from zoo.train.compiled import Choice, Pace, choose
@@ -129,28 +126,6 @@ def test_the_selected_weights_are_those_of_the_best_epoch_not_the_last(tiny: str
     assert best == scores.index(max(scores)) + 1
     kept = load(folder).state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in seen[best - 1].items())
-
-
-@pytest.mark.parametrize(
-    ("losses", "best", "epochs"),
-    [((0.5, math.nan, math.nan, 0.4), 1, 3), ((math.nan, math.inf, 0.6, 0.7), 3, 4), ((math.nan,) * 4, 1, 3)],
-)
-def test_a_validation_loss_that_is_not_finite_is_the_worst(
-    losses: tuple[float, ...], best: int, epochs: int, tiny: str, tmp_path: Path
-) -> None:
-    settings = ("recipe.select=loss", "recipe.patience=2")
-    plan = resolve(Request(model="tiny", device="cpu", epochs=4, settings=settings))
-    runs.write_record(tmp_path / "run", plan.record)
-    trainer = Trainer(plan, tmp_path / "run")
-    measure = trainer.measure
-
-    def told(split: Split, *, exact: bool = False) -> Metrics:
-        found = measure(split, exact=exact)
-        return found if exact else dataclasses.replace(found, loss=losses[trainer.at.epoch])
-
-    trainer.measure = told
-    result = trainer.fit()
-    assert (result["selection"]["epoch"], result["train"]["epochs"]) == (best, epochs)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "nesterov", "muon", "timm:lion"])

@@ -56,9 +56,7 @@ def encoded(
     FigureCanvasAgg(figure)
     buffer = BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing from"
-        )  # names in scripts that the font has not: boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # in a script that the font has not
         figure.savefig(buffer, format=kind, dpi=dpi, metadata={**NAMELESS[kind], **(metadata or {})})
     return buffer.getvalue()
 

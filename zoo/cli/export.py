@@ -117,24 +117,16 @@ def export(
       pixels = np.asarray(image)[None]
       logits = session.run(None, {"pixels": pixels})[0]
     """
-    from zoo.export.write import check_options, suffix
-    from zoo.export.write import export as write
+    from zoo.export import write
 
     if not untrained and (num_classes or image_size or seed):
         raise click.UsageError("--num-classes, --image-size and --seed need --untrained")
-    check_options(output or Path(f"model{suffix(form)}"), form, opset, batch)  # before anything is built
+    placeholder = output or Path(f"model{write.suffix(form)}")
+    write.check_options(placeholder, form, opset, batch)  # before anything is built
     target, folder = _target(run, untrained, num_classes=num_classes, image_size=image_size, seed=seed)
     place = output or _place(target.name, folder, form)
-    done = write(
-        target,
-        place,
-        format=form,
-        opset=opset,
-        batch=batch,
-        preprocessing=preprocessing,
-        check=check,
-        tolerance=tolerance,
-    )
+    asked: dict[str, Any] = {"format": form, "opset": opset, "batch": batch, "preprocessing": preprocessing}
+    done = write.export(target, place, check=check, tolerance=tolerance, **asked)
     _say(target, done)
     if as_json:
         table.emit_json(_row(target, done, form))

@@ -111,11 +111,7 @@ def serve(
         classifier = Classifier.of(local_folder(run), device)
         local = is_local(listening)
         if not local:
-            print(
-                f"warning: whoever can reach {host} can use this server: it has no login and no encryption; "
-                "put a proxy with both before it, or leave out --host",
-                file=sys.stderr,
-            )
+            _warn_of(host)
         app = make_app(Service(classifier, limits, top=top, local=local))
 
         def started() -> None:
@@ -124,3 +120,11 @@ def serve(
 
         whole = serve_app(app, listening, limits, started)
     print("stopped" if whole else "stopped; some requests were cut off", file=sys.stderr)
+
+
+def _warn_of(host: str) -> None:
+    print(
+        f"warning: whoever can reach {host} can use this server: it has no login and no encryption; "
+        "put a proxy with both before it, or leave out --host",
+        file=sys.stderr,
+    )

@@ -36,6 +36,7 @@ from zoo.train.layers import freeze
 from zoo.train.optim import lr_at, make_optimizer, match_layout
 from zoo.train.plan import Plan
 from zoo.train.precise import renew_for_evaluation
+from zoo.train.result import result_table
 from zoo.train.world import World
 from zoo.tta import views
 
@@ -431,35 +432,13 @@ class Trainer:
         record, at = self.plan.record, self.at
         self.chosen().load_state_dict(self.world.parts(dict(self.chosen().state_dict()), self.best))
         test = self.measure(self.plan.test, exact=True) if len(self.plan.test) else None
-        clean = record.protocol == "clean"
-        validation = self.measure(self.plan.selecting, exact=True) if clean else None
-        return {
-            "format": run.FORMAT,
-            "model": record.model,
-            "recipe": record.recipe,
-            "dataset": record.data.spec,
-            "fingerprint": record.data.fingerprint,
-            "protocol": record.protocol,
-            "selection": {
-                "rule": record.settings.select,
-                "split": "validation" if clean else "test",
-                "epoch": at.best_epoch,
-            },
-            "seed": record.seed,
-            "parameters": parameters,
-            "tta": record.settings.tta,
-            "test": test.as_dict() if test else None,
-            "validation": validation.as_dict() if validation else None,
-            "train": {
-                "epochs": at.epoch,
-                "steps": at.total,
-                "images": at.images,
-                "skipped_steps": self.guard.skipped,
-                "seconds": at.seconds,
-                "warm_up_seconds": self.warm_seconds,
-                "images_per_second": at.images / at.step_seconds,
-            },
-            "device": record.device,
-            "precision": record.precision,
-            "environment": record.environment,
-        }
+        validation = self.measure(self.plan.selecting, exact=True) if record.protocol == "clean" else None
+        return result_table(
+            record,
+            at,
+            test,
+            validation,
+            parameters=parameters,
+            skipped_steps=self.guard.skipped,
+            warm_up_seconds=self.warm_seconds,
+        )

@@ -141,9 +141,7 @@ def resolve(
     """
     registry, name, model = found or find_model(request.model)
     device = pick_device(request.device)
-    _refuse_limits(request)
-    if request.dataset == "":
-        raise InputError("--dataset '' names no images; leave it out for the model's own")
+    _refuse_impossible(request)
     spec = request.dataset or model.dataset
     recipe_name, recipe = _recipe(request, registry, model, spec, beginning)
     image_size = recipe.image_size if request.image_size is None else request.image_size
@@ -162,15 +160,9 @@ def resolve(
         width=splits[0].images.shape[3],
         num_classes=len(data.classes),
     )
-    refuse_views(recipe.tta, sizes.height, sizes.width)
-    with torch.device("meta"):
-        where = place(registry, name)
-        outline = compose(model.build, registry, where=where, **msgspec.structs.asdict(sizes))
-    if recipe.dropout is not None:
-        set_dropout(outline, recipe.dropout)  # said now where there is none
+    outline = _outline((registry, name, model), recipe, sizes)
     precision = pick_precision(recipe.precision, device)
     hardware = Hardware(device, precision, pick_layout(recipe.channels_last, outline, device, precision))
-    make_optimizer(freeze(outline, recipe.freeze), recipe, torch.device("meta"))  # said now likewise
     record = RunRecord(
         model=name,
         build=model.build.to_table(),
@@ -191,7 +183,22 @@ def resolve(
     return _with_compiler(Plan(record, registry, *splits, hardware, notes))
 
 
-def _refuse_limits(request: Request) -> None:
+def _outline(found: Found, recipe: Recipe, sizes: Sizes) -> nn.Module:
+    """The model without memory, after all that a recipe does to it: what does not fit is said before there is a run."""
+    registry, name, model = found
+    refuse_views(recipe.tta, sizes.height, sizes.width)
+    meta = torch.device("meta")
+    with meta:
+        outline = compose(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
+    if recipe.dropout is not None:
+        set_dropout(outline, recipe.dropout)
+    make_optimizer(freeze(outline, recipe.freeze), recipe, meta)
+    return outline
+
+
+def _refuse_impossible(request: Request) -> None:
+    if request.dataset == "":
+        raise InputError("--dataset '' names no images; leave it out for the model's own")
     for key in ("limit_train", "limit_test", "max_steps", "image_size"):
         if (value := getattr(request, key)) is not None and value < 1:
             raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")

@@ -1,0 +1,71 @@
+"""Memory that does not suffice: one line that says what to lower, and what else was asked for goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to RLIMIT_AS")
+
+BYTES = 6 << 30
+"""Of address space: torch takes the half of it before it has done anything."""
+
+STUDY = """
+[studies.widths]
+summary = "a hidden layer that trains in no such memory, and a narrow one"
+model = "cnn-baseline"
+dataset = "digits"
+each = { "build.dense" = [[4000000], [8]] }
+"""
+SMALL = ("--limit-train", "64", "--epochs", "1", "--device", "cpu")
+
+
+def zoo_with_little_memory(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    import resource
+
+    return subprocess.run(
+        [sys.executable, "-m", "zoo", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES)),
+    )
+
+
+def test_a_run_says_what_to_lower(tmp_path: Path) -> None:
+    words = ["--dataset", "digits", "--device", "cpu", "--batch-size", "1293", "--image-size", "64"]
+    done = zoo_with_little_memory("train", "hybrid-alt-1", *words, "--max-steps", "1", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    line = r"^error: out of memory on cpu with batches of 1293 .*lower --batch-size"
+    assert re.search(line, done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_row_of_a_table_fails_alone(tmp_path: Path) -> None:
+    (tmp_path / "registry.toml").write_text(STUDY)
+    words = ["--budget", "small", "--limit-test", "32", *SMALL]
+    done = zoo_with_little_memory("reproduce", "widths", *words, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    (failed,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert "dense=[4000000]" in failed
+    assert "out of memory on cpu with batches of" in failed
+    rows = json.loads((tmp_path / "results" / "widths.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["", "dense=[8]"]
+
+
+def test_a_trial_of_a_sweep_fails_alone(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
+    words = ["--dataset", "digits", "--output", "found", "--grid", "build.dense=[4000000],[8]"]
+    done = zoo_with_little_memory("sweep", "cnn-baseline", *words, *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found" / "sweep.json").read_text())["trials"]
+    states = {str(t["changes"]["build.dense"]): (t["state"], t["error"]) for t in found}
+    assert states["[8]"] == ("complete", "")
+    assert states["[4000000]"][0] == "failed"
+    assert "out of memory on cpu with batches of" in states["[4000000]"][1]
