@@ -29,7 +29,7 @@ from zoo.export.survey import build, examine, published
 from zoo.export.target import describe, input_facts
 from zoo.pack import package
 from zoo.registry import load_registry
-from zoo.rerun import test_split as images_of
+from zoo.rerun import split_of
 from zoo.run import Sizes
 from zoo.spec import Transform
 
@@ -74,7 +74,7 @@ def session(path: Path) -> Any:
 def test_a_file_with_preprocessing_takes_bytes_and_gives_the_recorded_test_result(
     folder: Path, pixels_file: Path
 ) -> None:
-    split = images_of(run.read_record(folder))
+    split = split_of(run.read_record(folder), "test")
     images = np.ascontiguousarray(np.asarray(split.images).transpose(0, 2, 3, 1))
     (logits,) = session(pixels_file).run(None, {"pixels": images})
     recorded = run.read_result(folder)["test"]

@@ -142,11 +142,6 @@ def confusion_run(
     return keep.predictions().confusion()
 
 
-def test_split(record: RunRecord, data_dir: str | None = None, dataset: str | None = None) -> Split:
-    """The test images of a run: see `split_of`."""
-    return split_of(record, "test", data_dir, dataset)
-
-
 def split_of(
     record: RunRecord, split: SplitName, data_dir: str | None = None, dataset: str | None = None
 ) -> Split:

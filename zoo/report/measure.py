@@ -18,22 +18,17 @@ import msgspec
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from zoo.data import find
-from zoo.data.source import BatchSource, open_source
 from zoo.errors import DataError, ZooError
+from zoo.evaluate import Keep
 from zoo.files import WriteError, write_bytes
 from zoo.package import sha256_of
 from zoo.paths import cache_dir
 from zoo.registry import Registry, load_registry
-from zoo.rerun import test_split
+from zoo.rerun import open_run
 from zoo.run import WEIGHTS, RunRecord, configuration, without
-from zoo.run import load as load_run
 from zoo.spec import Struct, node_from_table
-from zoo.train.device import pick_device, placed
-from zoo.train.loop import eval_batch, make_augment
-from zoo.tta import Forward, views
 from zoo.verify import usable_device
 from zoo.version import __version__
 
@@ -91,47 +86,26 @@ def look(
 
 
 def _look(folder: Path, record: RunRecord, data_dir: str | None, device: str | None) -> Seen:
-    registry = load_registry()
-    _check_here(record, registry)
-    test = test_split(record, data_dir)
-    where = pick_device(device or usable_device(record.device))
-    module = placed(load_run(folder), where, record.channels_last)
-    source = open_source(test, where, channels_last=record.channels_last)
-    prepare = make_augment(record, where).prepare
-    forward = views(module, record.settings.tta)
-    true, said, sure = _predict(forward, source, prepare, eval_batch(record))
-    classes = record.sizes.num_classes
-    counts = torch.bincount(true * classes + said, minlength=classes * classes).view(classes, classes)
+    _check_here(record, load_registry())
+    opened = open_run(folder, data_dir=data_dir, device=device or usable_device(record.device))
+    keep = Keep()
+    opened.measure(keep=keep)
+    found = keep.predictions()
+    counts, sure = found.confusion(), found.confidence
     cells = [(i, j, int(counts[i, j])) for i, j in counts.nonzero().tolist()]
-    wrong = torch.nonzero(true != said).flatten()
+    wrong = torch.nonzero(~found.hits).flatten()
     order = torch.argsort(sure[wrong], descending=True, stable=True)[:MOST_KEPT]
     worst = [
         Confused(
             row=row,
-            true=int(true[row]),
-            said=int(said[row]),
+            true=int(found.labels[row]),
+            said=int(found.predicted[row]),
             probability=round(float(sure[row]), 4),
-            image=data_uri(test.images[row]),
+            image=data_uri(opened.images.images[row]),
         )
         for row in wrong[order].tolist()
     ]
     return Seen(format=FORMAT, cells=tuple(cells), worst=tuple(worst))
-
-
-@torch.inference_mode()
-def _predict(
-    forward: Forward, source: BatchSource, prepare: Callable[[Tensor], Tensor], batch: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels, predicted classes (both int64) and the predicted class's probability (float32), each (N,)."""
-    parts = []
-    for _, images, labels in source.batches(batch):
-        logits = forward(prepare(images)).float()
-        # The same topk as in zoo.evaluate: ties must fall the same way.
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices[:, :1]
-        sure = logits.softmax(1).gather(1, best)[:, 0]
-        parts.append((labels.cpu(), best[:, 0].cpu(), sure.cpu()))
-    true, said, sure = (torch.cat(column) for column in zip(*parts, strict=True))
-    return true, said, sure
 
 
 def _check_here(record: RunRecord, registry: Registry) -> None:
