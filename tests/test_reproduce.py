@@ -162,6 +162,21 @@ def test_what_a_file_holds_stays_until_more_is_measured(
     assert rows(file) == before
 
 
+def test_a_run_that_was_trained_anew_replaces_what_the_file_holds(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(table, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    file = Path("results/cnn-to-others-cifar10.json")
+    old = rows(file)
+    path = Path(old[0]["runs"][0]["folder"]) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "another"}))
+    zoo(*WORDS, *SMALL, "--seeds", "1")
+    assert [row["seeds"] for row in rows(file)] == [[0], [0, 1]]
+    assert rows(file)[0]["runs"][0]["result"]["device"] == "another"
+    assert rows(file)[1] == old[1]
+
+
 def test_figures_are_drawn_whole_and_the_same_each_time(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 

@@ -151,8 +151,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _has_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether a recorded row is a new one's, of all of its runs and of others."""
-    before, now = ({run["folder"] for run in row["runs"]} for row in (old, new))
-    return _identity(old) == _identity(new) and before > now
+    same = _identity(old) == _identity(new) and all(run in old["runs"] for run in new["runs"])
+    return same and len(old["runs"]) > len(new["runs"])
 
 
 def figures(ask: Ask, rows: Sequence[Row], jobs: Sequence[Job], results: Path) -> list[Path]:
