@@ -159,7 +159,7 @@ def their_speedrun(chosen: argparse.Namespace, seconds: float) -> dict[str, Any]
     """Run a copy of the script with fewer runs, on our images in the files that it looks for."""
     import torch
 
-    from zoo.data import load
+    from zoo.data.load import load
 
     data = load(f"parquet:{chosen.data}")
     with tempfile.TemporaryDirectory(prefix="gpu-airbench-") as folder:

@@ -26,7 +26,8 @@ from gpu import Failed, their_speedrun
 
 from zoo.evaluate import evaluate
 from zoo.run import write_record
-from zoo.train.loop import Trainer, eval_batch
+from zoo.train.images import eval_batch
+from zoo.train.loop import Trainer
 from zoo.train.plan import Request, environment, resolve
 from zoo.tta import views
 

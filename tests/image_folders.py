@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.data import load
 from zoo.data.arrays import ImageData
+from zoo.data.load import load
 from zoo.data.mode import Delivery
 from zoo.data.resident import order
 from zoo.data.source import BatchSource

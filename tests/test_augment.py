@@ -8,9 +8,11 @@ import torchvision.transforms.v2 as T
 from torchvision.transforms.v2 import functional as F
 
 from zoo import spec
-from zoo.data import colour, geometry, load, mix, randaugment
+from zoo.data import colour, geometry, mix, randaugment
 from zoo.data.augment import Augment, build
-from zoo.data.resident import Resident, batch_count, generator, mix_seed, order, slices
+from zoo.data.load import load
+from zoo.data.resident import Resident, batch_count, generator, order, slices
+from zoo.data.seeds import mix_seed
 from zoo.errors import InputError, ShapeError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import run as runs
 from zoo.errors import ShapeError, SpecError
+from zoo.recipe import Lookahead, Recipe
 from zoo.report.measure import look
 from zoo.rerun import confusion_run, evaluate_run
-from zoo.spec import Lookahead, Recipe
+from zoo.run import CHECKPOINTS, read_record, read_result, write_record
+from zoo.run import load as load_run
 from zoo.train import checkpoint
 from zoo.train.averaging import Averaging, alpha_at
 from zoo.train.loop import Saving, Stop, Trainer
@@ -60,7 +61,7 @@ def trainer_of(folder: Path, *settings: str, **more: Any) -> Trainer:
         Request(model="tiny", recipe="tiny", device="cpu", limit_train=300, limit_test=120, settings=settings)
     )
     folder.mkdir()
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     return Trainer(plan, folder, **more)
 
 
@@ -132,7 +133,7 @@ def test_a_run_keeps_its_slow_weights(tiny: str, tmp_path: Path) -> None:
     trainer.fit()
     slow = trainer.average.slow
     assert slow is not None
-    kept = runs.load(tmp_path / "run").state_dict()
+    kept = load_run(tmp_path / "run").state_dict()
     assert all(torch.equal(kept[name], value) for name, value in slow.module.state_dict().items())
     assert trainer.total % 3  # so the last steps were not followed, and the trained weights are others
     assert not all(torch.equal(kept[name], value) for name, value in trainer.module.state_dict().items())
@@ -146,8 +147,8 @@ def test_a_stopped_run_with_slow_weights_and_two_optimizers_ends_as_the_whole_on
     asked = iter([0] * 7 + [15] * 9)
     with pytest.raises(Stop):
         trainer_of(tmp_path / "run", stop=lambda: next(asked), saving=Saving(0, 0)).fit()
-    again = Trainer(replan(runs.read_record(tmp_path / "run")), tmp_path / "run")
-    found = checkpoint.newest(tmp_path / "run" / runs.CHECKPOINTS)
+    again = Trainer(replan(read_record(tmp_path / "run")), tmp_path / "run")
+    found = checkpoint.newest(tmp_path / "run" / CHECKPOINTS)
     assert found is not None
     fresh = again.average.state()
     if forgotten in fresh:
@@ -156,7 +157,7 @@ def test_a_stopped_run_with_slow_weights_and_two_optimizers_ends_as_the_whole_on
     if forgotten == "muon":
         again.optimizer.parts[-1].state.clear()
     again.fit()
-    a, b = (runs.load(tmp_path / name).state_dict() for name in ("whole", "run"))
+    a, b = (load_run(tmp_path / name).state_dict() for name in ("whole", "run"))
     assert all(torch.equal(a[name], b[name]) for name in a) == (forgotten == "nothing")
 
 
@@ -217,8 +218,8 @@ def test_the_views_are_recorded_and_measured_again(tiny: str, tmp_path: Path) ->
     from zoo.cli import cli
 
     result = trainer_of(tmp_path / "run").fit()
-    assert result["tta"] == runs.read_result(tmp_path / "run")["tta"] == "mirror-translate"
-    record = runs.read_record(tmp_path / "run")
+    assert result["tta"] == read_result(tmp_path / "run")["tta"] == "mirror-translate"
+    record = read_record(tmp_path / "run")
     assert record.settings.tta == "mirror-translate"
     measured, recorded = evaluate_run(tmp_path / "run")
     assert measured == recorded
@@ -230,16 +231,16 @@ def test_the_views_are_recorded_and_measured_again(tiny: str, tmp_path: Path) ->
     assert "over the views mirror-translate" in done.stdout
 
     plain = msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, tta="none"))
-    runs.write_record(tmp_path / "run", plain)
+    write_record(tmp_path / "run", plain)
     assert evaluate_run(tmp_path / "run")[0]["loss"] != measured["loss"]
 
 
 def test_a_report_counts_what_the_views_say(tiny: str, tmp_path: Path) -> None:
     result = trainer_of(tmp_path / "run", "tta=dihedral").fit()
-    record = runs.read_record(tmp_path / "run")
+    record = read_record(tmp_path / "run")
     plain = msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, tta="none"))
     found = [look(tmp_path / "run", record)]
-    runs.write_record(tmp_path / "run", plain)
+    write_record(tmp_path / "run", plain)
     found.append(look(tmp_path / "run", plain))
     with_views, without = (sum(n for i, j, n in seen.cells if i == j) for seen, _ in found if seen)
     assert with_views == result["test"]["correct"] != without  # turned digits are other digits

@@ -16,10 +16,9 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
-from zoo.bench import Job, loop_share, make_plan, spread
 from zoo.bench.__main__ import serve
-from zoo.bench.gauge import Peak, flops, matrix_rate
-from zoo.bench.rounds import WHAT, BareStep
+from zoo.bench.gauge import Peak, flops, matrix_rate, spread
+from zoo.bench.rounds import WHAT, BareStep, Job, loop_share, make_plan
 from zoo.cli import bench, cli
 from zoo.train.loop import Trainer
 

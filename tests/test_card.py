@@ -12,9 +12,9 @@ import yaml
 from hub_server.runs import own_caches, untrained_run
 from huggingface_hub import ModelCard
 
-from zoo import run
 from zoo.card import Facts, dataset_id, escape, render
 from zoo.registry import load_registry
+from zoo.run import read_record, read_result
 from zoo.spec import Measured, Published
 
 HOSTILE = (
@@ -37,7 +37,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     with own_caches(folder):
         source = untrained_run(folder / "run", limit_train=64, limit_test=64)
         registry = load_registry()
-    record, result = run.read_record(source), run.read_result(source)
+    record, result = read_record(source), read_result(source)
     counts = torch.diag(torch.arange(1, 11)) + torch.ones(10, 10, dtype=torch.int64)
     return Facts(record, result, registry, "apache-2.0", counts, False, "f" * 64, "me/digits")
 

@@ -15,9 +15,11 @@ from click.testing import CliRunner
 from PIL import ExifTags, Image, ImageOps
 
 from zoo.cli.datasets import datasets
-from zoo.data import Split, check, limit, load, validation_split
 from zoo.data.alter import alteration
+from zoo.data.arrays import Split, limit, validation_split
+from zoo.data.checks import check
 from zoo.data.decode import Rule, image_array, make_rule
+from zoo.data.load import load
 from zoo.errors import DataError, InputError
 from zoo.paths import cache_dir
 from zoo.spec import Dataset

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from zoo.data import load
 from zoo.data.decode import Rule, image_array
 from zoo.data.hub import HubSource
+from zoo.data.load import load
 from zoo.data.parquet import split_of
 from zoo.data.rows import Request
 from zoo.errors import BadImagesError, DataError, InputError, UnknownNameError

@@ -19,9 +19,9 @@ import pytest
 import torch
 from torch import nn
 
-from zoo import run as runs
 from zoo.data.mix import mixup
 from zoo.errors import InputError
+from zoo.run import CHECKPOINTS, METRICS, configuration, read_metrics, read_record, read_result, read_weights
 from zoo.train import checkpoint
 from zoo.train.world import World, blocks
 
@@ -136,10 +136,10 @@ class Done:
     codes: dict[str, list[int]]
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        return runs.read_metrics(self.home / name)
+        return read_metrics(self.home / name)
 
     def result(self, name: str) -> dict[str, Any]:
-        return runs.read_result(self.home / name)
+        return read_result(self.home / name)
 
     def said(self, name: str, rank: int) -> str:
         return (self.home / f"{name}.{rank}.err").read_text()
@@ -225,11 +225,11 @@ def test_several_processes_have_the_losses_and_counts_of_one(name: str, whole: D
 def test_the_weights_are_whole_in_the_same_format_and_the_same_but_for_rounding(
     name: str, whole: Done
 ) -> None:
-    one, several = (runs.read_weights(whole.home / n) for n in ("world1", name))
+    one, several = (read_weights(whole.home / n) for n in ("world1", name))
     assert one.keys() == several.keys()
     for key, tensor in one.items():
         torch.testing.assert_close(several[key], tensor, rtol=1e-3, atol=1e-4)
-    states = [checkpoint.newest(whole.home / n / runs.CHECKPOINTS) for n in ("world1", name)]
+    states = [checkpoint.newest(whole.home / n / CHECKPOINTS) for n in ("world1", name)]
     first, second = (found.state for found in states if found is not None)
     assert _outline(first) == _outline(second)
 
@@ -245,15 +245,15 @@ def _outline(value: Any) -> Any:
 
 def test_rank_0_alone_speaks_and_the_record_says_how_many_trained(whole: Done) -> None:
     for name, size in (("world1", 1), ("world2", 2), ("world3", 3), ("sharded", 2)):
-        assert runs.read_record(whole.home / name).environment["processes"] == str(size)
+        assert read_record(whole.home / name).environment["processes"] == str(size)
         assert (whole.home / f"{name}.0.out").read_text() == f"{whole.home / name}\n"
         for rank in range(1, size):
             assert (whole.home / f"{name}.{rank}.out").read_text() == ""
             assert whole.said(name, rank) == ""
         assert len(re.findall("^epoch", whole.said(name, 0), re.MULTILINE)) == 2
         assert "Warning" not in whole.said(name, 0)
-    assert runs.read_record(whole.home / "sharded").environment["sharded"] == "yes"
-    records = {runs.configuration(runs.read_record(whole.home / n)) for n in ("world1", "world2", "sharded")}
+    assert read_record(whole.home / "sharded").environment["sharded"] == "yes"
+    records = {configuration(read_record(whole.home / n)) for n in ("world1", "world2", "sharded")}
     assert len(records) == 1  # so that `--resume auto` finds them, whatever the number of processes
 
 
@@ -282,7 +282,7 @@ def test_a_signal_to_any_process_stops_all_at_the_same_step(broken: Done) -> Non
     assert "go on: zoo train --resume" in broken.said("stopped", 0)
     assert broken.errors("stopped") == []
     assert [broken.said("stopped", rank) for rank in (1, 2)] == ["", ""]
-    named = [p.name[:8] for p in (broken.home / "stopped" / runs.CHECKPOINTS).glob("0*")]
+    named = [p.name[:8] for p in (broken.home / "stopped" / CHECKPOINTS).glob("0*")]
     assert sorted(named) == ["00000005", f"{STEPS:08d}"]
 
 
@@ -395,7 +395,7 @@ def test_torchrun_and_gpus_start_the_processes_which_end_together(
     folder, torchrun = tmp_path / "run", ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     more = ("--epochs", "9999", "--checkpoint-seconds", "0")
     ended.append(process := started([*torchrun, "-m", "zoo", *words(folder, *more)], settings))
-    wait_for(lambda: (folder / runs.METRICS).exists() and runs.read_metrics(folder), process)
+    wait_for(lambda: (folder / METRICS).exists() and read_metrics(folder), process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0

@@ -24,7 +24,6 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from test_train import SMALL
 
 from zoo import rerun
-from zoo import run as runs
 from zoo.assess.calibration import calibration
 from zoo.assess.classes import averages, per_class
 from zoo.assess.paired import bootstrap, compare, interval, mcnemar
@@ -32,7 +31,8 @@ from zoo.cli import cli
 from zoo.errors import InputError, RunError
 from zoo.evaluate import Predictions
 from zoo.other_images import other_images
-from zoo.predict import Classifier
+from zoo.predict.classifier import Classifier
+from zoo.run import read_record, read_result, write_record, write_result
 from zoo.spec import Transform
 from zoo.train.loop import Trainer
 from zoo.train.plan import Request, resolve
@@ -50,13 +50,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, seed in (("first", 0), ("second", 1)):
             plan = resolve(Request(model="tiny", device="cpu", epochs=2 - seed, seed=seed))
             (base / name).mkdir()
-            runs.write_record(base / name, plan.record)
+            write_record(base / name, plan.record)
             Trainer(plan, base / name).fit()
-    record = runs.read_record(base / "first")
+    record = read_record(base / "first")
     few = msgspec.structs.replace(record.data, limit_test=100)
     for name, other in (("limited", {"data": few}), ("paper", {"protocol": "paper"})):
         shutil.copytree(base / "first", base / name)
-        runs.write_record(base / name, msgspec.structs.replace(record, **other))
+        write_record(base / name, msgspec.structs.replace(record, **other))
     return base
 
 
@@ -173,7 +173,7 @@ def test_the_interval_of_an_accuracy_is_wilsons() -> None:
 
 
 def test_plain_eval_gives_the_recorded_numbers_and_nothing_else(trained: Path) -> None:
-    recorded = runs.read_result(trained / "first")["test"]
+    recorded = read_result(trained / "first")["test"]
     run = trained / "first"
     assert document(run) == {"run": str(run), "split": "test", "on": None, "tta": "none", **recorded}
     done = zoo(run)
@@ -186,9 +186,9 @@ def test_plain_eval_gives_the_recorded_numbers_and_nothing_else(trained: Path) -
 
 def test_a_number_that_is_not_the_recorded_one_fails_after_it_is_shown(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "first", tmp_path / "run")
-    result = runs.read_result(tmp_path / "run")
+    result = read_result(tmp_path / "run")
     result["test"]["correct"] += 1
-    runs.write_result(tmp_path / "run", result)
+    write_result(tmp_path / "run", result)
     for more in ((), ("--what", "classes")):
         done = zoo(tmp_path / "run", *more)
         assert done.stdout.startswith("test top-1")
@@ -216,7 +216,7 @@ def test_the_test_split_is_read_once(
 
 def test_validation_and_training_images_are_those_of_the_run(trained: Path) -> None:
     run = trained / "first"
-    record, recorded = runs.read_record(run), runs.read_result(run)["validation"]
+    record, recorded = read_record(run), read_result(run)["validation"]
     val, train = document(run, "--split", "val"), document(run, "--split", "train")
     assert val == {"run": str(run), "split": "val", "on": None, "tta": "none", **recorded}
     assert (val["count"], train["count"]) == (record.data.validation, record.data.train)
@@ -319,7 +319,7 @@ def test_a_wrong_word_is_refused_with_what_is_allowed(
 
 def write_digits(run: Path, folder: Path, classes: set[int], grow: int = 1) -> None:
     """The run's test images of some classes as `folder`/CLASS/*.png, each pixel `grow` times as wide and high."""
-    split = rerun.split_of(runs.read_record(run), "test")
+    split = rerun.split_of(read_record(run), "test")
     for row, label in enumerate(split.labels.tolist()):
         if label in classes:
             pixels = np.asarray(split.images[row]).transpose(1, 2, 0).repeat(grow, 0).repeat(grow, 1)
@@ -332,7 +332,7 @@ def test_other_images_are_all_those_of_a_folder_and_give_what_the_same_images_ga
 ) -> None:
     run = trained / "first"
     write_digits(run, tmp_path / "new", set(range(10)))
-    recorded = runs.read_result(run)["test"]
+    recorded = read_result(run)["test"]
     done = zoo(run, "--on", f"folder:{tmp_path / 'new'}")
     assert done.exception is None
     assert f"({recorded['correct']} of 360)" in done.stdout
@@ -359,7 +359,7 @@ def test_other_images_may_be_of_some_classes_and_are_matched_by_name(trained: Pa
 
 
 def test_classes_without_names_are_matched_by_number(trained: Path) -> None:
-    record = runs.read_record(trained / "first")
+    record = read_record(trained / "first")
     named = msgspec.structs.replace(record.data, classes=tuple("abcdefghij"))
     split = other_images(msgspec.structs.replace(record, data=named), "digits", "test")
     assert np.array_equal(split.labels, rerun.split_of(record, "test").labels)
@@ -372,20 +372,20 @@ def test_altered_images_are_other_images(trained: Path) -> None:
     flipped = opened.measure(dataclasses.replace(opened.images, images=images))
     found = document(run, "--on", "sklearn:digits?alter_test=flip")
     assert (found["correct"], found["count"]) == (flipped.correct, 360)
-    assert found["correct"] != runs.read_result(run)["test"]["correct"]
+    assert found["correct"] != read_result(run)["test"]["correct"]
 
 
 def test_other_images_are_scaled_and_cut_as_the_runs_own(trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained / "first", run)
-    record = runs.read_record(run)
+    record = read_record(run)
     cut = Transform(size=(8, 8), resize=12, interpolation="bicubic")
-    runs.write_record(
+    write_record(
         run,
         msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, transform=cut)),
     )
     write_digits(trained / "first", tmp_path / "new", {0, 1}, grow=3)
-    split = other_images(runs.read_record(run), f"folder:{tmp_path / 'new'}", "test")
+    split = other_images(read_record(run), f"folder:{tmp_path / 'new'}", "test")
     classifier = Classifier.of(run)
     for row, path in enumerate(sorted((tmp_path / "new").rglob("*.png"))):
         assert np.array_equal(split.images[row], classifier.decode(path, str(path)))

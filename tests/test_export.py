@@ -20,17 +20,16 @@ from click.testing import CliRunner, Result
 from hub_server.runs import own_caches, untrained_run
 from torch import Tensor, nn
 
-from zoo import run
 from zoo.cli import cli
 from zoo.errors import InputError
-from zoo.export import Target, export, from_catalogue, from_run
 from zoo.export.graph import ExportError, Pixels
 from zoo.export.survey import build, examine, published
-from zoo.export.target import describe, input_facts
+from zoo.export.target import Target, describe, from_catalogue, from_run, input_facts
+from zoo.export.write import export
 from zoo.pack import package
 from zoo.registry import load_registry
 from zoo.rerun import split_of
-from zoo.run import Sizes
+from zoo.run import Sizes, read_record, read_result, write_record
 from zoo.spec import Transform
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,10 +73,10 @@ def session(path: Path) -> Any:
 def test_a_file_with_preprocessing_takes_bytes_and_gives_the_recorded_test_result(
     folder: Path, pixels_file: Path
 ) -> None:
-    split = split_of(run.read_record(folder), "test")
+    split = split_of(read_record(folder), "test")
     images = np.ascontiguousarray(np.asarray(split.images).transpose(0, 2, 3, 1))
     (logits,) = session(pixels_file).run(None, {"pixels": images})
-    recorded = run.read_result(folder)["test"]
+    recorded = read_result(folder)["test"]
     assert int((logits.argmax(1) == split.labels).sum()) == recorded["correct"]
     assert len(logits) == recorded["count"] == 100
     assert pixels_file == folder / "model.onnx"
@@ -96,14 +95,14 @@ def test_any_number_of_images_goes_through_at_once(folder: Path, pixels_file: Pa
 def test_the_file_says_what_it_takes_and_where_it_comes_from(folder: Path, pixels_file: Path) -> None:
     model = onnx.load(pixels_file)
     said = {p.key: p.value for p in model.metadata_props}
-    takes, record = json.loads(said["zoo.input"]), run.read_record(folder)
+    takes, record = json.loads(said["zoo.input"]), read_record(folder)
     assert takes["name"] == model.graph.input[0].name == "pixels"
     assert (takes["dtype"], takes["layout"], takes["shape"]) == ("uint8", "NHWC", ["batch", 8, 8, 3])
     assert takes["inside"]["normalize"]["mean"] == list(record.data.mean)
     assert json.loads(said["zoo.classes"]) == list("0123456789")
     assert said["zoo.model"] == "cnn-baseline"
     assert said["zoo.dataset"] == "sklearn:digits"
-    assert float(said["zoo.test_top1"]) == pytest.approx(run.read_result(folder)["test"]["top1"], abs=1e-6)
+    assert float(said["zoo.test_top1"]) == pytest.approx(read_result(folder)["test"]["top1"], abs=1e-6)
     batch = [t.type.tensor_type.shape.dim[0].dim_param for t in (model.graph.input[0], model.graph.output[0])]
     assert batch == ["batch", "batch"]
     assert model.producer_name == "hybrid-zoo"
@@ -115,10 +114,10 @@ def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Pat
     )
     cut = tmp_path / "cut"
     shutil.copytree(folder, cut)
-    record = run.read_record(cut)
+    record = read_record(cut)
     transform = Transform(size=(8, 8), resize=12, interpolation="bicubic")
     data = msgspec.structs.replace(record.data, transform=transform)
-    run.write_record(cut, msgspec.structs.replace(record, data=data))
+    write_record(cut, msgspec.structs.replace(record, data=data))
     target = from_run(cut)
     wanted = "the shorter side to 12, bicubic, then a centred square of 8"
     assert input_facts(target, preprocessing=False, batch=None)["resize"].startswith(wanted)

@@ -20,10 +20,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from zoo import run
 from zoo.compose import create
 from zoo.errors import InputError
 from zoo.registry import load_registry
+from zoo.run import CHECKPOINTS, RunRecord, read_record, read_result, read_weights, write_record
 from zoo.spec import Pretrained, Transform
 from zoo.start import find_weights, plan_of, resumed
 from zoo.tensors import to_bytes
@@ -56,7 +56,7 @@ def request(spec: str, recipe: str = "fine-tune", *settings: str, **more: Any) -
 
 def trainer(plan: Plan, folder: Path, **more: Any) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
-    run.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     return Trainer(plan, folder, **more)
 
 
@@ -67,7 +67,7 @@ class Runs(NamedTuple):
     results: dict[str, dict[str, Any]]
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        return run.read_weights(self.folder / name)
+        return read_weights(self.folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +104,10 @@ def test_a_frozen_backbone_stays_as_it_was_with_its_statistics(runs: Runs) -> No
 
 
 def test_the_run_records_what_it_began_with(runs: Runs) -> None:
-    record = run.read_record(runs.folder / "full")
+    record = read_record(runs.folder / "full")
     assert record.base_model == f"sha256:{record.base_sha256}"
     assert len(record.base_sha256) == 64
-    base = run.read_record(runs.folder / "base")
+    base = read_record(runs.folder / "base")
     assert (record.data.mean, record.data.std) == (base.data.mean, base.data.std)
 
 
@@ -147,8 +147,8 @@ def test_a_killed_run_goes_on_to_the_same_bits_without_its_first_weights(
         first.fit()
     base.unlink()  # a checkpoint holds all that is needed
     folder = tmp_path / "killed"
-    again = Trainer(resumed(folder, run.read_record(folder)), folder)
-    found = checkpoint.newest(folder / run.CHECKPOINTS)
+    again = Trainer(resumed(folder, read_record(folder)), folder)
+    found = checkpoint.newest(folder / CHECKPOINTS)
     assert found is not None
     again.restore(found.state)
     assert again.fit()["test"] == expected["test"]
@@ -264,14 +264,14 @@ def hub(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
             yield Hub(server, worker, folder)
 
 
-def tuned(hub: Hub, runs: Runs, output: str, *words: str) -> tuple[run.RunRecord, dict[str, Tensor]]:
+def tuned(hub: Hub, runs: Runs, output: str, *words: str) -> tuple[RunRecord, dict[str, Tensor]]:
     """One step of the head, from weights that the words name."""
     few = ("--limit-train", "40", "--limit-test", "20", "--max-steps", "1", "--device", "cpu", "-q")
     spec = f"folder:{runs.folder / 'high'}"
     done = hub.worker("train", *words, "--dataset", spec, "--recipe", "head-only", *few, "--output", output)
     assert done.code == 0, done.err
     assert "tensors from" in done.err
-    return run.read_record(hub.folder / output), run.read_weights(hub.folder / output)
+    return read_record(hub.folder / output), read_weights(hub.folder / output)
 
 
 def same_backbone(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
@@ -307,7 +307,7 @@ def test_timms_own_release_is_loaded_by_timm_and_seen_as_timm_says(hub: Hub, run
     assert record.data.mean == (0.5, 0.5, 0.5)
     assert record.base_model == record.base_hub.replace("timm/", "timm/", 1) == "timm/test_resnet.r160_in1k"
     done = hub.worker("eval", "own", "--json")
-    recorded = run.read_result(hub.folder / "own")["test"]
+    recorded = read_result(hub.folder / "own")["test"]
     assert json.loads(done.out)["correct"] == recorded["correct"]
 
 
@@ -362,7 +362,7 @@ def test_reproduce_fine_tunes_a_row_and_says_which_weights_are_not_there(hub: Hu
     (folder,) = (p.parent for p in hub.folder.glob("runs/reproduce/**/result.json"))
     record = tomllib.loads((folder / "run.toml").read_text())
     assert record["base_model"].startswith("hf://me/low@")
-    assert same_backbone(run.read_weights(folder), runs.weights("base"))
+    assert same_backbone(read_weights(folder), runs.weights("base"))
 
 
 def test_the_catalogues_mixers_take_every_tensor_of_timms_but_the_head() -> None:

@@ -16,7 +16,8 @@ from torchvision.models import ResNet18_Weights
 from zoo.compose import create
 from zoo.data.decode import transform_rule
 from zoo.errors import SpecError
-from zoo.spec import Recipe, Transform
+from zoo.recipe import Recipe
+from zoo.spec import Transform
 from zoo.start import find_weights
 from zoo.train.layers import freeze, layers
 from zoo.train.optim import lr_at, make_optimizer, parameter_groups

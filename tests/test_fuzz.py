@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from zoo.compose import check
 from zoo.errors import SpecError, ZooError
+from zoo.recipe import Recipe
 from zoo.registry import Registry, load_registry
-from zoo.spec import Dataset, Model, Node, Recipe, Source
+from zoo.spec import Dataset, Model, Node, Source
 
 MANY = int(os.environ.get("ZOO_FUZZ_EXAMPLES", "0"))
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from zoo import run as runs
-from zoo.data import load
 from zoo.data.augment import build
+from zoo.data.load import load
 from zoo.data.resident import Resident, generator, order
 from zoo.errors import DeviceError
 from zoo.registry import load_registry
+from zoo.run import CHECKPOINTS, read_metrics, read_record, write_record
 from zoo.train.compiled import choose, measure_pace
 from zoo.train.device import Hardware, seed_noise
 from zoo.train.graphs import Recorded
@@ -29,9 +29,9 @@ pytestmark = [
 def train(folder: Path, device: str, **asked: Any) -> list[dict[str, Any]]:
     model = asked.pop("model", "hybrid-alt-1")
     plan = resolve(Request(model=model, dataset="digits", device=device, epochs=3, **asked))
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     Trainer(plan, folder).fit()
-    return runs.read_metrics(folder)
+    return read_metrics(folder)
 
 
 def test_batches_and_geometry_are_those_of_the_cpu_bit_for_bit() -> None:
@@ -71,14 +71,14 @@ def test_half_precision_learns(precision: str, mode: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("mode", ["off", "graph"])
 def test_a_stopped_run_goes_on_to_the_same_number_of_steps(mode: str, tmp_path: Path) -> None:
     plan = resolve(Request(model="hybrid-alt-1", dataset="digits", device="cuda", epochs=2, compile=mode))
-    runs.write_record(tmp_path, plan.record)
+    write_record(tmp_path, plan.record)
     asked = iter([0] * 9 + [15] * 9)
     with pytest.raises(Stop):
         Trainer(plan, tmp_path, stop=lambda: next(asked), saving=Saving(0, 0)).fit()
     from zoo.train import checkpoint
 
-    trainer = Trainer(replan(runs.read_record(tmp_path)), tmp_path)
-    found = checkpoint.newest(tmp_path / runs.CHECKPOINTS)
+    trainer = Trainer(replan(read_record(tmp_path)), tmp_path)
+    found = checkpoint.newest(tmp_path / CHECKPOINTS)
     assert found is not None
     trainer.restore(found.state)
     assert trainer.at.total == 9

@@ -22,7 +22,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from zoo.pack import package as pack
-from zoo.predict import Classifier
+from zoo.predict.classifier import Classifier
 
 REPO = "me/digits"
 

@@ -11,13 +11,13 @@ import pytest
 from hub_server.runs import made_package
 from safetensors.torch import load_file
 
-from zoo import run
 from zoo.cli import main
 from zoo.errors import PackageError, RunError
 from zoo.pack import write_sums
 from zoo.package import CARD, COMPOSITION
 from zoo.picture import draw_tree
 from zoo.registry import load_registry
+from zoo.run import WEIGHTS, read_result, write_result
 from zoo.tensors import to_bytes
 from zoo.verify import verify
 
@@ -34,9 +34,9 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 
 def lie(folder: Path, change: Callable[[dict[str, float]], None]) -> None:
-    result = run.read_result(folder)
+    result = read_result(folder)
     change(result["test"])
-    run.write_result(folder, result)
+    write_result(folder, result)
     write_sums(folder)
 
 
@@ -59,7 +59,7 @@ def test_a_better_number_than_the_weights_give_is_found(copy: Path) -> None:
 
 def test_another_number_on_the_card_is_found(copy: Path) -> None:
     text = (copy / CARD).read_text()
-    value = f"value: {run.read_result(copy)['test']['top1']}"
+    value = f"value: {read_result(copy)['test']['top1']}"
     assert value in text
     (copy / CARD).write_text(text.replace(value, "value: 0.999"))
     write_sums(copy)
@@ -74,18 +74,18 @@ def test_a_picture_of_another_tree_is_found(copy: Path) -> None:
 
 
 def test_other_weights_are_found(copy: Path) -> None:
-    weights = load_file(copy / run.WEIGHTS)
+    weights = load_file(copy / WEIGHTS)
     name = next(n for n, t in reversed(weights.items()) if t.is_floating_point() and t.ndim == 2)
     weights[name] = -weights[name]
-    (copy / run.WEIGHTS).write_bytes(to_bytes(weights, {"format": "pt"}))
+    (copy / WEIGHTS).write_bytes(to_bytes(weights, {"format": "pt"}))
     write_sums(copy)
     assert "loss" in {c.name for c in verify(str(copy)) if not c.holds}
 
 
 def test_weights_that_are_not_finite_are_refused(copy: Path) -> None:
-    weights = load_file(copy / run.WEIGHTS)
+    weights = load_file(copy / WEIGHTS)
     next(t for t in weights.values() if t.is_floating_point()).view(-1)[0] = float("inf")
-    (copy / run.WEIGHTS).write_bytes(to_bytes(weights, {"format": "pt"}))
+    (copy / WEIGHTS).write_bytes(to_bytes(weights, {"format": "pt"}))
     write_sums(copy)
     with pytest.raises(PackageError, match="not finite"):
         verify(str(copy))

@@ -11,10 +11,11 @@ import pytest
 import torch
 from test_train import SMALL
 
-from zoo import run as runs
-from zoo.data import Split
+from zoo.data.arrays import Split
 from zoo.errors import TrainingError
 from zoo.evaluate import Metrics
+from zoo.run import load as load_run
+from zoo.run import read_metrics, write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import Request, resolve
 
@@ -31,7 +32,7 @@ def poisoned(folder: Path, at: tuple[int, ...], precision: str, **more: Any) -> 
     """A trainer of 9 steps an epoch whose images are NaN in the steps `at`."""
     plan = resolve(Request(model="tiny", device="cpu", limit_train=300, batch_size=32, **more))
     plan = replace(plan, hardware=plan.hardware._replace(precision=precision))
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     trainer = Trainer(plan, folder)
     change = trainer.change
 
@@ -56,11 +57,11 @@ def test_steps_that_are_not_finite_are_skipped_when_asked(tiny: str, tmp_path: P
     assert trainer.steps == 9
     result = trainer.fit()
     assert result["train"]["skipped_steps"] == 10
-    first, second = runs.read_metrics(folder)
+    first, second = read_metrics(folder)
     assert 2.0 < first["train_loss"] < 3.0  # near the log of ten classes: the mean of the eight others
     assert math.isnan(second["train_loss"])
     assert all(
-        torch.isfinite(t).all() for t in runs.load(folder).state_dict().values() if t.is_floating_point()
+        torch.isfinite(t).all() for t in load_run(folder).state_dict().values() if t.is_floating_point()
     )
 
 
@@ -73,7 +74,7 @@ def test_a_validation_loss_that_is_not_finite_is_the_worst(
 ) -> None:
     settings = ("recipe.select=loss", "recipe.patience=2")
     plan = resolve(Request(model="tiny", device="cpu", epochs=4, settings=settings))
-    runs.write_record(tmp_path / "run", plan.record)
+    write_record(tmp_path / "run", plan.record)
     trainer = Trainer(plan, tmp_path / "run")
     measure = trainer.measure
 

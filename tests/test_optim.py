@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
 from zoo.errors import SpecError
-from zoo.spec import Group, Recipe, decode
+from zoo.recipe import Group, Recipe
+from zoo.spec import decode
 from zoo.train import checkpoint
 from zoo.train.muon import Muon, orthogonal
 from zoo.train.optim import lr_at, make_optimizer, parameter_groups

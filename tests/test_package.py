@@ -8,9 +8,11 @@ import random
 import shutil
 import struct
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 import tomli_w
@@ -21,13 +23,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo import run
 from zoo.errors import InputError, MissingPluginError, PackageError, RunError, ZooError
 from zoo.hub.publish import prepare
 from zoo.hub.ref import Ref, parse_ref
 from zoo.pack import package, write_sums
 from zoo.package import CONFIG, NAMES, SUMS, open_package, portable_spec, read_sums, sha256_of, tree_sha256
 from zoo.registry import load_registry
+from zoo.run import (
+    METRICS,
+    RECORD,
+    WEIGHTS,
+    read_record,
+    read_result,
+    write_record,
+    write_result,
+)
 
 FLIPS, CUTS = 500, 200
 SECONDS, MEGABYTES = 1.0, 200
@@ -50,10 +60,10 @@ def change_config(folder: Path, **changes: Any) -> None:
     table["zoo"].update(changes)
     table["zoo"]["tree_sha256"] = tree_sha256(table["zoo"]["build"])
     (folder / CONFIG).write_text(json.dumps(table))
-    record = run.tomllib.loads((folder / run.RECORD).read_text())
+    record = tomllib.loads((folder / RECORD).read_text())
     record |= {k: v for k, v in table["zoo"].items() if k in ("model", "build", "sizes")}
     record["data"] |= {k: v for k, v in table["zoo"].items() if k in ("classes", "mean", "std")}
-    (folder / run.RECORD).write_text(tomli_w.dumps(record))
+    (folder / RECORD).write_text(tomli_w.dumps(record))
     write_sums(folder)
 
 
@@ -66,7 +76,7 @@ def test_a_package_holds_these_files_and_the_hash_of_each(made: Path) -> None:
 
 def test_the_weights_name_their_model_and_the_hash_of_its_tree(made: Path) -> None:
     config = json.loads((made / CONFIG).read_text())["zoo"]
-    with safe_open(made / run.WEIGHTS, "pt") as file:
+    with safe_open(made / WEIGHTS, "pt") as file:
         metadata = file.metadata()
     assert metadata["format"] == "pt"
     assert metadata["zoo.model"] == config["model"] == "hybrid-alt-1"
@@ -86,9 +96,9 @@ def test_packing_twice_gives_the_same_bytes(tmp_path: Path, made: Path) -> None:
 
 def test_a_result_that_is_not_met_again_is_not_packed(tmp_path: Path, made: Path) -> None:
     shutil.copytree(made.parent / "run", tmp_path / "run")
-    result = run.read_result(tmp_path / "run")
+    result = read_result(tmp_path / "run")
     result["test"]["correct"] += 1
-    run.write_result(tmp_path / "run", result)
+    write_result(tmp_path / "run", result)
     with pytest.raises(RunError, match="must give its own number again"):
         package(tmp_path / "run", tmp_path / "package")
     assert not (tmp_path / "package").exists()
@@ -97,9 +107,9 @@ def test_a_result_that_is_not_met_again_is_not_packed(tmp_path: Path, made: Path
 
 def test_weights_that_are_not_finite_are_not_packed(tmp_path: Path, made: Path) -> None:
     shutil.copytree(made.parent / "run", tmp_path / "run")
-    weights = load_file(tmp_path / "run" / run.WEIGHTS)
+    weights = load_file(tmp_path / "run" / WEIGHTS)
     next(t for t in weights.values() if t.is_floating_point()).view(-1)[0] = float("nan")
-    save_file(weights, tmp_path / "run" / run.WEIGHTS)
+    save_file(weights, tmp_path / "run" / WEIGHTS)
     with pytest.raises(PackageError, match="not finite"):
         package(tmp_path / "run", tmp_path / "package", predictions=False)
 
@@ -113,9 +123,9 @@ def test_something_else_is_never_replaced(tmp_path: Path, made: Path) -> None:
 
 
 def test_a_link_is_not_published(tmp_path: Path, copy: Path) -> None:
-    (tmp_path / "secret").write_text((copy / run.METRICS).read_text())
-    (copy / run.METRICS).unlink()
-    (copy / run.METRICS).symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_text((copy / METRICS).read_text())
+    (copy / METRICS).unlink()
+    (copy / METRICS).symlink_to(tmp_path / "secret")
     with pytest.raises(PackageError, match="symbolic link"):
         prepare(copy, Ref("me/digits"), tmp_path / "sent")
 
@@ -140,12 +150,12 @@ def test_a_spec_loses_its_path(spec: str, kept: str) -> None:
 def test_no_path_of_a_local_dataset_is_in_any_file(tmp_path: Path, made: Path) -> None:
     shutil.copytree(made.parent / "run", tmp_path / "run")
     spec = f"parquet:{tmp_path}/birds?label=kind"
-    record = run.read_record(tmp_path / "run")
-    data = run.msgspec.structs.replace(record.data, spec=spec)
-    run.write_record(tmp_path / "run", run.msgspec.structs.replace(record, data=data))
-    run.write_result(tmp_path / "run", run.read_result(tmp_path / "run") | {"dataset": spec})
+    record = read_record(tmp_path / "run")
+    data = msgspec.structs.replace(record.data, spec=spec)
+    write_record(tmp_path / "run", msgspec.structs.replace(record, data=data))
+    write_result(tmp_path / "run", read_result(tmp_path / "run") | {"dataset": spec})
     folder = package(tmp_path / "run", tmp_path / "package", predictions=False)
-    assert "parquet:birds?label=kind" in (folder / run.RECORD).read_text()
+    assert "parquet:birds?label=kind" in (folder / RECORD).read_text()
     for path in folder.iterdir():
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
 
@@ -154,7 +164,7 @@ def test_a_file_with_the_token_is_refused(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary_in_a_class_name")
-    (copy / run.METRICS).write_text('{"note": "hf_canary_in_a_class_name"}\n')
+    (copy / METRICS).write_text('{"note": "hf_canary_in_a_class_name"}\n')
     write_sums(copy)
     with pytest.raises(PackageError, match="holds your Hub token") as caught:
         prepare(copy, Ref("me/digits"), tmp_path / "sent")
@@ -231,15 +241,15 @@ def first(header: dict[str, Any]) -> str:
     ],
 )
 def test_a_header_that_lies_is_refused_although_all_hashes_fit(edit: Any, copy: Path) -> None:
-    edit_header(copy / run.WEIGHTS, edit)
+    edit_header(copy / WEIGHTS, edit)
     with pytest.raises(PackageError):
         open_package(copy)
 
 
 @pytest.mark.parametrize("length", [0, 7, 1 << 40, (1 << 64) - 1])
 def test_an_endless_header_is_refused(length: int, copy: Path) -> None:
-    data = (copy / run.WEIGHTS).read_bytes()
-    (copy / run.WEIGHTS).write_bytes(struct.pack("<Q", length) + data[8:])
+    data = (copy / WEIGHTS).read_bytes()
+    (copy / WEIGHTS).write_bytes(struct.pack("<Q", length) + data[8:])
     write_sums(copy)
     with pytest.raises(PackageError):
         open_package(copy)
@@ -266,7 +276,7 @@ def test_what_to_install_is_never_a_strangers_command(said: str, copy: Path) -> 
 def check_hostile(folder: Path, count: int, seed: int) -> tuple[float, float, int]:
     """Open `count` hostile packages; the slowest, the most memory, and how many were harmless."""
     registry, process = load_registry(), psutil.Process()
-    whole = {name: (folder / name).read_bytes() for name in (CONFIG, run.RECORD)}
+    whole = {name: (folder / name).read_bytes() for name in (CONFIG, RECORD)}
     slowest, most, harmless = 0.0, 0.0, 0
     for write in bad_configs(folder, whole, count, seed):
         case = write()
@@ -341,4 +351,4 @@ def test_sha256_of_reads_the_whole_file(tmp_path: Path) -> None:
 def test_a_run_can_be_made_without_training(tmp_path: Path) -> None:
     with own_caches(tmp_path):
         folder = untrained_run(tmp_path / "run", limit_train=64, limit_test=64)
-    assert run.read_result(folder)["parameters"] == 488_447
+    assert read_result(folder)["parameters"] == 488_447

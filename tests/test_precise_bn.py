@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo import run as runs
 from zoo.layers import Dropout
+from zoo.run import CHECKPOINTS, read_record, write_record
+from zoo.run import load as load_run
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
@@ -90,7 +91,7 @@ def trainer_of(folder: Path, *settings: str, **more: Any) -> Trainer:
         )
     )
     folder.mkdir()
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     return Trainer(plan, folder, **more)
 
 
@@ -101,12 +102,12 @@ def test_a_stopped_run_ends_as_the_whole_one(average: str, tmp_path: Path) -> No
     asked = iter([0] * 12 + [15] * 9)
     with pytest.raises(Stop):
         trainer_of(tmp_path / "run", *settings, stop=lambda: next(asked), saving=Saving(0, 0)).fit()
-    again = Trainer(replan(runs.read_record(tmp_path / "run")), tmp_path / "run")
-    found = checkpoint.newest(tmp_path / "run" / runs.CHECKPOINTS)
+    again = Trainer(replan(read_record(tmp_path / "run")), tmp_path / "run")
+    found = checkpoint.newest(tmp_path / "run" / CHECKPOINTS)
     assert found is not None
     again.restore(found.state)
     again.fit()
-    a, b = (runs.load(tmp_path / name).state_dict() for name in ("whole", "run"))
+    a, b = (load_run(tmp_path / name).state_dict() for name in ("whole", "run"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 

@@ -15,8 +15,9 @@ from hub_server.runs import own_caches, untrained_run
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.predict import Classifier, Given, given_images, listed_paths
-from zoo.predict import predict as classify
+from zoo.predict.classifier import Classifier
+from zoo.predict.inputs import Given, given_images, listed_paths
+from zoo.predict.stream import predict as classify
 
 NO_CAPTUM = "import sys; sys.modules['captum'] = None; from zoo.cli import main; main()"
 

@@ -8,7 +8,8 @@ import pytest
 from plugin_site import Site, site_in
 
 from zoo.errors import InputError, SpecError, UnknownNameError
-from zoo.registry import find_model, load_registry, native_sizes, parse_file, references
+from zoo.registry import find_model, load_registry, native_sizes, references
+from zoo.tables import parse_file
 
 RECIPE = "[recipes.mine]\nepochs = 3\n"
 MODEL = """

@@ -21,9 +21,10 @@ from zoo.cli import cli
 from zoo.compose import check
 from zoo.errors import InputError, UnknownNameError
 from zoo.files import WriteError
+from zoo.recipe import Recipe
 from zoo.registry import load_registry, native_sizes
 from zoo.reproduce.rows import Ask, jobs_of, rows_of, targets
-from zoo.spec import Recipe, decode
+from zoo.spec import decode
 from zoo.vary import vary
 
 STUDY = """

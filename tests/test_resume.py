@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 import torch
 
-from zoo import run as runs
 from zoo.errors import RunError, ZooError
+from zoo.run import CHECKPOINTS, read_metrics, read_record, write_record
+from zoo.run import load as load_run
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
@@ -120,7 +121,7 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     plan = resolve(request)
     folder = tmp_path / "run"
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     asked = iter([0] * 14 + [15] * 9)
     with pytest.raises(Stop):
         Trainer(plan, folder, stop=lambda: next(asked), saving=Saving(0, 6)).fit()
@@ -128,13 +129,13 @@ def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def resume(folder: Path) -> dict[str, Any]:
-    plan = replan(runs.read_record(folder))
+    plan = replan(read_record(folder))
     trainer = Trainer(plan, folder)
-    found = checkpoint.newest(folder / runs.CHECKPOINTS)
+    found = checkpoint.newest(folder / CHECKPOINTS)
     assert found is not None
     trainer.restore(found.state)
     trainer.fit()
-    return dict(runs.load(folder).state_dict())
+    return dict(load_run(folder).state_dict())
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -142,7 +143,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(stopped: Path, tmp_path: Path) -> None:
-    folder = stopped / runs.CHECKPOINTS
+    folder = stopped / CHECKPOINTS
     newest = checkpoint.newest(folder)
     assert newest is not None
     whole, luck, said = newest.path.read_bytes(), random.Random(5), []
@@ -161,23 +162,23 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(stopped: Path, tmp_path
 def test_the_checkpoint_before_a_damaged_one_still_ends_exactly(stopped: Path, tmp_path: Path) -> None:
     twin = tmp_path / "twin"
     shutil.copytree(stopped, twin)
-    newest = checkpoint.newest(twin / runs.CHECKPOINTS)
+    newest = checkpoint.newest(twin / CHECKPOINTS)
     assert newest is not None
     newest.path.write_bytes(newest.path.read_bytes()[:-1])
     assert same(resume(stopped), resume(twin))
 
 
 def test_when_every_checkpoint_is_damaged_it_says_so(stopped: Path) -> None:
-    for path in (stopped / runs.CHECKPOINTS).iterdir():
+    for path in (stopped / CHECKPOINTS).iterdir():
         path.write_bytes(b"")
     with pytest.raises(RunError, match="no checkpoint is whole"):
-        checkpoint.newest(stopped / runs.CHECKPOINTS)
+        checkpoint.newest(stopped / CHECKPOINTS)
 
 
 def test_only_the_newest_two_checkpoints_are_kept(stopped: Path) -> None:
-    names = sorted(p.name[:8] for p in (stopped / runs.CHECKPOINTS).iterdir() if p.name[0] == "0")
+    names = sorted(p.name[:8] for p in (stopped / CHECKPOINTS).iterdir() if p.name[0] == "0")
     assert names == ["00000012", "00000014"]
-    assert not list((stopped / runs.CHECKPOINTS).glob(".zoo-tmp-*"))
+    assert not list((stopped / CHECKPOINTS).glob(".zoo-tmp-*"))
 
 
 @pytest.mark.slow
@@ -218,7 +219,7 @@ def _fill_at_every_write(stopped: Path, folder: Path) -> None:
             failures += 1
             assert re.search(f"^{folder}.*No space left", error)
         assert not list(folder.rglob(".zoo-tmp-*"))
-        assert same(resume(folder) if failed else dict(runs.load(folder).state_dict()), expected), number
+        assert same(resume(folder) if failed else dict(load_run(folder).state_dict()), expected), number
         if len(writes) <= number:
             break
         number += 1
@@ -335,11 +336,11 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
         assert not list((tmp_path / "run").glob("checkpoints/0*"))
         process.send_signal(signal.SIGUSR1)
         wait_for(tmp_path / "run" / "checkpoints", process)
-        rows = len(runs.read_metrics(tmp_path / "run"))
+        rows = len(read_metrics(tmp_path / "run"))
         deadline = time.monotonic() + 60
-        while len(runs.read_metrics(tmp_path / "run")) <= rows + 1 and time.monotonic() < deadline:
+        while len(read_metrics(tmp_path / "run")) <= rows + 1 and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert len(runs.read_metrics(tmp_path / "run")) > rows + 1
+        assert len(read_metrics(tmp_path / "run")) > rows + 1
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
 
@@ -367,7 +368,7 @@ def test_another_torch_or_thread_count_is_said_before_it_goes_on(stopped: Path) 
 
     from zoo.train.plan import differences
 
-    record = runs.read_record(stopped)
+    record = read_record(stopped)
     assert differences(record) == []
     changed = {**record.environment, "threads": "99", "torch": "1.0"}
     lines = differences(msgspec.structs.replace(record, environment=changed))
@@ -377,14 +378,14 @@ def test_another_torch_or_thread_count_is_said_before_it_goes_on(stopped: Path) 
 
 def test_a_finished_run_can_be_extended(stopped: Path) -> None:
     resume(stopped)
-    plan = replan(runs.read_record(stopped), epochs=6)
+    plan = replan(read_record(stopped), epochs=6)
     trainer = Trainer(plan, stopped)
-    found = checkpoint.newest(stopped / runs.CHECKPOINTS)
+    found = checkpoint.newest(stopped / CHECKPOINTS)
     assert found is not None
     trainer.restore(found.state)
     result = trainer.fit()
     assert result["train"]["epochs"] == 6
-    assert [row["epoch"] for row in runs.read_metrics(stopped)] == [1, 2, 3, 4, 5, 6]
+    assert [row["epoch"] for row in read_metrics(stopped)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_run_that_ran_out_of_patience_can_be_extended(stopped: Path, tmp_path: Path) -> None:
@@ -397,12 +398,12 @@ def test_a_run_that_ran_out_of_patience_can_be_extended(stopped: Path, tmp_path:
         settings=("patience=1", "select=top1", "lr=1e-9"),
     )
     plan = resolve(request)
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     assert Trainer(plan, folder).fit()["train"]["epochs"] == 2  # the second was no better
     longer = replan(plan.record, epochs=plan.recipe.epochs + 3)
     for epochs, plan_again in ((2, plan), (3, longer)):  # its patience begins anew, and is as short
         trainer = Trainer(plan_again, folder)
-        found = checkpoint.newest(folder / runs.CHECKPOINTS)
+        found = checkpoint.newest(folder / CHECKPOINTS)
         assert found is not None
         trainer.restore(found.state)
         assert trainer.fit()["train"]["epochs"] == epochs

@@ -14,12 +14,13 @@ from torch import nn
 from zoo.compose import compose
 from zoo.data.decode import make_rule
 from zoo.errors import InputError
-from zoo.predict import Classifier
+from zoo.predict.classifier import Classifier
 from zoo.predict.places import layers_with_places
 from zoo.predict.saliency import Explainer, Saliency, overlay
+from zoo.recipe import Recipe
 from zoo.registry import load_registry
 from zoo.run import DataRecord, RunRecord, Sizes
-from zoo.spec import Recipe, node_from_table
+from zoo.spec import node_from_table
 
 SIDE = 16
 TREES: dict[str, dict[str, Any]] = {

@@ -117,7 +117,7 @@ IMAGE = {"Content-Type": "image/png"}
 
 
 def test_an_image_is_answered_as_zoo_predict_answers(server: Server, run: Path) -> None:
-    from zoo.predict import Classifier
+    from zoo.predict.classifier import Classifier
 
     classifier = Classifier.of(run)
     expected = classifier.best(classifier.probabilities(classifier.decode(png(9), "x")[None])[0], 3)

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from zoo.errors import SpecError
-from zoo.spec import MAX_DEPTH, Dataset, Model, Node, Recipe, decode, decode_model, node_from_table
+from zoo.recipe import Recipe
+from zoo.spec import MAX_DEPTH, Dataset, Model, Node, decode, decode_model, node_from_table
 
 NESTED = {
     "use": "hybrid.classifier",

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import compose
-from zoo import run as runs
 from zoo.data.resident import Resident
 from zoo.errors import InputError, ShapeError
 from zoo.registry import load_registry
+from zoo.run import CHECKPOINTS, read_record, write_record
+from zoo.run import load as load_run
 from zoo.train import checkpoint
 from zoo.train.loop import Stop, Trainer
 from zoo.train.optim import lr_at, make_optimizer
@@ -59,7 +60,7 @@ def trainer_of(folder: Path, base_model: str = "", **more: Any) -> Trainer:
     plan = resolve(Request(model="small", recipe="quick", device="cpu"))
     record = msgspec.structs.replace(plan.record, base_model=base_model)
     folder.mkdir()
-    runs.write_record(folder, record)
+    write_record(folder, record)
     return Trainer(
         type(plan)(record, *(getattr(plan, n) for n in plan.__dataclass_fields__ if n != "record")),
         folder,
@@ -138,7 +139,7 @@ def test_the_trainer_shows_the_first_training_images_once_and_the_kernel_stays(
     assert not torch.equal(layer.conv.weight, before.conv.weight)
     torch.testing.assert_close(layer.conv.weight, expected.conv.weight)
     assert not torch.equal(layer.conv.bias, before.conv.bias)
-    assert torch.equal(runs.load(trainer.folder).stem.whiten.conv.weight, layer.conv.weight)
+    assert torch.equal(load_run(trainer.folder).stem.whiten.conv.weight, layer.conv.weight)
 
 
 def test_weights_that_a_run_begins_with_are_not_fitted_again(small: str, tmp_path: Path) -> None:
@@ -154,12 +155,12 @@ def test_a_stopped_speedrun_ends_as_the_whole_one(
     asked = iter([0] * 14 + [15] * 9)
     with pytest.raises(Stop):
         trainer_of(tmp_path / "run", stop=lambda: next(asked)).fit()
-    again = Trainer(replan(runs.read_record(tmp_path / "run")), tmp_path / "run")
-    found = checkpoint.newest(tmp_path / "run" / runs.CHECKPOINTS)
+    again = Trainer(replan(read_record(tmp_path / "run")), tmp_path / "run")
+    found = checkpoint.newest(tmp_path / "run" / CHECKPOINTS)
     assert found is not None
     again.restore(found.state)
     again.fit()
-    a, b = (runs.load(folder).state_dict() for folder in (finished[0].folder, tmp_path / "run"))
+    a, b = (load_run(folder).state_dict() for folder in (finished[0].folder, tmp_path / "run"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 

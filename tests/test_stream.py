@@ -19,18 +19,18 @@ import torch
 from image_folders import SIDE, drawn, same, settle, streamed, write_images
 from PIL import Image
 
-from zoo import run as runs
 from zoo import spec
-from zoo.data import load
 from zoo.data.augment import build
 from zoo.data.crop import Bounds
 from zoo.data.files import index_path
+from zoo.data.load import load
 from zoo.data.mode import Delivery
 from zoo.data.resident import Resident, order
 from zoo.data.source import open_source
 from zoo.data.stream import Streamed
 from zoo.errors import DataError, InputError, RunError
 from zoo.rerun import evaluate_run
+from zoo.run import CHECKPOINTS, read_metrics, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
@@ -334,7 +334,7 @@ def asked(root: Path, mode: str = "stream", workers: int = 0, **more: Any) -> Re
 
 def train(request: Request, folder: Path, stop: Iterator[int] | None = None) -> dict[str, torch.Tensor]:
     plan = resolve(request)
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     trainer = Trainer(
         plan, folder, stop=(lambda: 0) if stop is None else lambda: next(stop), saving=Saving(0, 2)
     )
@@ -358,7 +358,7 @@ def test_a_streamed_run_ends_as_the_resident_one_with_micro_batches_and_limits(
         folders = [tmp_path / f"{mode}{number}" for mode in ("resident", "stream")]
         ends = [train(asked(few, folder.name[:-1], **more), folder) for folder in folders]
         assert equal(*ends)
-        rows = [runs.read_metrics(folder) for folder in folders]
+        rows = [read_metrics(folder) for folder in folders]
         for one, other in zip(*rows, strict=True):
             assert {k: v for k, v in one.items() if "second" not in k} == {
                 k: v for k, v in other.items() if "second" not in k
@@ -372,7 +372,7 @@ def test_a_run_cuts_streamed_images_once_and_anew_each_epoch_as_resident_ones(
     losses = []
     for mode in ("resident", "stream"):
         train(asked(few, mode, settings=settings, batch_size=32, lr=1e-3, epochs=2), tmp_path / mode)
-        losses.append([row["train_loss"] for row in runs.read_metrics(tmp_path / mode)])
+        losses.append([row["train_loss"] for row in read_metrics(tmp_path / mode)])
     assert losses[0] != losses[1]  # pixels are rounded differently
     assert losses[0] == pytest.approx(losses[1], abs=3e-3)
 
@@ -388,10 +388,10 @@ def test_a_run_stopped_inside_an_epoch_goes_on_to_the_bit_with_another_number_of
     whole = train(request, tmp_path / "whole")
     with pytest.raises(Stop):
         train(request, tmp_path / "part", iter([0] * 9 + [15]))
-    record = runs.read_record(tmp_path / "part")
+    record = read_record(tmp_path / "part")
     assert record.data.mode == "stream"
     trainer = Trainer(replan(record, workers=2), tmp_path / "part")
-    found = checkpoint.newest(tmp_path / "part" / runs.CHECKPOINTS)
+    found = checkpoint.newest(tmp_path / "part" / CHECKPOINTS)
     assert found is not None
     trainer.restore(found.state)
     assert 0 < trainer.at.step < trainer.steps

@@ -17,12 +17,13 @@ from image_folders import drawn, same, settle, streamed, write_images
 from PIL import Image
 
 from zoo import spec
-from zoo.data import boxes, load, validation_split
-from zoo.data.arrays import Split
+from zoo.data import boxes
+from zoo.data.arrays import Split, validation_split
 from zoo.data.augment import crop_bounds
 from zoo.data.crop import Bounds, RandomCut, crop_key, random_box
 from zoo.data.decode import Rule
 from zoo.data.files import FileImages, Files, Listing, index_path, list_folder, read_folder
+from zoo.data.load import load
 from zoo.data.mode import Delivery, fit
 from zoo.data.pool import Pool, default_workers
 from zoo.data.resident import order

@@ -11,11 +11,21 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from zoo import run as runs
 from zoo.cli import cli
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
 from zoo.rerun import evaluate_run
-from zoo.run import load, read_metrics, read_record, read_result
+from zoo.run import (
+    CURVES,
+    METRICS,
+    RECORD,
+    RESULT,
+    WEIGHTS,
+    load,
+    read_metrics,
+    read_record,
+    read_result,
+    write_record,
+)
 from zoo.train.compiled import Choice, Pace, choose
 from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer
@@ -53,7 +63,7 @@ def train(
 ) -> dict[str, Any]:
     plan = resolve(Request(**{"model": "tiny", "device": "cpu", **asked}))
     folder.mkdir(parents=True, exist_ok=True)
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     return Trainer(plan, folder, listener, stop).fit()
 
 
@@ -68,14 +78,14 @@ def test_a_run_learns_and_its_folder_reloads_to_the_same_test_result(tiny: str, 
         assert result["train"][key] > 0
     measured, recorded = evaluate_run(tmp_path / "run")
     assert measured == recorded
-    for name in (runs.RECORD, runs.METRICS, runs.WEIGHTS, runs.RESULT, runs.CURVES):
+    for name in (RECORD, METRICS, WEIGHTS, RESULT, CURVES):
         assert (tmp_path / "run" / name).stat().st_size > 0
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny: str, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(tmp_path / name, seed=seed, epochs=1)
-    a, b, c = ((tmp_path / name / runs.WEIGHTS).read_bytes() for name in "abc")
+    a, b, c = ((tmp_path / name / WEIGHTS).read_bytes() for name in "abc")
     assert a == b
     assert a != c
 
@@ -117,7 +127,7 @@ def test_the_selected_weights_are_those_of_the_best_epoch_not_the_last(tiny: str
     plan = resolve(Request(model="tiny", device="cpu", epochs=6, lr=0.05))
     folder = tmp_path / "run"
     folder.mkdir()
-    runs.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     trainer = Trainer(plan, folder, Keep())
     result = trainer.fit()
     scores = [row["val_top1"] for row in read_metrics(folder)]
@@ -229,16 +239,16 @@ def test_bad_input_is_one_clear_line(
 def test_a_run_from_a_newer_version_and_damaged_runs_are_refused(tiny: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(folder, epochs=1)
-    record = (folder / runs.RECORD).read_text()
-    (folder / runs.RECORD).write_text(record.replace("format = 1", "format = 99"))
+    record = (folder / RECORD).read_text()
+    (folder / RECORD).write_text(record.replace("format = 1", "format = 99"))
     with pytest.raises(RunError, match=r"newer version .*format 99"):
         load(folder)
-    (folder / runs.RECORD).write_text(record[: len(record) // 2] + "\n= =")
+    (folder / RECORD).write_text(record[: len(record) // 2] + "\n= =")
     with pytest.raises(RunError, match="damaged"):
         load(folder)
-    (folder / runs.RECORD).write_text(record)
-    weights = (folder / runs.WEIGHTS).read_bytes()
-    (folder / runs.WEIGHTS).write_bytes(weights[: len(weights) // 2])
+    (folder / RECORD).write_text(record)
+    weights = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(weights[: len(weights) // 2])
     with pytest.raises(RunError, match=r"model\.safetensors: .*(damaged|describes)"):
         load(folder)
     with pytest.raises(RunError, match="no run folder"):

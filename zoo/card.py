@@ -14,9 +14,10 @@ import msgspec
 
 from zoo.package import is_local
 from zoo.picture import in_words
+from zoo.recipe import Recipe
 from zoo.registry import Registry
 from zoo.run import RunRecord
-from zoo.spec import Dataset, Measured, Model, Node, Published, Recipe, Source, node_from_table
+from zoo.spec import Dataset, Measured, Model, Node, Published, Source, node_from_table
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,8 +17,8 @@ import msgspec
 
 from zoo.paths import cache_path
 from zoo.plugins import PluginRecord, Selection
-from zoo.spec import Struct
 from zoo.stamps import installed, read_checked, stamp, unchanged, write_checked
+from zoo.steps import Struct
 from zoo.version import __version__
 
 FORMAT = 2

@@ -13,7 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from zoo import card, run
+from zoo import card
 from zoo.drawing import plain_text, save, styled
 from zoo.errors import DataError, InputError, PackageError, RunError
 from zoo.files import write_bytes, write_text
@@ -39,7 +39,19 @@ from zoo.package import (
 from zoo.picture import draw_tree
 from zoo.registry import Registry, load_registry
 from zoo.rerun import confusion_run
-from zoo.run import RunRecord
+from zoo.run import (
+    METRICS,
+    RESULT,
+    WEIGHTS,
+    RunRecord,
+    draw_curves,
+    read_record,
+    read_result,
+    read_weights,
+    without,
+    write_record,
+    write_result,
+)
 from zoo.spec import node_from_table
 from zoo.tensors import to_bytes
 
@@ -73,7 +85,7 @@ def package(
         InputError: `output` holds something else.
     """
     check_output(output)
-    record, result = run.read_record(source), run.read_result(source)
+    record, result = read_record(source), read_result(source)
     registry = load_registry()
     counts = _confusion(source, result, data_dir, device) if predictions else None
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +148,7 @@ def portable(record: RunRecord) -> RunRecord:
 
 def config_of(record: RunRecord, parameters: int) -> Config:
     """The table `zoo` of `config.json`."""
-    build = run.without(record.build, "pretrained")
+    build = without(record.build, "pretrained")
     return Config(
         format=FORMAT,
         model=record.model,
@@ -187,7 +199,7 @@ def _confusion(source: Path, result: dict[str, Any], data_dir: str | None, devic
     recorded = result["test"]
     if (correct, total) != (recorded["correct"], recorded["count"]):
         raise RunError(
-            f"{source}: {run.RESULT} records {recorded['correct']} of {recorded['count']} correct, measured {correct} "
+            f"{source}: {RESULT} records {recorded['correct']} of {recorded['count']} correct, measured {correct} "
             f"of {total}; a package must give its own number again"
         )
     return counts
@@ -204,11 +216,11 @@ def _write(
 ) -> None:
     clean = portable(record)
     result = result | {"dataset": portable_spec(str(result.get("dataset", "")))}
-    run.write_record(folder, clean)
-    run.write_result(folder, result)
-    if (source / run.METRICS).is_file():
-        write_bytes(folder / run.METRICS, (source / run.METRICS).read_bytes())
-        run.draw_curves(folder)
+    write_record(folder, clean)
+    write_result(folder, result)
+    if (source / METRICS).is_file():
+        write_bytes(folder / METRICS, (source / METRICS).read_bytes())
+        draw_curves(folder)
     config = config_of(clean, result["parameters"])
     _write_weights(folder, source, clean, config, registry)
     layout = timm_layout(clean)
@@ -217,22 +229,20 @@ def _write(
     if counts is not None:
         draw_confusion(folder / CONFUSION, counts, clean.data.classes)
     _draw_composition(folder / COMPOSITION, config, registry)
-    weights = sha256_of(folder / run.WEIGHTS)
+    weights = sha256_of(folder / WEIGHTS)
     facts = card.Facts(clean, result, registry, licence, counts, bool(layout), weights, PLACEHOLDER)
     write_text(folder / CARD, card.render(facts))
 
 
 def _write_weights(folder: Path, source: Path, record: RunRecord, config: Config, registry: Registry) -> None:
-    header = read_header(source / run.WEIGHTS)
+    header = read_header(source / WEIGHTS)
     tree = node_from_table(config.build, "build")
     sizes = msgspec.structs.asdict(record.sizes)
-    compare(
-        source / run.WEIGHTS, header, outline(tree, registry, len(header.tensors), where="build", **sizes)
-    )
-    weights = run.read_weights(source)
+    compare(source / WEIGHTS, header, outline(tree, registry, len(header.tensors), where="build", **sizes))
+    weights = read_weights(source)
     if bad := non_finite(weights):
         raise PackageError(
-            f"{source / run.WEIGHTS}: {len(bad)} tensors are not finite, as {bad[0]!r}; not published"
+            f"{source / WEIGHTS}: {len(bad)} tensors are not finite, as {bad[0]!r}; not published"
         )
     metadata = {
         "format": "pt",
@@ -240,7 +250,7 @@ def _write_weights(folder: Path, source: Path, record: RunRecord, config: Config
         "zoo.model": record.model,
         TREE_KEY: config.tree_sha256,
     }
-    write_bytes(folder / run.WEIGHTS, to_bytes(weights, metadata))
+    write_bytes(folder / WEIGHTS, to_bytes(weights, metadata))
 
 
 # ---- timm's layout --------------------------------------------------------------------------
@@ -277,7 +287,7 @@ def timm_layout(record: RunRecord) -> dict[str, Any]:
 
 
 def _same_tensors(record: RunRecord, twin: torch.nn.Module) -> bool:
-    tree = node_from_table(run.without(record.build, "pretrained"), "build")
+    tree = node_from_table(without(record.build, "pretrained"), "build")
     sizes = msgspec.structs.asdict(record.sizes)
     ours = outline(tree, load_registry(), 20_000, where="build", **sizes).state_dict()
     theirs = twin.state_dict()

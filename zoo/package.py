@@ -28,7 +28,8 @@ from zoo.errors import MissingPluginError, PackageError, SpecError, ZooError
 from zoo.header import MAX_HEADER, Header, compare, outline, read_header
 from zoo.registry import Registry, load_registry
 from zoo.run import CURVES, METRICS, RECORD, RESULT, WEIGHTS, RunRecord, Sizes, read_record, without
-from zoo.spec import Node, Struct, node_from_table
+from zoo.spec import Node, node_from_table
+from zoo.steps import Struct
 
 FORMAT = 1
 CONFIG, CARD, CONFUSION, SUMS = "config.json", "README.md", "confusion.png", "SHA256SUMS"

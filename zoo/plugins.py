@@ -21,7 +21,8 @@ from typing import Any, Literal
 import msgspec
 
 from zoo.errors import PluginError, ZooError
-from zoo.spec import Component, Struct
+from zoo.spec import Component
+from zoo.steps import Struct
 
 GROUP = "zoo"
 OURS = "hybrid-zoo"

@@ -19,7 +19,9 @@ from zoo.choose import Choice
 from zoo.errors import InputError, PluginError, SpecError, UnknownNameError
 from zoo.paths import builtin_registry, user_registries
 from zoo.plugins import OURS, PluginRecord, Selection, leave_out, selection
-from zoo.spec import Component, Dataset, Model, Node, Recipe, Source, Struct, decode, decode_model
+from zoo.recipe import Recipe
+from zoo.spec import Component, Dataset, Model, Node, Source, decode, decode_model
+from zoo.steps import Struct
 from zoo.studies import Study
 from zoo.tables import TABLES, CatalogueFile, kind_of, parse_file, table_of
 
@@ -122,16 +124,6 @@ class Registry(Struct, frozen=True):
         raise UnknownNameError("model", name, [*self.models, *(f"{s}/NAME" for s in spaces)])
 
 
-def builtin_file() -> Path:
-    """Our registry.toml: inside the wheel, or at the top level of a checkout."""
-    return Path(builtin_registry())
-
-
-def user_files() -> tuple[Path, ...]:
-    """The user's registry.toml files that exist: in the configuration folder, in this folder."""
-    return tuple(Path(path) for path in user_registries())
-
-
 def load_registry(
     *, extra: Sequence[Path] = (), chosen: Selection | None = None, retry: bool = False
 ) -> Registry:
@@ -155,7 +147,7 @@ def load_registry(
     for file in parsed:
         builder.add_file(file, strict=file.distribution == OURS)
     known = {file.tables.get("catalogue", {}).get("name") for file in parsed} - {None}
-    for path in (*user_files(), *extra):
+    for path in (*map(Path, user_registries()), *extra):
         tables = parse_file(path)
         if tables.get("catalogue", {}).get("name") not in known:
             builder.add_file(CatalogueFile(path=str(path), tables=tables), strict=True)
@@ -167,11 +159,11 @@ def _installed(chosen: Selection, retry: bool) -> tuple[tuple[PluginRecord, ...]
     kept = index.read(chosen)
     if kept is not None and retry and any(record.status == "failed" for record in kept.plugins):
         kept = None
-    if kept is not None and any(f.get("path") == str(builtin_file()) for f in kept.files):
+    if kept is not None and any(f.get("path") == builtin_registry() for f in kept.files):
         return kept.plugins, [msgspec.convert(f, CatalogueFile) for f in kept.files]
     from zoo.discovery import discover
 
-    ours = builtin_file()
+    ours = Path(builtin_registry())
     files = [CatalogueFile(path=str(ours), tables=parse_file(ours), distribution=OURS)]
     records = []
     for record in discover(chosen):
@@ -412,7 +404,8 @@ def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str
     file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"{ref!r}: there is no file {path!r}; write FILE.toml#MODEL")
-    joined = () if any(file.samefile(known) for known in (*user_files(), builtin_file())) else (file,)
+    known = (*user_registries(), builtin_registry())
+    joined = () if any(file.samefile(path) for path in known) else (file,)
     registry = load_registry(extra=joined, chosen=chosen)
     return registry, name, registry.model(name)
 

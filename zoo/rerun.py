@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.data import load
 from zoo.data.arrays import Split, limit, validation_split
+from zoo.data.load import load
 from zoo.data.mode import Delivery
 from zoo.data.source import open_source
 from zoo.errors import InputError, RunError
@@ -20,7 +20,7 @@ from zoo.registry import load_registry
 from zoo.run import RESULT, RunRecord, read_record, read_result
 from zoo.run import load as load_run
 from zoo.train.device import autocast, pick_device, placed
-from zoo.train.loop import eval_batch, make_augment
+from zoo.train.images import eval_batch, make_augment
 from zoo.train.plan import VALIDATION_SEED
 from zoo.tta import Forward, views
 

@@ -22,7 +22,9 @@ import msgspec
 from zoo.drawing import plain_text, save, styled
 from zoo.errors import OtherVersionWarning, PackageError, RunError, SpecError
 from zoo.files import WriteError, write_bytes, write_text
-from zoo.spec import CompileMode, Node, Recipe, Struct, Transform, decode, node_from_table
+from zoo.recipe import CompileMode, Recipe
+from zoo.spec import Node, Transform, decode, node_from_table
+from zoo.steps import Struct
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

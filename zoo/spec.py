@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from zoo.errors import SpecError
+from zoo.explain import explain, shown
 from zoo.recipe import CompileMode as CompileMode
 from zoo.recipe import Group as Group
 from zoo.recipe import Lookahead as Lookahead
@@ -187,15 +188,15 @@ def node_from_table(table: Any, where: str, depth: int = 0) -> Node:
         SpecError: not a table, no `use`, `of` is no list of tables, or nested too deeply.
     """
     if not isinstance(table, Mapping):
-        raise SpecError(f"{where}: expected a table with `use`, got {_shown(table)}")
+        raise SpecError(f"{where}: expected a table with `use`, got {shown(table)}")
     if depth > MAX_DEPTH:
         raise SpecError(f"{where}: nested more than {MAX_DEPTH} components deep")
     use = table.get("use")
     if not isinstance(use, str) or "." not in use:
-        raise SpecError(f'{where}.use: expected "plugin.component", got {_shown(use)}')
+        raise SpecError(f'{where}.use: expected "plugin.component", got {shown(use)}')
     of = table.get("of", [])
     if not isinstance(of, list):
-        raise SpecError(f"{where}.of: expected a list of tables, got {_shown(of)}")
+        raise SpecError(f"{where}.of: expected a list of tables, got {shown(of)}")
     children = tuple(node_from_table(t, f"{where}.of[{i}]", depth + 1) for i, t in enumerate(of))
     args = {k: _argument(v, f"{where}.{k}", depth) for k, v in table.items() if k not in ("use", "of")}
     return Node(use=use, args=args, of=children)
@@ -337,8 +338,6 @@ def decode(kind: type[T], table: Any, where: str) -> T:
     try:
         return msgspec.convert(table, kind, strict=True)
     except msgspec.ValidationError as error:
-        from zoo.explain import explain  # only what is wrong needs it
-
         raise SpecError(explain(error, kind, table, where)) from None
 
 
@@ -349,12 +348,3 @@ def decode_model(table: Any, where: str) -> Model:
     build = node_from_table(table["build"], f"{where}.build")
     stub = {"use": build.use}
     return msgspec.structs.replace(decode(Model, {**table, "build": stub}, where), build=build)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _steps(path: str) -> list[str]:
-    return [s for s in path.replace("[", ".[").split(".") if s]

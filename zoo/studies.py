@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from zoo.spec import Fraction, Positive, Published, Struct
+from zoo.spec import Published
+from zoo.steps import Fraction, Positive, Struct
 
 
 class StudyResult(Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.errors import SpecError
 from zoo.plugins import archive_of
-from zoo.spec import Struct
+from zoo.steps import Struct
 
 TABLES = ("sources", "datasets", "recipes", "models", "studies")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.errors import ShapeError
-from zoo.spec import TestTimeViews
+from zoo.recipe import TestTimeViews
 
 Forward = Callable[[Tensor], Tensor]
 

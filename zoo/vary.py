@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 
 from zoo.errors import SpecError
+from zoo.recipe import Recipe
 from zoo.registry import Registry
-from zoo.spec import Model, Recipe, Struct, node_from_table
+from zoo.spec import Model, node_from_table
+from zoo.steps import Struct
 
 NAMES = ("model", "dataset", "recipe")
 ALLOWED = "model, dataset, recipe, recipe.KEY or build.PATH"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from zoo import picture
 from zoo.cli import describe
+from zoo.paths import builtin_registry
 from zoo.plugins import OURS
-from zoo.registry import Registry, builtin_file, load_registry
-from zoo.spec import Dataset, Measured, Model, Published, Recipe
+from zoo.recipe import Recipe
+from zoo.registry import Registry, load_registry
+from zoo.spec import Dataset, Measured, Model, Published
 
 FOLDER = "catalogue"
 TITLES = {
@@ -61,7 +63,7 @@ def write(folder: Path, registry: Registry) -> list[Path]:
 
 def draw_trees(folder: Path, registry: Registry) -> list[Path]:
     """Draw each model that is a tree, not a single component; a picture stays until the catalogue changes."""
-    since = max(builtin_file().stat().st_mtime, Path(picture.__file__).stat().st_mtime)
+    since = max(Path(builtin_registry()).stat().st_mtime, Path(picture.__file__).stat().st_mtime)
     pictures = []
     for name in ours("model", registry):
         model, path = registry.models[name], folder / f"{name}.svg"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from zoo import run
 from zoo.pack import package
 from zoo.rerun import evaluate_run
+from zoo.run import append_metrics, write_record, write_result, write_weights
 from zoo.train.plan import Request, resolve
 
 
@@ -38,14 +38,14 @@ def untrained_run(
     torch.set_num_threads(1)
     plan = resolve(Request(model=model, dataset=spec, image_size=size, device="cpu", **asked))
     folder.mkdir(parents=True)
-    run.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     module = plan.build().eval()
-    run.write_weights(folder, module.state_dict(), plan.record)
-    run.append_metrics(
+    write_weights(folder, module.state_dict(), plan.record)
+    append_metrics(
         folder, {"epoch": 1, "train_loss": 2.3, "val_loss": 2.2, "train_top1": 0.1, "val_top1": 0.2}
     )
     metrics, _ = evaluate_run(folder, device="cpu")
-    run.write_result(
+    write_result(
         folder,
         {
             "format": 1,

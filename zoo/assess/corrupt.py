@@ -35,7 +35,6 @@ GROUPS = (
 
 COMMON = tuple(name for group, names in GROUPS if group != "extra" for name in names)
 KNOWN = tuple(name for _, names in GROUPS for name in names)
-SEVERITIES = (1, 2, 3, 4, 5)
 SEEDED = frozenset({"impulse_noise", "glass_blur"})
 """These do not draw from numpy's global generator; they take a seed."""
 

@@ -16,10 +16,11 @@ from zoo.assess.classes import class_table
 from zoo.assess.latency import latency
 from zoo.assess.paired import LEVEL, check_same, compare, interval
 from zoo.assess.robustness import IMAGES, Show, robustness
+from zoo.drawing import plain_text
 from zoo.errors import InputError
 from zoo.evaluate import Keep, Predictions
 from zoo.files import write_text
-from zoo.pack import draw_confusion, plain_text
+from zoo.pack import draw_confusion
 from zoo.rerun import Opened, SplitName, open_run, recorded_metrics
 from zoo.train.device import describe
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from zoo.bench.gauge import Effort, mean_seconds, spread, timed
-from zoo.data import load
+from zoo.data.load import load
 from zoo.data.resident import generator
 from zoo.errors import InputError
 from zoo.registry import find_model, load_registry, native_sizes
-from zoo.spec import Struct
+from zoo.steps import Struct
 from zoo.train.device import tf32
 from zoo.train.events import Listener
 from zoo.train.loop import Trainer

@@ -29,7 +29,7 @@ def assessed(
     **more: Any,
 ) -> dict[str, Any]:
     """Measure a run: accuracy alone, or all that was asked for; with `recorded` beside it."""
-    from zoo.hub import local_folder
+    from zoo.hub.fetch import local_folder
     from zoo.hub.ref import is_ref
     from zoo.rerun import open_run, recorded_metrics
     from zoo.run import read_record

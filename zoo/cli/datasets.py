@@ -13,7 +13,8 @@ from zoo.registry import load_registry
 from zoo.spec import Dataset
 
 if TYPE_CHECKING:
-    from zoo.data import Finding, ImageData
+    from zoo.data.arrays import ImageData
+    from zoo.data.checks import Finding
 
 COLUMNS = (
     Column("NAME"),
@@ -72,8 +73,8 @@ def check(
       zoo datasets check folder:photos --image-size 64
       zoo datasets check cifar10 --json
     """
-    from zoo.data import check as examine
-    from zoo.data import load
+    from zoo.data.checks import check as examine
+    from zoo.data.load import load
     from zoo.errors import BadImagesError
 
     registry = load_registry()

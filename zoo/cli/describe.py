@@ -9,8 +9,9 @@ import msgspec
 
 from zoo.paths import REGISTRY
 from zoo.plugins import OURS
+from zoo.recipe import Recipe
 from zoo.registry import Origin, Registry
-from zoo.spec import Measured, Model, Node, Published, Recipe
+from zoo.spec import Measured, Model, Node, Published
 
 
 def best_published(model: Model) -> Published | None:

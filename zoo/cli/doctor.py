@@ -13,7 +13,7 @@ import click
 from zoo.cli import table
 
 if TYPE_CHECKING:
-    from zoo.doctor import Finding
+    from zoo.doctor.finding import Finding
 
 WIDTH: Final = 80
 COLOURS: Final = (("ok", "32"), ("note", "36"), ("warning", "33"), ("error", "31"))
@@ -51,7 +51,7 @@ def doctor(context: click.Context, root: Path, timeout: float, as_json: bool) ->
       zoo doctor --json > doctor.json
       HF_HUB_OFFLINE=1 zoo doctor
     """
-    from zoo.doctor import examine
+    from zoo.doctor.examine import examine
 
     found = examine(root, patience=timeout)
     count = {level: sum(f.level == level for f in found) for level, _ in COLOURS}

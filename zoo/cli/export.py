@@ -11,7 +11,8 @@ from zoo.cli import table
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from zoo.export import Exported, Format, Target
+    from zoo.export.target import Target
+    from zoo.export.write import Exported, Format
 
 FILE = click.Path(path_type=Path, dir_okay=True)
 
@@ -135,8 +136,8 @@ def export(
 
 
 def _target(run: str, untrained: bool, **asked: Any) -> tuple[Target, Path | None]:
-    from zoo.export import from_catalogue, from_run
-    from zoo.hub import local_folder
+    from zoo.export.target import from_catalogue, from_run
+    from zoo.hub.fetch import local_folder
     from zoo.hub.ref import is_ref
 
     if untrained:

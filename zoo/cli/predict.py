@@ -15,7 +15,9 @@ from zoo.cli import options
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from zoo.predict import Classifier, Given, Predicted
+    from zoo.predict.classifier import Classifier
+    from zoo.predict.inputs import Given
+    from zoo.predict.stream import Predicted
 
 METHODS = (
     *("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients"),
@@ -86,9 +88,9 @@ def predict(
         raise InputError("stdin is either one image (-) or a list of paths (--files-from -), not both")
     if explain is not None and find_spec("captum") is None:  # said before torch takes its seconds
         raise InputError("--explain needs captum: pip install 'hybrid-zoo[explain]'")
-    from zoo.hub import local_folder
-    from zoo.predict import Classifier
-    from zoo.predict import predict as classify
+    from zoo.hub.fetch import local_folder
+    from zoo.predict.classifier import Classifier
+    from zoo.predict.stream import predict as classify
 
     draw = _pictures(explain, explain_method)
     classifier = Classifier.of(local_folder(run), device)
@@ -107,7 +109,7 @@ def predict(
 
 
 def _given(images: tuple[str, ...], files_from: str | None, null: bool) -> Iterator[Given | DataError]:
-    from zoo.predict import given_images, listed_paths
+    from zoo.predict.inputs import given_images, listed_paths
 
     stdin = sys.stdin.buffer
     yield from given_images(images, stdin)

@@ -84,18 +84,18 @@ def serve(
       curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' URL/predict
     """
     try:
-        from zoo.serve import Limits, listen
-        from zoo.serve import run as serve_app
         from zoo.serve.app import Service, make_app
-        from zoo.serve.server import is_local, url
+        from zoo.serve.limits import Limits
+        from zoo.serve.server import is_local, listen, url
+        from zoo.serve.server import run as serve_app
     except ImportError as error:
         if (error.name or "").startswith("zoo"):
             raise
         raise InputError(
             f"zoo serve needs {error.name}, which is not installed: pip install 'hybrid-zoo[serve]'"
         ) from None
-    from zoo.hub import local_folder
-    from zoo.predict import Classifier
+    from zoo.hub.fetch import local_folder
+    from zoo.predict.classifier import Classifier
 
     limits = Limits(
         body=max_mib << 20,

@@ -217,8 +217,13 @@ def resume_run(
     Raises:
         InputError: an option that would make it another run. RunError: it is finished, or damaged.
     """
-    from zoo import run
     from zoo.errors import RunError
+    from zoo.run import (
+        RESULT,
+        damage_of_weights,
+        read_metrics,
+        read_record,
+    )
     from zoo.start import resumed
     from zoo.train.plan import differences
 
@@ -227,10 +232,10 @@ def resume_run(
             f"--resume goes on with the recorded run: {', '.join(other)} cannot be given with it; "
             "--epochs, --data-dir and --workers can"
         )
-    record = run.read_record(folder)
-    epochs, trained = asked.get("epochs"), len(run.read_metrics(folder))
+    record = read_record(folder)
+    epochs, trained = asked.get("epochs"), len(read_metrics(folder))
     longer = epochs is not None and epochs > record.settings.epochs
-    if (folder / run.RESULT).is_file() and not longer and not run.damage_of_weights(folder):
+    if (folder / RESULT).is_file() and not longer and not damage_of_weights(folder):
         raise RunError(
             f"{folder}: this run is finished; extend it with --epochs N, N above {record.settings.epochs}"
         )
@@ -289,23 +294,31 @@ def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:
 
 def unfinished(record: RunRecord) -> Path | None:
     """The newest run under `runs/` that has the same configuration and no result."""
-    from zoo import run
     from zoo.errors import RunError
+    from zoo.run import (
+        RECORD,
+        RESULT,
+        configuration,
+        read_record,
+    )
 
     def fits(folder: Path) -> bool:
         try:
-            return run.configuration(run.read_record(folder)) == run.configuration(record)
+            return configuration(read_record(folder)) == configuration(record)
         except RunError:
             return False
 
-    folders = [p.parent for p in Path("runs").glob(f"*/{run.RECORD}") if not (p.parent / run.RESULT).exists()]
-    return max(filter(fits, folders), key=lambda p: (p / run.RECORD).stat().st_mtime, default=None)
+    folders = [p.parent for p in Path("runs").glob(f"*/{RECORD}") if not (p.parent / RESULT).exists()]
+    return max(filter(fits, folders), key=lambda p: (p / RECORD).stat().st_mtime, default=None)
 
 
 def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Saving, *, resume: bool) -> None:
     """Train under the folder's lock, and say where the result is."""
-    from zoo import run
     from zoo.cli.display import make_display
+    from zoo.run import (
+        CHECKPOINTS,
+        WEIGHTS,
+    )
     from zoo.train import checkpoint
     from zoo.train.events import Listener
     from zoo.train.loop import Saving as Every
@@ -319,7 +332,7 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
     try:
         with written(folder, plan.record) if together.first else nullcontext(), refusing_too_much(plan):
             trainer = Trainer(plan, folder, display, stop, Every(*saving), together)
-            kept = folder / run.CHECKPOINTS
+            kept = folder / CHECKPOINTS
             found = together.once(lambda: checkpoint.newest(kept, _warn)) if resume else None
             if found is not None:
                 trainer.restore(found.state)
@@ -327,7 +340,7 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
             result = trainer.fit()
     except Stop as stopped:
         display.end({})
-        weights = (folder / run.WEIGHTS).is_file()
+        weights = (folder / WEIGHTS).is_file()
         left = "the best weights so far are in it" if weights else "no epoch was finished"
         print(f"stopped: {folder}; {left}; go on: zoo train --resume {folder}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
@@ -342,22 +355,27 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
 @contextmanager
 def written(folder: Path, record: RunRecord) -> Iterator[None]:
     """Hold the lock of a run folder that has its record."""
-    from zoo import run
+    from zoo.run import (
+        RESULT,
+        write_record,
+    )
     from zoo.train.lock import RunLock
 
     folder.mkdir(parents=True, exist_ok=True)
     with RunLock(folder):
         clear_temporaries(folder)
-        (folder / run.RESULT).unlink(missing_ok=True)  # a run that is extended is not finished any more
-        run.write_record(folder, record)
+        (folder / RESULT).unlink(missing_ok=True)  # a run that is extended is not finished any more
+        write_record(folder, record)
         yield
 
 
 def recorded_device(folder: Path) -> str:
     """The device that a run was trained on."""
-    from zoo import run
+    from zoo.run import (
+        read_record,
+    )
 
-    return run.read_record(folder).device
+    return read_record(folder).device
 
 
 def _warn(message: str) -> None:

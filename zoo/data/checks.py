@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from zoo.data.arrays import ImageData, Split
-from zoo.spec import Struct
+from zoo.steps import Struct
 
 IMBALANCE = 10.0
 

@@ -29,7 +29,7 @@ from zoo.package import (
 from zoo.paths import cache_dir
 from zoo.registry import load_registry
 from zoo.run import WEIGHTS
-from zoo.spec import Struct
+from zoo.steps import Struct
 
 if TYPE_CHECKING:
     from torch import nn

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,13 +242,3 @@ def _arrived(plan: Plan, manifest: Manifest, ref: Ref) -> str:
             f"{ref.repo}: commit {manifest.commit[:12]} does not hold what was sent; do not use it"
         )
     return manifest.commit
-
-
-def publish_run(
-    source: Path, ref: Ref, *, private: bool = False, create_pr: bool = False, **options: Any
-) -> Published:
-    """`prepare` and `publish` in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
-        return publish(
-            prepare(source, ref, Path(temporary), **options), ref, private=private, create_pr=create_pr
-        )

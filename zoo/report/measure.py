@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.data import find
+from zoo.data.load import find
 from zoo.errors import DataError, ZooError
 from zoo.evaluate import Keep
 from zoo.files import WriteError, write_bytes
@@ -28,7 +28,8 @@ from zoo.paths import cache_dir
 from zoo.registry import Registry, load_registry
 from zoo.rerun import open_run
 from zoo.run import WEIGHTS, RunRecord, configuration, without
-from zoo.spec import Struct, node_from_table
+from zoo.spec import node_from_table
+from zoo.steps import Struct
 from zoo.verify import usable_device
 from zoo.version import __version__
 

@@ -19,13 +19,13 @@ from typing import Any
 import msgspec
 import torch
 
-from zoo import run
 from zoo.errors import BusyError, ZooError
 from zoo.files import clear_temporaries, write_text
 from zoo.registry import Registry, load_registry
 from zoo.reproduce.energy import Meter, counters
 from zoo.reproduce.rows import Ask, Job, changed_fields, jobs_of, rows_of
 from zoo.reproduce.table import measured, store
+from zoo.run import CHECKPOINTS, RECORD, read_record, write_record
 from zoo.start import plan_of, resumed
 from zoo.train import checkpoint
 from zoo.train.events import Listener, Tick
@@ -139,23 +139,23 @@ def perform(
         clear_temporaries(job.folder)
         say(f"{job.title}: {'goes on' if _begun(job) else 'starts'} in {job.folder}")
         plan = _plan(job, ask, registry, say)
-        run.write_record(job.folder, plan.record)
+        write_record(job.folder, plan.record)
         watched = Metered(listener, Meter(job.folder, counters(plan.record.device)))
         with refusing_too_much(plan):
             trainer = Trainer(plan, job.folder, watched, stop, Saving(ask.checkpoint_seconds))
-            found = checkpoint.newest(job.folder / run.CHECKPOINTS, say)
+            found = checkpoint.newest(job.folder / CHECKPOINTS, say)
             if found is not None:
                 trainer.restore(found.state)
             return trainer.fit()
 
 
 def _begun(job: Job) -> bool:
-    return (job.folder / run.RECORD).is_file()
+    return (job.folder / RECORD).is_file()
 
 
 def _plan(job: Job, ask: Ask, registry: Registry, say: Say) -> Plan:
     if _begun(job):
-        record = run.read_record(job.folder)
+        record = read_record(job.folder)
         for line in differences(record):
             say(f"warning: {job.title}: {line}: it will not be bit-identical")
         return resumed(job.folder, record, data_dir=ask.data_dir)

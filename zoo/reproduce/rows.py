@@ -12,9 +12,11 @@ from typing import Any, Literal
 import msgspec
 
 from zoo.errors import InputError, UnknownNameError
+from zoo.recipe import Recipe
 from zoo.registry import Registry
 from zoo.run import RESULT
-from zoo.spec import Dataset, Model, NonNegative, Positive, Published, Recipe, Struct
+from zoo.spec import Dataset, Model, Published
+from zoo.steps import NonNegative, Positive, Struct
 from zoo.vary import label, vary
 
 SMALL_TRAIN, SMALL_TEST, SMALL_EPOCHS = 2000, 1000, 10

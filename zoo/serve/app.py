@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from zoo.predict import Classifier
+from zoo.predict.classifier import Classifier
 from zoo.serve.batching import Batcher
 from zoo.serve.body import Buffers, Held, decode, image_bytes, read_body
 from zoo.serve.limits import Limits, Rates, Refused

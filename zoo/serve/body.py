@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from zoo.data.arrays import Images
 from zoo.data.decode import upright
 from zoo.errors import DataError
-from zoo.predict import Classifier
+from zoo.predict.classifier import Classifier
 from zoo.serve.limits import Limits, Refused
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")

@@ -14,8 +14,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from zoo.errors import TrainingError
+from zoo.recipe import Recipe
 from zoo.registry import Registry
-from zoo.spec import Recipe, decode, decode_model
+from zoo.spec import decode, decode_model
 from zoo.sweep.space import changes_of
 from zoo.sweep.trials import ERROR, FOLDER, Sweep
 from zoo.vary import inline, vary

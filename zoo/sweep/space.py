@@ -12,8 +12,10 @@ import msgspec
 
 from zoo.compose import check_arguments
 from zoo.errors import InputError, SpecError
+from zoo.recipe import Recipe
 from zoo.registry import Registry
-from zoo.spec import Recipe, Struct, decode
+from zoo.spec import decode
+from zoo.steps import Struct
 from zoo.vary import NAMES, field, inline, vary
 
 FORM = "KEY=LOW..HIGH or KEY=log:LOW..HIGH"

@@ -21,14 +21,14 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from zoo import run
-from zoo.data import load
+from zoo.data.load import load
 from zoo.data.mode import Delivery
-from zoo.data.resident import mix_seed
+from zoo.data.seeds import mix_seed
 from zoo.errors import DataError, HubError, InputError, ZooError
 from zoo.files import WriteError, clear_temporaries
 from zoo.registry import Registry, find_model
-from zoo.spec import NonNegative, Positive, Struct
+from zoo.run import CHECKPOINTS, RECORD, RESULT, read_metrics, read_record, read_result, write_record
+from zoo.steps import NonNegative, Positive, Struct
 from zoo.sweep.space import Space, as_text, changes_of, kept
 from zoo.train import checkpoint
 from zoo.train.device import pick_device
@@ -269,7 +269,7 @@ def _try(
         result = _train(sweep, study, trial, registry, changes, folder, stop)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
-        say(f"{folder.name}: {words}: pruned after epoch {len(run.read_metrics(folder))}")
+        say(f"{folder.name}: {words}: pruned after epoch {len(read_metrics(folder))}")
     except (DataError, HubError, WriteError):
         raise  # no fault of the trial's
     except ZooError as error:
@@ -293,14 +293,14 @@ def _train(
     stop: Stopper,
 ) -> dict[str, Any]:
     """Train a trial in its folder, or go on with it; what `result.json` holds."""
-    if (folder / run.RESULT).is_file():
-        return run.read_result(folder)
+    if (folder / RESULT).is_file():
+        return read_result(folder)
     clear_temporaries(folder)
-    if (folder / run.RECORD).is_file():
-        plan = without_test(replan(run.read_record(folder), data_dir=sweep.data_dir))
+    if (folder / RECORD).is_file():
+        plan = without_test(replan(read_record(folder), data_dir=sweep.data_dir))
     else:
         plan = plan_of(sweep, registry, changes)
-    run.write_record(folder, plan.record)
+    write_record(folder, plan.record)
     warm = max(1, plan.recipe.epochs // 5)
     study.pruner = (
         optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=warm)
@@ -309,7 +309,7 @@ def _train(
     )
     with refusing_too_much(plan):
         trainer = Trainer(plan, folder, Reported(trial), stop, Saving(sweep.checkpoint_seconds))
-        found = checkpoint.newest(folder / run.CHECKPOINTS)
+        found = checkpoint.newest(folder / CHECKPOINTS)
         if found is not None:
             trainer.restore(found.state)
             for row in trainer.rows:

@@ -15,7 +15,7 @@ from zoo.spec import Component
 from zoo.testing.subject import Failed, Skipped
 
 if TYPE_CHECKING:
-    from zoo.data import ImageData
+    from zoo.data.arrays import ImageData
 
 
 def check_component(name: str, registry: Registry) -> str:
@@ -33,7 +33,7 @@ CHECKS = (("loads", check_dataset),)
 
 
 def _check(spec: str, registry: Registry) -> str:
-    from zoo.data import check
+    from zoo.data.checks import check
 
     try:
         found, again = _afresh(spec, registry), _afresh(spec, registry)
@@ -51,7 +51,7 @@ def _check(spec: str, registry: Registry) -> str:
 
 def _afresh(spec: str, registry: Registry) -> ImageData:
     """Load with an empty cache of decoded images, downloads staying where they are."""
-    from zoo.data import load
+    from zoo.data.load import load
 
     kept, downloads = os.environ.get("ZOO_CACHE_DIR"), data_dir()
     with tempfile.TemporaryDirectory() as folder:

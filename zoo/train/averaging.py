@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from zoo.spec import Lookahead, Recipe
+from zoo.recipe import Lookahead, Recipe
 from zoo.train.world import by_kind
 
 Tensors = tuple[Tensor, ...] | list[Tensor]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import DeviceError
-from zoo.spec import CompileMode, Recipe
+from zoo.recipe import CompileMode, Recipe
 from zoo.train.device import Hardware
 from zoo.train.graphs import NotRecorded, Recorded
 

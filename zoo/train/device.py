@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from zoo.errors import DeviceError, InputError
-from zoo.spec import CompileMode
+from zoo.recipe import CompileMode
 from zoo.train.window import use_window_convolutions
 
 Precision = Literal["fp32", "bf16", "fp16"]

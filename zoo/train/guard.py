@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.errors import TrainingError
-from zoo.spec import Recipe
+from zoo.recipe import Recipe
 from zoo.train.world import is_divided, whole
 
 NEVER = 2**62

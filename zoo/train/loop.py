@@ -19,11 +19,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import run
-from zoo.data import Split, augment
-from zoo.data.resident import generator, mix_seed, order
+from zoo.data import augment
+from zoo.data.arrays import Split
+from zoo.data.resident import generator, order
+from zoo.data.seeds import mix_seed
 from zoo.data.source import Batch, BatchSource, open_source
 from zoo.evaluate import Metrics, evaluate
+from zoo.run import (
+    CHECKPOINTS,
+    append_metrics,
+    configuration,
+    draw_curves,
+    has_weights,
+    rewrite_metrics,
+    write_result,
+    write_weights,
+)
 from zoo.train import checkpoint
 from zoo.train.averaging import Averaging
 from zoo.train.compiled import Compiler
@@ -148,7 +159,7 @@ class Trainer:
         parameters = sum(p.numel() for p in self.module.parameters())
         self.listener.start(self.plan, parameters)
         if self.world.first:
-            run.rewrite_metrics(self.folder, self.rows)
+            rewrite_metrics(self.folder, self.rows)
         with tf32(self.device, True):
             self.warm_seconds = self._warm_up() if self.compiler.on or self.device.type == "cuda" else 0.0
         self.started = time.perf_counter() - self.at.seconds
@@ -165,8 +176,8 @@ class Trainer:
         self.save()
         result = self._result(parameters)
         if self.world.first:
-            run.draw_curves(self.folder)
-            run.write_result(self.folder, result)  # last: a run with a result is finished
+            draw_curves(self.folder)
+            write_result(self.folder, result)  # last: a run with a result is finished
         self.listener.end(result)
         return result
 
@@ -309,7 +320,7 @@ class Trainer:
         self.sums.zero_()
         self.rows.append(row)
         if self.world.first:
-            run.append_metrics(self.folder, row)
+            append_metrics(self.folder, row)
         self.listener.epoch(row, better)
 
     # ---- selection and evaluation -----------------------------------------------------------
@@ -387,10 +398,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint, and the selected weights where they changed."""
-        folder = self.folder / run.CHECKPOINTS
+        folder = self.folder / CHECKPOINTS
         self.at.seconds = time.perf_counter() - self.started
-        if self.best and self.world.first and (self.best_file is None or not run.has_weights(self.folder)):
-            run.write_weights(self.folder, self.best, self.plan.record)
+        if self.best and self.world.first and (self.best_file is None or not has_weights(self.folder)):
+            write_weights(self.folder, self.best, self.plan.record)
             self.best_file = checkpoint.save_best(folder, self.best)
         state = self.world.full(self.state())
         if self.world.first:
@@ -407,7 +418,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "sums": self.sums,
             "skipped_steps": self.guard.skipped,
-            "configuration": run.configuration(self.plan.record),
+            "configuration": configuration(self.plan.record),
             "best": self.best_file,
             "rows": self.rows,
         }
@@ -425,7 +436,7 @@ class Trainer:
         self.guard.skipped = state["skipped_steps"]
         self.best, self.best_file = state.get("best_weights", {}), state["best"]
         self.rows = state["rows"]
-        if self._patience_is_over() and state["configuration"] != run.configuration(self.plan.record):
+        if self._patience_is_over() and state["configuration"] != configuration(self.plan.record):
             self.at.stale = 0  # the finished run was extended
 
     def _result(self, parameters: int) -> dict[str, Any]:

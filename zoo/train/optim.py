@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.errors import SpecError
-from zoo.spec import Group, Recipe
+from zoo.recipe import Group, Recipe
 from zoo.train.layers import layer_scales
 from zoo.train.muon import Muon
 from zoo.train.several import Several

@@ -17,17 +17,19 @@ import torch
 from torch import nn
 
 from zoo.compose import compose, place
-from zoo.data import ImageData, Split, load, validation_split
-from zoo.data.arrays import limit
+from zoo.data.arrays import ImageData, Split, limit, validation_split
 from zoo.data.checks import class_counts
+from zoo.data.load import load
 from zoo.data.mode import DataMode, Delivery
-from zoo.data.resident import mix_seed
 from zoo.data.rows import Show, silent
+from zoo.data.seeds import mix_seed
 from zoo.errors import DataError, InputError, RunError, SpecError
 from zoo.layers import set_dropout
+from zoo.recipe import Recipe
 from zoo.registry import Registry, changes, find_model, load_registry, provenance
 from zoo.run import DataRecord, RunRecord, Sizes
-from zoo.spec import Model, Recipe, Struct, Transform, decode, node_from_table
+from zoo.spec import Model, Transform, decode, node_from_table
+from zoo.steps import Struct
 from zoo.train.compiled import choose, measure_pace, why_no_graph
 from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, placed, reasons
 from zoo.train.layers import freeze
