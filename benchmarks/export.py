@@ -3,7 +3,7 @@
     python benchmarks/export.py --json results/export.json
     python benchmarks/export.py --all --json export_all.json
 
-Weights are the initial ones, moved where they begin at zero or one (see `zoo.export.survey.awake`): a trained
+Weights are the initial ones, moved where they begin at zero or one (see `benchmarks.export_survey.awake`): a trained
 model needs its run. The smallest come first, and the record is written after each.
 """
 
@@ -48,8 +48,8 @@ def parse() -> argparse.Namespace:
 
 
 def chosen(everything: bool) -> list[str]:
-    from zoo.export.survey import published
-    from zoo.registry import load_registry
+    from benchmarks.export_survey import published
+    from zoo.catalogue.registry import load_registry
 
     registry = load_registry()
     if not everything:
@@ -58,9 +58,9 @@ def chosen(everything: bool) -> list[str]:
 
 
 def measured(name: str, largest: int, opset: int | None) -> dict[str, Any]:
+    from benchmarks.export_survey import build, examine
+    from zoo.catalogue.registry import load_registry
     from zoo.errors import ZooError
-    from zoo.export.survey import build, examine
-    from zoo.registry import load_registry
 
     gc.collect()
     try:

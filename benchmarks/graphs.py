@@ -16,8 +16,8 @@ from typing import Any
 
 from common import data_folder, facts, lines, say, write
 
-from zoo.bench.gauge import Effort, timed
-from zoo.bench.rounds import BareStep, Job, loop_share, make_plan
+from zoo.studies.bench.gauge import Effort, timed
+from zoo.studies.bench.rounds import BareStep, Job, loop_share, make_plan
 from zoo.train.loop import Trainer
 from zoo.train.plan import environment
 

@@ -317,13 +317,13 @@ def build(job: SimpleNamespace) -> Any:
     from torch import nn
 
     import zoo
-    import zoo.layers
+    import zoo.plugin.layers
 
     module = zoo.create(job.model, num_classes=CLASSES, image_size=SIDE)
     if job.modules == "own":  # the papers' code has torch's dropout
         for parent in list(module.modules()):
             for name, child in parent.named_children():
-                if isinstance(child, zoo.layers.Dropout):
+                if isinstance(child, zoo.plugin.layers.Dropout):
                     setattr(parent, name, nn.Dropout(child.p))
     job.adapter_seconds = time.perf_counter() - start
     return module

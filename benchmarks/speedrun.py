@@ -24,12 +24,12 @@ import torch
 from common import data_folder, facts, lines, say, write
 from gpu import Failed, their_speedrun
 
-from zoo.evaluate import evaluate
-from zoo.run import write_record
-from zoo.train.images import eval_batch
+from zoo.evaluate.accuracy import evaluate
+from zoo.evaluate.views import views
+from zoo.runs.folder import write_record
+from zoo.runs.images import eval_batch
 from zoo.train.loop import Trainer
 from zoo.train.plan import Request, environment, resolve
-from zoo.tta import views
 
 KEYS = ("top1", "seconds", "top1_as_trained", "steps", "evaluation", "whole", "warm_up")
 
@@ -158,7 +158,7 @@ def main() -> None:
 
 
 def _device(chosen: argparse.Namespace) -> torch.device:
-    from zoo.train.device import pick_device
+    from zoo.models.device import pick_device
 
     return pick_device(chosen.device)
 

@@ -4,7 +4,7 @@
 
 Each side reads the same generated folder with the same number of worker processes and delivers the same thing:
 float batches on the device, cut by RandomResizedCrop (bilinear), mirrored by chance, normalised. Ours:
-`zoo.data.stream` and the augmentation of a batch; torchvision: ImageFolder, transforms v2, DataLoader with
+`zoo.data.batches.stream` and the augmentation of a batch; torchvision: ImageFolder, transforms v2, DataLoader with
 persistent workers; timm: create_dataset and create_loader (with its prefetcher on a GPU, and without colour
 jitter). A round is, for each side by turns: start its workers, read one epoch unmeasured, then measure one
 from its first batch to its last. Reported: medians, spread, and the ratios of ours to each, round by round.
@@ -33,7 +33,7 @@ import torch
 from common import facts, lines, say, write
 from PIL import Image
 
-from zoo.train.heap import keep_heap
+from zoo.train.speed.heap import keep_heap
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Epochs = Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
@@ -68,21 +68,21 @@ def write_images(folder: Path, count: int, size: tuple[int, int], classes: int =
 
 def zoo_side(job: Job, stack: ExitStack) -> Epochs:
     """Ours."""
-    from zoo import spec
-    from zoo.data.arrays import Split
-    from zoo.data.augment import build, crop_bounds
-    from zoo.data.decode import Rule
-    from zoo.data.files import FileImages, list_folder
-    from zoo.data.pool import Pool
-    from zoo.data.resident import generator, order
-    from zoo.data.stream import Streamed
+    from zoo.catalogue import augmentation
+    from zoo.data.augment.pipeline import build, crop_bounds
+    from zoo.data.batches.resident import generator, order
+    from zoo.data.batches.stream import Streamed
+    from zoo.data.files.decode import Rule
+    from zoo.data.files.listing import FileImages, list_folder
+    from zoo.data.files.pool import Pool
+    from zoo.data.split import Split
 
     size = (job.crop, job.crop)
     listing = list_folder(job.folder)
     pool = Pool(job.workers, Rule(size), size)
     stack.callback(pool.close)
     images = FileImages(listing.files, np.arange(len(listing.files)), pool.rule, size)
-    steps = (spec.RandomResizedCrop(), spec.Flip())
+    steps = (augmentation.RandomResizedCrop(), augmentation.Flip())
     source = Streamed(Split(images, listing.labels, pool=pool), job.device, bounds=crop_bounds(steps))
     change = build(steps[1:], MEAN, STD, size=size, num_classes=len(listing.classes), device=job.device)
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT / "docs" / "extensions"))
 project = "hybrid-zoo"
 author = "The hybrid-zoo authors"
 copyright = "The hybrid-zoo authors, Apache-2.0"
-release = version = runpy.run_path(str(ROOT / "zoo" / "version.py"))["__version__"]
+release = version = runpy.run_path(str(ROOT / "zoo" / "base" / "version.py"))["__version__"]
 
 extensions = [
     "myst_nb",

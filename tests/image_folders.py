@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.data.arrays import ImageData
+from zoo.data.batches.mode import Delivery
+from zoo.data.batches.open import BatchSource
+from zoo.data.batches.resident import order
 from zoo.data.load import load
-from zoo.data.mode import Delivery
-from zoo.data.resident import order
-from zoo.data.source import BatchSource
+from zoo.data.split import ImageData
 
 SIDE = 12
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zoo.compose import compose
+from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import PluginError, ShapeError, UnknownNameError
-from zoo.registry import Registry, load_registry
+from zoo.models.compose import compose
 from zoo_cnn import blocks
 from zoo_cnn import classifiers as cnn
 from zoo_hybrid.classifier import classifier as hybrid

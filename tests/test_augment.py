@@ -7,27 +7,27 @@ import torch
 import torchvision.transforms.v2 as T
 from torchvision.transforms.v2 import functional as F
 
-from zoo import spec
-from zoo.data import colour, geometry, mix, randaugment
-from zoo.data.augment import Augment, build
+from zoo.catalogue import augmentation
+from zoo.data.augment import colour, geometry, mix, randaugment
+from zoo.data.augment.pipeline import Augment, build
+from zoo.data.batches.resident import Resident, batch_count, generator, order, slices
 from zoo.data.load import load
-from zoo.data.resident import Resident, batch_count, generator, order, slices
 from zoo.data.seeds import mix_seed
 from zoo.errors import InputError, ShapeError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 ALL = (
-    spec.Flip(),
-    spec.VerticalFlip(),
-    spec.Transpose(),
-    spec.Crop(padding=2, mode="reflect"),
-    spec.RandAugment(),
-    spec.Jitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25),
-    spec.Brightness(factor=0.75, p=0.5),
-    spec.Grayscale(p=0.5),
-    spec.Cutout(size=4),
-    spec.Mixup(alpha=0.2),
-    spec.CutMix(alpha=1.0),
+    augmentation.Flip(),
+    augmentation.VerticalFlip(),
+    augmentation.Transpose(),
+    augmentation.Crop(padding=2, mode="reflect"),
+    augmentation.RandAugment(),
+    augmentation.Jitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25),
+    augmentation.Brightness(factor=0.75, p=0.5),
+    augmentation.Grayscale(p=0.5),
+    augmentation.Cutout(size=4),
+    augmentation.Mixup(alpha=0.2),
+    augmentation.CutMix(alpha=1.0),
 )
 
 
@@ -39,7 +39,7 @@ def batch(n: int = 16, height: int = 12, width: int = 12) -> torch.Tensor:
     return images
 
 
-def make(*steps: spec.Step, normalize: bool = False, size: tuple[int, int] = (12, 12)) -> Augment:
+def make(*steps: augmentation.Step, normalize: bool = False, size: tuple[int, int] = (12, 12)) -> Augment:
     return build(steps, MEAN, STD, normalize, size=size, num_classes=10)
 
 
@@ -121,7 +121,7 @@ def test_an_alternating_flip_mirrors_each_image_every_second_epoch():
     assert torch.equal(first, ~second)
     assert torch.equal(first, geometry.alternating(indices, 2))
     assert 400 < int(first.sum()) < 600
-    images, augment = batch(), make(spec.Flip(alternate=True))
+    images, augment = batch(), make(augmentation.Flip(alternate=True))
     zero, one = (augment(images, images[:, 0, 0, 0], indices=indices[:16], epoch=e)[0] for e in (0, 1))
     assert torch.equal(zero, one.flip(-1))
     with pytest.raises(InputError, match="indices"):
@@ -130,7 +130,7 @@ def test_an_alternating_flip_mirrors_each_image_every_second_epoch():
 
 def test_cutout_is_one_square_of_the_mean():
     images = torch.full((16, 3, 12, 12), 200, dtype=torch.uint8)
-    got, _ = make(spec.Cutout(size=4), normalize=True)(images, torch.zeros(16).long(), generator(1))
+    got, _ = make(augmentation.Cutout(size=4), normalize=True)(images, torch.zeros(16).long(), generator(1))
     holes = (got == 0).all(1).flatten(1).sum(1)
     assert holes.max() == 16
     assert holes.min() >= 4
@@ -184,7 +184,9 @@ def test_the_same_seed_gives_the_same_batch_and_another_step_another():
 
 def test_jitter_draws_the_factors_that_torchvision_draws():
     images = torch.full((4096, 3, 2, 2), 100, dtype=torch.uint8)
-    got, _ = make(spec.Jitter(brightness=0.5), size=(2, 2))(images, torch.zeros(4096).long(), generator(2))
+    got, _ = make(augmentation.Jitter(brightness=0.5), size=(2, 2))(
+        images, torch.zeros(4096).long(), generator(2)
+    )
     factors = got[:, 0, 0, 0] * 255 / 100
     assert 0.5 <= float(factors.min()) < 0.51
     assert 1.49 < float(factors.max()) <= 1.5001
@@ -192,7 +194,12 @@ def test_jitter_draws_the_factors_that_torchvision_draws():
 
 
 def test_apply_compiles_whole_and_gives_the_same():
-    steps = (spec.Flip(), spec.Crop(padding=2), spec.Jitter(brightness=0.5, hue=0.25), spec.Cutout(size=4))
+    steps = (
+        augmentation.Flip(),
+        augmentation.Crop(padding=2),
+        augmentation.Jitter(brightness=0.5, hue=0.25),
+        augmentation.Cutout(size=4),
+    )
     augment, images, labels = make(*steps, normalize=True), batch(), torch.arange(16)
     draws = augment.draw(16, generator(1))
     compiled = torch.compile(augment.apply, fullgraph=True, backend="aot_eager")
@@ -202,11 +209,11 @@ def test_apply_compiles_whole_and_gives_the_same():
 
 def test_steps_that_do_not_suit_the_images_are_refused():
     with pytest.raises(ShapeError, match="square"):
-        make(spec.Transpose(), size=(8, 10))
+        make(augmentation.Transpose(), size=(8, 10))
     with pytest.raises(ShapeError, match="cannot reflect"):
-        make(spec.Crop(padding=8, mode="reflect"), size=(8, 10))
+        make(augmentation.Crop(padding=8, mode="reflect"), size=(8, 10))
     with pytest.raises(InputError, match=r"0\.\.30"):
-        make(spec.RandAugment(magnitude=31))
+        make(augmentation.RandAugment(magnitude=31))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -14,17 +14,17 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.catalogue.recipe import Lookahead, Recipe
 from zoo.errors import ShapeError, SpecError
-from zoo.recipe import Lookahead, Recipe
-from zoo.report.measure import look
-from zoo.rerun import confusion_run, evaluate_run
-from zoo.run import CHECKPOINTS, read_record, read_result, write_record
-from zoo.run import load as load_run
+from zoo.evaluate.opened import confusion_run, evaluate_run
+from zoo.evaluate.views import views
+from zoo.runs.folder import CHECKPOINTS, read_record, read_result, write_record
+from zoo.runs.folder import load as load_run
+from zoo.studies.report.measure import look
 from zoo.train import checkpoint
-from zoo.train.averaging import Averaging, alpha_at
 from zoo.train.loop import Saving, Stop, Trainer
+from zoo.train.optim.averaging import Averaging, alpha_at
 from zoo.train.plan import Request, replan, resolve
-from zoo.tta import views
 
 TINY = """
 [models.tiny]

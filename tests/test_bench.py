@@ -16,10 +16,10 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
-from zoo.bench.__main__ import serve
-from zoo.bench.gauge import Peak, flops, matrix_rate, spread
-from zoo.bench.rounds import WHAT, BareStep, Job, loop_share, make_plan
 from zoo.cli import bench, cli
+from zoo.studies.bench.__main__ import serve
+from zoo.studies.bench.gauge import Peak, flops, matrix_rate, spread
+from zoo.studies.bench.rounds import WHAT, BareStep, Job, loop_share, make_plan
 from zoo.train.loop import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent

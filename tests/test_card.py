@@ -12,10 +12,10 @@ import yaml
 from hub_server.runs import own_caches, untrained_run
 from huggingface_hub import ModelCard
 
-from zoo.card import Facts, dataset_id, escape, render
-from zoo.registry import load_registry
-from zoo.run import read_record, read_result
-from zoo.spec import Measured, Published
+from zoo.catalogue.registry import load_registry
+from zoo.catalogue.spec import Measured, Published
+from zoo.hub.card import Facts, dataset_id, escape, render
+from zoo.runs.folder import read_record, read_result
 
 HOSTILE = (
     "</td><script>alert(1)</script>",

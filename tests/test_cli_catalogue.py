@@ -146,7 +146,16 @@ def test_a_fresh_listing_imports_no_more_than_click_and_the_lightest_of_the_stan
     (site.work / "registry.toml").unlink()
     site.run("list")
     kept = modules_of_a_listing(site)
-    heavy = {"rich", "pluggy", "importlib.metadata", "torch", "numpy", "msgspec", "pathlib", "zoo.spec"}
+    heavy = {
+        "rich",
+        "pluggy",
+        "importlib.metadata",
+        "torch",
+        "numpy",
+        "msgspec",
+        "pathlib",
+        "zoo.catalogue.spec",
+    }
     assert "zoo.cli.listing" in kept
     assert not heavy & kept
 

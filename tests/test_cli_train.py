@@ -224,7 +224,10 @@ def test_a_run_is_read_in_any_locale(short: Path) -> None:
     record = short / "run.toml"
     record.write_text(record.read_text("utf-8").replace('"0",', '"gänse",', 1), "utf-8")
     assert "gänse" in record.read_text("utf-8")
-    script = "import zoo.run, pathlib; print(ascii(zoo.run.read_record(pathlib.Path('run')).data.classes[0]))"
+    script = (
+        "import pathlib; from zoo.runs.folder import read_record; "
+        "print(ascii(read_record(pathlib.Path('run')).data.classes[0]))"
+    )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=short.parent, env=environment, capture_output=True, text=True

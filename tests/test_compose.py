@@ -9,10 +9,10 @@ import pytest
 import torch
 from plugin_site import Site, components, site_in
 
-from zoo.compose import check, compose, create
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import node_from_table
 from zoo.errors import InputError, PluginError, ShapeError, UnknownNameError, ZooError
-from zoo.registry import Registry, load_registry
-from zoo.spec import node_from_table
+from zoo.models.compose import check, compose, create
 
 SIZES = {"in_channels": 3, "height": 8, "width": 8, "num_classes": 5}
 

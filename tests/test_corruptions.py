@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zoo.assess.corrupt import COMMON, KNOWN, Corruptor, corrupt
+from zoo.evaluate.corruptions import COMMON, KNOWN, Corruptor, corrupt
 
 
 @pytest.fixture(scope="module")

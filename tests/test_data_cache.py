@@ -14,15 +14,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import ExifTags, Image, ImageOps
 
+from zoo.base.paths import cache_dir
+from zoo.catalogue.spec import Dataset
 from zoo.cli.datasets import datasets
-from zoo.data.alter import alteration
-from zoo.data.arrays import Split, limit, validation_split
 from zoo.data.checks import check
-from zoo.data.decode import Rule, image_array, make_rule
+from zoo.data.files.decode import Rule, image_array, make_rule
 from zoo.data.load import load
+from zoo.data.sources.alter import alteration
+from zoo.data.split import Split, limit, validation_split
 from zoo.errors import DataError, InputError
-from zoo.paths import cache_dir
-from zoo.spec import Dataset
 
 RNG = np.random.default_rng(11)
 

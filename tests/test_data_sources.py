@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from zoo.data.decode import Rule, image_array
-from zoo.data.hub import HubSource
+from zoo.catalogue.spec import Dataset
+from zoo.data.files.decode import Rule, image_array
 from zoo.data.load import load
-from zoo.data.parquet import split_of
-from zoo.data.rows import Request
+from zoo.data.sources.base import Request
+from zoo.data.sources.hub import HubSource
+from zoo.data.sources.parquet import split_of
 from zoo.errors import BadImagesError, DataError, InputError, UnknownNameError
-from zoo.spec import Dataset
 
 RNG = np.random.default_rng(7)
 

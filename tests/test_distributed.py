@@ -19,11 +19,19 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.data.mix import mixup
+from zoo.data.augment.mix import mixup
 from zoo.errors import InputError
-from zoo.run import CHECKPOINTS, METRICS, configuration, read_metrics, read_record, read_result, read_weights
+from zoo.runs.folder import (
+    CHECKPOINTS,
+    METRICS,
+    configuration,
+    read_metrics,
+    read_record,
+    read_result,
+    read_weights,
+)
 from zoo.train import checkpoint
-from zoo.train.world import World, blocks
+from zoo.train.processes.world import World, blocks
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked"),

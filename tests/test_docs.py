@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from zoo.compose import check
-from zoo.registry import load_registry
+from zoo.catalogue.registry import load_registry
+from zoo.models.compose import check
 
 ROOT = Path(__file__).resolve().parent.parent
 

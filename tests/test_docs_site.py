@@ -20,8 +20,8 @@ from click_tree import commands, options
 
 import zoo
 import zoo.errors
-import zoo.hooks
-from zoo.registry import load_registry
+import zoo.plugin.hooks
+from zoo.catalogue.registry import load_registry
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -139,20 +139,20 @@ def test_every_command_and_every_option_is_in_the_reference(inventory: dict[str,
 
 
 def test_every_hook_is_in_the_reference(inventory: dict[str, set[str]]) -> None:
-    hooks = [name for name, value in vars(zoo.hooks).items() if hasattr(value, "zoo_spec")]
+    hooks = [name for name, value in vars(zoo.plugin.hooks).items() if hasattr(value, "zoo_spec")]
     assert {"zoo_components", "zoo_registry"} <= set(hooks)
-    assert {f"zoo.hooks.{name}" for name in hooks} - inventory["py:function"] == set()
+    assert {f"zoo.plugin.hooks.{name}" for name in hooks} - inventory["py:function"] == set()
     text = (DOCS / "hooks.md").read_text()
-    assert re.findall(r"autofunction:: zoo\.hooks\.(\w+)", text) == hooks
+    assert re.findall(r"autofunction:: zoo\.plugin\.hooks\.(\w+)", text) == hooks
 
 
 def test_every_public_name_is_in_the_reference(inventory: dict[str, set[str]]) -> None:
-    import zoo.layers
+    import zoo.plugin.layers
     import zoo.testing
 
     described = set().union(*(names for kind, names in inventory.items() if kind.startswith("py:")))
     wanted = {f"zoo.{name}" for name in zoo.__all__ if not name.startswith("__")} - {"zoo.ZooError"}
-    wanted |= {f"{m.__name__}.{name}" for m in (zoo.layers, zoo.testing) for name in m.__all__}
+    wanted |= {f"{m.__name__}.{name}" for m in (zoo.plugin.layers, zoo.testing) for name in m.__all__}
     errors = (v for v in vars(zoo.errors).values() if isinstance(v, type) and v.__module__ == "zoo.errors")
     wanted |= {f"zoo.errors.{error.__name__}" for error in errors}
     assert wanted - described == set()

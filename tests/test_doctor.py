@@ -21,12 +21,12 @@ import pytest
 from plugin_site import Site, components
 from safetensors.numpy import save_file
 
-from zoo.doctor import hub
-from zoo.doctor.examine import _guarded
-from zoo.doctor.folders import disk, measure, unwritable
-from zoo.doctor.libraries import EXTRAS
-from zoo.doctor.machine import Probe
-from zoo.run import RECORD, damage_of_weights
+from zoo.cli.doctor import hub
+from zoo.cli.doctor.examine import _guarded
+from zoo.cli.doctor.folders import disk, measure, unwritable
+from zoo.cli.doctor.libraries import EXTRAS
+from zoo.cli.doctor.machine import Probe
+from zoo.runs.folder import RECORD, damage_of_weights
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz012345"
 NMS = "operator torchvision::nms does not exist"
@@ -192,7 +192,7 @@ def test_every_extra_for_users_is_known_with_its_purpose() -> None:
 
 def test_doctor_itself_imports_no_torch() -> None:
     script = (
-        "import sys, zoo.doctor, zoo.cli.doctor, zoo.doctor.probe\n"
+        "import sys, zoo.cli.doctor, zoo.cli.doctor.command, zoo.cli.doctor.probe\n"
         "assert not {'torch', 'torchvision', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.reproduce.energy import Meter, counters, recorded
+from zoo.studies.reproduce.energy import Meter, counters, recorded
 
 
 def test_energy_is_added_up_over_interruptions_and_counters_that_wrap(tmp_path: Path) -> None:

@@ -23,17 +23,17 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from test_train import SMALL
 
-from zoo import rerun
-from zoo.assess.calibration import calibration
-from zoo.assess.classes import averages, per_class
-from zoo.assess.paired import bootstrap, compare, interval, mcnemar
+from zoo.catalogue.spec import Transform
 from zoo.cli import cli
 from zoo.errors import InputError, RunError
-from zoo.evaluate import Predictions
-from zoo.other_images import other_images
+from zoo.evaluate import opened as rerun
+from zoo.evaluate.accuracy import Predictions
+from zoo.evaluate.calibration import calibration
+from zoo.evaluate.classes import averages, per_class
+from zoo.evaluate.new_images import other_images
+from zoo.evaluate.paired import bootstrap, compare, interval, mcnemar
 from zoo.predict.classifier import Classifier
-from zoo.run import read_record, read_result, write_record, write_result
-from zoo.spec import Transform
+from zoo.runs.folder import read_record, read_result, write_record, write_result
 from zoo.train.loop import Trainer
 from zoo.train.plan import Request, resolve
 

@@ -20,17 +20,17 @@ from click.testing import CliRunner, Result
 from hub_server.runs import own_caches, untrained_run
 from torch import Tensor, nn
 
+from benchmarks.export_survey import build, examine, published
+from zoo.catalogue.registry import load_registry
+from zoo.catalogue.spec import Transform
 from zoo.cli import cli
 from zoo.errors import InputError
+from zoo.evaluate.opened import split_of
 from zoo.export.graph import ExportError, Pixels
-from zoo.export.survey import build, examine, published
 from zoo.export.target import Target, describe, from_catalogue, from_run, input_facts
 from zoo.export.write import export
-from zoo.pack import package
-from zoo.registry import load_registry
-from zoo.rerun import split_of
-from zoo.run import Sizes, read_record, read_result, write_record
-from zoo.spec import Transform
+from zoo.hub.pack import package
+from zoo.runs.folder import Sizes, read_record, read_result, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4

@@ -20,16 +20,16 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from zoo.compose import create
+from zoo.catalogue.registry import load_registry
+from zoo.catalogue.spec import Pretrained, Transform
 from zoo.errors import InputError
-from zoo.registry import load_registry
-from zoo.run import CHECKPOINTS, RunRecord, read_record, read_result, read_weights, write_record
-from zoo.spec import Pretrained, Transform
-from zoo.start import find_weights, plan_of, resumed
-from zoo.tensors import to_bytes
+from zoo.models.compose import create
+from zoo.models.tensors import to_bytes
+from zoo.runs.folder import CHECKPOINTS, RunRecord, read_record, read_result, read_weights, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Plan, Request
+from zoo.train.start import find_weights, plan_of, resumed
 
 MODEL = "timm/test_resnet"
 SAME = ("augment=[]", "layer_decay=1.0", "lr=5e-3", "batch_size=32", "warmup_epochs=0.1")

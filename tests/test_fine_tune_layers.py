@@ -13,14 +13,14 @@ from timm.data import create_transform, resolve_data_config
 from timm.optim import param_groups_layer_decay
 from torchvision.models import ResNet18_Weights
 
-from zoo.compose import create
-from zoo.data.decode import transform_rule
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.spec import Transform
+from zoo.data.files.decode import transform_rule
 from zoo.errors import SpecError
-from zoo.recipe import Recipe
-from zoo.spec import Transform
-from zoo.start import find_weights
-from zoo.train.layers import freeze, layers
-from zoo.train.optim import lr_at, make_optimizer, parameter_groups
+from zoo.models.compose import create
+from zoo.train.optim.layerwise import freeze, layers
+from zoo.train.optim.optimizers import lr_at, make_optimizer, parameter_groups
+from zoo.train.start import find_weights
 
 # ---- layers -------------------------------------------------------------------------------------
 

@@ -12,11 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zoo.compose import check
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import Dataset, Model, Node, Source
 from zoo.errors import SpecError, ZooError
-from zoo.recipe import Recipe
-from zoo.registry import Registry, load_registry
-from zoo.spec import Dataset, Model, Node, Source
+from zoo.models.compose import check
 
 MANY = int(os.environ.get("ZOO_FUZZ_EXAMPLES", "0"))
 

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.data.augment import build
+from zoo.catalogue.registry import load_registry
+from zoo.data.augment.pipeline import build
+from zoo.data.batches.resident import Resident, generator, order
 from zoo.data.load import load
-from zoo.data.resident import Resident, generator, order
 from zoo.errors import DeviceError
-from zoo.registry import load_registry
-from zoo.run import CHECKPOINTS, read_metrics, read_record, write_record
-from zoo.train.compiled import choose, measure_pace
-from zoo.train.device import Hardware, seed_noise
-from zoo.train.graphs import Recorded
+from zoo.models.device import Hardware, seed_noise
+from zoo.runs.folder import CHECKPOINTS, read_metrics, read_record, write_record
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
+from zoo.train.speed.compiled import choose, measure_pace
+from zoo.train.speed.graphs import Recorded
 
 pytestmark = [
     pytest.mark.gpu,

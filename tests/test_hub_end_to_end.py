@@ -21,7 +21,7 @@ from hub_server.worker import Worker
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from zoo.pack import package as pack
+from zoo.hub.pack import package as pack
 from zoo.predict.classifier import Classifier
 
 REPO = "me/digits"

@@ -11,15 +11,15 @@ import pytest
 from hub_server.runs import made_package
 from safetensors.torch import load_file
 
+from zoo.catalogue.picture import draw_tree
+from zoo.catalogue.registry import load_registry
 from zoo.cli import main
 from zoo.errors import PackageError, RunError
-from zoo.pack import write_sums
-from zoo.package import CARD, COMPOSITION
-from zoo.picture import draw_tree
-from zoo.registry import load_registry
-from zoo.run import WEIGHTS, read_result, write_result
-from zoo.tensors import to_bytes
-from zoo.verify import verify
+from zoo.hub.pack import write_sums
+from zoo.hub.package import CARD, COMPOSITION
+from zoo.hub.verify import verify
+from zoo.models.tensors import to_bytes
+from zoo.runs.folder import WEIGHTS, read_result, write_result
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ class Rogue:
 
 
 HEAD = "import os, sys, time, signal, ctypes\n"
-HOOK = "from zoo.hooks import hookimpl\nfrom zoo.spec import Component\n"
+HOOK = "from zoo.plugin.hooks import hookimpl\nfrom zoo.catalogue.spec import Component\n"
 
 
 def answering(body: str) -> str:
@@ -105,9 +105,9 @@ ROGUES = {
 }
 VANDAL = """
 import builtins, os, sys
-import zoo.plugins, zoo.spec
-os.chdir("/"); os.environ.clear(); sys.path.clear(); sys.modules["zoo.spec"] = None
-zoo.spec.decode = zoo.plugins.load = builtins.open = None
+import zoo.catalogue.plugins, zoo.catalogue.spec
+os.chdir("/"); os.environ.clear(); sys.path.clear(); sys.modules["zoo.catalogue.spec"] = None
+zoo.catalogue.spec.decode = zoo.catalogue.plugins.load = builtins.open = None
 sys.stdout = sys.stderr = None
 """
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from zoo import layers
 from zoo.errors import InputError, ShapeError
+from zoo.plugin import layers
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(16, 16), (7, 130), (64, 400), (130, 7)])

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from plugin_site import Site, site_in
 
+from zoo.catalogue.registry import load_registry
 from zoo.errors import InputError, UnknownNameError
-from zoo.registry import load_registry
 from zoo.train.events import Listener
 from zoo.train.listeners import Guarded, Several, attach, find_listeners
 from zoo_loggers.scalars import of_epoch, of_record, of_result
 
 PLUGIN = """
-from zoo.hooks import hookimpl
-from zoo.spec import Component
+from zoo.plugin.hooks import hookimpl
+from zoo.catalogue.spec import Component
 
 @hookimpl
 def zoo_components():
@@ -110,7 +110,7 @@ def test_a_logger_without_its_library_says_what_to_install(tmp_path: Path) -> No
     site.folder.mkdir()
     for name in ("tensorboard", "trackio", "wandb"):
         (site.folder / f"{name}.py").write_text("raise ImportError('not here')")
-    code = "import sys\nfrom zoo.registry import load_registry\nfrom zoo.train.listeners import *\n"
+    code = "import sys\nfrom zoo.catalogue.registry import load_registry\nfrom zoo.train.listeners import *\n"
     code += "from zoo.errors import PluginError\nfrom pathlib import Path\n"
     code += (
         "for name in sys.argv[1:]:\n  try:\n    attach(Listener(), find_listeners([name], load_registry()),"

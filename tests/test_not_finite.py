@@ -11,11 +11,11 @@ import pytest
 import torch
 from test_train import SMALL
 
-from zoo.data.arrays import Split
+from zoo.data.split import Split
 from zoo.errors import TrainingError
-from zoo.evaluate import Metrics
-from zoo.run import load as load_run
-from zoo.run import read_metrics, write_record
+from zoo.evaluate.accuracy import Metrics
+from zoo.runs.folder import load as load_run
+from zoo.runs.folder import read_metrics, write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import Request, resolve
 

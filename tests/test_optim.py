@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
+from zoo.catalogue.recipe import Group, Recipe
+from zoo.catalogue.spec import decode
 from zoo.errors import SpecError
-from zoo.recipe import Group, Recipe
-from zoo.spec import decode
 from zoo.train import checkpoint
-from zoo.train.muon import Muon, orthogonal
-from zoo.train.optim import lr_at, make_optimizer, parameter_groups
-from zoo.train.several import Several
+from zoo.train.optim.muon import Muon, orthogonal
+from zoo.train.optim.optimizers import lr_at, make_optimizer, parameter_groups
+from zoo.train.optim.several import Several
 
 CPU = torch.device("cpu")
 TOTAL, EPOCH = 40, 10

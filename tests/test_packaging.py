@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(files: dict[str, zipfile.
 
 
 def version() -> str:
-    spec = importlib.util.spec_from_file_location("version", ROOT / "zoo" / "version.py")
+    spec = importlib.util.spec_from_file_location("version", ROOT / "zoo" / "base" / "version.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from zoo.paths import cache_dir, config_dir, data_dir
+from zoo.base.paths import cache_dir, config_dir, data_dir
 
 
 @pytest.mark.parametrize("xdg", [None, "", "xdg"])

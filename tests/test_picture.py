@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image, ImageChops
 
-from zoo.drawing import encoded
+from zoo.base.drawing import encoded
+from zoo.catalogue.picture import MAX_BOXES, MAX_WIDTH, WIDTH, draw_tree, in_words
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import Component, Node
 from zoo.errors import InputError
-from zoo.picture import MAX_BOXES, MAX_WIDTH, WIDTH, draw_tree, in_words
-from zoo.registry import Registry, load_registry
-from zoo.spec import Component, Node
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_words_say_what_is_in_turn_beside_and_repeated(model: str, words: str, r
 
 
 def test_every_model_of_the_catalogue_fits_a_page(registry: Registry, tmp_path: Path) -> None:
-    from zoo.picture import _block, _least, _page
+    from zoo.catalogue.picture import _block, _least, _page
 
     for name, model in registry.models.items():
         block = _block(model.build, registry.components, "", 1, [MAX_BOXES])
@@ -56,7 +56,7 @@ def test_every_model_of_the_catalogue_fits_a_page(registry: Registry, tmp_path: 
 
 
 def test_parts_on_the_same_input_stand_side_by_side(registry: Registry) -> None:
-    from zoo.picture import _block, _page
+    from zoo.catalogue.picture import _block, _page
 
     def boxes(model: str) -> list[tuple[float, ...]]:
         marks: list = []

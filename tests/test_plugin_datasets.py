@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zoo.spec import ImageSplits
+from zoo.catalogue.spec import ImageSplits
 
 def arrays(*, data_dir, count: int = 20, side: int = 6):
     images = np.arange(count * side * side * 3, dtype=np.int64).reshape(count, side, side, 3) % 251
@@ -107,7 +107,7 @@ def test_encoded_images_and_paths_are_decoded(name: str, train: list[int], site:
         ("plugin:cnn.residual", "cnn.residual is a part; a dataset is needed here"),
         ("plugin:mine.arrays?colour=red", "unknown option colour; allowed: count, side"),
         ("plugin:mine.arrays?count=many", "count: expected `int`"),
-        ("plugin:mine.table", "its factory must return zoo.spec.ImageSplits, got dict"),
+        ("plugin:mine.table", "its factory must return zoo.plugin.ImageSplits, got dict"),
         ("plugin:mine.uneven", "3 images for 2 labels"),
         ("plugin:mine.floats", "uint8 with 1 or 3 channels is needed"),
         ("plugin:mine.absent", "(zoo-mine 1.0): ConnectionError: the server does not answer"),

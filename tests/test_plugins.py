@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
-from zoo.plugins import Selection, selection
+from zoo.catalogue.plugins import Selection, selection
 
 MODEL = """
 [models.{name}]

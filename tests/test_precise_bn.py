@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Dropout
-from zoo.run import CHECKPOINTS, read_record, write_record
-from zoo.run import load as load_run
+from zoo.plugin.layers import Dropout
+from zoo.runs.folder import CHECKPOINTS, read_record, write_record
+from zoo.runs.folder import load as load_run
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
-from zoo.train.precise import renew_statistics, some_images
+from zoo.train.precise_bn import renew_statistics, some_images
 from zoo_cnn.speedrun import BiasNorm
 
 

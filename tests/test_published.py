@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.compose import check, compose
-from zoo.registry import Registry, load_registry
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.models.compose import check, compose
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = tomllib.loads((ROOT / "registry.toml").read_text(encoding="utf-8"))
@@ -167,8 +167,8 @@ def test_vit_sizes_have_timms_counts(registry: Registry, name: str, count: int) 
 
 @pytest.mark.slow
 def test_info_counts_every_model_of_the_catalogue_as_it_says() -> None:
+    from zoo.catalogue.registry import load_registry, native_sizes
     from zoo.cli.counting import count, published_counts
-    from zoo.registry import load_registry, native_sizes
 
     registry = load_registry()
     for name, model in registry.models.items():

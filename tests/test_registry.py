@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from plugin_site import Site, site_in
 
+from zoo.catalogue.registry import find_model, load_registry, native_sizes, references
+from zoo.catalogue.registry_file import parse_file
 from zoo.errors import InputError, SpecError, UnknownNameError
-from zoo.registry import find_model, load_registry, native_sizes, references
-from zoo.tables import parse_file
 
 RECIPE = "[recipes.mine]\nepochs = 3\n"
 MODEL = """

@@ -18,10 +18,10 @@ from PIL import Image
 
 from zoo.cli import cli
 from zoo.errors import InputError
-from zoo.report import page as page_module
-from zoo.report.gather import find
-from zoo.report.measure import Confused, Seen
-from zoo.report.page import MAX_BYTES, Content, render
+from zoo.runs.find import find
+from zoo.studies.report import page as page_module
+from zoo.studies.report.measure import Confused, Seen
+from zoo.studies.report.page import MAX_BYTES, Content, render
 
 pytest.importorskip("bokeh", reason="zoo report draws with Bokeh: pip install 'hybrid-zoo[report]'")
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
+from zoo.base.files import WriteError
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import load_registry, native_sizes
+from zoo.catalogue.spec import decode
+from zoo.catalogue.vary import vary
 from zoo.cli import cli
-from zoo.compose import check
 from zoo.errors import InputError, UnknownNameError
-from zoo.files import WriteError
-from zoo.recipe import Recipe
-from zoo.registry import load_registry, native_sizes
-from zoo.reproduce.rows import Ask, jobs_of, rows_of, targets
-from zoo.spec import decode
-from zoo.vary import vary
+from zoo.models.compose import check
+from zoo.studies.reproduce.rows import Ask, jobs_of, rows_of, targets
 
 STUDY = """
 [models.little]

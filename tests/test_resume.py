@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from zoo.errors import RunError, ZooError
-from zoo.run import CHECKPOINTS, read_metrics, read_record, write_record
-from zoo.run import load as load_run
+from zoo.runs.folder import CHECKPOINTS, read_metrics, read_record, write_record
+from zoo.runs.folder import load as load_run
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
@@ -260,7 +260,7 @@ def _full_at_write(number: int, filler: Path) -> Iterator[list[str]]:
 def test_a_read_only_folder_is_named(stopped: Path, tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("not a folder")
-    from zoo.files import WriteError, write_text
+    from zoo.base.files import WriteError, write_text
 
     with pytest.raises(WriteError, match="file/inner: cannot be written"):
         write_text(target / "inner", "text")
@@ -283,7 +283,7 @@ TRAIN = (
 @contextlib.contextmanager
 def training(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     """A real training process in `folder`, ended with the block."""
-    from zoo.files import write_text
+    from zoo.base.files import write_text
 
     sys.path.insert(0, str(HARNESS.parent))
     import kill_harness
@@ -346,10 +346,10 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_one_folder_has_one_trainer_and_a_dead_owner_is_taken_over(tmp_path: Path) -> None:
-    from zoo.train.lock import RunLock
+    from zoo.runs.lock import RunLock
 
     script = (
-        "import sys, time, pathlib; from zoo.train.lock import RunLock\n"
+        "import sys, time, pathlib; from zoo.runs.lock import RunLock\n"
         f"lock = RunLock(pathlib.Path({str(tmp_path)!r})); lock.__enter__(); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:

@@ -18,8 +18,8 @@ from PIL import Image
 
 from zoo.cli import cli
 from zoo.errors import InputError, RunError, ZooError
-from zoo.report.gather import differences, find, row_of, said
-from zoo.train.lock import RunLock, is_held
+from zoo.runs.find import differences, find, row_of, said
+from zoo.runs.lock import RunLock, is_held
 
 
 def zoo(*words: str | Path, typed: str | None = None) -> Result:

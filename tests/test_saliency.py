@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from zoo.compose import compose
-from zoo.data.decode import make_rule
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import load_registry
+from zoo.catalogue.spec import node_from_table
+from zoo.data.files.decode import make_rule
 from zoo.errors import InputError
+from zoo.models.compose import compose
 from zoo.predict.classifier import Classifier
 from zoo.predict.places import layers_with_places
 from zoo.predict.saliency import Explainer, Saliency, overlay
-from zoo.recipe import Recipe
-from zoo.registry import load_registry
-from zoo.run import DataRecord, RunRecord, Sizes
-from zoo.spec import node_from_table
+from zoo.runs.folder import DataRecord, RunRecord, Sizes
 
 SIDE = 16
 TREES: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ import pytest
 from test_packaging import build_wheel, clean_environment, run
 
 from zoo.errors import InputError
-from zoo.scaffold import TAKEN, families, new_plugin
+from zoo.plugin.scaffold import TAKEN, families, new_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "zoo-fourier"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.spec import MAX_DEPTH, Dataset, Model, Node, decode, decode_model, node_from_table
 from zoo.errors import SpecError
-from zoo.recipe import Recipe
-from zoo.spec import MAX_DEPTH, Dataset, Model, Node, decode, decode_model, node_from_table
 
 NESTED = {
     "use": "hybrid.classifier",

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import compose
-from zoo.data.resident import Resident
+from zoo.catalogue.registry import load_registry
+from zoo.data.batches.resident import Resident
 from zoo.errors import InputError, ShapeError
-from zoo.registry import load_registry
-from zoo.run import CHECKPOINTS, read_record, write_record
-from zoo.run import load as load_run
+from zoo.models import compose
+from zoo.runs.folder import CHECKPOINTS, read_record, write_record
+from zoo.runs.folder import load as load_run
 from zoo.train import checkpoint
 from zoo.train.loop import Stop, Trainer
-from zoo.train.optim import lr_at, make_optimizer
+from zoo.train.optim.optimizers import lr_at, make_optimizer
 from zoo.train.plan import Request, replan, resolve
 from zoo_cnn.speedrun import IdentityConv, Whiten, scaled_head, stages, whiten
 

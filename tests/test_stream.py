@@ -19,25 +19,25 @@ import torch
 from image_folders import SIDE, drawn, same, settle, streamed, write_images
 from PIL import Image
 
-from zoo import spec
-from zoo.data.augment import build
-from zoo.data.crop import Bounds
-from zoo.data.files import index_path
+from zoo.catalogue import augmentation
+from zoo.data.augment.crop import Bounds
+from zoo.data.augment.pipeline import build
+from zoo.data.batches.mode import Delivery
+from zoo.data.batches.open import open_source
+from zoo.data.batches.resident import Resident, order
+from zoo.data.batches.stream import Streamed
+from zoo.data.files.listing import index_path
 from zoo.data.load import load
-from zoo.data.mode import Delivery
-from zoo.data.resident import Resident, order
-from zoo.data.source import open_source
-from zoo.data.stream import Streamed
 from zoo.errors import DataError, InputError, RunError
-from zoo.rerun import evaluate_run
-from zoo.run import CHECKPOINTS, read_metrics, read_record, write_record
+from zoo.evaluate.opened import evaluate_run
+from zoo.runs.folder import CHECKPOINTS, read_metrics, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Request, replan, resolve
 
 CLASSES, EACH = 12, 200
 BOUNDS = Bounds()
-CROP = spec.RandomResizedCrop()
+CROP = augmentation.RandomResizedCrop()
 posix = pytest.mark.skipif(os.name == "nt", reason="worker processes need Linux or macOS")
 
 REGISTRY = """
@@ -204,8 +204,8 @@ def test_a_killed_worker_is_one_line_that_says_what_to_do(tree: Path) -> None:
 def test_workers_end_with_a_process_that_was_killed(tree: Path) -> None:
     script = f"""import os, signal
 from zoo.data import load
-from zoo.data.mode import Delivery
-from zoo.data.stream import Streamed
+from zoo.data.batches.mode import Delivery
+from zoo.data.batches.stream import Streamed
 data = load("folder:{tree}", delivery=Delivery("stream", 2))
 next(Streamed(data.train).batches(200))
 print(*data.train.pool.processes(), flush=True)

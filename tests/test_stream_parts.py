@@ -16,22 +16,22 @@ import torchvision.transforms.v2 as T
 from image_folders import drawn, same, settle, streamed, write_images
 from PIL import Image
 
-from zoo import spec
-from zoo.data import boxes
-from zoo.data.arrays import Split, validation_split
-from zoo.data.augment import crop_bounds
-from zoo.data.crop import Bounds, RandomCut, crop_key, random_box
-from zoo.data.decode import Rule
-from zoo.data.files import FileImages, Files, Listing, index_path, list_folder, read_folder
+from zoo.catalogue import augmentation
+from zoo.data.augment import boxes
+from zoo.data.augment.crop import Bounds, RandomCut, crop_key, random_box
+from zoo.data.augment.pipeline import crop_bounds
+from zoo.data.batches.mode import Delivery, fit
+from zoo.data.batches.open import open_source
+from zoo.data.batches.resident import order
+from zoo.data.files.decode import Rule
+from zoo.data.files.listing import FileImages, Files, Listing, index_path, list_folder, read_folder
+from zoo.data.files.pool import Pool, default_workers
 from zoo.data.load import load
-from zoo.data.mode import Delivery, fit
-from zoo.data.pool import Pool, default_workers
-from zoo.data.resident import order
-from zoo.data.source import open_source
+from zoo.data.split import Split, validation_split
 from zoo.errors import InputError
 
 BOUNDS = Bounds()
-CROP = spec.RandomResizedCrop()
+CROP = augmentation.RandomResizedCrop()
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def test_a_streamed_crop_has_the_pixels_of_torchvisions() -> None:
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ((spec.Flip(), CROP), "first step"),
+        ((augmentation.Flip(), CROP), "first step"),
         ((CROP, CROP), "once"),
-        ((spec.RandomResizedCrop(scale=(0.5, 0.2)),), r"scale is \[0.5, 0.2\]"),
-        ((spec.RandomResizedCrop(ratio=(2.0, 1.0)),), "ratio"),
+        ((augmentation.RandomResizedCrop(scale=(0.5, 0.2)),), r"scale is \[0.5, 0.2\]"),
+        ((augmentation.RandomResizedCrop(ratio=(2.0, 1.0)),), "ratio"),
     ],
 )
 def test_a_crop_that_cannot_be_is_refused(steps: tuple[Any, ...], said: str) -> None:

@@ -18,12 +18,12 @@ import msgspec
 import pytest
 from PIL import Image
 
+from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import InputError
-from zoo.registry import load_registry
-from zoo.sweep.outcome import as_toml
-from zoo.sweep.space import parse_space
-from zoo.sweep.trials import Sweep, _revive, open_study, plan_of
+from zoo.studies.sweep.outcome import as_toml
+from zoo.studies.sweep.space import parse_space
+from zoo.studies.sweep.trials import Sweep, _revive, open_study, plan_of
 
 optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
 

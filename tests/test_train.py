@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from zoo.cli import cli
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
-from zoo.rerun import evaluate_run
-from zoo.run import (
+from zoo.evaluate.opened import evaluate_run
+from zoo.runs.folder import (
     CURVES,
     METRICS,
     RECORD,
@@ -26,10 +26,10 @@ from zoo.run import (
     read_result,
     write_record,
 )
-from zoo.train.compiled import Choice, Pace, choose
 from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer
 from zoo.train.plan import Request, resolve
+from zoo.train.speed.compiled import Choice, Pace, choose
 
 SMALL = """
 [models.tiny]

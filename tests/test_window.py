@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.compose import create
-from zoo.train.device import placed
-from zoo.train.window import ProductConvTranspose2d, WindowConv2d, use_window_convolutions
+from zoo.models.compose import create
+from zoo.models.device import placed
+from zoo.models.window import ProductConvTranspose2d, WindowConv2d, use_window_convolutions
 
 CPU = torch.device("cpu")
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.base.version import __version__
 from zoo.errors import ZooError
-from zoo.version import __version__
 
 if TYPE_CHECKING:
-    from zoo.compose import create
+    from zoo.catalogue.registry import load_registry
     from zoo.hub import load
-    from zoo.registry import load_registry
+    from zoo.models.compose import create
 
 __all__ = ["ZooError", "__version__", "create", "load", "load_registry"]
 
@@ -21,7 +21,7 @@ __all__ = ["ZooError", "__version__", "create", "load", "load_registry"]
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    homes = {"create": "zoo.compose", "load": "zoo.hub", "load_registry": "zoo.registry"}
+    homes = {"create": "zoo.models.compose", "load": "zoo.hub", "load_registry": "zoo.catalogue.registry"}
     if name not in homes:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     return getattr(import_module(homes[name]), name)

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from zoo import picture
-from zoo.cli import describe
-from zoo.paths import builtin_registry
-from zoo.plugins import OURS
-from zoo.recipe import Recipe
-from zoo.registry import Registry, load_registry
-from zoo.spec import Dataset, Measured, Model, Published
+from zoo.base.paths import builtin_registry
+from zoo.catalogue import picture
+from zoo.catalogue.plugins import OURS
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import Dataset, Measured, Model, Published
+from zoo.cli.shared import describe
 
 FOLDER = "catalogue"
 TITLES = {
@@ -224,7 +224,10 @@ def _dataset(name: str, data: Dataset) -> list[str]:
 def recipes_page(registry: Registry) -> Iterator[str]:
     """Each recipe with the fields that are not the defaults."""
     yield from ("# Recipes", "", "What a recipe does not say is the default: the fields of")
-    yield from ("{py:class}`zoo.recipe.Recipe`. `--set recipe.KEY=VALUE` changes one for a run.", "")
+    yield from (
+        "{py:class}`zoo.catalogue.recipe.Recipe`. `--set recipe.KEY=VALUE` changes one for a run.",
+        "",
+    )
     for name in ours("recipe", registry):
         recipe = registry.recipes[name]
         yield from (f"(recipe-{name})=", f"## {name}", "", sentence(recipe.summary), "")

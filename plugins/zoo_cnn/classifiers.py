@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.layers import Dropout
+from zoo.plugin.layers import Dropout
 from zoo_cnn.blocks import ConvNorm
 
 VGG16: Final = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zoo.hooks import hookimpl
-from zoo.spec import Component
+from zoo.catalogue.spec import Component
+from zoo.plugin.hooks import hookimpl
 
 
 @hookimpl

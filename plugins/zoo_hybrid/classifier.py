@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import PluginError
-from zoo.layers import Dropout
+from zoo.plugin.layers import Dropout
 
 Builder = Callable[..., nn.Module]
 

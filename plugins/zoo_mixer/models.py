@@ -8,7 +8,7 @@ from timm.models.mlp_mixer import MixerBlock, MlpMixer
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.layers import TokensToImage, TokensToPatches, patch_grid, patchify, use_cheap_dropout
+from zoo.plugin.layers import TokensToImage, TokensToPatches, patch_grid, patchify, use_cheap_dropout
 
 
 def _ratios(width: int, depth: int, token_mlp: int, channel_mlp: int) -> tuple[float, float]:

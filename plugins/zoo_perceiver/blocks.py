@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import Dropout, attention
+from zoo.plugin.layers import Dropout, attention
 
 
 class Attention(nn.Module):

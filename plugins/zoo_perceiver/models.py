@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.layers import map_to_tokens, tokens_to_map
+from zoo.plugin.layers import map_to_tokens, tokens_to_map
 from zoo_perceiver.blocks import Attention, Block, FeedForward, fourier_positions
 
 

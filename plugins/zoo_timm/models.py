@@ -7,7 +7,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from zoo.errors import InputError, UnknownNameError
-from zoo.layers import use_cheap_dropout
+from zoo.plugin.layers import use_cheap_dropout
 
 
 def names() -> list[str]:

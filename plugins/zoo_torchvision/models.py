@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from zoo.errors import InputError, ShapeError, UnknownNameError
-from zoo.layers import use_cheap_dropout
+from zoo.plugin.layers import use_cheap_dropout
 
 
 def names() -> list[str]:

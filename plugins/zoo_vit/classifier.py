@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Dropout, patch_grid, patchify
+from zoo.plugin.layers import Dropout, patch_grid, patchify
 from zoo_vit.transformer import encoder
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.layers import TokensToImage, TokensToPatches, patch_grid, patchify
+from zoo.plugin.layers import TokensToImage, TokensToPatches, patch_grid, patchify
 from zoo_vit.transformer import encoder
 
 MAX_GRID = 31

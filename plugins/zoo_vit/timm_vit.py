@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.layers import attention, patch_grid, use_cheap_dropout
+from zoo.plugin.layers import attention, patch_grid, use_cheap_dropout
 
 
 class FastAttention(Attention):

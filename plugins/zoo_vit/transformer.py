@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.layers import Dropout, attention
+from zoo.plugin.layers import Dropout, attention
 
 
 class SelfAttention(nn.Module):

@@ -11,8 +11,8 @@ from typing import Any
 
 import tomli_w
 
-from zoo.package import CONFIG, tree_sha256
-from zoo.run import RECORD
+from zoo.hub.package import CONFIG, tree_sha256
+from zoo.runs.folder import RECORD
 
 NUMBERS = (
     0,

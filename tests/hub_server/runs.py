@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.pack import package
-from zoo.rerun import evaluate_run
-from zoo.run import append_metrics, write_record, write_result, write_weights
+from zoo.evaluate.opened import evaluate_run
+from zoo.hub.pack import package
+from zoo.runs.folder import append_metrics, write_record, write_result, write_weights
 from zoo.train.plan import Request, resolve
 
 

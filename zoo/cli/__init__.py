@@ -13,13 +13,13 @@ from typing import Any
 
 import click
 
+from zoo.base.version import __version__
 from zoo.errors import OtherVersionWarning, ZooError
-from zoo.version import __version__
 
 COMMANDS = MappingProxyType(
     {
         "list": ("zoo.cli.listing:list_models", "List the models of the catalogue."),
-        "info": ("zoo.cli.catalogue:info", "Show one model: its tree, recipe and results."),
+        "info": ("zoo.cli.info:info", "Show one model: its tree, recipe and results."),
         "plugins": ("zoo.cli.plugins:plugins", "List and check plugins, and say what is wrong with any."),
         "datasets": ("zoo.cli.datasets:datasets", "List and check datasets."),
         "new": ("zoo.cli.new:new", "Start a plugin of your own: a package folder that passes its tests."),
@@ -42,7 +42,10 @@ COMMANDS = MappingProxyType(
         "pull": ("zoo.cli.hub:pull", "Fetch a package from the Hub and verify it."),
         "verify": ("zoo.cli.hub:verify", "Check a package: hashes, model, and its numbers measured again."),
         "search": ("zoo.cli.hub:search", "Search the Hub for packages."),
-        "doctor": ("zoo.cli.doctor:doctor", "Say what is wrong with this installation, and what mends it."),
+        "doctor": (
+            "zoo.cli.doctor.command:doctor",
+            "Say what is wrong with this installation, and what mends it.",
+        ),
         "completion": ("zoo.cli.completion:completion", "Print the completion script for bash, zsh or fish."),
     }
 )

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.cli import table
 from zoo.cli.evaluate import OF_A_FOLDER
-from zoo.cli.table import Column
+from zoo.cli.shared import table
+from zoo.cli.shared.table import Column
 from zoo.errors import RunError
 
 MOST_CELLS = 20
@@ -29,14 +29,14 @@ def assessed(
     **more: Any,
 ) -> dict[str, Any]:
     """Measure a run: accuracy alone, or all that was asked for; with `recorded` beside it."""
+    from zoo.evaluate.opened import open_run, recorded_metrics
     from zoo.hub.fetch import local_folder
     from zoo.hub.ref import is_ref
-    from zoo.rerun import open_run, recorded_metrics
-    from zoo.run import read_record
-    from zoo.verify import usable_device
+    from zoo.hub.verify import usable_device
+    from zoo.runs.folder import read_record
 
     if "robustness" in what:
-        from zoo.assess.corrupt import choose, library
+        from zoo.evaluate.corruptions import choose, library
 
         more["corruptions"] = choose(
             [word.strip() for word in more["corruptions"].split(",") if word.strip()]
@@ -51,7 +51,7 @@ def assessed(
         about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.record.settings.tta}
         recorded = recorded_metrics(folder, opened.split, opened.on)
         return {**about, **opened.measure().as_dict(), "recorded": recorded}
-    from zoo.assess.judge import Asked, judge
+    from zoo.evaluate.evaluation import Asked, judge
 
     second = None if other is None else local_folder(other)
     if other is not None and device is None:
@@ -78,7 +78,7 @@ def assessed(
 
 
 def _workers(given: int | None) -> int:
-    from zoo.data.pool import MOST, default_workers
+    from zoo.data.files.pool import MOST, default_workers
 
     return min(MOST, default_workers("cuda") + 1) if given is None else given
 
@@ -87,7 +87,7 @@ class Passes:
     """Progress through the corruptions: a bar on a terminal, else a line for each corruption, on stderr."""
 
     def __init__(self, quiet: bool) -> None:
-        from zoo.cli.display import DecodeBar
+        from zoo.cli.shared.display import DecodeBar
 
         self.quiet, self.last = quiet, ""
         self.bar = DecodeBar(quiet)

@@ -15,8 +15,9 @@ from typing import Any
 
 import click
 
-from zoo.cli import options, say_error, table
-from zoo.cli.table import Column
+from zoo.cli import say_error
+from zoo.cli.shared import options, table
+from zoo.cli.shared.table import Column
 from zoo.errors import DeviceError, InputError
 
 MODELS = ("cnn-baseline", "resnet18", "vit-cifar", "mixer-s8-32", "hybrid-alt-1")
@@ -97,7 +98,7 @@ def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **a
     """
     if as_json and as_csv:
         raise InputError("--json and --csv: give one of them")
-    from zoo.registry import find_model
+    from zoo.catalogue.registry import find_model
 
     chosen = models or MODELS
     for model in chosen:  # before the first one takes its minutes
@@ -125,7 +126,7 @@ def measured(job: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         job_file, row_file = Path(folder) / "job.json", Path(folder) / "row.json"
         job_file.write_text(json.dumps(job))
-        command = [sys.executable, "-m", "zoo.bench", str(job_file), str(row_file)]
+        command = [sys.executable, "-m", "zoo.studies.bench", str(job_file), str(row_file)]
         return outcome(str(job["model"]), command, row_file)
 
 

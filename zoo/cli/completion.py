@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from zoo.cli import table
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.registry_file import parse_file
+from zoo.cli.shared import table
 from zoo.errors import ZooError
-from zoo.registry import Registry, load_registry
-from zoo.tables import parse_file
 
 VARIABLE = "_ZOO_COMPLETE"
 """What the scripts set while they complete."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from zoo.registry import Registry
-from zoo.spec import Model, Published
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.spec import Model, Published
 
 FLOPS = "forward pass of one image, as torch.utils.flop_counter counts: 2 per multiply-add of matmul and conv"
 
@@ -16,12 +16,12 @@ def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) ->
     """Build on the meta device; count parameters (int) and the FLOPs (int) of one image.
 
     Raises:
-        ZooError: as `zoo.compose.check`.
+        ZooError: as `zoo.models.compose.check`.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from zoo.compose import check, place
+    from zoo.models.compose import check, place
 
     module = check(model.build, registry, where=place(registry, name), **sizes).eval()
     module.requires_grad_(
@@ -44,7 +44,7 @@ def published_counts(name: str, model: Model, registry: Registry) -> list[dict[s
 
 
 def _published_count(name: str, model: Model, row: Published, registry: Registry) -> dict[str, Any]:
-    from zoo.compose import check, place, sizes_for
+    from zoo.models.compose import check, place, sizes_for
 
     compared: dict[str, Any] = {"dataset": row.dataset, "printed": row.params}
     if row.dataset not in registry.datasets and row.params_classes is None:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import options, say_problems, table
-from zoo.cli.table import Column
-from zoo.registry import load_registry
-from zoo.spec import Dataset
+from zoo.catalogue.registry import load_registry
+from zoo.catalogue.spec import Dataset
+from zoo.cli import say_problems
+from zoo.cli.shared import options, table
+from zoo.cli.shared.table import Column
 
 if TYPE_CHECKING:
-    from zoo.data.arrays import ImageData
     from zoo.data.checks import Finding
+    from zoo.data.split import ImageData
 
 COLUMNS = (
     Column("NAME"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cli import options
+from zoo.cli.shared import options
 from zoo.errors import InputError
 
 WHAT = ("classes", "confusion", "calibration", "latency", "robustness")

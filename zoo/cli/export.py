@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import table
+from zoo.cli.shared import table
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _target(run: str, untrained: bool, **asked: Any) -> tuple[Target, Path | Non
 
 
 def _is_model(name: str) -> bool:
-    from zoo.registry import load_registry
+    from zoo.catalogue.registry import load_registry
 
     return name in load_registry().models
 
@@ -159,7 +159,7 @@ def _is_model(name: str) -> bool:
 def _place(name: str, folder: Path | None, form: Format) -> Path:
     """Inside a run folder; a package and the Hub's cache hold what their hashes list, and nothing more."""
     from zoo.export.write import suffix
-    from zoo.package import SUMS
+    from zoo.hub.package import SUMS
 
     if folder is None or (folder / SUMS).is_file():
         return Path(f"{name.replace('/', '-').split('#')[-1]}{suffix(form)}")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import options, table
-from zoo.cli.table import Column
+from zoo.cli.shared import options, table
+from zoo.cli.shared.table import Column
 from zoo.errors import InputError, VerifyError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def package(
       zoo package runs/hybrid-alt-1-digits-20261121-120000
       zoo package runs/mine --output mine --no-predictions
     """
-    from zoo.pack import package as make
+    from zoo.hub.pack import package as make
 
     folder = output or run / "package"
     make(run, folder, licence=licence, data_dir=data_dir, device=device, predictions=not no_predictions)
@@ -186,7 +186,7 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
       zoo verify hf://me/hybrid-digits
       zoo verify runs/mine/package --json
     """
-    from zoo.verify import verify as check
+    from zoo.hub.verify import verify as check
 
     checks = check(source, dataset=dataset, data_dir=data_dir, device=device)
     if as_json:

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from zoo import stamps
-from zoo.choose import Choice
-from zoo.cli import say_problems, table
-from zoo.cli.table import Column
+from zoo.base import stamps
+from zoo.base.paths import cache_path, user_registries
+from zoo.base.version import __version__
+from zoo.catalogue.choose import Choice
+from zoo.cli import say_problems
+from zoo.cli.shared import table
+from zoo.cli.shared.table import Column
 from zoo.errors import UnknownNameError
-from zoo.paths import cache_path, user_registries
-from zoo.version import __version__
 
 if TYPE_CHECKING:
-    from zoo.registry import Registry
-    from zoo.spec import Model
+    from zoo.catalogue.registry import Registry
+    from zoo.catalogue.spec import Model
 
 SORTS = ("name", "family", "parameters", "published", "own", "dataset", "source")
 COLUMNS = (
@@ -38,7 +39,7 @@ COLUMNS = (
     Column("SOURCE", drop=1),
     Column("SUMMARY", flexible=True, drop=4),
 )
-SOURCES = ("listing.py", "describe.py", "table.py")
+SOURCES = ("listing.py", "shared/describe.py", "shared/table.py")
 """What decides how a row looks: a checkout that changes keeps no rows of before."""
 
 
@@ -154,7 +155,7 @@ def _kept() -> Listing | None:
 
 def _made() -> Listing:
     """The rows from the catalogue, and kept for the next time."""
-    from zoo.registry import load_registry
+    from zoo.catalogue.registry import load_registry
 
     registry = load_registry()
     listing = _listing(registry, registry.models)
@@ -164,8 +165,8 @@ def _made() -> Listing:
 
 
 def _keep(listing: Listing) -> None:
-    from zoo import index
-    from zoo.plugins import selection
+    from zoo.catalogue import index
+    from zoo.catalogue.plugins import selection
 
     looked = index.read(selection())
     if looked is None:  # the cache folder cannot be written, or something is changing right now
@@ -183,7 +184,7 @@ def _listing(registry: Registry, models: Mapping[str, Model]) -> Listing:
 
 
 def _entry(name: str, model: Model, registry: Registry) -> Entry:
-    from zoo.cli import describe
+    from zoo.cli.shared import describe
 
     published, own = describe.best_published(model), describe.best_measured(model)
     count = describe.parameters(model)
@@ -223,8 +224,8 @@ def _of_namespaces(pattern: str) -> Listing:
     """The names of namespaces ("timm/...") that match; this asks their libraries, which may take seconds."""
     from fnmatch import fnmatchcase
 
-    from zoo.plugins import import_factory
-    from zoo.registry import load_registry
+    from zoo.catalogue.plugins import import_factory
+    from zoo.catalogue.registry import load_registry
 
     registry = load_registry()
     found: dict[str, Model] = {}

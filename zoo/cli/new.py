@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from zoo.cli import table
-from zoo.scaffold import families, new_plugin
+from zoo.cli.shared import table
+from zoo.plugin.scaffold import families, new_plugin
 
 
 @click.group()

@@ -37,9 +37,9 @@ def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi:
       zoo plot runs/resnet18-cifar10-20261121-120000
       zoo plot 'vit-*' 'resnet18-*' --what top1 --over minutes --out compare.svg
     """
+    from zoo.base.files import write_bytes
     from zoo.cli.report import found_runs
-    from zoo.files import write_bytes
-    from zoo.report.figure import FORMATS, METRICS, draw
+    from zoo.runs.curves import FORMATS, METRICS, draw
 
     panels = [word.strip() for word in what.split(",") if word.strip()]
     if not panels or any(panel not in METRICS for panel in panels) or len(set(panels)) < len(panels):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import describe, say_problems, table
-from zoo.cli.table import Column
+from zoo.catalogue.plugins import OURS
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.cli import say_problems
+from zoo.cli.shared import describe, table
+from zoo.cli.shared.table import Column
 from zoo.errors import InputError, PluginError
-from zoo.plugins import OURS
-from zoo.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from zoo.testing import Case, Outcome

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from zoo.cli import options
+from zoo.cli.shared import options
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _opened(files_from: str, stdin: BinaryIO) -> BinaryIO:
 def _show(
     classifier: Classifier, found: Predicted, top: int, picture: dict[str, Any] | None, as_json: bool
 ) -> None:
-    from zoo.cli.table import clean, emit
+    from zoo.cli.shared.table import clean, emit
 
     best = classifier.best(found.probabilities, top)
     if not as_json:
@@ -156,7 +156,7 @@ def _pictures(folder: Path | None, method: str) -> Callable[[Classifier, Predict
     """What draws one image's picture into the folder, and says what was drawn."""
     if folder is None:
         return None
-    from zoo.files import write_bytes
+    from zoo.base.files import write_bytes
     from zoo.predict.saliency import Explainer, overlay
 
     explainers: list[Explainer] = []

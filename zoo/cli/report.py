@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import options, say_problems, table
+from zoo.cli import say_problems
+from zoo.cli.shared import options, table
 
 if TYPE_CHECKING:
-    from zoo.registry import Registry
-    from zoo.report.gather import Run
-    from zoo.report.measure import Seen
+    from zoo.catalogue.registry import Registry
+    from zoo.runs.find import Run
+    from zoo.studies.report.measure import Seen
 
 TITLE = "hybrid-zoo: runs and results"
 
@@ -77,11 +78,11 @@ def report(
       zoo report 'resnet18-*' --images 24 --output resnets.html
       zoo report runs/a runs/b --no-data
     """
+    from zoo.base.files import write_text
+    from zoo.catalogue.registry import load_registry
     from zoo.errors import InputError
-    from zoo.files import write_text
-    from zoo.registry import load_registry
-    from zoo.report import catalogue as published
-    from zoo.report.page import Content, library, render
+    from zoo.studies.report import catalogue as published
+    from zoo.studies.report.page import Content, library, render
 
     library()  # first, so that a missing one is said before anything is measured
     found = found_runs(runs)
@@ -108,7 +109,7 @@ def report(
 
 def found_runs(words: Sequence[str]) -> list[Run]:
     """The runs that the words of a command stand for, "hf://" ones fetched; problems go to stderr."""
-    from zoo.report.gather import find
+    from zoo.runs.find import find
 
     places = [_fetched(word) if word.startswith("hf://") else word for word in words]
     runs, problems = find(places)
@@ -130,7 +131,7 @@ def _seen(
     """What each model confuses, or why that is not known."""
     if no_data:
         return {run.name: "left out by --no-data" for run in runs}
-    from zoo.report.measure import look
+    from zoo.studies.report.measure import look
 
     seen: dict[str, Seen | str] = {}
     for i, run in enumerate(runs):
@@ -150,7 +151,7 @@ def _seen(
 def _flops(runs: Sequence[Run], registry: Registry) -> dict[str, int | None]:
     import msgspec
 
-    from zoo.report.measure import flops
+    from zoo.studies.report.measure import flops
 
     sizes = {run.name: msgspec.structs.asdict(run.record.sizes) for run in runs}
     return {run.name: flops(run.record.build, sizes[run.name], registry) for run in runs}
@@ -160,8 +161,8 @@ def _with_flops(rows: list[dict[str, Any]], registry: Registry, quiet: bool) -> 
     """The catalogue's rows with the FLOPs of their models at their data set's size."""
     import msgspec
 
-    from zoo.compose import sizes_for
-    from zoo.report.measure import flops
+    from zoo.models.compose import sizes_for
+    from zoo.studies.report.measure import flops
 
     if rows and not quiet and sys.stderr.isatty():
         table.say("counting FLOPs (kept in the cache)")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.cli import options
-from zoo.cli.signals import StopRequests
-from zoo.cli.table import Column, emit, emit_json, emit_table, say, width
+from zoo.cli.shared import options
+from zoo.cli.shared.signals import StopRequests
+from zoo.cli.shared.table import Column, emit, emit_json, emit_table, say, width
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from zoo.registry import Registry
-    from zoo.reproduce.rows import Ask, Job, Row
-    from zoo.workers import Engine
+    from zoo.catalogue.registry import Registry
+    from zoo.studies.reproduce.rows import Ask, Job, Row
+    from zoo.studies.workers import Engine
 
 
 @click.command()
@@ -105,8 +105,8 @@ def reproduce(
       zoo reproduce cnn-to-others --only 'cnn-*'
       zoo reproduce hybrid-alt-1 --budget small --dataset digits
     """
-    from zoo.registry import load_registry
-    from zoo.reproduce.rows import Ask, jobs_of, rows_of
+    from zoo.catalogue.registry import load_registry
+    from zoo.studies.reproduce.rows import Ask, jobs_of, rows_of
 
     registry = load_registry()
     if target is None:
@@ -139,8 +139,8 @@ def train(
     quiet: bool,
 ) -> list[str]:
     """Train what is missing, and store the table after each run; a line for each run that failed."""
-    from zoo.reproduce.perform import failure
-    from zoo.reproduce.table import file_of, measured, store
+    from zoo.studies.reproduce.perform import failure
+    from zoo.studies.reproduce.table import file_of, measured, store
 
     path, invocation = file_of(ask, results), uuid.uuid4().hex
     store(path, ask, registry, measured(rows, runs))  # what cannot be written is better known at once
@@ -170,9 +170,9 @@ def alone(
     quiet: bool,
 ) -> None:
     """Train in this process."""
-    from zoo.cli.display import make_display
-    from zoo.reproduce.perform import work
-    from zoo.reproduce.table import measured, store
+    from zoo.cli.shared.display import make_display
+    from zoo.studies.reproduce.perform import work
+    from zoo.studies.reproduce.table import measured, store
     from zoo.train.loop import Stop
 
     def done() -> None:
@@ -190,12 +190,12 @@ def together(
     """Train in several processes; a line for each that ended badly."""
     import msgspec
 
-    from zoo import workers
+    from zoo.studies import workers
 
     engine, jobs = spread
     given = {"ask": msgspec.to_builtins(ask), "invocation": invocation, "results": str(path), "quiet": quiet}
     gpu = ask.device not in ("cpu", "mps") and engine == "ray" and _has_gpu()
-    return workers.spread("zoo.reproduce.perform:assist", given, jobs, engine, stop, gpu=gpu)
+    return workers.spread("zoo.studies.reproduce.perform:assist", given, jobs, engine, stop, gpu=gpu)
 
 
 def _has_gpu() -> bool:
@@ -218,8 +218,8 @@ def draw(ask: Ask, registry: Registry, results: Path) -> None:
     """Draw what is recorded of the whole target, whatever `--only` trained, and say where."""
     import msgspec
 
-    from zoo.reproduce import table
-    from zoo.reproduce.rows import jobs_of, rows_of
+    from zoo.studies.reproduce import table
+    from zoo.studies.reproduce.rows import jobs_of, rows_of
 
     ask = msgspec.structs.replace(ask, only=())
     rows = rows_of(ask, registry)
@@ -230,7 +230,7 @@ def draw(ask: Ask, registry: Registry, results: Path) -> None:
 
 def list_targets(registry: Registry, as_json: bool) -> None:
     """Every source, table and study."""
-    from zoo.reproduce.rows import targets
+    from zoo.studies.reproduce.rows import targets
 
     found = targets(registry)
     if as_json:
@@ -260,7 +260,7 @@ def show(
     ask: Ask, registry: Registry, rows: list[Row], runs: list[Job], as_json: bool, listing: bool
 ) -> None:
     """Print the table on stdout, in words or as JSON."""
-    from zoo.reproduce.table import measured, state
+    from zoo.studies.reproduce.table import measured, state
 
     found = measured(rows, runs)
     if as_json:

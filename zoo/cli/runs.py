@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import say_problems, table
-from zoo.cli.table import Column
+from zoo.cli import say_problems
+from zoo.cli.shared import table
+from zoo.cli.shared.table import Column
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from zoo.report.gather import Run
+    from zoo.runs.find import Run
 
 SORTS = ("name", "model", "dataset", "top1", "loss", "parameters", "epochs", "seconds", "modified", "state")
 COLUMNS = (
@@ -75,7 +76,7 @@ def runs(
       zoo runs --compare runs/a runs/b
       zoo runs --remove --state stopped
     """
-    from zoo.report.gather import best_of_each, find
+    from zoo.runs.find import best_of_each, find
 
     if remove and not (runs or model or dataset or state):
         raise InputError(
@@ -108,7 +109,7 @@ def _matches(value: str, pattern: str) -> bool:
 
 def _order(sort: str) -> Callable[[Run], Any]:
     """Texts from a to z; top-1 and times from the largest, the rest from the smallest; unknown last."""
-    from zoo.report.gather import row_of
+    from zoo.runs.find import row_of
 
     def key(run: Run) -> tuple[bool, Any, str]:
         value = row_of(run)[sort]
@@ -131,7 +132,7 @@ def _as_given(chosen: Sequence[Run], words: Sequence[str]) -> list[Run]:
 
 
 def _list(chosen: Sequence[Run], as_json: bool) -> None:
-    from zoo.report.gather import row_of
+    from zoo.runs.find import row_of
 
     rows = [row_of(run) for run in chosen]
     if as_json:
@@ -146,7 +147,7 @@ def _list(chosen: Sequence[Run], as_json: bool) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    from zoo.report.gather import short
+    from zoo.runs.find import short
 
     epochs = f"{row['epochs']}/{row['epochs_planned']}"
     return [
@@ -182,7 +183,7 @@ def _time(seconds: float | None) -> str:
 
 
 def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
-    from zoo.report.gather import differences, said
+    from zoo.runs.find import differences, said
 
     if len(chosen) < 2:
         raise InputError(f"--compare needs two runs or more, {len(chosen)} given: zoo runs --compare A B")
@@ -209,7 +210,7 @@ def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
 
 
 def _remove(chosen: Sequence[Run], yes: bool) -> None:
-    from zoo.report.remove import check_removable, remove, size
+    from zoo.runs.remove import check_removable, remove, size
 
     if not chosen:
         return table.say("no runs to remove")

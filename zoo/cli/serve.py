@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from zoo.cli import options
+from zoo.cli.shared import options
 from zoo.errors import InputError
 
 

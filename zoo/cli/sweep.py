@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import options
-from zoo.cli.signals import StopRequests
-from zoo.cli.table import emit, emit_json, say
+from zoo.cli.shared import options
+from zoo.cli.shared.signals import StopRequests
+from zoo.cli.shared.table import emit, emit_json, say
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from zoo.registry import Registry
-    from zoo.sweep.space import Space
-    from zoo.sweep.trials import Sweep
-    from zoo.workers import Engine
+    from zoo.catalogue.registry import Registry
+    from zoo.studies.sweep.space import Space
+    from zoo.studies.sweep.trials import Sweep
+    from zoo.studies.workers import Engine
 
 DEFAULT_TRIALS = 20
 
@@ -96,8 +96,8 @@ def sweep(
       zoo sweep hybrid-alt-1 --sample lr=log:1e-4..1e-2 --trials 20 --prune
       zoo sweep vit-cifar --grid build.depth=4,6 --sample lr=1e-4..1e-3 --jobs 2
     """
-    from zoo.registry import find_model
-    from zoo.sweep.space import check_space, parse_space
+    from zoo.catalogue.registry import find_model
+    from zoo.studies.sweep.space import check_space, parse_space
 
     space = parse_space(grid, sample)
     registry, name, _ = find_model(model)
@@ -128,7 +128,7 @@ def _sweep(
     if not space.ranges and trials is not None and trials > size:
         raise InputError(f"--trials {trials}: the grid has {size} points; leave --trials out for all of them")
     _need_optuna()
-    from zoo.sweep.trials import Sweep
+    from zoo.studies.sweep.trials import Sweep
 
     return Sweep(
         model=model,
@@ -151,8 +151,8 @@ def run(chosen: Sweep, engine: Engine, jobs: int, quiet: bool) -> list[str]:
     """Try what is missing; a line for each process that ended badly."""
     import msgspec
 
-    from zoo import workers
-    from zoo.sweep.trials import check_options, open_study, work
+    from zoo.studies import workers
+    from zoo.studies.sweep.trials import check_options, open_study, work
     from zoo.train.loop import Stop
 
     check_options(chosen)
@@ -166,7 +166,7 @@ def run(chosen: Sweep, engine: Engine, jobs: int, quiet: bool) -> list[str]:
             else:
                 given = {"sweep": msgspec.to_builtins(chosen), "quiet": quiet}
                 gpu = engine == "ray" and chosen.device not in ("cpu", "mps") and _has_gpu()
-                wrong = workers.spread("zoo.sweep.trials:assist", given, jobs, engine, stop, gpu=gpu)
+                wrong = workers.spread("zoo.studies.sweep.trials:assist", given, jobs, engine, stop, gpu=gpu)
         except Stop:
             pass
         if stop.asked:
@@ -187,9 +187,9 @@ def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
     Returns:
         How many trials are done.
     """
-    from zoo.files import write_text
-    from zoo.sweep import outcome
-    from zoo.sweep.trials import open_study
+    from zoo.base.files import write_text
+    from zoo.studies.sweep import outcome
+    from zoo.studies.sweep.trials import open_study
 
     study = open_study(chosen)
     rows = outcome.trials_of(chosen, study)
@@ -203,7 +203,7 @@ def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
     for key, share in mattered.items():
         say(f"{key} explains {share:.0%} of the variance of validation top-1")
     if mattered:
-        from zoo.figures import draw_importance
+        from zoo.studies.figures import draw_importance
 
         title = f"{name}: what mattered in {sum(r['state'] == 'complete' for r in rows)} trials"
         for path in draw_importance(stem, title, mattered):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import launch, logs, options
-from zoo.cli.signals import StopRequests
-from zoo.cli.table import say
+from zoo.base.files import TEMPORARY, clear_temporaries
+from zoo.cli.shared import launch, logs, options
+from zoo.cli.shared.signals import StopRequests
+from zoo.cli.shared.table import say
 from zoo.errors import InputError
-from zoo.files import TEMPORARY, clear_temporaries
 
 if TYPE_CHECKING:
-    from zoo.run import RunRecord
+    from zoo.runs.folder import RunRecord
     from zoo.train.plan import Plan
 
 
@@ -163,7 +163,7 @@ def start_run(
     asked: dict[str, Any], output: Path | None, quiet: bool, stop: StopRequests, saving: Saving, look: bool
 ) -> None:
     """Resolve and train a new run; with `look`, go on with an unfinished one of the same configuration."""
-    from zoo.start import plan_of
+    from zoo.train.start import plan_of
 
     if asked["weights"] == "":
         raise InputError("--weights '' names none; --pretrained takes the model's own")
@@ -195,7 +195,7 @@ NOT_OF_THE_RUN = (
 
 def start_from(source: str, output: Path | None, quiet: bool, stop: StopRequests, saving: Saving) -> None:
     """Train what `--from` names: a recorded run again, or its weights further; only given options change it."""
-    from zoo.start import plan_from
+    from zoo.train.start import plan_from
 
     context = click.get_current_context()
     given = {
@@ -218,14 +218,9 @@ def resume_run(
         InputError: an option that would make it another run. RunError: it is finished, or damaged.
     """
     from zoo.errors import RunError
-    from zoo.run import (
-        RESULT,
-        damage_of_weights,
-        read_metrics,
-        read_record,
-    )
-    from zoo.start import resumed
+    from zoo.runs.folder import RESULT, damage_of_weights, read_metrics, read_record
     from zoo.train.plan import differences
+    from zoo.train.start import resumed
 
     if other := _given([*(asked.keys() - MAY_CHANGE), *(["output"] if output else [])]):
         raise InputError(
@@ -281,8 +276,8 @@ def _request(asked: dict[str, Any]) -> Any:
 
 def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:
     """Make a plan with a bar over what has to be decoded."""
-    from zoo.cli.display import DecodeBar
-    from zoo.train.heap import keep_heap
+    from zoo.cli.shared.display import DecodeBar
+    from zoo.train.speed.heap import keep_heap
 
     keep_heap()
     bar, together = DecodeBar(quiet), launch.world()
@@ -295,12 +290,7 @@ def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:
 def unfinished(record: RunRecord) -> Path | None:
     """The newest run under `runs/` that has the same configuration and no result."""
     from zoo.errors import RunError
-    from zoo.run import (
-        RECORD,
-        RESULT,
-        configuration,
-        read_record,
-    )
+    from zoo.runs.folder import RECORD, RESULT, configuration, read_record
 
     def fits(folder: Path) -> bool:
         try:
@@ -314,16 +304,13 @@ def unfinished(record: RunRecord) -> Path | None:
 
 def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Saving, *, resume: bool) -> None:
     """Train under the folder's lock, and say where the result is."""
-    from zoo.cli.display import make_display
-    from zoo.run import (
-        CHECKPOINTS,
-        WEIGHTS,
-    )
+    from zoo.cli.shared.display import make_display
+    from zoo.runs.folder import CHECKPOINTS, WEIGHTS
     from zoo.train import checkpoint
     from zoo.train.events import Listener
     from zoo.train.loop import Saving as Every
     from zoo.train.loop import Stop, Trainer
-    from zoo.train.memory import refusing_too_much
+    from zoo.train.out_of_memory import refusing_too_much
 
     together = launch.world()
     launch.remember(folder)
@@ -355,11 +342,8 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
 @contextmanager
 def written(folder: Path, record: RunRecord) -> Iterator[None]:
     """Hold the lock of a run folder that has its record."""
-    from zoo.run import (
-        RESULT,
-        write_record,
-    )
-    from zoo.train.lock import RunLock
+    from zoo.runs.folder import RESULT, write_record
+    from zoo.runs.lock import RunLock
 
     folder.mkdir(parents=True, exist_ok=True)
     with RunLock(folder):
@@ -371,9 +355,7 @@ def written(folder: Path, record: RunRecord) -> Iterator[None]:
 
 def recorded_device(folder: Path) -> str:
     """The device that a run was trained on."""
-    from zoo.run import (
-        read_record,
-    )
+    from zoo.runs.folder import read_record
 
     return read_record(folder).device
 

@@ -21,11 +21,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from zoo.data.arrays import Images, Labels, Split
-from zoo.data.decode import Rule, array_image, image_array
-from zoo.data.rows import Chunk, Item, Opened, Rows, Show, Source
+from zoo.base.paths import cache_dir
+from zoo.data.files.decode import Rule, array_image, image_array
+from zoo.data.sources.base import Chunk, Item, Opened, Rows, Show, Source
+from zoo.data.split import Images, Labels, Split
 from zoo.errors import BadImagesError, DataError
-from zoo.paths import cache_dir
 
 FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black
 _FILES = ("train-images", "train-labels", "test-images", "test-labels")

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from zoo.data.arrays import ImageData, Split
-from zoo.steps import Struct
+from zoo.catalogue.augmentation import Struct
+from zoo.data.split import ImageData, Split
 
 IMBALANCE = 10.0
 

@@ -11,27 +11,27 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from zoo.data.alter import Altered, alteration
-from zoo.data.arrays import ImageData
+from zoo.base.paths import cache_dir
+from zoo.base.paths import data_dir as default_data_dir
+from zoo.catalogue.spec import Dataset, Transform
+from zoo.data.batches.mode import Delivery, fit
 from zoo.data.cache import Cached, cache_key, cached
-from zoo.data.decode import Rule, make_rule, transform_rule
-from zoo.data.embedded import DigitsSource, IdxSource
-from zoo.data.folder import FolderSource
-from zoo.data.hub import HubSource
-from zoo.data.mode import Delivery, fit
-from zoo.data.parquet import ParquetSource
-from zoo.data.plugin import PluginSource
-from zoo.data.pool import Pool, default_workers
-from zoo.data.rows import Request, Show, Source, silent
+from zoo.data.files.decode import Rule, make_rule, transform_rule
+from zoo.data.files.pool import Pool, default_workers
+from zoo.data.sources.alter import Altered, alteration
+from zoo.data.sources.base import Request, Show, Source, silent
+from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
+from zoo.data.sources.folder import FolderSource
+from zoo.data.sources.hub import HubSource
+from zoo.data.sources.parquet import ParquetSource
+from zoo.data.sources.plugin import PluginSource
+from zoo.data.sources.torchvision import VisionSource
+from zoo.data.split import ImageData
 from zoo.data.undecoded import Undecoded, as_cached, undecoded
-from zoo.data.vision import VisionSource
 from zoo.errors import DataError, InputError, UnknownNameError
-from zoo.paths import cache_dir
-from zoo.paths import data_dir as default_data_dir
-from zoo.spec import Dataset, Transform
 
 if TYPE_CHECKING:
-    from zoo.registry import Registry
+    from zoo.catalogue.registry import Registry
 
 SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]] = MappingProxyType(
     {
@@ -73,7 +73,7 @@ def load(
             "folder:PATH", "parquet:PATH?image=img&label=label", "hf:OWNER/NAME@REVISION",
             "torchvision:CIFAR10", "idx:PATH", "sklearn:digits", "plugin:PLUGIN.COMPONENT".
         registry: the catalogue; without one only "scheme:rest" is understood.
-        data_dir: where downloads go and are looked for; default `zoo.paths.data_dir()`.
+        data_dir: where downloads go and are looked for; default `zoo.base.paths.data_dir()`.
         image_size: side, or (height, width), to resize to; None keeps the dataset's.
         seed: of the split of a folder without one of its own; other sources ignore it.
         show: receives (description, done, total) while images are decoded.

@@ -22,7 +22,7 @@ class ExportError(ZooError):
 class Pixels(nn.Module):
     """Scaling and normalisation before the model: bytes of images in, logits out.
 
-    The arithmetic is that of `zoo.data.augment`, so that both give the same floats.
+    The arithmetic is that of `zoo.data.augment.pipeline`, so that both give the same floats.
     """
 
     scale: Tensor

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from zoo.base.version import __version__
 from zoo.errors import InputError
 from zoo.export.agree import Run
 from zoo.export.graph import ExportError, first, input_name
 from zoo.export.target import OUTPUT
-from zoo.version import __version__
 
 NEEDED: Final = ("onnx", "onnxscript", "onnxruntime")
 OLDEST: Final = 18

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.data.decode import Rule
+from zoo.base.version import __version__
+from zoo.data.files.decode import Rule
 from zoo.errors import RunError
-from zoo.other_images import dataset_rule, rule_of
-from zoo.package import portable_spec
-from zoo.run import Sizes, load, read_record, read_result
-from zoo.version import __version__
+from zoo.evaluate.new_images import dataset_rule, rule_of
+from zoo.hub.package import portable_spec
+from zoo.runs.folder import Sizes, load, read_record, read_result
 
 PREPARED, PIXELS = "images", "pixels"
 """Names of the input: of normalised floats, and of bytes as an image file decodes to."""
@@ -93,8 +93,8 @@ def from_catalogue(
     Raises:
         UnknownNameError: no such model. ShapeError: it cannot take the size.
     """
-    from zoo.compose import compose, place, sizes_for
-    from zoo.registry import find_model
+    from zoo.catalogue.registry import find_model
+    from zoo.models.compose import compose, place, sizes_for
 
     registry, name, model = find_model(name)
     sizes = sizes_for(model, registry, num_classes=num_classes, image_size=image_size)

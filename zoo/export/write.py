@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from zoo.base.files import WriteError
 from zoo.errors import InputError
 from zoo.export import onnx_file, torch_file
 from zoo.export.agree import Agreement, Run, Tolerance, agreement
 from zoo.export.graph import ExportError, trace
 from zoo.export.target import Target, describe, facts
-from zoo.files import WriteError
 
 Format = Literal["onnx", "torch"]
 SUFFIXES = (("onnx", ".onnx"), ("torch", ".pt2"))

@@ -7,10 +7,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from zoo.base.files import WriteError
 from zoo.errors import InputError
-from zoo.files import WriteError
 from zoo.hub.fetch import Fetched
-from zoo.package import NAMES, SUMS, check_sums
+from zoo.hub.package import NAMES, SUMS, check_sums
 
 
 def copy_out(fetched: Fetched, output: Path) -> Path:

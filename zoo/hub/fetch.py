@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from zoo.base.files import write_bytes
+from zoo.base.paths import cache_dir
+from zoo.catalogue.augmentation import Struct
+from zoo.catalogue.registry import load_registry
 from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
-from zoo.files import write_bytes
-from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
-from zoo.hub.session import Session, is_transient, retrying, talking, within
-from zoo.package import (
+from zoo.hub.package import (
     CONFIG,
     NAMES,
     NEEDED,
@@ -26,10 +27,9 @@ from zoo.package import (
     open_package,
     read_config,
 )
-from zoo.paths import cache_dir
-from zoo.registry import load_registry
-from zoo.run import WEIGHTS
-from zoo.steps import Struct
+from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
+from zoo.hub.session import Session, is_transient, retrying, talking, within
+from zoo.runs.folder import WEIGHTS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,8 +75,8 @@ def local_folder(run: str | Path) -> Path:
 
 
 def load(run: str | Path) -> nn.Module:
-    """The model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`: see `zoo.run.load`."""
-    from zoo.run import load as load_run
+    """The model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`: see `zoo.runs.folder.load`."""
+    from zoo.runs.folder import load as load_run
 
     return load_run(local_folder(run))
 

@@ -17,13 +17,13 @@ from zoo.errors import (
     PackageError,
     ZooError,
 )
-from zoo.header import non_finite
 from zoo.hub.fetch import Manifest, ask
+from zoo.hub.pack import package, with_repo
+from zoo.hub.package import NAMES, SUMS, open_package, sha256_of
 from zoo.hub.ref import COMMIT, Ref
 from zoo.hub.session import Session, explain, is_transient, retrying, status_of, talking, within
-from zoo.pack import package, with_repo
-from zoo.package import NAMES, SUMS, open_package, sha256_of
-from zoo.run import RECORD, read_result, read_weights
+from zoo.models.header import non_finite
+from zoo.runs.folder import RECORD, read_result, read_weights
 
 MAX_ATTEMPTS, MAX_SECONDS = 3, 40.0
 """How often a commit is tried, and after how long it is not tried once more."""
@@ -56,7 +56,7 @@ def prepare(source: Path, ref: Ref, temporary: Path, **options: Any) -> Plan:
         source: a run folder or a package. temporary: an empty folder for the files.
     Raises:
         PackageError: symbolic links, weights that are not finite or do not fit, damage, a leak.
-        RunError, DataError: as `zoo.pack.package`.
+        RunError, DataError: as `zoo.hub.pack.package`.
     """
     made = source
     if not (source / SUMS).exists():

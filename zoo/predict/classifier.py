@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.data.arrays import Images
-from zoo.data.decode import Rule, image_array
-from zoo.data.rows import Item
-from zoo.other_images import rule_of
-from zoo.run import RunRecord, read_record
-from zoo.run import load as load_run
-from zoo.train.device import autocast, pick_device, placed
-from zoo.train.images import make_augment
-from zoo.tta import views
+from zoo.data.files.decode import Rule, image_array
+from zoo.data.sources.base import Item
+from zoo.data.split import Images
+from zoo.evaluate.new_images import rule_of
+from zoo.evaluate.views import views
+from zoo.models.device import autocast, pick_device, placed
+from zoo.runs.folder import RunRecord, read_record
+from zoo.runs.folder import load as load_run
+from zoo.runs.images import make_augment
 
 Found = list[tuple[str, float]]
 
@@ -41,7 +41,7 @@ class Classifier:
         """The model of a run folder or package.
 
         Raises:
-            RunError: see `zoo.run.load`. DeviceError: the device is not here.
+            RunError: see `zoo.runs.folder.load`. DeviceError: the device is not here.
         """
         record, where = read_record(folder), pick_device(device)
         module = placed(load_run(folder), where, record.channels_last)

@@ -6,10 +6,10 @@ import html
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.base.version import __version__
+from zoo.base.web_page import allowed, filled
 from zoo.serve.body import FORMATS
 from zoo.serve.limits import Limits
-from zoo.version import __version__
-from zoo.web_page import allowed, filled
 
 ASSETS = Path(__file__).parent / "assets"
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zoo.compose import GIVEN
+from zoo.catalogue.plugins import PluginRecord, import_factory
+from zoo.catalogue.registry import Registry, load_registry, native_sizes
+from zoo.catalogue.spec import Component, Node
 from zoo.errors import PluginError, UnknownNameError
-from zoo.plugins import PluginRecord, import_factory
-from zoo.registry import Registry, load_registry, native_sizes
-from zoo.spec import Component, Node
+from zoo.models.compose import GIVEN
 from zoo.testing import data, modules
 from zoo.testing.subject import Failed, Sizes, Skipped, Subject
 

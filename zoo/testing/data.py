@@ -7,15 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.base.paths import data_dir
+from zoo.catalogue.plugins import import_factory
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.spec import Component
 from zoo.errors import DataError, PluginError
-from zoo.paths import data_dir
-from zoo.plugins import import_factory
-from zoo.registry import Registry
-from zoo.spec import Component
 from zoo.testing.subject import Failed, Skipped
 
 if TYPE_CHECKING:
-    from zoo.data.arrays import ImageData
+    from zoo.data.split import ImageData
 
 
 def check_component(name: str, registry: Registry) -> str:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.compose import compose
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.spec import Node
 from zoo.errors import InputError, ShapeError
-from zoo.registry import Registry
-from zoo.spec import Node
+from zoo.models.compose import compose
 
 SEED = 0
 

@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from zoo.base.files import clear_temporaries, write_bytes
 from zoo.errors import RunError
-from zoo.files import clear_temporaries, write_bytes
-from zoo.tensors import to_bytes
+from zoo.models.tensors import to_bytes
 
 KEEP = 2
 FORMAT = 1

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from zoo.catalogue.plugins import import_factory
+from zoo.catalogue.registry import Registry
 from zoo.errors import InputError, UnknownNameError, ZooError
-from zoo.plugins import import_factory
-from zoo.registry import Registry
 from zoo.train.events import Listener, Tick
 
 if TYPE_CHECKING:

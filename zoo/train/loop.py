@@ -19,13 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.data import augment
-from zoo.data.arrays import Split
-from zoo.data.resident import generator, order
+from zoo.data.augment import pipeline as augment
+from zoo.data.batches.open import Batch, BatchSource, open_source
+from zoo.data.batches.resident import generator, order
 from zoo.data.seeds import mix_seed
-from zoo.data.source import Batch, BatchSource, open_source
-from zoo.evaluate import Metrics, evaluate
-from zoo.run import (
+from zoo.data.split import Split
+from zoo.evaluate.accuracy import Metrics, evaluate
+from zoo.evaluate.views import views
+from zoo.models.device import autocast, seed_noise, tf32
+from zoo.runs.folder import (
     CHECKPOINTS,
     append_metrics,
     configuration,
@@ -35,21 +37,19 @@ from zoo.run import (
     write_result,
     write_weights,
 )
+from zoo.runs.images import eval_batch, make_augment
 from zoo.train import checkpoint
-from zoo.train.averaging import Averaging
-from zoo.train.compiled import Compiler
-from zoo.train.device import autocast, seed_noise, tf32
 from zoo.train.events import Listener, Tick
-from zoo.train.fitting import fit_to_images
-from zoo.train.guard import Guard
-from zoo.train.images import eval_batch, make_augment
-from zoo.train.layers import freeze
-from zoo.train.optim import lr_at, make_optimizer, match_layout
+from zoo.train.fit_to_images import fit_to_images
+from zoo.train.not_finite import Guard
+from zoo.train.optim.averaging import Averaging
+from zoo.train.optim.layerwise import freeze
+from zoo.train.optim.optimizers import lr_at, make_optimizer, match_layout
 from zoo.train.plan import Plan
-from zoo.train.precise import renew_for_evaluation
+from zoo.train.precise_bn import renew_for_evaluation
+from zoo.train.processes.world import World
 from zoo.train.result import result_table
-from zoo.train.world import World
-from zoo.tta import views
+from zoo.train.speed.compiled import Compiler
 
 AUGMENT, NOISE = 1, 2
 """Tags of a step's two streams of random numbers: augmentation, and what the model draws."""

@@ -16,27 +16,27 @@ import msgspec
 import torch
 from torch import nn
 
-from zoo.compose import compose, place
-from zoo.data.arrays import ImageData, Split, limit, validation_split
+from zoo.base.version import __version__
+from zoo.catalogue.augmentation import Struct
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import Registry, changes, find_model, load_registry, provenance
+from zoo.catalogue.spec import Model, Transform, decode, node_from_table
+from zoo.data.batches.mode import DataMode, Delivery
 from zoo.data.checks import class_counts
 from zoo.data.load import load
-from zoo.data.mode import DataMode, Delivery
-from zoo.data.rows import Show, silent
 from zoo.data.seeds import mix_seed
+from zoo.data.sources.base import Show, silent
+from zoo.data.split import ImageData, Split, limit, validation_split
 from zoo.errors import DataError, InputError, RunError, SpecError
-from zoo.layers import set_dropout
-from zoo.recipe import Recipe
-from zoo.registry import Registry, changes, find_model, load_registry, provenance
-from zoo.run import DataRecord, RunRecord, Sizes
-from zoo.spec import Model, Transform, decode, node_from_table
-from zoo.steps import Struct
-from zoo.train.compiled import choose, measure_pace, why_no_graph
-from zoo.train.device import Hardware, describe, pick_device, pick_layout, pick_precision, placed, reasons
-from zoo.train.layers import freeze
-from zoo.train.optim import make_optimizer
-from zoo.train.world import size_here
-from zoo.tta import refuse_views
-from zoo.version import __version__
+from zoo.evaluate.views import refuse_views
+from zoo.models.compose import compose, place
+from zoo.models.device import Hardware, describe, pick_device, pick_layout, pick_precision, placed, reasons
+from zoo.plugin.layers import set_dropout
+from zoo.runs.folder import DataRecord, RunRecord, Sizes
+from zoo.train.optim.layerwise import freeze
+from zoo.train.optim.optimizers import make_optimizer
+from zoo.train.processes.world import size_here
+from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 
 VALIDATION_FRACTION = 0.1
 VALIDATION_SEED = 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.evaluate import Metrics
-from zoo.run import FORMAT, RunRecord
+from zoo.evaluate.accuracy import Metrics
+from zoo.runs.folder import FORMAT, RunRecord
 
 if TYPE_CHECKING:
     from zoo.train.loop import Position

@@ -1,0 +1,77 @@
+"""What every picture of ours shares: colours, markers, settings, and files that are the same each time.
+
+matplotlib is imported only where something is drawn; nothing depends on the clock or on the user's settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from zoo.base.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""Okabe and Ito, "Color Universal Design" (2008), the darker ones first: they also differ in gray."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+NAMELESS = MappingProxyType(
+    {
+        "png": MappingProxyType({"Software": None}),
+        "svg": MappingProxyType({"Date": None, "Creator": None}),
+        "pdf": MappingProxyType({"CreationDate": None}),
+    }
+)
+"""By format: the metadata that would differ from one drawing to the next, or from one version to the next."""
+
+
+@contextlib.contextmanager
+def styled(**ours: Any) -> Iterator[None]:
+    """matplotlib's own defaults, whatever the user's; `ours` with "_" for the dots of its names."""
+    import matplotlib
+
+    base = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
+    asked = {name.replace("_", ".", 1): value for name, value in ours.items()}
+    with matplotlib.rc_context({**base, "svg.hashsalt": "hybrid-zoo", **asked}):
+        yield
+
+
+def encoded(
+    figure: Figure, kind: str, *, dpi: float | str = "figure", metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The bytes of a picture's file.
+
+    Args:
+        kind: "png", "svg" or "pdf". metadata: texts to keep in it, by keyword.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    buffer = BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # in a script that the font has not
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata={**NAMELESS[kind], **(metadata or {})})
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path, **options: Any) -> Path:
+    """Write a figure in the format of the path's suffix; `options` are those of `encoded`.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    write_bytes(path, encoded(figure, path.suffix.lower().removeprefix("."), **options))
+    return path
+
+
+def plain_text(text: str) -> str:
+    """Printable, on one line, without matplotlib's mathematics, and shown even if it begins with "_"."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split()).replace("$", r"\$")
+    return f" {line}" if line.startswith("_") else line

@@ -1,0 +1,100 @@
+"""One registry file, parsed and not yet decoded: TOML within limits, from a folder or a zip archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zoo.catalogue.augmentation import Struct
+from zoo.catalogue.plugins import archive_of
+from zoo.errors import SpecError
+
+TABLES = ("sources", "datasets", "recipes", "models", "studies")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_BYTES = 1 << 20
+MAX_NESTING = 100
+
+
+def kind_of(table: str) -> str:
+    """What one entry of a table is called: "models" holds models, "studies" each study."""
+    return "study" if table == "studies" else table.removesuffix("s")
+
+
+def table_of(kind: str) -> str:
+    """The table that holds entries of a kind."""
+    return "studies" if kind == "study" else f"{kind}s"
+
+
+class CatalogueFile(Struct, frozen=True):
+    """One registry file, parsed but not decoded, and who brought it."""
+
+    path: str
+    tables: dict[str, Any]
+    plugin: str = ""
+    distribution: str = ""
+    version: str = ""
+    source: str = ""
+
+
+def parse_file(path: Path) -> dict[str, Any]:
+    """Parse a registry file.
+
+    Raises:
+        SpecError: unreadable, too large, not TOML (names the line), or an unknown top-level table.
+    """
+    import tomllib  # only here: a fresh index needs no parser
+
+    data = b""
+    try:
+        data = _content(path)
+        if len(data) > MAX_BYTES:
+            raise SpecError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no registry file is")
+        tables = tomllib.loads(data.decode())
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            f"{path}: not valid TOML: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
+    except RecursionError:
+        raise SpecError(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError as error:
+        mark = (
+            "; it starts with a byte order mark: save it without" if data.startswith(BYTE_ORDER_MARK) else ""
+        )
+        raise SpecError(f"{path}: not valid TOML: {error}{mark}") from None
+    _refuse_deep(tables, path)
+    for key, value in tables.items():
+        if key not in (*TABLES, "catalogue"):
+            raise SpecError(f"{path}: unknown table [{key}]; allowed: {', '.join(TABLES)}")
+        if not isinstance(value, dict):
+            raise SpecError(f"{path}: {key}: expected a table, got {type(value).__name__}")
+    return tables
+
+
+def _content(path: Path) -> bytes:
+    """At most MAX_BYTES and one more of a file, or of a member of a zip archive (a wheel on the path)."""
+    archive = None if path.is_file() else archive_of(path)
+    if archive is None:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    from zipfile import BadZipFile, ZipFile
+
+    try:
+        with ZipFile(archive) as opened, opened.open(path.relative_to(archive).as_posix()) as member:
+            return member.read(MAX_BYTES + 1)
+    except (BadZipFile, KeyError, RuntimeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from None
+
+
+def _refuse_deep(tables: dict[str, Any], path: Path) -> None:
+    """Level by level, so that no nesting can exhaust the stack: here, or where an error shows a value."""
+    level: list[Any] = [tables]
+    for _ in range(MAX_NESTING):
+        children = [
+            list(c.values()) if isinstance(c, dict) else c for c in level if isinstance(c, dict | list)
+        ]
+        level = [value for values in children for value in values]
+        if not level:
+            return
+    raise SpecError(f"{path}: tables and lists nested more than {MAX_NESTING} deep")

@@ -1,0 +1,110 @@
+"""`zoo doctor`: what is wrong with this installation, and what mends it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from zoo.cli.shared import table
+
+if TYPE_CHECKING:
+    from zoo.cli.doctor.finding import Finding
+
+WIDTH: Final = 80
+COLOURS: Final = (("ok", "32"), ("note", "36"), ("warning", "33"), ("error", "31"))
+INDENT: Final = " " * 11
+
+
+@click.command()
+@click.option(
+    "--runs",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="The folder of runs.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1, max=60),
+    default=4.0,
+    show_default=True,
+    help="Seconds that the Hub may take to answer.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
+def doctor(context: click.Context, root: Path, timeout: float, as_json: bool) -> None:
+    """Look at versions, devices, folders, plugins, data, the Hub and runs; say what is wrong and what mends it.
+
+    Nothing is changed, nothing is sent but one HEAD to the Hub, without the token. Exit code 1 where
+    something stops work; warnings and notes leave it at 0.
+
+    Examples:
+
+    \b
+      zoo doctor
+      zoo doctor --json > doctor.json
+      HF_HUB_OFFLINE=1 zoo doctor
+    """
+    from zoo.cli.doctor.examine import examine
+
+    found = examine(root, patience=timeout)
+    count = {level: sum(f.level == level for f in found) for level, _ in COLOURS}
+    if as_json:
+        import msgspec
+
+        rows = [msgspec.to_builtins(finding) for finding in found]
+        table.emit_json({"ok": not count["error"], "counts": count, "findings": rows})
+    else:
+        table.emit(_lines(found))
+    table.say(_summary(count))
+    if count["error"]:
+        context.exit(1)
+
+
+def _summary(count: dict[str, int]) -> str:
+    def said(level: str) -> str:
+        return f"{count[level]} {level}{'' if count[level] == 1 else 's'}"
+
+    if count["error"]:
+        return f"{said('error')} and {said('warning')}: begin with the errors"
+    return "nothing is wrong" if not count["warning"] else f"it works, with {said('warning')}"
+
+
+def _lines(found: Sequence[Finding]) -> Iterator[str]:
+    limit = min(table.width() or WIDTH, WIDTH)
+    for number, (area, group) in enumerate(groupby(found, key=lambda f: f.area)):
+        if number:
+            yield ""
+        yield table.bold(area)
+        for finding in group:
+            yield from _finding(finding, limit)
+
+
+def _finding(finding: Finding, limit: int) -> Iterator[str]:
+    first, *rest = _wrapped(finding.said, limit)
+    yield f"  {_coloured(finding.level)}{' ' * (9 - len(finding.level))}{first.strip()}"
+    yield from rest
+    if finding.fix:
+        yield from _wrapped(f"-> {finding.fix}", limit)
+
+
+def _wrapped(text: str, limit: int) -> list[str]:
+    """Within the limit; a word that is longer (a path, a command) is left whole, to be copied."""
+    return textwrap.wrap(
+        table.clean(text),
+        limit,
+        initial_indent=INDENT,
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
+
+
+def _coloured(level: str) -> str:
+    return f"\033[{dict(COLOURS)[level]}m{level}\033[0m" if table.on_terminal() else level

@@ -1,0 +1,158 @@
+"""Plugins, datasets and run folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from zoo.base.files import TEMPORARY
+from zoo.base.paths import cache_dir, data_dir
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import Dataset
+from zoo.cli.doctor.finding import Finding
+from zoo.cli.doctor.folders import hub_cache
+from zoo.errors import ZooError
+from zoo.runs.folder import CHECKPOINTS, damage_of_weights
+
+FOLDERS: Final = (
+    ("CIFAR10", "cifar-10-batches-py"),
+    ("CIFAR100", "cifar-100-python"),
+    ("STL10", "stl10_binary"),
+    ("Imagenette", "imagenette2-320"),
+    ("SVHN", "train_32x32.mat"),
+    ("Flowers102", "flowers-102"),
+    ("Food101", "food-101"),
+    ("OxfordIIITPet", "oxford-iiit-pet"),
+    ("StanfordCars", "stanford_cars"),
+)
+"""What torchvision's datasets lie in, where that is not the name of the class."""
+
+SHOWN: Final = 8
+
+
+def plugins() -> Iterator[Finding]:
+    """Each plugin that failed, what others did wrong, and the catalogue itself."""
+    try:
+        registry = load_registry(retry=True)
+    except ZooError as error:
+        yield Finding("plugins", "catalogue", "error", str(error), "mend that file, or move it away")
+        return
+    loaded = [r for r in registry.plugins if r.status == "loaded"]
+    off = [r for r in registry.plugins if r.status == "disabled"]
+    said = f"{len(loaded)} plugins, {len(registry.components)} components, {len(registry.models)} models"
+    said += f"; switched off: {', '.join(r.name for r in off)}" if off else ""
+    names = [r.name for r in loaded]
+    yield Finding("plugins", "catalogue", "ok", said, data={"loaded": names, "off": [r.name for r in off]})
+    failed = [r for r in registry.plugins if r.status == "failed"]
+    for record in failed:
+        who = f"plugin {record.name!r} ({record.distribution} {record.version})"
+        yield Finding(
+            "plugins",
+            record.name,
+            "error" if record.builtin else "warning",
+            f"{who} is left out: {record.reason}",
+            record.fix or "zoo plugins --debug shows where",
+        )
+    left_out = [f"plugin {r.name!r} ({r.distribution} {r.version}) is left out" for r in failed]
+    for problem in registry.problems:
+        if not problem.startswith(tuple(left_out)):
+            yield Finding("plugins", "catalogue", "warning", problem, "zoo plugins shows more")
+
+
+# ---- datasets -------------------------------------------------------------------------------
+
+
+def data() -> Iterator[Finding]:
+    """Which datasets of the catalogue are here, decoded or as they were fetched."""
+    try:
+        registry = load_registry()
+    except ZooError:
+        return  # said among the plugins
+    decoded = _decoded()
+    here = {name: how for name, d in sorted(registry.datasets.items()) if (how := _place(name, d, decoded))}
+    absent = [name for name in sorted(registry.datasets) if name not in here]
+    said = ", ".join(f"{name} ({how})" for name, how in here.items())
+    yield Finding("data", "here", "ok", f"here: {said or 'none'}", data=here)
+    if absent:
+        yield _absent(absent, registry)
+
+
+def _absent(absent: list[str], registry: Registry) -> Finding:
+    shown = ", ".join(absent[:SHOWN]) + (f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else "")
+    said = f"fetched at first use: {shown}"
+    return Finding("data", "absent", "note", said, "zoo datasets lists all", {"absent": absent})
+
+
+def _decoded() -> set[str]:
+    """Names of the datasets whose decoded images are in the cache."""
+    names = set()
+    for path in (cache_dir() / "images").glob("*/index.json"):
+        try:
+            index: Any = json.loads(path.read_text("utf-8"))
+            names.add(str(index["name"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # an unfinished entry is made again
+    return names
+
+
+def _place(name: str, dataset: Dataset, decoded: set[str]) -> str:
+    """How a dataset is here; "" where it is not."""
+    scheme, _, rest = dataset.source.partition(":")
+    rest = rest.partition("?")[0]
+    if scheme == "sklearn":
+        return "embedded"
+    if name in decoded:
+        return "decoded"
+    if scheme == "torchvision":
+        local = Path(str(dataset.options.get("local", "")) or "absent")
+        known = data_dir() / dict(FOLDERS).get(rest, rest)
+        return "downloaded" if known.exists() or local.is_dir() else ""
+    if scheme == "hf":
+        return "downloaded" if (hub_cache() / f"datasets--{rest.replace('/', '--')}").is_dir() else ""
+    if scheme == "plugin":
+        return "by its plugin"
+    return "here" if Path(rest).expanduser().exists() else ""
+
+
+# ---- runs -----------------------------------------------------------------------------------
+
+
+def runs(root: Path) -> Iterator[Finding]:
+    """Run folders that are damaged or unfinished, and what interrupted writes left."""
+    from zoo.runs.find import find
+
+    if not root.is_dir():
+        yield Finding("runs", "runs", "ok", f"no runs below {root}/", data={"runs": 0})
+        return
+    found, problems = find((), root)
+    stopped = [run for run in found if run.state == "stopped"]
+    training = sum(run.state == "training" for run in found)
+    said = f"{len(found)} runs below {root}/" + (f", {training} of them in training" if training else "")
+    yield Finding("runs", "runs", "ok", said, data={"runs": len(found), "training": training})
+    for problem in problems:
+        fix = "restore it from a copy, or remove its folder; the other runs are not touched by it"
+        yield Finding("runs", "damaged", "warning", problem, fix)
+    for run in found:
+        if problem := damage_of_weights(run.folder):
+            fix = "its weights are lost: take another copy of the folder"
+            if any((run.folder / CHECKPOINTS).glob("best-*")):
+                fix = f"its checkpoints have them: zoo train --resume {run.folder}"
+            yield Finding("runs", "damaged", "warning", problem, fix)
+    if stopped:
+        names = [run.name for run in stopped]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        yield Finding(
+            "runs",
+            "unfinished",
+            "note",
+            f"not finished: {', '.join(names[:SHOWN])}{more}",
+            f"zoo train --resume {stopped[0].folder}   or: zoo runs --remove --state stopped",
+            {"unfinished": names},
+        )
+    left = [path for path in root.rglob(f"{TEMPORARY}*") if not training]
+    if left:
+        said = f"{len(left)} files of interrupted writes, such as {left[0]}"
+        fix = f"find {root} -name '{TEMPORARY}*' -exec rm -r {{}} +"
+        yield Finding("runs", "temporary", "note", said, fix)

@@ -1,0 +1,97 @@
+"""`zoo info`: one model. Only `--build` imports torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from zoo.catalogue.registry import Registry, find_model
+from zoo.catalogue.spec import Model
+from zoo.cli import say_problems
+from zoo.cli.shared import describe, table
+
+
+@click.command("info", short_help="Show one model: its tree, recipe and results.")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--tree", is_flag=True, help="Only the tree of components.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw the tree into FILE.png or FILE.svg, and print its path.",
+)
+@click.option("--build", is_flag=True, help="Build it on the meta device: count parameters and FLOPs.")
+@click.option("--num-classes", type=click.IntRange(min=1), help="With --build: classes, not its dataset's.")
+@click.option(
+    "--image-size", type=click.IntRange(min=1), help="With --build: side in pixels, not its dataset's."
+)
+def info(
+    name: str,
+    as_json: bool,
+    tree: bool,
+    picture: Path | None,
+    build: bool,
+    num_classes: int | None,
+    image_size: int | None,
+) -> None:
+    """Show the model NAME: a name of `zoo list`, timm/NAME, torchvision/NAME or FILE.toml#NAME.
+
+    Examples:
+
+    \b
+      zoo info hybrid-alt-1
+      zoo info hybrid-alt-1 --tree
+      zoo info ./my.toml#my-hybrid --build --num-classes 100
+      zoo info timm/resnet50 --build --image-size 224 --json
+    """
+    if not build and (num_classes or image_size):
+        raise click.UsageError("--num-classes and --image-size need --build")
+    registry, name, model = find_model(name)
+    say_problems(registry.problems)
+    if picture:
+        from zoo.catalogue.picture import draw_tree
+
+        print(draw_tree(picture, model.build, registry.components))
+        return
+    details = describe.details_of(name, model, registry)
+    if build:
+        from zoo.cli import counting
+        from zoo.models.compose import sizes_for
+
+        sizes = sizes_for(model, registry, num_classes=num_classes, image_size=image_size)
+        details |= counting.count(name, model, registry, sizes)
+        details["published_counts"] = counting.published_counts(name, model, registry)
+    if as_json:
+        table.emit_json(details)
+    elif tree:
+        table.emit(_tree(model, registry))
+    else:
+        from zoo.cli.shared.info_page import page
+
+        table.emit(page(details, model, registry, _tree(model, registry, margin=2)))
+
+
+def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:
+    """The drawn tree, with each component's distribution at the right where there is room."""
+    encoding = (sys.stdout.encoding or "utf-8").lower()
+    drawn = list(describe.tree_lines(model.build, registry, ascii_only="utf" not in encoding))
+    column = max(len(line) for line, _ in drawn)
+    limit = table.width()
+    if limit is None or margin + column + 2 + max(len(by) for _, by in drawn) <= limit:
+        return [f"{table.clean(line).ljust(column)}  {table.dim(table.clean(by))}" for line, by in drawn]
+    return [
+        text for line, by in drawn for text in _fitted(table.clean(line), table.clean(by), limit - margin)
+    ]
+
+
+def _fitted(line: str, by: str, limit: int) -> list[str]:
+    """One line of the tree with its distribution in brackets, in as many lines as it needs."""
+    if len(line) + len(by) + 4 <= limit:
+        return [f"{line}  {table.dim(f'[{by}]')}"]
+    import textwrap
+
+    margin = " " * (len(line) - len(line.lstrip("│├└─|`- ")) + 2)
+    return textwrap.wrap(f"{line}  [{by}]", limit, subsequent_indent=margin, break_on_hyphens=False)

@@ -1,0 +1,158 @@
+"""What `zoo list` and `zoo info` say about a model, as plain data; nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from zoo.base.paths import REGISTRY
+from zoo.catalogue.plugins import OURS
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import Origin, Registry
+from zoo.catalogue.spec import Measured, Model, Node, Published
+
+
+def best_published(model: Model) -> Published | None:
+    """The best top-1 that a source prints: on the model's own dataset, else on any."""
+    rows = [row for row in model.published if row.top1 is not None]
+    own = [row for row in rows if row.dataset == model.dataset]
+    return max(own or rows, key=lambda row: row.top1 or 0.0, default=None)
+
+
+def best_measured(model: Model, dataset: str | None = None) -> Measured | None:
+    """Our best top-1 on `dataset` (default: that of `best_published`), else on any dataset."""
+    published = best_published(model)
+    dataset = dataset or (published.dataset if published else model.dataset)
+    same = [row for row in model.measured if row.dataset == dataset]
+    return max(same or model.measured, key=lambda row: row.top1, default=None)
+
+
+def parameters(model: Model) -> int | None:
+    """The count in the catalogue, else the one that the source prints (its own dataset's first)."""
+    if model.parameters is not None:
+        return model.parameters
+    rows = [row for row in model.published if row.params is not None]
+    own = [row for row in rows if row.dataset == model.dataset]
+    return next((row.params for row in own or rows), None)
+
+
+def nodes(node: Node) -> Iterator[Node]:
+    """The node and all below it, in the order of the TOML."""
+    yield node
+    for _, child in node.children():
+        yield from nodes(child)
+
+
+def plugins_of(node: Node) -> list[str]:
+    """The plugin of the root, then the others that the tree uses, each once."""
+    return list(dict.fromkeys(n.use.partition(".")[0] for n in nodes(node)))
+
+
+def origin_of(name: str, model: Model, registry: Registry) -> Origin | None:
+    """Who brought the model; for "namespace/NAME" the plugin with that namespace."""
+    found = registry.origins.get(("model", name))
+    return found or registry.origins.get(("component", model.build.use))
+
+
+def row_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
+    """One object of `zoo list --json`: top-1 as fractions, None for what is not known."""
+    origin, plugins = origin_of(name, model, registry), plugins_of(model.build)
+    return {
+        "name": name,
+        "family": model.family,
+        "parameters": parameters(model),
+        "plugin": plugins[0],
+        "plugins": plugins,
+        "summary": model.summary,
+        "source": model.source,
+        "tags": list(model.tags),
+        "dataset": model.dataset,
+        "recipe": model.recipe,
+        "best": model.best,
+        "published": msgspec.to_builtins(model.published),
+        "measured": msgspec.to_builtins(model.measured),
+        "origin": _origin_row(origin) if origin else None,
+    }
+
+
+def _origin_row(origin: Origin) -> dict[str, str]:
+    """The origin; of our own catalogue the file's name alone, which is the same wherever it is installed."""
+    ours = origin.distribution == OURS
+    return origin._asdict() | ({"file": REGISTRY} if ours else {})
+
+
+def details_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
+    """`row_of` with the tree, where each component comes from, the resolved recipes and the source."""
+    details = row_of(name, model, registry)
+    source = registry.sources.get(model.source or "")
+    details["source"] = {"key": model.source, **msgspec.to_builtins(source)} if source else None
+    return details | {
+        "build": model.build.to_table(),
+        "components": [
+            component_of(use, registry) for use in dict.fromkeys(n.use for n in nodes(model.build))
+        ],
+        "recipe": recipe_of(model.recipe, registry),
+        "best": recipe_of(model.best, registry) if model.best else None,
+        "note": model.note,
+    }
+
+
+def component_of(use: str, registry: Registry) -> dict[str, Any]:
+    """A component and who offers it; `problem` says why it cannot be used, where it cannot."""
+    component, origin = registry.components.get(use), registry.origins.get(("component", use))
+    problem = registry.clashes.get(("component", use))
+    return {
+        "name": use,
+        "kind": component.kind if component else None,
+        "summary": component.summary if component else "",
+        "plugin": use.partition(".")[0],
+        "distribution": origin.distribution if origin else None,
+        "version": origin.version if origin else None,
+        "problem": problem if component else "no plugin offers it",
+    }
+
+
+def recipe_of(name: str, registry: Registry) -> dict[str, Any]:
+    """A recipe with every field resolved; only its name where the catalogue lacks it."""
+    recipe = registry.recipes.get(name)
+    return {"name": name, **(msgspec.to_builtins(recipe) if recipe else {})}
+
+
+def recipe_changes(recipe: Recipe) -> dict[str, Any]:
+    """The fields that differ from the defaults."""
+    default, fields = Recipe(), Recipe.__struct_fields__
+    changed = (
+        f for f in fields if getattr(recipe, f) != getattr(default, f) and f not in ("summary", "source")
+    )
+    return {f: msgspec.to_builtins(getattr(recipe, f)) for f in changed}
+
+
+def tree_lines(node: Node, registry: Registry, *, ascii_only: bool = False) -> Iterable[tuple[str, str]]:
+    """The tree as drawn in a terminal: (line, who offers the component)."""
+    tee, last, bar = ("|- ", "`- ", "|  ") if ascii_only else ("├─ ", "└─ ", "│  ")
+
+    def walk(n: Node, key: str, first: str, rest: str) -> Iterator[tuple[str, str]]:
+        label = f"{key}: {n.use}" if key and not key.startswith("of[") else n.use
+        args = " ".join(f"{k}={_value(v)}" for k, v in n.args.items() if not _has_nodes(v))
+        yield f"{first}{label}  {args}".rstrip(), _provider(n.use, registry)
+        children = n.children()
+        for i, (name, child) in enumerate(children):
+            end = i == len(children) - 1
+            yield from walk(child, name, rest + (last if end else tee), rest + ("   " if end else bar))
+
+    return walk(node, "", "", "")
+
+
+def _provider(use: str, registry: Registry) -> str:
+    component = component_of(use, registry)
+    return component["problem"] or f"{component['distribution']} {component['version']}"
+
+
+def _has_nodes(value: Any) -> bool:
+    return isinstance(value, Node) or (isinstance(value, list) and any(isinstance(v, Node) for v in value))
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode().replace(",", ", ")

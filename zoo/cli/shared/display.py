@@ -1,0 +1,138 @@
+"""What a person sees while a model trains: bars on a terminal, plain lines elsewhere. On stderr."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from zoo.train.events import Listener, Tick
+
+if TYPE_CHECKING:
+    from zoo.train.plan import Plan
+
+
+def make_display(quiet: bool) -> Listener:
+    """Bars where stderr is a terminal, else one line for each epoch; nothing where quiet."""
+    if quiet:
+        return Listener()
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+class Lines(Listener):
+    """One plain line at the start and after each epoch."""
+
+    def start(self, plan: Plan, parameters: int) -> None:
+        """Say what is about to be trained."""
+        self.epochs = plan.recipe.epochs
+        self.say(summary(plan, parameters))
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        """Say how the epoch went."""
+        self.say(epoch_line(row, self.epochs, best))
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        print(line, file=sys.stderr, flush=True)
+
+
+class Bars(Lines):
+    """Two live bars, epoch and run, under the lines of the epochs that ended."""
+
+    def start(self, plan: Plan, parameters: int) -> None:
+        """Open the bars."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.stack = ExitStack()
+        self.bars = Progress(
+            TextColumn("{task.description:>6}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.stack.enter_context(self.bars)
+        self.inner = self.bars.add_task("epoch", total=None, note="")
+        self.outer = self.bars.add_task("run", total=None, note="")
+        self.best = ""
+        super().start(plan, parameters)
+
+    def tick(self, tick: Tick) -> None:
+        """Move the bars."""
+        note = f"loss {tick.loss:.3f}  top-1 {tick.top1:.1%}  {tick.images_per_second:,.0f} img/s"
+        self.bars.update(self.inner, completed=tick.step, total=tick.steps, note=note)
+        self.bars.update(self.outer, completed=tick.total_step, total=tick.total_steps, note=self.best)
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        """Print the epoch's line above the bars."""
+        score = row.get("val_top1", row.get("test_top1", 0.0))
+        if best:
+            self.best = f"best {score:.1%} (epoch {row['epoch']})"
+        self.bars.reset(self.inner, note="")
+        super().epoch(row, best)
+
+    def end(self, result: dict[str, Any]) -> None:
+        """Close the bars."""
+        self.stack.close()
+
+    def say(self, line: str) -> None:
+        """Print above the bars."""
+        self.bars.console.print(line, highlight=False, markup=False)
+
+
+def summary(plan: Plan, parameters: int) -> str:
+    """Three lines: what is trained on what, and how."""
+    record, data = plan.record, plan.record.data
+    sizes = record.sizes
+    seen = (
+        f"{data.train:,} train + {data.validation:,} validation"
+        if data.validation
+        else f"{data.train:,} train"
+    )
+    layout = "channels-last" if record.channels_last else "contiguous"
+    return (
+        f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, {sizes.num_classes} classes\n"
+        f"{data.spec}: {seen} + {data.test:,} test images\n"
+        f"recipe {record.recipe}, seed {record.seed}, {record.protocol} protocol, "
+        f"{record.device} {record.precision} {layout}"
+    )
+
+
+def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
+    """One epoch in one line."""
+    split = "val" if "val_top1" in row else "test"
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
+        f"{split} loss {row[f'{split}_loss']:.4f}  {split} top-1 {row[f'{split}_top1']:7.2%}  "
+        f"{row['images_per_second']:,.0f} img/s{'  *' if best else ''}"
+    )
+
+
+class DecodeBar:
+    """A progress bar for decoding, opened when there is something to decode."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.live = not quiet and sys.stderr.isatty()
+        self.stack = ExitStack()
+        self.bar: Any = None
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, description: str, done: int, total: int, /) -> None:
+        """Show progress (see `zoo.data.sources.base.Show`)."""
+        if not self.live:
+            return
+        if self.bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = self.stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+        if description not in self.tasks:
+            self.tasks[description] = self.bar.add_task(description, total=total)
+        self.bar.update(self.tasks[description], completed=done)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self.stack.close()

@@ -1,0 +1,102 @@
+"""The text page of `zoo info`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.spec import Model, Published
+from zoo.cli.shared import describe, table
+
+
+def page(details: dict[str, Any], model: Model, registry: Registry, tree: list[str]) -> Iterator[str]:
+    """Lines for the terminal: what it is, its tree, counts, recipe, results and source."""
+    count = f"{details['parameters']:,} parameters" if details["parameters"] else "parameters: see --build"
+    first, *more = _wrapped(f"{details['name']}  {table.clean(model.summary)}")
+    yield table.bold(details["name"]) + first.removeprefix(details["name"])
+    yield from more
+    tags = f", tags {' '.join(model.tags)}" if model.tags else ""
+    yield from _wrapped(f"family {model.family}, {count}, for {model.dataset}{tags}")
+    yield from _section("tree", tree)
+    if "flops" in details:
+        yield from _section("built", _built(details))
+    yield from _section("recipe", _recipes(model, registry))
+    yield from _section("results (top-1)", _results(model))
+    yield from _section("source", _source(details["source"]))
+    yield from _section("note", [table.clean(model.note)] if model.note else [])
+
+
+def _section(title: str, lines: Any) -> Iterator[str]:
+    found = [line for line in lines if line]
+    if found:
+        yield ""
+        yield table.bold(title)
+        for line in found:
+            yield from _wrapped(f"  {line}")
+
+
+def _wrapped(line: str) -> list[str]:
+    """The line in as many as it needs on this terminal, between words; those after the first are set in."""
+    limit = table.width()
+    if limit is None or len(line) <= limit or "\033" in line:
+        return [line]
+    import textwrap
+
+    margin = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, limit, subsequent_indent=margin, break_on_hyphens=False) or [line]
+
+
+def _built(details: dict[str, Any]) -> Iterator[str]:
+    sizes = details["sizes"]
+    shape = f"{sizes['in_channels']}x{sizes['height']}x{sizes['width']}"
+    yield f"{details['parameters']:,} parameters with {sizes['num_classes']} classes at {shape}"
+    yield f"{details['flops']:,} FLOPs per image ({details['flops_definition']})"
+    for row in details["published_counts"]:
+        if row["built"] is None:
+            yield f"{row['dataset']}: {row['printed']:,} printed; {row['problem']}"
+            continue
+        difference, expected = row["difference"], row["expected_difference"]
+        verdict = "equal" if difference == 0 else f"{difference:+,}"
+        verdict += "" if difference == expected else f", expected {expected:+,}"
+        yield f"{row['dataset']}: {row['built']:,} built, {row['printed']:,} printed ({verdict})"
+
+
+def _recipes(model: Model, registry: Registry) -> Iterator[str]:
+    for role, name in (("", model.recipe), ("best: ", model.best)):
+        if not name:
+            continue
+        recipe = registry.recipes.get(name)
+        yield f"{role}{name}  {table.clean(recipe.summary) if recipe else 'not in the catalogue'}".rstrip()
+        if recipe is None:
+            continue
+        for field, value in describe.recipe_changes(recipe).items():
+            rows = value if field == "augment" else [value]
+            for row in rows:
+                text = " ".join(f"{k}={v}" for k, v in row.items()) if isinstance(row, dict) else row
+                yield f"  {field:<16}{table.clean(str(text))}"
+
+
+def _results(model: Model) -> Iterator[str]:
+    datasets = dict.fromkeys([*(r.dataset for r in model.published), *(r.dataset for r in model.measured)])
+    for dataset in datasets:
+        for row in (r for r in model.published if r.dataset == dataset):
+            yield f"{dataset:<22}published  {_published(row)}"
+        for own in (r for r in model.measured if r.dataset == dataset):
+            spread = f" ± {own.spread:.2%}" if own.spread is not None else ""
+            seeds = f"{own.seeds} seed{'s' if own.seeds > 1 else ''}"
+            what = ", ".join(t for t in (own.protocol, seeds, own.recipe, own.device, own.note) if t)
+            yield f"{dataset:<22}own        {own.top1:.2%}{spread}  {table.clean(what)}"
+
+
+def _published(row: Published) -> str:
+    top1 = f"{row.top1:.2%}" if row.top1 is not None else "-"
+    params = f"{row.params:,} parameters" if row.params else ""
+    minutes = f"{row.minutes:g} min" if row.minutes else ""
+    return table.clean("  ".join(t for t in (top1, params, minutes, row.published_as, row.note) if t))
+
+
+def _source(source: dict[str, Any] | None) -> Iterator[str]:
+    if source:
+        yield table.clean(source["title"])
+        yield from (table.clean(source[key]) for key in ("authors", "code", "url") if source[key])

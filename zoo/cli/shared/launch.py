@@ -1,0 +1,267 @@
+"""Several processes for one training: starting them, joining them, and speaking with one voice."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from zoo.cli.shared.signals import StopRequests
+from zoo.errors import DeviceError, InputError, RunError
+
+if TYPE_CHECKING:
+    from zoo.train.processes.world import World
+
+WORDS, WORLD, FOLDER = "zoo.cli.words", "zoo.cli.world", "zoo.cli.folder"
+TOGETHER = "ZOO_PROCESSES_DIR"
+"""Where processes of `--gpus` leave their numbers, and the one that failed that it has said so."""
+
+PATIENCE = 2.0
+"""Seconds in which a launcher's copy of a signal that a whole group got is not a second signal."""
+
+GONE = "another process of this run ended without a word (killed, or out of memory)"
+
+
+class Command(click.Command):
+    """A command that can start itself again in several processes: it remembers its words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words, and parse them."""
+        ctx.meta[WORDS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def options(command: Any) -> Any:
+    """The options of a command that trains with several processes."""
+    gpus = click.option(
+        "--gpus",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Train with N processes, a GPU each; with --device cpu: N processes on the CPU.",
+    )
+    shard = click.option(
+        "--shard", is_flag=True, help="Divide the model among the processes (FSDP2), where it does not fit."
+    )
+    return gpus(shard(command))
+
+
+def wanted(gpus: int | None) -> bool:
+    """Whether this process is to start others, rather than being one of them."""
+    return gpus is not None and gpus > 1 and not _is_started()
+
+
+def start(gpus: int, device: str, model: str | None) -> int:
+    """Run the command's own words in N processes through torch's elastic launcher; the exit code.
+
+    Raises:
+        DeviceError: fewer than N GPUs here. UnknownNameError: no such model.
+    """
+    if model is not None:
+        from zoo.catalogue.registry import find_model
+
+        find_model(model)
+    check_devices(gpus, device)
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    debug = "--debug" in sys.argv
+    for name in logging.root.manager.loggerDict if not debug else ():  # each failure is said once, by us
+        if name.startswith("torch.distributed."):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=gpus,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=uuid.uuid4().hex,
+        local_addr="localhost",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(),
+    )
+    context = click.get_current_context()
+    ours = [f"--{name}" for name in ("quiet", "verbose") if context.find_root().params.get(name)]
+    words = ["-m", "zoo", *ours, "train", *context.meta[WORDS], *(["--debug"] if debug else [])]
+    with tempfile.TemporaryDirectory(prefix="zoo-gpus-") as folder:
+        os.environ[TOGETHER] = folder
+        _pass_on_saves(Path(folder))
+        try:
+            elastic_launch(config, sys.executable)(*words)
+        except SignalException as stopped:
+            for path in Path(folder).glob("*.pid"):  # a second signal came while they were stopping
+                _signal(path, signal.SIGKILL)
+            return 128 + int(stopped.sigval)
+        except ChildFailedError as failed:
+            return _report(failed, (Path(folder) / "said").exists(), gpus)
+    return 0
+
+
+def check_devices(gpus: int, device: str) -> None:
+    """Refuse more GPUs than there are.
+
+    Raises:
+        DeviceError: names how many are here.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    from zoo.train.processes.world import own_device
+
+    here = torch.cuda.device_count()
+    if device != "auto":
+        own_device(torch.device(device), 0) if here or device != "cuda" else None
+    if here == 0:
+        raise DeviceError(
+            f"--gpus {gpus}: this machine has no GPU that torch can use; with --device cpu, "
+            f"{gpus} processes train on the CPU"
+        )
+    if here < gpus:
+        raise DeviceError(f"--gpus {gpus}: this machine has {here}; give --gpus {here}")
+
+
+@contextlib.contextmanager
+def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> Iterator[None]:
+    """Join the other processes, if this is one of several, and leave with them, whatever happens.
+
+    Raises:
+        InputError: `gpus` is not how many processes were started, or `shard` with one.
+    """
+    size = int(os.environ["WORLD_SIZE"]) if _is_started() else 1
+    if gpus is not None and gpus != size:
+        raise InputError(f"--gpus {gpus}: {size} processes were started; leave out --gpus under torchrun")
+    if gpus is not None and size == 1:
+        check_devices(gpus, device)
+    if size == 1:
+        if shard:
+            raise InputError(
+                "--shard divides a model among processes: give --gpus N, N above 1, or use torchrun"
+            )
+        yield
+        return
+    from zoo.train.processes.world import join
+
+    stop.patience = PATIENCE
+    # The layouts of a 1x1 kernel differ in name only.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    world = click.get_current_context().meta[WORLD] = join(device, sharded=shard)
+    with _present(world), _heard(world):
+        try:
+            yield
+            world.leave()
+        except SystemExit:  # stopped, all at the same step
+            world.leave()
+            raise
+        except BaseException as error:
+            _end(world, error)
+
+
+def world() -> World:
+    """The processes that the running command trains with."""
+    from zoo.train.processes.world import World
+
+    context = click.get_current_context(silent=True)
+    found: World | None = context.meta.get(WORLD) if context else None
+    return found or World()
+
+
+def remember(folder: Path) -> None:
+    """Keep the run folder, for what is said when another process is gone."""
+    context = click.get_current_context(silent=True)
+    if context:
+        context.meta[FOLDER] = folder
+
+
+def _is_started() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def _pass_on_saves(folder: Path) -> None:
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda *_: _signal(folder / "0.pid", signal.SIGUSR1))
+
+
+def _signal(path: Path, number: signal.Signals) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int(path.read_text()), number)
+
+
+def _report(failed: Any, said: bool, gpus: int) -> int:
+    """The exit code of processes that failed, and why, where none of them could say it."""
+    rank, first = failed.get_first_failure()
+    if said or first.exitcode > 0:
+        positive = [f.exitcode for f in failed.failures.values() if f.exitcode > 0]
+        return max(first.exitcode, 0) or (positive[0] if positive else 1)
+    from zoo.cli import say_error
+
+    say_error(f"process {rank} of {gpus} was ended by {signal.Signals(-first.exitcode).name}")
+    return 1
+
+
+@contextlib.contextmanager
+def _present(world: World) -> Iterator[None]:
+    """Leave this process's number where the one that started it looks, as long as it lives."""
+    folder = os.environ.get(TOGETHER)
+    path = Path(folder) / f"{world.rank}.pid" if folder else None
+    if path is not None:
+        path.write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _heard(world: World) -> Iterator[None]:
+    """Rank 0 alone speaks."""
+    if world.first:
+        yield
+        return
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def _end(world: World, error: BaseException) -> NoReturn:
+    """Say what went wrong, if no other process has, and end at once: nobody waits for this one."""
+    import traceback
+
+    from zoo.cli import explained, say_error
+    from zoo.train.processes.world import lost
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the launcher ends all when one ends
+    shown = error
+    if lost(error):
+        folder = click.get_current_context().meta.get(FOLDER)
+        shown = RunError(f"{GONE}; go on: zoo train --resume {folder}" if folder else GONE)
+    code, message = explained(shown)
+    # The one that caused it may be about to say why.
+    if not (lost(error) and world.somebody_said(3.0)) and world.claim():
+        with contextlib.redirect_stderr(sys.__stderr__):
+            if "--debug" in sys.argv:
+                traceback.print_exception(error)
+            say_error(message)
+        if folder_ := os.environ.get(TOGETHER):
+            (Path(folder_) / "said").touch()
+        sys.__stderr__.flush() if sys.__stderr__ else None
+    if world.hosts:
+        time.sleep(1.0)  # the others are still to hear that it was said
+    os._exit(code)

@@ -1,0 +1,1 @@
+"""Augmentation of batches: one function for each kind of step, and their order."""

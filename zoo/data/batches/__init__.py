@@ -1,0 +1,1 @@
+"""Batches of images, on the device or streamed to it."""

@@ -1,0 +1,219 @@
+"""Batches of a split that does not lie on the device: read ahead, copied while the device computes.
+
+Images are files that worker processes decode (`zoo.data.files.pool`), or an array, usually mapped from the
+decoded cache, whose rows a thread gathers. A batch is a function of its row numbers and, where images
+are cut at random, of (seed, epoch): how many workers there are changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.data.augment.crop import Bounds, crop_key
+from zoo.data.batches.resident import slices
+from zoo.data.files.listing import FileImages, forget
+from zoo.data.files.pool import Pool
+from zoo.data.files.worker import Cuts, Part
+from zoo.data.split import Images, Labels, Split
+from zoo.errors import DataError, InputError
+
+
+class _Begun(NamedTuple):
+    """A batch that is being read: uint8 (B, 3, H, W) on the host, and what fills it."""
+
+    images: Tensor
+    parts: list[Future[None]]
+
+
+class _Reader(Protocol):
+    """Begins to read batches; `depth`: how many beside the one that is waited for."""
+
+    depth: int
+
+    def begin(self, rows: Labels, key: int | None) -> _Begun:
+        """Begin to read these rows; `key` of the random crops, if there are any."""
+
+
+class _FileReader:
+    """Files, decoded by a pool."""
+
+    def __init__(self, images: FileImages, pool: Pool, bounds: Bounds | None, pin: bool) -> None:
+        self.images, self.pool, self.bounds, self.pin = images, pool, bounds, pin
+        self.root = os.fsencode(os.path.join(images.files.root, ""))
+        self.depth = 0
+
+    def begin(self, rows: Labels, key: int | None) -> _Begun:
+        # Enough parts are under way to keep every worker at work while its last answer is taken.
+        self.depth = (
+            max(2, -(-2 * self.pool.workers * self.pool.part // len(rows))) if self.pool.workers else 0
+        )
+        height, width = self.images.size
+        host = torch.empty((len(rows), height, width, 3), dtype=torch.uint8, pin_memory=self.pin)
+        pixels = host.numpy()
+        parts = []
+        for start in range(0, len(rows), self.pool.part):
+            end = min(len(rows), start + self.pool.part)
+            part = self._part(rows[start:end], key)
+            parts.append(self.pool.submit(part, pixels[start:end]))
+        return _Begun(host.permute(0, 3, 1, 2), parts)
+
+    def _part(self, rows: Labels, key: int | None) -> Part:
+        files, chosen = self.images.files, self.images.rows[rows].tolist()
+        paths = [self.root + files.name(row) for row in chosen]
+        stamps = [files.stamp(row) for row in chosen]
+        cuts = None if key is None or self.bounds is None else Cuts(key, rows.tolist(), self.bounds)
+        return Part(paths, stamps, cuts)
+
+
+class _ArrayReader:
+    """Rows of an array, gathered by a thread."""
+
+    def __init__(self, images: Images, pool: Pool, pin: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self.images = torch.from_numpy(images)  # nothing here writes to it
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="zoo-data") if pool.workers else None
+        self.depth, self.pin = 2 if pool.workers else 0, pin
+
+    def begin(self, rows: Labels, key: int | None) -> _Begun:
+        # Evaluation's mode is that of its thread alone, and another thread writes this.
+        with torch.inference_mode(False):
+            host = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.pin)
+        if self.thread is None:
+            self._gather(torch.from_numpy(rows), host)
+            return _Begun(host, [])
+        return _Begun(host, [self.thread.submit(self._gather, torch.from_numpy(rows), host)])
+
+    def _gather(self, rows: Tensor, host: Tensor) -> None:
+        flat = self.images.view(len(self.images), -1)
+        torch.index_select(flat, 0, rows, out=host.view(len(rows), -1))
+
+
+class Streamed:
+    """A split that is read batch by batch; see `zoo.data.batches.open.BatchSource`.
+
+    Attributes:
+        labels: int64 (N,), on the device. cropped: whether `steps` gives images that are cut already.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        device: torch.device | str = "cpu",
+        *,
+        channels_last: bool = False,
+        bounds: Bounds | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Prepare a split; nothing is read yet.
+
+        Args:
+            split: with its `pool`. bounds, seed: of the random crops that `steps` cuts from files.
+        Raises:
+            InputError: the split has no pool.
+        """
+        if split.pool is None:
+            raise InputError("only a split that was loaded to be streamed can be")
+        self.device, self.seed = torch.device(device), seed
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.labels = torch.tensor(split.labels, device=self.device)
+        pin = self.device.type == "cuda"
+        self.side = torch.cuda.Stream(self.device) if pin else None
+        self.reader: _Reader
+        self.folder: Path | None = None
+        if isinstance(split.images, FileImages):
+            self.reader = _FileReader(split.images, split.pool, bounds, pin)
+            self.cropped, self.folder = bounds is not None, split.images.files.root
+        else:
+            self.reader = _ArrayReader(split.images, split.pool, pin)
+            self.cropped = False
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def steps(
+        self, batches: Tensor, start: int = 0, *, epoch: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Training batches (rows, images, labels), read ahead.
+
+        Args:
+            batches: int64 (steps, B), row numbers. start: the first that is given.
+            epoch: decides, with the seed and the row numbers, what random crops cut out.
+        Raises:
+            DataError: a file that cannot be used, or a worker that died.
+        """
+        rows = batches[start:].to(self.device)
+        key = crop_key(self.seed, epoch) if self.cropped else None
+        yield from self._read(rows, batches[start:].cpu().numpy(), key)
+
+    def batches(
+        self, batch_size: int, *, rows: Tensor | None = None, drop_last: bool = False, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches (rows, images, labels) in the order of `rows`, read ahead and never cut at random.
+
+        Args, Raises: as `Resident.batches`; DataError as `steps`.
+        """
+        chosen = torch.arange(len(self)) if rows is None else rows.cpu()
+        parts = list(slices(len(chosen), batch_size, drop_last=drop_last, start=start))
+        yield from self._read(
+            (chosen[begin:end].to(self.device) for begin, end in parts),
+            (chosen[begin:end].numpy() for begin, end in parts),
+            None,
+        )
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch of these rows, read now and never cut at random."""
+        _, images, labels = next(self._read([indices], [indices.cpu().numpy()], None))
+        return images, labels
+
+    def _read(
+        self, rows: Iterable[Tensor], wanted: Iterable[Labels], key: int | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for own, host in zip(rows, self._ahead(wanted, key), strict=True):
+            yield own, self._delivered(host), self.labels.index_select(0, own)
+
+    def _ahead(self, wanted: Iterable[Labels], key: int | None) -> Iterator[Tensor]:
+        """Batches on the host, in order, `depth` of them under way; what is not needed is not begun."""
+        pending: deque[_Begun] = deque()
+        try:
+            for rows in wanted:
+                pending.append(self.reader.begin(rows, key))
+                if len(pending) > self.reader.depth:
+                    yield self._filled(pending.popleft())
+            while pending:
+                yield self._filled(pending.popleft())
+        finally:
+            for part in (part for begun in pending for part in begun.parts):
+                part.cancel()
+
+    def _filled(self, begun: _Begun) -> Tensor:
+        try:
+            for part in begun.parts:
+                part.result()
+        except DataError:
+            if self.folder is not None:
+                forget(self.folder)  # it may be what is wrong: the next start lists the folder anew
+            raise
+        return begun.images
+
+    def _delivered(self, host: Tensor) -> Tensor:
+        """The batch on the device, in the wanted layout."""
+        if self.side is None:
+            return host.to(self.device).contiguous(memory_format=self.format)
+        # The copy runs beside the step before it, which the device is still busy with.
+        with torch.cuda.stream(self.side):
+            images = host.to(self.device, non_blocking=True)
+        now = torch.cuda.current_stream(self.device)
+        now.wait_stream(self.side)
+        images.record_stream(now)
+        return images.contiguous(memory_format=self.format)

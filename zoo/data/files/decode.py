@@ -1,0 +1,195 @@
+"""From an encoded image to a uint8 array: decoding, resizing, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from zoo.catalogue.spec import Transform
+from zoo.data.sources.base import Item
+from zoo.data.split import Images
+from zoo.errors import DataError, InputError
+
+_TURNS = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
+"""What undoes the orientations 2 to 8 of EXIF 2.32 (tag 0x0112); 1 is upright."""
+
+_ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+"""Where Pillow looks for the tag."""
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before their pixels are read: such a file is a decompression bomb."""
+
+
+class Scaling(Protocol):
+    """Brings an image to its size."""
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Scale and cut."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How images are brought to one size; nothing set keeps them as they are.
+
+    Attributes:
+        size: (height, width) that the whole image is scaled to.
+        resize: the shorter side is scaled to this, keeping the aspect.
+        crop: then a centred square of this side is cut out.
+        interpolation: Pillow's filter; each averages when it shrinks, but "nearest".
+    """
+
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+    crop: int | None = None
+    interpolation: str = "bilinear"
+
+    def __bool__(self) -> bool:
+        """Whether anything is changed."""
+        return any((self.size, self.resize, self.crop))
+
+    def out_size(self) -> tuple[int, int] | None:
+        """(height, width) of every result, or None where it depends on the image."""
+        return self.size or ((self.crop, self.crop) if self.crop else None)
+
+    def __str__(self) -> str:
+        """For people: "to 32x32, bilinear"; the filter's name is Pillow's."""
+        if self.size:
+            return f"to {self.size[0]}x{self.size[1]}, {self.interpolation}"
+        scaled = f"the shorter side to {self.resize}, {self.interpolation}" if self.resize else ""
+        cut = f"a centred square of {self.crop}" if self.crop else ""
+        return ", then ".join(part for part in (scaled, cut) if part)
+
+    def table(self) -> dict[str, Any]:
+        """The rule as plain data; names of cached images are made of it, so the usual filter is not in it."""
+        table = asdict(self)
+        if self.interpolation == "bilinear":
+            del table["interpolation"]
+        return table
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Scale and crop."""
+        if self.size:
+            height, width = self.size
+            return self._scaled(image, width, height)
+        if self.resize:
+            factor = self.resize / min(image.size)
+            image = self._scaled(image, *(max(1, round(side * factor)) for side in image.size))
+        return _centre(image, self.crop) if self.crop else image
+
+    def _scaled(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+
+
+def transform_rule(transform: Transform) -> Rule:
+    """The rule for images as weights know them."""
+    height, width = transform.size
+    if transform.resize is None or height != width:
+        return Rule(size=transform.size, interpolation=transform.interpolation)
+    return Rule(resize=transform.resize, crop=height, interpolation=transform.interpolation)
+
+
+def make_rule(
+    size: tuple[int, int] | None, wanted: tuple[int, int] | None, resize: int | None, crop: int | None
+) -> Rule:
+    """The rule for a dataset's `resize`/`crop` options and the size that was asked for.
+
+    Args:
+        size: the dataset's size where it resizes, else None.
+        wanted: (height, width) that the user asked for, which wins; with a crop, the crop becomes it
+            and `resize` keeps its proportion.
+    Raises:
+        InputError: the crop is larger than what it is cut from, or not square.
+    """
+    if crop and resize and crop > resize:
+        raise InputError(f"cannot crop {crop} from images resized to {resize}; give crop <= resize")
+    if wanted is None:
+        return Rule(None if (resize or crop) else size, resize, crop)
+    if not crop:
+        return Rule(size=wanted)
+    if wanted[0] != wanted[1]:
+        raise InputError(f"this dataset is centre-cropped to a square; got image size {wanted}")
+    return Rule(None, round((resize or crop) * wanted[0] / crop), wanted[0])
+
+
+def _centre(image: Image.Image, side: int) -> Image.Image:
+    if min(image.size) < side:
+        raise ValueError(f"image of {image.size[0]}x{image.size[1]} is smaller than the crop of {side}")
+    left, top = (image.size[0] - side) // 2, (image.size[1] - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # PIL clips 16-bit values at 255; the upper byte is what an 8-bit file would hold. Where all values fit
+        # a byte they were one, or, of floats up to 1, a share of white: such an image would be black.
+        values = np.asarray(image, np.float64)
+        most = values.max(initial=0)
+        white = 1.0 if image.mode == "F" and most <= 1 else 65_280.0 if most > 255 else 255.0
+        image = Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as viewers show it: turned by its EXIF orientation, if it has one."""
+    image.load()  # some formats turn it while they load, and take the tag away
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata raise nearly anything; the pixels are whole
+        return image
+    if not (isinstance(orientation, int) and 2 <= orientation <= 8):
+        return image
+    turned = image.transpose(_TURNS[orientation - 2])
+    for name in _ORIENTED:
+        turned.info.pop(name, None)
+    return turned
+
+
+def _opened(item: Item) -> Image.Image:
+    if callable(item):
+        return item()
+    source = io.BytesIO(item) if isinstance(item, bytes) else item
+    image: Image.Image = Image.open(source)
+    return image
+
+
+def image_array(item: Item, rule: Scaling, where: str) -> Images:
+    """Decode one image, upright.
+
+    Returns:
+        uint8 (3, H, W).
+    Raises:
+        DataError: unreadable, truncated, or more than `MAX_PIXELS` pixels; names `where`.
+    """
+    try:
+        with _opened(item) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DataError(f"{where}: {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
+            done = rule.apply(_rgb(upright(image)))
+            return np.asarray(done).transpose(2, 0, 1)
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{where}: refused: {error}") from None
+    except Exception as error:  # decoders of foreign bytes raise nearly anything
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise DataError(f"{where}: cannot be read as an image ({reason})") from None
+
+
+def array_image(pixels: Images) -> Image.Image:
+    """A PIL image of uint8 (3, H, W)."""
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))

@@ -1,0 +1,381 @@
+"""Image files by the million: their paths, sizes and times in a few flat arrays, and the images as an array.
+
+The index of a folder is kept in the cache directory. It is used again while no directory below the
+folder changed (each one's modification time is compared); a file that is rewritten in place is noticed
+when it is read, by its size and time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zipfile
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.base.files import WriteError, replacing
+from zoo.base.paths import cache_dir
+from zoo.data.files.decode import Rule, Scaling, image_array
+from zoo.data.split import Images, Labels
+from zoo.errors import BadImagesError, DataError
+
+FORMAT = 1
+SETTLED = 2_000_000_000
+"""A directory that changed less than this (ns) before it was read may change again within the same tick
+of its clock, and no comparison would show it: such an index is not kept."""
+
+ENDINGS = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jfif",
+        ".avif",
+        ".jp2",
+    ]
+)
+
+
+class Stamp(NamedTuple):
+    """A file as it was indexed: bytes, and its modification time in ns."""
+
+    size: int
+    time: int
+
+
+@dataclass(frozen=True)
+class Files(Sequence[Path]):
+    """Files below a folder, about 40 bytes each beside the text of their paths.
+
+    Attributes:
+        root: the folder. names: uint8, all relative paths one after another, in the file system's
+            encoding. ends: int64 (N,), where each path ends. sizes, times: int64 (N,), see `Stamp`.
+    """
+
+    root: Path
+    names: NDArray[np.uint8] = field(repr=False)
+    ends: Labels = field(repr=False)
+    sizes: Labels = field(repr=False)
+    times: Labels = field(repr=False)
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, key: int) -> Path: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Path]: ...
+    def __getitem__(self, key: int | slice) -> Path | list[Path]:
+        """The path of one file, or of several."""
+        if isinstance(key, slice):
+            return [self[i] for i in range(*key.indices(len(self)))]
+        return self.root / os.fsdecode(self.name(key if key >= 0 else key + len(self)))
+
+    def name(self, row: int) -> bytes:
+        """The relative path of one file."""
+        start = int(self.ends[row - 1]) if row else 0
+        return self.names[start : int(self.ends[row])].tobytes()
+
+    def stamp(self, row: int) -> Stamp:
+        """Size and time of one file, as indexed."""
+        return Stamp(int(self.sizes[row]), int(self.times[row]))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of one folder of class folders; classes and files in sorted order.
+
+    Attributes:
+        labels: int64 (N,). folders: relative path to modification time (ns) of every directory.
+        ignored: visible files that are no images.
+    """
+
+    files: Files
+    labels: Labels = field(repr=False)
+    classes: tuple[str, ...] = field(repr=False)
+    ignored: int
+    folders: dict[str, int] = field(repr=False, default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of class folders."""
+        return self.files.root
+
+    def digest(self, *, times: bool) -> str:
+        """A sha256 (hexadecimal) over class names, relative paths, labels and sizes, and `times` if wanted.
+
+        No file is opened: other content of the same size and name gives the same digest.
+        """
+        found = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogateescape"))
+        parts: list[NDArray[Any]] = [self.files.names, self.files.ends, self.labels, self.files.sizes]
+        for part in (*parts, self.files.times) if times else parts:
+            found.update(f"|{len(part)}|".encode())
+            found.update(np.ascontiguousarray(part).data)
+        return found.hexdigest()
+
+
+# ---- reading a folder -------------------------------------------------------------------------
+
+
+class _Found(NamedTuple):
+    """What `_walk` collects, in arrays: lists of numbers would take five times their memory."""
+
+    names: bytearray
+    ends: array[int]
+    sizes: array[int]
+    times: array[int]
+    folders: dict[str, int]
+
+
+def visible(folder: Path | str) -> list[os.DirEntry[str]]:
+    """The entries of a folder that do not begin with a dot, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+
+
+def _walk(folder: str, prefix: str, found: _Found, above: tuple[tuple[int, int], ...] = ()) -> int:
+    """Collect all image files below a folder, in order; returns how many other visible files there are.
+
+    Args:
+        above: the folders that it lies in, by device and inode: a link back to one of them is no folder.
+    """
+    ignored, status = 0, os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return 1
+    found.folders[prefix.rstrip("/")] = status.st_mtime_ns
+    for entry in visible(folder):
+        if entry.is_dir():
+            ignored += _walk(entry.path, f"{prefix}{entry.name}/", found, (*above, here))
+        elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
+            found.names.extend(os.fsencode(prefix + entry.name))
+            found.ends.append(len(found.names))
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # a link to nothing: an image that cannot be read, as others
+                status = entry.stat(follow_symlinks=False)
+            found.sizes.append(status.st_size)
+            found.times.append(status.st_mtime_ns)
+        else:
+            ignored += 1
+    return ignored
+
+
+def read_folder(folder: Path) -> Listing:
+    """List a folder of class folders, looking at every entry.
+
+    Raises:
+        DataError: no class folders, an empty one, or what cannot be listed.
+    """
+    found = _Found(bytearray(), array("q"), array("q"), array("q"), {"": 0})
+    counts: list[int] = []
+    ignored, before = 0, time.time_ns()
+    try:
+        found.folders[""] = folder.stat().st_mtime_ns
+        classes = [entry.name for entry in visible(folder) if entry.is_dir()]
+        for name in classes:
+            ignored += _walk(os.path.join(folder, name), f"{name}/", found)
+            counts.append(len(found.ends) - sum(counts))
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be listed: {error.strerror}") from error
+    if not classes:
+        raise DataError(f"{folder} holds no class folders; expected one folder with images per class")
+    if 0 in counts:
+        empty = folder / classes[counts.index(0)]
+        raise DataError(f"class folder {empty} holds no images; fill it or remove it")
+    names = np.frombuffer(bytes(found.names), np.uint8)
+    ends, sizes, times = (np.array(x, np.int64) for x in (found.ends, found.sizes, found.times))
+    labels = np.repeat(np.arange(len(classes)), counts)
+    settled = before - max(found.folders.values()) > SETTLED
+    folders = found.folders if settled else {}
+    return Listing(Files(folder, names, ends, sizes, times), labels, tuple(classes), ignored, folders)
+
+
+# ---- the kept index ---------------------------------------------------------------------------
+
+
+def list_folder(folder: Path) -> Listing:
+    """`read_folder`, or what it gave before where no directory changed since.
+
+    Raises:
+        DataError: as `read_folder`.
+    """
+    kept = index_path(folder)
+    found = _kept(kept, folder)
+    if found is not None:
+        return found
+    made = read_folder(folder)
+    if made.folders:
+        with suppress(WriteError), replacing(kept) as temporary:
+            _write(temporary, made)
+    return made
+
+
+def index_path(folder: Path) -> Path:
+    """Where the index of a folder is kept; it may be deleted at any time."""
+    return cache_dir() / "files" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:24]}.npz"
+
+
+def _write(path: Path, listing: Listing) -> None:
+    files = listing.files
+    arrays = {"names": files.names, "ends": files.ends, "sizes": files.sizes, "times": files.times}
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            head=np.array([FORMAT, listing.ignored]),
+            labels=listing.labels,
+            classes=_packed(listing.classes),
+            folders=_packed(listing.folders),
+            changed=np.array(list(listing.folders.values()), np.int64),
+            **arrays,  # type: ignore[arg-type]
+        )
+
+
+def _packed(texts: Sequence[str] | dict[str, int]) -> NDArray[np.uint8]:
+    return np.frombuffer(os.fsencode("\0".join(texts)), np.uint8)
+
+
+def _unpacked(array: NDArray[np.uint8]) -> list[str]:
+    return os.fsdecode(array.tobytes()).split("\0")
+
+
+def _kept(path: Path, folder: Path) -> Listing | None:
+    """The kept index, or None where it is absent, damaged or no longer true."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            folders = dict(zip(_unpacked(found["folders"]), found["changed"].tolist(), strict=True))
+            if found["head"][0] != FORMAT or any(_changed(folder / n) != t for n, t in folders.items()):
+                return None
+            files = Files(folder, found["names"], found["ends"], found["sizes"], found["times"])
+            classes = tuple(_unpacked(found["classes"]))
+            return Listing(files, found["labels"], classes, int(found["head"][1]), folders)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def forget(folder: Path) -> None:
+    """Remove the kept index of a folder, so that it is listed anew."""
+    with suppress(OSError):
+        index_path(folder).unlink()
+
+
+def _changed(folder: Path) -> int:
+    return folder.stat().st_mtime_ns
+
+
+# ---- images that are still files --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """The images of a split as an array that decodes what is read from it: uint8 (N, 3, H, W).
+
+    Attributes:
+        rows: int64 (N,), which of the files. size: (height, width) of every image.
+    """
+
+    files: Files
+    rows: Labels = field(repr=False)
+    rule: Rule
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As of an array."""
+        return (len(self.rows), 3, *self.size)
+
+    @property
+    def nbytes(self) -> int:
+        """What the decoded images would take."""
+        return int(np.prod(self.shape))
+
+    def __getitem__(self, key: int | slice | Labels) -> Images:
+        """Decode one image, or several, in this process.
+
+        Raises:
+            DataError: as `decode_file`.
+        """
+        if isinstance(key, int | np.integer):
+            return self._decoded(int(key))
+        chosen = np.arange(len(self))[key]
+        out = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+        for place, row in enumerate(chosen):
+            out[place] = self._decoded(int(row))
+        return out
+
+    def __iter__(self) -> Iterator[Images]:
+        """Decode one after another."""
+        return (self[i] for i in range(len(self)))
+
+    def select(self, rows: Labels) -> FileImages:
+        """Some of the images, still files."""
+        return FileImages(self.files, self.rows[rows], self.rule, self.size)
+
+    def path(self, row: int) -> Path:
+        """The file of one image."""
+        return self.files[int(self.rows[row])]
+
+    def stamp(self, row: int) -> Stamp:
+        """The file of one image as it was indexed."""
+        return self.files.stamp(int(self.rows[row]))
+
+    def _decoded(self, row: int) -> Images:
+        return decode_file(str(self.path(row)), self.stamp(row), self.rule, self.size)
+
+
+def decode_file(path: str, stamp: Stamp, rule: Scaling, size: tuple[int, int]) -> Images:
+    """Read and decode one indexed file.
+
+    Args:
+    Returns:
+        uint8 (3, H, W), channels innermost in memory.
+    Raises:
+        DataError: it is gone, was changed since it was indexed, cannot be read, or has another size.
+    """
+    try:
+        with open(path, "rb") as file:
+            status, data = os.fstat(file.fileno()), file.read()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: is gone since its folder was listed; put it back, or start afresh"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    now = Stamp(status.st_size, status.st_mtime_ns)
+    if now != stamp:
+        what = (
+            f"{stamp.size:,} bytes then, {now.size:,} now" if now.size != stamp.size else "its time differs"
+        )
+        raise DataError(f"{path}: was changed since its folder was listed ({what}); start afresh")
+    try:
+        image = image_array(data, rule, path)
+    except DataError as error:
+        raise BadImagesError((str(error),)) from None
+    if image.shape[1:] != size:
+        raise DataError(
+            f"images differ in size: {path} has {image.shape[2]}x{image.shape[1]}, the first one "
+            f"{size[1]}x{size[0]}; give --image-size N"
+        )
+    return image

@@ -1,0 +1,132 @@
+"""What a source of images offers: its identity, and two splits that are read in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from zoo.data.split import Images, Labels
+from zoo.errors import DataError
+
+Item = bytes | Path | Callable[[], "Image.Image"]
+"""One undecoded image: an encoded file's bytes, its path, or a function that opens it."""
+
+Chunk = Images | Sequence[Item]
+"""Consecutive images: already decoded, uint8 (n, 3, H, W), or items to be decoded."""
+
+CHUNK = 512
+
+
+class Show(Protocol):
+    """Receives progress: a description, images done, images in all."""
+
+    def __call__(self, description: str, done: int, total: int, /) -> None:
+        """Show that `done` of `total` images are decoded."""
+
+
+def silent(description: str, done: int, total: int, /) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split, undecoded.
+
+    Attributes:
+        labels: int64 (N,).
+        chunks: a fresh iterator over the images, in the order of the labels.
+        where: names row i for an error message (a path, a row of a file).
+        copies: as in `zoo.data.Split`.
+    """
+
+    labels: Labels
+    chunks: Callable[[], Iterator[Chunk]]
+    where: Callable[[int], str]
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source's two splits; `classes` is empty where the source has no names."""
+
+    train: Rows
+    test: Rows
+    classes: tuple[str, ...] = ()
+    ignored: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked for.
+
+    Attributes:
+        rest: the part of the SPEC after the scheme. options: the source's own options.
+        data_dir: folder for downloads. seed: of a split that the source does not have itself.
+        given: whether the user chose data_dir.
+    """
+
+    rest: str
+    data_dir: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    given: bool = False
+
+
+class Source(Protocol):
+    """A place that images come from."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the decoded images depend on (JSON), found without decoding: paths, sizes, times."""
+
+    def open(self) -> Opened:
+        """The splits, ready to be read; downloads what is missing."""
+
+
+def as_nchw(array: ArrayLike) -> Images:
+    """Bring decoded images into our layout.
+
+    Args:
+        array: uint8, (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W).
+    Returns:
+        uint8 (n, 3, H, W); gray images have three equal channels.
+    Raises:
+        DataError: another type or shape.
+    """
+    array = np.asarray(array)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3):
+        raise DataError(
+            f"images are {array.dtype} of shape {array.shape}; uint8 with 1 or 3 channels is needed"
+        )
+    return np.broadcast_to(array, (array.shape[0], 3, *array.shape[2:]))
+
+
+def array_rows(array: NDArray[np.uint8], labels: ArrayLike, name: str, rows: Labels | None = None) -> Rows:
+    """A split from decoded images in memory (see `as_nchw`), or of the chosen `rows` of them."""
+    chosen = np.arange(len(array)) if rows is None else rows
+
+    def chunks() -> Iterator[Chunk]:
+        for start in range(0, len(chosen), CHUNK):
+            yield as_nchw(array[chosen[start : start + CHUNK]])
+
+    picked = np.asarray(labels).astype(np.int64)[chosen]
+    return Rows(picked, chunks, lambda i: f"{name}, image {int(chosen[i])}")
+
+
+def item_rows(items: Sequence[Item], labels: ArrayLike, where: Callable[[int], str]) -> Rows:
+    """A split from items that are decoded one by one."""
+
+    def chunks() -> Iterator[Chunk]:
+        for start in range(0, len(items), CHUNK):
+            yield items[start : start + CHUNK]
+
+    return Rows(np.asarray(labels, np.int64).reshape(-1), chunks, where)

@@ -1,0 +1,114 @@
+"""Datasets that a plugin brings: `plugin:PLUGIN.COMPONENT`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from zoo.base.explain import explain
+from zoo.catalogue.plugins import import_factory
+from zoo.catalogue.registry import Origin, load_registry
+from zoo.catalogue.spec import ImageSplits
+from zoo.data.sources.base import Item, Opened, Request, Rows, array_rows, item_rows
+from zoo.errors import DataError, InputError, PluginError, ZooError
+
+
+@dataclass(frozen=True)
+class PluginSource:
+    """What a plugin's dataset factory returns, once it is asked."""
+
+    name: str
+    factory: Callable[..., Any]
+    origin: Origin
+    options: dict[str, Any]
+    data_dir: Path
+
+    @classmethod
+    def make(cls, request: Request) -> PluginSource:
+        """The source for `plugin:PLUGIN.COMPONENT`.
+
+        Raises:
+            UnknownNameError, InputError: no such component, not a dataset, or an option it does not take.
+        """
+        registry, name = load_registry(), request.rest
+        component = registry.component(name)
+        if component.kind != "dataset":
+            raise InputError(f"plugin:{name}: {name} is a {component.kind}; a dataset is needed here")
+        factory = import_factory(component.factory, name)
+        parameters = inspect.signature(factory).parameters
+        allowed = [p for p in parameters if p != "data_dir"]
+        unknown = sorted(set(request.options) - set(allowed))
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise InputError(
+                f"plugin:{name}: unknown option {', '.join(unknown)}; allowed: {', '.join(allowed) or 'none'}"
+            )
+        options = _converted(name, factory, request.options)
+        return cls(name, factory, registry.origin("component", name), options, request.data_dir)
+
+    def identity(self) -> dict[str, Any]:
+        """Component, distribution, options, and the file of the factory: an edited one makes other images."""
+        module = sys.modules.get(getattr(self.factory, "__module__", ""))
+        path = Path(getattr(module, "__file__", None) or "")
+        stamp = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
+        who = [self.origin.distribution, self.origin.version, stamp]
+        return {"scheme": "plugin", "name": self.name, "from": who, "options": self.options}
+
+    def open(self) -> Opened:
+        """Both splits, as the factory gives them.
+
+        Raises:
+            DataError: the plugin cannot get its data. PluginError: it returns something else.
+        """
+        try:
+            splits = self.factory(data_dir=self.data_dir, **self.options)
+        except ZooError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"plugin:{self.name} ({self.origin}): {type(error).__name__}: {str(error).strip()[:300]}"
+            ) from error
+        if not isinstance(splits, ImageSplits):
+            raise PluginError(
+                f"plugin:{self.name}: its factory must return zoo.plugin.ImageSplits, got {type(splits).__name__}"
+            )
+        rows = [self._rows(getattr(splits, side), side) for side in ("train", "test")]
+        return Opened(rows[0], rows[1], tuple(map(str, splits.classes)))
+
+    def _rows(self, split: Any, side: str) -> Rows:
+        name = f"plugin:{self.name} ({side})"
+        try:
+            images, labels = split
+            count, wanted = len(images), len(labels)
+        except (TypeError, ValueError):
+            raise PluginError(f"{name}: expected (images, labels)") from None
+        if count != wanted or not count:
+            raise DataError(f"{name}: {count} images for {wanted} labels")
+        if isinstance(images, Sequence) and isinstance(images[0], bytes | Path):
+            items: Sequence[Item] = images
+            return item_rows(items, labels, lambda i: f"{name}, image {i}")
+        return array_rows(np.asarray(images), labels, name)
+
+
+def _converted(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options in the types that the factory's annotations ask for; after "?" in a SPEC all are texts."""
+    try:
+        hints = typing.get_type_hints(factory)
+    except (NameError, TypeError):
+        return options
+    found = dict(options)
+    for key, value in options.items():
+        try:
+            found[key] = msgspec.convert(value, hints.get(key, Any), strict=False)
+        except msgspec.ValidationError as error:
+            raise InputError(explain(error, hints[key], value, f"plugin:{name}: {key}")) from None
+        except TypeError:
+            continue  # an annotation that msgspec does not know says nothing about values
+    return found

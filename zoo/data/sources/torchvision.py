@@ -1,0 +1,193 @@
+"""`torchvision:NAME`: any of torchvision's classification datasets, downloaded by torchvision."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from zoo.data.sources.base import Item, Opened, Request, Rows, Source, array_rows, item_rows
+from zoo.data.sources.digits_and_idx import IdxSource, idx_files
+from zoo.data.split import Labels, stratified
+from zoo.errors import DataError, InputError, UnknownNameError
+
+TEST_SHARE = 0.2
+SPLIT_SEED = 0
+
+
+class VisionData(Protocol):
+    """What torchvision's dataset objects have in common."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]:
+        """An image and its label."""
+
+
+Make = Callable[..., VisionData]
+_OURS = ("train", "test", "local")
+_TRAINS = ("trainval", "train")
+_TESTS = ("test", "val", "valid")
+
+
+@dataclass(frozen=True)
+class VisionSource:
+    """One torchvision dataset class.
+
+    The classes name their splits in several ways: `train=True`, `split="train"`, or not at all (then a
+    fixed stratified split, 80% train and 20% test, is made). The options `train` and `test` name the
+    splits; every other option goes to the constructor.
+    """
+
+    name: str
+    root: Path
+    options: dict[str, Any]
+
+    @classmethod
+    def make(cls, request: Request) -> Source:
+        """The source for `torchvision:NAME`; for IDX files in the folder of the option `local`, those.
+
+        Raises:
+            UnknownNameError: torchvision has no such dataset.
+        """
+        local = request.options.get("local")
+        if local and (files := idx_files(Path(local))):
+            return IdxSource(tuple(files))
+        return cls(request.rest, request.data_dir, request.options)
+
+    def identity(self) -> dict[str, Any]:
+        """Name and options: torchvision checks what it downloads against fixed hashes.
+
+        Where the files lie does not matter for those; names of splits and sizes do.
+        """
+        options = {k: v for k, v in sorted(self.options.items()) if k != "local"}
+        return {"scheme": "torchvision", "name": self.name, "options": options, "files": self._stamps()}
+
+    def _stamps(self) -> list[Any]:
+        """Top-level entries of a folder of that name: shows when hand-made data changed."""
+        folder = self.root / self.name
+        if not folder.is_dir():
+            return []
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        return [[p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+    def open(self) -> Opened:
+        """The splits; downloads what is missing."""
+        make = self._class()
+        train, test = self._constructed(make)
+        names = tuple(_class_name(c) for c in getattr(train, "classes", ()) or ())
+        labels = _labels(train)
+        known = names if labels.max(initial=0) < len(names) else ()
+        title = f"torchvision:{self.name}"
+        if test is not None:
+            rows = _rows(train, labels, f"{title} (train)"), _rows(test, _labels(test), f"{title} (test)")
+            return Opened(*rows, known)
+        chosen = stratified(labels, round(len(labels) * TEST_SHARE), SPLIT_SEED)
+        rest = np.setdiff1d(np.arange(len(labels)), chosen)
+        return Opened(_rows(train, labels, title, rest), _rows(train, labels, title, chosen), known)
+
+    def _class(self) -> Make:
+        from torchvision import datasets
+
+        known = {n: getattr(datasets, n) for n in datasets.__all__ if inspect.isclass(getattr(datasets, n))}
+        if self.name not in known:
+            raise UnknownNameError("torchvision dataset", self.name, known, "see `zoo datasets`")
+        make: Make = known[self.name]
+        return make
+
+    def _constructed(self, make: Make) -> tuple[VisionData, VisionData | None]:
+        """The dataset objects for train and test; test is None where there is but one set."""
+        extra = {k: v for k, v in self.options.items() if k not in _OURS}
+        parameters = inspect.signature(make).parameters
+        unknown = set(extra) - set(parameters)
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise InputError(f"torchvision:{self.name}: unknown option {', '.join(sorted(unknown))}")
+        if "train" in parameters or ("split" in parameters and "split" in extra):
+            return self._build(make, extra | {"train": True}), self._build(make, extra | {"train": False})
+        if "split" in parameters:
+            train = self._first(make, extra, self.options.get("train"), _TRAINS)
+            return train, self._first(make, extra, self.options.get("test"), _TESTS)
+        return self._build(make, extra), None
+
+    def _first(
+        self, make: Make, extra: dict[str, Any], given: str | None, usual: tuple[str, ...]
+    ) -> VisionData:
+        """Build with the given split, or with the first usual one that the class accepts."""
+        refused: Exception | None = None
+        for split in (given,) if given else usual:
+            try:
+                return self._build(make, extra | {"split": split})
+            except ValueError as error:
+                refused = error
+        raise InputError(f"torchvision:{self.name}: {str(refused).splitlines()[0]}")
+
+    def _build(self, make: Make, arguments: dict[str, Any]) -> VisionData:
+        """What is there already, else after a download."""
+        try:
+            return make(str(self.root), **arguments)
+        except (RuntimeError, OSError) as error:
+            absent = error
+        accepts = inspect.signature(make).parameters
+        loads = "download" in accepts or any(p.kind is p.VAR_KEYWORD for p in accepts.values())
+        if not loads:
+            raise DataError(
+                f"torchvision:{self.name} has to be put into {self.root} by hand: {_line(absent)}"
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            return make(str(self.root), download=True, **arguments)
+        except (RuntimeError, OSError) as error:
+            raise DataError(
+                f"torchvision:{self.name} is not in {self.root} and cannot be downloaded ({_line(error)}); "
+                "connect to the network, give --data-dir DIR where it lies, or use `--dataset digits`, "
+                "which needs no download"
+            ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _class_name(name: object) -> str:
+    return str(name[0]) if isinstance(name, tuple | list) else str(name)
+
+
+def _labels(dataset: VisionData) -> Labels:
+    """Labels by whichever attribute the class keeps them in; else by reading every sample."""
+    for attribute in ("targets", "labels", "_labels", "y", "_samples"):
+        found = getattr(dataset, attribute, None)
+        if found is None or not len(found):
+            continue
+        if attribute == "_samples":
+            found = [label for _, label in found]
+        array = np.asarray(found)
+        return (array[:, 0] if array.ndim == 2 else array).astype(np.int64)
+    return np.asarray([int(dataset[i][1]) for i in range(len(dataset))], np.int64)
+
+
+def _pixels(dataset: VisionData) -> np.ndarray | None:
+    """The decoded images where the class holds them all in memory."""
+    data = getattr(dataset, "data", None)
+    array = np.asarray(data) if hasattr(data, "shape") else None
+    return array if array is not None and array.dtype == np.uint8 and array.ndim in (3, 4) else None
+
+
+def _image(dataset: VisionData, index: int) -> Image.Image:
+    image: Image.Image = dataset[index][0]
+    return image
+
+
+def _rows(dataset: VisionData, labels: Labels, title: str, chosen: Labels | None = None) -> Rows:
+    pixels = _pixels(dataset)
+    if pixels is not None:
+        return array_rows(pixels, labels, title, chosen)
+    picked = np.arange(len(labels)) if chosen is None else chosen
+    items: list[Item] = [partial(_image, dataset, int(i)) for i in picked]
+    return item_rows(items, labels[picked], lambda i: f"{title}, image {int(picked[i])}")

@@ -1,0 +1,158 @@
+"""Splits as arrays: what a loaded dataset is, and how indices are drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.catalogue.spec import Dataset
+from zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from zoo.data.files.listing import FileImages
+    from zoo.data.files.pool import Pool
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one split.
+
+    Attributes:
+        images: uint8 (N, 3, H, W), maybe a read-only memory map, or files that are decoded when read.
+        labels: int64 (N,).
+        copies: how many altered copies of the same images follow one another in `images`
+            (see `zoo.data.sources.alter`): row i and row i + N/copies show the same original.
+        pool: what decodes them where they are streamed; None: they are brought to the device whole.
+    """
+
+    images: Images | FileImages
+    labels: Labels
+    copies: int = 1
+    pool: Pool | None = None
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def select(self, rows: Labels, copies: int = 1) -> Split:
+        """Some of the images: a copy in memory, or still files."""
+        images = self.images
+        if isinstance(images, np.ndarray):
+            return replace(self, images=images[rows], labels=self.labels[rows], copies=copies)
+        return replace(self, images=images.select(rows), labels=self.labels[rows], copies=copies)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A dataset that is ready for use.
+
+    Attributes:
+        name: short name, for file names and tables.
+        spec: the string that was given.
+        dataset: its description, with classes, size and counts filled in.
+        train, test: the splits. classes: names, in label order.
+        fingerprint: sha256 over shapes, image bytes, labels and class names, hexadecimal; where the
+            images are streamed from files, "files-" and one over relative paths, sizes, labels, class
+            names and the rule that brings images to their size.
+        skipped: unreadable images left out (`skip_bad`). ignored: files that were no images.
+        notes: how the images are delivered and why, a line each.
+    """
+
+    name: str
+    spec: str
+    dataset: Dataset
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    fingerprint: str
+    skipped: int = 0
+    ignored: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the images are delivered batch by batch."""
+        return self.train.pool is not None
+
+
+def _per_class(counts: Labels, total: int) -> Labels:
+    """Share `total` among classes by largest remainder, none above its count."""
+    exact = counts * (total / counts.sum())
+    share = np.floor(exact).astype(np.int64)
+    rest = total - int(share.sum())
+    share[np.argsort(-(exact - share), kind="stable")[:rest]] += 1
+    return share
+
+
+def stratified(labels: Labels, n: int, seed: int) -> Labels:
+    """Choose `n` rows with the class shares of the whole.
+
+    Args:
+        labels: int64 (N,). n: how many, 0..N.
+        seed: of a numpy Generator (PCG64); the same seed gives the same rows on every machine.
+    Returns:
+        int64 (n,), sorted row numbers.
+    """
+    generator = np.random.default_rng(seed)
+    classes, counts = np.unique(labels, return_counts=True)
+    if n == 0 or not len(classes):
+        return np.empty(0, np.int64)
+    shares = _per_class(counts.astype(np.int64), n)
+    chosen = [
+        generator.permutation(np.flatnonzero(labels == label))[:share]
+        for label, share in zip(classes, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def _spread(rows: Labels, originals: int, copies: int) -> Labels:
+    """The rows of all copies of the chosen originals."""
+    return np.concatenate([rows + k * originals for k in range(copies)])
+
+
+def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1) -> tuple[Labels, Labels]:
+    """Carve a stratified validation split out of the training rows.
+
+    With `copies` > 1 (an altered training set) all copies of one original land on the same side.
+
+    Args:
+        labels: int64 (N,). fraction: of the originals that validate, 0 < fraction < 1.
+        seed: the split is a function of labels, fraction and seed alone.
+    Returns:
+        (train rows, validation rows), int64, sorted, disjoint.
+    Raises:
+        InputError: the fraction leaves one side empty.
+    """
+    originals = len(labels) // copies
+    n = round(originals * fraction) if 0 < fraction < 1 else 0
+    if not 0 < n < originals:
+        raise InputError(
+            f"a validation fraction of {fraction} of {originals} images leaves one side empty; "
+            "give a fraction between 0 and 1, or use more images"
+        )
+    validation = stratified(labels[:originals], n, seed)
+    train = np.setdiff1d(np.arange(originals), validation, assume_unique=True)
+    return _spread(train, originals, copies), _spread(validation, originals, copies)
+
+
+def limit(split: Split, n: int | None, seed: int = 0) -> Split:
+    """Keep a stratified subset of `n` images, deterministic, in the split's order.
+
+    Returns:
+        The split itself where `n` is None or not below its size; else as `Split.select`.
+    Raises:
+        InputError: n is not positive.
+    """
+    if n is not None and n < 1:
+        raise InputError(f"a limit of {n} images leaves nothing; give at least 1")
+    if n is None or n >= len(split):
+        return split
+    originals = len(split) // split.copies
+    rows = stratified(split.labels[:originals], max(1, n // split.copies), seed)
+    return split.select(_spread(rows, originals, split.copies), split.copies)

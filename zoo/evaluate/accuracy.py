@@ -1,0 +1,138 @@
+"""Logits to metrics: one exact pass over a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one pass over a split gives: counts are exact, `loss` is the mean cross entropy."""
+
+    loss: float
+    top1: float
+    top5: float
+    correct: int
+    count: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for a result record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said about each image of a split, in the split's order, on the CPU.
+
+    Attributes:
+        labels, predicted: int64 (N,). probabilities: float32 (N, K), by softmax of the logits.
+    """
+
+    labels: Tensor
+    predicted: Tensor
+    probabilities: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def hits(self) -> Tensor:
+        """Whether each image was classified rightly, bool (N,)."""
+        return self.labels == self.predicted
+
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of the class that was predicted, float32 (N,)."""
+        return self.probabilities.gather(1, self.predicted[:, None])[:, 0]
+
+    def confusion(self) -> Tensor:
+        """Count what each class was taken for: int64 (K, K), rows true classes, columns predicted ones."""
+        classes = self.probabilities.shape[1]
+        cells = torch.bincount(self.labels * classes + self.predicted, minlength=classes * classes)
+        return cells.view(classes, classes)
+
+
+@dataclass
+class Keep:
+    """Collects the predictions of a pass: give it to `evaluate` as `keep`."""
+
+    parts: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> None:
+        """Take one batch: logits (B, K) float32, labels (B,) int64."""
+        # The same topk as in `_sums`: ties must fall the same way.
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices[:, 0]
+        self.parts.append((labels.cpu(), best.cpu(), logits.softmax(1).cpu()))
+
+    def predictions(self) -> Predictions:
+        """All that was taken."""
+        labels, predicted, probabilities = (torch.cat(part) for part in zip(*self.parts, strict=True))
+        return Predictions(labels, predicted, probabilities)
+
+
+@torch.inference_mode()
+def evaluate(
+    module: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
+    prepare: Callable[[Tensor], Tensor],
+    *,
+    autocast: Callable[[], AbstractContextManager[object]],
+    forward: Callable[[Tensor], Tensor] | None = None,
+    total: Callable[[Tensor], Tensor] | None = None,
+    keep: Callable[[Tensor, Tensor], None] | None = None,
+) -> Metrics:
+    """Run the module in eval mode over batches of one split, each image once.
+
+    Args:
+        batches: row numbers, images (B, C, H, W) uint8 and labels (B,) int64, on the module's device.
+        prepare: uint8 images to what the module takes.
+        autocast: makes the context of the forward pass. forward: called in the module's place: the
+            same, compiled, or over several views of each image (see `zoo.evaluate.views`).
+        total: sums over the processes that evaluate the rest of the split (see `zoo.train.processes.world`).
+        keep: is given the logits (B, K) float32 and labels of each batch (see `Keep`).
+    Returns:
+        The metrics; `top5` counts a label among the five largest logits (or all, if fewer).
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    sums: Tensor | None = None
+    count = 0
+    for _, images, labels in batches:
+        with autocast():
+            logits = (forward or module)(prepare(images)).float()
+        batch = _sums(logits, labels)
+        if keep is not None:
+            keep(logits, labels)
+        sums = batch if sums is None else sums + batch
+        count += len(labels)
+    _restore(modes)
+    if total is not None:
+        own = torch.zeros(3, dtype=torch.float64) if sums is None else sums
+        everybody = total(torch.cat((own, own.new_tensor([count]))))
+        sums, count = everybody[:3], round(everybody[3].item())
+    if sums is None:
+        raise ValueError("evaluate: the split has no images")
+    loss, first, fifth = sums.tolist()
+    return Metrics(loss / count, first / count, fifth / count, round(first), count)
+
+
+def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
+    """Each part as it was: frozen batch norms stay in eval mode while the rest trains."""
+    for part, training in modes:
+        part.training = training
+
+
+def _sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Summed loss, top-1 and top-5 hits of one batch, as float64 on the device (float32 on MPS)."""
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack((loss.to(wide), best[:, 0].sum().to(wide), best.any(dim=1).sum().to(wide)))

@@ -1,0 +1,201 @@
+"""One evaluation of a run, as much of it as was asked for: a document, and files in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from zoo.base.drawing import plain_text
+from zoo.base.files import write_text
+from zoo.errors import InputError
+from zoo.evaluate import pictures as files
+from zoo.evaluate.accuracy import Keep, Predictions
+from zoo.evaluate.calibration import calibration
+from zoo.evaluate.classes import class_table
+from zoo.evaluate.latency import latency
+from zoo.evaluate.opened import Opened, SplitName, open_run, recorded_metrics
+from zoo.evaluate.paired import LEVEL, check_same, compare, interval
+from zoo.evaluate.robustness import IMAGES, Show, robustness
+from zoo.hub.pack import draw_confusion
+from zoo.models.device import describe
+
+DOCUMENT = "eval.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is to be measured.
+
+    Attributes:
+        parts: of "classes", "confusion", "calibration", "latency", "robustness".
+        other: a second run, to compare with. output: folder of the files. table: kind of the predictions'.
+        batch: images of latency's second row; seconds: for each row. images: corrupted at most, None: all.
+    """
+
+    split: SplitName = "test"
+    parts: frozenset[str] = frozenset()
+    other: Path | None = None
+    output: Path | None = None
+    table: Literal["csv", "parquet", "none"] = "csv"
+    corruptions: tuple[str, ...] = ()
+    severities: tuple[int, ...] = ()
+    images: int | None = IMAGES
+    workers: int = 0
+    seed: int = 0
+    batch: int = 64
+    seconds: float = 3.0
+
+
+def judge(
+    run: Path,
+    asked: Asked,
+    places: Mapping[str, str | None],
+    *,
+    name: str = "",
+    other_name: str = "",
+    show: Show = lambda text, done, total: None,
+) -> dict[str, Any]:
+    """Measure a run; its split is read once, and once more for each corruption of its images.
+
+    Args:
+        places: `data_dir`, `device`, `dataset` and `on`, as for `zoo.evaluate.opened.open_run`.
+        name, other_name: of the runs, as the document calls them. show: see `zoo.evaluate.robustness.robustness`.
+    Returns:
+        A document of plain data: the metrics, and a table for each part.
+    Raises:
+        RunError: as `open_run`, or the other run was not evaluated on the same images.
+        InputError: the folder holds another evaluation.
+    """
+    name = name or str(run)
+    if asked.output is not None:
+        check_folder(asked.output, name, asked.split, places.get("on"))
+    opened = open_run(run, split=asked.split, **places)
+    second = open_run(asked.other, split=asked.split, **places) if asked.other is not None else None
+    if second is not None:
+        check_same(opened, second)
+    keep = Keep()
+    metrics = opened.measure(keep=keep)
+    said = keep.predictions()
+    out: dict[str, Any] = {
+        "run": name,
+        "split": asked.split,
+        "on": opened.on,
+        "tta": opened.record.settings.tta,
+        **metrics.as_dict(),
+        "top1_interval": {
+            "level": LEVEL,
+            "method": "Wilson",
+            "ends": interval(metrics.correct, metrics.count),
+        },
+        "recorded": recorded_metrics(run, asked.split, opened.on),
+        **_of_predictions(opened, said, asked.parts),
+    }
+    if second is not None:
+        out["compare"] = _compared(second, said, other_name or str(asked.other), asked.seed)
+    if "latency" in asked.parts:
+        out["latency"] = _latency(opened, asked)
+    if "robustness" in asked.parts:
+        out["robustness"] = robustness(
+            opened,
+            asked.corruptions,
+            asked.severities,
+            images=asked.images,
+            seed=asked.seed,
+            workers=asked.workers,
+            show=show,
+        )
+    if asked.output is not None:
+        out["files"] = _write(asked.output, opened, said, out, asked.table)
+    return out
+
+
+def check_folder(folder: Path, name: str, split: str, on: str | None = None) -> None:
+    """Refuse a folder that holds the evaluation of another run or split, or of other images.
+
+    Raises:
+        InputError: names it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output {folder}: is a file; choose a folder")
+    try:
+        found = json.loads((folder / DOCUMENT).read_bytes())
+        there = (found["run"], found["split"], found.get("on"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if (_place(there[0]), *there[1:]) != (_place(name), split, on):
+        of = f"the {there[1]} split of {there[2]}" if there[2] else f"its {there[1]} split"
+        raise InputError(
+            f"--output {folder}: holds the evaluation of {there[0]} on {of}; choose another folder"
+        )
+
+
+def _place(name: str) -> str:
+    """A run's name as it is, or its folder however it was written."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def _of_predictions(opened: Opened, said: Predictions, parts: frozenset[str]) -> dict[str, Any]:
+    names, out = opened.record.data.classes, {}
+    if "classes" in parts:
+        out["classes"] = class_table(said.confusion(), names)
+    if "confusion" in parts:
+        out["confusion"] = {"classes": list(names), "counts": said.confusion().tolist()}
+    if "calibration" in parts:
+        out["calibration"] = calibration(said.probabilities, said.labels, said.predicted)
+    return out
+
+
+def _compared(second: Opened, said: Predictions, name: str, seed: int) -> dict[str, Any]:
+    keep = Keep()
+    metrics = second.measure(keep=keep)
+    about = {"run": name, "split": second.split, "tta": second.record.settings.tta, **metrics.as_dict()}
+    return {**about, "paired": compare(said.hits, keep.predictions().hits, seed=seed)}
+
+
+def _latency(opened: Opened, asked: Asked) -> dict[str, Any]:
+    sizes = opened.record.sizes
+    shape = (sizes.in_channels, sizes.height, sizes.width)
+    rows = [
+        latency(opened.logits, (batch, *shape), opened.device, asked.seconds)
+        for batch in dict.fromkeys((1, asked.batch))
+    ]
+    return {
+        "device": str(opened.device),
+        "hardware": describe(opened.device),
+        "threads": torch.get_num_threads(),
+        "precision": "fp32",
+        "tta": opened.record.settings.tta,
+        "rows": rows,
+    }
+
+
+def _write(
+    folder: Path,
+    opened: Opened,
+    said: Predictions,
+    out: dict[str, Any],
+    table: Literal["csv", "parquet", "none"],
+) -> list[str]:
+    """Write the document, the predictions and the pictures of what was measured."""
+    data, paths = opened.record.data, []
+    title = plain_text(f"{opened.record.model} on {opened.on or data.spec}, {opened.split} split")
+    folder.mkdir(parents=True, exist_ok=True)
+    if table != "none":
+        paths.append(folder / f"predictions.{table}")
+        files.write_predictions(paths[-1], said, data.classes, table)
+    if "confusion" in out:
+        paths.append(folder / "confusion.png")
+        draw_confusion(paths[-1], said.confusion(), data.classes, title)
+    for part, draw in (("calibration", files.draw_reliability), ("robustness", files.draw_robustness)):
+        if part in out:
+            paths.append(folder / ("reliability.png" if part == "calibration" else f"{part}.png"))
+            draw(paths[-1], title, out[part])
+    paths.append(folder / DOCUMENT)
+    names = [str(path) for path in paths]
+    write_text(paths[-1], json.dumps({**out, "files": names}, indent=2) + "\n")
+    return names

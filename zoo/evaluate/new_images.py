@@ -1,0 +1,86 @@
+"""Images that a run has never seen, brought to the size that its model knows and to its classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from zoo.catalogue.registry import load_registry
+from zoo.catalogue.spec import Transform
+from zoo.data.batches.mode import Delivery
+from zoo.data.files.decode import Rule, make_rule, transform_rule
+from zoo.data.load import evaluation_rule, find, load
+from zoo.data.split import Labels, Split
+from zoo.errors import InputError, UnknownNameError
+from zoo.runs.folder import RunRecord
+
+
+def rule_of(record: RunRecord) -> Rule:
+    """The run's own scaling and cropping, else its dataset's; the whole image where nothing is known of it here."""
+    if record.data.transform:
+        return transform_rule(record.data.transform)
+    return dataset_rule(record.data.spec, (record.sizes.height, record.sizes.width))
+
+
+def dataset_rule(spec: str, size: tuple[int, int]) -> Rule:
+    """How a dataset brings an image to `size` (height, width); the whole image where nothing is known of it here."""
+    try:
+        rule = evaluation_rule(spec, load_registry(), size)
+    except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
+        return make_rule(None, size, None, None)
+    return rule if rule.out_size() == size else make_rule(None, size, None, None)
+
+
+def other_images(
+    record: RunRecord, spec: str, split: str, *, data_dir: str | None = None, device: str = "cpu"
+) -> Split:
+    """The images of another dataset as a run's model takes them.
+
+    They are scaled and cropped as the run's own test images were, in the place of the dataset's options.
+
+    Args:
+        spec: as for `zoo.data.load`. split: "test" or "train"; a folder that is not divided into them is taken whole.
+        device: where the images are needed.
+    Returns:
+        The split; labels count the run's classes.
+    Raises:
+        InputError: no such split, or a class that the run does not know.
+        UnknownNameError, DataError: as `zoo.data.load`.
+    """
+    if split not in ("test", "train"):
+        raise InputError(f"--split {split} is of the run; other images have --split test or train")
+    registry, rule = load_registry(), rule_of(record)
+    files = find(spec, registry)[1].source.startswith("folder:")
+    data = load(
+        spec,
+        registry,
+        data_dir=Path(data_dir) if data_dir else None,
+        delivery=Delivery("stream" if files else "auto", None, device),
+        transform=Transform(
+            size=(record.sizes.height, record.sizes.width),
+            resize=rule.resize,
+            interpolation=rule.interpolation,  # type: ignore[arg-type]  # a run's rule has come from one
+        ),
+        whole=True,
+    )
+    part = data.test if split == "test" else data.train
+    return replace(part, labels=_places(data.classes, record.data.classes, spec)[part.labels])
+
+
+def _places(classes: tuple[str, ...], known: tuple[str, ...], spec: str) -> Labels:
+    """Where each class stands among the run's: by name, or by number where the dataset has no names.
+
+    Returns:
+        int64, one for each of `classes`.
+    """
+    if classes == tuple(map(str, range(len(classes)))) and len(classes) <= len(known):
+        return np.arange(len(classes))
+    unknown = [name for name in classes if name not in known]
+    if unknown:
+        raise InputError(
+            f"{spec}: its class {unknown[0]!r} is none of the run's {len(known)}: {', '.join(known[:10])}"
+            f"{', ...' if len(known) > 10 else ''}; name its classes as the run's are, or some of them"
+        )
+    return np.array([known.index(name) for name in classes], np.int64)

@@ -1,0 +1,180 @@
+"""Using a run folder: its splits measured again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.catalogue.registry import load_registry
+from zoo.data.batches.mode import Delivery
+from zoo.data.batches.open import open_source
+from zoo.data.load import load
+from zoo.data.split import Split, limit, validation_split
+from zoo.errors import InputError, RunError
+from zoo.evaluate.accuracy import Keep, Metrics, evaluate
+from zoo.evaluate.new_images import other_images
+from zoo.evaluate.views import Forward, views
+from zoo.models.device import autocast, pick_device, placed
+from zoo.runs.folder import RESULT, RunRecord, read_record, read_result
+from zoo.runs.folder import load as load_run
+from zoo.runs.images import eval_batch, make_augment
+from zoo.train.plan import VALIDATION_SEED
+
+SplitName = Literal["test", "val", "train"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run, ready to be measured on one of its splits.
+
+    Attributes:
+        images: of the split, as the run saw them (for training without its augmentation).
+        prepare: uint8 images (B, 3, H, W) to what `forward` takes; forward: to logits (B, K), over the
+            views of each image that the recipe tests with.
+        on: the SPEC of other images than the run's, which are these; None: they are the run's.
+    """
+
+    record: RunRecord
+    split: SplitName
+    images: Split
+    device: torch.device
+    module: nn.Module
+    prepare: Forward
+    forward: Forward
+    on: str | None = None
+
+    def measure(self, images: Split | None = None, keep: Keep | None = None) -> Metrics:
+        """One pass in fp32 over the split (or over other `images` of the same size); `keep`: see `evaluate`."""
+        source = open_source(
+            self.images if images is None else images, self.device, channels_last=self.record.channels_last
+        )
+        return evaluate(
+            self.module,
+            source.batches(eval_batch(self.record)),
+            self.prepare,
+            autocast=lambda: autocast(self.device, "fp32"),
+            forward=self.forward,
+            keep=keep,
+        )
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of uint8 images (B, 3, H, W) on the device, in fp32."""
+        with torch.inference_mode(), autocast(self.device, "fp32"):
+            return self.forward(self.prepare(images)).float()
+
+
+def open_run(
+    run: Path,
+    *,
+    split: SplitName = "test",
+    data_dir: str | None = None,
+    device: str | None = None,
+    dataset: str | None = None,
+    on: str | None = None,
+) -> Opened:
+    """Load a run's weights and the images of one of its splits, or of other ones.
+
+    Args:
+        split: "test", or the images that the run selected its epoch by ("val") or trained on ("train").
+        device: the run's, if not given. dataset: where the same images are here, if not at the recorded SPEC.
+        on: another dataset, with the run's classes or some of them: see `zoo.evaluate.new_images`.
+    Raises:
+        RunError: a damaged run, a dataset that is not the recorded one, or a split that the run has not.
+        InputError: both `dataset` and `on`, or a class of `on` that the run does not know.
+    """
+    record = read_record(run)
+    where = pick_device(device or record.device)
+    if on is None:
+        images = split_of(record, split, data_dir, dataset)
+    elif dataset is not None:
+        raise InputError(
+            "--dataset says where the run's own images are, --on names other ones; give one of them"
+        )
+    else:
+        images = other_images(record, on, split, data_dir=data_dir, device=str(where))
+    module = placed(load_run(run), where, record.channels_last)
+    prepare = make_augment(record, where).prepare
+    return Opened(record, split, images, where, module, prepare, views(module, record.settings.tta), on)
+
+
+def evaluate_run(
+    run: Path, *, data_dir: str | None = None, device: str | None = None, dataset: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Measure a run's test split again, in fp32 and over the same views, as it was recorded.
+
+    Args:
+        dataset: where the same images are here, if not at the recorded SPEC.
+    Returns:
+        (measured, recorded) with keys loss, top1, top5, correct, count; recorded is None where the
+        run was not finished.
+    Raises:
+        RunError: a damaged run, or a dataset that is not the recorded one.
+    """
+    opened = open_run(run, data_dir=data_dir, device=device, dataset=dataset)
+    return opened.measure().as_dict(), recorded_metrics(run)
+
+
+def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None) -> dict[str, Any] | None:
+    """What `result.json` says of a split; None where the run was not finished, or of training or other images."""
+    if on is not None or not (run / RESULT).is_file():
+        return None
+    result = read_result(run)
+    found: dict[str, Any] | None = result.get({"test": "test", "val": "validation", "train": ""}[split])
+    return found
+
+
+def confusion_run(
+    run: Path, *, data_dir: str | None = None, device: str | None = None, dataset: str | None = None
+) -> Tensor:
+    """What each class of a run's test split was taken for, in fp32.
+
+    Returns:
+        int64 (K, K): rows are the true classes, columns the predicted ones.
+    Raises:
+        RunError: as `evaluate_run`.
+    """
+    keep = Keep()
+    open_run(run, data_dir=data_dir, device=device, dataset=dataset).measure(keep=keep)
+    return keep.predictions().confusion()
+
+
+def split_of(
+    record: RunRecord, split: SplitName, data_dir: str | None = None, dataset: str | None = None
+) -> Split:
+    """The images of one split of a run, to the last one (from the SPEC `dataset`, if given).
+
+    Raises:
+        RunError: the dataset is not the one that was recorded, or the run has no such split.
+    """
+    if split == "val" and record.protocol == "paper":
+        raise RunError(
+            "the run has no validation split: by the protocol `paper` it selected on the test split; "
+            "give --split test or --split train"
+        )
+    spec, kept = dataset or record.data.spec, record.data
+    data = load(
+        spec,
+        load_registry(),
+        data_dir=Path(data_dir) if data_dir else None,
+        image_size=kept.image_size,
+        seed=VALIDATION_SEED,
+        skip_bad=kept.skipped > 0,
+        delivery=Delivery(kept.mode, None, record.device),
+        transform=kept.transform,
+    )
+    if data.fingerprint != kept.fingerprint:
+        raise RunError(
+            f"dataset {spec!r} is not the recorded one: its fingerprint is "
+            f"{data.fingerprint[:12]}, recorded {kept.fingerprint[:12]}"
+        )
+    if split == "test":
+        return limit(data.test, kept.limit_test)
+    train = limit(data.train, kept.limit_train)
+    if record.protocol == "paper":
+        return train
+    rows, held_out = validation_split(train.labels, kept.validation_fraction, VALIDATION_SEED, train.copies)
+    return train.select(held_out if split == "val" else rows, train.copies)

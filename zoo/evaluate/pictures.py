@@ -1,0 +1,115 @@
+"""What an evaluation leaves in a folder: predictions as a table, and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.base.drawing import COLOURS, save, styled
+from zoo.base.files import replacing
+from zoo.evaluate.accuracy import Predictions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Kind = Literal["csv", "parquet"]
+
+
+def write_predictions(path: Path, predictions: Predictions, classes: Sequence[str], kind: Kind) -> None:
+    """Write a row for each image.
+
+    The columns: `row` (of the split, from 0), `label` and `prediction` (class names), `label_index` and
+    `prediction_index`, `correct`, `confidence` (of the prediction), then each class's probability
+    (float32), named "p_" and the class.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    names = pa.array(list(classes), pa.string())
+    label, said = (pa.array(t.numpy()) for t in (predictions.labels, predictions.predicted))
+    columns = {
+        "row": pa.array(range(len(predictions)), pa.int64()),
+        "label": names.take(label),
+        "prediction": names.take(said),
+        "label_index": label,
+        "prediction_index": said,
+        "correct": pa.array(predictions.hits.numpy()),
+        "confidence": pa.array(predictions.confidence.numpy()),
+    }
+    arrays = [*columns.values(), *(pa.array(p) for p in predictions.probabilities.T.contiguous().numpy())]
+    table = pa.Table.from_arrays(arrays, [*columns, *(f"p_{name}" for name in classes)])
+    with replacing(path) as temporary:
+        if kind == "csv":
+            csv.write_csv(table, temporary)
+        else:
+            parquet.write_table(table, temporary)
+
+
+def draw_reliability(path: Path, title: str, found: dict[str, Any]) -> None:
+    """Draw accuracy over confidence as bars, the gap to the diagonal, and how many images each bin has.
+
+    Args:
+        found: what `zoo.evaluate.calibration.calibration` gave.
+    """
+    with _figure(path, (4.6, 5.2)) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        bins = [row for row in found["bins"] if row["count"]]
+        width = found["bins"][0]["high"] - found["bins"][0]["low"]
+        places = [row["low"] + width / 2 for row in bins]
+        means = [(row["accuracy"], row["confidence"]) for row in bins]
+        upper.bar(places, [a for a, _ in means], width, color=COLOURS[0], edgecolor="white", label="accuracy")
+        upper.bar(
+            places,
+            [c - a for a, c in means],
+            width,
+            [a for a, _ in means],
+            color=(0, 0, 0, 0),
+            edgecolor=COLOURS[1],
+            hatch="///",
+            linewidth=0.8,
+            label="gap to the mean confidence",
+        )
+        upper.plot([0, 1], [0, 1], color="0.3", linestyle=(0, (4, 2)), linewidth=1, label="calibrated")
+        upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+        sums = f"ECE {found['ece']:.2%} of {sum(row['count'] for row in bins):,} images, {len(found['bins'])} bins"
+        figure.suptitle(f"{title}\n{sums}", fontsize=9, wrap=True)
+        upper.legend(frameon=False, fontsize=8, loc="upper left")
+        lower.bar(places, [row["count"] for row in bins], width, color="0.6", edgecolor="white")
+        lower.set(xlabel="confidence", ylabel="images")
+        for axes in (upper, lower):
+            axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_robustness(path: Path, title: str, found: dict[str, Any]) -> None:
+    """Draw top-1 of each corruption (rows) at each severity (columns) as shade and number."""
+    rows, severities = found["rows"], found["severities"]
+    with _figure(path, (max(4.4, 2.2 + 0.6 * len(severities)), 1.5 + 0.3 * len(rows))) as figure:
+        axes = figure.subplots()
+        cells = [row["top1"] for row in rows]
+        top = max([found["clean"], *(value for row in cells for value in row)], default=0) or 1.0
+        axes.imshow(cells, cmap="viridis", vmin=0, vmax=top, aspect="auto")
+        axes.set_xticks(range(len(severities)), [str(severity) for severity in severities])
+        axes.set_yticks(range(len(rows)), [row["corruption"].replace("_", " ") for row in rows])
+        axes.set_xlabel("severity")
+        for y, row in enumerate(cells):
+            for x, value in enumerate(row):
+                shade = "black" if value > 0.6 * top else "white"
+                axes.text(x, y, f"{100 * value:.1f}", ha="center", va="center", color=shade, fontsize=8)
+        sums = f"top-1 (%) of {found['images']:,} images: clean {100 * found['clean']:.1f}, corrupted"
+        figure.suptitle(f"{title}\n{sums} {100 * found['mean']:.1f}", fontsize=9, wrap=True)
+
+
+@contextlib.contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure that is written as a PNG when the block ends well."""
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, layout="constrained", dpi=150)
+        yield figure
+        save(figure, path)

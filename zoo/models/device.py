@@ -1,0 +1,170 @@
+"""Which device, precision and memory layout a run uses, and what is set on the process for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from zoo.catalogue.recipe import CompileMode
+from zoo.errors import DeviceError, InputError
+from zoo.models.window import use_window_convolutions
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16))
+
+
+class Hardware(NamedTuple):
+    """What was chosen: device, number type of the forward pass, memory layout of images, compiler."""
+
+    device: torch.device
+    precision: Precision
+    channels_last: bool
+    compile: CompileMode = "off"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """torch's name of the images' layout."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass in this precision; fp32 on CUDA is as `tf32` says outside of it."""
+        return contextlib.nullcontext() if self.precision == "fp32" else autocast(self.device, self.precision)
+
+
+def weights_format(device: torch.device, channels_last: bool) -> torch.memory_format:
+    """The layout of weights: that of the images, but contiguous on a CPU.
+
+    There the images' layout alone decides which kernel a convolution takes, and a fused optimizer copies
+    every weight, gradient and moment that is not contiguous, to and fro, at each step.
+    """
+    channels_last = channels_last and device.type != "cpu"
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def placed(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """The module on a device, its weights laid out and its convolutions done as suits it; changed in place."""
+    module = module.to(device).to(memory_format=weights_format(device, channels_last))
+    return use_window_convolutions(module) if device.type == "cpu" else module
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """torch's autocast; for fp32, products in full precision."""
+    if precision == "fp32":
+        return tf32(device, False)
+    return torch.autocast(device.type, dtype=dict(DTYPES)[precision])
+
+
+@contextlib.contextmanager
+def tf32(device: torch.device, allowed: bool) -> Iterator[None]:
+    """Inside, fp32 products and convolutions on CUDA may round their inputs to TF32, or may not."""
+    if device.type != "cuda":
+        yield
+        return
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "tf32" if allowed else "ieee"
+    try:
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto": CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        InputError: not a device's name. DeviceError: one that this machine or this torch does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"no device named {name!r}; allowed: auto, cpu, cuda, cuda:N, mps") from None
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        known = ", ".join(kind for kind, there in present.items() if there)
+        raise DeviceError(f"device {name!r} was asked for and is not here; here: {known}; leave out --device")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> Precision:
+    """ "auto": bf16 where the hardware computes in it, else fp32.
+
+    Raises:
+        DeviceError: fp16 on a CPU, where torch has no gradient scaling worth having.
+    """
+    if name == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise DeviceError("precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto")
+    for known, _ in DTYPES:
+        if name == known:
+            return known  # type: ignore[return-value]
+    raise DeviceError(f"no precision named {name!r}; allowed: auto, fp32, bf16, fp16")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        can = torch.cpu.get_capabilities()
+        return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    return False
+
+
+def pick_layout(wanted: bool | None, module: nn.Module, device: torch.device, precision: Precision) -> bool:
+    """Channels-last where convolutions gain by it: on CUDA, and on a CPU in bf16."""
+    if wanted is not None:
+        return wanted
+    convolutional = any(isinstance(m, nn.Conv2d) for m in module.modules())
+    return convolutional and device.type in ("cuda", "cpu") and precision != "fp32"
+
+
+def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
+    """What was chosen for a run, and why: a line each.
+
+    Args:
+        wanted: the recipe's `precision`.
+    """
+    device, kept = hardware.device, sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0"
+    heap = "; freed memory is kept (ZOO_KEEP_HEAP=0: not)" if device.type == "cpu" and kept else ""
+    here = "the hardware computes in it" if hardware.precision == "bf16" else "the hardware has no bf16"
+    precision = f"{hardware.precision}{f': {here}' if wanted == 'auto' else ', as asked'}"
+    layout = "channels-last: convolutions gain by it" if hardware.channels_last else "contiguous"
+    return (f"device {device}: {describe(device)}{heap}", f"precision {precision}", f"layout {layout}")
+
+
+def seed_noise(seed: int, device: torch.device) -> None:
+    """As `torch.manual_seed`, for one device: asking for all that there might be costs half a millisecond."""
+    signed = seed - 2**64 if seed >= 2**63 else seed  # as a generator takes it
+    torch.default_generator.manual_seed(signed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(signed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(signed)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for records."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    name = str(torch.cpu.get_capabilities().get("cpu_name", "")) or "CPU"
+    return f"{name}, {torch.get_num_threads()} threads"

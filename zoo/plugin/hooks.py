@@ -1,0 +1,29 @@
+"""The hook specifications: what `zoo` asks of a plugin, and the marker that plugins answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pluggy
+
+from zoo.catalogue.spec import Component
+
+API_VERSION = 1
+"""The version of this contract.
+
+A plugin declares the one that it needs by the entry point of its name in the group `zoo.api`: "v1".
+"""
+
+hookspec = pluggy.HookspecMarker("zoo")
+hookimpl = pluggy.HookimplMarker("zoo")
+
+
+@hookspec
+def zoo_components() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Return the components (classifiers, parts, combinators, stems, heads) of this plugin."""
+
+
+@hookspec
+def zoo_registry() -> Path | str:  # type: ignore[empty-body]
+    """Return the path of a registry.toml with this plugin's models, recipes and datasets."""

@@ -1,0 +1,36 @@
+"""The public toolkit of torch layers: attention, dropout and layouts that suit every part and device.
+
+Our plugins build on these, and a stranger's may: each name here is stable within an API version.
+"""
+
+from zoo.plugin.layers.attention import attention
+from zoo.plugin.layers.drop import Dropout, cheap_dropout, dropout, set_dropout, use_cheap_dropout
+from zoo.plugin.layers.layout import (
+    TokensToImage,
+    TokensToPatches,
+    divisor_at_most,
+    map_to_tokens,
+    patch_grid,
+    patchify,
+    tokens_to_image,
+    tokens_to_map,
+    unpatchify,
+)
+
+__all__ = [
+    "Dropout",
+    "TokensToImage",
+    "TokensToPatches",
+    "attention",
+    "cheap_dropout",
+    "divisor_at_most",
+    "dropout",
+    "map_to_tokens",
+    "patch_grid",
+    "patchify",
+    "set_dropout",
+    "tokens_to_image",
+    "tokens_to_map",
+    "unpatchify",
+    "use_cheap_dropout",
+]

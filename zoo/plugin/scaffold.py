@@ -1,0 +1,129 @@
+"""`zoo new plugin`: a complete package folder from the templates in `zoo/templates`.
+
+A template is a text with @marks@. The folder `common` holds what every plugin has; a family's folder
+holds its code, and anything that takes the place of a common file.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from keyword import iskeyword
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.base.files import write_text
+from zoo.base.version import __version__
+from zoo.catalogue.spec import Kind
+from zoo.errors import InputError
+from zoo.plugin.hooks import API_VERSION
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+SUFFIX = ".tmpl"
+TAKEN = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "loggers")
+
+
+class Family(NamedTuple):
+    """What a family's plugin offers: one component, its module, and the body of its small model."""
+
+    component: str
+    kind: Kind
+    module: str
+    summary: str
+    family: str
+    body: str = '{ use = "@name@.@component@" }'
+
+
+def families() -> dict[str, Family]:
+    """The families of plugins that can be generated, by name."""
+    parts = '[{ use = "cnn.residual", widths = [16] }, { use = "mixer.image" }]'
+    body = f'{{ use = "@name@.scaled", repeat = 2, of = {parts} }}'
+    return {
+        "cnn": Family("block", "part", "blocks", "depthwise-separable residual blocks", "cnn"),
+        "vit": Family("encoder", "part", "encoder", "transformer encoder from map to map", "vit"),
+        "perceiver": Family("latents", "part", "latents", "latents that read and write a map", "perceiver"),
+        "mixer": Family("mixing", "part", "mixing", "mixing over pixels and channels", "mixer"),
+        "hybrid": Family("gated", "part", "gated", "gated convolution and attention", "hybrid"),
+        "dataset": Family("stripes", "dataset", "stripes", "images of stripes", "cnn"),
+        "combinator": Family(
+            "scaled", "combinator", "scaled", "residual mixture with layer scale", "hybrid", body
+        ),
+    }
+
+
+PLACES = (
+    ("pyproject.toml", "pyproject.toml"),
+    ("README.md", "README.md"),
+    ("gitignore", ".gitignore"),
+    ("workflow.yml", ".github/workflows/test.yml"),
+    ("test.py", "tests/test_@package@.py"),
+    ("init.py", "src/@package@/__init__.py"),
+    ("registry.toml", "src/@package@/registry.toml"),
+)
+"""Template to the file that is made of it."""
+
+
+def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
+    """Write a plugin's package folder.
+
+    Args:
+        name: the plugin's name, "waves" or "zoo-waves"; the distribution is zoo-waves.
+        folder: where to; default: ./zoo-NAME.
+    Returns:
+        The folder.
+    Raises:
+        InputError: a name that cannot be used, an unknown family, or a folder that is not empty.
+    """
+    known = families()
+    if family not in known:
+        raise InputError(f"no family {family!r}; allowed: {', '.join(known)}")
+    marks = _marks(_checked(name), known[family])
+    folder = folder or Path(marks["distribution"])
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder; name another with --output")
+    for template, place in _templates(family, known[family].module):
+        path = folder / _filled(place, marks)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, _filled(template.read_text("utf-8"), marks))
+    write_text(folder / "src" / marks["package"] / "py.typed", "")
+    return folder
+
+
+def _checked(name: str) -> str:
+    short = name.removeprefix("zoo-")
+    if not NAME.fullmatch(short) or iskeyword(short) or len(short) > 50:
+        raise InputError(f"{name!r}: a plugin's name is lower-case letters and digits with - between: waves")
+    if short in TAKEN:
+        raise InputError(f"{short!r} is the name of a built-in plugin; choose another")
+    return short
+
+
+def _marks(name: str, family: Family) -> dict[str, str]:
+    package = f"zoo_{name}".replace("-", "_")
+    model = f"{name}-tiny"
+    marks = {
+        **family._asdict(),
+        "name": name,
+        "distribution": f"zoo-{name}",
+        "package": package,
+        "title": "".join(word.capitalize() for word in name.split("-")),
+        "train": model,
+        "api": str(API_VERSION),
+        "version": __version__,
+    }
+    return marks | {"body": _filled(family.body, marks)}
+
+
+def _templates(family: str, module: str) -> list[tuple[Traversable, str]]:
+    """Each template with the file that is made of it: the family's own before the common one."""
+    root = files("zoo.plugin") / "templates"
+    found = []
+    for template, place in (*PLACES, (f"{module}.py", f"src/@package@/{module}.py")):
+        own, common = root / family / f"{template}{SUFFIX}", root / "common" / f"{template}{SUFFIX}"
+        found.append((own if own.is_file() else common, place))
+    return found
+
+
+def _filled(text: str, marks: dict[str, str]) -> str:
+    return re.sub(r"@([a-z]+)@", lambda match: marks[match[1]], text)

@@ -1,0 +1,313 @@
+"""What run folders say, as plain data: nothing here imports torch, and a stranger's file is only data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from zoo.errors import InputError, RunError
+from zoo.runs.folder import METRICS, RECORD, RESULT, RunRecord, read_metrics, read_record, read_result
+from zoo.runs.lock import is_held
+
+RUNS = Path("runs")
+MAX_LEVELS = 4
+"""How deep below a folder runs are looked for."""
+
+State = Literal["finished", "stopped", "training"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read.
+
+    Attributes:
+        name: what it is called here: its path below the folder it was found in, no two the same.
+        rows: of `metrics.jsonl`. result: of `result.json`; None where the run was not finished.
+        state: "training" while a living process holds its lock.
+        modified: when it was last written to, in seconds since 1970.
+    """
+
+    name: str
+    folder: Path
+    record: RunRecord
+    rows: tuple[dict[str, Any], ...]
+    result: dict[str, Any] | None
+    state: State
+    modified: float
+
+
+# ---- finding and reading ---------------------------------------------------------------------
+
+
+def find(words: Sequence[str], root: Path = RUNS) -> tuple[list[Run], list[str]]:
+    """The runs that words stand for, each once, by name.
+
+    Args:
+        words: run folders, folders that hold runs, names below `root`, or globs of those names; none: all
+            below `root`.
+    Returns:
+        The runs, and one line for each folder that looks like a run and cannot be read.
+    Raises:
+        InputError: a word stands for nothing. RunError: a run that was named is damaged.
+    """
+    places = [pair for word in words for pair in _places(word, root)] if words else list(_below(root, root))
+    named = {Path(word).resolve() for word in words}
+    runs, problems = [], []
+    for folder, name in _distinct(places):
+        try:
+            runs.append(read(folder, name))
+        except RunError as error:
+            if folder.resolve() in named:
+                raise
+            problems.append(str(error))
+    return sorted(runs, key=lambda run: run.name), problems
+
+
+def read(folder: Path, name: str = "") -> Run:
+    """Read one run folder.
+
+    Raises:
+        RunError: no run folder, or a damaged one.
+    """
+    try:
+        record = read_record(folder)
+        rows = tuple(row for row in read_metrics(folder) if isinstance(row, dict))
+        result = read_result(folder, checked=False) if (folder / RESULT).is_file() else None
+        written = [path.stat().st_mtime for p in (RECORD, METRICS, RESULT) if (path := folder / p).is_file()]
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{folder}: cannot be read: {error}") from None
+    if result is not None and not isinstance(result, dict):
+        raise RunError(f"{folder / RESULT}: damaged: not a JSON object")
+    state: State = "training" if is_held(folder) else "finished" if result else "stopped"
+    return Run(name or folder.resolve().name, folder, record, rows, result, state, max(written))
+
+
+def _places(word: str, root: Path) -> list[tuple[Path, str]]:
+    """The run folders that one word stands for, with their names."""
+    path = Path(word).expanduser()
+    for candidate in (path, root / word):
+        if (candidate / RECORD).is_file():
+            return [(candidate, _name(candidate, root))]
+        if found := list(_below(candidate, root)):
+            return found
+    found = [(folder, name) for folder, name in _below(root, root) if fnmatchcase(name, word)]
+    if not found:
+        kind = "pattern" if any(c in word for c in "*?[") else "run folder"
+        raise InputError(f"no run of the {kind} {word!r}; `zoo runs` lists those below {root}/")
+    return found
+
+
+def _below(folder: Path, root: Path, level: int = 0) -> Iterator[tuple[Path, str]]:
+    """Run folders below a folder; what lies inside a run (its package) is no run of its own."""
+    if level > MAX_LEVELS or not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if (path / RECORD).is_file():
+            yield path, _name(path, root if _inside(path, root) else folder)
+        elif path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+            yield from _below(path, root, level + 1)
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path.absolute().is_relative_to(root.absolute())
+
+
+def _name(folder: Path, root: Path) -> str:
+    absolute = folder.absolute()
+    return (
+        absolute.relative_to(root.absolute()).as_posix() if _inside(folder, root) else folder.resolve().name
+    )
+
+
+def _distinct(places: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """Each folder once; those of one name are told apart by their whole path."""
+    once = {folder.resolve(): (folder, name) for folder, name in reversed(list(places))}
+    names = [name for _, name in once.values()]
+    return [(f, name if names.count(name) == 1 else f.as_posix()) for f, name in once.values()]
+
+
+# ---- one row for each run --------------------------------------------------------------------
+
+
+def number(value: Any, path: str = "") -> float | int | None:
+    """The finite number at "a.b" in nested tables; None where there is none."""
+    for key in path.split(".") if path else ():
+        value = value.get(key) if isinstance(value, dict) else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if known else None
+
+
+def row_of(run: Run) -> dict[str, Any]:
+    """One object of `zoo runs --json`: fractions, seconds and counts; None for what is not known.
+
+    Until a run is finished, `val_top1` and `val_loss` are those of its best epoch so far.
+    """
+    record, result = run.record, run.result or {}
+    best = _best_epoch(run)
+    seconds = number(result, "train.seconds") or max((number(r, "seconds") or 0 for r in run.rows), default=0)
+    return {
+        "name": run.name,
+        "folder": str(run.folder),
+        "state": run.state,
+        "model": record.model,
+        "dataset": record.data.spec,
+        "protocol": record.protocol,
+        "recipe": record.recipe,
+        "seed": record.seed,
+        "top1": number(result, "test.top1"),
+        "top5": number(result, "test.top5"),
+        "loss": number(result, "test.loss"),
+        "val_top1": number(result, "validation.top1") if result else number(best, "val_top1"),
+        "val_loss": number(result, "validation.loss") if result else number(best, "val_loss"),
+        "parameters": number(result, "parameters"),
+        "epochs": number(result, "train.epochs") or len(run.rows),
+        "epochs_planned": record.settings.epochs,
+        "selected_epoch": number(result, "selection.epoch") or number(best, "epoch"),
+        "seconds": seconds or None,
+        "images_per_second": number(result, "train.images_per_second"),
+        "device": record.device,
+        "precision": record.precision,
+        "modified": round(run.modified),
+    }
+
+
+def _best_epoch(run: Run) -> dict[str, Any]:
+    split = "val" if run.record.protocol == "clean" else "test"
+    rows = [row for row in run.rows if number(row, f"{split}_top1") is not None]
+    return max(rows, key=lambda row: row[f"{split}_top1"], default={})
+
+
+def best_of_each(runs: Iterable[Run]) -> list[Run]:
+    """For each model, dataset and protocol the finished run with the best test top-1."""
+    best: dict[tuple[str, str, str], tuple[float, Run]] = {}
+    for run in runs:
+        top1 = number(run.result, "test.top1")
+        key = (run.record.model, run.record.data.spec, run.record.protocol)
+        if top1 is not None and top1 > best.get(key, (-1.0, run))[0]:
+            best[key] = (top1, run)
+    return [run for _, run in best.values()]
+
+
+# ---- curves ----------------------------------------------------------------------------------
+
+CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "test_loss", "test_top1")
+MAX_POINTS = 400
+
+
+def curves(run: Run, most: int = MAX_POINTS) -> dict[str, list[float | None]]:
+    """Columns over epochs: epoch, minutes, and of `CURVES` those that the run has; six digits.
+
+    Args:
+        most: longer runs keep every n-th epoch and the last.
+    """
+    rows = [row for row in run.rows if number(row, "epoch") is not None]
+    every = math.ceil(len(rows) / most) if rows else 1
+    kept = [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
+    columns: dict[str, list[float | None]] = {"epoch": [number(row, "epoch") for row in kept]}
+    columns["minutes"] = [_digits((number(row, "seconds") or 0) / 60) for row in kept]
+    for key in CURVES:
+        values = [_digits(number(row, key)) for row in kept]
+        if any(value is not None for value in values):
+            columns[key] = values
+    return columns
+
+
+def _digits(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+# ---- comparing -------------------------------------------------------------------------------
+
+GROUPS = ("result", "model", "recipe", "data", "run", "environment")
+_RUN_FIELDS = (
+    "protocol",
+    "seed",
+    "device",
+    "precision",
+    "channels_last",
+    "compile",
+    "max_steps",
+    "base_model",
+)
+
+
+def facts(run: Run) -> dict[tuple[str, str], Any]:
+    """Everything that a run is and came to, flat: (group of `GROUPS`, key) to a plain value."""
+    record: dict[str, Any] = msgspec.to_builtins(run.record)
+    found: dict[tuple[str, str], Any] = {("result", "state"): run.state}
+    row = row_of(run)
+    for key in ("top1", "top5", "loss", "val_top1", "val_loss", "parameters", "epochs", "seconds"):
+        found["result", key] = row[key]
+    found["model", "model"] = record["model"]
+    for key, value in _flat(record["build"]):
+        found["model", key] = value
+    for key, value in record["sizes"].items():
+        found["model", key] = value
+    found["recipe", "recipe"] = record["recipe"]
+    for key, value in record["settings"].items():
+        if key not in ("summary", "source"):
+            found["recipe", key] = _steps(value) if key == "augment" else value
+    for key, value in record["data"].items():
+        found["data", key] = value
+    for key in _RUN_FIELDS:
+        found["run", key] = record.get(key)
+    for key, value in {**record["environment"], **record["plugins"]}.items():
+        found["environment", str(key)] = value
+    return found
+
+
+def differences(runs: Sequence[Run], *, everything: bool = False) -> list[tuple[str, str, list[Any]]]:
+    """Rows (group, key, the value of each run); without `everything` only where runs differ."""
+    tables = [facts(run) for run in runs]
+    keys = sorted(
+        {key: None for table in tables for key in table}, key=lambda k: GROUPS.index(k[0])
+    )  # stable: inside a group as a run lists them
+    rows = [(group, key, [table.get((group, key)) for table in tables]) for group, key in keys]
+    return [row for row in rows if everything or any(value != row[2][0] for value in row[2])]
+
+
+def said(value: Any) -> str:
+    """A value as people read it in a table."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(said(v) for v in value) or "-"
+    return str(value)
+
+
+def short(count: int) -> str:
+    """A count with two decimals and k, M, G or T."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f}{unit}"
+    return str(count)
+
+
+def _flat(value: Any, path: str = "build") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}")
+    elif isinstance(value, list | tuple) and any(isinstance(v, dict) for v in value):
+        for i, inner in enumerate(value):
+            yield from _flat(inner, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def _steps(augment: list[dict[str, Any]]) -> str:
+    """Augmentation in one line: "flip(p=0.5), crop(padding=4, mode=zero)"."""
+    told = []
+    for step in augment:
+        options = ", ".join(f"{k}={said(v)}" for k, v in step.items() if k != "op")
+        told.append(f"{step['op']}({options})")
+    return ", ".join(told)

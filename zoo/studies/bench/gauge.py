@@ -1,0 +1,141 @@
+"""Instruments: seconds of a call, FLOP/s of a matrix product, FLOPs of a model, peaks of memory."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from zoo.models.device import DTYPES
+
+WARM_UP = 3
+MATRIX_SIDE = 2048
+MATRIX_SIDE_GPU = 8192
+
+
+class Effort(NamedTuple):
+    """How much is spent on one measurement, warm-up apart: `steps` calls in a repeat, else by `seconds`."""
+
+    seconds: float = 5.0
+    repeats: int = 5
+    steps: int | None = None
+
+
+def timed(call: Callable[[], None], device: torch.device, effort: Effort) -> list[float]:
+    """Seconds of one call, once for each repeat, after a warm-up; waits for the device."""
+    took = 0.0
+    for _ in range(WARM_UP):
+        took = mean_seconds(call, 1, device)
+    calls = effort.steps or max(1, round(effort.seconds / effort.repeats / took))
+    return [mean_seconds(call, calls, device) for _ in range(effort.repeats)]
+
+
+def mean_seconds(call: Callable[[], None], calls: int, device: torch.device) -> float:
+    """Seconds of one call, as the mean of some in a row."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / calls
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def rates(seconds: Sequence[float], batch: int) -> dict[str, Any]:
+    """Images per second, and milliseconds of a batch."""
+    return {
+        "images_per_second": spread([batch / s for s in seconds]),
+        "milliseconds": spread([1e3 * s for s in seconds]),
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and number of some measurements."""
+    quarters = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return {"median": statistics.median(values), "q1": quarters[0], "q3": quarters[2], "n": len(values)}
+
+
+def matrix_rate(device: torch.device, precision: str, repeats: int = 7) -> list[float]:
+    """FLOP/s of square matrix products of random numbers in this precision, once for each repeat."""
+    side = MATRIX_SIDE_GPU if device.type == "cuda" else MATRIX_SIDE
+    a, b = (torch.randn(side, side, device=device, dtype=dict(DTYPES)[precision]) for _ in range(2))
+    calls = 10 if device.type == "cuda" else 1
+
+    def multiply() -> None:
+        torch.mm(a, b)
+
+    took = [mean_seconds(multiply, calls, device) for _ in range(WARM_UP + repeats)]
+    return [2 * side**3 / seconds for seconds in took[WARM_UP:]]
+
+
+def flops(outline: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+    """FLOPs of one image's forward pass, and of its forward and backward pass, on the meta device.
+
+    As torch.utils.flop_counter counts them: 2 for each multiply-add of matrix products and convolutions.
+
+    Args:
+        outline: the module on the meta device. shape: (C, H, W).
+    """
+    outline.eval()
+    images = torch.empty(1, *shape, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as forward:
+        outline(images)
+    with FlopCounterMode(display=False) as both:
+        outline(images).sum().backward()
+    outline.zero_grad(set_to_none=True)
+    return int(forward.get_total_flops()), int(both.get_total_flops())
+
+
+class Peak:
+    """The most memory in use since it was made: of the GPU's allocator, else the process's growth."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            _forget_peak()
+            self.before = resident_peak()
+
+    def growth(self) -> int | None:
+        """Bytes so far; None where the system does not say."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        now = resident_peak()
+        return None if now is None or self.before is None else now - self.before
+
+
+def _forget_peak() -> None:
+    """Let Linux count the peak anew, from what is in use now."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def resident_peak() -> int | None:
+    """The most memory in bytes that this process had in use; None where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)

@@ -1,0 +1,218 @@
+"""The real training loop beside its bare step: by turns, in one process, with one model."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.catalogue.augmentation import Struct
+from zoo.catalogue.registry import find_model, load_registry, native_sizes
+from zoo.data.batches.resident import generator
+from zoo.data.load import load
+from zoo.errors import InputError
+from zoo.models.device import tf32
+from zoo.studies.bench.gauge import Effort, mean_seconds, spread, timed
+from zoo.train.events import Listener
+from zoo.train.loop import Trainer
+from zoo.train.plan import Plan, Request, resolve
+
+WHAT = ("train", "infer", "latency", "loop")
+LONG = 10_000
+"""Epochs of the run that is measured: `compile = "auto"` decides as for a long one."""
+
+TEST_IMAGES = 64
+FEWEST_STEPS = 4
+"""In one epoch of the loop."""
+
+
+class Job(Struct, kw_only=True):
+    """What is measured.
+
+    Attributes:
+        dataset: where images come from; their number and size matter here, not what they show.
+        image_size: side in pixels; None: that of the model's own dataset.
+        seconds: spent on one measurement, warm-up apart. steps: calls in one repeat, in place of it.
+    """
+
+    model: str
+    dataset: str = "digits"
+    data_dir: str | None = None
+    recipe: str | None = None
+    settings: tuple[str, ...] = ()
+    batch_size: int = 64
+    image_size: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    compile: str | None = None
+    what: tuple[str, ...] = WHAT
+    seconds: float = 5.0
+    steps: int | None = None
+    repeats: int = 5
+
+    @property
+    def effort(self) -> Effort:
+        """How much is spent on one measurement."""
+        return Effort(self.seconds, self.repeats, self.steps)
+
+
+def make_plan(job: Job, images: int) -> Plan:
+    """The plan of a long training on the first `images` images; all where the dataset has fewer.
+
+    Raises:
+        ZooError: as `zoo.train.plan.resolve`.
+    """
+    registry, _, model = find_model(job.model)
+    sizes = native_sizes(model, registry)
+    named = {None: model.recipe, "source": model.recipe, "best": model.best or "best"}
+    request = Request(
+        model=job.model,
+        dataset=job.dataset,
+        data_dir=job.data_dir,
+        recipe=named.get(job.recipe, job.recipe),  # by its name, so that no dataset adapts it
+        settings=job.settings,
+        epochs=LONG,
+        batch_size=job.batch_size,
+        image_size=job.image_size or max(sizes["height"], sizes["width"]),
+        device=job.device,
+        precision=job.precision,
+        compile=job.compile,
+        protocol="paper",  # holds out no image: an epoch is as long as was asked for
+        limit_train=images,
+        limit_test=TEST_IMAGES,
+    )
+    return resolve(request)
+
+
+class BareStep:
+    """Forward, backward and optimizer of a trainer's model on one fixed batch, and nothing else of the loop.
+
+    The module, its compiled form, optimizer, precision, layout and loss are the trainer's own; the batch
+    lies on the device, augmented once. No gather, augmentation, guard, schedule, averaging or logging.
+    """
+
+    def __init__(self, trainer: Trainer, batch: int) -> None:
+        self.trainer, self.device, self.batch = trainer, trainer.device, batch
+        rows = torch.arange(min(batch, len(trainer.data)), device=trainer.device)
+        images, labels = trainer.data.take(rows)
+        images, targets = trainer.augment(images, labels, generator(0), indices=rows)
+        self.images, self.targets, self.labels = (_grown(part, batch) for part in (images, targets, labels))
+
+    def __call__(self) -> None:
+        """Take one step."""
+        trainer = self.trainer
+        trainer.compiler.next_step()
+        with tf32(self.device, True):
+            trainer.learn(self.images, self.targets, self.labels, 1.0)
+        trainer.scaler.step(trainer.optimizer)
+        trainer.scaler.update()
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+
+def _grown(batch: Tensor, size: int) -> Tensor:
+    """The rows again and again up to `size`, in the same layout; fails at once where memory does not suffice."""
+    if len(batch) == size:
+        return batch
+    grown = batch.new_empty((size, *batch.shape[1:]))
+    if batch.ndim == 4 and batch.is_contiguous(memory_format=torch.channels_last):
+        grown = grown.to(memory_format=torch.channels_last)
+    for start in range(0, size, len(batch)):
+        grown[start : start + len(batch)] = batch[: size - start]
+    return grown
+
+
+class Enough(Exception):
+    """Raised after the last round: what a run does after its last epoch is not measured."""
+
+
+class Rounds(Listener):
+    """Takes a round of bare steps after each round of the loop.
+
+    A round of the loop is a number of whole epochs that took at least `seconds`, as the trainer counts
+    them (evaluation apart); the bare round has as many steps. The first round of both is the warm-up.
+
+    Attributes:
+        loop, bare: images per second of each round; `bare` has one more, from before the first.
+    """
+
+    def __init__(self, batch: int, rounds: int, seconds: float) -> None:
+        self.batch, self.rounds, self.least = batch, rounds, seconds
+        self.loop: list[float] = []
+        self.bare: list[float] = []
+        self.steps, self.seconds, self.done = 0, 0.0, 0
+        self.step: BareStep | None = None
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        """Count an epoch; at the end of a round, take the bare one."""
+        steps, self.done = row["step"] - self.done, row["step"]
+        self.steps += steps
+        self.seconds += steps * self.batch / row["images_per_second"]
+        if self.seconds >= self.least:
+            self._end_round()
+
+    def _end_round(self) -> None:
+        assert self.step is not None
+        if self.bare:
+            self.loop.append(self.steps * self.batch / self.seconds)
+        else:
+            mean_seconds(self.step, 2, self.step.device)
+        self.bare.append(self.batch / mean_seconds(self.step, self.steps, self.step.device))
+        self.steps, self.seconds = 0, 0.0
+        if len(self.loop) == self.rounds:
+            raise Enough
+
+
+def loop_share(job: Job) -> dict[str, Any]:
+    """End-to-end images per second of the real trainer over those of its bare step.
+
+    Returns:
+        `images_per_second`, `bare_images_per_second` and `share` with their spreads, and the `rounds`.
+    Raises:
+        InputError: the dataset has fewer images than a batch. Else as `make_plan`.
+    """
+    count = len(load(job.dataset, load_registry(), data_dir=job.data_dir).train)
+    if job.batch_size > count:
+        raise InputError(
+            f"--batch-size {job.batch_size}: the loop is measured on {job.dataset!r}, which has {count} images; "
+            "name a larger --dataset, or leave `loop` out of --what"
+        )
+    with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
+        bare = BareStep(Trainer(make_plan(job, job.batch_size), Path(folder)), job.batch_size)
+        pace = statistics.median(timed(bare, bare.device, Effort(repeats=3, steps=1)))
+        del bare  # two models would share the caches
+    return share_of(loop_rounds(job, pace, count))
+
+
+def loop_rounds(job: Job, pace: float, count: int) -> Rounds:
+    """Let the real trainer train, interrupted by bare steps between its epochs.
+
+    Args:
+        pace: seconds of one step, from which the length of an epoch follows. count: images at hand.
+    """
+    least = 0.0 if job.steps else job.seconds / job.repeats
+    steps = min(job.steps or max(FEWEST_STEPS, round(least / pace)), count // job.batch_size)
+    rounds = Rounds(job.batch_size, job.repeats, least)
+    with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
+        trainer = Trainer(make_plan(job, steps * job.batch_size), Path(folder), rounds)
+        rounds.step = BareStep(trainer, job.batch_size)
+        try:
+            trainer.fit()
+        except Enough:
+            return rounds
+    raise AssertionError("the run ended before its rounds")
+
+
+def share_of(rounds: Rounds) -> dict[str, Any]:
+    """End-to-end over bare step: each round of the loop beside the mean of the bare ones around it."""
+    around = [(before + after) / 2 for before, after in zip(rounds.bare, rounds.bare[1:], strict=False)]
+    shares = [loop / bare for loop, bare in zip(rounds.loop, around, strict=True)]
+    return {
+        "images_per_second": spread(rounds.loop),
+        "bare_images_per_second": spread(rounds.bare),
+        "share": spread(shares),
+        "rounds": {"loop": rounds.loop, "bare": rounds.bare},
+    }

@@ -1,0 +1,198 @@
+"""What only the model and its data can tell: FLOPs, confusion, the images it was most wrongly sure of.
+
+Everything is kept in the cache folder under the hash of what it was made from.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+from PIL import Image
+
+from zoo.base.files import WriteError, write_bytes
+from zoo.base.paths import cache_dir
+from zoo.base.version import __version__
+from zoo.catalogue.augmentation import Struct
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import node_from_table
+from zoo.data.load import find
+from zoo.errors import DataError, ZooError
+from zoo.evaluate.accuracy import Keep
+from zoo.evaluate.opened import open_run
+from zoo.hub.package import sha256_of
+from zoo.hub.verify import usable_device
+from zoo.runs.folder import WEIGHTS, RunRecord, configuration, without
+
+FORMAT = 2
+REMOTE = ("hf", "torchvision", "plugin")
+"""Schemes of data that may have to be downloaded: a report never does."""
+
+MAX_SIDE = 96
+MOST_KEPT = 48
+PNG_BYTES = 1500
+T = TypeVar("T")
+
+
+class Confused(Struct, frozen=True, kw_only=True):
+    """One test image that the model gave a wrong class, and how sure it was.
+
+    Attributes:
+        row: of the test split. probability: of the wrong class, by softmax. image: a data URI.
+    """
+
+    row: int
+    true: int
+    said: int
+    probability: float
+    image: str
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """One pass over the test split.
+
+    Attributes:
+        cells: (true class, predicted class, images) where there are any. worst: the surest mistakes first.
+    """
+
+    format: int
+    cells: tuple[tuple[int, int, int], ...]
+    worst: tuple[Confused, ...]
+
+
+def look(
+    folder: Path, record: RunRecord, *, data_dir: str | None = None, device: str | None = None
+) -> tuple[Seen | None, str]:
+    """Run the model over its test images, or take what was seen before.
+
+    Returns:
+        (what was seen, ""), or (None, why not): no weights, no data here, or it fails.
+    """
+    if not (folder / WEIGHTS).is_file():
+        return None, f"the folder holds no {WEIGHTS}"
+    try:
+        place = _place("seen", [configuration(record), sha256_of(folder / WEIGHTS), record.data.fingerprint])
+        return _kept(place, Seen, lambda: _look(folder, record, data_dir, device)), ""
+    except (ZooError, OSError, RuntimeError, MemoryError) as error:
+        return None, " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _look(folder: Path, record: RunRecord, data_dir: str | None, device: str | None) -> Seen:
+    _check_here(record, load_registry())
+    opened = open_run(folder, data_dir=data_dir, device=device or usable_device(record.device))
+    keep = Keep()
+    opened.measure(keep=keep)
+    found = keep.predictions()
+    counts, sure = found.confusion(), found.confidence
+    cells = [(i, j, int(counts[i, j])) for i, j in counts.nonzero().tolist()]
+    wrong = torch.nonzero(~found.hits).flatten()
+    order = torch.argsort(sure[wrong], descending=True, stable=True)[:MOST_KEPT]
+    worst = [
+        Confused(
+            row=row,
+            true=int(found.labels[row]),
+            said=int(found.predicted[row]),
+            probability=round(float(sure[row]), 4),
+            image=data_uri(opened.images.images[row]),
+        )
+        for row in wrong[order].tolist()
+    ]
+    return Seen(format=FORMAT, cells=tuple(cells), worst=tuple(worst))
+
+
+def _check_here(record: RunRecord, registry: Registry) -> None:
+    """Refuse data that would have to be downloaded: decoded images of the same fingerprint lie in the cache.
+
+    Raises:
+        DataError: they do not.
+    """
+    source = find(record.data.spec, registry)[1].source
+    if source.partition(":")[0] not in REMOTE:
+        return
+    for index in sorted((cache_dir() / "images").glob("*/index.json")):
+        try:
+            if json.loads(index.read_bytes())["fingerprint"] == record.data.fingerprint:
+                return
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    raise DataError(f"the images of {record.data.spec} are not on this machine; `zoo eval` fetches them")
+
+
+def data_uri(image: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+    """A small PNG or JPEG of an image, uint8 (3, H, W), as a data URI; its longer side is at most 96."""
+    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    if (image == image[:1]).all():
+        picture = picture.convert("L")
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    kind, data = "png", _encoded(picture, "PNG", optimize=True)
+    if len(data) > PNG_BYTES:
+        kind, data = "jpeg", _encoded(picture, "JPEG", quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+# ---- FLOPs -----------------------------------------------------------------------------------
+
+
+class Flops(Struct, frozen=True, kw_only=True):
+    """Floating-point operations of one image's forward pass; None where they cannot be counted."""
+
+    format: int
+    count: int | None
+
+
+def flops(build: dict[str, Any], sizes: dict[str, int], registry: Registry) -> int | None:
+    """Count the FLOPs of one image on the meta device: 2 for each multiply-add of matmul and convolution."""
+    tree = without(build, "pretrained")
+    place = _place(
+        "flops", [json.dumps(tree, sort_keys=True, default=str), sizes, torch.__version__, __version__]
+    )
+    return _kept(place, Flops, lambda: Flops(format=FORMAT, count=_count(tree, sizes, registry))).count
+
+
+def _count(build: dict[str, Any], sizes: dict[str, int], registry: Registry) -> int | None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from zoo.models.compose import check
+
+    try:
+        module = check(node_from_table(build, "build"), registry, where="build", **sizes).eval()
+        module.requires_grad_(False)  # the counter looks for gradients of parameters that enter as inputs
+        image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(image)
+    except (ZooError, RuntimeError, NotImplementedError):
+        return None
+    return int(counter.get_total_flops())
+
+
+# ---- the cache -------------------------------------------------------------------------------
+
+
+def _place(kind: str, made_from: list[Any]) -> Path:
+    digest = hashlib.sha256(json.dumps([FORMAT, made_from], sort_keys=True).encode()).hexdigest()
+    return cache_dir() / "report" / f"{kind}-{digest[:24]}.json"
+
+
+def _kept(place: Path, kind: type[T], make: Callable[[], T]) -> T:
+    """What is in the cache, else made and put there (where it can be)."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(place.read_bytes(), type=kind)
+    made = make()
+    with contextlib.suppress(WriteError):
+        write_bytes(place, msgspec.json.encode(made))
+    return made

@@ -1,0 +1,325 @@
+"""One HTML page of runs and published results: everything is inside, nothing is fetched.
+
+What strangers wrote (names of runs, classes, models) enters as escaped text or as JSON; scripts are allowed
+by their hashes alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zoo.base.version import __version__
+from zoo.base.web_page import allowed, filled
+from zoo.errors import InputError
+from zoo.hub.package import portable_spec
+from zoo.runs.find import GROUPS, MAX_POINTS, Run, curves, facts, number, row_of, said, short
+
+if TYPE_CHECKING:
+    from zoo.studies.report.measure import Seen
+
+MAX_BYTES = 2_000_000
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("core.js", "table.js", "plots.js", "curves.js", "classes.js")
+LIBRARY = Path("server") / "static" / "js" / "bokeh.min.js"
+MOST_CELLS = 4000
+MIN_POINTS = 50
+
+
+class Column(NamedTuple):
+    """A column of the table of results: the row's key, its title, and whether it holds numbers."""
+
+    key: str
+    title: str
+    numeric: bool = False
+
+
+COLUMNS = (
+    Column("name", "Name"),
+    Column("top1", "Top-1", True),
+    Column("dataset", "Data set"),
+    Column("model", "Model"),
+    Column("kind", "Kind"),
+    Column("val_top1", "Validation", True),
+    Column("top5", "Top-5", True),
+    Column("parameters", "Parameters", True),
+    Column("flops", "FLOPs", True),
+    Column("minutes", "Minutes", True),
+    Column("epochs", "Epochs", True),
+    Column("protocol", "Protocol"),
+    Column("recipe", "Recipe"),
+    Column("seed", "Seed", True),
+    Column("device", "Device"),
+    Column("source", "Source"),
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows.
+
+    Attributes:
+        catalogue: rows of `zoo.studies.report.catalogue.rows`, with "flops" where they were counted.
+        flops: by a run's name. seen: by a run's name, what was seen, or the line that says why not.
+        images: of each run, the most confidently confused. stamp: a date to print; "" prints none.
+    """
+
+    runs: Sequence[Run]
+    catalogue: Sequence[dict[str, Any]] = ()
+    flops: Mapping[str, int | None] = field(default_factory=dict)
+    seen: Mapping[str, Seen | str] = field(default_factory=dict)
+    images: int = 12
+    title: str = "hybrid-zoo: runs and results"
+    stamp: str = ""
+
+
+def library() -> tuple[str, str]:
+    """Bokeh's script, as its wheel ships it, and its version.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    found = find_spec("bokeh")
+    places = found.submodule_search_locations if found else None
+    path = Path(next(iter(places))) / LIBRARY if places else None
+    try:
+        if path is not None:
+            return path.read_text("utf-8"), version("bokeh")
+    except (OSError, PackageNotFoundError):
+        pass
+    raise InputError("zoo report draws with Bokeh, which is not installed: pip install 'hybrid-zoo[report]'")
+
+
+def render(content: Content, limit: int = MAX_BYTES) -> tuple[str, list[str]]:
+    """The page, below `limit` bytes.
+
+    Returns:
+        (HTML, one line for each thing that was left out for the sake of its size).
+    Raises:
+        InputError: Bokeh is missing, or the runs do not fit even so.
+    """
+    images, points = content.images, MAX_POINTS
+    while len((page := _page(content, _data(content, images, points))).encode()) >= limit:
+        if images > 0:
+            images //= 2
+        elif points > MIN_POINTS:
+            points //= 2
+        else:
+            raise InputError(
+                f"{len(content.runs)} runs do not fit into a page of {limit / 1e6:.1f} MB; name fewer: "
+                "`zoo report RUN...`"
+            )
+    left_out = []
+    if images < content.images:
+        left_out.append(f"{images} images of each run, not {content.images}: the page would be too large")
+    if points < MAX_POINTS:
+        left_out.append(f"{points} epochs of each run's curves at most: the page would be too large")
+    return page, left_out
+
+
+# ---- the data that the scripts read ---------------------------------------------------------
+
+
+def table_rows(content: Content) -> list[dict[str, Any]]:
+    """The rows of the table: runs, then the catalogue's; `run` is the place among the runs."""
+    rows = []
+    for i, run in enumerate(content.runs):
+        row = row_of(run) | {"kind": "run", "run": i, "flops": content.flops.get(run.name)}
+        row["source"] = "" if run.state == "finished" else f"{run.state} after {row['epochs']} epochs"
+        rows.append(row)
+        row["dataset"] = portable_spec(row["dataset"])
+    rows += [dict(row) for row in content.catalogue]
+    for row in rows:
+        seconds = row.get("seconds")
+        row["minutes"] = None if seconds is None else float(f"{seconds / 60:.4g}")
+    keys = {*(column.key for column in COLUMNS), "run"}
+    return [{k: v for k, v in row.items() if k in keys and v is not None} for row in rows]
+
+
+def _data(content: Content, images: int, points: int) -> dict[str, Any]:
+    kept: dict[str, str] = {}
+    classes: list[list[str]] = []
+    runs = [_run(run, content, images, points, kept, classes) for run in content.runs]
+    words: dict[str, int] = {}
+    return {
+        "rows": table_rows(content),
+        "runs": runs,
+        "classes": classes,
+        "images": kept,
+        "facts": _facts(content.runs, words),
+        "words": list(words),
+    }
+
+
+def _run(
+    run: Run, content: Content, images: int, points: int, kept: dict[str, str], classes: list[list[str]]
+) -> dict[str, Any]:
+    """One run, its class names and images put among those that runs share."""
+    names = list(run.record.data.classes)
+    if names not in classes:
+        classes.append(names)
+    seen = content.seen.get(run.name, "it was not asked for")
+    told: dict[str, Any] = {
+        "name": run.name,
+        "curves": curves(run, points),
+        "classes": classes.index(names),
+        "seen": None,
+        "images": [],
+        "note": "",
+    }
+    if isinstance(seen, str):
+        return told | {"reason": seen, "images_note": f"No images: {seen}"}
+    for worst in seen.worst[:images]:
+        key = hashlib.sha256(worst.image.encode()).hexdigest()[:12]  # runs share many of them
+        kept[key] = worst.image
+        told["images"].append([key, worst.true, worst.said, worst.probability])
+    why = "no image was given a wrong class" if not seen.worst else "none were asked for, or they did not fit"
+    return told | {
+        "seen": _classes(seen, len(names)),
+        "note": _agreement(run, seen),
+        "images_note": f"No images: {why}.",
+    }
+
+
+def _classes(seen: Seen, count: int) -> dict[str, Any]:
+    """Counts per class, and the cells of the confusion matrix: all hits, and the most frequent misses."""
+    total, hit, taken = [0] * count, [0] * count, [0] * count
+    for true, guess, n in seen.cells:
+        total[true] += n
+        taken[guess] += n
+        hit[true] += n if true == guess else 0
+    cells = sorted(seen.cells, key=lambda cell: (cell[0] != cell[1], -cell[2], cell))[:MOST_CELLS]
+    return {"total": total, "hit": hit, "said": taken, "cells": cells}
+
+
+def _agreement(run: Run, seen: Seen) -> str:
+    """What was measured now beside what was recorded."""
+    correct = sum(n for true, guess, n in seen.cells if true == guess)
+    count = sum(n for _, _, n in seen.cells)
+    recorded = number(run.result, "test.correct")
+    told = f"Measured again on the test split: {correct:,} of {count:,} right ({correct / max(count, 1):.2%})"
+    if recorded is None:
+        return f"{told}. The run records no result yet."
+    same = "as recorded" if recorded == correct else f"recorded were {recorded:,}"
+    return f"{told}, {same}."
+
+
+def _facts(runs: Sequence[Run], words: dict[str, int]) -> list[list[Any]]:
+    """Rows [group, key, [word of each run]]; words are kept once, as many runs share them."""
+    tables = [facts(run) for run in runs]
+    for table in tables:  # the page may be shown to others: no paths of this machine
+        table["data", "spec"] = portable_spec(table["data", "spec"])
+    keys = sorted({key: None for table in tables for key in table}, key=lambda key: GROUPS.index(key[0]))
+
+    def word(value: Any) -> int:
+        text = said(value)
+        return words.setdefault(text if len(text) <= 400 else f"{text[:399]}…", len(words))
+
+    return [[*key, [word(table.get(key)) for table in tables]] for key in keys]
+
+
+# ---- HTML -----------------------------------------------------------------------------------
+
+
+def _page(content: Content, data: dict[str, Any]) -> str:
+    code, bokeh = library()
+    script = "(() => {\n'use strict';\n" + "".join(_asset(name) for name in SCRIPTS) + "})();"
+    scripts = {"library": _safe_script(code), "script": _safe_script(script)}
+    hashes = " ".join(map(allowed, scripts.values()))
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    stamp = f" on {content.stamp}" if content.stamp else ""
+    values = {
+        "policy": html.escape(policy),
+        "version": html.escape(__version__),
+        "title": html.escape(content.title),
+        "lead": html.escape(_lead(content)),
+        "head": "".join(_head()),
+        "body": "\n".join(_line(i, row) for i, row in enumerate(data["rows"])),
+        "footer": html.escape(
+            f"Made by hybrid-zoo {__version__} with Bokeh {bokeh}{stamp}. Nothing was fetched."
+        ),
+        "css": _asset("page.css"),
+        "data": _json(data),
+    }
+    return filled(_asset("page.html"), values | scripts)
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text("utf-8")
+
+
+def _safe_script(code: str) -> str:
+    """Code as an HTML parser hands it on, so that its hash holds: no end tag, no carriage returns."""
+    return code.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
+
+
+def _json(data: Any) -> str:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in ("<", ">", "&", "\u2028", "\u2029"):
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode("utf-8", "replace").decode()
+
+
+def _lead(content: Content) -> str:
+    runs = content.runs
+    models, datasets = {r.record.model for r in runs}, {r.record.data.fingerprint for r in runs}
+    counted = (
+        f"{_many(len(runs), 'run')} of {_many(len(models), 'model')} on {_many(len(datasets), 'data set')}"
+    )
+    more = f", beside {_many(len(content.catalogue), 'result')} of the catalogue" if content.catalogue else ""
+    return f"{counted}{more}."
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _head() -> Iterator[str]:
+    yield "<td><span hidden>chosen</span></td>"
+    for key, title, numeric in COLUMNS:
+        button = (
+            f'<button type="button" data-key="{key}" data-numeric="{str(numeric).lower()}">{title}</button>'
+        )
+        yield f'<th scope="col" aria-sort="none"{_numeric(numeric)}>{button}</th>'
+
+
+def _line(i: int, row: dict[str, Any]) -> str:
+    name = html.escape(str(row["name"]))
+    box = ""
+    if "run" in row:
+        box = f'<input type="checkbox" data-run="{row["run"]}" aria-label="{name}: in the charts">'
+    cells = [f'<th scope="row" title="{name}">{name}</th>']
+    for key, _, numeric in COLUMNS[1:]:
+        text = html.escape(cell(key, row.get(key)))
+        if key == "kind":
+            text = f'<span class="tag {text}">{text}</span>'
+        long = f' class="long" title="{text}"' if len(text) > 24 and key != "kind" else ""
+        cells.append(f"<td{_numeric(numeric) or long}>{text}</td>")
+    return f'<tr data-i="{i}"><td>{box}</td>{"".join(cells)}</tr>'
+
+
+def _numeric(numeric: bool) -> str:
+    return ' class="n"' if numeric else ""
+
+
+def cell(key: str, value: Any) -> str:
+    """A value of the table as people read it."""
+    if value is None or value == "":
+        return "-"
+    if key in ("top1", "top5", "val_top1"):
+        return f"{value:.2%}"
+    if key in ("parameters", "flops"):
+        return short(value)
+    if key == "minutes":
+        return f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+    return str(value)

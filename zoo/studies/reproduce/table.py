@@ -1,0 +1,194 @@
+"""What is recorded of a table, beside what its source prints: as rows of plain data, merged into a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from zoo.base.files import WriteError, write_text
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.spec import Published
+from zoo.catalogue.vary import label
+from zoo.errors import RunError
+from zoo.runs.folder import read_metrics, read_record, read_result
+from zoo.studies.reproduce import energy
+from zoo.studies.reproduce.rows import Ask, Job, Row
+
+FORMAT = 1
+IDENTITY = ("table", "variant", "model", "dataset", "protocol", "budget", "recipe", "images")
+"""What makes two rows the same one: the later measurement replaces the earlier."""
+
+
+def measured(rows: Sequence[Row], jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Each row, with what its recorded runs gave.
+
+    Returns:
+        Tables of plain data; `top1` (the mean over seeds) is None where no run is recorded.
+    """
+    return [_row(row, [job for job in jobs if job.row == row]) for row in rows]
+
+
+def _row(row: Row, jobs: Sequence[Job]) -> dict[str, Any]:
+    runs = [_run(job) for job in jobs if job.recorded]
+    scores = [run["result"]["test"]["top1"] for run in runs]
+    published = row.published
+    printed = published.top1 if published else None
+    found: dict[str, Any] = {
+        "model": row.model,
+        "dataset": row.dataset,
+        "top1": mean(scores) if scores else None,
+        "spread": stdev(scores) if len(scores) > 1 else None,
+        "published_top1": printed,
+        "difference": mean(scores) - printed if scores and printed is not None else None,
+        "protocol": row.protocol,
+        "budget": row.budget,
+        "recipe": row.recipe,
+        "seeds": [run["seed"] for run in runs],
+        "parameters": runs[0]["result"]["parameters"] if runs else None,
+        "published_parameters": published.params if published else None,
+        "minutes": mean(run["result"]["train"]["seconds"] for run in runs) / 60 if runs else None,
+        "published_minutes": _minutes(published),
+        "energy_wh": _energy(runs),
+        "table": row.table,
+        "source": row.source,
+        "published_as": published.published_as if published else "",
+        "variant": label(row.changes),
+        "changes": row.changes,
+        "images": row.images.spec,
+        "stand_in": row.images.stand_in,
+        "why_not": row.why_not,
+        "runs": runs,
+    }
+    return found
+
+
+def _run(job: Job) -> dict[str, Any]:
+    record = read_record(job.folder)
+    kept = energy.recorded(job.folder)
+    return {
+        "seed": job.seed,
+        "folder": job.folder.as_posix(),
+        "train_images": record.data.train,
+        "validation_images": record.data.validation,
+        "test_images": record.data.test,
+        "epochs": record.settings.epochs,
+        "energy": kept,
+        "result": read_result(job.folder),
+    }
+
+
+def _minutes(published: Published | None) -> float | None:
+    if published is None:
+        return None
+    if published.minutes is None and published.minutes_per_epoch and published.epochs:
+        return round(published.minutes_per_epoch * published.epochs, 2)
+    return published.minutes
+
+
+def _energy(runs: Sequence[Mapping[str, Any]]) -> float | None:
+    joules = [run["energy"]["joules"] for run in runs if run["energy"]]
+    return mean(joules) / energy.JOULES_PER_WH if joules else None
+
+
+# ---- the file -------------------------------------------------------------------------------------
+
+
+def file_of(ask: Ask, results: Path) -> Path:
+    """`results/<table>.json`, with "-" for the "/" of a table's name."""
+    return results / f"{ask.target.replace('/', '-')}.json"
+
+
+def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put what was measured into the file. All else that it holds stays there, rows of more seeds of the same runs too.
+
+    Raises:
+        RunError: the file is there and is no such table. WriteError: it cannot be written.
+    """
+    from zoo.runs.lock import WaitingLock
+
+    guard = Path(ask.runs)
+    try:
+        guard.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"--runs {guard}: cannot be made: {error.strerror}") from None
+    with WaitingLock(guard):
+        there = read(path)
+        fuller = {_identity(old) for old in there for new in rows if _has_more(old, new)}
+        fresh = [row for row in rows if row["top1"] is not None and _identity(row) not in fuller]
+        replaced = {_identity(row) for row in fresh}
+        merged = [*fresh, *(row for row in there if _identity(row) not in replaced)]
+        merged.sort(key=lambda row: (row["budget"] != "full", row["protocol"] != "paper"))
+        source = registry.sources.get(merged[0]["source"]) if merged else None
+        title = source.title if source else ask.target
+        document = {"format": FORMAT, "table": ask.target, "title": title, "rows": merged}
+        write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table's file; none where it is not there.
+
+    Raises:
+        RunError: damaged, or of a newer version.
+    """
+    if not path.is_file():
+        return []
+    try:
+        document = json.loads(path.read_bytes())
+        if document["format"] > FORMAT:
+            raise RunError(f"{path}: written by a newer version of hybrid-zoo; upgrade it")
+        rows: list[dict[str, Any]] = document["rows"]
+        for row in rows:
+            _identity(row)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path}: no table of `zoo reproduce` ({error}); move it away, or use --results"
+        ) from None
+    return rows
+
+
+def _has_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a recorded row is a new one's, of all of its runs and of others."""
+    same = _identity(old) == _identity(new) and all(run in old["runs"] for run in new["runs"])
+    return same and len(old["runs"]) > len(new["runs"])
+
+
+def figures(ask: Ask, rows: Sequence[Row], jobs: Sequence[Job], results: Path) -> list[Path]:
+    """Draw the curves of what is recorded, one plot for each dataset, into `results/figures`.
+
+    Returns:
+        The files; none where nothing is recorded.
+    """
+    from zoo.studies.figures import Series, draw_table
+
+    written = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        series = []
+        for row in (row for row in rows if row.dataset == dataset):
+            runs = [read_metrics(job.folder) for job in jobs if job.row == row and job.recorded]
+            series += [Series(row.name, runs)] if runs else []
+        if series:
+            marks = [ask.protocol, *([ask.recipe] if ask.recipe != "source" else [])]
+            marks += ["small"] if ask.budget == "small" else []
+            name = "-".join([ask.target.partition("/")[0], dataset, *marks])
+            title = f"{ask.target.partition('/')[0]}, {dataset}: {ask.protocol} protocol, {ask.recipe} recipe"
+            title += ", small budget: not comparable" if ask.budget == "small" else ""
+            if any(row.images.stand_in for row in rows):
+                title += f" (images of {ask.dataset})"
+            written += draw_table(results / "figures" / name, title, series)
+    return written
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in IDENTITY)
+
+
+def state(job: Job) -> str:
+    """How far a run is, in a word or two, for `--list`."""
+    if job.recorded:
+        return "recorded"
+    if not job.folder.is_dir():
+        return "missing"
+    return f"{len(read_metrics(job.folder))} epochs done"

@@ -1,0 +1,152 @@
+"""What came out of a sweep: its trials in order, the best one as a recipe, and which keys mattered."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.spec import decode, decode_model
+from zoo.catalogue.vary import inline, vary
+from zoo.errors import TrainingError
+from zoo.studies.sweep.space import changes_of
+from zoo.studies.sweep.trials import ERROR, FOLDER, Sweep
+
+
+def trials_of(sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]:
+    """Each trial that is done: what it tried, what came out, where its run is; the best first.
+
+    Returns:
+        Tables with `number`, `state`, `top1` (validation; None where it has none), `changes`,
+        `folder`, `seconds`, `error`.
+    """
+    rows = [
+        {
+            "number": trial.number,
+            "state": "failed" if trial.state is TrialState.FAIL else trial.state.name.lower(),
+            "top1": trial.value if trial.state is TrialState.COMPLETE else _last(trial),
+            "changes": changes_of(sweep.space, trial.params),
+            "folder": trial.user_attrs.get(FOLDER, ""),
+            "seconds": trial.user_attrs.get("seconds"),
+            "error": trial.user_attrs.get(ERROR, ""),
+        }
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or ERROR in trial.user_attrs
+    ]
+    return sorted(rows, key=lambda row: (row["state"] != "complete", -(row["top1"] or 0.0), row["number"]))
+
+
+def _last(trial: FrozenTrial) -> float | None:
+    values = trial.intermediate_values
+    return values[max(values)] if values else None
+
+
+def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The best trial that ran to its end.
+
+    Raises:
+        TrainingError: none did; says why the first one failed.
+    """
+    found = [row for row in rows if row["state"] == "complete"]
+    if not found:
+        pruned = "all were pruned" if rows else "none is done; the same command goes on"
+        why = next((row["error"] for row in rows if row["error"]), pruned)
+        raise TrainingError(f"no trial ran to its end: {why}")
+    return found[0]
+
+
+def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any], count: int) -> str:
+    """The best trial as tables to paste into a registry.toml: a recipe, and a model where its tree changed.
+
+    Raises:
+        SpecError: it does not decode, which would be a mistake of ours.
+    """
+    from zoo.train.plan import adapted, parse_value, recipe_name
+
+    variant = vary(registry, name, best["changes"], "zoo sweep")
+    model = variant.model
+    asked = variant.recipe or sweep.recipe
+    fields = adapted(registry, asked, sweep.dataset or model.dataset)
+    fields |= {"epochs": sweep.epochs} if sweep.epochs else {}
+    pairs = (setting.partition("=") for setting in sweep.settings)
+    fields |= {key.strip().removeprefix("recipe."): parse_value(text.strip()) for key, _, text in pairs}
+    fields |= variant.settings
+    called = _free_name(registry, re.sub(r"[^a-z0-9]+", "-", f"{variant.name}-swept".lower()).strip("-"))
+    small = f"{sweep.limit_train:,} images of " if sweep.limit_train else ""
+    where = f"{small}{sweep.dataset or model.dataset}"
+    summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {count} trials"
+    begun = recipe_name(asked, variant.name, model)
+    recipe = {"extends": begun, "summary": summary, **fields}
+    decode(Recipe, {k: v for k, v in recipe.items() if k != "extends"}, called)
+    text = _table(f"recipes.{called}", recipe)
+    if model.build == registry.model(variant.name).build:
+        return text
+    table = {
+        "summary": f"{variant.name}, changed by zoo sweep",
+        "family": model.family,
+        "recipe": called,
+        "dataset": model.dataset,
+        "build": model.build.to_table(),
+    }
+    decode_model(table, called)
+    return text + "\n" + _table(f"models.{called}", table)
+
+
+def _free_name(registry: Registry, name: str) -> str:
+    """The name, numbered where the catalogue has it: what extended itself would go round in a circle."""
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(n for n in names if n not in registry.recipes and n not in registry.models)
+
+
+def _table(name: str, content: Mapping[str, Any]) -> str:
+    return "".join([f"[{name}]\n", *(f"{key} = {inline(value)}\n" for key, value in content.items())])
+
+
+def importance(study: optuna.Study) -> dict[str, float]:
+    """How much of the variance of validation top-1 each key explains, by fANOVA; the largest first.
+
+    Source: Hutter, Hoos and Leyton-Brown (2014), as Optuna computes it.
+    Returns:
+        Empty where fewer than three trials ran to their end, or all came to the same.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    varied = {key for trial in complete for key in trial.params}
+    if len(complete) < 3 or len({trial.value for trial in complete}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        judge = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found: dict[str, float] = optuna.importance.get_param_importances(
+            study, evaluator=judge, params=sorted(varied)
+        )
+    return found
+
+
+def document(
+    sweep: Sweep, rows: Sequence[Mapping[str, Any]], recipe: str, mattered: Mapping[str, float]
+) -> dict[str, Any]:
+    """Everything about a finished sweep as plain data, for `sweep.json` and `--json`."""
+    return {
+        "format": 1,
+        "sweep": msgspec.to_builtins(sweep),
+        "protocol": "clean",
+        "objective": "validation top-1",
+        "trials": list(rows),
+        "importance": dict(mattered),
+        "recipe": recipe,
+    }
+
+
+def paths(sweep: Sweep) -> tuple[Path, Path, Path]:
+    """Where the outcome is written: the data, the recipe, the stem of the figures."""
+    folder = Path(sweep.folder)
+    return folder / "sweep.json", folder / "recipe.toml", folder / "importance"

@@ -1,0 +1,192 @@
+"""What a sweep tries: keys with values to choose from, and keys with ranges to draw from."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import msgspec
+
+from zoo.catalogue.augmentation import Struct
+from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.spec import decode
+from zoo.catalogue.vary import NAMES, field, inline, vary
+from zoo.errors import InputError, SpecError
+from zoo.models.compose import check_arguments
+
+FORM = "KEY=LOW..HIGH or KEY=log:LOW..HIGH"
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """A key and its values, as in TOML."""
+
+    key: str
+    values: tuple[Any, ...]
+
+
+class Range(Struct, frozen=True, kw_only=True):
+    """A key and the range that its values are drawn from, evenly or evenly in their logarithm."""
+
+    key: str
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+class Space(Struct, frozen=True, kw_only=True):
+    """All keys of a sweep."""
+
+    choices: tuple[Choice, ...] = ()
+    ranges: tuple[Range, ...] = ()
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """Every combination of the choices."""
+        keys = [choice.key for choice in self.choices]
+        for values in product(*(choice.values for choice in self.choices)):
+            yield dict(zip(keys, values, strict=True))
+
+    def samples(self) -> Iterator[tuple[str, Any]]:
+        """A key with each value that has to be allowed: all choices, both ends of the ranges."""
+        for choice in self.choices:
+            yield from ((choice.key, value) for value in choice.values)
+        for drawn in self.ranges:
+            ends = (drawn.low, drawn.high)
+            yield from ((drawn.key, int(value) if drawn.whole else value) for value in ends)
+
+
+def parse_space(grid: Sequence[str], sample: Sequence[str]) -> Space:
+    """Read `--grid KEY=A,B` and `--sample KEY=[log:]LOW..HIGH`.
+
+    Raises:
+        InputError: another form, no values, a range that is none, or a key given twice.
+    """
+    space = Space(
+        choices=tuple(map(_choice, grid)),
+        ranges=tuple(map(_range, sample)),
+    )
+    keys = [choice.key for choice in space.choices] + [drawn.key for drawn in space.ranges]
+    if not keys:
+        raise InputError("nothing to sweep over: give --grid KEY=A,B,C or --sample KEY=log:1e-4..1e-2")
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InputError(f"{key} is given twice")
+        if key in ("dataset", "recipe.precision", "precision"):
+            raise InputError(f"a sweep cannot compare across {key}; give it as an option")
+    return space
+
+
+def check_space(space: Space, registry: Registry, model: str) -> None:
+    """Every key is there and takes every value that can come.
+
+    Raises:
+        InputError: names the key and what is allowed.
+    """
+    for key, value in space.samples():
+        where = f"{key}={inline(value)}"
+        variant = vary(registry, model, {key: value}, where)
+        check_arguments(variant.model.build, registry, f"{where}: build")
+        for name, given in variant.settings.items():
+            decode(Recipe, {name: given}, where)
+
+
+def _key(text: str, option: str, form: str) -> tuple[str, str]:
+    key, mark, values = text.partition("=")
+    key = key.strip()
+    if not mark or not key or not values.strip():
+        raise InputError(f"{option} {text}: write {option} {form}")
+    return _full(key), values.strip()
+
+
+def _full(key: str) -> str:
+    """The key with its table: "lr" is "recipe.lr"."""
+    return f"recipe.{key}" if key not in NAMES and "." not in key else key
+
+
+def _choice(text: str) -> Choice:
+    key, values = _key(text, "--grid", "KEY=A,B,C")
+    found = tuple(_value(part) for part in _parts(values))
+    if any(value == "" for value in found):
+        raise InputError(f"--grid {text}: an empty value; write --grid KEY=A,B,C")
+    once: dict[Any, Any] = {}
+    for value in found:
+        once.setdefault(kept(value), value)  # what Optuna holds tells them apart
+    return Choice(key=key, values=tuple(once.values()))
+
+
+def _parts(text: str) -> list[str]:
+    """Split at the commas that are in no bracket and no string."""
+    parts, depth, quoted = [""], 0, ""
+    for character in text:
+        if quoted:
+            quoted = "" if character == quoted else quoted
+        elif character in "\"'":
+            quoted = character
+        depth += (character in "[{" and not quoted) - (character in "]}" and not quoted)
+        if character == "," and depth == 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _value(text: str) -> Any:
+    """A value as in TOML; what TOML does not know is a string."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+        inline(value)
+    except (tomllib.TOMLDecodeError, TypeError):  # TypeError: dates, which no key takes
+        return text
+    return value
+
+
+def _range(text: str) -> Range:
+    key, values = _key(text, "--sample", FORM)
+    log = values.startswith("log:")
+    low, mark, high = values.removeprefix("log:").partition("..")
+    try:
+        ends = (float(low), float(high))
+    except ValueError:
+        raise InputError(f"--sample {text}: write --sample {FORM}") from None
+    if not mark or not all(map(math.isfinite, ends)) or ends[0] >= ends[1] or (log and ends[0] <= 0):
+        need = "0 < LOW < HIGH" if log else "LOW < HIGH"
+        raise InputError(f"--sample {text}: a range needs {need}")
+    whole = all(part.strip().lstrip("+-").isdecimal() for part in (low, high)) and not _is_float(key)
+    return Range(key=key, low=ends[0], high=ends[1], log=log, whole=whole)
+
+
+def _is_float(key: str) -> bool:
+    """Whether a recipe's key takes fractions: 0..1 is then a range of them."""
+    if not key.startswith("recipe."):
+        return False
+    try:
+        decode(Recipe, {field(key, key): 0.5}, key)
+    except SpecError:
+        return False
+    return True
+
+
+def changes_of(space: Space, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What Optuna keeps of a trial, as changes by key: values that it cannot hold stand there as text."""
+    texts = {choice.key: choice for choice in space.choices}
+    return {key: _restored(value, texts.get(key)) for key, value in found.items()}
+
+
+def kept(value: Any) -> Any:
+    """A choice's value as Optuna can hold it: lists and tables as text."""
+    return value if isinstance(value, str | int | float | bool) else inline(value)
+
+
+def _restored(value: Any, choice: Choice | None) -> Any:
+    if choice is None:
+        return value
+    return next(given for given in choice.values if kept(given) == value and type(kept(given)) is type(value))
+
+
+def as_text(space: Space) -> str:
+    """The space as text, to tell whether two sweeps are the same one."""
+    return msgspec.json.encode(space, order="deterministic").decode()

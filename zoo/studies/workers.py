@@ -1,0 +1,181 @@
+"""The same work in several processes at once: on this machine, or on a Ray cluster.
+
+The work is a function by name, "module:function", that takes plain data and `stop`; the processes
+share it among themselves (runs by the lock of their folders, trials by the storage of their sweep).
+A process here holds the other end of its parent's pipe: when the parent stops or dies, whatever of,
+it reads the end of the pipe and stops too, after a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Literal
+
+from zoo.errors import InputError, ZooError
+
+Engine = Literal["local", "ray"]
+Stopper = Callable[[], int]
+
+POLL_SECONDS = 0.1
+STOPPED = signal.SIGTERM
+
+
+def spread(
+    call: str, given: Any, jobs: int, engine: Engine, stop: Stopper, *, gpu: bool = False
+) -> list[str]:
+    """Run `call(given, stop)` in `jobs` processes and wait for all of them.
+
+    Args:
+        given: plain data. stop: asked all the while; a signal's number stops the processes.
+        gpu: each process takes one of a cluster's GPUs.
+    Returns:
+        A line for each process that ended badly.
+    Raises:
+        InputError: the engine is not installed.
+    """
+    task = {"call": call, "given": given}
+    return _on_ray(task, jobs, stop, gpu) if engine == "ray" else _here(task, jobs, stop)
+
+
+def run(task: dict[str, Any], stop: Stopper) -> None:
+    """Import the function that a task names, and call it."""
+    module, _, name = task["call"].partition(":")
+    getattr(import_module(module), name)(task["given"], stop)
+
+
+# ---- on this machine -------------------------------------------------------------------------------
+
+
+def _here(task: dict[str, Any], jobs: int, stop: Stopper) -> list[str]:
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    command = [sys.executable, "-m", "zoo.studies.workers"]
+    # what a worker prints is for people: stdout is kept for the table
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, text=True, env=environment)
+        for _ in range(jobs)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
+    while any(process.poll() is None for process in started):
+        if stop() > 0:
+            break
+        time.sleep(POLL_SECONDS)
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.close()
+    codes = [process.wait() for process in started]
+    return [f"a worker process ended with {_ended(code)}" for code in codes if code not in (0, 128 + STOPPED)]
+
+
+def _ended(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+class Told:
+    """Asked as a trainer asks for signals: says to stop once the parent's end of the pipe is closed."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __call__(self) -> int:
+        """The number of the signal that this counts as, or 0."""
+        return int(STOPPED) if self.gone else 0
+
+    def _watch(self) -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        self.gone = True
+
+
+def main() -> None:
+    """One worker process: reads its task from stdin, works, exits 0 or 143 where it was stopped."""
+    from zoo.train.loop import Stop
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and tells
+    task = json.loads(_line())
+    try:
+        run(task, Told())
+    except Stop as stopped:
+        sys.exit(128 + stopped.signal)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _line() -> bytes:
+    """One line of stdin, unbuffered: what follows it is watched for its end."""
+    found = b""
+    while not found.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 1)
+        if not byte:
+            sys.exit(128 + STOPPED)
+        found += byte
+    return found
+
+
+# ---- on a Ray cluster ------------------------------------------------------------------------------
+
+
+def _on_ray(task: dict[str, Any], jobs: int, stop: Stopper, gpu: bool) -> list[str]:
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--engine ray needs Ray: pip install 'hybrid-zoo[ray]'") from None
+    ours = not ray.is_initialized()
+    if ours:
+        address = os.environ.get("RAY_ADDRESS")
+        ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.WARNING)
+    try:
+        cpus = ray.cluster_resources().get("CPU", 1.0) / jobs
+        settings = {k: v for k, v in os.environ.items() if k.startswith("ZOO_") or k == "OMP_NUM_THREADS"}
+        work = ray.remote(
+            num_cpus=int(cpus) if cpus >= 1 else cpus,
+            num_gpus=1 if gpu else 0,
+            max_retries=0,
+            runtime_env={"env_vars": settings},
+        )(_ray_task)
+        return _gather(ray, [work.remote(task, os.getcwd()) for _ in range(jobs)], stop)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _gather(ray: Any, waiting: list[Any], stop: Stopper) -> list[str]:
+    wrong, told = [], False
+    while waiting:
+        ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
+        for reference in ready:
+            try:
+                ray.get(reference)
+            except (ray.exceptions.RayError, KeyboardInterrupt) as error:
+                if not told:
+                    wrong.append(
+                        f"a Ray task ended with {type(error).__name__}: {str(error).splitlines()[-1]}"
+                    )
+        if stop() > 0 and not told:
+            told = True
+            for reference in waiting:
+                ray.cancel(reference)
+    return wrong
+
+
+def _ray_task(task: dict[str, Any], folder: str) -> None:
+    os.chdir(folder)  # runs, data and storage lie where all nodes see them
+    run(task, lambda: 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Optimizers, their parameter groups and schedules, and averages of weights."""

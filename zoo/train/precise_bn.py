@@ -1,0 +1,79 @@
+"""Batch norm's statistics as evaluation meets them: computed anew, with dropout off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from zoo.data.batches.open import open_source
+from zoo.data.batches.resident import order
+from zoo.models.device import autocast
+from zoo.runs.images import eval_batch
+from zoo.train.optim.layerwise import is_trained
+from zoo.train.plan import Plan
+
+
+def renew_for_evaluation(module: nn.Module, plan: Plan, prepare: Callable[[Tensor], Tensor]) -> None:
+    """`renew_statistics` from training images, where the recipe asks for it (`precise_bn`)."""
+    if plan.recipe.precise_bn:
+        renew_statistics(module, some_images(plan, prepare))
+
+
+def some_images(plan: Plan, prepare: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """`recipe.precise_bn` training images in whole batches: the same ones in every epoch and process, unaltered.
+
+    Yields:
+        float (B, C, H, W); products and convolutions with them are in fp32.
+    """
+    rows = order(plan.record.seed, 0, len(plan.train))[: plan.recipe.precise_bn].numpy()
+    where, last = plan.hardware.device, plan.hardware.channels_last
+    source = open_source(plan.train.select(rows), where, channels_last=last)
+    with autocast(where, "fp32"):
+        for _, images, _ in source.batches(min(len(rows), eval_batch(plan.record)), drop_last=True):
+            yield prepare(images)
+
+
+@torch.no_grad()
+def renew_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace each batch norm's running mean and variance by those over `batches`, in place.
+
+    Running statistics lag behind the weights, belong to no weights where these are averaged, and were gathered
+    under dropout, which is off when the model is used: what a batch norm then sees has another variance. Here
+    all but the batch norms is as in evaluation, and every batch counts the same.
+
+    Args:
+        module: any; without batch norms that train nothing is computed. Frozen ones stay as they are.
+        batches: float (B, C, H, W), as the model takes them.
+
+    Source:
+        Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (precise BN); Li et al., "Understanding the Disharmony
+        between Dropout and Batch Normalization by Variance Shift" (statistics with dropout off).
+    """
+    found = [(n, m) for n, m in module.named_modules() if isinstance(m, _BatchNorm)]
+    norms = [m for n, m in found if m.running_mean is not None and is_trained(module, n)]
+    if not norms:
+        return
+    training = {m: m.training for m in module.modules()}
+    kept = [(norm, norm.momentum, _count(norm)) for norm in norms]
+    module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+        norm.train()
+    try:
+        for images in batches:
+            module(images)
+    finally:
+        for norm, momentum, count in kept:
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.fill_(count)
+        for child, was in training.items():
+            child.training = was
+
+
+def _count(norm: _BatchNorm) -> int:
+    return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)

@@ -1,0 +1,192 @@
+"""torch.compile and CUDA graphs: whether they pay for a run, and what of a step goes through them."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zoo.catalogue.recipe import CompileMode, Recipe
+from zoo.errors import DeviceError
+from zoo.models.device import Hardware
+from zoo.train.speed.graphs import NotRecorded, Recorded
+
+WARM_UP_SECONDS = 60.0
+"""What compiling a model for training and for evaluation is taken to cost on a GPU: an assumption too."""
+
+GAIN = 0.25
+"""The share of an eager step on a GPU that compiling is taken to save: an assumption, not yet measured."""
+
+MARGIN = 2.0
+"""How many times its cost compiling must save before it is chosen."""
+
+
+class Choice(NamedTuple):
+    """How a run is compiled, and the reason in words."""
+
+    mode: CompileMode
+    why: str
+
+
+class Pace(NamedTuple):
+    """Seconds of a step: kernel by kernel, and as a CUDA graph; or why it cannot be one."""
+
+    plain: float
+    recorded: float | None = None
+    why_not: str = ""
+
+
+def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pace]) -> Choice:
+    """Weigh the warm-up against the length of the run.
+
+    Args:
+        wanted: the recipe's `compile`; anything but "auto" is taken as it is.
+        steps: of the whole run. pace: measures a step; called on a GPU only.
+    Raises:
+        DeviceError: "graph" was asked for, and cannot be.
+    """
+    if wanted == "off":
+        return Choice("off", "off, as asked")
+    if wanted == "graph":
+        if device.type != "cuda":
+            raise DeviceError(
+                f"--compile graph records CUDA graphs, and this run is on {device.type}; leave it out"
+            )
+        if (found := pace()).recorded is None:
+            raise DeviceError(f"a step cannot be a CUDA graph ({found.why_not}); leave out --compile graph")
+        return Choice("graph", "graph, as asked")
+    if wanted == "default":
+        return Choice("default", "default, as asked")
+    if wanted == "max":
+        return Choice("max", "max, as asked")
+    if device.type != "cuda":
+        return Choice(
+            "off", f"off: on a {device.type.upper()} it is not known to pay; --compile default forces it"
+        )
+    plain, recorded, why_not = pace()
+    took = steps * min(plain, recorded or plain)
+    saved = GAIN * took
+    sums = f"{saved:.0f} s of about {took:.0f} s saved, {WARM_UP_SECONDS:.0f} s of compiling"
+    if saved > MARGIN * WARM_UP_SECONDS:
+        return Choice("default", f"default: {sums}")
+    if recorded is not None and recorded < plain:
+        return Choice(
+            "graph",
+            f"graph: a step takes {1e3 * recorded:.2f} ms, {1e3 * plain:.2f} without; compiling: {sums}",
+        )
+    return Choice("off", f"off: {sums}{f'; no CUDA graph: {why_not}' if why_not else ''}")
+
+
+def why_no_graph(recipe: Recipe, hardware: Hardware) -> str:
+    """Why a step must not be recorded as a CUDA graph; "" where it may be."""
+    if recipe.accumulate > 1:
+        return "gradients of several micro-batches are added"
+    return "fp16 scales the loss anew at each step" if hardware.precision == "fp16" else ""
+
+
+def measure_pace(module: nn.Module, shape: tuple[int, ...], hardware: Hardware, *, why_not: str = "") -> Pace:
+    """Seconds of one forward and backward pass over random images of `shape` (B, C, H, W): medians of 9.
+
+    Args:
+        module: in training mode, on the device; its gradients and running statistics change.
+        why_not: why a step must not be recorded; "" where it may be.
+    """
+    images = torch.rand(shape, device=hardware.device).to(memory_format=hardware.memory_format)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def step(images: Tensor) -> Tensor:
+        with hardware.autocast():
+            loss = module(images).float().square().mean()
+        loss.backward()
+        return loss.detach()
+
+    def plain(images: Tensor) -> None:
+        step(images)
+        for parameter in trained:
+            parameter.grad = None
+
+    seconds = _median_seconds(plain, images, hardware.device)
+    if why_not:
+        return Pace(seconds, None, why_not)
+    recorded = Recorded(step, hardware.device, trained, must=True)
+    try:
+        return Pace(seconds, _median_seconds(recorded, images, hardware.device))
+    except NotRecorded as error:
+        return Pace(seconds, None, str(error))
+
+
+def _median_seconds(step: Callable[[Tensor], object], images: Tensor, device: torch.device) -> float:
+    took = []
+    for _ in range(12):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        step(images)
+        torch.cuda.synchronize(device)
+        took.append(time.perf_counter() - start)
+    return statistics.median(took[3:])
+
+
+class Compiler:
+    """Compiles and records what it is given; gives it back unchanged where the mode is "off"."""
+
+    def __init__(self, mode: CompileMode, device: torch.device) -> None:
+        self.on, self.mode, self.device = mode in ("default", "max"), mode, device
+        if self.on:  # it says at every start that a CPU is no GPU
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+    def __call__(self, function: Callable[..., Any], *, graphs: bool = False) -> Callable[..., Any]:
+        """The function through torch.compile, with static shapes.
+
+        Args:
+            graphs: let the compiler record CUDA graphs (on a GPU), so that a step is launched as one.
+        """
+        if not self.on:
+            return function
+        if self.mode == "max":
+            mode = "max-autotune" if graphs or self.device.type != "cuda" else "max-autotune-no-cudagraphs"
+        else:
+            mode = "reduce-overhead" if graphs and self.device.type == "cuda" else "default"
+        compiled = torch.compile(function, mode=mode, dynamic=False)
+        return lambda *args: _call(compiled, args)
+
+    def recorded(
+        self, function: Callable[..., Any], parameters: Sequence[nn.Parameter] = ()
+    ) -> Callable[..., Any]:
+        """The function as CUDA graphs, in the mode "graph".
+
+        Args:
+            parameters: whose gradients it gives.
+        """
+        return Recorded(function, self.device, parameters) if self.mode == "graph" else function
+
+    def whole(self, function: Callable[..., Any], batch: int) -> Callable[[Tensor], Tensor]:
+        """The function compiled for batches of one size: a smaller one is filled up, and cut afterwards."""
+        compiled = self(function, graphs=True)
+        if not self.on:
+            return compiled
+        return lambda images: compiled(_filled(images, batch))[: len(images)].clone()
+
+    def next_step(self) -> None:
+        """Tell recorded graphs that what the last step gave is no longer needed."""
+        if self.on and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
+
+
+def _filled(images: Tensor, batch: int) -> Tensor:
+    missing = batch - len(images)
+    return images if missing <= 0 else torch.cat((images, images[:1].expand(missing, *images.shape[1:])))
+
+
+def _call(compiled: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return compiled(*args)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DeviceError(
+            f"the model could not be compiled ({reason}); train it with --compile off"
+        ) from error
