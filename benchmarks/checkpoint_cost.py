@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 
+from zoo.train.environment import environment
 from zoo.train.loop import Saving, Trainer
-from zoo.train.plan import Request, environment, resolve
+from zoo.train.plan import resolve
+from zoo.train.request import Request
 
 MODELS = ("cnn-baseline", "hybrid-alt-1", "vit-d2h4", "resnet18")
 

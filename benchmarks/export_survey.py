@@ -56,7 +56,7 @@ def build(name: str, registry: Registry, *, seed: int = 0, largest: int = LARGES
 def shallow(name: str, model: Model, registry: Registry, seed: int) -> Target:
     """The same model with `SMALL_DEPTH` layers, at its native size and width."""
     from zoo.models.compose import compose, sizes_for
-    from zoo.runs.folder import Sizes
+    from zoo.runs.record import Sizes
 
     sizes = sizes_for(model, registry)
     args = model.build.args | {key: SMALL_DEPTH for key in DEPTHS if key in model.build.args}

@@ -18,8 +18,8 @@ from common import data_folder, facts, lines, say, write
 
 from zoo.studies.bench.gauge import Effort, timed
 from zoo.studies.bench.rounds import BareStep, Job, loop_share, make_plan
+from zoo.train.environment import environment
 from zoo.train.loop import Trainer
-from zoo.train.plan import environment
 
 
 def measured(job: Job) -> dict[str, Any]:

@@ -37,8 +37,8 @@ MANY_GOAL = 1.5
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = """from pathlib import Path
 
-from zoo.hooks import hookimpl
-from zoo.spec import Component
+from zoo.plugin.hooks import hookimpl
+from zoo.plugin import Component
 
 
 @hookimpl

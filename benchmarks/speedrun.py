@@ -26,10 +26,12 @@ from gpu import Failed, their_speedrun
 
 from zoo.evaluate.accuracy import evaluate
 from zoo.evaluate.views import views
-from zoo.runs.folder import write_record
 from zoo.runs.images import eval_batch
+from zoo.runs.record import write_record
+from zoo.train.environment import environment
 from zoo.train.loop import Trainer
-from zoo.train.plan import Request, environment, resolve
+from zoo.train.plan import resolve
+from zoo.train.request import Request
 
 KEYS = ("top1", "seconds", "top1_as_trained", "steps", "evaluation", "whole", "warm_up")
 

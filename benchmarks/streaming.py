@@ -73,7 +73,7 @@ def zoo_side(job: Job, stack: ExitStack) -> Epochs:
     from zoo.data.batches.resident import generator, order
     from zoo.data.batches.stream import Streamed
     from zoo.data.files.decode import Rule
-    from zoo.data.files.listing import FileImages, list_folder
+    from zoo.data.files.image_files import FileImages, list_folder
     from zoo.data.files.pool import Pool
     from zoo.data.split import Split
 

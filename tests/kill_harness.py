@@ -287,7 +287,8 @@ def prepared_home() -> Path:
     import torch._dynamo
     import torch.optim.swa_utils  # noqa: F401 (loaded once, before children are forked)
 
-    from zoo.train.plan import Request, resolve
+    from zoo.train.plan import resolve
+    from zoo.train.request import Request
 
     resolve(Request(model="victim", recipe="victim-adam", dataset="digits"))  # imports all that children need
     return home
@@ -362,7 +363,7 @@ def main() -> int:
         if chosen.json:
             import torch
 
-            from zoo.train.plan import environment
+            from zoo.train.environment import environment
 
             summary |= {
                 "command": " ".join(["python", *sys.argv]),

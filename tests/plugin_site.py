@@ -25,8 +25,7 @@ def components(*names: str, kind: str = "part", factory: str = "{module}_parts:s
     """The source of a plugin that offers components of one kind."""
     return dedent(
         f"""
-        from zoo.plugin.hooks import hookimpl
-        from zoo.catalogue.spec import Component
+        from zoo.plugin import Component, hookimpl
 
         @hookimpl
         def zoo_components():
@@ -37,7 +36,7 @@ def components(*names: str, kind: str = "part", factory: str = "{module}_parts:s
 
 REGISTRY_HOOK = """
 from pathlib import Path
-from zoo.plugin.hooks import hookimpl
+from zoo.plugin import hookimpl
 
 @hookimpl
 def zoo_registry():

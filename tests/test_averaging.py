@@ -18,13 +18,15 @@ from zoo.catalogue.recipe import Lookahead, Recipe
 from zoo.errors import ShapeError, SpecError
 from zoo.evaluate.opened import confusion_run, evaluate_run
 from zoo.evaluate.views import views
-from zoo.runs.folder import CHECKPOINTS, read_record, read_result, write_record
-from zoo.runs.folder import load as load_run
+from zoo.runs.folder import read_result
+from zoo.runs.load import load as load_run
+from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.studies.report.measure import look
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.optim.averaging import Averaging, alpha_at
-from zoo.train.plan import Request, replan, resolve
+from zoo.train.plan import replan, resolve
+from zoo.train.request import Request
 
 TINY = """
 [models.tiny]

@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 from torch import nn
 
 from zoo.cli import bench, cli
+from zoo.models.flops import flops
 from zoo.studies.bench.__main__ import serve
-from zoo.studies.bench.gauge import Peak, flops, matrix_rate, spread
+from zoo.studies.bench.gauge import Peak, matrix_rate, spread
 from zoo.studies.bench.rounds import WHAT, BareStep, Job, loop_share, make_plan
 from zoo.train.loop import Trainer
 

@@ -15,7 +15,8 @@ from huggingface_hub import ModelCard
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Measured, Published
 from zoo.hub.card import Facts, dataset_id, escape, render
-from zoo.runs.folder import read_record, read_result
+from zoo.runs.folder import read_result
+from zoo.runs.record import read_record
 
 HOSTILE = (
     "</td><script>alert(1)</script>",

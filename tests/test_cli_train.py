@@ -225,7 +225,7 @@ def test_a_run_is_read_in_any_locale(short: Path) -> None:
     record.write_text(record.read_text("utf-8").replace('"0",', '"gänse",', 1), "utf-8")
     assert "gänse" in record.read_text("utf-8")
     script = (
-        "import pathlib; from zoo.runs.folder import read_record; "
+        "import pathlib; from zoo.runs.record import read_record; "
         "print(ascii(read_record(pathlib.Path('run')).data.classes[0]))"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

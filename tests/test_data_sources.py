@@ -18,9 +18,9 @@ from PIL import Image
 from zoo.catalogue.spec import Dataset
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.load import load
-from zoo.data.sources.base import Request
 from zoo.data.sources.hub import HubSource
 from zoo.data.sources.parquet import split_of
+from zoo.data.sources.source import Request
 from zoo.errors import BadImagesError, DataError, InputError, UnknownNameError
 
 RNG = np.random.default_rng(7)

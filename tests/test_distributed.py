@@ -21,15 +21,8 @@ from torch import nn
 
 from zoo.data.augment.mix import mixup
 from zoo.errors import InputError
-from zoo.runs.folder import (
-    CHECKPOINTS,
-    METRICS,
-    configuration,
-    read_metrics,
-    read_record,
-    read_result,
-    read_weights,
-)
+from zoo.runs.folder import read_metrics, read_result, read_weights
+from zoo.runs.record import CHECKPOINTS, METRICS, configuration, read_record
 from zoo.train import checkpoint
 from zoo.train.processes.world import World, blocks
 

@@ -26,7 +26,8 @@ from zoo.cli.doctor.examine import _guarded
 from zoo.cli.doctor.folders import disk, measure, unwritable
 from zoo.cli.doctor.libraries import EXTRAS
 from zoo.cli.doctor.machine import Probe
-from zoo.runs.folder import RECORD, damage_of_weights
+from zoo.runs.folder import damage_of_weights
+from zoo.runs.record import RECORD
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz012345"
 NMS = "operator torchvision::nms does not exist"

@@ -23,7 +23,6 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from test_train import SMALL
 
-from zoo.catalogue.spec import Transform
 from zoo.cli import cli
 from zoo.errors import InputError, RunError
 from zoo.evaluate import opened as rerun
@@ -32,10 +31,13 @@ from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import averages, per_class
 from zoo.evaluate.new_images import other_images
 from zoo.evaluate.paired import bootstrap, compare, interval, mcnemar
+from zoo.plugin import Transform
 from zoo.predict.classifier import Classifier
-from zoo.runs.folder import read_record, read_result, write_record, write_result
+from zoo.runs.folder import read_result, write_result
+from zoo.runs.record import read_record, write_record
 from zoo.train.loop import Trainer
-from zoo.train.plan import Request, resolve
+from zoo.train.plan import resolve
+from zoo.train.request import Request
 
 
 @pytest.fixture(scope="module")

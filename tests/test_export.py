@@ -22,15 +22,16 @@ from torch import Tensor, nn
 
 from benchmarks.export_survey import build, examine, published
 from zoo.catalogue.registry import load_registry
-from zoo.catalogue.spec import Transform
 from zoo.cli import cli
 from zoo.errors import InputError
-from zoo.evaluate.opened import split_of
 from zoo.export.graph import ExportError, Pixels
 from zoo.export.target import Target, describe, from_catalogue, from_run, input_facts
 from zoo.export.write import export
 from zoo.hub.pack import package
-from zoo.runs.folder import Sizes, read_record, read_result, write_record
+from zoo.plugin import Transform
+from zoo.runs.folder import read_result
+from zoo.runs.images import split_of
+from zoo.runs.record import Sizes, read_record, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4

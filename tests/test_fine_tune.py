@@ -21,15 +21,18 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from zoo.catalogue.registry import load_registry
-from zoo.catalogue.spec import Pretrained, Transform
 from zoo.errors import InputError
 from zoo.models.compose import create
 from zoo.models.tensors import to_bytes
-from zoo.runs.folder import CHECKPOINTS, RunRecord, read_record, read_result, read_weights, write_record
+from zoo.plugin import Pretrained, Transform
+from zoo.runs.folder import read_result, read_weights
+from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.plan import Plan, Request
-from zoo.train.start import find_weights, plan_of, resumed
+from zoo.train.plan import Plan
+from zoo.train.pretrained import find_weights
+from zoo.train.request import Request
+from zoo.train.start import plan_of, resumed
 
 MODEL = "timm/test_resnet"
 SAME = ("augment=[]", "layer_decay=1.0", "lr=5e-3", "batch_size=32", "warmup_epochs=0.1")

@@ -14,13 +14,15 @@ from timm.optim import param_groups_layer_decay
 from torchvision.models import ResNet18_Weights
 
 from zoo.catalogue.recipe import Recipe
-from zoo.catalogue.spec import Transform
 from zoo.data.files.decode import transform_rule
 from zoo.errors import SpecError
 from zoo.models.compose import create
+from zoo.plugin import Transform
+from zoo.train.optim.groups import parameter_groups
 from zoo.train.optim.layerwise import freeze, layers
-from zoo.train.optim.optimizers import lr_at, make_optimizer, parameter_groups
-from zoo.train.start import find_weights
+from zoo.train.optim.optimizers import make_optimizer
+from zoo.train.optim.schedule import lr_at
+from zoo.train.pretrained import find_weights
 
 # ---- layers -------------------------------------------------------------------------------------
 

@@ -14,9 +14,11 @@ from zoo.data.batches.resident import Resident, generator, order
 from zoo.data.load import load
 from zoo.errors import DeviceError
 from zoo.models.device import Hardware, seed_noise
-from zoo.runs.folder import CHECKPOINTS, read_metrics, read_record, write_record
+from zoo.runs.folder import read_metrics
+from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.plan import Request, replan, resolve
+from zoo.train.plan import replan, resolve
+from zoo.train.request import Request
 from zoo.train.speed.compiled import choose, measure_pace
 from zoo.train.speed.graphs import Recorded
 

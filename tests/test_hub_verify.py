@@ -19,7 +19,8 @@ from zoo.hub.pack import write_sums
 from zoo.hub.package import CARD, COMPOSITION
 from zoo.hub.verify import verify
 from zoo.models.tensors import to_bytes
-from zoo.runs.folder import WEIGHTS, read_result, write_result
+from zoo.runs.folder import read_result, write_result
+from zoo.runs.record import WEIGHTS
 
 
 @pytest.fixture(scope="module")

@@ -6,154 +6,61 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-ABOVE_THE_LINE = (
-    "zoo.errors",
-    "zoo.base.version",
-    "zoo.base.explain",
-    "zoo.catalogue.augmentation",
-    "zoo.catalogue.recipe",
-    "zoo.catalogue.spec",
-    "zoo.catalogue.study",
-    "zoo.plugin.hooks",
-    "zoo.catalogue.choose",
-    "zoo.base.paths",
-    "zoo.base.stamps",
-    "zoo.base.files",
-    "zoo.base.drawing",
-    "zoo.base.web_page",
-    "zoo.catalogue.plugins",
-    "zoo.catalogue.isolation",
-    "zoo.catalogue.discovery",
-    "zoo.catalogue.index",
-    "zoo.catalogue.registry_file",
-    "zoo.catalogue.registry",
-    "zoo.catalogue.picture",
-    "zoo.catalogue.vary",
-    "zoo.plugin.scaffold",
-)
+ABOVE_THE_LINE = ("zoo.errors", "zoo.base", "zoo.plugin", "zoo.catalogue")
 BELOW_THE_LINE = (
-    "zoo.models.tensors",
     "zoo.plugin.layers",
-    "zoo.models.compose",
-    "zoo.models.header",
+    "zoo.models",
     "zoo.data",
-    "zoo.runs.folder",
-    "zoo.evaluate.views",
-    "zoo.evaluate.accuracy",
-    "zoo.models.device",
-    "zoo.models.window",
-    "zoo.runs.images",
-    "zoo.runs.lock",
-    "zoo.train.checkpoint",
-    "zoo.train.events",
-    "zoo.train.fit_to_images",
-    "zoo.train.listeners",
-    "zoo.train.loop",
-    "zoo.train.not_finite",
-    "zoo.train.optim",
-    "zoo.train.out_of_memory",
-    "zoo.train.plan",
-    "zoo.train.precise_bn",
-    "zoo.train.processes",
-    "zoo.train.result",
-    "zoo.train.speed",
-    "zoo.evaluate.new_images",
-    "zoo.evaluate.opened",
+    "zoo.runs",
+    "zoo.evaluate",
     "zoo.predict",
     "zoo.serve",
-    "zoo.hub.package",
-    "zoo.hub.card",
-    "zoo.hub.pack",
-    "zoo.hub.copy",
-    "zoo.hub.fetch",
-    "zoo.hub.publish",
-    "zoo.hub.ref",
-    "zoo.hub.search",
-    "zoo.hub.session",
-    "zoo.hub.verify",
-    "zoo.train.start",
-    "zoo.studies.bench",
-    "zoo.studies.workers",
-    "zoo.studies.figures",
-    "zoo.evaluate.calibration",
-    "zoo.evaluate.classes",
-    "zoo.evaluate.corruptions",
-    "zoo.evaluate.evaluation",
-    "zoo.evaluate.latency",
-    "zoo.evaluate.paired",
-    "zoo.evaluate.pictures",
-    "zoo.evaluate.robustness",
-    "zoo.studies.reproduce",
-    "zoo.runs.curves",
-    "zoo.runs.find",
-    "zoo.runs.remove",
-    "zoo.studies.report",
-    "zoo.studies.sweep",
     "zoo.export",
+    "zoo.hub",
+    "zoo.train",
+    "zoo.studies",
 )
 FACADES = ("zoo", "zoo.cli", "zoo.testing", "zoo.__main__")
 ORDER = ABOVE_THE_LINE + BELOW_THE_LINE + FACADES
-"""A module imports only those before it. A package stands for all of its modules."""
-
-ON_ONE_FLOOR = (
-    (
-        "zoo.evaluate.calibration",
-        "zoo.evaluate.classes",
-        "zoo.evaluate.corruptions",
-        "zoo.evaluate.evaluation",
-        "zoo.evaluate.latency",
-        "zoo.evaluate.paired",
-        "zoo.evaluate.pictures",
-        "zoo.evaluate.robustness",
-    ),
-    (
-        "zoo.hub.copy",
-        "zoo.hub.fetch",
-        "zoo.hub.publish",
-        "zoo.hub.ref",
-        "zoo.hub.search",
-        "zoo.hub.session",
-    ),
-    (
-        "zoo.models.device",
-        "zoo.models.window",
-        "zoo.runs.images",
-        "zoo.runs.lock",
-        "zoo.train.checkpoint",
-        "zoo.train.events",
-        "zoo.train.fit_to_images",
-        "zoo.train.listeners",
-        "zoo.train.loop",
-        "zoo.train.not_finite",
-        "zoo.train.optim",
-        "zoo.train.out_of_memory",
-        "zoo.train.plan",
-        "zoo.train.precise_bn",
-        "zoo.train.processes",
-        "zoo.train.result",
-        "zoo.train.speed",
-    ),
-    (
-        "zoo.runs.curves",
-        "zoo.runs.find",
-        "zoo.runs.remove",
-        "zoo.studies.report",
-    ),
-)
-"""Groups whose modules may import one another."""
+"""A room imports only those before it. A room stands for all of its modules but those with an entry of their own."""
 
 LAZY = ("zoo", "zoo.cli")
 """May import anything, whatever the order, inside a function."""
 
 LIGHT = (*ABOVE_THE_LINE, "zoo", "zoo.cli", "zoo.__main__")
 HEAVY = ("numpy", "sklearn", "scipy", "timm", "torch", "torchvision")
-OPEN_TO_PLUGINS = ("zoo.catalogue.spec", "zoo.plugin.hooks", "zoo.errors", "zoo.plugin.layers")
+OPEN_TO_PLUGINS = ("zoo.plugin", "zoo.plugin.layers", "zoo.errors")
+MOST_NAMES_AT_THE_TOP = 16
+"""Folders and files of `zoo/`, without `__init__.py`, `__main__.py` and `py.typed`, which Python asks for."""
+
+COMMANDS_AND_ROOMS = "a command's file is called as the command, and so is the room that does its work"
+SAME_NAME = MappingProxyType(
+    {
+        "__main__": "Python's name for what `python -m` runs",
+        **dict.fromkeys(
+            ("bench", "evaluate", "export", "hub", "plugin", "predict", "report", "reproduce", "runs"),
+            COMMANDS_AND_ROOMS,
+        ),
+        **dict.fromkeys(("serve", "sweep", "train", "plugins"), COMMANDS_AND_ROOMS),
+        "new": "the command `zoo new`, and the folder of a new run",
+        "load": "a data set, and a run's model: the names of the functions that people call",
+        "folder": "a run folder, and a data set in a folder: `folder:` is its scheme",
+        "files": "files on disk, and the room of image files",
+        "data": "the room, and the kit's small data set",
+        "page": "the page of `zoo serve`, and the page of `zoo report`",
+        "stream": "streamed training images, and streamed predictions: each beside its other half",
+    }
+)
+"""Modules that share a name with another one, and why."""
+
 LIBRARIES_OF_PLUGINS = ("torch", "torchvision", "timm", "tensorboard", "trackio", "wandb")
 MUTABLE_MAKERS = ("list", "dict", "set", "bytearray", "defaultdict", "OrderedDict", "Counter", "deque")
 
@@ -234,20 +141,9 @@ def _targets(node: ast.Import | ast.ImportFrom, module: Module, ours: dict[str, 
 
 def unit(name: str) -> str | None:
     """The entry of ORDER that a module belongs to: the longest one that begins its name."""
-    if name == "zoo":
-        return name
+    if "." not in name:
+        return name if name in ORDER else None
     return next((n for n in reversed(_with_parents(name)[1:]) if n in ORDER), None)
-
-
-def rank(entry: str) -> int:
-    """Its place in ORDER; modules on one floor share theirs."""
-    floor = next((group for group in ON_ONE_FLOOR if entry in group), (entry,))
-    return max(map(ORDER.index, floor))
-
-
-def is_a_room(name: str) -> bool:
-    """Whether it is a folder, whose modules have places of their own."""
-    return any(entry.startswith(f"{name}.") for entry in ORDER)
 
 
 def is_ours(name: str) -> bool:
@@ -259,7 +155,7 @@ def is_plugin(name: str) -> bool:
 
 
 def without_a_place(ours: dict[str, Module]) -> list[str]:
-    strays = [m for m in ours.values() if is_ours(m.name) and unit(m.name) is None and not is_a_room(m.name)]
+    strays = [m for m in ours.values() if is_ours(m.name) and unit(m.name) is None]
     return [f"{m.file}: {m.name} is not in ORDER" for m in strays]
 
 
@@ -272,9 +168,7 @@ def against_the_order(ours: dict[str, Module]) -> list[str]:
                 wrong.append(f"{found.where}: {module.name} imports the plugin {found.target}")
             if not is_ours(found.target) or here is None or (here in LAZY and not found.eager):
                 continue
-            if there is None and is_a_room(found.target):
-                continue
-            if there is None or rank(there) > rank(here):
+            if there is None or ORDER.index(there) > ORDER.index(here):
                 wrong.append(f"{found.where}: {module.name} must not import {found.target}")
     return wrong
 
@@ -317,6 +211,41 @@ def beyond_a_plugin(ours: dict[str, Module]) -> list[str]:
             allowed = top in (own, *LIBRARIES_OF_PLUGINS) or top in sys.stdlib_module_names
             if not allowed and unit(found.target) not in OPEN_TO_PLUGINS:
                 wrong.append(f"{found.where}: a plugin must not import {found.target}")
+    return wrong
+
+
+def circles(ours: dict[str, Module]) -> list[str]:
+    """A circle of modules that import one another, in whatever room, also inside functions: "a > b > a"."""
+    arrows = {
+        name: sorted({found.target for found in imports_of(module, ours) if found.target in ours} - {name})
+        for name, module in ours.items()
+    }
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        ring = error.args[1][::-1]  # each imports the next
+        return [f"{ours[ring[0]].file}:1: a circle of imports: {' > '.join(ring)}"]
+    return []
+
+
+def names_at_the_top(ours: dict[str, Module]) -> list[str]:
+    given = {"__init__", "__main__"}
+    names = sorted({name.split(".")[1] for name in ours if name.startswith("zoo.")} - given)
+    if len(names) <= MOST_NAMES_AT_THE_TOP:
+        return []
+    return [f"zoo/:{len(names)} names, allowed {MOST_NAMES_AT_THE_TOP}: {', '.join(names)}"]
+
+
+def names_twice(ours: dict[str, Module]) -> list[str]:
+    places: dict[str, list[str]] = {}
+    for module in ours.values():
+        if is_ours(module.name) and module.name != "zoo":
+            places.setdefault(module.name.rpartition(".")[2], []).append(module.file)
+    wrong = [
+        f"{files[-1]}: the name {name!r} stands at {' and '.join(files)}; rename one, or give the reason in SAME_NAME"
+        for name, files in places.items()
+        if len(files) > 1 and name not in SAME_NAME
+    ]
     return wrong
 
 
@@ -366,6 +295,9 @@ RULES = {
     "plugin_packages_import_light": heavy_plugin_inits,
     "plugins_use_only_what_a_stranger_may": beyond_a_plugin,
     "no_mutable_module_globals": mutable_globals,
+    "no_circle_of_imports": circles,
+    "few_names_at_the_top": names_at_the_top,
+    "no_name_twice_without_a_reason": names_twice,
 }
 
 
@@ -385,15 +317,16 @@ def test_the_architecture_holds(rule: str, ours: dict[str, Module]) -> None:
     ("rule", "file", "source"),
     [
         ("every_module_has_a_place", "zoo/mystery.py", ""),
-        ("imports_follow_the_order", "zoo/catalogue/spec.py", "from zoo.catalogue.registry import Registry"),
-        ("imports_follow_the_order", "zoo/catalogue/spec.py", "from . import registry"),
-        ("imports_follow_the_order", "zoo/catalogue/spec.py", "def f():\n    import zoo.catalogue.registry"),
+        ("imports_follow_the_order", "zoo/base/paths.py", "from zoo.catalogue.registry import Registry"),
+        ("imports_follow_the_order", "zoo/base/paths.py", "from ..catalogue import registry"),
+        ("imports_follow_the_order", "zoo/base/paths.py", "def f():\n    import zoo.catalogue.registry"),
         (
             "imports_follow_the_order",
-            "zoo/catalogue/spec.py",
+            "zoo/base/paths.py",
             "if TYPE_CHECKING:\n    import zoo.catalogue.registry",
         ),
-        ("imports_follow_the_order", "zoo/data/deep/er.py", "from ...train.loop import A"),
+        ("imports_follow_the_order", "zoo/plugin/hooks.py", "from zoo.plugin.layers import attention"),
+        ("imports_follow_the_order", "zoo/data/deep/er.py", "from ...train import loop"),
         ("imports_follow_the_order", "zoo/train/loop.py", "import zoo"),
         ("imports_follow_the_order", "zoo/train/loop.py", "import zoo_cnn.blocks"),
         ("no_heavy_library_above_the_line", "zoo/catalogue/registry.py", "if A:\n    from torch import nn"),
@@ -402,10 +335,11 @@ def test_the_architecture_holds(rule: str, ours: dict[str, Module]) -> None:
         ("no_heavy_library_above_the_line", "zoo/__init__.py", "from zoo.plugin.layers import attention"),
         ("plugin_packages_import_light", "plugins/zoo_cnn/__init__.py", "from . import blocks"),
         ("plugin_packages_import_light", "plugins/zoo_cnn/__init__.py", "from zoo_cnn.blocks import A"),
+        ("plugins_use_only_what_a_stranger_may", "plugins/zoo_cnn/blocks.py", "def f():\n  import zoo.runs"),
         (
             "plugins_use_only_what_a_stranger_may",
             "plugins/zoo_cnn/blocks.py",
-            "def f():\n  import zoo.runs.folder",
+            "from zoo.catalogue.spec import A",
         ),
         ("plugins_use_only_what_a_stranger_may", "plugins/zoo_cnn/blocks.py", "import zoo_vit"),
         ("plugins_use_only_what_a_stranger_may", "plugins/zoo_cnn/blocks.py", "import requests"),
@@ -417,6 +351,12 @@ def test_the_architecture_holds(rule: str, ours: dict[str, Module]) -> None:
         ),
         ("no_mutable_module_globals", "plugins/zoo_cnn/blocks.py", "A = collections.defaultdict(list)"),
         ("no_mutable_module_globals", "zoo/catalogue/spec.py", "def f():\n    global A\n    A = 1"),
+        (
+            "no_circle_of_imports",
+            "zoo/catalogue/spec.py",
+            "def f():\n    from zoo.catalogue.registry import B",
+        ),
+        ("no_name_twice_without_a_reason", "zoo/models/spec.py", ""),
     ],
 )
 def test_a_breach_is_named_by_file_and_line(rule: str, file: str, source: str, tmp_path: Path) -> None:
@@ -425,9 +365,18 @@ def test_a_breach_is_named_by_file_and_line(rule: str, file: str, source: str, t
     places = (
         f"{file}:",
         *(f"{heavy}:1:" for heavy in ("zoo/plugin/layers/attention.py", "plugins/zoo_cnn/blocks.py")),
+        "zoo/catalogue/registry.py:1: a circle",
     )
     assert wrong
     assert all(line.startswith(places) for line in wrong)
+
+
+def test_a_seventeenth_name_at_the_top_is_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path, {})
+    for left in range(MOST_NAMES_AT_THE_TOP - len(list((tmp_path / "zoo").glob("*/"))), -1, -1):
+        assert RULES["few_names_at_the_top"](read_modules(tmp_path)) == []
+        write_tree(tmp_path, {f"zoo/room{left}/__init__.py": ""})
+    assert "17 names" in RULES["few_names_at_the_top"](read_modules(tmp_path))[0]
 
 
 @pytest.mark.parametrize(
@@ -458,10 +407,12 @@ def write_tree(root: Path, changes: dict[str, str]) -> None:
         "zoo/plugin/layers/__init__.py": "",
         "zoo/plugin/layers/attention.py": "import torch",
         "zoo/train/__init__.py": "",
-        "plugins/zoo_cnn/__init__.py": "from zoo.plugin.hooks import hookimpl",
+        "plugins/zoo_cnn/__init__.py": "from zoo.plugin import hookimpl",
         "plugins/zoo_cnn/blocks.py": "import torch",
         "plugins/zoo_vit/__init__.py": "",
+        "zoo/plugin/__init__.py": "from zoo.plugin.hooks import hookimpl",
         "zoo/plugin/hooks.py": "",
+        "zoo/base/paths.py": "",
     }
     for file, source in {**tree, **changes}.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class Rogue:
 
 
 HEAD = "import os, sys, time, signal, ctypes\n"
-HOOK = "from zoo.plugin.hooks import hookimpl\nfrom zoo.catalogue.spec import Component\n"
+HOOK = "from zoo.plugin import Component, hookimpl\n"
 
 
 def answering(body: str) -> str:

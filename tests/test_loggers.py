@@ -15,8 +15,7 @@ from zoo.train.listeners import Guarded, Several, attach, find_listeners
 from zoo_loggers.scalars import of_epoch, of_record, of_result
 
 PLUGIN = """
-from zoo.plugin.hooks import hookimpl
-from zoo.catalogue.spec import Component
+from zoo.plugin import Component, hookimpl
 
 @hookimpl
 def zoo_components():

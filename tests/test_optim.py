@@ -15,8 +15,10 @@ from zoo.catalogue.recipe import Group, Recipe
 from zoo.catalogue.spec import decode
 from zoo.errors import SpecError
 from zoo.train import checkpoint
+from zoo.train.optim.groups import parameter_groups
 from zoo.train.optim.muon import Muon, orthogonal
-from zoo.train.optim.optimizers import lr_at, make_optimizer, parameter_groups
+from zoo.train.optim.optimizers import make_optimizer
+from zoo.train.optim.schedule import lr_at
 from zoo.train.optim.several import Several
 
 CPU = torch.device("cpu")

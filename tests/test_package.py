@@ -23,22 +23,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
+from zoo.base.files import sha256_of
 from zoo.catalogue.registry import load_registry
+from zoo.data.portable import portable_spec
 from zoo.errors import InputError, MissingPluginError, PackageError, RunError, ZooError
 from zoo.hub.pack import package, write_sums
-from zoo.hub.package import (
-    CONFIG,
-    NAMES,
-    SUMS,
-    open_package,
-    portable_spec,
-    read_sums,
-    sha256_of,
-    tree_sha256,
-)
+from zoo.hub.package import CONFIG, NAMES, SUMS, open_package, read_sums, tree_sha256
 from zoo.hub.publish import prepare
 from zoo.hub.ref import Ref, parse_ref
-from zoo.runs.folder import METRICS, RECORD, WEIGHTS, read_record, read_result, write_record, write_result
+from zoo.runs.folder import read_result, write_result
+from zoo.runs.record import METRICS, RECORD, WEIGHTS, read_record, write_record
 
 FLIPS, CUTS = 500, 200
 SECONDS, MEGABYTES = 1.0, 200

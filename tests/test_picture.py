@@ -14,8 +14,9 @@ from PIL import Image, ImageChops
 from zoo.base.drawing import encoded
 from zoo.catalogue.picture import MAX_BOXES, MAX_WIDTH, WIDTH, draw_tree, in_words
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.catalogue.spec import Component, Node
+from zoo.catalogue.spec import Node
 from zoo.errors import InputError
+from zoo.plugin import Component
 
 
 @pytest.fixture(scope="module")

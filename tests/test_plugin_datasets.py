@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zoo.catalogue.spec import ImageSplits
+from zoo.plugin import ImageSplits
 
 def arrays(*, data_dir, count: int = 20, side: int = 6):
     images = np.arange(count * side * side * 3, dtype=np.int64).reshape(count, side, side, 3) % 251

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from zoo.plugin.layers import Dropout
-from zoo.runs.folder import CHECKPOINTS, read_record, write_record
-from zoo.runs.folder import load as load_run
+from zoo.runs.load import load as load_run
+from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.plan import Request, replan, resolve
+from zoo.train.plan import replan, resolve
 from zoo.train.precise_bn import renew_statistics, some_images
+from zoo.train.request import Request
 from zoo_cnn.speedrun import BiasNorm
 
 

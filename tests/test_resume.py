@@ -20,11 +20,13 @@ import pytest
 import torch
 
 from zoo.errors import RunError, ZooError
-from zoo.runs.folder import CHECKPOINTS, read_metrics, read_record, write_record
-from zoo.runs.folder import load as load_run
+from zoo.runs.folder import read_metrics
+from zoo.runs.load import load as load_run
+from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.plan import Request, replan, resolve
+from zoo.train.plan import replan, resolve
+from zoo.train.request import Request
 
 HARNESS = Path(__file__).with_name("kill_harness.py")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its processes")
@@ -366,7 +368,7 @@ def test_one_folder_has_one_trainer_and_a_dead_owner_is_taken_over(tmp_path: Pat
 def test_another_torch_or_thread_count_is_said_before_it_goes_on(stopped: Path) -> None:
     import msgspec
 
-    from zoo.train.plan import differences
+    from zoo.train.environment import differences
 
     record = read_record(stopped)
     assert differences(record) == []

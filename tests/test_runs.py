@@ -18,7 +18,8 @@ from PIL import Image
 
 from zoo.cli import cli
 from zoo.errors import InputError, RunError, ZooError
-from zoo.runs.find import differences, find, row_of, said
+from zoo.runs.compare import differences
+from zoo.runs.find import find, row_of, said
 from zoo.runs.lock import RunLock, is_held
 
 

@@ -20,7 +20,7 @@ from zoo.models.compose import compose
 from zoo.predict.classifier import Classifier
 from zoo.predict.places import layers_with_places
 from zoo.predict.saliency import Explainer, Saliency, overlay
-from zoo.runs.folder import DataRecord, RunRecord, Sizes
+from zoo.runs.record import DataRecord, RunRecord, Sizes
 
 SIDE = 16
 TREES: dict[str, dict[str, Any]] = {

@@ -19,12 +19,14 @@ from zoo.catalogue.registry import load_registry
 from zoo.data.batches.resident import Resident
 from zoo.errors import InputError, ShapeError
 from zoo.models import compose
-from zoo.runs.folder import CHECKPOINTS, read_record, write_record
-from zoo.runs.folder import load as load_run
+from zoo.runs.load import load as load_run
+from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Stop, Trainer
-from zoo.train.optim.optimizers import lr_at, make_optimizer
-from zoo.train.plan import Request, replan, resolve
+from zoo.train.optim.optimizers import make_optimizer
+from zoo.train.optim.schedule import lr_at
+from zoo.train.plan import replan, resolve
+from zoo.train.request import Request
 from zoo_cnn.speedrun import IdentityConv, Whiten, scaled_head, stages, whiten
 
 SMALL = """

@@ -26,14 +26,16 @@ from zoo.data.batches.mode import Delivery
 from zoo.data.batches.open import open_source
 from zoo.data.batches.resident import Resident, order
 from zoo.data.batches.stream import Streamed
-from zoo.data.files.listing import index_path
+from zoo.data.files.image_files import index_path
 from zoo.data.load import load
 from zoo.errors import DataError, InputError, RunError
 from zoo.evaluate.opened import evaluate_run
-from zoo.runs.folder import CHECKPOINTS, read_metrics, read_record, write_record
+from zoo.runs.folder import read_metrics
+from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.plan import Request, replan, resolve
+from zoo.train.plan import replan, resolve
+from zoo.train.request import Request
 
 CLASSES, EACH = 12, 200
 BOUNDS = Bounds()
@@ -203,7 +205,7 @@ def test_a_killed_worker_is_one_line_that_says_what_to_do(tree: Path) -> None:
 @posix
 def test_workers_end_with_a_process_that_was_killed(tree: Path) -> None:
     script = f"""import os, signal
-from zoo.data import load
+from zoo.data.load import load
 from zoo.data.batches.mode import Delivery
 from zoo.data.batches.stream import Streamed
 data = load("folder:{tree}", delivery=Delivery("stream", 2))

@@ -24,7 +24,7 @@ from zoo.data.batches.mode import Delivery, fit
 from zoo.data.batches.open import open_source
 from zoo.data.batches.resident import order
 from zoo.data.files.decode import Rule
-from zoo.data.files.listing import FileImages, Files, Listing, index_path, list_folder, read_folder
+from zoo.data.files.image_files import FileImages, Files, Listing, index_path, list_folder, read_folder
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.load import load
 from zoo.data.split import Split, validation_split

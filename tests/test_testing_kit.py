@@ -12,9 +12,11 @@ import torch
 from plugin_site import Site, components, site_in
 from torch import Tensor, nn
 
-from zoo.catalogue.registry import Registry, changes, load_registry, provenance
-from zoo.catalogue.spec import Component, Kind, Node
+from zoo.catalogue.provenance import changes, provenance
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import Node
 from zoo.errors import PluginError, ShapeError, UnknownNameError
+from zoo.plugin import Component, Kind
 from zoo.testing import Outcome, cases_of
 from zoo.testing.cases import _of_component, check_listing
 
@@ -290,7 +292,7 @@ def test_a_suite_for_a_plugin_that_is_not_installed_or_offers_nothing_is_red(sit
     recipes = dedent(
         """
         from pathlib import Path
-        from zoo.plugin.hooks import hookimpl
+        from zoo.plugin import hookimpl
 
         @hookimpl
         def zoo_registry():

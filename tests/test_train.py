@@ -14,21 +14,13 @@ from click.testing import CliRunner
 from zoo.cli import cli
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
 from zoo.evaluate.opened import evaluate_run
-from zoo.runs.folder import (
-    CURVES,
-    METRICS,
-    RECORD,
-    RESULT,
-    WEIGHTS,
-    load,
-    read_metrics,
-    read_record,
-    read_result,
-    write_record,
-)
+from zoo.runs.folder import read_metrics, read_result
+from zoo.runs.load import load
+from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS, read_record, write_record
 from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer
-from zoo.train.plan import Request, resolve
+from zoo.train.plan import resolve
+from zoo.train.request import Request
 from zoo.train.speed.compiled import Choice, Pace, choose
 
 SMALL = """

@@ -12,7 +12,7 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.catalogue.registry import load_registry
-    from zoo.hub import load
+    from zoo.hub.fetch import load
     from zoo.models.compose import create
 
 __all__ = ["ZooError", "__version__", "create", "load", "load_registry"]
@@ -21,7 +21,11 @@ __all__ = ["ZooError", "__version__", "create", "load", "load_registry"]
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    homes = {"create": "zoo.models.compose", "load": "zoo.hub", "load_registry": "zoo.catalogue.registry"}
+    homes = {
+        "create": "zoo.models.compose",
+        "load": "zoo.hub.fetch",
+        "load_registry": "zoo.catalogue.registry",
+    }
     if name not in homes:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     return getattr(import_module(homes[name]), name)

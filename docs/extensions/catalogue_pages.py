@@ -12,6 +12,7 @@ from zoo.catalogue.plugins import OURS
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Dataset, Measured, Model, Published
+from zoo.catalogue.tree import tree_lines
 from zoo.cli.shared import describe
 
 FOLDER = "catalogue"
@@ -157,7 +158,7 @@ def model_section(name: str, model: Model, registry: Registry) -> Iterator[str]:
 
 def tree(name: str, model: Model, registry: Registry) -> Iterator[str]:
     """The picture of a tree, with the text behind it; of a single component the text alone."""
-    text = ("```text", *(line for line, _ in describe.tree_lines(model.build, registry)), "```", "")
+    text = ("```text", *(line for line, _ in tree_lines(model.build, registry)), "```", "")
     if model.build.children():
         words = picture.in_words(model.build, registry.components)
         yield from (f"![{words}]({name}.svg)", "", "<details><summary>as text</summary>", "")

@@ -11,8 +11,8 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_fro
 from timm.models._hub import download_from_hf
 from torch import Tensor
 
-from zoo.catalogue.spec import Pretrained, Transform
 from zoo.errors import InputError
+from zoo.plugin import Pretrained, Transform
 
 HUB = "hf-hub:"
 DESCRIBES = (

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zoo.catalogue.spec import Component
-from zoo.plugin.hooks import hookimpl
+from zoo.plugin import Component, hookimpl
 
 
 @hookimpl

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from zoo.catalogue.spec import Pretrained, Transform
 from zoo.errors import InputError, UnknownNameError
+from zoo.plugin import Pretrained, Transform
 from zoo_torchvision.models import names
 
 PORTED = ("googlenet", "inception_v3")

@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from zoo.hub.package import CONFIG, tree_sha256
-from zoo.runs.folder import RECORD
+from zoo.runs.record import RECORD
 
 NUMBERS = (
     0,

@@ -13,8 +13,10 @@ import torch
 
 from zoo.evaluate.opened import evaluate_run
 from zoo.hub.pack import package
-from zoo.runs.folder import append_metrics, write_record, write_result, write_weights
-from zoo.train.plan import Request, resolve
+from zoo.runs.folder import append_metrics, write_result, write_weights
+from zoo.runs.record import write_record
+from zoo.train.plan import resolve
+from zoo.train.request import Request
 
 
 @contextmanager

@@ -5,22 +5,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, dataclass_transform
+from typing import Annotated, Literal
 
 import msgspec
 
-Positive = Annotated[int, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-PositiveFraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
-Probability = Fraction
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of every struct here: frozen, no unknown fields (and keyword-only, which is not inherited)."""
+from zoo.base.structs import (
+    Count,
+    NonNegative,
+    Positive,
+    PositiveFloat,
+    PositiveFraction,
+    Probability,
+    Struct,
+)
 
 
 class Augmentation(Struct, frozen=True, tag_field="op"):

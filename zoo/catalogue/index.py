@@ -17,8 +17,8 @@ import msgspec
 
 from zoo.base.paths import cache_path
 from zoo.base.stamps import installed, read_checked, stamp, unchanged, write_checked
+from zoo.base.structs import Struct
 from zoo.base.version import __version__
-from zoo.catalogue.augmentation import Struct
 from zoo.catalogue.plugins import PluginRecord, Selection
 
 FORMAT = 2

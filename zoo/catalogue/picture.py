@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from zoo.base.drawing import save, styled
-from zoo.catalogue.spec import Component, Node
+from zoo.catalogue.spec import Node
 from zoo.errors import InputError
+from zoo.plugin.contract import Component
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

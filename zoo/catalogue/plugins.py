@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from zoo.catalogue.augmentation import Struct
-from zoo.catalogue.spec import Component
+from zoo.base.structs import Struct
 from zoo.errors import PluginError, ZooError
+from zoo.plugin.contract import Component
 
 GROUP = "zoo"
 OURS = "hybrid-zoo"

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from zoo.catalogue.augmentation import Count, Fraction, NonNegative, Positive, PositiveFloat, Step, Struct
+from zoo.base.structs import Count, Fraction, NonNegative, Positive, PositiveFloat, Struct
+from zoo.catalogue.augmentation import Step
 
 TestTimeViews = Literal["none", "mirror", "mirror-translate", "dihedral"]
 """What logits are averaged over when a result is measured: see `zoo.evaluate.views`."""

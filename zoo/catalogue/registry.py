@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from zoo.base.paths import builtin_registry, user_registries
+from zoo.base.structs import Struct
 from zoo.catalogue import index
-from zoo.catalogue.augmentation import Struct
 from zoo.catalogue.choose import Choice
 from zoo.catalogue.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry_file import TABLES, CatalogueFile, kind_of, parse_file, table_of
-from zoo.catalogue.spec import Component, Dataset, Model, Node, Source, decode, decode_model
+from zoo.catalogue.spec import Dataset, Model, Node, Source, decode, decode_model
 from zoo.catalogue.study import Study
 from zoo.errors import InputError, PluginError, SpecError, UnknownNameError
+from zoo.plugin.contract import Component
 
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 MAX_PARENTS = 16
@@ -341,54 +342,6 @@ def references(entry: Model | Recipe | Study) -> Iterable[tuple[str, str, str]]:
         *((f"published[{i}].best", "recipe", row.best) for i, row in enumerate(entry.published)),
     ]
     return [(key, kind, name) for key, kind, name in named if name]
-
-
-def sources_of(node: Node, registry: Registry) -> Iterable[tuple[str, Origin]]:
-    """Each component used in a tree, once, with who brought it."""
-    seen: dict[str, Origin] = {}
-
-    def walk(n: Node) -> None:
-        registry.component(n.use)
-        seen.setdefault(n.use, registry.origin("component", n.use))
-        for _, child in n.children():
-            walk(child)
-
-    walk(node)
-    return seen.items()
-
-
-def provenance(
-    registry: Registry, tree: Node, *, model: str = "", recipe: str = "", dataset: str = ""
-) -> dict[str, str]:
-    """Who brought what a run is made of, for its record.
-
-    Returns:
-        Component name to distribution, version and, if not from an index, where it was installed from;
-        "models.NAME", "recipes.NAME" and "datasets.NAME" where a plugin brought them.
-    """
-    found = {use: str(origin) for use, origin in sources_of(tree, registry)}
-    for kind, name in (("model", model), ("recipe", recipe), ("dataset", dataset)):
-        origin = registry.origins.get((kind, name))
-        if origin is not None and origin.plugin:
-            found[f"{kind}s.{name}"] = str(origin)
-    source = registry.datasets[dataset].source if dataset in registry.datasets else dataset
-    scheme, _, rest = source.partition(":")
-    if scheme == "plugin":
-        use = rest.partition("?")[0]
-        found[use] = str(registry.origin("component", use))
-    return found
-
-
-def changes(recorded: Mapping[str, str], registry: Registry) -> list[str]:
-    """What comes from another distribution or version now than `provenance` recorded: one line each."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for name, was in recorded.items():
-        table, _, entry = name.partition(".")
-        key = (kind_of(table), entry) if table in TABLES else ("component", name)
-        origin = registry.origins.get(key)
-        if origin is not None and str(origin) != was:
-            found.setdefault((was, str(origin)), []).append(name)
-    return [f"{', '.join(names)}: from {now} now, from {was} before" for (was, now), names in found.items()]
 
 
 def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str, Model]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zoo.catalogue.augmentation import Struct
+from zoo.base.structs import Struct
 from zoo.catalogue.plugins import archive_of
 from zoo.errors import SpecError
 

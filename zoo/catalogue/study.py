@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from zoo.catalogue.augmentation import Fraction, Positive, Struct
+from zoo.base.structs import Fraction, Positive, Struct
 from zoo.catalogue.spec import Published
 
 

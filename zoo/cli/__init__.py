@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from zoo.base.version import __version__
-from zoo.errors import OtherVersionWarning, ZooError
+from zoo.cli.shared.messages import explained, say_error, say_problems
+from zoo.errors import OtherVersionWarning
 
 COMMANDS = MappingProxyType(
     {
@@ -168,25 +169,6 @@ def _is_a_librarys(message: str, category: type[Warning], filename: str) -> bool
     return "Triggered internally at" in message or any(p in filename.replace("\\", "/") for p in places)
 
 
-def explained(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of what ended a command."""
-    if isinstance(error, ZooError):
-        return error.exit_code, str(error)
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        cause = error.__cause__ or error  # click wraps what a signal's handler raised
-        return 128 + getattr(cause, "number", 2), "interrupted"
-    if isinstance(error, click.ClickException):
-        context = getattr(error, "ctx", None)
-        hint = f"; see `{context.command_path} --help`" if context else ""
-        return error.exit_code, error.format_message().rstrip(".") + hint
-    if (
-        isinstance(error, OSError) and error.strerror
-    ):  # a folder that cannot be made, a file that cannot be read
-        return 1, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    what = f"unexpected {type(error).__name__}: {error}"
-    return 70, f"{what}; please report it with the output of --debug"
-
-
 def _leave_quickly() -> None:
     """Collecting what the system takes back anyway costs a tenth of `zoo list`; torch wants it collected."""
     if "torch" not in sys.modules:
@@ -202,16 +184,3 @@ def _run(words: list[str], prog_name: str) -> Any:
     finally:
         if collecting:
             gc.enable()
-
-
-def say_error(message: str) -> None:
-    """One line on stderr."""
-    line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr)
-
-
-def say_problems(problems: Sequence[str]) -> None:
-    """Warnings about plugins: one line each on stderr, whatever characters the plugin put into it."""
-    for problem in problems:
-        line = "".join(c if c.isprintable() else " " for c in problem)
-        print(f"warning: {' '.join(line.split())}", file=sys.stderr)

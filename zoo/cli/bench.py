@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
-from zoo.cli import say_error
 from zoo.cli.shared import options, table
+from zoo.cli.shared.messages import say_error
 from zoo.cli.shared.table import Column
 from zoo.errors import DeviceError, InputError
 

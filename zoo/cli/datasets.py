@@ -9,8 +9,8 @@ import click
 
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Dataset
-from zoo.cli import say_problems
 from zoo.cli.shared import options, table
+from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from zoo.cli.shared import options
-from zoo.errors import InputError
+from zoo.cli.shared import options, table
+from zoo.errors import InputError, RunError
 
 WHAT = ("classes", "confusion", "calibration", "latency", "robustness")
 OF_A_FOLDER = ("classes", "confusion", "calibration")
@@ -120,7 +120,7 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
       zoo eval RUN --on folder:new-photos
       zoo eval RUN --what robustness --severities 1,3,5 --json
     """
-    from zoo.cli.assessed import assessed, emit_accuracy, settle
+    from zoo.cli.shared.evaluation_tables import emit_accuracy
 
     out = assessed(run, quiet=quiet, **asked)
     recorded = out.pop("recorded")
@@ -129,3 +129,115 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
     else:
         emit_accuracy(out)
     settle(run, out, recorded)
+
+
+def assessed(
+    run: str,
+    *,
+    quiet: bool,
+    split: str,
+    what: tuple[str, ...],
+    other: str | None,
+    output: Path | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Measure a run: accuracy alone, or all that was asked for; with `recorded` beside it."""
+    from zoo.evaluate.opened import open_run, recorded_metrics
+    from zoo.hub.fetch import local_folder
+    from zoo.hub.ref import is_ref
+    from zoo.models.device import usable_device
+    from zoo.runs.record import read_record
+
+    if "robustness" in what:
+        from zoo.evaluate.corruptions import choose, library
+
+        more["corruptions"] = choose(
+            [word.strip() for word in more["corruptions"].split(",") if word.strip()]
+        )
+        library()  # before anything that takes minutes
+    folder, device = local_folder(run), more.pop("device")
+    if is_ref(run) and device is None:
+        device = usable_device(read_record(folder).device)
+    places = {key: more.pop(key) for key in ("data_dir", "dataset", "on")} | {"device": device}
+    if not what and other is None and output is None:
+        opened = open_run(folder, split=split, **places)  # type: ignore[arg-type]  # click has checked it
+        about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.record.settings.tta}
+        recorded = recorded_metrics(folder, opened.split, opened.on)
+        return {**about, **opened.measure().as_dict(), "recorded": recorded}
+    from zoo.evaluate.evaluation import Asked, judge
+
+    second = None if other is None else local_folder(other)
+    if other is not None and device is None:
+        places["device"] = read_record(folder).device  # one device for both
+    asked = Asked(
+        split=split,  # type: ignore[arg-type]  # click has checked it
+        parts=frozenset(what or (OF_A_FOLDER if output is not None else ())),
+        other=second,
+        output=output,
+        table=more["predictions"],
+        corruptions=more["corruptions"] if "robustness" in what else (),
+        severities=more["severities"],
+        images=more["images"] or None,
+        workers=_workers(more["workers"]),
+        seed=more["seed"],
+        batch=more["batch_size"],
+        seconds=more["seconds"],
+    )
+    with_bar = Passes(quiet)
+    try:
+        return judge(folder, asked, places, name=str(run), other_name=other or "", show=with_bar)
+    finally:
+        with_bar.close()
+
+
+def _workers(given: int | None) -> int:
+    from zoo.data.files.pool import MOST, default_workers
+
+    return min(MOST, default_workers("cuda") + 1) if given is None else given
+
+
+class Passes:
+    """Progress through the corruptions: a bar on a terminal, else a line for each corruption, on stderr."""
+
+    def __init__(self, quiet: bool) -> None:
+        from zoo.cli.shared.display import DecodeBar
+
+        self.quiet, self.last = quiet, ""
+        self.bar = DecodeBar(quiet)
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        """Show what is being done."""
+        name = text.partition(" ")[0]
+        if self.bar.live:
+            self.bar("robustness", done, total)
+        elif not self.quiet and name not in (self.last, "done"):
+            table.say(f"robustness: {name} ({done} of {total} passes done)")
+        self.last = name
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self.bar.close()
+
+
+def settle(run: str, out: dict[str, Any], recorded: dict[str, Any] | None) -> None:
+    """Compare with what is recorded of the same split.
+
+    Raises:
+        RunError: another number was recorded.
+    """
+    for path in out.get("files", ()):
+        table.say(f"wrote {path}")
+    if recorded is None:
+        if out["on"] is not None:
+            table.say(f"measured on {out['on']}, of which the run recorded nothing to compare with")
+        elif out["split"] == "train":
+            table.say("no result of training images is recorded to compare with")
+        else:
+            table.say("the run was not finished: no result is recorded to compare with")
+    elif recorded["correct"] != out["correct"] or recorded["count"] != out["count"]:
+        raise RunError(
+            f"{run}: result.json records {recorded['correct']} of {recorded['count']} correct, "
+            f"measured {out['correct']} of {out['count']}"
+        )
+    else:
+        table.say("the same as recorded")

@@ -9,8 +9,9 @@ import click
 
 from zoo.catalogue.registry import Registry, find_model
 from zoo.catalogue.spec import Model
-from zoo.cli import say_problems
+from zoo.catalogue.tree import tree_lines
 from zoo.cli.shared import describe, table
+from zoo.cli.shared.messages import say_problems
 
 
 @click.command("info", short_help="Show one model: its tree, recipe and results.")
@@ -58,12 +59,12 @@ def info(
         return
     details = describe.details_of(name, model, registry)
     if build:
-        from zoo.cli import counting
         from zoo.models.compose import sizes_for
+        from zoo.models.flops import count, published_counts
 
         sizes = sizes_for(model, registry, num_classes=num_classes, image_size=image_size)
-        details |= counting.count(name, model, registry, sizes)
-        details["published_counts"] = counting.published_counts(name, model, registry)
+        details |= count(name, model, registry, sizes)
+        details["published_counts"] = published_counts(name, model, registry)
     if as_json:
         table.emit_json(details)
     elif tree:
@@ -77,7 +78,7 @@ def info(
 def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:
     """The drawn tree, with each component's distribution at the right where there is room."""
     encoding = (sys.stdout.encoding or "utf-8").lower()
-    drawn = list(describe.tree_lines(model.build, registry, ascii_only="utf" not in encoding))
+    drawn = list(tree_lines(model.build, registry, ascii_only="utf" not in encoding))
     column = max(len(line) for line, _ in drawn)
     limit = table.width()
     if limit is None or margin + column + 2 + max(len(by) for _, by in drawn) <= limit:

@@ -19,8 +19,8 @@ from zoo.base import stamps
 from zoo.base.paths import cache_path, user_registries
 from zoo.base.version import __version__
 from zoo.catalogue.choose import Choice
-from zoo.cli import say_problems
 from zoo.cli.shared import table
+from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column
 from zoo.errors import UnknownNameError
 

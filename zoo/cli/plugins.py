@@ -10,8 +10,8 @@ import click
 
 from zoo.catalogue.plugins import OURS
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.cli import say_problems
 from zoo.cli.shared import describe, table
+from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column
 from zoo.errors import InputError, PluginError
 

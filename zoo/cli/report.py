@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import say_problems
 from zoo.cli.shared import options, table
+from zoo.cli.shared.messages import say_problems
 
 if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
@@ -81,7 +81,7 @@ def report(
     from zoo.base.files import write_text
     from zoo.catalogue.registry import load_registry
     from zoo.errors import InputError
-    from zoo.studies.report import catalogue as published
+    from zoo.studies.report import published
     from zoo.studies.report.page import Content, library, render
 
     library()  # first, so that a missing one is said before anything is measured

@@ -140,7 +140,7 @@ def train(
 ) -> list[str]:
     """Train what is missing, and store the table after each run; a line for each run that failed."""
     from zoo.studies.reproduce.perform import failure
-    from zoo.studies.reproduce.table import file_of, measured, store
+    from zoo.studies.reproduce.recorded import file_of, measured, store
 
     path, invocation = file_of(ask, results), uuid.uuid4().hex
     store(path, ask, registry, measured(rows, runs))  # what cannot be written is better known at once
@@ -172,7 +172,7 @@ def alone(
     """Train in this process."""
     from zoo.cli.shared.display import make_display
     from zoo.studies.reproduce.perform import work
-    from zoo.studies.reproduce.table import measured, store
+    from zoo.studies.reproduce.recorded import measured, store
     from zoo.train.loop import Stop
 
     def done() -> None:
@@ -218,7 +218,7 @@ def draw(ask: Ask, registry: Registry, results: Path) -> None:
     """Draw what is recorded of the whole target, whatever `--only` trained, and say where."""
     import msgspec
 
-    from zoo.studies.reproduce import table
+    from zoo.studies.reproduce import recorded as table
     from zoo.studies.reproduce.rows import jobs_of, rows_of
 
     ask = msgspec.structs.replace(ask, only=())
@@ -260,7 +260,7 @@ def show(
     ask: Ask, registry: Registry, rows: list[Row], runs: list[Job], as_json: bool, listing: bool
 ) -> None:
     """Print the table on stdout, in words or as JSON."""
-    from zoo.studies.reproduce.table import measured, state
+    from zoo.studies.reproduce.recorded import measured, state
 
     found = measured(rows, runs)
     if as_json:

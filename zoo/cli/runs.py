@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import say_problems
 from zoo.cli.shared import table
+from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column
 from zoo.errors import InputError
 
@@ -183,7 +183,8 @@ def _time(seconds: float | None) -> str:
 
 
 def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
-    from zoo.runs.find import differences, said
+    from zoo.runs.compare import differences
+    from zoo.runs.find import said
 
     if len(chosen) < 2:
         raise InputError(f"--compare needs two runs or more, {len(chosen)} given: zoo runs --compare A B")

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.base.files import TEMPORARY, clear_temporaries
 from zoo.cli.shared import launch, logs, options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import say
 from zoo.errors import InputError
+from zoo.runs.new import check_free, new_folder, unfinished
+from zoo.train.runner import written
 
 if TYPE_CHECKING:
-    from zoo.runs.folder import RunRecord
     from zoo.train.plan import Plan
 
 
@@ -218,8 +217,9 @@ def resume_run(
         InputError: an option that would make it another run. RunError: it is finished, or damaged.
     """
     from zoo.errors import RunError
-    from zoo.runs.folder import RESULT, damage_of_weights, read_metrics, read_record
-    from zoo.train.plan import differences
+    from zoo.runs.folder import damage_of_weights, read_metrics
+    from zoo.runs.record import RESULT, read_record
+    from zoo.train.environment import differences
     from zoo.train.start import resumed
 
     if other := _given([*(asked.keys() - MAY_CHANGE), *(["output"] if output else [])]):
@@ -269,7 +269,7 @@ def _given(keys: Iterable[str]) -> list[str]:
 
 
 def _request(asked: dict[str, Any]) -> Any:
-    from zoo.train.plan import Request
+    from zoo.train.request import Request
 
     return Request(**{key: value for key, value in asked.items() if key not in ("pretrained", "weights")})
 
@@ -287,25 +287,10 @@ def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:
         bar.close()
 
 
-def unfinished(record: RunRecord) -> Path | None:
-    """The newest run under `runs/` that has the same configuration and no result."""
-    from zoo.errors import RunError
-    from zoo.runs.folder import RECORD, RESULT, configuration, read_record
-
-    def fits(folder: Path) -> bool:
-        try:
-            return configuration(read_record(folder)) == configuration(record)
-        except RunError:
-            return False
-
-    folders = [p.parent for p in Path("runs").glob(f"*/{RECORD}") if not (p.parent / RESULT).exists()]
-    return max(filter(fits, folders), key=lambda p: (p / RECORD).stat().st_mtime, default=None)
-
-
 def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Saving, *, resume: bool) -> None:
     """Train under the folder's lock, and say where the result is."""
     from zoo.cli.shared.display import make_display
-    from zoo.runs.folder import CHECKPOINTS, WEIGHTS
+    from zoo.runs.record import CHECKPOINTS, WEIGHTS
     from zoo.train import checkpoint
     from zoo.train.events import Listener
     from zoo.train.loop import Saving as Every
@@ -339,23 +324,9 @@ def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Savin
     report(folder, result)
 
 
-@contextmanager
-def written(folder: Path, record: RunRecord) -> Iterator[None]:
-    """Hold the lock of a run folder that has its record."""
-    from zoo.runs.folder import RESULT, write_record
-    from zoo.runs.lock import RunLock
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with RunLock(folder):
-        clear_temporaries(folder)
-        (folder / RESULT).unlink(missing_ok=True)  # a run that is extended is not finished any more
-        write_record(folder, record)
-        yield
-
-
 def recorded_device(folder: Path) -> str:
     """The device that a run was trained on."""
-    from zoo.runs.folder import read_record
+    from zoo.runs.record import read_record
 
     return read_record(folder).device
 
@@ -373,32 +344,3 @@ def report(folder: Path, result: dict[str, Any]) -> None:
     )
     say(f"next: zoo eval {folder}\n  or: zoo predict {folder} IMAGE")
     print(folder)
-
-
-def check_free(folder: Path) -> None:
-    """Refuse a folder that holds something already.
-
-    Raises:
-        InputError: it is not empty, or no folder.
-    """
-    left_behind = ("lock", TEMPORARY)  # by a run that was killed before it was recorded
-    if folder.exists() and (
-        not folder.is_dir() or any(not p.name.startswith(left_behind) for p in folder.iterdir())
-    ):
-        hint = "; go on with it by --resume" if (folder / "run.toml").is_file() else ""
-        raise InputError(f"--output {folder}: is there already and not empty; choose another folder{hint}")
-
-
-def new_folder(model: str, spec: str) -> Path:
-    """`runs/<model>-<dataset>-<time>`, not there yet."""
-    last = (spec.partition(":")[2] or spec).partition("?")[0].rstrip("/").rpartition("/")[2]
-    safe = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{model}-{last}").strip("-.")
-    stem = f"{safe[:80].strip('-.')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    candidates = (Path("runs") / f"{stem}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
-    for folder in candidates:
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise InputError("runs/ holds a thousand folders of this second")

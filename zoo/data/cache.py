@@ -23,8 +23,9 @@ import numpy as np
 
 from zoo.base.paths import cache_dir
 from zoo.data.files.decode import Rule, array_image, image_array
-from zoo.data.sources.base import Chunk, Item, Opened, Rows, Show, Source
-from zoo.data.split import Images, Labels, Split
+from zoo.data.sources.source import Opened, Rows, Show, Source
+from zoo.data.split import Split
+from zoo.data.types import Chunk, Images, Item, Labels
 from zoo.errors import BadImagesError, DataError
 
 FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black

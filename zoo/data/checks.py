@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from zoo.catalogue.augmentation import Struct
+from zoo.base.structs import Struct
 from zoo.data.split import ImageData, Split
 
 IMBALANCE = 10.0

@@ -13,22 +13,23 @@ import msgspec
 
 from zoo.base.paths import cache_dir
 from zoo.base.paths import data_dir as default_data_dir
-from zoo.catalogue.spec import Dataset, Transform
+from zoo.catalogue.spec import Dataset
 from zoo.data.batches.mode import Delivery, fit
 from zoo.data.cache import Cached, cache_key, cached
 from zoo.data.files.decode import Rule, make_rule, transform_rule
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.sources.alter import Altered, alteration
-from zoo.data.sources.base import Request, Show, Source, silent
 from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
 from zoo.data.sources.folder import FolderSource
 from zoo.data.sources.hub import HubSource
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.plugin import PluginSource
+from zoo.data.sources.source import Request, Show, Source, silent
 from zoo.data.sources.torchvision import VisionSource
 from zoo.data.split import ImageData
 from zoo.data.undecoded import Undecoded, as_cached, undecoded
 from zoo.errors import DataError, InputError, UnknownNameError
+from zoo.plugin.contract import Transform
 
 if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry

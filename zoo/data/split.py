@@ -6,17 +6,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zoo.catalogue.spec import Dataset
+from zoo.data.types import Images, Labels
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from zoo.data.files.listing import FileImages
+    from zoo.data.files.image_files import FileImages
     from zoo.data.files.pool import Pool
 
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+
+VALIDATION_FRACTION = 0.1
+
+VALIDATION_SEED = 0
+"""The validation split is the same for every seed of a run: spread over seeds is of training alone."""
 
 
 @dataclass(frozen=True)

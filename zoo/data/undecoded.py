@@ -16,11 +16,12 @@ from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.data.cache import Cached
 from zoo.data.files.decode import Rule, image_array
-from zoo.data.files.listing import FileImages, Listing, list_folder
+from zoo.data.files.image_files import FileImages, Listing, list_folder
 from zoo.data.files.pool import Pool
-from zoo.data.sources.base import Show
 from zoo.data.sources.folder import FolderSource
-from zoo.data.split import Labels, Split
+from zoo.data.sources.source import Show
+from zoo.data.split import Split
+from zoo.data.types import Labels
 from zoo.errors import DataError
 
 CHUNK = 1024
@@ -49,7 +50,7 @@ def undecoded(source: FolderSource, rule: Rule, *, skip_bad: bool = False) -> Un
     Args:
         skip_bad: it is the first that can be read.
     Raises:
-        DataError: as `zoo.data.files.listing.read_folder`, or the first image (with `skip_bad` all) cannot be read.
+        DataError: as `zoo.data.files.image_files.read_folder`, or the first image (with `skip_bad` all) cannot be read.
     """
     listings = source.listings(list_folder)
     if len(listings) == 2:

@@ -13,16 +13,17 @@ import torch
 from zoo.base.drawing import plain_text
 from zoo.base.files import write_text
 from zoo.errors import InputError
-from zoo.evaluate import pictures as files
 from zoo.evaluate.accuracy import Keep, Predictions
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.latency import latency
-from zoo.evaluate.opened import Opened, SplitName, open_run, recorded_metrics
+from zoo.evaluate.opened import Opened, open_run, recorded_metrics
 from zoo.evaluate.paired import LEVEL, check_same, compare, interval
+from zoo.evaluate.pictures import draw_confusion, draw_reliability, draw_robustness
+from zoo.evaluate.predictions import write_predictions
 from zoo.evaluate.robustness import IMAGES, Show, robustness
-from zoo.hub.pack import draw_confusion
 from zoo.models.device import describe
+from zoo.runs.images import SplitName
 
 DOCUMENT = "eval.json"
 
@@ -187,11 +188,11 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     if table != "none":
         paths.append(folder / f"predictions.{table}")
-        files.write_predictions(paths[-1], said, data.classes, table)
+        write_predictions(paths[-1], said, data.classes, table)
     if "confusion" in out:
         paths.append(folder / "confusion.png")
         draw_confusion(paths[-1], said.confusion(), data.classes, title)
-    for part, draw in (("calibration", files.draw_reliability), ("robustness", files.draw_robustness)):
+    for part, draw in (("calibration", draw_reliability), ("robustness", draw_robustness)):
         if part in out:
             paths.append(folder / ("reliability.png" if part == "calibration" else f"{part}.png"))
             draw(paths[-1], title, out[part])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.studies.bench.gauge import synchronize
+from zoo.models.device import synchronize
 
 WARM_UP = 5
 FEWEST, MOST = 20, 1000

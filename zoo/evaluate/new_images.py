@@ -8,29 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from zoo.catalogue.registry import load_registry
-from zoo.catalogue.spec import Transform
 from zoo.data.batches.mode import Delivery
-from zoo.data.files.decode import Rule, make_rule, transform_rule
-from zoo.data.load import evaluation_rule, find, load
-from zoo.data.split import Labels, Split
-from zoo.errors import InputError, UnknownNameError
-from zoo.runs.folder import RunRecord
-
-
-def rule_of(record: RunRecord) -> Rule:
-    """The run's own scaling and cropping, else its dataset's; the whole image where nothing is known of it here."""
-    if record.data.transform:
-        return transform_rule(record.data.transform)
-    return dataset_rule(record.data.spec, (record.sizes.height, record.sizes.width))
-
-
-def dataset_rule(spec: str, size: tuple[int, int]) -> Rule:
-    """How a dataset brings an image to `size` (height, width); the whole image where nothing is known of it here."""
-    try:
-        rule = evaluation_rule(spec, load_registry(), size)
-    except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
-        return make_rule(None, size, None, None)
-    return rule if rule.out_size() == size else make_rule(None, size, None, None)
+from zoo.data.load import find, load
+from zoo.data.split import Split
+from zoo.data.types import Labels
+from zoo.errors import InputError
+from zoo.plugin.contract import Transform
+from zoo.runs.images import rule_of
+from zoo.runs.record import RunRecord
 
 
 def other_images(

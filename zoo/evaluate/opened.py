@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo.catalogue.registry import load_registry
-from zoo.data.batches.mode import Delivery
 from zoo.data.batches.open import open_source
-from zoo.data.load import load
-from zoo.data.split import Split, limit, validation_split
-from zoo.errors import InputError, RunError
+from zoo.data.split import Split
+from zoo.errors import InputError
 from zoo.evaluate.accuracy import Keep, Metrics, evaluate
 from zoo.evaluate.new_images import other_images
 from zoo.evaluate.views import Forward, views
 from zoo.models.device import autocast, pick_device, placed
-from zoo.runs.folder import RESULT, RunRecord, read_record, read_result
-from zoo.runs.folder import load as load_run
-from zoo.runs.images import eval_batch, make_augment
-from zoo.train.plan import VALIDATION_SEED
-
-SplitName = Literal["test", "val", "train"]
+from zoo.runs.folder import read_result
+from zoo.runs.images import SplitName, eval_batch, make_augment, split_of
+from zoo.runs.load import load as load_run
+from zoo.runs.record import RESULT, RunRecord, read_record
 
 
 @dataclass(frozen=True)
@@ -140,41 +135,3 @@ def confusion_run(
     keep = Keep()
     open_run(run, data_dir=data_dir, device=device, dataset=dataset).measure(keep=keep)
     return keep.predictions().confusion()
-
-
-def split_of(
-    record: RunRecord, split: SplitName, data_dir: str | None = None, dataset: str | None = None
-) -> Split:
-    """The images of one split of a run, to the last one (from the SPEC `dataset`, if given).
-
-    Raises:
-        RunError: the dataset is not the one that was recorded, or the run has no such split.
-    """
-    if split == "val" and record.protocol == "paper":
-        raise RunError(
-            "the run has no validation split: by the protocol `paper` it selected on the test split; "
-            "give --split test or --split train"
-        )
-    spec, kept = dataset or record.data.spec, record.data
-    data = load(
-        spec,
-        load_registry(),
-        data_dir=Path(data_dir) if data_dir else None,
-        image_size=kept.image_size,
-        seed=VALIDATION_SEED,
-        skip_bad=kept.skipped > 0,
-        delivery=Delivery(kept.mode, None, record.device),
-        transform=kept.transform,
-    )
-    if data.fingerprint != kept.fingerprint:
-        raise RunError(
-            f"dataset {spec!r} is not the recorded one: its fingerprint is "
-            f"{data.fingerprint[:12]}, recorded {kept.fingerprint[:12]}"
-        )
-    if split == "test":
-        return limit(data.test, kept.limit_test)
-    train = limit(data.train, kept.limit_train)
-    if record.protocol == "paper":
-        return train
-    rows, held_out = validation_split(train.labels, kept.validation_fraction, VALIDATION_SEED, train.copies)
-    return train.select(held_out if split == "val" else rows, train.copies)

@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from zoo.base.drawing import COLOURS, save, styled
-from zoo.base.files import replacing
-from zoo.evaluate.accuracy import Predictions
+from torch import Tensor
+
+from zoo.base.drawing import COLOURS, plain_text, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = Literal["csv", "parquet"]
 
-
-def write_predictions(path: Path, predictions: Predictions, classes: Sequence[str], kind: Kind) -> None:
-    """Write a row for each image.
-
-    The columns: `row` (of the split, from 0), `label` and `prediction` (class names), `label_index` and
-    `prediction_index`, `correct`, `confidence` (of the prediction), then each class's probability
-    (float32), named "p_" and the class.
-
-    Raises:
-        WriteError: it cannot be written.
-    """
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    names = pa.array(list(classes), pa.string())
-    label, said = (pa.array(t.numpy()) for t in (predictions.labels, predictions.predicted))
-    columns = {
-        "row": pa.array(range(len(predictions)), pa.int64()),
-        "label": names.take(label),
-        "prediction": names.take(said),
-        "label_index": label,
-        "prediction_index": said,
-        "correct": pa.array(predictions.hits.numpy()),
-        "confidence": pa.array(predictions.confidence.numpy()),
-    }
-    arrays = [*columns.values(), *(pa.array(p) for p in predictions.probabilities.T.contiguous().numpy())]
-    table = pa.Table.from_arrays(arrays, [*columns, *(f"p_{name}" for name in classes)])
-    with replacing(path) as temporary:
-        if kind == "csv":
-            csv.write_csv(table, temporary)
-        else:
-            parquet.write_table(table, temporary)
+MAX_SHOWN_CLASSES = 30
+"""A confusion matrix of more classes has no names and no numbers in its cells."""
 
 
 def draw_reliability(path: Path, title: str, found: dict[str, Any]) -> None:
@@ -113,3 +82,32 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         figure = Figure(figsize=size, layout="constrained", dpi=150)
         yield figure
         save(figure, path)
+
+
+def draw_confusion(path: Path, counts: Tensor, classes: tuple[str, ...], title: str = "") -> None:
+    """Draw the confusion matrix: rows are true classes, shares of each row as shade, images as number."""
+    many = len(classes) > MAX_SHOWN_CLASSES
+    side = 6.0 if many else min(14.0, 2.5 + 0.55 * len(classes))
+    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(side, side), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(plain_text(title), fontsize=9)
+        if not many:
+            _label_cells(axes, counts, shares, [plain_text(name)[:20] or "?" for name in classes])
+        save(figure, path)
+
+
+def _label_cells(axes: Any, counts: Tensor, shares: Any, names: list[str]) -> None:
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    for row in range(len(names)):
+        for column in range(len(names)):
+            if count := int(counts[row, column]):
+                shade = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=8)

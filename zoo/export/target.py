@@ -12,10 +12,12 @@ from torch import nn
 
 from zoo.base.version import __version__
 from zoo.data.files.decode import Rule
+from zoo.data.portable import portable_spec
 from zoo.errors import RunError
-from zoo.evaluate.new_images import dataset_rule, rule_of
-from zoo.hub.package import portable_spec
-from zoo.runs.folder import Sizes, load, read_record, read_result
+from zoo.runs.folder import read_result
+from zoo.runs.images import dataset_rule, rule_of
+from zoo.runs.load import load
+from zoo.runs.record import Sizes, read_record
 
 PREPARED, PIXELS = "images", "pixels"
 """Names of the input: of normalised floats, and of bytes as an image file decodes to."""

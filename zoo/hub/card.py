@@ -16,8 +16,8 @@ from zoo.catalogue.picture import in_words
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Measured, Model, Node, Published, Source, node_from_table
-from zoo.hub.package import is_local
-from zoo.runs.folder import RunRecord
+from zoo.data.portable import is_local
+from zoo.runs.record import RunRecord
 
 if TYPE_CHECKING:
     from torch import Tensor

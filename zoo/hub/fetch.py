@@ -14,7 +14,7 @@ import msgspec
 
 from zoo.base.files import write_bytes
 from zoo.base.paths import cache_dir
-from zoo.catalogue.augmentation import Struct
+from zoo.base.structs import Struct
 from zoo.catalogue.registry import load_registry
 from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
 from zoo.hub.package import (
@@ -29,7 +29,7 @@ from zoo.hub.package import (
 )
 from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
 from zoo.hub.session import Session, is_transient, retrying, talking, within
-from zoo.runs.folder import WEIGHTS
+from zoo.runs.record import WEIGHTS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,8 +75,8 @@ def local_folder(run: str | Path) -> Path:
 
 
 def load(run: str | Path) -> nn.Module:
-    """The model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`: see `zoo.runs.folder.load`."""
-    from zoo.runs.folder import load as load_run
+    """The model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`: see `zoo.runs.load.load`."""
+    from zoo.runs.load import load as load_run
 
     return load_run(local_folder(run))
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor
 
-from zoo.base.drawing import plain_text, save, styled
-from zoo.base.files import write_bytes, write_text
+from zoo.base.files import sha256_of, write_bytes, write_text
 from zoo.catalogue.picture import draw_tree
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
+from zoo.data.portable import portable_spec
 from zoo.errors import DataError, InputError, PackageError, RunError
-from zoo.evaluate.new_images import rule_of
 from zoo.evaluate.opened import confusion_run
+from zoo.evaluate.pictures import draw_confusion
 from zoo.hub import card
 from zoo.hub.package import (
     CARD,
@@ -34,32 +32,18 @@ from zoo.hub.package import (
     Config,
     check_sums,
     open_package,
-    portable_spec,
-    sha256_of,
     sums_text,
     tree_sha256,
 )
+from zoo.hub.timm_layout import timm_layout
 from zoo.models.header import compare, non_finite, outline, read_header
 from zoo.models.tensors import to_bytes
-from zoo.runs.folder import (
-    METRICS,
-    RESULT,
-    WEIGHTS,
-    RunRecord,
-    draw_curves,
-    read_record,
-    read_result,
-    read_weights,
-    without,
-    write_record,
-    write_result,
-)
+from zoo.runs.curves import draw_curves
+from zoo.runs.folder import read_result, read_weights, write_result
+from zoo.runs.record import METRICS, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
 
 PLACEHOLDER = "OWNER/NAME"
 """What the card says where no repository is named yet; publishing fills it in."""
-
-MAX_SHOWN_CLASSES = 30
-"""A confusion matrix of more classes has no names and no numbers in its cells."""
 
 
 def package(
@@ -256,77 +240,6 @@ def _write_weights(folder: Path, source: Path, record: RunRecord, config: Config
 # ---- timm's layout --------------------------------------------------------------------------
 
 
-def timm_layout(record: RunRecord) -> dict[str, Any]:
-    """timm's own keys of `config.json`, where timm can load the weights; else {}.
-
-    That is so for `timm/NAME`, and for `torchvision/NAME` where timm has a model of that name whose
-    tensors have the same names and shapes (ResNet and its kin).
-    """
-    use, args = record.build.get("use"), record.build
-    if use not in ("timm.model", "torchvision.model") or not isinstance(args.get("name"), str):
-        return {}
-    try:
-        version("timm")
-    except PackageNotFoundError:
-        return {}
-    import timm
-    from timm.models import get_pretrained_cfg
-
-    name, sizes = args["name"], record.sizes
-    if not timm.is_model(name):
-        return {}
-    source = get_pretrained_cfg(name)
-    extra = (
-        {"img_size": [sizes.height, sizes.width]} if source is not None and source.fixed_input_size else {}
-    )
-    with torch.device("meta"):
-        twin = timm.create_model(name, num_classes=sizes.num_classes, in_chans=sizes.in_channels, **extra)
-    if use == "torchvision.model" and not _same_tensors(record, twin):
-        return {}
-    return _timm_config(record, twin, extra)
-
-
-def _same_tensors(record: RunRecord, twin: torch.nn.Module) -> bool:
-    tree = node_from_table(without(record.build, "pretrained"), "build")
-    sizes = msgspec.structs.asdict(record.sizes)
-    ours = outline(tree, load_registry(), 20_000, where="build", **sizes).state_dict()
-    theirs = twin.state_dict()
-    return {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
-
-
-def _timm_config(record: RunRecord, twin: torch.nn.Module, model_args: dict[str, Any]) -> dict[str, Any]:
-    from timm.models._hub import save_config_for_hf
-
-    plain, sizes, rule = not record.settings.normalize, record.sizes, rule_of(record)
-    chosen = {
-        "input_size": [sizes.in_channels, sizes.height, sizes.width],
-        "mean": [0.0] * sizes.in_channels if plain else list(record.data.mean),
-        "std": [1.0] * sizes.in_channels if plain else list(record.data.std),
-        "crop_pct": sizes.height / rule.resize if rule.resize else 1.0,
-        "crop_mode": "squash" if rule.size else "center",
-        "interpolation": rule.interpolation,
-    }
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / CONFIG
-        labels = {"label_names": list(record.data.classes), "pretrained_cfg": chosen}
-        save_config_for_hf(twin, str(path), model_config=labels, model_args=model_args or None)
-        table: dict[str, Any] = msgspec.json.decode(path.read_bytes())
-    table["pretrained_cfg"] = {**table["pretrained_cfg"], **chosen}
-    for key in (
-        "hf_hub_id",
-        "url",
-        "file",
-        "tag",
-        "license",
-        "origin_url",
-        "paper_ids",
-        "paper_name",
-        "notes",
-    ):
-        table["pretrained_cfg"].pop(key, None)  # of timm's own weights, which these are not
-    return table
-
-
 # ---- pictures ---------------------------------------------------------------------------------
 
 
@@ -341,35 +254,6 @@ def _draw_composition(path: Path, config: Config, registry: Registry) -> None:
         logits=f"{sizes.num_classes:,} logits",
         metadata={TREE_KEY: config.tree_sha256},
     )
-
-
-def draw_confusion(path: Path, counts: Tensor, classes: tuple[str, ...], title: str = "") -> None:
-    """Draw the confusion matrix: rows are true classes, shares of each row as shade, images as number."""
-    many = len(classes) > MAX_SHOWN_CLASSES
-    side = 6.0 if many else min(14.0, 2.5 + 0.55 * len(classes))
-    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(side, side), layout="constrained")
-        axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-        axes.set_title(plain_text(title), fontsize=9)
-        if not many:
-            _label_cells(axes, counts, shares, [plain_text(name)[:20] or "?" for name in classes])
-        save(figure, path)
-
-
-def _label_cells(axes: Any, counts: Tensor, shares: Any, names: list[str]) -> None:
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
-    for row in range(len(names)):
-        for column in range(len(names)):
-            if count := int(counts[row, column]):
-                shade = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=8)
 
 
 def _replace(folder: Path, output: Path) -> None:

@@ -17,19 +17,22 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from zoo.catalogue.augmentation import Struct
+from zoo.base.files import sha256_of
+from zoo.base.structs import Struct
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node, node_from_table
+from zoo.catalogue.tree import walk
+from zoo.data.portable import portable_spec
 from zoo.errors import MissingPluginError, PackageError, SpecError, ZooError
 from zoo.models.compose import MAX_PARAMETERS
 from zoo.models.header import MAX_HEADER, Header, compare, outline, read_header
-from zoo.runs.folder import CURVES, METRICS, RECORD, RESULT, WEIGHTS, RunRecord, Sizes, read_record, without
+from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS, RunRecord, Sizes, read_record, without
 
 FORMAT = 1
 CONFIG, CARD, CONFUSION, SUMS = "config.json", "README.md", "confusion.png", "SHA256SUMS"
@@ -59,8 +62,6 @@ MAX_BYTES = (
 MAX_INTEGER, MAX_STRING, MAX_ITEMS, MAX_CLASSES, MAX_NODES = 1_000_000, 500, 4096, 100_000, 1000
 HEADER_ROOM = MAX_HEADER + (64 << 20)
 """Bytes of a weights file beyond its parameters: the header and the buffers."""
-
-LOCAL_SCHEMES = ("parquet", "folder", "idx")
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -123,12 +124,6 @@ def open_package(folder: Path, *, registry: Registry | None = None, partial: boo
 
 
 # ---- hashes ---------------------------------------------------------------------------------
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sums_text(hashes: Mapping[str, str]) -> str:
@@ -231,21 +226,6 @@ def read_package_record(folder: Path) -> RunRecord:
     return record
 
 
-def portable_spec(spec: str) -> str:
-    """A dataset SPEC without the path it may hold: of `folder:/home/me/birds` stays `folder:birds`."""
-    scheme, colon, rest = spec.partition(":")
-    if not colon or scheme not in LOCAL_SCHEMES:
-        return spec
-    path, mark, query = rest.partition("?")
-    kept = re.split(r"[\\/]", path.rstrip("\\/"))[-1] or "data"
-    return f"{scheme}:{kept if kept not in ('.', '..', '~') else 'data'}{mark}{query}"
-
-
-def is_local(spec: str) -> bool:
-    """Whether a SPEC stands for files that only its author has at that place."""
-    return spec.partition(":")[0] in LOCAL_SCHEMES and ":" in spec
-
-
 def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
     """config.json and run.toml must tell the same story.
 
@@ -334,13 +314,6 @@ def check_plugins(tree: Node, config: Config, registry: Registry) -> None:
             f"needs the component {shown} of {said}, which is not installed; if you trust it: "
             f"pip install {wanted}"
         )
-
-
-def walk(node: Node) -> Iterable[Node]:
-    """The node and all below it."""
-    yield node
-    for _, child in node.children():
-        yield from walk(child)
 
 
 # ---- bounds -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.base.files import sha256_of
 from zoo.errors import (
     HubConflictError,
     HubConnectionError,
@@ -19,11 +20,12 @@ from zoo.errors import (
 )
 from zoo.hub.fetch import Manifest, ask
 from zoo.hub.pack import package, with_repo
-from zoo.hub.package import NAMES, SUMS, open_package, sha256_of
+from zoo.hub.package import NAMES, SUMS, open_package
 from zoo.hub.ref import COMMIT, Ref
 from zoo.hub.session import Session, explain, is_transient, retrying, status_of, talking, within
 from zoo.models.header import non_finite
-from zoo.runs.folder import RECORD, read_result, read_weights
+from zoo.runs.folder import read_result, read_weights
+from zoo.runs.record import RECORD
 
 MAX_ATTEMPTS, MAX_SECONDS = 3, 40.0
 """How often a commit is tried, and after how long it is not tried once more."""

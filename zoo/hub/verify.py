@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.errors import DeviceError, InputError, PackageError, RunError
+from zoo.data.portable import is_local
+from zoo.errors import InputError, PackageError, RunError
 from zoo.evaluate.opened import evaluate_run
 from zoo.hub.fetch import fetch
-from zoo.hub.package import CARD, COMPOSITION, TREE_KEY, Config, check_sums, is_local, open_package
+from zoo.hub.package import CARD, COMPOSITION, TREE_KEY, Config, check_sums, open_package
 from zoo.hub.ref import is_ref, parse_ref
-from zoo.models.device import pick_device
+from zoo.models.device import usable_device
 from zoo.models.header import non_finite
 from zoo.runs.folder import read_result, read_weights
 
@@ -66,15 +67,6 @@ def verify(
     measured, _ = evaluate_run(folder, data_dir=data_dir, device=chosen, dataset=dataset)
     same_kind = chosen.partition(":")[0] == opened.record.device.partition(":")[0]
     return [*checks, *_numbers(result["test"], measured, same_kind)]
-
-
-def usable_device(recorded: str) -> str:
-    """The recorded device where it is here, else what is."""
-
-    try:
-        return str(pick_device(recorded))
-    except DeviceError:
-        return str(pick_device("auto"))
 
 
 def _result(folder: Path) -> dict[str, Any]:

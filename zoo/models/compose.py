@@ -25,8 +25,9 @@ from torch.nn.modules.module import (
 from zoo.base.explain import explain
 from zoo.catalogue.plugins import OURS, import_factory
 from zoo.catalogue.registry import Registry, find_model, native_sizes
-from zoo.catalogue.spec import Component, Model, Node
+from zoo.catalogue.spec import Model, Node
 from zoo.errors import InputError, PluginError, ShapeError, ZooError
+from zoo.plugin.contract import Component
 
 Shape = tuple[int, int, int]
 

@@ -168,3 +168,20 @@ def describe(device: torch.device) -> str:
         return "Apple GPU"
     name = str(torch.cpu.get_capabilities().get("cpu_name", "")) or "CPU"
     return f"{name}, {torch.get_num_threads()} threads"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def usable_device(recorded: str) -> str:
+    """The recorded device where it is here, else what is."""
+
+    try:
+        return str(pick_device(recorded))
+    except DeviceError:
+        return str(pick_device("auto"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pluggy
 
-from zoo.catalogue.spec import Component
+from zoo.plugin.contract import Component
 
 API_VERSION = 1
 """The version of this contract.

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from zoo.base.files import write_text
 from zoo.base.version import __version__
-from zoo.catalogue.spec import Kind
 from zoo.errors import InputError
+from zoo.plugin.contract import Kind
 from zoo.plugin.hooks import API_VERSION
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

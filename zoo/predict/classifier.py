@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.files.decode import Rule, image_array
-from zoo.data.sources.base import Item
-from zoo.data.split import Images
-from zoo.evaluate.new_images import rule_of
+from zoo.data.types import Images, Item
 from zoo.evaluate.views import views
 from zoo.models.device import autocast, pick_device, placed
-from zoo.runs.folder import RunRecord, read_record
-from zoo.runs.folder import load as load_run
-from zoo.runs.images import make_augment
+from zoo.runs.images import make_augment, rule_of
+from zoo.runs.load import load as load_run
+from zoo.runs.record import RunRecord, read_record
 
 Found = list[tuple[str, float]]
 
@@ -41,7 +39,7 @@ class Classifier:
         """The model of a run folder or package.
 
         Raises:
-            RunError: see `zoo.runs.folder.load`. DeviceError: the device is not here.
+            RunError: see `zoo.runs.load.load`. DeviceError: the device is not here.
         """
         record, where = read_record(folder), pick_device(device)
         module = placed(load_run(folder), where, record.channels_last)

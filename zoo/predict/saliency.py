@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.split import Images
+from zoo.data.types import Images
 from zoo.errors import InputError
 from zoo.predict.classifier import Classifier
 from zoo.predict.places import Layer, layers_with_places

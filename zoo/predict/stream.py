@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from zoo.data.split import Images
+from zoo.data.types import Images
 from zoo.errors import DataError
 from zoo.predict.classifier import Classifier
 from zoo.predict.inputs import Given

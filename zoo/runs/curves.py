@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.base.drawing import COLOURS, MARKERS, encoded, plain_text, styled
+from zoo.base.drawing import COLOURS, MARKERS, encoded, plain_text, save, styled
 from zoo.errors import InputError
 from zoo.runs.find import Run, curves
+from zoo.runs.folder import read_metrics
+from zoo.runs.record import CURVES, read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,3 +111,30 @@ def _legend(figure: Any, runs: Sequence[Run]) -> None:
         for i, run in enumerate(runs)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw `curves.png` from `metrics.jsonl`: loss and top-1 over epochs."""
+    rows = read_metrics(folder)
+    if not rows:
+        return
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        for axes, (metric, label) in zip(
+            figure.subplots(1, 2), (("loss", "loss"), ("top1", "top-1")), strict=True
+        ):
+            for split, dashes in (("train", "--"), ("val", "-"), ("test", "-")):
+                points = [(r["epoch"], r[f"{split}_{metric}"]) for r in rows if f"{split}_{metric}" in r]
+                if points:
+                    mark = "." if len(points) < 40 else ""
+                    axes.plot(*zip(*points, strict=True), dashes, marker=mark, label=split)
+            axes.set_xlabel("epoch")
+            axes.set_ylabel(label)
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False)
+        record = read_record(folder)
+        title = f"{record.model} on {record.data.spec} ({record.recipe}, {record.protocol} protocol)"
+        figure.suptitle(plain_text(title))
+        save(figure, folder / CURVES)

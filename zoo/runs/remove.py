@@ -7,8 +7,8 @@ from pathlib import Path
 
 from zoo.base.files import WriteError
 from zoo.errors import RunError
-from zoo.runs.folder import RECORD, read_record
 from zoo.runs.lock import RunLock, is_held
+from zoo.runs.record import RECORD, read_record
 
 
 def check_removable(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from zoo.data.split import Images
+from zoo.data.types import Images
 from zoo.serve.limits import Refused
 
 T = TypeVar("T")

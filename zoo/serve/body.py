@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from zoo.data.files.decode import upright
-from zoo.data.split import Images
+from zoo.data.types import Images
 from zoo.errors import DataError
 from zoo.predict.classifier import Classifier
 from zoo.serve.limits import Limits, Refused

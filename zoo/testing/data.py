@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from zoo.base.paths import data_dir
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry
-from zoo.catalogue.spec import Component
 from zoo.errors import DataError, PluginError
+from zoo.plugin.contract import Component
 from zoo.testing.subject import Failed, Skipped
 
 if TYPE_CHECKING:

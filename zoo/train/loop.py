@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,25 +27,20 @@ from zoo.data.split import Split
 from zoo.evaluate.accuracy import Metrics, evaluate
 from zoo.evaluate.views import views
 from zoo.models.device import autocast, seed_noise, tf32
-from zoo.runs.folder import (
-    CHECKPOINTS,
-    append_metrics,
-    configuration,
-    draw_curves,
-    has_weights,
-    rewrite_metrics,
-    write_result,
-    write_weights,
-)
+from zoo.runs.curves import draw_curves
+from zoo.runs.folder import append_metrics, has_weights, rewrite_metrics, write_result, write_weights
 from zoo.runs.images import eval_batch, make_augment
+from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
 from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
 from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
 from zoo.train.optim.layerwise import freeze
-from zoo.train.optim.optimizers import lr_at, make_optimizer, match_layout
+from zoo.train.optim.optimizers import make_optimizer, match_layout
+from zoo.train.optim.schedule import lr_at
 from zoo.train.plan import Plan
+from zoo.train.position import Position
 from zoo.train.precise_bn import renew_for_evaluation
 from zoo.train.processes.world import World
 from zoo.train.result import result_table
@@ -70,27 +65,6 @@ class Saving(NamedTuple):
 
     seconds: float = 60.0
     steps: int = 0
-
-
-@dataclass
-class Position:
-    """Where a run is: all of its state that is neither a tensor nor derived.
-
-    Attributes:
-        left_out: steps of this epoch that were skipped. stale: epochs since the best one.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    total: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    best_epoch: int = 0
-    best_score: float = -math.inf
-    stale: int = 0
-    left_out: int = 0
 
 
 class Trainer:

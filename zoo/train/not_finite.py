@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from zoo.catalogue.recipe import Recipe
 from zoo.errors import TrainingError
-from zoo.train.processes.world import is_divided, whole
+from zoo.train.sharded import is_divided, whole
 
 NEVER = 2**62
 

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import math
-import platform
-import subprocess
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
 import torch
 from torch import nn
 
-from zoo.base.version import __version__
-from zoo.catalogue.augmentation import Struct
+from zoo.catalogue.provenance import provenance
 from zoo.catalogue.recipe import Recipe
-from zoo.catalogue.registry import Registry, changes, find_model, load_registry, provenance
-from zoo.catalogue.spec import Model, Transform, decode, node_from_table
-from zoo.data.batches.mode import DataMode, Delivery
+from zoo.catalogue.registry import Registry, find_model, load_registry
+from zoo.catalogue.spec import Model, decode, node_from_table
+from zoo.data.batches.mode import Delivery
 from zoo.data.checks import class_counts
 from zoo.data.load import load
 from zoo.data.seeds import mix_seed
-from zoo.data.sources.base import Show, silent
-from zoo.data.split import ImageData, Split, limit, validation_split
-from zoo.errors import DataError, InputError, RunError, SpecError
+from zoo.data.sources.source import Show, silent
+from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, limit, validation_split
+from zoo.errors import DataError, InputError, RunError
 from zoo.evaluate.views import refuse_views
 from zoo.models.compose import compose, place
-from zoo.models.device import Hardware, describe, pick_device, pick_layout, pick_precision, placed, reasons
+from zoo.models.device import Hardware, pick_device, pick_layout, pick_precision, placed, reasons
+from zoo.plugin.contract import Transform
 from zoo.plugin.layers import set_dropout
-from zoo.runs.folder import DataRecord, RunRecord, Sizes
+from zoo.runs.record import DataRecord, RunRecord, Sizes
+from zoo.train.environment import environment
 from zoo.train.optim.layerwise import freeze
 from zoo.train.optim.optimizers import make_optimizer
-from zoo.train.processes.world import size_here
+from zoo.train.request import Beginning, Request, refuse_impossible, resolved_recipe
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
-
-VALIDATION_FRACTION = 0.1
-VALIDATION_SEED = 0
-"""The validation split is the same for every seed of a run: spread over seeds is of training alone."""
 
 INIT = 0x1217
 """Tag of the seed that initialises the weights."""
@@ -48,32 +39,6 @@ INIT = 0x1217
 
 Found = tuple[Registry, str, Model]
 """A catalogue, and a model with its name."""
-
-
-class Request(Struct, kw_only=True):
-    """What the user asked for; None leaves it to the recipe, the model or the machine."""
-
-    model: str
-    dataset: str | None = None
-    data_dir: str | None = None
-    recipe: str | None = None
-    settings: tuple[str, ...] = ()
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    precision: str | None = None
-    compile: str | None = None
-    on_nan: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    protocol: Literal["clean", "paper"] = "clean"
-    image_size: int | None = None
-    limit_train: int | None = None
-    limit_test: int | None = None
-    max_steps: int | None = None
-    skip_bad: bool = False
-    data_mode: DataMode = "auto"
-    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,24 +74,6 @@ class Plan:
         return placed(module, self.hardware.device, self.hardware.channels_last)
 
 
-class Beginning(Struct, kw_only=True, frozen=True):
-    """What weights that a run begins with say about its images, and the recipe that suits them.
-
-    Attributes:
-        transform: as they know images; None leaves sizes to the dataset. mean, std: empty: the dataset's.
-        normalize: whether they want images normalised; None leaves it to the recipe.
-        recipe: taken where none is named.
-        fetch: called with the sizes as soon as they are known, before any image is decoded.
-    """
-
-    transform: Transform | None = None
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    normalize: bool | None = None
-    recipe: str | None = None
-    fetch: Callable[[int, int], object] = lambda height, width: None
-
-
 def resolve(
     request: Request,
     show: Show = silent,
@@ -143,9 +90,9 @@ def resolve(
     """
     registry, name, model = found or find_model(request.model)
     device = pick_device(request.device)
-    _refuse_impossible(request)
+    refuse_impossible(request)
     spec = request.dataset or model.dataset
-    recipe_name, recipe = _recipe(request, registry, model, spec, beginning)
+    recipe_name, recipe = resolved_recipe(request, registry, model, spec, beginning)
     image_size = recipe.image_size if request.image_size is None else request.image_size
     transform = beginning.transform
     if transform and image_size:
@@ -196,30 +143,6 @@ def _outline(found: Found, recipe: Recipe, sizes: Sizes) -> nn.Module:
         set_dropout(outline, recipe.dropout)
     make_optimizer(freeze(outline, recipe.freeze), recipe, meta)
     return outline
-
-
-def _refuse_impossible(request: Request) -> None:
-    if request.dataset == "":
-        raise InputError("--dataset '' names no images; leave it out for the model's own")
-    for key in ("limit_train", "limit_test", "max_steps", "image_size"):
-        if (value := getattr(request, key)) is not None and value < 1:
-            raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")
-
-
-def _recipe(
-    request: Request, registry: Registry, model: Model, spec: str, beginning: Beginning
-) -> tuple[str, Recipe]:
-    """The recipe's name, and the recipe: adapted by the weights and the dataset, overridden by the request."""
-    name, table = choose_recipe(request, registry, model, beginning.recipe)
-    table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
-    table |= adapted(registry, request.recipe, spec)
-    return name, apply_settings(table, request, f"recipe {name}")
-
-
-def adapted(registry: Registry, asked: str | None, spec: str) -> dict[str, Any]:
-    """The fields that a dataset of the catalogue replaces in a recipe, unless that was asked for by its name."""
-    named = asked not in (None, "best", "source")
-    return {} if named or spec not in registry.datasets else dict(registry.datasets[spec].adapt)
 
 
 def _with_compiler(plan: Plan) -> Plan:
@@ -285,18 +208,6 @@ def replan(
     )
 
 
-def differences(record: RunRecord) -> list[str]:
-    """What keeps a resumed run from being bit-identical to an uninterrupted one: one line each."""
-    now = environment(torch.device(record.device))
-    before = {"processes": "1", **record.environment}
-    found = [
-        f"{key} is {now.get(key, 'absent')} now and was {was} before"
-        for key, was in before.items()
-        if key in ("torch", "threads", "device", "hybrid-zoo", "processes") and now.get(key) != was
-    ]
-    return found + changes(record.plugins, load_registry())
-
-
 def _load(
     spec: str,
     registry: Registry,
@@ -318,56 +229,6 @@ def _load(
         delivery=delivery,
         transform=transform,
     )
-
-
-def choose_recipe(
-    request: Request, registry: Registry, model: Model, default: str | None = None
-) -> tuple[str, dict[str, Any]]:
-    """The recipe's name and its fields: the default, else the model's own; "best", "source", or any by name."""
-    name = recipe_name(request.recipe or default, request.model, model)
-    return name, msgspec.to_builtins(registry.recipe(name))
-
-
-def recipe_name(asked: str | None, name: str, model: Model) -> str:
-    """What the catalogue calls a recipe that was asked for as "best", "source" (or None), or by its name.
-
-    Args:
-        name: the model's, for people.
-    Raises:
-        InputError: the model has no better recipe.
-    """
-    if asked == "best":
-        if model.best is None:
-            raise InputError(f"{name!r} has no recipe `best`; its own is {model.recipe!r}")
-        return model.best
-    return model.recipe if asked in (None, "source") else asked
-
-
-def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recipe:
-    """Apply options and `--set recipe.key=value` over a recipe's table, and check the whole.
-
-    Raises:
-        SpecError: an unknown key or a wrong value; names it and what is allowed.
-    """
-    options = {
-        key: getattr(request, key) for key in ("epochs", "batch_size", "lr", "precision", "on_nan", "compile")
-    }
-    table = table | {key: value for key, value in options.items() if value is not None}
-    for setting in request.settings:
-        key, mark, text = setting.partition("=")
-        key = key.strip().removeprefix("recipe.")
-        if not mark:
-            raise SpecError(f"--set {setting}: write --set recipe.KEY=VALUE")
-        table[key] = parse_value(text.strip())
-    return decode(Recipe, table, where)
-
-
-def parse_value(text: str) -> Any:
-    """A value as in TOML; what TOML does not know is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _splits(
@@ -418,29 +279,3 @@ def _data_record(
         mode="stream" if data.streamed else "resident",
         transform=transform,
     )
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Versions, commit and hardware: what a reader needs to judge a number."""
-    found = {"hybrid-zoo": __version__, "python": platform.python_version(), "device": describe(device)}
-    found["torch"] = str(torch.__version__)
-    for package in ("torchvision", "timm", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    found["threads"] = str(torch.get_num_threads())
-    found["processes"] = str(size_here())
-    return found | ({"commit": commit} if (commit := _commit()) else {})
-
-
-def _commit() -> str:
-    """The commit of the checkout that this code runs from; "" outside of one."""
-    here = Path(__file__).resolve().parent.parent.parent
-    if not (here / ".git").exists():
-        return ""
-    try:
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

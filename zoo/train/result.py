@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluate.accuracy import Metrics
-from zoo.runs.folder import FORMAT, RunRecord
+from zoo.runs.record import FORMAT, RunRecord
 
 if TYPE_CHECKING:
-    from zoo.train.loop import Position
+    from zoo.train.position import Position
 
 
 def result_table(

@@ -14,7 +14,8 @@ from zoo.catalogue.spec import Dataset
 from zoo.cli.doctor.finding import Finding
 from zoo.cli.doctor.folders import hub_cache
 from zoo.errors import ZooError
-from zoo.runs.folder import CHECKPOINTS, damage_of_weights
+from zoo.runs.folder import damage_of_weights
+from zoo.runs.record import CHECKPOINTS
 
 FOLDERS: Final = (
     ("CIFAR10", "cifar-10-batches-py"),

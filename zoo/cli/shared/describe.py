@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from zoo.base.paths import REGISTRY
 from zoo.catalogue.plugins import OURS
+from zoo.catalogue.provenance import component_of
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Origin, Registry
 from zoo.catalogue.spec import Measured, Model, Node, Published
+from zoo.catalogue.tree import nodes
 
 
 def best_published(model: Model) -> Published | None:
@@ -36,13 +37,6 @@ def parameters(model: Model) -> int | None:
     rows = [row for row in model.published if row.params is not None]
     own = [row for row in rows if row.dataset == model.dataset]
     return next((row.params for row in own or rows), None)
-
-
-def nodes(node: Node) -> Iterator[Node]:
-    """The node and all below it, in the order of the TOML."""
-    yield node
-    for _, child in node.children():
-        yield from nodes(child)
 
 
 def plugins_of(node: Node) -> list[str]:
@@ -99,21 +93,6 @@ def details_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
     }
 
 
-def component_of(use: str, registry: Registry) -> dict[str, Any]:
-    """A component and who offers it; `problem` says why it cannot be used, where it cannot."""
-    component, origin = registry.components.get(use), registry.origins.get(("component", use))
-    problem = registry.clashes.get(("component", use))
-    return {
-        "name": use,
-        "kind": component.kind if component else None,
-        "summary": component.summary if component else "",
-        "plugin": use.partition(".")[0],
-        "distribution": origin.distribution if origin else None,
-        "version": origin.version if origin else None,
-        "problem": problem if component else "no plugin offers it",
-    }
-
-
 def recipe_of(name: str, registry: Registry) -> dict[str, Any]:
     """A recipe with every field resolved; only its name where the catalogue lacks it."""
     recipe = registry.recipes.get(name)
@@ -127,32 +106,3 @@ def recipe_changes(recipe: Recipe) -> dict[str, Any]:
         f for f in fields if getattr(recipe, f) != getattr(default, f) and f not in ("summary", "source")
     )
     return {f: msgspec.to_builtins(getattr(recipe, f)) for f in changed}
-
-
-def tree_lines(node: Node, registry: Registry, *, ascii_only: bool = False) -> Iterable[tuple[str, str]]:
-    """The tree as drawn in a terminal: (line, who offers the component)."""
-    tee, last, bar = ("|- ", "`- ", "|  ") if ascii_only else ("├─ ", "└─ ", "│  ")
-
-    def walk(n: Node, key: str, first: str, rest: str) -> Iterator[tuple[str, str]]:
-        label = f"{key}: {n.use}" if key and not key.startswith("of[") else n.use
-        args = " ".join(f"{k}={_value(v)}" for k, v in n.args.items() if not _has_nodes(v))
-        yield f"{first}{label}  {args}".rstrip(), _provider(n.use, registry)
-        children = n.children()
-        for i, (name, child) in enumerate(children):
-            end = i == len(children) - 1
-            yield from walk(child, name, rest + (last if end else tee), rest + ("   " if end else bar))
-
-    return walk(node, "", "", "")
-
-
-def _provider(use: str, registry: Registry) -> str:
-    component = component_of(use, registry)
-    return component["problem"] or f"{component['distribution']} {component['version']}"
-
-
-def _has_nodes(value: Any) -> bool:
-    return isinstance(value, Node) or (isinstance(value, list) and any(isinstance(v, Node) for v in value))
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode().replace(",", ", ")

@@ -121,7 +121,7 @@ class DecodeBar:
         self.tasks: dict[str, Any] = {}
 
     def __call__(self, description: str, done: int, total: int, /) -> None:
-        """Show progress (see `zoo.data.sources.base.Show`)."""
+        """Show progress (see `zoo.data.sources.source.Show`)."""
         if not self.live:
             return
         if self.bar is None:

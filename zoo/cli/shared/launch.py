@@ -205,7 +205,7 @@ def _report(failed: Any, said: bool, gpus: int) -> int:
     if said or first.exitcode > 0:
         positive = [f.exitcode for f in failed.failures.values() if f.exitcode > 0]
         return max(first.exitcode, 0) or (positive[0] if positive else 1)
-    from zoo.cli import say_error
+    from zoo.cli.shared.messages import say_error
 
     say_error(f"process {rank} of {gpus} was ended by {signal.Signals(-first.exitcode).name}")
     return 1
@@ -243,7 +243,7 @@ def _end(world: World, error: BaseException) -> NoReturn:
     """Say what went wrong, if no other process has, and end at once: nobody waits for this one."""
     import traceback
 
-    from zoo.cli import explained, say_error
+    from zoo.cli.shared.messages import explained, say_error
     from zoo.train.processes.world import lost
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -31,7 +31,7 @@ def watched(display: Listener, folder: Path) -> Listener:
     factories = context.meta.get(KEY) if context else None
     if not factories:
         return display
-    from zoo.cli import say_problems
+    from zoo.cli.shared.messages import say_problems
     from zoo.train.listeners import attach
 
     folder.mkdir(parents=True, exist_ok=True)

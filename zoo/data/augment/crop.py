@@ -1,7 +1,7 @@
 """A random part of an image, brought to the training size: where it lies, and the cut from a PIL image.
 
 What a sample gets is a function of (key, row) alone, where the key is one of (seed, epoch): see
-`zoo.data.augment.geometry.random_boxes` for the same numbers, drawn for a whole batch on the device.
+`zoo.data.augment.boxes.random_boxes` for the same numbers, drawn for a whole batch on the device.
 """
 
 from __future__ import annotations

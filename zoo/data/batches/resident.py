@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.files.listing import FileImages
+from zoo.data.files.image_files import FileImages
 from zoo.data.seeds import mix_seed
-from zoo.data.split import Images, Labels, Split
+from zoo.data.split import Split
+from zoo.data.types import Images, Labels
 from zoo.errors import InputError
 
 _CHUNK = 4096

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from zoo.data.augment.crop import Bounds, crop_key
 from zoo.data.batches.resident import slices
-from zoo.data.files.listing import FileImages, forget
+from zoo.data.files.image_files import FileImages, forget
 from zoo.data.files.pool import Pool
 from zoo.data.files.worker import Cuts, Part
-from zoo.data.split import Images, Labels, Split
+from zoo.data.split import Split
+from zoo.data.types import Images, Labels
 from zoo.errors import DataError, InputError
 
 

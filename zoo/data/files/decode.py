@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import ExifTags, Image
 
-from zoo.catalogue.spec import Transform
-from zoo.data.sources.base import Item
-from zoo.data.split import Images
+from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError
+from zoo.plugin.contract import Transform
 
 _TURNS = (
     Image.Transpose.FLIP_LEFT_RIGHT,

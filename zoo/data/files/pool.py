@@ -19,7 +19,7 @@ import numpy as np
 
 from zoo.data.files.decode import Rule
 from zoo.data.files.worker import COMMAND, Part, Setup, decode_part, receive, send
-from zoo.data.split import Images
+from zoo.data.types import Images
 from zoo.errors import DataError, InputError
 
 PART_BYTES = 2 << 20

@@ -17,8 +17,8 @@ import numpy as np
 
 from zoo.data.augment.crop import Bounds, RandomCut
 from zoo.data.files.decode import Rule, Scaling
-from zoo.data.files.listing import Stamp, decode_file
-from zoo.data.split import Images
+from zoo.data.files.image_files import Stamp, decode_file
+from zoo.data.types import Images
 from zoo.errors import DataError
 
 COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from zoo.data.files.worker import serve; serve()"

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.sources.base import CHUNK, Chunk, Opened, Rows
-from zoo.data.split import Images, Split
+from zoo.data.sources.source import Opened, Rows
+from zoo.data.split import Split
+from zoo.data.types import CHUNK, Chunk, Images
 from zoo.errors import InputError
 
 Alteration = Callable[[Images], Images]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.sources.base import Opened, Request, array_rows
+from zoo.data.sources.source import Opened, Request, array_rows
 from zoo.data.split import stratified
 from zoo.errors import DataError, InputError
 

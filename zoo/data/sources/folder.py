@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.files.listing import Listing, read_folder, visible
-from zoo.data.sources.base import Opened, Request, Rows, item_rows
-from zoo.data.split import Labels, stratified
+from zoo.data.files.image_files import Listing, read_folder, visible
+from zoo.data.sources.source import Opened, Request, Rows, item_rows
+from zoo.data.split import stratified
+from zoo.data.types import Labels
 from zoo.errors import DataError, InputError
 
 TEST_SHARE = 0.2

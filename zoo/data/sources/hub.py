@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.data.sources.base import Opened, Request
 from zoo.data.sources.parquet import TEST_NAMES, ParquetSource, pick_splits
+from zoo.data.sources.source import Opened, Request
 from zoo.errors import DataError, InputError
 
 CONVERTED = "refs/convert/parquet"

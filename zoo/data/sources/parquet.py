@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.sources.base import Chunk, Item, Opened, Request, Rows
+from zoo.data.sources.source import Opened, Request, Rows
+from zoo.data.types import Chunk, Item
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ import numpy as np
 from zoo.base.explain import explain
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Origin, load_registry
-from zoo.catalogue.spec import ImageSplits
-from zoo.data.sources.base import Item, Opened, Request, Rows, array_rows, item_rows
+from zoo.data.sources.source import Opened, Request, Rows, array_rows, item_rows
+from zoo.data.types import Item
 from zoo.errors import DataError, InputError, PluginError, ZooError
+from zoo.plugin.contract import ImageSplits
 
 
 @dataclass(frozen=True)

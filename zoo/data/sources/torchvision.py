@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from zoo.data.sources.base import Item, Opened, Request, Rows, Source, array_rows, item_rows
 from zoo.data.sources.digits_and_idx import IdxSource, idx_files
-from zoo.data.split import Labels, stratified
+from zoo.data.sources.source import Opened, Request, Rows, Source, array_rows, item_rows
+from zoo.data.split import stratified
+from zoo.data.types import Item, Labels
 from zoo.errors import DataError, InputError, UnknownNameError
 
 TEST_SHARE = 0.2

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.models.device import DTYPES
+from zoo.models.device import DTYPES, synchronize
 
 WARM_UP = 3
 MATRIX_SIDE = 2048
@@ -47,14 +45,6 @@ def mean_seconds(call: Callable[[], None], calls: int, device: torch.device) -> 
     return (time.perf_counter() - start) / calls
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def rates(seconds: Sequence[float], batch: int) -> dict[str, Any]:
     """Images per second, and milliseconds of a batch."""
     return {
@@ -80,24 +70,6 @@ def matrix_rate(device: torch.device, precision: str, repeats: int = 7) -> list[
 
     took = [mean_seconds(multiply, calls, device) for _ in range(WARM_UP + repeats)]
     return [2 * side**3 / seconds for seconds in took[WARM_UP:]]
-
-
-def flops(outline: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """FLOPs of one image's forward pass, and of its forward and backward pass, on the meta device.
-
-    As torch.utils.flop_counter counts them: 2 for each multiply-add of matrix products and convolutions.
-
-    Args:
-        outline: the module on the meta device. shape: (C, H, W).
-    """
-    outline.eval()
-    images = torch.empty(1, *shape, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as forward:
-        outline(images)
-    with FlopCounterMode(display=False) as both:
-        outline(images).sum().backward()
-    outline.zero_grad(set_to_none=True)
-    return int(forward.get_total_flops()), int(both.get_total_flops())
 
 
 class Peak:

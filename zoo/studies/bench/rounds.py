@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.catalogue.augmentation import Struct
+from zoo.base.structs import Struct
 from zoo.catalogue.registry import find_model, load_registry, native_sizes
 from zoo.data.batches.resident import generator
 from zoo.data.load import load
@@ -19,7 +19,8 @@ from zoo.models.device import tf32
 from zoo.studies.bench.gauge import Effort, mean_seconds, spread, timed
 from zoo.train.events import Listener
 from zoo.train.loop import Trainer
-from zoo.train.plan import Plan, Request, resolve
+from zoo.train.plan import Plan, resolve
+from zoo.train.request import Request
 
 WHAT = ("train", "infer", "latency", "loop")
 LONG = 10_000

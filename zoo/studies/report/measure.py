@@ -19,19 +19,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.base.files import WriteError, write_bytes
+from zoo.base.files import WriteError, sha256_of, write_bytes
 from zoo.base.paths import cache_dir
+from zoo.base.structs import Struct
 from zoo.base.version import __version__
-from zoo.catalogue.augmentation import Struct
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
 from zoo.data.load import find
 from zoo.errors import DataError, ZooError
 from zoo.evaluate.accuracy import Keep
 from zoo.evaluate.opened import open_run
-from zoo.hub.package import sha256_of
-from zoo.hub.verify import usable_device
-from zoo.runs.folder import WEIGHTS, RunRecord, configuration, without
+from zoo.models.device import usable_device
+from zoo.runs.record import WEIGHTS, RunRecord, configuration, without
 
 FORMAT = 2
 REMOTE = ("hf", "torchvision", "plugin")

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.version import __version__
 from zoo.base.web_page import allowed, filled
+from zoo.data.portable import portable_spec
 from zoo.errors import InputError
-from zoo.hub.package import portable_spec
-from zoo.runs.find import GROUPS, MAX_POINTS, Run, curves, facts, number, row_of, said, short
+from zoo.runs.compare import GROUPS, facts
+from zoo.runs.find import MAX_POINTS, Run, curves, number, row_of, said, short
 
 if TYPE_CHECKING:
     from zoo.studies.report.measure import Seen
@@ -66,7 +67,7 @@ class Content:
     """What a page shows.
 
     Attributes:
-        catalogue: rows of `zoo.studies.report.catalogue.rows`, with "flops" where they were counted.
+        catalogue: rows of `zoo.studies.report.published.rows`, with "flops" where they were counted.
         flops: by a run's name. seen: by a run's name, what was seen, or the line that says why not.
         images: of each run, the most confidently confused. stamp: a date to print; "" prints none.
     """

@@ -23,16 +23,18 @@ from zoo.base.files import clear_temporaries, write_text
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.vary import inline
 from zoo.errors import BusyError, ZooError
-from zoo.runs.folder import CHECKPOINTS, RECORD, read_record, write_record
 from zoo.runs.lock import RunLock
+from zoo.runs.record import CHECKPOINTS, RECORD, read_record, write_record
 from zoo.studies.reproduce.energy import Meter, counters
+from zoo.studies.reproduce.recorded import measured, store
 from zoo.studies.reproduce.rows import Ask, Job, changed_fields, jobs_of, rows_of
-from zoo.studies.reproduce.table import measured, store
 from zoo.train import checkpoint
+from zoo.train.environment import differences
 from zoo.train.events import Listener, Tick
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.out_of_memory import refusing_too_much
-from zoo.train.plan import Plan, Request, differences
+from zoo.train.plan import Plan
+from zoo.train.request import Request
 from zoo.train.speed.heap import keep_heap
 from zoo.train.start import plan_of, resumed
 

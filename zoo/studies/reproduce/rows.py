@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from zoo.catalogue.augmentation import NonNegative, Positive, Struct
+from zoo.base.structs import NonNegative, Positive, Struct
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Model, Published
 from zoo.catalogue.vary import label, vary
 from zoo.errors import InputError, UnknownNameError
-from zoo.runs.folder import RESULT
+from zoo.runs.record import RESULT
 
 SMALL_TRAIN, SMALL_TEST, SMALL_EPOCHS = 2000, 1000, 10
 """The small budget: images that are trained on and tested, and what the epochs are divided by."""

@@ -70,7 +70,7 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     Raises:
         SpecError: it does not decode, which would be a mistake of ours.
     """
-    from zoo.train.plan import adapted, parse_value, recipe_name
+    from zoo.train.request import adapted, parse_value, recipe_name
 
     variant = vary(registry, name, best["changes"], "zoo sweep")
     model = variant.model

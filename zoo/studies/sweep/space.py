@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from zoo.catalogue.augmentation import Struct
+from zoo.base.structs import Struct
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import decode

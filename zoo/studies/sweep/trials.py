@@ -22,22 +22,25 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from zoo.base.files import WriteError, clear_temporaries
-from zoo.catalogue.augmentation import NonNegative, Positive, Struct
+from zoo.base.structs import NonNegative, Positive, Struct
 from zoo.catalogue.registry import Registry, find_model
 from zoo.catalogue.vary import inline, vary
 from zoo.data.batches.mode import Delivery
 from zoo.data.load import load
 from zoo.data.seeds import mix_seed
+from zoo.data.split import VALIDATION_SEED
 from zoo.errors import DataError, HubError, InputError, ZooError
 from zoo.models.device import pick_device
-from zoo.runs.folder import CHECKPOINTS, RECORD, RESULT, read_metrics, read_record, read_result, write_record
+from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import RunLock, WaitingLock, is_held
+from zoo.runs.record import CHECKPOINTS, RECORD, RESULT, read_record, write_record
 from zoo.studies.sweep.space import Space, as_text, changes_of, kept
 from zoo.train import checkpoint
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.out_of_memory import refusing_too_much
-from zoo.train.plan import VALIDATION_SEED, Plan, Request, apply_settings, choose_recipe, replan, resolve
+from zoo.train.plan import Plan, replan, resolve
+from zoo.train.request import Request, apply_settings, choose_recipe
 from zoo.train.speed.heap import keep_heap
 
 Say = Callable[[str], None]

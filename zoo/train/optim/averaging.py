@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.catalogue.recipe import Lookahead, Recipe
-from zoo.train.processes.world import by_kind
+from zoo.train.sharded import by_kind
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -27,6 +27,7 @@ from zoo.data.batches.open import BatchSource
 from zoo.data.split import Split
 from zoo.errors import DeviceError, InputError, RunError
 from zoo.models.device import pick_device
+from zoo.train.sharded import is_divided, like, whole
 
 if TYPE_CHECKING:
     from zoo.train.plan import Plan
@@ -164,11 +165,11 @@ class World:
         if any(callable(getattr(m, "fit_to_images", None)) for m in module.modules()):
             raise InputError("--shard does not go with a model that is fitted to images; leave it out")
         mesh = init_device_mesh(self.device.type, (self.size,))
-        for whole in (*copies, module):
-            self.blocks = [*blocks(whole), whole]
+        for root in (*copies, module):
+            self.blocks = [*blocks(root), root]
             for block in self.blocks:
                 fully_shard(block, mesh=mesh)
-            whole.to(self.device)  # what is no parameter
+            root.to(self.device)  # what is no parameter
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """What is called for training: averages gradients over the processes as they come."""
@@ -345,11 +346,6 @@ def join(device: str, *, sharded: bool) -> World:
     return world
 
 
-def size_here() -> int:
-    """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def own_device(device: torch.device, local: int) -> torch.device:
     """The device of the process of that number on this machine.
 
@@ -396,44 +392,6 @@ def blocks(module: nn.Module) -> list[nn.Module]:
         and not isinstance(child, nn.ModuleList | nn.ModuleDict)
     }
     return [part for part in reversed(list(module.modules())) if id(part) in members and part is not module]
-
-
-def is_divided(tensor: Any) -> bool:
-    """Whether a parameter is divided among processes: a DTensor, whose module is slow to import."""
-    return hasattr(tensor, "full_tensor")
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The whole of a divided tensor, for which every process must ask; any other as it is."""
-    if not is_divided(tensor):
-        return tensor
-    gathered: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
-    return gathered
-
-
-def by_kind(average: Callable[..., None]) -> Callable[..., None]:
-    """torch's `multi_avg_fn`, for divided parameters and whole buffers in one list as well."""
-
-    def averaged(slow: Sequence[Tensor], fast: Sequence[Tensor], count: Any) -> None:
-        if not is_divided(slow[0]):  # parameters come first
-            return average(slow, fast, count)
-        for kind in (True, False):
-            own = [pair for pair in zip(slow, fast, strict=True) if is_divided(pair[0]) == kind]
-            if own:
-                average(*map(list, zip(*own, strict=True)), count)
-        return None
-
-    return averaged
-
-
-def like(own: Tensor, value: Tensor) -> Tensor:
-    """A copy of `value` in the memory layout of `own`; this process's part, where `own` is divided."""
-    if not is_divided(own):
-        return torch.empty_like(own, dtype=value.dtype).copy_(value)
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(own, DTensor)
-    return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
 
 
 def _check_sharding(plan: Plan) -> None:

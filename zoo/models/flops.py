@@ -1,15 +1,36 @@
-"""Counts of `zoo info --build`: parameters and FLOPs, on the meta device, where nothing takes memory."""
+"""Counting the operations of one forward pass."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Published
 
 FLOPS = "forward pass of one image, as torch.utils.flop_counter counts: 2 per multiply-add of matmul and conv"
+
+
+def flops(outline: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+    """FLOPs of one image's forward pass, and of its forward and backward pass, on the meta device.
+
+    As torch.utils.flop_counter counts them: 2 for each multiply-add of matrix products and convolutions.
+
+    Args:
+        outline: the module on the meta device. shape: (C, H, W).
+    """
+    outline.eval()
+    images = torch.empty(1, *shape, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as forward:
+        outline(images)
+    with FlopCounterMode(display=False) as both:
+        outline(images).sum().backward()
+    outline.zero_grad(set_to_none=True)
+    return int(forward.get_total_flops()), int(both.get_total_flops())
 
 
 def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Published
 from zoo.catalogue.vary import label
 from zoo.errors import RunError
-from zoo.runs.folder import read_metrics, read_record, read_result
+from zoo.runs.folder import read_metrics, read_result
+from zoo.runs.record import read_record
 from zoo.studies.reproduce import energy
 from zoo.studies.reproduce.rows import Ask, Job, Row
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.data.files.decode import Rule, Scaling, image_array
-from zoo.data.split import Images, Labels
+from zoo.data.types import Images, Labels
 from zoo.errors import BadImagesError, DataError
 
 FORMAT = 1

@@ -9,18 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
-from zoo.data.split import Images, Labels
+from zoo.data.types import CHUNK, Chunk, Images, Item, Labels
 from zoo.errors import DataError
-
-Item = bytes | Path | Callable[[], "Image.Image"]
-"""One undecoded image: an encoded file's bytes, its path, or a function that opens it."""
-
-Chunk = Images | Sequence[Item]
-"""Consecutive images: already decoded, uint8 (n, 3, H, W), or items to be decoded."""
-
-CHUNK = 512
 
 
 class Show(Protocol):
@@ -42,7 +33,7 @@ class Rows:
         labels: int64 (N,).
         chunks: a fresh iterator over the images, in the order of the labels.
         where: names row i for an error message (a path, a row of a file).
-        copies: as in `zoo.data.Split`.
+        copies: as in `zoo.data.split.Split`.
     """
 
     labels: Labels

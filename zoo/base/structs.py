@@ -1,0 +1,26 @@
+"""The base of every struct that is read from a file, and the types of its fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, dataclass_transform
+
+import msgspec
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+PositiveFraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+Probability = Fraction
+
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every struct here: frozen, no unknown fields (and keyword-only, which is not inherited)."""

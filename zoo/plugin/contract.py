@@ -1,0 +1,105 @@
+"""What a plugin offers, as data: components, pretrained weights, data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from zoo.base.structs import Positive, Struct
+
+Kind = Literal["classifier", "part", "combinator", "stem", "head", "dataset", "listener"]
+
+
+class Component(Struct, frozen=True):
+    """A named builder that a plugin offers.
+
+    Attributes:
+        name: the name inside its plugin ("residual"); the catalogue shows "<plugin>.<name>".
+        kind: what the factory receives, keyword-only, besides its own arguments, and returns:
+            classifier: in_channels, height, width, num_classes -> (B, C, H, W) to (B, num_classes);
+            part: channels, height, width -> (B, C, H, W) to (B, C, H, W);
+            combinator: parts (callables that build fresh parts), channels, height, width -> a part;
+            stem: in_channels, height, width -> (B, C, H, W) to (B, C', H', W');
+            head: in_channels, height, width, num_classes -> (B, C, H, W) to (B, num_classes);
+            dataset: data_dir (a Path, for downloads) -> ImageSplits; the catalogue's datasets name it
+            as source = "plugin:<plugin>.<name>";
+            listener: folder (a Path, the run folder) -> an object with any of the methods
+            start(record, parameters), epoch(row, best) and end(result), all plain data;
+            `zoo train --log <name>` attaches it.
+        factory: "module:attribute", imported only when something is built.
+        summary: one line.
+        namespace: where set, "<namespace>/NAME" is a model for every NAME that the factory's
+            argument `name` takes, without an entry of its own.
+        names: "module:attribute" of a function that returns those names, for listing on request.
+        branches: of a combinator: its parts take the same input (else each takes the one before it);
+            pictures draw them side by side.
+        pretrained: where its pretrained weights are, if it has any: "hf://OWNER/NAME[@REVISION]", a
+            package; or "module:attribute" of a function that gets the arguments of the tree and
+            returns `Pretrained`. A classifier's alone are looked at: `zoo train MODEL --pretrained`.
+    """
+
+    name: str
+    kind: Kind
+    factory: str
+    summary: str = ""
+    namespace: str | None = None
+    names: str | None = None
+    branches: bool = False
+    pretrained: str | None = None
+
+
+class Transform(Struct, frozen=True, kw_only=True):
+    """How images are brought to the size that weights know.
+
+    Attributes:
+        size: (height, width) that come out.
+        resize: the shorter side is scaled to this, then a centred square is cut out; None: the whole
+            image is scaled to `size`.
+        interpolation: Pillow's filter.
+    """
+
+    size: tuple[Positive, Positive]
+    resize: Positive | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
+
+    def at(self, side: int) -> Transform:
+        """The same for square images of another side: what is cut off keeps its proportion."""
+        scaled = None if self.resize is None else max(side, round(self.resize * side / min(self.size)))
+        return msgspec.structs.replace(self, size=(side, side), resize=scaled)
+
+
+class Pretrained(NamedTuple):
+    """What a component's `pretrained` function returns: nothing is downloaded before `load` is called.
+
+    Attributes:
+        origin: the exact weights, as a reference that gives them again: "timm/resnet18.a1_in1k".
+        load: called with in_channels, height and width; gives tensors by the names of the module's
+            state dict. What does not fit the module (a head for other classes) is not taken.
+        transform: how images were brought to their size. mean, std: of pixel values in 0..1.
+        where: the place that `load` fetches them from, for messages: "timm/resnet18.a1_in1k on the Hub".
+        base_model: the weights' repository on the Hub ("timm/resnet18.a1_in1k"); "" where there is none.
+    """
+
+    origin: str
+    load: Any
+    transform: Transform | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    where: str = ""
+    base_model: str = ""
+
+
+class ImageSplits(NamedTuple):
+    """What the factory of a dataset returns.
+
+    Attributes:
+        train, test: (images, labels). images: a uint8 array (N, H, W), (N, H, W, 1 or 3) or
+            (N, 1 or 3, H, W), or a sequence of encoded files' bytes or paths; labels: N integers.
+        classes: the names of labels 0, 1, ...; empty where there are none.
+    """
+
+    train: tuple[Any, Any]
+    test: tuple[Any, Any]
+    classes: Sequence[str] = ()

@@ -1,0 +1,78 @@
+"""The facts of runs, and in what two runs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from zoo.runs.find import Run, row_of, said
+
+GROUPS = ("result", "model", "recipe", "data", "run", "environment")
+
+_RUN_FIELDS = (
+    "protocol",
+    "seed",
+    "device",
+    "precision",
+    "channels_last",
+    "compile",
+    "max_steps",
+    "base_model",
+)
+
+
+def facts(run: Run) -> dict[tuple[str, str], Any]:
+    """Everything that a run is and came to, flat: (group of `GROUPS`, key) to a plain value."""
+    record: dict[str, Any] = msgspec.to_builtins(run.record)
+    found: dict[tuple[str, str], Any] = {("result", "state"): run.state}
+    row = row_of(run)
+    for key in ("top1", "top5", "loss", "val_top1", "val_loss", "parameters", "epochs", "seconds"):
+        found["result", key] = row[key]
+    found["model", "model"] = record["model"]
+    for key, value in _flat(record["build"]):
+        found["model", key] = value
+    for key, value in record["sizes"].items():
+        found["model", key] = value
+    found["recipe", "recipe"] = record["recipe"]
+    for key, value in record["settings"].items():
+        if key not in ("summary", "source"):
+            found["recipe", key] = _steps(value) if key == "augment" else value
+    for key, value in record["data"].items():
+        found["data", key] = value
+    for key in _RUN_FIELDS:
+        found["run", key] = record.get(key)
+    for key, value in {**record["environment"], **record["plugins"]}.items():
+        found["environment", str(key)] = value
+    return found
+
+
+def differences(runs: Sequence[Run], *, everything: bool = False) -> list[tuple[str, str, list[Any]]]:
+    """Rows (group, key, the value of each run); without `everything` only where runs differ."""
+    tables = [facts(run) for run in runs]
+    keys = sorted(
+        {key: None for table in tables for key in table}, key=lambda k: GROUPS.index(k[0])
+    )  # stable: inside a group as a run lists them
+    rows = [(group, key, [table.get((group, key)) for table in tables]) for group, key in keys]
+    return [row for row in rows if everything or any(value != row[2][0] for value in row[2])]
+
+
+def _flat(value: Any, path: str = "build") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}")
+    elif isinstance(value, list | tuple) and any(isinstance(v, dict) for v in value):
+        for i, inner in enumerate(value):
+            yield from _flat(inner, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def _steps(augment: list[dict[str, Any]]) -> str:
+    """Augmentation in one line: "flip(p=0.5), crop(padding=4, mode=zero)"."""
+    told = []
+    for step in augment:
+        options = ", ".join(f"{k}={said(v)}" for k, v in step.items() if k != "op")
+        told.append(f"{step['op']}({options})")
+    return ", ".join(told)

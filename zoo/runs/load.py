@@ -1,0 +1,74 @@
+"""The model of a run folder, with its weights."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from zoo.catalogue.spec import Node, node_from_table
+from zoo.errors import OtherVersionWarning, PackageError, RunError
+from zoo.runs.folder import read_weights
+from zoo.runs.record import RECORD, WEIGHTS, read_record, without
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zoo.catalogue.registry import Registry
+
+
+def load(run: str | Path) -> nn.Module:
+    """The model of a run folder, with its selected weights, in eval mode, on the CPU.
+
+    Returns:
+        A module, (B, C, H, W) normalised floats to (B, num_classes) logits; `read_record(run)` has
+        the classes and the normalisation.
+    Raises:
+        RunError: no run folder, damaged, from a newer version, or weights that do not fit.
+    Warns:
+        OtherVersionWarning: a plugin that the run was made with has another version here.
+    """
+    from zoo.catalogue.provenance import changes
+    from zoo.catalogue.registry import load_registry
+    from zoo.models.compose import compose
+
+    folder = Path(run)
+    record = read_record(folder)
+    # The weights are at hand: `pretrained` would download others.
+    tree = node_from_table(without(record.build, "pretrained"), f"{folder / RECORD}: build")
+    registry, sizes = load_registry(), msgspec.structs.asdict(record.sizes)
+    for line in changes(record.plugins, registry):
+        warnings.warn(f"{folder}: {line}", OtherVersionWarning, stacklevel=2)
+    _check_weights(folder, tree, registry, sizes)
+    weights = read_weights(folder)
+    module = compose(tree, registry, where="build", **sizes)
+    try:
+        module.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise RunError(f"{folder / WEIGHTS}: does not fit the model of {RECORD}: {_first(error)}") from None
+    return module.eval()
+
+
+def _check_weights(folder: Path, tree: Node, registry: Registry, sizes: dict[str, int]) -> None:
+    """The weights' header against the model on the meta device: before memory is taken.
+
+    Raises:
+        RunError: damaged, or of another model.
+    """
+    from zoo.models.header import compare, outline, read_header
+
+    if not (folder / WEIGHTS).is_file():
+        raise RunError(f"{folder}: has no {WEIGHTS}: no epoch of this run was finished")
+    try:
+        header = read_header(folder / WEIGHTS)
+        compare(
+            folder / WEIGHTS, header, outline(tree, registry, len(header.tensors), where="build", **sizes)
+        )
+    except PackageError as error:
+        raise RunError(str(error)) from None
+
+
+def _first(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

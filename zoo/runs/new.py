@@ -1,0 +1,57 @@
+"""The folder of a new run, and the newest unfinished run of a configuration."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.base.files import TEMPORARY
+from zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from zoo.runs.record import RunRecord
+
+
+def unfinished(record: RunRecord) -> Path | None:
+    """The newest run under `runs/` that has the same configuration and no result."""
+    from zoo.errors import RunError
+    from zoo.runs.record import RECORD, RESULT, configuration, read_record
+
+    def fits(folder: Path) -> bool:
+        try:
+            return configuration(read_record(folder)) == configuration(record)
+        except RunError:
+            return False
+
+    folders = [p.parent for p in Path("runs").glob(f"*/{RECORD}") if not (p.parent / RESULT).exists()]
+    return max(filter(fits, folders), key=lambda p: (p / RECORD).stat().st_mtime, default=None)
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds something already.
+
+    Raises:
+        InputError: it is not empty, or no folder.
+    """
+    left_behind = ("lock", TEMPORARY)  # by a run that was killed before it was recorded
+    if folder.exists() and (
+        not folder.is_dir() or any(not p.name.startswith(left_behind) for p in folder.iterdir())
+    ):
+        hint = "; go on with it by --resume" if (folder / "run.toml").is_file() else ""
+        raise InputError(f"--output {folder}: is there already and not empty; choose another folder{hint}")
+
+
+def new_folder(model: str, spec: str) -> Path:
+    """`runs/<model>-<dataset>-<time>`, not there yet."""
+    last = (spec.partition(":")[2] or spec).partition("?")[0].rstrip("/").rpartition("/")[2]
+    safe = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{model}-{last}").strip("-.")
+    stem = f"{safe[:80].strip('-.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = (Path("runs") / f"{stem}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
+    for folder in candidates:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise InputError("runs/ holds a thousand folders of this second")

@@ -1,0 +1,151 @@
+"""`run.toml`: everything that decides a run."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from zoo.base.files import write_text
+from zoo.base.structs import Struct
+from zoo.catalogue.recipe import CompileMode, Recipe
+from zoo.catalogue.spec import decode, node_from_table
+from zoo.errors import RunError, SpecError
+from zoo.plugin.contract import Transform
+
+FORMAT = 1
+
+RECORD, METRICS, WEIGHTS, RESULT, CURVES = (
+    "run.toml",
+    "metrics.jsonl",
+    "model.safetensors",
+    "result.json",
+    "curves.png",
+)
+
+CHECKPOINTS = "checkpoints"
+
+
+class Sizes(Struct, kw_only=True):
+    """What a model is composed for: channels, pixels, classes."""
+
+    in_channels: int
+    height: int
+    width: int
+    num_classes: int
+
+
+class DataRecord(Struct, kw_only=True):
+    """Which images a run saw, to the last one.
+
+    Attributes:
+        mode: whether they lay on the device, or were streamed to it; see `zoo.data.split.ImageData.fingerprint`.
+        transform: how they were brought to their size, where the weights that the run began with say so;
+            `mean` and `std` are then the weights' own too.
+    """
+
+    spec: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: int
+    validation: int
+    test: int
+    validation_fraction: float = 0.1
+    limit_train: int | None = None
+    limit_test: int | None = None
+    image_size: int | None = None
+    skipped: int = 0
+    mode: Literal["resident", "stream"] = "resident"
+    transform: Transform | None = None
+
+
+class RunRecord(Struct, kw_only=True):
+    """`run.toml`: everything that decides a run, resolved.
+
+    Attributes:
+        build: the model's tree as in TOML. settings: the recipe with all overrides applied.
+        base_model: the weights it began with, if any: "hf://OWNER/NAME@COMMIT", "timm/NAME.TAG" and the
+            like, or "sha256:..." of a file. base_sha256: of that file, or of the tensors as they were loaded.
+        base_hub: the repository that a card names as its base model, where it is not in `base_model`.
+        plugins: what the run is made of to who brought it: see `zoo.catalogue.provenance.provenance`.
+        environment: versions, commit, device: what is recorded and does not decide.
+    """
+
+    format: int = FORMAT
+    model: str
+    build: dict[str, Any]
+    sizes: Sizes
+    recipe: str
+    settings: Recipe
+    data: DataRecord
+    protocol: Literal["clean", "paper"]
+    seed: int
+    device: str
+    precision: Literal["fp32", "bf16", "fp16"]
+    channels_last: bool = False
+    compile: CompileMode = "off"
+    max_steps: int | None = None
+    base_model: str = ""
+    base_sha256: str = ""
+    base_hub: str = ""
+    plugins: dict[str, str] = {}
+    environment: dict[str, str] = {}
+
+
+def configuration(record: RunRecord) -> str:
+    """A hash of everything that decides how a run goes; runs of the same one are the same run."""
+    decides = msgspec.structs.replace(record, environment={}, plugins={})
+    return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write `run.toml`."""
+    import tomli_w
+
+    write_text(folder / RECORD, tomli_w.dumps(_without_none(msgspec.to_builtins(record))))
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read `run.toml`.
+
+    Raises:
+        RunError: no run folder, a damaged one, or one from a newer version.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise RunError(f"{folder}: no run folder: it has no {RECORD}; `zoo train` makes one")
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+    form = table.get("format")
+    if isinstance(form, int) and form > FORMAT:
+        raise RunError(
+            f"{path}: written by a newer version of hybrid-zoo (format {form}; this one reads up to "
+            f"{FORMAT}); upgrade with `pip install -U hybrid-zoo`"
+        )
+    try:
+        record = decode(RunRecord, table, str(path))
+        node_from_table(record.build, f"{path}: build")
+    except SpecError as error:
+        raise RunError(f"{error}; the run folder is damaged") from None
+    return record
+
+
+def without(value: Any, key: str) -> Any:
+    """A tree as in TOML without one argument, wherever it stands."""
+    if isinstance(value, dict):
+        return {k: without(v, key) for k, v in value.items() if k != key}
+    return [without(v, key) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: leave out what is None."""
+    if isinstance(value, dict):
+        return {key: _without_none(v) for key, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value

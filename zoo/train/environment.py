@@ -1,0 +1,60 @@
+"""Where a run is trained: versions, commit, device, number of processes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from zoo.base.version import __version__
+from zoo.catalogue.provenance import changes
+from zoo.catalogue.registry import load_registry
+from zoo.models.device import describe
+from zoo.runs.record import RunRecord
+
+
+def differences(record: RunRecord) -> list[str]:
+    """What keeps a resumed run from being bit-identical to an uninterrupted one: one line each."""
+    now = environment(torch.device(record.device))
+    before = {"processes": "1", **record.environment}
+    found = [
+        f"{key} is {now.get(key, 'absent')} now and was {was} before"
+        for key, was in before.items()
+        if key in ("torch", "threads", "device", "hybrid-zoo", "processes") and now.get(key) != was
+    ]
+    return found + changes(record.plugins, load_registry())
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions, commit and hardware: what a reader needs to judge a number."""
+    found = {"hybrid-zoo": __version__, "python": platform.python_version(), "device": describe(device)}
+    found["torch"] = str(torch.__version__)
+    for package in ("torchvision", "timm", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    found["threads"] = str(torch.get_num_threads())
+    found["processes"] = str(size_here())
+    return found | ({"commit": commit} if (commit := _commit()) else {})
+
+
+def _commit() -> str:
+    """The commit of the checkout that this code runs from; "" outside of one."""
+    here = Path(__file__).resolve().parent.parent.parent
+    if not (here / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def size_here() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

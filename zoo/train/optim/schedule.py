@@ -1,0 +1,52 @@
+"""The learning rate over the steps of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.catalogue.recipe import Recipe
+
+
+def lr_at(
+    recipe: Recipe, step: int, total: int, steps_per_epoch: int, group: Mapping[str, Any] | None = None
+) -> float:
+    """The learning rate of step `step` (from 0) of `total`: nothing to save, nothing to drift.
+
+    Warm-up rises linearly over `warmup_epochs`; the schedule takes the rest. "onecycle" rises over
+    the first 30% (or the warm-up, if set) by a cosine and falls to `final_lr`, as in Smith and
+    Topin (2018) in the two-phase form of torch's OneCycleLR.
+
+    Args:
+        group: the optimizer's group, where a rule made it: its share of the lr, and when it ends.
+    """
+    share, epochs = (1.0, None) if group is None else (group.get("lr_share", 1.0), group.get("lr_epochs"))
+    if epochs is not None:
+        total = min(total, max(1, round(epochs * steps_per_epoch)))
+        if step >= total:
+            return 0.0
+    return float(share * _scheduled(recipe, step, total, steps_per_epoch))
+
+
+def _scheduled(recipe: Recipe, step: int, total: int, steps_per_epoch: int) -> float:
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    last = recipe.final_lr
+    if recipe.schedule == "onecycle":
+        rise = max(1, warmup or round(0.3 * total))
+        if step < rise:
+            return recipe.lr * (0.04 + 0.96 * _half_cosine(step / rise))
+        return recipe.lr * (1 - (1 - last) * _half_cosine((step - rise) / max(1, total - 1 - rise)))
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    if recipe.schedule == "cosine":
+        return recipe.lr * (1 - (1 - last) * _half_cosine(done))
+    if recipe.schedule == "linear":
+        return recipe.lr * (1 - (1 - last) * min(1.0, done))
+    return recipe.lr
+
+
+def _half_cosine(x: float) -> float:
+    """From 0 at x = 0 to 1 at x = 1, flat at both ends."""
+    return 0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, x)))

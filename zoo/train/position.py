@@ -1,0 +1,27 @@
+"""Where a training stands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class Position:
+    """Where a run is: all of its state that is neither a tensor nor derived.
+
+    Attributes:
+        left_out: steps of this epoch that were skipped. stale: epochs since the best one.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    total: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    stale: int = 0
+    left_out: int = 0

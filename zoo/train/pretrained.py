@@ -1,0 +1,163 @@
+"""Weights that a run begins with: finding them, and what they say about images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.base.files import sha256_of
+from zoo.catalogue.plugins import import_factory
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import Node
+from zoo.errors import HubConnectionError, HubError, InputError, PluginError
+from zoo.hub.fetch import fetch, local_folder
+from zoo.hub.ref import is_ref, parse_ref
+from zoo.hub.session import talking
+from zoo.plugin.contract import Pretrained
+from zoo.runs.folder import read_weights
+from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record
+from zoo.train.plan import Found
+from zoo.train.request import Beginning
+
+MAX_HOPS = 8
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that a run can begin with: where they are, what they say about images, how to have them.
+
+    Attributes:
+        asked: as the user named them. origin: the reference that will always mean these.
+        load: called with in_channels, height and width of the model; gives (tensors, sha256), and
+            remembers them for the same sizes.
+        hub: their repository on the Hub, where `origin` does not say it.
+        side: images are resized to it, where `beginning` has no transform.
+    """
+
+    asked: str
+    origin: str
+    load: Callable[..., tuple[Mapping[str, Tensor], str]]
+    beginning: Beginning
+    hub: str = ""
+    side: int | None = None
+
+
+def find_weights(reference: str, registry: Registry | None = None, hops: int = 0) -> Weights:
+    """Find weights by their reference, and learn what they want; the weights themselves are not loaded.
+
+    Args:
+        reference: "hf://OWNER/NAME[@REVISION]" (a package), a run folder or a package's, or a model
+            that has pretrained weights: of the catalogue, "timm/NAME.TAG", "torchvision/NAME.WEIGHTS".
+    Raises:
+        InputError: no such model, or one without pretrained weights. ZooError: they cannot be had.
+    """
+    if hops > MAX_HOPS:
+        raise InputError(f"{reference}: pretrained weights that refer to one another in a circle")
+    if is_ref(reference) or (Path(reference).expanduser() / RECORD).is_file():
+        return weights_of_run(reference)
+    registry = registry or load_registry()
+    return weights_of_model(reference, (registry, reference, registry.model(reference)), hops)
+
+
+def weights_of_run(source: str) -> Weights:
+    """The weights of a run folder or a package, by the path or the reference."""
+    folder, origin = folder_of(source)
+    record = read_record(folder)
+    data = record.data
+    beginning = Beginning(
+        transform=data.transform, mean=data.mean, std=data.std, normalize=record.settings.normalize
+    )
+
+    def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:
+        del sizes
+        return read_weights(folder), sha256_of(folder / WEIGHTS)
+
+    return Weights(source, origin, load, beginning, side=None if data.transform else _same_size(record))
+
+
+def weights_of_model(asked: str, found: Found, hops: int) -> Weights:
+    """The pretrained weights of a model: what its entry names, else what its component declares."""
+    registry, name, model = found
+    component = registry.component(model.build.use)
+    declared = model.pretrained or component.pretrained
+    if declared is None:
+        raise InputError(
+            f"{name} has no pretrained weights of its own; name some: --weights hf://OWNER/NAME, a run "
+            "folder, or a model that has, as timm/NAME"
+        )
+    if model.pretrained or is_ref(declared):
+        return find_weights(declared, registry, hops + 1)
+    function = import_factory(declared, model.build.use)
+    plain = {key: value for key, value in model.build.args.items() if not isinstance(value, Node)}
+    told = _having(asked, "", lambda: function(**plain))
+    if not isinstance(told, Pretrained):
+        raise InputError(f"{asked}: {declared} must return zoo.plugin.Pretrained, not {type(told).__name__}")
+
+    @lru_cache(1)
+    def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:
+        tensors = _having(asked, told.where, lambda: told.load(**sizes))
+        return tensors, _digest(tensors)
+
+    normalize = True if told.mean else None
+    beginning = Beginning(transform=told.transform, mean=told.mean, std=told.std, normalize=normalize)
+    return Weights(asked, told.origin, load, beginning, told.base_model)
+
+
+def _having(asked: str, where: str, call: Callable[[], Any]) -> Any:
+    """What a plugin gives that may have to fetch it.
+
+    Raises:
+        ZooError: it cannot be had; says what was asked, where it was looked for, and what to do.
+    """
+    advice = "or begin with others: --weights hf://OWNER/NAME, or a run folder"
+    try:
+        with talking(asked):
+            return call()
+    except HubError as error:
+        cause = error.__cause__
+        if type(error) is HubError and cause is not None and not isinstance(cause, OSError):
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
+            raise PluginError(f"the weights of {asked} cannot be loaded: {reason}; {advice}") from cause
+        looked = f" (looked at {where}, and in the cache)" if where else ""
+        unreachable = isinstance(error, HubConnectionError) or _is_offline(error)
+        kind = HubConnectionError if unreachable else type(error)
+        raise kind(f"the weights of {error}{looked}; {advice}") from error
+
+
+def _is_offline(error: BaseException) -> bool:
+    """Whether what failed was a connection that is no conversation with the Hub: an address, a name."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and "urlopen" in str(cause)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in the order of names."""
+    from zoo.models.tensors import to_bytes
+
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        hasher.update(to_bytes({name: tensors[name].detach()}, {}))
+    return hasher.hexdigest()
+
+
+def folder_of(source: str) -> tuple[Path, str]:
+    """The folder, and the name that the record keeps: of a commit, or of the weights themselves."""
+    if is_ref(source):
+        fetched = fetch(parse_ref(source))
+        return fetched.folder, fetched.pinned
+    folder = local_folder(source)
+    read_record(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"{source}: has no {WEIGHTS} to begin with")
+    return folder, f"sha256:{sha256_of(folder / WEIGHTS)}"
+
+
+def _same_size(record: RunRecord) -> int | None:
+    """Images are resized to what the weights know, where that is square."""
+    return record.sizes.height if record.sizes.height == record.sizes.width else None
