@@ -22,6 +22,11 @@ def commands(command: click.Command = cli, parent: click.Context | None = None) 
             yield from commands(below, context)
 
 
+def command_at(path: str) -> click.Command:
+    """The command that is called so: "zoo train"."""
+    return next(context.command for context in commands() if context.command_path == path)
+
+
 def options(command: click.Command) -> list[click.Option]:
     """Those that help shows."""
     return [p for p in command.params if isinstance(p, click.Option) and not p.hidden]

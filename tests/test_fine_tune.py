@@ -84,8 +84,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         plans = {
             "base": lambda: plan_of(request(f"folder:{folder / 'low'}", "default", epochs=5)),
             "scratch": lambda: plan_of(request(high, max_steps=STEPS)),
-            "full": lambda: plan_of(request(high, max_steps=STEPS), low),
-            "head": lambda: plan_of(request(high, "head-only", "lr=2e-2", max_steps=STEPS), low),
+            "full": lambda: plan_of(request(high, max_steps=STEPS, weights=low)),
+            "head": lambda: plan_of(request(high, "head-only", "lr=2e-2", max_steps=STEPS, weights=low)),
         }
         yield Runs(folder, {name: trainer(make(), folder / name).fit() for name, make in plans.items()})
 
@@ -115,7 +115,7 @@ def test_the_run_records_what_it_began_with(runs: Runs) -> None:
 
 
 def test_optimizer_state_and_gradients_are_of_what_trains_alone(runs: Runs, tmp_path: Path) -> None:
-    plan = plan_of(request(f"folder:{runs.folder / 'high'}", "head-only"), str(runs.folder / "base"))
+    plan = plan_of(request(f"folder:{runs.folder / 'high'}", "head-only", weights=str(runs.folder / "base")))
     made = trainer(plan, tmp_path / "run")
     made.total = 2
     made.fit()
@@ -138,14 +138,14 @@ def test_optimizer_state_and_gradients_are_of_what_trains_alone(runs: Runs, tmp_
 def test_a_killed_run_goes_on_to_the_same_bits_without_its_first_weights(
     settings: tuple[str, ...], runs: Runs, tmp_path: Path
 ) -> None:
-    few = {"max_steps": 5, "limit_train": 100, "limit_test": 20}
-    asked = request(f"folder:{runs.folder / 'high'}", "fine-tune", *settings, **few)
     base = tmp_path / "base"
+    few = {"max_steps": 5, "limit_train": 100, "limit_test": 20, "weights": str(base)}
+    asked = request(f"folder:{runs.folder / 'high'}", "fine-tune", *settings, **few)
     base.symlink_to(runs.folder / "base")
-    whole = trainer(plan_of(asked, str(base)), tmp_path / "whole")
+    whole = trainer(plan_of(asked), tmp_path / "whole")
     expected = whole.fit()
     steps = iter(range(100))
-    first = trainer(plan_of(asked, str(base)), tmp_path / "killed", stop=lambda: 15 * (next(steps) == 3))
+    first = trainer(plan_of(asked), tmp_path / "killed", stop=lambda: 15 * (next(steps) == 3))
     with pytest.raises(Stop):
         first.fit()
     base.unlink()  # a checkpoint holds all that is needed
@@ -167,7 +167,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_without_its_first_weights(
 def test_a_run_that_was_killed_before_a_checkpoint_wants_its_weights_again(
     runs: Runs, tmp_path: Path
 ) -> None:
-    plan = plan_of(request(f"folder:{runs.folder / 'high'}"), str(runs.folder / "base"))
+    plan = plan_of(request(f"folder:{runs.folder / 'high'}", weights=str(runs.folder / "base")))
     trainer(plan, tmp_path / "run", saving=Saving(0))
     with pytest.raises(InputError, match="not on the Hub"):
         resumed(tmp_path / "run", plan.record)
@@ -194,8 +194,10 @@ def test_a_plugins_component_declares_its_weights_and_what_they_want() -> None:
     changed = msgspec.structs.replace(
         registry, components={**registry.components, "hybrid.classifier": component}
     )
-    asked = Request(model="hybrid-alt-1", dataset="digits", device="cpu", recipe="mixture-vit")
-    plan = plan_of(asked, "", found=(changed, "hybrid-alt-1", changed.model("hybrid-alt-1")))
+    asked = Request(
+        model="hybrid-alt-1", dataset="digits", device="cpu", recipe="mixture-vit", pretrained=True
+    )
+    plan = plan_of(asked, found=(changed, "hybrid-alt-1", changed.model("hybrid-alt-1")))
     built = plan.build().state_dict()
     fresh = {name for name, t in built.items() if t.is_floating_point() and not bool((t == 0.5).all())}
     assert fresh == {"head.linear.weight", "head.linear.bias"}
@@ -207,13 +209,14 @@ def test_a_model_without_pretrained_weights_says_what_to_name() -> None:
     with pytest.raises(
         InputError, match="hybrid-alt-1 has no pretrained weights of its own; name some: --weights"
     ):
-        plan_of(Request(model="hybrid-alt-1", dataset="digits", device="cpu"), "")
+        plan_of(Request(model="hybrid-alt-1", dataset="digits", device="cpu", pretrained=True))
 
 
 def test_weights_of_another_model_are_refused(runs: Runs) -> None:
-    asked = Request(model="hybrid-alt-1", dataset="digits", device="cpu")
+    base = str(runs.folder / "base")
+    asked = Request(model="hybrid-alt-1", dataset="digits", device="cpu", weights=base)
     with pytest.raises(InputError, match="none of its weights fits"):
-        plan_of(asked, str(runs.folder / "base"))
+        plan_of(asked)
 
 
 # ---- the Hub ------------------------------------------------------------------------------------

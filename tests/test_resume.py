@@ -368,12 +368,13 @@ def test_one_folder_has_one_trainer_and_a_dead_owner_is_taken_over(tmp_path: Pat
 def test_another_torch_or_thread_count_is_said_before_it_goes_on(stopped: Path) -> None:
     import msgspec
 
+    from zoo.catalogue.registry import load_registry
     from zoo.train.environment import differences
 
-    record = read_record(stopped)
-    assert differences(record) == []
+    record, registry = read_record(stopped), load_registry()
+    assert differences(record, registry) == []
     changed = {**record.environment, "threads": "99", "torch": "1.0"}
-    lines = differences(msgspec.structs.replace(record, environment=changed))
+    lines = differences(msgspec.structs.replace(record, environment=changed), registry)
     assert [line.split()[0] for line in lines] == ["torch", "threads"]
     assert "was 99 before" in lines[1]
 

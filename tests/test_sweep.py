@@ -24,6 +24,7 @@ from zoo.errors import InputError
 from zoo.studies.sweep.outcome import as_toml
 from zoo.studies.sweep.space import parse_space
 from zoo.studies.sweep.trials import Sweep, _revive, open_study, plan_of
+from zoo.train.request import Request
 
 optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
 
@@ -87,7 +88,13 @@ def test_the_outcome_is_a_recipe_that_the_catalogue_takes(swept: tuple[Path, str
 def test_a_sweep_from_best_extends_that_recipe_by_its_name(tmp_path: Path) -> None:
     registry = load_registry()
     space = parse_space(["lr=0.01"], [])
-    sweep = Sweep(model="cnn-baseline-bn", space=space, folder="f", storage="s", trials=1, recipe="best")
+    sweep = Sweep(
+        request=Request(model="cnn-baseline-bn", recipe="best"),
+        space=space,
+        folder="f",
+        storage="s",
+        trials=1,
+    )
     printed = as_toml(sweep, registry, "cnn-baseline-bn", {"changes": {"recipe.lr": 0.01}, "top1": 0.5}, 1)
     (tmp_path / "mine.toml").write_text(printed)
     recipe = load_registry(extra=(tmp_path / "mine.toml",)).recipe("cnn-baseline-bn-swept")
@@ -97,17 +104,14 @@ def test_a_sweep_from_best_extends_that_recipe_by_its_name(tmp_path: Path) -> No
 def test_the_outcome_trains_as_its_trial_did(tmp_path: Path) -> None:
     registry = load_registry()
     sweep = Sweep(
-        model="resnet9",
+        request=Request(model="resnet9", dataset="digits", epochs=1, settings=("epochs=2",)),
         space=parse_space(["lr=0.01"], []),
         folder=str(tmp_path),
         storage="s",
         trials=1,
-        dataset="digits",
-        epochs=1,
-        settings=("epochs=2",),
     )
     changes = {"recipe.lr": 0.01}
-    trial = plan_of(sweep, registry, changes).recipe
+    trial = plan_of(sweep, (registry, "resnet9", registry.model("resnet9")), changes).recipe
     assert [type(step).__name__ for step in trial.augment] == ["Crop"]  # as digits are
     for name in ("resnet9-swept", "resnet9-swept-2"):  # the second goes on from the first
         printed = as_toml(sweep, registry, "resnet9", {"changes": changes, "top1": 0.5}, 1)
@@ -116,7 +120,8 @@ def test_the_outcome_trains_as_its_trial_did(tmp_path: Path) -> None:
         registry = load_registry(extra=(tmp_path / "mine.toml",))
         found = registry.recipe(name)
         assert msgspec.structs.replace(found, summary=trial.summary, source=trial.source) == trial
-        sweep = msgspec.structs.replace(sweep, recipe=name)
+        request = msgspec.structs.replace(sweep.request, recipe=name)
+        sweep = msgspec.structs.replace(sweep, request=request)
 
 
 def test_what_mattered_is_drawn(swept: tuple[Path, str]) -> None:
@@ -215,7 +220,9 @@ def test_a_sweep_without_its_data_goes_on_when_they_are_there(
 
 def test_a_trial_that_ended_while_others_looked_is_not_tried_again(tmp_path: Path) -> None:
     space = parse_space(["lr=1,2"], [])
-    sweep = Sweep(model="m", space=space, folder=str(tmp_path), storage=str(tmp_path / "log"), trials=2)
+    sweep = Sweep(
+        request=Request(model="m"), space=space, folder=str(tmp_path), storage=str(tmp_path / "log"), trials=2
+    )
     study = open_study(sweep)
     trial = study.ask()
     trial.suggest_categorical("recipe.lr", [1, 2])

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click_tree import commands, examples, options, parse, words_of
+from click_tree import command_at, commands, examples, options, parse, words_of
 
 from zoo import cli
 from zoo.cli import cli as root
@@ -30,10 +30,6 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 OTHERS = ("curl ",)
 """What begins an example of another program."""
-
-
-def command_at(path: str) -> click.Command:
-    return next(context.command for context in commands() if context.command_path == path)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -62,7 +58,7 @@ def test_an_example_that_is_out_of_date_is_seen(words: str) -> None:
 WALK = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from click_tree import commands
+from click_tree import command_at, commands
 found = {}
 for context in commands():
     context.terminal_width = 80
@@ -163,8 +159,8 @@ def test_quiet_and_verbose_before_a_command_are_its_own_options(
 ) -> None:
     seen = []
 
-    def instead(quiet: bool, **_: object) -> None:
-        seen.append((quiet, click.get_current_context().meta["zoo.cli.verbose"]))
+    def instead(quiet: bool, verbose: bool, **_: object) -> None:
+        seen.append((quiet, verbose))
 
     monkeypatch.setattr(command_at("zoo train"), "callback", instead)
     root.main(words.split(), prog_name="zoo", standalone_mode=False)

@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_lr(tiny: str, tmp_
         ({"settings": ("recipe.lr=fast",)}, SpecError, "expected `float`.*'fast'"),
         ({"settings": ("lr",)}, SpecError, "KEY=VALUE"),
         ({"settings": ("optimizer=adma",)}, SpecError, "no optimizer named 'adma'; allowed: adam"),
-        ({"epochs": 0}, SpecError, "epochs: expected `int` >= 1"),
+        ({"epochs": 0}, InputError, "--epochs must be at least 1, given 0"),
         ({"device": "tpu"}, InputError, "no device named 'tpu'"),
         ({"device": "cuda:63"}, DeviceError, "not here"),
         ({"precision": "fp8"}, SpecError, "'fp32', 'bf16'"),

@@ -109,6 +109,14 @@ class Registry(Struct, frozen=True):
         """Who brought the entry ("component", "model", "recipe", "dataset" or "source")."""
         return self.origins[kind, name]
 
+    def having(self, *, models: Mapping[str, Model], recipes: Mapping[str, Recipe]) -> Registry:
+        """This catalogue with more models and recipes; one of the same name stands in for it."""
+        return msgspec.structs.replace(
+            self,
+            models=MappingProxyType({**self.models, **models}),
+            recipes=MappingProxyType({**self.recipes, **recipes}),
+        )
+
     def _get(self, kind: str, table: Mapping[str, Any], name: str, hint: str = "") -> Any:
         if (kind, name) in self.clashes:
             raise InputError(self.clashes[kind, name])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.cli.shared import options
+from zoo.cli.shared import options, run_options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column, emit, emit_json, emit_table, say, width
 from zoo.errors import InputError
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("target", metavar="SOURCE|TABLE|STUDY|MODEL", required=False)
-@click.option(
-    "--protocol",
-    type=click.Choice(["paper", "clean"]),
-    default="paper",
-    show_default=True,
-    help="paper: the best epoch on test, as the sources did. clean: validation selects, test is read once.",
-)
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each row.")
 @click.option(
     "--budget",
@@ -50,12 +43,12 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset", metavar="[NAME=]SPEC", help="Stands in for the sources' datasets (or for dataset NAME)."
 )
-@options.data_dir
-@options.device
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the small budget.")
-@click.option("--limit-train", type=click.IntRange(min=1), metavar="N", help="Images of the small budget.")
-@click.option(
-    "--limit-test", type=click.IntRange(min=1), metavar="N", help="Test images of the small budget."
+@run_options.of_a_run(
+    lambda option: option.reproduce,
+    protocol={"default": "paper"},
+    limit_train={"help": "Training images of the small budget."},
+    limit_test={"help": "Test images of the small budget."},
 )
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at the same time."
@@ -69,13 +62,7 @@ if TYPE_CHECKING:
 )
 @click.option("--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="The runs' folders.")
 @click.option("--results", default="results", show_default=True, metavar="DIR", help="Where the table goes.")
-@click.option(
-    "--checkpoint-seconds",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="Write a checkpoint this often.",
-)
+@options.checkpoint_seconds
 @click.option("--list", "listing", is_flag=True, help="Show the rows and what is recorded; train nothing.")
 @click.option(
     "--figures",
@@ -146,7 +133,7 @@ def train(
     store(path, ask, registry, measured(rows, runs))  # what cannot be written is better known at once
     wrong: list[str] = []
     with StopRequests() as stop:
-        stop.graceful = True
+        stop.answer_between_steps()
         if spread == ("local", 1):
             alone(ask, registry, rows, runs, path, invocation, stop, quiet)
         elif not all(job.recorded for job in runs):
@@ -179,7 +166,7 @@ def alone(
         store(path, ask, registry, measured(rows, runs))
 
     try:
-        work(ask, invocation, stop, lambda: make_display(quiet), _silent if quiet else say, done)
+        work(ask, registry, invocation, stop, lambda: make_display(quiet), _silent if quiet else say, done)
     except Stop as stopped:
         leave(ask, stopped.signal)
 

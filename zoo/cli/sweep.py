@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.shared import options
+from zoo.cli.shared import options, run_options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import emit, emit_json, say
 from zoo.errors import InputError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.studies.sweep.space import Space
     from zoo.studies.sweep.trials import Sweep
     from zoo.studies.workers import Engine
+    from zoo.train.plan import Found
 
 DEFAULT_TRIALS = 20
 
@@ -50,25 +51,13 @@ DEFAULT_TRIALS = 20
     help="What remembers the trials: PATH.db is SQLite, else a journal; or a URL.",
 )
 @click.option("--output", type=click.Path(file_okay=False), metavar="DIR", help="The sweep's folder.")
-@click.option("--dataset", metavar="SPEC", help="As `zoo train` takes it; default: the model's own.")
-@options.data_dir
-@click.option(
-    "--recipe", metavar="NAME", help="The recipe to begin with, or `best`; default: the model's own."
+@run_options.of_a_run(
+    lambda option: option.sweep,
+    recipe={"help": "The recipe to begin with, or `best`; default: the model's own."},
+    settings={"help": "Override a key of the recipe in all trials."},
+    seed={"help": "Seed for the trials and for what is tried."},
 )
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe's key in all trials."
-)
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.")
-@click.option("--limit-train", type=click.IntRange(min=1), metavar="N", help="Use N training images.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the trials and of what is tried.")
-@options.device
-@click.option(
-    "--checkpoint-seconds",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="Write a checkpoint this often.",
-)
+@options.checkpoint_seconds
 @click.option("--json", "as_json", is_flag=True, help="Everything that came out, as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def sweep(
@@ -78,10 +67,12 @@ def sweep(
     trials: int | None,
     jobs: int,
     engine: Engine,
+    prune: bool,
     storage: str | None,
     output: str | None,
     as_json: bool,
     quiet: bool,
+    checkpoint_seconds: float,
     **asked: Any,
 ) -> None:
     """Search a recipe for the model NAME; what compares trials is validation, never the test split.
@@ -98,13 +89,26 @@ def sweep(
     """
     from zoo.catalogue.registry import find_model
     from zoo.studies.sweep.space import check_space, parse_space
+    from zoo.train.request import Request
 
     space = parse_space(grid, sample)
-    registry, name, _ = find_model(model)
+    found = registry, name, _ = find_model(model)
     check_space(space, registry, name)
-    chosen = _sweep(model, name, space, trials, storage, output, asked)
+    trials = _trials(space, trials)
     _need_optuna()
-    wrong = run(chosen, engine, jobs, quiet)
+    from zoo.studies.sweep.trials import Sweep
+
+    folder = output or _folder(name, asked["dataset"])
+    chosen = Sweep(
+        request=Request(model=model, **asked),
+        space=space,
+        folder=folder,
+        storage=storage or str(Path(folder) / "trials.db"),
+        trials=trials,
+        prune=prune,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    wrong = run(chosen, found, engine, jobs, quiet)
     for line in wrong:
         print(f"warning: {line}", file=sys.stderr)
     done = report(chosen, registry, name, as_json)
@@ -113,31 +117,17 @@ def sweep(
         sys.exit(1)
 
 
-def _sweep(
-    model: str,
-    name: str,
-    space: Space,
-    trials: int | None,
-    storage: str | None,
-    output: str | None,
-    asked: dict[str, Any],
-) -> Sweep:
-    data = (asked["dataset"] or "own").rpartition("/")[2].rpartition(":")[2].partition("?")[0] or "data"
-    folder = Path(output or f"runs/sweep/{name.replace('/', '-')}-{data}")
+def _trials(space: Space, asked: int | None) -> int:
+    """How many trials there are to be: all points of a grid, unless said otherwise."""
     size = math.prod(len(choice.values) for choice in space.choices)
-    if not space.ranges and trials is not None and trials > size:
-        raise InputError(f"--trials {trials}: the grid has {size} points; leave --trials out for all of them")
-    _need_optuna()
-    from zoo.studies.sweep.trials import Sweep
+    if not space.ranges and asked is not None and asked > size:
+        raise InputError(f"--trials {asked}: the grid has {size} points; leave --trials out for all of them")
+    return asked or (DEFAULT_TRIALS if space.ranges else size)
 
-    return Sweep(
-        model=model,
-        space=space,
-        folder=str(folder),
-        storage=storage or str(folder / "trials.db"),
-        trials=trials or (DEFAULT_TRIALS if space.ranges else size),
-        **asked,
-    )
+
+def _folder(name: str, dataset: str | None) -> str:
+    data = (dataset or "own").rpartition("/")[2].rpartition(":")[2].partition("?")[0] or "data"
+    return f"runs/sweep/{name.replace('/', '-')}-{data}"
 
 
 def _need_optuna() -> None:
@@ -147,7 +137,7 @@ def _need_optuna() -> None:
         raise InputError("zoo sweep needs Optuna: pip install 'hybrid-zoo[sweep]'") from None
 
 
-def run(chosen: Sweep, engine: Engine, jobs: int, quiet: bool) -> list[str]:
+def run(chosen: Sweep, found: Found, engine: Engine, jobs: int, quiet: bool) -> list[str]:
     """Try what is missing; a line for each process that ended badly."""
     import msgspec
 
@@ -155,17 +145,17 @@ def run(chosen: Sweep, engine: Engine, jobs: int, quiet: bool) -> list[str]:
     from zoo.studies.sweep.trials import check_options, open_study, work
     from zoo.train.loop import Stop
 
-    check_options(chosen)
+    check_options(chosen, found)
     open_study(chosen)  # what cannot be used is better known before processes are started
     wrong: list[str] = []
     with StopRequests() as stop:
-        stop.graceful = True
+        stop.answer_between_steps()
         try:
             if (engine, jobs) == ("local", 1):
-                work(chosen, stop, (lambda line: None) if quiet else say)
+                work(chosen, found, stop, (lambda line: None) if quiet else say)
             else:
                 given = {"sweep": msgspec.to_builtins(chosen), "quiet": quiet}
-                gpu = engine == "ray" and chosen.device not in ("cpu", "mps") and _has_gpu()
+                gpu = engine == "ray" and chosen.request.device not in ("cpu", "mps") and _has_gpu()
                 wrong = workers.spread("zoo.studies.sweep.trials:assist", given, jobs, engine, stop, gpu=gpu)
         except Stop:
             pass

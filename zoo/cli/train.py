@@ -3,62 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.shared import launch, logs, options
+from zoo.cli.shared import launch, logs, options, run_options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import say
 from zoo.errors import InputError
-from zoo.runs.new import check_free, new_folder, unfinished
-from zoo.train.runner import written
 
 if TYPE_CHECKING:
     from zoo.train.plan import Plan
+    from zoo.train.processes.world import World
+    from zoo.train.request import Request
 
 
 @click.command(cls=launch.Command)
 @click.argument("model", required=False)
-@click.option(
-    "--dataset", metavar="SPEC", help="A name of `zoo datasets`, hf:OWNER/NAME, parquet:PATH or folder:PATH."
-)
-@options.data_dir
-@click.option("--recipe", metavar="NAME", help="A recipe's name, or `best`; default: the model's own.")
-@click.option("--epochs", type=int, help="Passes over the training images.")
-@click.option("--batch-size", type=int, help="Images per step.")
-@click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and augmentation.")
-@options.device
+@run_options.of_a_run()
 @launch.options
-@click.option("--precision", help="auto, fp32, bf16 or fp16.")
 @click.option(
-    "--compile",
-    type=click.Choice(["auto", "off", "graph", "default", "max"]),
-    help="graph: CUDA graphs alone; default, max: torch.compile; auto times a step and chooses.",
-)
-@click.option(
-    "--on-nan", type=click.Choice(["stop", "skip"]), help="When a step's loss is not finite; default: stop."
-)
-@click.option("--image-size", type=int, help="Side in pixels that images are resized to.")
-@click.option("--limit-train", type=int, metavar="N", help="Train on N images, a stratified subset.")
-@click.option("--limit-test", type=int, metavar="N", help="Test on N images, a stratified subset.")
-@click.option("--max-steps", type=int, metavar="N", help="End after N steps.")
-@click.option(
-    "--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="The run folder itself."
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe's key: recipe.ema=0.99."
-)
-@click.option(
-    "--protocol",
-    type=click.Choice(["clean", "paper"]),
-    default="clean",
-    show_default=True,
-    help="clean: validation selects, test is read once. paper: the best epoch on test, as the sources did.",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIRECTORY",
+    help="The run folder itself.",
 )
 @click.option(
     "--from",
@@ -66,57 +37,39 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="Repeat RUN (a folder or hf://OWNER/NAME); with --dataset: fine-tune its weights.",
 )
-@click.option("--pretrained", is_flag=True, help="Begin with MODEL's own pretrained weights: fine-tune them.")
 @click.option(
-    "--weights",
-    metavar="WEIGHTS",
-    help="Begin with these: hf://OWNER/NAME, a run folder, or a model that has some, as timm/NAME.TAG.",
+    "--resume",
+    metavar="RUN",
+    help="Go on with RUN; `auto`: with the newest unfinished run of the same configuration.",
 )
+@options.checkpoint_seconds
 @click.option(
-    "--resume", metavar="RUN", help="Go on with RUN; `auto`: the newest unfinished run of this configuration."
-)
-@click.option(
-    "--checkpoint-seconds",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="Write a checkpoint this often; 0: only at the end or when stopped.",
-)
-@click.option(
-    "--checkpoint-steps", type=click.IntRange(min=0), default=0, help="Also write one every N steps."
-)
-@click.option("--skip-bad", is_flag=True, help="Leave out unreadable images (counted in the record).")
-@click.option(
-    "--data-mode",
-    type=click.Choice(["auto", "resident", "stream"]),
-    default="auto",
-    show_default=True,
-    help="Whether images lie on the device, decoded, or are streamed to it; auto: as they fit.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Processes that decode streamed images; 0: none; default: by the cores.",
+    "--checkpoint-steps", type=click.IntRange(min=0), default=0, help="Also write a checkpoint every N steps."
 )
 @click.option(
     "--log",
     multiple=True,
     metavar="NAME",
-    expose_value=False,
-    callback=logs.choose,
-    help="Also log to NAME: tensorboard, trackio, wandb, or a plugin's. May be repeated.",
+    help="Also log to NAME: tensorboard, trackio, wandb, or a plugin's logger. May be repeated.",
 )
-@click.option(
-    "-v",
-    "--verbose",
-    is_flag=True,
-    expose_value=False,
-    callback=logs.explain,
-    help="Say what was chosen, and why.",
-)
+@click.option("-v", "--verbose", is_flag=True, help="Print what was chosen, and why.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def train(output: Path | None, quiet: bool, resume: str | None, source: str | None, **asked: Any) -> None:
+@click.pass_context
+def train(
+    context: click.Context,
+    model: str | None,
+    output: Path | None,
+    source: str | None,
+    resume: str | None,
+    gpus: int | None,
+    shard: bool,
+    checkpoint_seconds: float,
+    checkpoint_steps: int,
+    log: tuple[str, ...],
+    verbose: bool,
+    quiet: bool,
+    **asked: Any,
+) -> None:
     """Train MODEL by its recipe into a run folder.
 
     Examples:
@@ -133,198 +86,154 @@ def train(output: Path | None, quiet: bool, resume: str | None, source: str | No
       zoo train vit-b16 --dataset folder:photos --gpus 8
       torchrun --nproc-per-node 8 -m zoo train vit-b16 --dataset folder:photos
     """
-    gpus, shard = asked.pop("gpus"), asked.pop("shard")
-    saving = (asked.pop("checkpoint_seconds"), asked.pop("checkpoint_steps"))
-    if source is not None and (resume is not None or asked["model"] is not None):
-        raise InputError("--from says what is trained: leave out MODEL and --resume")
-    if source is not None and (asked["pretrained"] or asked["weights"]):
-        raise InputError("--from begins with the weights of RUN: leave out --pretrained and --weights")
-    if asked["model"] is None and source is None and resume in (None, "auto"):
-        raise InputError("name a MODEL to train (see `zoo list`), or go on with --resume RUN")
+    given = run_options.given(context)
+    _check_what_is_trained(model, source, resume, given)
     if output is not None:
+        from zoo.runs.new import check_free
+
         check_free(output)
-    device = asked["device"] if resume in (None, "auto") else recorded_device(Path(str(resume)))
-    if launch.wanted(gpus):
-        sys.exit(launch.start(gpus, device, asked["model"]))
-    with StopRequests() as stop, launch.joined(gpus, device, shard, stop):
+    device = asked["device"] if resume in (None, "auto") else _recorded_device(Path(str(resume)))
+    if gpus is not None and launch.wanted(gpus):
+        sys.exit(launch.start(gpus, device, model))
+    with StopRequests() as stop, launch.joined(gpus, device, shard, stop) as world:
+        session = Session(stop, world, (checkpoint_seconds, checkpoint_steps), log, verbose, quiet)
         if source is not None:
-            start_from(source, output, quiet, stop, saving)
+            session.start_from(source, given, output)
         elif resume not in (None, "auto"):
-            resume_run(Path(str(resume)), asked, output, quiet, stop, saving)
+            _check_resume(given, output)
+            session.resume(Path(str(resume)), given)
         else:
-            start_run(asked, output, quiet, stop, saving, look=resume == "auto")
+            from zoo.train.request import Request
+
+            session.start(Request(model=str(model), **asked), output, look=resume == "auto")
 
 
-Saving = tuple[float, int]
-
-
-def start_run(
-    asked: dict[str, Any], output: Path | None, quiet: bool, stop: StopRequests, saving: Saving, look: bool
+def _check_what_is_trained(
+    model: str | None, source: str | None, resume: str | None, given: dict[str, Any]
 ) -> None:
-    """Resolve and train a new run; with `look`, go on with an unfinished one of the same configuration."""
-    from zoo.train.start import plan_of
-
-    if asked["weights"] == "":
-        raise InputError("--weights '' names none; --pretrained takes the model's own")
-    weights = asked["weights"] or ("" if asked["pretrained"] else None)
-    plan = prepared(lambda show: plan_of(_request(asked), weights, show), quiet)
-    together = launch.world()
-    if look and (found := together.once(lambda: unfinished(plan.record))):
-        kept = {key: asked[key] for key in ("data_dir", "workers")}
-        return resume_run(found, kept, None, quiet, stop, saving)
-    folder = together.once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
-    fit(plan, folder, quiet, stop, saving, resume=False)
-    return None
+    if source is not None and (resume is not None or model is not None):
+        raise InputError("--from says what is trained: leave out MODEL and --resume")
+    if source is not None and given.keys() & {"pretrained", "weights"}:
+        raise InputError("--from begins with the weights of RUN: leave out --pretrained and --weights")
+    if model is None and source is None and resume in (None, "auto"):
+        raise InputError("name a MODEL to train (see `zoo list`), or go on with --resume RUN")
 
 
-NOT_OF_THE_RUN = (
-    "source",
-    "output",
-    "quiet",
-    "resume",
-    "model",
-    "pretrained",
-    "weights",
-    "checkpoint_seconds",
-    "checkpoint_steps",
-    "gpus",
-    "shard",
-)
-
-
-def start_from(source: str, output: Path | None, quiet: bool, stop: StopRequests, saving: Saving) -> None:
-    """Train what `--from` names: a recorded run again, or its weights further; only given options change it."""
-    from zoo.train.start import plan_from
-
-    context = click.get_current_context()
-    given = {
-        key: value
-        for key, value in context.params.items()
-        if key not in NOT_OF_THE_RUN
-        and context.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE
-    }
-    plan = prepared(lambda show: plan_from(source, given, show), quiet)
-    folder = launch.world().once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
-    fit(plan, folder, quiet, stop, saving, resume=False)
-
-
-def resume_run(
-    folder: Path, asked: dict[str, Any], output: Path | None, quiet: bool, stop: StopRequests, saving: Saving
-) -> None:
-    """Go on with the run of a folder, saying first what keeps it from being bit-identical.
+def _check_resume(given: dict[str, Any], output: Path | None) -> None:
+    """Refuse options that would make a resumed run another one.
 
     Raises:
-        InputError: an option that would make it another run. RunError: it is finished, or damaged.
+        InputError: names them.
     """
-    from zoo.errors import RunError
-    from zoo.runs.folder import damage_of_weights, read_metrics
-    from zoo.runs.record import RESULT, read_record
-    from zoo.train.environment import differences
-    from zoo.train.start import resumed
+    from zoo.train.request import flag, options
 
-    if other := _given([*(asked.keys() - MAY_CHANGE), *(["output"] if output else [])]):
+    known = options()
+    other = [flag(name) for name in given if not known[name].resume] + (["--output"] if output else [])
+    if other:
+        allowed = [flag(name) for name, option in known.items() if option.resume]
         raise InputError(
             f"--resume goes on with the recorded run: {', '.join(other)} cannot be given with it; "
-            "--epochs, --data-dir and --workers can"
+            f"{', '.join(allowed[:-1])} and {allowed[-1]} can"
         )
-    record = read_record(folder)
-    epochs, trained = asked.get("epochs"), len(read_metrics(folder))
-    longer = epochs is not None and epochs > record.settings.epochs
-    if (folder / RESULT).is_file() and not longer and not damage_of_weights(folder):
-        raise RunError(
-            f"{folder}: this run is finished; extend it with --epochs N, N above {record.settings.epochs}"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One `zoo train`: who watches it, who may stop it, and the processes that train together.
+
+    Attributes:
+        saving: seconds and steps between two checkpoints.
+    """
+
+    stop: StopRequests
+    world: World
+    saving: tuple[float, int]
+    log: tuple[str, ...]
+    verbose: bool
+    quiet: bool
+
+    def start(self, request: Request, output: Path | None, *, look: bool) -> None:
+        """Train a new run; with `look`, go on with an unfinished one of the same configuration."""
+        from zoo.catalogue.registry import find_model
+        from zoo.runs.new import unfinished
+        from zoo.train.start import plan_of
+
+        found = find_model(request.model)
+        loggers = logs.find(self.log, found[0])
+        plan = self._prepared(lambda show: plan_of(request, show, found))
+        if look and (folder := self.world.once(lambda: unfinished(plan.record))):
+            return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers})
+        return self._train(plan, self._new_folder(plan, output), loggers)
+
+    def start_from(self, source: str, given: dict[str, Any], output: Path | None) -> None:
+        """Train what `--from` names: a recorded run again, or its weights further; only given options change it."""
+        from zoo.catalogue.registry import load_registry
+        from zoo.train.start import plan_from
+
+        registry = load_registry()
+        loggers = logs.find(self.log, registry)
+        plan = self._prepared(lambda show: plan_from(source, given, show, registry))
+        self._train(plan, self._new_folder(plan, output), loggers)
+
+    def resume(self, folder: Path, changed: dict[str, Any]) -> None:
+        """Go on with the run of a folder, saying first what keeps it from being bit-identical."""
+        from zoo.catalogue.registry import load_registry
+        from zoo.train.start import continued
+
+        registry = load_registry()
+        loggers = logs.find(self.log, registry)
+        plan = self._prepared(lambda show: continued(folder, registry, **changed, show=show, warn=_warn))
+        self._train(plan, folder, loggers)
+
+    def _prepared(self, make: Callable[[Any], Plan]) -> Plan:
+        """Make a plan with a bar over what has to be decoded."""
+        from zoo.cli.shared.display import DecodeBar
+        from zoo.train.speed.heap import keep_heap
+
+        keep_heap()
+        bar = DecodeBar(self.quiet)
+        try:
+            return self.world.placed(self.world.in_turn(lambda: make(bar)))
+        finally:
+            bar.close()
+
+    def _new_folder(self, plan: Plan, output: Path | None) -> Path:
+        from zoo.runs.new import new_folder
+
+        return self.world.once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
+
+    def _train(self, plan: Plan, folder: Path, loggers: logs.Factories) -> None:
+        """Train, and print where the result is."""
+        from zoo.cli.shared.display import make_display
+        from zoo.runs.record import WEIGHTS
+        from zoo.train.events import Listener
+        from zoo.train.loop import Saving, Stop
+        from zoo.train.runner import Watch, train_in
+
+        first = self.world.first
+        watch = Watch(
+            listener=logs.watched(make_display(self.quiet), loggers, folder) if first else Listener(),
+            stop=self.stop,
+            saving=Saving(*self.saving),
+            ready=self.stop.answer_between_steps,
+            say=_warn,
+            world=self.world,
         )
-    if epochs is not None and not longer and epochs <= trained:
-        raise InputError(f"--epochs {epochs}: {trained} epochs of {folder} are trained already; give more")
-    for line in differences(record):
-        print(f"warning: {line}: the resumed run will not be bit-identical", file=sys.stderr)
-    plan = prepared(
-        lambda show: resumed(
-            folder,
-            record,
-            show,
-            data_dir=asked.get("data_dir"),
-            epochs=epochs,
-            workers=asked.get("workers"),
-        ),
-        quiet,
-    )
-    if epochs is not None and record.settings.schedule != "constant":
-        print(
-            f"warning: the {record.settings.schedule} schedule now spans {epochs} epochs, not "
-            f"{record.settings.epochs}: the learning rate jumps to where the longer schedule is",
-            file=sys.stderr,
-        )
-    fit(plan, folder, quiet, stop, saving, resume=True)
+        for note in plan.notes if self.verbose else ():
+            print(f"  {note}", file=sys.stderr)
+        try:
+            result = train_in(folder, plan, watch)
+        except Stop as stopped:
+            weights = (folder / WEIGHTS).is_file()
+            left = "the best weights so far are in it" if weights else "no epoch was finished"
+            print(f"stopped: {folder}; {left}; go on: zoo train --resume {folder}", file=sys.stderr)
+            sys.exit(128 + stopped.signal)
+        finally:
+            self.stop.graceful = False
+        report(folder, result)
 
 
-MAY_CHANGE = ("epochs", "data_dir", "workers")
-
-
-def _given(keys: Iterable[str]) -> list[str]:
-    """Those of the parameters that stand on the command line, as they are spelled there."""
-    context, line = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
-    found = {key for key in keys if context.get_parameter_source(key) is line}
-    return [max(p.opts, key=len) for p in context.command.params if p.name in found]
-
-
-def _request(asked: dict[str, Any]) -> Any:
-    from zoo.train.request import Request
-
-    return Request(**{key: value for key, value in asked.items() if key not in ("pretrained", "weights")})
-
-
-def prepared(make: Callable[[Any], Plan], quiet: bool) -> Plan:
-    """Make a plan with a bar over what has to be decoded."""
-    from zoo.cli.shared.display import DecodeBar
-    from zoo.train.speed.heap import keep_heap
-
-    keep_heap()
-    bar, together = DecodeBar(quiet), launch.world()
-    try:
-        return together.placed(together.in_turn(lambda: make(bar)))
-    finally:
-        bar.close()
-
-
-def fit(plan: Plan, folder: Path, quiet: bool, stop: StopRequests, saving: Saving, *, resume: bool) -> None:
-    """Train under the folder's lock, and say where the result is."""
-    from zoo.cli.shared.display import make_display
-    from zoo.runs.record import CHECKPOINTS, WEIGHTS
-    from zoo.train import checkpoint
-    from zoo.train.events import Listener
-    from zoo.train.loop import Saving as Every
-    from zoo.train.loop import Stop, Trainer
-    from zoo.train.out_of_memory import refusing_too_much
-
-    together = launch.world()
-    launch.remember(folder)
-    display = logs.watched(make_display(quiet), folder) if together.first else Listener()
-    logs.say_notes(plan.notes)
-    try:
-        with written(folder, plan.record) if together.first else nullcontext(), refusing_too_much(plan):
-            trainer = Trainer(plan, folder, display, stop, Every(*saving), together)
-            kept = folder / CHECKPOINTS
-            found = together.once(lambda: checkpoint.newest(kept, _warn)) if resume else None
-            if found is not None:
-                trainer.restore(found.state)
-            stop.graceful = True
-            result = trainer.fit()
-    except Stop as stopped:
-        display.end({})
-        weights = (folder / WEIGHTS).is_file()
-        left = "the best weights so far are in it" if weights else "no epoch was finished"
-        print(f"stopped: {folder}; {left}; go on: zoo train --resume {folder}", file=sys.stderr)
-        sys.exit(128 + stopped.signal)
-    except BaseException:
-        display.end({})
-        raise
-    finally:
-        stop.graceful = False
-    report(folder, result)
-
-
-def recorded_device(folder: Path) -> str:
+def _recorded_device(folder: Path) -> str:
     """The device that a run was trained on."""
     from zoo.runs.record import read_record
 
@@ -336,7 +245,7 @@ def _warn(message: str) -> None:
 
 
 def report(folder: Path, result: dict[str, Any]) -> None:
-    """Say what came out, where it is, and what to do next."""
+    """Print what came out, where it is, and what to do next."""
     test, trained = result["test"], result["train"]
     say(
         f"test top-1 {test['top1']:.2%} ({test['correct']:,} of {test['count']:,}) after "

@@ -12,12 +12,12 @@ import torch
 
 from zoo.base.version import __version__
 from zoo.catalogue.provenance import changes
-from zoo.catalogue.registry import load_registry
+from zoo.catalogue.registry import Registry
 from zoo.models.device import describe
 from zoo.runs.record import RunRecord
 
 
-def differences(record: RunRecord) -> list[str]:
+def differences(record: RunRecord, registry: Registry) -> list[str]:
     """What keeps a resumed run from being bit-identical to an uninterrupted one: one line each."""
     now = environment(torch.device(record.device))
     before = {"processes": "1", **record.environment}
@@ -26,7 +26,7 @@ def differences(record: RunRecord) -> list[str]:
         for key, was in before.items()
         if key in ("torch", "threads", "device", "hybrid-zoo", "processes") and now.get(key) != was
     ]
-    return found + changes(record.plugins, load_registry())
+    return found + changes(record.plugins, registry)
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Listener:
 
     def start(self, plan: Plan, parameters: int) -> None:
         """The first step is about to be taken."""
+
+    def resumed(self, rows: Sequence[dict[str, Any]]) -> None:
+        """The run goes on: the rows of the epochs that ended before."""
 
     def tick(self, tick: Tick) -> None:
         """Some steps were taken."""

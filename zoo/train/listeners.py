@@ -35,6 +35,11 @@ class Several(Listener):
         for listener in self.listeners:
             listener.start(plan, parameters)
 
+    def resumed(self, rows: Sequence[dict[str, Any]]) -> None:
+        """The run goes on."""
+        for listener in self.listeners:
+            listener.resumed(rows)
+
     def tick(self, tick: Tick) -> None:
         """Some steps were taken."""
         for listener in self.listeners:

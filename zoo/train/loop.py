@@ -44,6 +44,7 @@ from zoo.train.position import Position
 from zoo.train.precise_bn import renew_for_evaluation
 from zoo.train.processes.world import World
 from zoo.train.result import result_table
+from zoo.train.selection import Selection
 from zoo.train.speed.compiled import Compiler
 
 AUGMENT, NOISE = 1, 2
@@ -114,8 +115,7 @@ class Trainer:
         self.predict = self.compiler.whole(self.chosen(), eval_batch(plan.record))
         self.at = Position()
         self.sums = torch.zeros(2, device=self.device)  # loss and hits of the epoch so far
-        self.best: dict[str, Tensor] = {}
-        self.best_file: str | None = None  # where checkpoints keep `best`; None: not written yet
+        self.selection = Selection(recipe)
         self.rows: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
 
@@ -132,6 +132,8 @@ class Trainer:
         """
         parameters = sum(p.numel() for p in self.module.parameters())
         self.listener.start(self.plan, parameters)
+        if self.rows:
+            self.listener.resumed(self.rows)
         if self.world.first:
             rewrite_metrics(self.folder, self.rows)
         with tf32(self.device, True):
@@ -141,7 +143,7 @@ class Trainer:
             self._begin()
         try:
             with tf32(self.device, True):
-                while self.at.total < self.total and not self._patience_is_over():
+                while self.at.total < self.total and not self.selection.is_over(self.at):
                     self._train_epoch()
                     self._end_epoch()
         except Stop:
@@ -289,7 +291,9 @@ class Trainer:
             "images_per_second": at.step * self.batch / at.epoch_seconds,
             "seconds": at.seconds,
         }
-        better = self._select(metrics)
+        better = self.selection.is_better(at, metrics)
+        if better:
+            self.selection.keep(self.world.full(dict(self.chosen().state_dict())))
         at.step, at.left_out, at.epoch_seconds = 0, 0, 0.0
         self.sums.zero_()
         self.rows.append(row)
@@ -297,22 +301,7 @@ class Trainer:
             append_metrics(self.folder, row)
         self.listener.epoch(row, better)
 
-    # ---- selection and evaluation -----------------------------------------------------------
-
-    def _select(self, metrics: Metrics) -> bool:
-        at, rule = self.at, self.plan.recipe.select
-        score = {"top1": metrics.top1, "loss": -metrics.loss, "last": float(at.epoch)}[rule]
-        score = -math.inf if math.isnan(score) else score
-        if at.best_epoch and score <= at.best_score:
-            at.stale += 1
-            return False
-        at.best_score, at.best_epoch, at.stale = score, at.epoch, 0
-        chosen = self.world.full(dict(self.chosen().state_dict())).items()
-        self.best, self.best_file = {name: t.detach().to("cpu", copy=True) for name, t in chosen}, None
-        return True
-
-    def _patience_is_over(self) -> bool:
-        return 0 < self.plan.recipe.patience <= self.at.stale
+    # ---- evaluation -----------------------------------------------------------
 
     def chosen(self) -> nn.Module:
         """The module that is evaluated and kept: the averaged one where the recipe averages."""
@@ -374,9 +363,10 @@ class Trainer:
         """Write a checkpoint, and the selected weights where they changed."""
         folder = self.folder / CHECKPOINTS
         self.at.seconds = time.perf_counter() - self.started
-        if self.best and self.world.first and (self.best_file is None or not has_weights(self.folder)):
-            write_weights(self.folder, self.best, self.plan.record)
-            self.best_file = checkpoint.save_best(folder, self.best)
+        best = self.selection
+        if best.weights and self.world.first and (best.file is None or not has_weights(self.folder)):
+            write_weights(self.folder, best.weights, self.plan.record)
+            best.file = checkpoint.save_best(folder, best.weights)
         state = self.world.full(self.state())
         if self.world.first:
             checkpoint.save(folder, self.at.total, state)
@@ -393,7 +383,7 @@ class Trainer:
             "sums": self.sums,
             "skipped_steps": self.guard.skipped,
             "configuration": configuration(self.plan.record),
-            "best": self.best_file,
+            "best": self.selection.file,
             "rows": self.rows,
         }
 
@@ -408,14 +398,16 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.sums.copy_(state["sums"])
         self.guard.skipped = state["skipped_steps"]
-        self.best, self.best_file = state.get("best_weights", {}), state["best"]
+        self.selection.restore(state)
         self.rows = state["rows"]
-        if self._patience_is_over() and state["configuration"] != configuration(self.plan.record):
+        if self.selection.is_over(self.at) and state["configuration"] != configuration(self.plan.record):
             self.at.stale = 0  # the finished run was extended
 
     def _result(self, parameters: int) -> dict[str, Any]:
         record, at = self.plan.record, self.at
-        self.chosen().load_state_dict(self.world.parts(dict(self.chosen().state_dict()), self.best))
+        self.chosen().load_state_dict(
+            self.world.parts(dict(self.chosen().state_dict()), self.selection.weights)
+        )
         test = self.measure(self.plan.test, exact=True) if len(self.plan.test) else None
         validation = self.measure(self.plan.selecting, exact=True) if record.protocol == "clean" else None
         return result_table(

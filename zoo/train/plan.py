@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.catalogue.provenance import provenance
 from zoo.catalogue.recipe import Recipe
@@ -47,6 +48,7 @@ class Plan:
 
     Attributes:
         notes: what was chosen and why, a line each.
+        weights: tensors that the module begins with, by name; all others are as the seed makes them.
     """
 
     record: RunRecord
@@ -56,6 +58,7 @@ class Plan:
     test: Split
     hardware: Hardware
     notes: tuple[str, ...] = ()
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -63,7 +66,7 @@ class Plan:
         return self.record.settings
 
     def build(self) -> nn.Module:
-        """The module with its initial weights: a function of the tree, the sizes and the seed."""
+        """The module with its initial weights: a function of the tree, the sizes, the seed and `weights`."""
         record = self.record
         tree = node_from_table(record.build, "build")
         torch.manual_seed(mix_seed(record.seed, INIT))
@@ -71,6 +74,8 @@ class Plan:
         module = compose(tree, self.registry, where=where, **msgspec.structs.asdict(record.sizes))
         if self.recipe.dropout is not None:
             set_dropout(module, self.recipe.dropout)
+        if self.weights:
+            module.load_state_dict({**module.state_dict(), **self.weights})
         return placed(module, self.hardware.device, self.hardware.channels_last)
 
 
@@ -171,6 +176,7 @@ def _with_compiler(plan: Plan) -> Plan:
 
 def replan(
     record: RunRecord,
+    registry: Registry | None = None,
     *,
     data_dir: str | None = None,
     epochs: int | None = None,
@@ -180,11 +186,12 @@ def replan(
     """The plan of a recorded run, to go on with it; `epochs` extends (or shortens) it.
 
     Args:
+        registry: the catalogue; loaded if not given.
         workers: of streamed images; they change nothing but the time.
     Raises:
         RunError: the dataset is not the recorded one. Else as `resolve`.
     """
-    kept, registry = record.data, load_registry()
+    kept, registry = record.data, registry or load_registry()
     device = pick_device(record.device)
     delivery = Delivery(kept.mode, workers, str(device))
     skip_bad = kept.skipped > 0

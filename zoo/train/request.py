@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
@@ -16,31 +16,164 @@ from zoo.data.batches.mode import DataMode
 from zoo.errors import InputError, SpecError
 from zoo.plugin.contract import Transform
 
+HowToCompile = Literal["auto", "off", "graph", "default", "max"]
+
+
+class Option(NamedTuple):
+    """What is known of a field of `Request` beside its type: the one place where an option of a run is described.
+
+    Attributes:
+        help: one line for `--help`. metavar: the placeholder of its value there.
+        flag: its name on the command line, where it is not the field's.
+        least: the smallest number that is allowed.
+        recipe: it replaces the recipe's key of the same name.
+        resume: it may change when an unfinished run goes on.
+        repeat: it may change when a recorded run is trained again.
+        sweep, reproduce: that command has it too.
+        folder: its value is a folder.
+    """
+
+    help: str
+    metavar: str | None = None
+    flag: str = ""
+    least: int | None = None
+    recipe: bool = False
+    resume: bool = False
+    repeat: bool = False
+    sweep: bool = False
+    reproduce: bool = False
+    folder: bool = False
+
 
 class Request(Struct, kw_only=True):
-    """What the user asked for; None leaves it to the recipe, the model or the machine."""
+    """What the user asked for; None leaves it to the recipe, the model or the machine.
+
+    Each field is described by its `Option`. The command line, what a resume or a repeat may change, and the
+    options of `zoo sweep` and `zoo reproduce` follow from these.
+    """
 
     model: str
-    dataset: str | None = None
-    data_dir: str | None = None
-    recipe: str | None = None
-    settings: tuple[str, ...] = ()
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    precision: str | None = None
-    compile: str | None = None
-    on_nan: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    protocol: Literal["clean", "paper"] = "clean"
-    image_size: int | None = None
-    limit_train: int | None = None
-    limit_test: int | None = None
-    max_steps: int | None = None
-    skip_bad: bool = False
-    data_mode: DataMode = "auto"
-    workers: int | None = None
+    dataset: Annotated[
+        str | None,
+        Option(
+            "Images: a name of `zoo datasets`, hf:OWNER/NAME, parquet:PATH or folder:PATH; default: the model's own.",
+            "SPEC",
+            sweep=True,
+        ),
+    ] = None
+    data_dir: Annotated[
+        str | None,
+        Option(
+            "Where downloaded datasets are kept.",
+            "DIRECTORY",
+            resume=True,
+            repeat=True,
+            sweep=True,
+            reproduce=True,
+            folder=True,
+        ),
+    ] = None
+    recipe: Annotated[
+        str | None, Option("A recipe's name, or `best`; default: the model's own.", "NAME", sweep=True)
+    ] = None
+    epochs: Annotated[
+        int | None,
+        Option(
+            "Passes over the training images.", least=1, recipe=True, resume=True, repeat=True, sweep=True
+        ),
+    ] = None
+    batch_size: Annotated[int | None, Option("Images per step.", least=1, recipe=True, repeat=True)] = None
+    lr: Annotated[float | None, Option("Peak learning rate.", recipe=True, repeat=True)] = None
+    seed: Annotated[
+        int, Option("Seed for initial weights, image order and augmentation.", repeat=True, sweep=True)
+    ] = 0
+    device: Annotated[
+        str, Option("auto, cpu, cuda, cuda:N or mps.", repeat=True, sweep=True, reproduce=True)
+    ] = "auto"
+    precision: Annotated[str | None, Option("auto, fp32, bf16 or fp16.", recipe=True, repeat=True)] = None
+    compile: Annotated[
+        HowToCompile | None,
+        Option(
+            "graph: CUDA graphs alone; default and max: torch.compile; auto times a step and chooses.",
+            recipe=True,
+            repeat=True,
+        ),
+    ] = None
+    on_nan: Annotated[
+        Literal["stop", "skip"] | None,
+        Option("What to do when a step's loss is not finite; default: stop.", recipe=True),
+    ] = None
+    image_size: Annotated[int | None, Option("Resize images to this side, in pixels.", least=1)] = None
+    limit_train: Annotated[
+        int | None,
+        Option(
+            "Train on N images, equally many per class as far as possible.",
+            "N",
+            least=1,
+            sweep=True,
+            reproduce=True,
+        ),
+    ] = None
+    limit_test: Annotated[
+        int | None,
+        Option("Test on N images, equally many per class as far as possible.", "N", least=1, reproduce=True),
+    ] = None
+    max_steps: Annotated[int | None, Option("Stop after N steps.", "N", least=1)] = None
+    settings: Annotated[
+        tuple[str, ...],
+        Option(
+            "Override a key of the recipe: recipe.ema=0.99. May be repeated.",
+            "KEY=VALUE",
+            "--set",
+            repeat=True,
+            sweep=True,
+        ),
+    ] = ()
+    protocol: Annotated[
+        Literal["clean", "paper"],
+        Option(
+            "clean: the best epoch on validation images, test images are read once. "
+            "paper: the best epoch on test images, as the sources did.",
+            reproduce=True,
+        ),
+    ] = "clean"
+    pretrained: Annotated[bool, Option("Begin with MODEL's own pretrained weights (fine-tuning).")] = False
+    weights: Annotated[
+        str | None,
+        Option(
+            "Begin with these weights: hf://OWNER/NAME, a run folder, or a model that has some, such as timm/NAME.TAG.",
+            "WEIGHTS",
+        ),
+    ] = None
+    skip_bad: Annotated[bool, Option("Leave out unreadable images (the record counts them).")] = False
+    data_mode: Annotated[
+        DataMode,
+        Option(
+            "resident: decoded images are kept on the device; stream: they are sent to it; auto: what fits."
+        ),
+    ] = "auto"
+    workers: Annotated[
+        int | None,
+        Option(
+            "Processes that decode streamed images; 0: none; default: by the number of cores.",
+            "N",
+            least=0,
+            resume=True,
+            repeat=True,
+        ),
+    ] = None
+
+
+def options() -> dict[str, Option]:
+    """Each field of `Request` that is an option, in order."""
+    hints = get_type_hints(Request, include_extras=True)
+    described = ((name, getattr(hints[name], "__metadata__", ())) for name in Request.__struct_fields__)
+    return {name: extra[0] for name, extra in described if extra}
+
+
+def flag(name: str) -> str:
+    """How a field of `Request` is called on the command line: "limit_train" is "--limit-train"."""
+    return options()[name].flag or f"--{name.replace('_', '-')}"
 
 
 class Beginning(Struct, kw_only=True, frozen=True):
@@ -62,16 +195,21 @@ class Beginning(Struct, kw_only=True, frozen=True):
 
 
 def refuse_impossible(request: Request) -> None:
-    """Refuse numbers that no run can have.
+    """Refuse what no run can have.
 
     Raises:
         InputError: names the option.
     """
     if request.dataset == "":
         raise InputError("--dataset '' names no images; leave it out for the model's own")
-    for key in ("limit_train", "limit_test", "max_steps", "image_size"):
-        if (value := getattr(request, key)) is not None and value < 1:
-            raise InputError(f"--{key.replace('_', '-')} must be at least 1, given {value}")
+    if request.weights == "":
+        raise InputError("--weights '' names none; --pretrained takes the model's own")
+    if request.pretrained and request.weights:
+        raise InputError("--pretrained takes the model's own weights, --weights others: give one of them")
+    for name, option in options().items():
+        value = getattr(request, name)
+        if option.least is not None and value is not None and value < option.least:
+            raise InputError(f"{flag(name)} must be at least {option.least}, given {value}")
 
 
 def resolved_recipe(
@@ -119,10 +257,8 @@ def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recip
     Raises:
         SpecError: an unknown key or a wrong value; names it and what is allowed.
     """
-    options = {
-        key: getattr(request, key) for key in ("epochs", "batch_size", "lr", "precision", "on_nan", "compile")
-    }
-    table = table | {key: value for key, value in options.items() if value is not None}
+    given = {name: getattr(request, name) for name, option in options().items() if option.recipe}
+    table = table | {key: value for key, value in given.items() if value is not None}
     for setting in request.settings:
         key, mark, text = setting.partition("=")
         key = key.strip().removeprefix("recipe.")

@@ -1,31 +1,31 @@
-"""Training that begins with somebody's weights or run: the same again, or further on other images."""
+"""The plan of a run: a new one, one that begins with somebody's weights, one that repeats a run or goes on with it."""
 
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import tomli_w
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.catalogue.registry import find_model
-from zoo.catalogue.spec import node_from_table
+from zoo.catalogue.registry import Registry, find_model, load_registry
+from zoo.catalogue.spec import Model, node_from_table
 from zoo.data.portable import is_local
 from zoo.data.sources.source import Show, silent
-from zoo.errors import InputError
+from zoo.errors import InputError, RunError
 from zoo.hub.ref import is_ref
 from zoo.models.compose import check, place
 from zoo.models.device import usable_device
-from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, without
+from zoo.runs.folder import damage_of_weights, read_metrics
+from zoo.runs.record import CHECKPOINTS, RESULT, RunRecord, read_record, without
 from zoo.train import checkpoint
+from zoo.train.environment import differences
 from zoo.train.plan import Found, Plan, replan, resolve
 from zoo.train.pretrained import Weights, find_weights, folder_of, weights_of_model, weights_of_run
-from zoo.train.request import Request, apply_settings
+from zoo.train.request import Request, apply_settings, flag, options, refuse_impossible
 
 NAME = "zoo-from"
 """What the model and the recipe of the source are called while they are resolved."""
@@ -34,90 +34,109 @@ FINE_TUNE = "fine-tune"
 """The recipe of a run that begins with pretrained weights, where none is named."""
 
 
-REPEATS_WITH = (
-    "data_dir",
-    "device",
-    "seed",
-    "epochs",
-    "batch_size",
-    "lr",
-    "precision",
-    "compile",
-    "settings",
-    "workers",
-)
-
-
-@dataclass(frozen=True)
-class WarmPlan(Plan):
-    """A plan whose module begins with given weights, as far as their shapes fit."""
-
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def build(self) -> nn.Module:
-        """The module as the seed makes it, then the given weights over it."""
-        module = super().build()
-        own = module.state_dict()
-        module.load_state_dict({**own, **{n: w for n, w in self.weights.items() if _fits(own, n, w)}})
-        return module
-
-
 # ---- plans --------------------------------------------------------------------------------------
 
 
-def plan_of(
-    request: Request, weights: str | None = None, show: Show = silent, found: Found | None = None
-) -> Plan:
-    """The plan of a new run, that begins with weights or without.
+def plan_of(request: Request, show: Show = silent, found: Found | None = None) -> Plan:
+    """The plan of a new run, that begins with the weights that the request names, if any.
 
     Args:
-        weights: "" for the model's own pretrained ones, or a reference: see `find_weights`.
         found: as for `zoo.train.plan.resolve`.
     Raises:
         ZooError: as `resolve`; weights that cannot be had, or of which none fits.
     """
-    if weights is None:
+    refuse_impossible(request)
+    if not request.pretrained and request.weights is None:
         return resolve(request, show, found)
     found = found or find_model(request.model)
-    own = not weights
-    source = weights_of_model(request.model, found, 0) if own else find_weights(weights, found[0])
+    source = (
+        weights_of_model(request.model, found, 0)
+        if request.weights is None
+        else find_weights(request.weights, found[0])
+    )
     beginning = msgspec.structs.replace(
         source.beginning,
         recipe=FINE_TUNE,
         fetch=lambda height, width: source.load(in_channels=3, height=height, width=width),
     )
-    asked = msgspec.structs.replace(request, image_size=request.image_size or source.side)
-    return _warm(resolve(asked, show, found, beginning), source)
+    sized = msgspec.structs.replace(request, image_size=request.image_size or source.side)
+    return _warm(resolve(sized, show, found, beginning), source)
 
 
-def plan_from(source: str, given: Mapping[str, Any], show: Show = silent) -> Plan:
+def plan_from(
+    source: str, given: Mapping[str, Any], show: Show = silent, registry: Registry | None = None
+) -> Plan:
     """The plan of a run that begins with another one.
 
     Args:
         source: a run folder, a package, or `hf://OWNER/NAME[@REVISION]`.
         given: the options that were given, by the names of `zoo.train.request.Request`. With `dataset`
             the weights are fine-tuned; without it the recorded run is repeated.
+        registry: the catalogue; loaded if not given.
     Raises:
         InputError: an option that does not go with it, or weights of which none fits.
         ZooError: as fetching, and as `zoo.train.plan.resolve` and `replan`.
     """
+    registry = registry or load_registry()
     folder, _ = folder_of(source)
     record = read_record(folder)
     if given.get("dataset") is None:
-        return warmed(_repeat(record, given, source, show))
+        return warmed(_repeat(record, given, source, registry, show))
     weights = weights_of_run(source)
-    return _warm(_fine_tune(record, weights, given, show), weights)
+    return _warm(_fine_tune(record, weights, given, registry, show), weights)
 
 
-def resumed(folder: Path, record: RunRecord, show: Show = silent, **options: Any) -> Plan:
-    """The plan to go on with a run. What it began with is looked for only where it has no checkpoint yet.
+def continued(
+    folder: Path,
+    registry: Registry | None = None,
+    *,
+    epochs: int | None = None,
+    data_dir: str | None = None,
+    workers: int | None = None,
+    show: Show = silent,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Plan:
+    """The plan to go on with the run of a folder, to more epochs if asked.
 
     Args:
-        options: of `zoo.train.plan.replan`.
+        epochs: in all, more than the run was made for. workers: as for `zoo.train.plan.replan`.
+        warn: receives a line for everything that keeps the run from being bit-identical to an uninterrupted one.
+    Raises:
+        RunError: no run folder, a damaged one, or the run is finished.
+        InputError: so many epochs are trained already. ZooError: as `resumed`.
+    """
+    registry = registry or load_registry()
+    record = read_record(folder)
+    longer = epochs is not None and epochs > record.settings.epochs
+    if (folder / RESULT).is_file() and not longer and not damage_of_weights(folder):
+        raise RunError(
+            f"{folder}: this run is finished; extend it with --epochs N, N above {record.settings.epochs}"
+        )
+    trained = len(read_metrics(folder))
+    if epochs is not None and not longer and epochs <= trained:
+        raise InputError(f"--epochs {epochs}: {trained} epochs of {folder} are trained already; give more")
+    for line in differences(record, registry):
+        warn(f"{line}: the resumed run will not be bit-identical")
+    plan = resumed(folder, record, show, registry, data_dir=data_dir, epochs=epochs, workers=workers)
+    if epochs is not None and record.settings.schedule != "constant":
+        warn(
+            f"the {record.settings.schedule} schedule now spans {epochs} epochs, not {record.settings.epochs}: "
+            "the learning rate jumps to where the longer schedule is"
+        )
+    return plan
+
+
+def resumed(
+    folder: Path, record: RunRecord, show: Show = silent, registry: Registry | None = None, **changed: Any
+) -> Plan:
+    """The plan of a record. What the run began with is looked for only where it has no checkpoint yet.
+
+    Args:
+        changed: as for `zoo.train.plan.replan`.
     Raises:
         ZooError: as `replan` and `warmed`.
     """
-    plan = replan(record, show=show, **options)
+    plan = replan(record, registry, show=show, **changed)
     return plan if checkpoint.exists(folder / CHECKPOINTS) else warmed(plan)
 
 
@@ -144,14 +163,11 @@ def warmed(plan: Plan) -> Plan:
     return warm
 
 
-# ---- weights ------------------------------------------------------------------------------------
-
-
-def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, show: Show) -> Plan:
-    odd = [key for key in given if key not in REPEATS_WITH]
-    if odd:
+def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, registry: Registry, show: Show) -> Plan:
+    other = [name for name in given if not options()[name].repeat]
+    if other:
         raise InputError(
-            f"--from repeats the recorded run: --{odd[0].replace('_', '-')} cannot be given with it; "
+            f"--from repeats the recorded run: {flag(other[0])} cannot be given with it; "
             "with --dataset SPEC its weights are fine-tuned"
         )
     if is_local(record.data.spec) and is_ref(source):
@@ -160,39 +176,31 @@ def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, show: Show
             "fine-tune it on your own images with --dataset SPEC"
         )
     asked = Request(model=record.model, **given)
+    refuse_impossible(asked)
     changed = msgspec.structs.replace(
         record,
         settings=apply_settings(msgspec.to_builtins(record.settings), asked, f"recipe {record.recipe}"),
         seed=given.get("seed", record.seed),
         device=given.get("device") or usable_device(record.device),
     )
-    return replan(changed, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
+    return replan(changed, registry, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
 
 
-def _fine_tune(record: RunRecord, weights: Weights, given: Mapping[str, Any], show: Show) -> Plan:
-    """Resolve the source's tree and recipe as a model of a registry file of its own."""
-    settings = {
-        k: v for k, v in msgspec.to_builtins(record.settings).items() if k not in ("source", "summary")
-    }
-    model = {
-        "summary": "the model of a run",
-        "family": "run",
-        "recipe": NAME,
-        "build": without(record.build, "pretrained"),
-    }
-    recipe = {k: v for k, v in settings.items() if v is not None}
-    tables = {"recipes": {NAME: recipe}, "models": {NAME: model}}
-    with tempfile.TemporaryDirectory(prefix="zoo-from-") as temporary:
-        file = Path(temporary) / "registry.toml"
-        file.write_text(tomli_w.dumps(tables), "utf-8")
-        asked = {"image_size": weights.side, **given}
-        plan = resolve(Request(model=f"{file}#{NAME}", **asked), show, beginning=weights.beginning)
+def _fine_tune(
+    record: RunRecord, weights: Weights, given: Mapping[str, Any], registry: Registry, show: Show
+) -> Plan:
+    """Resolve the source's tree and recipe, as entries of the catalogue that only this plan sees."""
+    recipe = msgspec.structs.replace(record.settings, summary="", source=None)
+    tree = node_from_table(without(record.build, "pretrained"), f"{weights.asked}: build")
+    model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)
+    request = Request(model=NAME, **{"image_size": weights.side, **given})
+    private = registry.having(models={NAME: model}, recipes={NAME: recipe})
+    plan = resolve(request, show, (private, NAME, model), weights.beginning)
     chosen = record.recipe if plan.record.recipe == NAME else plan.record.recipe
-    named = msgspec.structs.replace(plan.record, model=record.model, recipe=chosen)
-    return replace(plan, record=named)
+    return replace(plan, record=msgspec.structs.replace(plan.record, model=record.model, recipe=chosen))
 
 
-def _warm(plan: Plan, source: Weights) -> WarmPlan:
+def _warm(plan: Plan, source: Weights) -> Plan:
     """The plan that begins with the weights, and its record that says so.
 
     Raises:
@@ -215,9 +223,7 @@ def _warm(plan: Plan, source: Weights) -> WarmPlan:
         plan.record, base_model=source.origin, base_sha256=sha256, base_hub=source.hub
     )
     taken = {name: weights[name] for name in own.keys() - set(fresh)}
-    return WarmPlan(
-        record, plan.registry, plan.train, plan.selecting, plan.test, plan.hardware, plan.notes, weights=taken
-    )
+    return replace(plan, record=record, weights=taken)
 
 
 def _fits(own: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:

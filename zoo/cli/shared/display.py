@@ -39,12 +39,15 @@ class Lines(Listener):
 class Bars(Lines):
     """Two live bars, epoch and run, under the lines of the epochs that ended."""
 
+    def __init__(self) -> None:
+        self.stack = ExitStack()
+        self.best = ""
+
     def start(self, plan: Plan, parameters: int) -> None:
         """Open the bars."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.stack = ExitStack()
         self.bars = Progress(
             TextColumn("{task.description:>6}"),
             BarColumn(bar_width=24),
@@ -57,7 +60,6 @@ class Bars(Lines):
         self.stack.enter_context(self.bars)
         self.inner = self.bars.add_task("epoch", total=None, note="")
         self.outer = self.bars.add_task("run", total=None, note="")
-        self.best = ""
         super().start(plan, parameters)
 
     def tick(self, tick: Tick) -> None:

@@ -23,7 +23,7 @@ from zoo.errors import DeviceError, InputError, RunError
 if TYPE_CHECKING:
     from zoo.train.processes.world import World
 
-WORDS, WORLD, FOLDER = "zoo.cli.words", "zoo.cli.world", "zoo.cli.folder"
+WORDS = "zoo.cli.words"
 TOGETHER = "ZOO_PROCESSES_DIR"
 """Where processes of `--gpus` leave their numbers, and the one that failed that it has said so."""
 
@@ -56,9 +56,9 @@ def options(command: Any) -> Any:
     return gpus(shard(command))
 
 
-def wanted(gpus: int | None) -> bool:
+def wanted(gpus: int) -> bool:
     """Whether this process is to start others, rather than being one of them."""
-    return gpus is not None and gpus > 1 and not _is_started()
+    return gpus > 1 and not _is_started()
 
 
 def start(gpus: int, device: str, model: str | None) -> int:
@@ -134,7 +134,7 @@ def check_devices(gpus: int, device: str) -> None:
 
 
 @contextlib.contextmanager
-def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> Iterator[None]:
+def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> Iterator[World]:
     """Join the other processes, if this is one of several, and leave with them, whatever happens.
 
     Raises:
@@ -150,39 +150,25 @@ def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> It
             raise InputError(
                 "--shard divides a model among processes: give --gpus N, N above 1, or use torchrun"
             )
-        yield
+        from zoo.train.processes.world import World
+
+        yield World()
         return
     from zoo.train.processes.world import join
 
     stop.patience = PATIENCE
     # The layouts of a 1x1 kernel differ in name only.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    world = click.get_current_context().meta[WORLD] = join(device, sharded=shard)
+    world = join(device, sharded=shard)
     with _present(world), _heard(world):
         try:
-            yield
+            yield world
             world.leave()
         except SystemExit:  # stopped, all at the same step
             world.leave()
             raise
         except BaseException as error:
             _end(world, error)
-
-
-def world() -> World:
-    """The processes that the running command trains with."""
-    from zoo.train.processes.world import World
-
-    context = click.get_current_context(silent=True)
-    found: World | None = context.meta.get(WORLD) if context else None
-    return found or World()
-
-
-def remember(folder: Path) -> None:
-    """Keep the run folder, for what is said when another process is gone."""
-    context = click.get_current_context(silent=True)
-    if context:
-        context.meta[FOLDER] = folder
 
 
 def _is_started() -> bool:
@@ -250,7 +236,7 @@ def _end(world: World, error: BaseException) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # the launcher ends all when one ends
     shown = error
     if lost(error):
-        folder = click.get_current_context().meta.get(FOLDER)
+        folder = world.folder
         shown = RunError(f"{GONE}; go on: zoo train --resume {folder}" if folder else GONE)
     code, message = explained(shown)
     # The one that caused it may be about to say why.

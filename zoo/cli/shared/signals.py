@@ -26,7 +26,7 @@ class StopRequests:
         self.patience = 0.0  # seconds in which the same request may come twice: from a group and its launcher
         self.since = 0.0
         self.raised = False
-        self.graceful = False  # set once there is something that can stop between two steps
+        self.graceful = False  # whether there is something that can stop between two steps
 
     def __call__(self) -> int:
         """The number of the signal that asks to stop, -1 once after SIGUSR1, or 0."""
@@ -34,6 +34,10 @@ class StopRequests:
             self.save = False
             return -1
         return self.asked
+
+    def answer_between_steps(self) -> None:
+        """From here on there is something that can stop between two steps, and be saved."""
+        self.graceful = True
 
     def _save(self, number: int, frame: FrameType | None) -> None:
         self.save = True

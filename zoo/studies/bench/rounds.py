@@ -20,7 +20,7 @@ from zoo.studies.bench.gauge import Effort, mean_seconds, spread, timed
 from zoo.train.events import Listener
 from zoo.train.loop import Trainer
 from zoo.train.plan import Plan, resolve
-from zoo.train.request import Request
+from zoo.train.request import HowToCompile, Request
 
 WHAT = ("train", "infer", "latency", "loop")
 LONG = 10_000
@@ -49,7 +49,7 @@ class Job(Struct, kw_only=True):
     image_size: int | None = None
     device: str = "auto"
     precision: str | None = None
-    compile: str | None = None
+    compile: HowToCompile | None = None
     what: tuple[str, ...] = WHAT
     seconds: float = 5.0
     steps: int | None = None

@@ -13,41 +13,44 @@ import gc
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 
-from zoo.base.files import clear_temporaries, write_text
+from zoo.base.files import write_text
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.vary import inline
 from zoo.errors import BusyError, ZooError
-from zoo.runs.lock import RunLock
-from zoo.runs.record import CHECKPOINTS, RECORD, read_record, write_record
+from zoo.runs.record import RECORD
 from zoo.studies.reproduce.energy import Meter, counters
 from zoo.studies.reproduce.recorded import measured, store
 from zoo.studies.reproduce.rows import Ask, Job, changed_fields, jobs_of, rows_of
-from zoo.train import checkpoint
-from zoo.train.environment import differences
-from zoo.train.events import Listener, Tick
-from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.out_of_memory import refusing_too_much
+from zoo.train.events import Listener
+from zoo.train.listeners import Several
+from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan
 from zoo.train.request import Request
+from zoo.train.runner import Say, Stopper, Watch, finish
 from zoo.train.speed.heap import keep_heap
-from zoo.train.start import plan_of, resumed
+from zoo.train.start import continued, plan_of
 
 FAILURE = "failure.json"
 WAIT_SECONDS = 1.0
 
-Say = Callable[[str], None]
-Stopper = Callable[[], int]
 Make = Callable[[], Listener]
 
 
 def work(
-    ask: Ask, invocation: str, stop: Stopper, listener: Make, say: Say, done: Callable[[], None]
+    ask: Ask,
+    registry: Registry,
+    invocation: str,
+    stop: Stopper,
+    listener: Make,
+    say: Say,
+    done: Callable[[], None],
 ) -> None:
     """Train what is missing of a table, until every run of it has a result or has failed.
 
@@ -59,7 +62,6 @@ def work(
         zoo.train.loop.Stop: asked to stop, after a checkpoint.
     """
     keep_heap()
-    registry = load_registry()
     pending, told = jobs_of(ask, registry, rows_of(ask, registry)), set[Path]()
     while pending := [job for job in pending if not job.recorded and not failure(job, invocation)]:
         busy = []
@@ -95,7 +97,7 @@ def assist(given: dict[str, Any], stop: Stopper) -> None:
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
-    work(ask, given["invocation"], stop, lambda: EpochLines(say), say, done)
+    work(ask, registry, given["invocation"], stop, lambda: EpochLines(say), say, done)
 
 
 class EpochLines(Listener):
@@ -134,34 +136,25 @@ def perform(
     Raises:
         BusyError: another process is at it. ZooError: it cannot be trained.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with RunLock(job.folder):
-        if job.recorded:
-            return None
-        clear_temporaries(job.folder)
-        say(f"{job.title}: {'goes on' if _begun(job) else 'starts'} in {job.folder}")
-        plan = _plan(job, ask, registry, say)
-        write_record(job.folder, plan.record)
-        watched = Metered(listener, Meter(job.folder, counters(plan.record.device)))
-        with refusing_too_much(plan):
-            trainer = Trainer(plan, job.folder, watched, stop, Saving(ask.checkpoint_seconds))
-            found = checkpoint.newest(job.folder / CHECKPOINTS, say)
-            if found is not None:
-                trainer.restore(found.state)
-            return trainer.fit()
+    metered = Metered(job.folder)
+
+    def plan() -> Plan:
+        begun = (job.folder / RECORD).is_file()
+        say(f"{job.title}: {'goes on' if begun else 'starts'} in {job.folder}")
+        warn = partial(_warn, say, job.title)
+        made = continued(job.folder, registry, data_dir=ask.data_dir, warn=warn) if begun else None
+        made = made or planned(job, ask, registry)
+        metered.begin(made.record.device)
+        return made
+
+    watch = Watch(
+        listener=Several([metered, listener]), stop=stop, saving=Saving(ask.checkpoint_seconds), say=say
+    )
+    return finish(job.folder, plan, watch)
 
 
-def _begun(job: Job) -> bool:
-    return (job.folder / RECORD).is_file()
-
-
-def _plan(job: Job, ask: Ask, registry: Registry, say: Say) -> Plan:
-    if _begun(job):
-        record = read_record(job.folder)
-        for line in differences(record):
-            say(f"warning: {job.title}: {line}: it will not be bit-identical")
-        return resumed(job.folder, record, data_dir=ask.data_dir)
-    return planned(job, ask, registry)
+def _warn(say: Say, title: str, line: str) -> None:
+    say(f"warning: {title}: {line}")
 
 
 def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
@@ -183,8 +176,9 @@ def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
         image_size=row.images.size,
         limit_train=row.limit_train,
         limit_test=row.limit_test,
+        weights=row.weights,
     )
-    plan = plan_of(request, row.weights, found=(registry, row.model, row.entry))
+    plan = plan_of(request, found=(registry, row.model, row.entry))
     if not row.images.mean or row.weights:
         return plan
     data = msgspec.structs.replace(plan.record.data, mean=row.images.mean, std=row.images.std)
@@ -192,28 +186,25 @@ def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
 
 
 class Metered(Listener):
-    """A listener that also keeps what the run has used, epoch by epoch."""
+    """Keeps what the run has used, epoch by epoch, in its folder."""
 
-    def __init__(self, inner: Listener, meter: Meter) -> None:
-        self.inner, self.meter = inner, meter
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.meter: Meter | None = None
 
-    def start(self, plan: Plan, parameters: int) -> None:
-        """Pass it on."""
-        self.inner.start(plan, parameters)
-
-    def tick(self, tick: Tick) -> None:
-        """Pass it on."""
-        self.inner.tick(tick)
+    def begin(self, device: str) -> None:
+        """Read the device's counters from here on."""
+        self.meter = Meter(self.folder, counters(device))
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Keep the sum, and pass it on."""
-        self.meter.keep()
-        self.inner.epoch(row, best)
+        """Keep the sum so far."""
+        self.end(row)
 
     def end(self, result: dict[str, Any]) -> None:
-        """Keep the sum, and pass it on."""
-        self.meter.keep()
-        self.inner.end(result)
+        """Keep the sum."""
+        del result
+        if self.meter is not None:
+            self.meter.keep()
 
 
 def _free() -> None:

@@ -73,18 +73,18 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     from zoo.train.request import adapted, parse_value, recipe_name
 
     variant = vary(registry, name, best["changes"], "zoo sweep")
-    model = variant.model
-    asked = variant.recipe or sweep.recipe
-    fields = adapted(registry, asked, sweep.dataset or model.dataset)
-    fields |= {"epochs": sweep.epochs} if sweep.epochs else {}
-    pairs = (setting.partition("=") for setting in sweep.settings)
+    model, asked = variant.model, sweep.request
+    parent = variant.recipe or asked.recipe
+    fields = adapted(registry, parent, asked.dataset or model.dataset)
+    fields |= {"epochs": asked.epochs} if asked.epochs else {}
+    pairs = (setting.partition("=") for setting in asked.settings)
     fields |= {key.strip().removeprefix("recipe."): parse_value(text.strip()) for key, _, text in pairs}
     fields |= variant.settings
     called = _free_name(registry, re.sub(r"[^a-z0-9]+", "-", f"{variant.name}-swept".lower()).strip("-"))
-    small = f"{sweep.limit_train:,} images of " if sweep.limit_train else ""
-    where = f"{small}{sweep.dataset or model.dataset}"
+    small = f"{asked.limit_train:,} images of " if asked.limit_train else ""
+    where = f"{small}{asked.dataset or model.dataset}"
     summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {count} trials"
-    begun = recipe_name(asked, variant.name, model)
+    begun = recipe_name(parent, variant.name, model)
     recipe = {"extends": begun, "summary": summary, **fields}
     decode(Recipe, {k: v for k, v in recipe.items() if k != "extends"}, called)
     text = _table(f"recipes.{called}", recipe)

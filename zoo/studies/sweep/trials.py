@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from zoo.base.files import WriteError, clear_temporaries
+from zoo.base.files import WriteError
 from zoo.base.structs import NonNegative, Positive, Struct
-from zoo.catalogue.registry import Registry, find_model
+from zoo.catalogue.registry import find_model
 from zoo.catalogue.vary import inline, vary
 from zoo.data.batches.mode import Delivery
 from zoo.data.load import load
@@ -33,18 +34,15 @@ from zoo.errors import DataError, HubError, InputError, ZooError
 from zoo.models.device import pick_device
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import RunLock, WaitingLock, is_held
-from zoo.runs.record import CHECKPOINTS, RECORD, RESULT, read_record, write_record
+from zoo.runs.record import RECORD
 from zoo.studies.sweep.space import Space, as_text, changes_of, kept
-from zoo.train import checkpoint
 from zoo.train.events import Listener
-from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.out_of_memory import refusing_too_much
-from zoo.train.plan import Plan, replan, resolve
-from zoo.train.request import Request, apply_settings, choose_recipe
+from zoo.train.loop import Saving, Stop
+from zoo.train.plan import Found, Plan, resolve
+from zoo.train.request import Request, apply_settings, choose_recipe, refuse_impossible
+from zoo.train.runner import Say, Stopper, Watch, finish
 from zoo.train.speed.heap import keep_heap
-
-Say = Callable[[str], None]
-Stopper = Callable[[], int]
+from zoo.train.start import continued
 
 FOLDER, ERROR, ASKED = "folder", "error", "asked"
 """Keys of what Optuna keeps for us: a trial's folder, why it failed, what the sweep is."""
@@ -57,49 +55,46 @@ class Sweep(Struct, frozen=True, kw_only=True):
     """A sweep as plain data: worker processes get the same.
 
     Attributes:
+        request: what all trials have in common; its model is the one that is searched.
         folder: holds the trials' folders. storage: a path, or a URL of Optuna's.
-        trials: how many have to be done in all. settings: as `zoo train --set` takes them.
+        trials: how many have to be done in all.
     """
 
-    model: str
+    request: Request
     space: Space
     folder: str
     storage: str
     trials: Positive
     prune: bool = False
-    dataset: str | None = None
-    data_dir: str | None = None
-    recipe: str | None = None
-    settings: tuple[str, ...] = ()
-    epochs: Positive | None = None
-    limit_train: Positive | None = None
-    seed: int = 0
-    device: str = "auto"
     checkpoint_seconds: NonNegative = 60.0
 
 
 def same(sweep: Sweep) -> str:
     """What must not change between two commands at one storage, as text."""
-    model, recipe = sweep.model, sweep.recipe or ""
-    given = [sweep.dataset or "", sweep.epochs, sweep.limit_train, sweep.seed, list(sweep.settings)]
-    return msgspec.json.encode([model, recipe, *given, as_text(sweep.space)]).decode()
+    asked = sweep.request
+    given = [asked.dataset or "", asked.epochs, asked.limit_train, asked.seed, list(asked.settings)]
+    return msgspec.json.encode([asked.model, asked.recipe or "", *given, as_text(sweep.space)]).decode()
 
 
-def check_options(sweep: Sweep, *, data: bool = False) -> None:
+def check_options(sweep: Sweep, found: Found, *, data: bool = False) -> None:
     """Refuse what no trial could have: a recipe or a setting of all of them, the device, and the data if asked to.
 
+    Args:
+        found: the catalogue, and the model that is searched with its name.
     Raises:
         ZooError: names it and what is allowed.
     """
-    device = pick_device(sweep.device)
-    registry, name, model = find_model(sweep.model)
+    asked = sweep.request
+    refuse_impossible(asked)
+    device = pick_device(asked.device)
+    registry, name, model = found
     image_size = None
     if "model" not in {choice.key for choice in sweep.space.choices}:  # which have recipes of their own
-        request = Request(model=name, recipe=sweep.recipe, settings=sweep.settings, epochs=sweep.epochs)
-        recipe, table = choose_recipe(request, registry, model)
-        image_size = apply_settings(table, request, f"recipe {recipe}").image_size
+        named = msgspec.structs.replace(asked, model=name)
+        recipe, table = choose_recipe(named, registry, model)
+        image_size = apply_settings(table, asked, f"recipe {recipe}").image_size
     if data:
-        spec, where = sweep.dataset or model.dataset, Path(sweep.data_dir) if sweep.data_dir else None
+        spec, where = asked.dataset or model.dataset, Path(asked.data_dir) if asked.data_dir else None
         delivery = Delivery("auto", None, str(device))
         load(spec, registry, data_dir=where, image_size=image_size, seed=VALIDATION_SEED, delivery=delivery)
 
@@ -154,10 +149,11 @@ def assist(given: dict[str, Any], stop: Stopper) -> None:
         if not given["quiet"]:
             print(line, file=sys.stderr, flush=True)
 
-    work(msgspec.convert(given["sweep"], Sweep), stop, say)
+    sweep = msgspec.convert(given["sweep"], Sweep)
+    work(sweep, find_model(sweep.request.model), stop, say)
 
 
-def work(sweep: Sweep, stop: Stopper, say: Say) -> None:
+def work(sweep: Sweep, found: Found, stop: Stopper, say: Say) -> None:
     """Try, until as many trials are done as were asked for, or no point is left.
 
     Raises:
@@ -165,7 +161,6 @@ def work(sweep: Sweep, stop: Stopper, say: Say) -> None:
         ZooError: what keeps every trial from running; it goes on likewise.
     """
     keep_heap()
-    registry, _, _ = find_model(sweep.model)
     study, checked = open_study(sweep), False
     while True:
         if (asked := stop()) > 0:
@@ -174,9 +169,9 @@ def work(sweep: Sweep, stop: Stopper, say: Say) -> None:
             trial = _next(sweep, study, holding, say)
             if trial is not None:
                 if not checked:
-                    check_options(sweep, data=True)
+                    check_options(sweep, found, data=True)
                     checked = True
-                _try(sweep, study, trial, registry, stop, say)
+                _try(sweep, study, trial, found, stop, say)
         if trial is None:
             if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 return
@@ -199,7 +194,7 @@ def _next(sweep: Sweep, study: optuna.Study, holding: ExitStack, say: Say) -> Tr
                 return None
             study.enqueue_trial(point)
         study.sampler = optuna.samplers.TPESampler(
-            seed=mix_seed(sweep.seed, begun) % 2**32, multivariate=False
+            seed=mix_seed(sweep.request.seed, begun) % 2**32, multivariate=False
         )
         trial = study.ask()
         _suggest(trial, sweep.space)
@@ -262,14 +257,15 @@ def _suggest(trial: Trial, space: Space) -> None:
 # ---- one trial ------------------------------------------------------------------------------------
 
 
-def _try(
-    sweep: Sweep, study: optuna.Study, trial: Trial, registry: Registry, stop: Stopper, say: Say
-) -> None:
+def _try(sweep: Sweep, study: optuna.Study, trial: Trial, found: Found, stop: Stopper, say: Say) -> None:
     folder = Path(sweep.folder) / trial.user_attrs[FOLDER]
     changes = changes_of(sweep.space, trial.params)
     words = ", ".join(f"{key}={inline(value)}" for key, value in changes.items())
+    watch = Watch(listener=Reported(trial), stop=stop, saving=Saving(sweep.checkpoint_seconds), say=say)
     try:
-        result = _train(sweep, study, trial, registry, changes, folder, stop)
+        result = finish(
+            folder, lambda: _plan(sweep, study, found, changes, folder, say), watch, locked=True
+        ) or read_result(folder)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         say(f"{folder.name}: {words}: pruned after epoch {len(read_metrics(folder))}")
@@ -286,58 +282,42 @@ def _try(
         say(f"{folder.name}: {words}: validation top-1 {score:.2%}")
 
 
-def _train(
-    sweep: Sweep,
-    study: optuna.Study,
-    trial: Trial,
-    registry: Registry,
-    changes: Mapping[str, Any],
-    folder: Path,
-    stop: Stopper,
-) -> dict[str, Any]:
-    """Train a trial in its folder, or go on with it; what `result.json` holds."""
-    if (folder / RESULT).is_file():
-        return read_result(folder)
-    clear_temporaries(folder)
+def _plan(
+    sweep: Sweep, study: optuna.Study, found: Found, changes: Mapping[str, Any], folder: Path, say: Say
+) -> Plan:
+    """The plan of a trial, new or to go on with; the study's pruner is set by its epochs."""
     if (folder / RECORD).is_file():
-        plan = without_test(replan(read_record(folder), data_dir=sweep.data_dir))
+        warn = partial(_warn, say, folder.name)
+        plan = continued(folder, found[0], data_dir=sweep.request.data_dir, warn=warn)
+        plan = without_test(plan)
     else:
-        plan = plan_of(sweep, registry, changes)
-    write_record(folder, plan.record)
+        plan = plan_of(sweep, found, changes)
     warm = max(1, plan.recipe.epochs // 5)
-    study.pruner = (
-        optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=warm)
-        if sweep.prune
-        else optuna.pruners.NopPruner()
-    )
-    with refusing_too_much(plan):
-        trainer = Trainer(plan, folder, Reported(trial), stop, Saving(sweep.checkpoint_seconds))
-        found = checkpoint.newest(folder / CHECKPOINTS)
-        if found is not None:
-            trainer.restore(found.state)
-            for row in trainer.rows:
-                trial.report(row["val_top1"], row["epoch"])
-        return trainer.fit()
+    pruner = optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=warm)
+    study.pruner = pruner if sweep.prune else optuna.pruners.NopPruner()
+    return plan
 
 
-def plan_of(sweep: Sweep, registry: Registry, changes: Mapping[str, Any]) -> Plan:
+def _warn(say: Say, name: str, line: str) -> None:
+    say(f"warning: {name}: {line}")
+
+
+def plan_of(sweep: Sweep, found: Found, changes: Mapping[str, Any]) -> Plan:
     """The plan of a trial: the clean protocol, and no test split at all.
 
     Raises:
         ZooError: whatever cannot be used, in one line.
     """
-    name = find_model(sweep.model)[1]
+    registry, name, _ = found
     variant = vary(registry, name, changes, "zoo sweep")
-    request = Request(
+    asked = sweep.request
+    settings = (f"{key}={inline(value)}" for key, value in variant.settings.items())
+    request = msgspec.structs.replace(
+        asked,
         model=variant.name,
-        dataset=sweep.dataset,
-        data_dir=sweep.data_dir,
-        recipe=variant.recipe or sweep.recipe,
-        settings=(*sweep.settings, *(f"{key}={inline(value)}" for key, value in variant.settings.items())),
-        epochs=None if "epochs" in variant.settings else sweep.epochs,
-        seed=sweep.seed,
-        device=sweep.device,
-        limit_train=sweep.limit_train,
+        recipe=variant.recipe or asked.recipe,
+        settings=(*asked.settings, *settings),
+        epochs=None if "epochs" in variant.settings else asked.epochs,
     )
     return without_test(resolve(request, found=(registry, variant.name, variant.model)))
 
@@ -354,6 +334,11 @@ class Reported(Listener):
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
+
+    def resumed(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Report the epochs that ended before."""
+        for row in rows:
+            self.trial.report(row["val_top1"], row["epoch"])
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
         """Report it.

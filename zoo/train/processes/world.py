@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -74,6 +75,7 @@ class World:
         self.apart = (rank,) if rank else ()
         self.device = torch.device("cpu")
         self.store: Any = None
+        self.folder: Path | None = None  # the run folder: named when another process is lost
         self.hosts = False  # whether the store ends with this process
         self.turns = 0
         self.wrapped: nn.parallel.DistributedDataParallel | None = None

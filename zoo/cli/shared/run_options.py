@@ -1,0 +1,66 @@
+"""Options of a run, made from the fields of `Request`: `zoo train` has all, `zoo sweep` and `zoo reproduce` some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import click
+
+from zoo.train.request import Option, Request, flag, options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def of_a_run(
+    wanted: Callable[[Option], bool] = lambda option: True, **changed: dict[str, Any]
+) -> Callable[[F], F]:
+    """The options of `zoo train`, or those that are `wanted`, for another command.
+
+    Args:
+        changed: by the field's name, what `click.option` is told otherwise: its help, its default.
+    """
+    chosen = {name: option for name, option in options().items() if wanted(option)}
+
+    def decorate(command: F) -> F:
+        for name, option in reversed(chosen.items()):
+            told = {**_told(name, option), **changed.get(name, {})}
+            command = click.option(flag(name), name, **told)(command)
+        return command
+
+    return decorate
+
+
+def given(context: click.Context) -> dict[str, Any]:
+    """The options of a run that stand on the command line, by the names of `Request`."""
+    line = click.core.ParameterSource.COMMANDLINE
+    return {name: context.params[name] for name in options() if context.get_parameter_source(name) is line}
+
+
+def _told(name: str, option: Option) -> dict[str, Any]:
+    """What `click.option` is told of a field: its type, default and help."""
+    told: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+    kind, default = _kind(get_type_hints(Request, include_extras=True)[name]), _default(name)
+    if kind is bool:
+        return {**told, "is_flag": True}
+    if get_origin(kind) is tuple:
+        return {**told, "multiple": True}
+    if get_origin(kind) is Literal:
+        kind = click.Choice(get_args(kind))
+    elif option.folder:
+        kind = click.Path(file_okay=False)
+    return {**told, "type": kind, "default": default, "show_default": default is not None}
+
+
+def _kind(hint: Any) -> Any:
+    """The type without what is said about it, and without None."""
+    if get_origin(hint) is Annotated:
+        return _kind(get_args(hint)[0])
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+    return kinds[0] if NoneType in get_args(hint) else hint
+
+
+def _default(name: str) -> Any:
+    fields = Request.__struct_fields__[-len(Request.__struct_defaults__) :]
+    return dict(zip(fields, Request.__struct_defaults__, strict=True))[name]

@@ -1,0 +1,50 @@
+"""Which epoch's weights are kept, and when there is no point in going on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from zoo.catalogue.recipe import Recipe
+from zoo.evaluate.accuracy import Metrics
+from zoo.train.position import Position
+
+
+class Selection:
+    """The best epoch so far by the recipe's rule `select`.
+
+    Attributes:
+        weights: the selected weights, on the CPU; empty before the first epoch.
+        file: where checkpoints keep them; None: not written yet.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.rule, self.patience = recipe.select, recipe.patience
+        self.weights: dict[str, Tensor] = {}
+        self.file: str | None = None
+
+    def is_better(self, at: Position, metrics: Metrics) -> bool:
+        """Whether the epoch that just ended is the best so far; `at` remembers the best one."""
+        score = {"top1": metrics.top1, "loss": -metrics.loss, "last": float(at.epoch)}[self.rule]
+        score = -math.inf if math.isnan(score) else score
+        if at.best_epoch and score <= at.best_score:
+            at.stale += 1
+            return False
+        at.best_score, at.best_epoch, at.stale = score, at.epoch, 0
+        return True
+
+    def keep(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep a copy of these weights as the selected ones."""
+        self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
+        self.file = None
+
+    def is_over(self, at: Position) -> bool:
+        """Whether `patience` epochs went by without a better one."""
+        return 0 < self.patience <= at.stale
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take what a checkpoint holds."""
+        self.weights, self.file = state.get("best_weights", {}), state["best"]
