@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -21,6 +22,9 @@ from click_tree import commands, options
 import zoo
 import zoo.errors
 import zoo.plugin.hooks
+from zoo.catalogue.augmentation import Step
+from zoo.catalogue.keys import keys_of
+from zoo.catalogue.recipe import Group, Lookahead, Recipe
 from zoo.catalogue.registry import load_registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -201,3 +205,26 @@ def test_pages_of_families_that_are_gone_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_text("gone")
     written = pages.write(tmp_path, pages.builtin())
     assert sorted(tmp_path.iterdir()) == sorted(written)
+
+
+def test_the_page_of_recipe_keys_has_every_key_and_every_augmentation_step(site: Path) -> None:
+    page = (site / "recipe-keys.html").read_text("utf-8")
+    rows = {
+        tuple(text_of(cell) for cell in re.findall(r"<td>(.*?)</td>", row, re.DOTALL))
+        for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL)
+    }
+    for struct in (Recipe, Group, Lookahead, *get_args(Step)):
+        for key in keys_of(struct):
+            assert (key.name, key.type.replace("`", ""), key.default, key.line.replace("`", "")) in rows, key
+    for kind in get_args(Step):
+        assert f"{kind.__struct_config__.tag}: " in text_of(page)
+
+
+def text_of(html: str) -> str:
+    """The words of a piece of a page, quotes as they were written."""
+    return unescape(re.sub(r"<[^>]+>", "", html)).strip().translate(str.maketrans("“”‘’", "\"\"''"))
+
+
+def test_the_recipe_keys_are_linked(site: Path) -> None:
+    for name in ("index", "train", "mix", "catalogue/recipes"):
+        assert 'recipe-keys.html"' in (site / f"{name}.html").read_text("utf-8")

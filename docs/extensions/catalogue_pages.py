@@ -224,11 +224,12 @@ def _dataset(name: str, data: Dataset) -> list[str]:
 
 def recipes_page(registry: Registry) -> Iterator[str]:
     """Each recipe with the fields that are not the defaults."""
-    yield from ("# Recipes", "", "What a recipe does not say is the default: the fields of")
     yield from (
-        "{py:class}`zoo.catalogue.recipe.Recipe`. `--set recipe.KEY=VALUE` changes one for a run.",
+        "# Recipes",
         "",
+        "What a recipe does not say is the default: [](../recipe-keys.md) lists all keys.",
     )
+    yield from ("`--set recipe.KEY=VALUE` changes one for a run.", "")
     for name in ours("recipe", registry):
         recipe = registry.recipes[name]
         yield from (f"(recipe-{name})=", f"## {name}", "", sentence(recipe.summary), "")

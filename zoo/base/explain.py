@@ -1,9 +1,11 @@
-"""What is wrong with a table, in one line: turns msgspec's errors into key, given and allowed."""
+"""Tables in words: what is wrong with one (key, given and allowed, in one line), and what a key may be."""
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping
+from types import UnionType
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -112,3 +114,36 @@ def _choices(kind: Any) -> list[Any]:
             return list(typing.get_args(member))
     members = _members(kind)
     return [m.__struct_config__.tag for m in members] if len(members) > 1 else []
+
+
+def in_words(kind: Any) -> str:
+    """What a key of this type may be, in TOML's words: "integer > 0", "list of text", '"all" or "matrices"'."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return f"{in_words(args[0])}{''.join(map(_limits, args[1:]))}"
+    if origin is Literal:
+        return _either([f'"{choice}"' for choice in args])
+    if origin in (typing.Union, UnionType):
+        tags = sorted({member.__struct_config__.tag_field or "" for member in _members(kind)} - {""})
+        named = [in_words(member) for member in args if member is not type(None)]
+        return f"table with `{tags[0]}`" if tags else _either(named)
+    if origin is tuple:
+        words = re.sub(r"^(table|number|integer)\b", r"\1s", in_words(args[0]))
+        return f"list of {words}" if args[-1] is Ellipsis else f"list of {len(args)} {words}"
+    return {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any"}.get(
+        kind, "table"
+    )
+
+
+def _either(words: list[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _limits(meta: msgspec.Meta) -> str:
+    """The limits of a number: " > 0", " from 0 to 1"."""
+    if meta.ge is not None and meta.le is not None:
+        return f" from {meta.ge} to {meta.le}"
+    limits = ((">", meta.gt), ("≥", meta.ge), ("<", meta.lt), ("≤", meta.le))
+    shown = [f"{sign} {limit}" for sign, limit in limits if limit is not None]
+    return f" {' and '.join(shown)}" if shown else ""

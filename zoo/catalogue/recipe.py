@@ -23,8 +23,11 @@ class Group(Struct, frozen=True):
     Attributes:
         match: "vectors" (norms, biases, and what a module wants no decay for), "matrices" (the rest),
             "first" or "last" (that layer's own), or a pattern of names: "stem.*.bias".
-        optimizer, lr, momentum, weight_decay: as in the recipe; None: the recipe's own.
-        epochs: the schedule ends after so many epochs, and the parameters then stay as they are.
+        optimizer: Optimizer of these parameters. Not set: the recipe's.
+        lr: Peak learning rate of these parameters. Not set: the recipe's.
+        momentum: Momentum of these parameters. Not set: the recipe's.
+        weight_decay: Weight decay of these parameters. Not set: the recipe's.
+        epochs: Epoch at which their schedule ends; from then on they stay as they are. Not set: the last.
     """
 
     match: str
@@ -39,8 +42,9 @@ class Lookahead(Struct, frozen=True):
     """Slow weights that follow the fast ones every few steps, and that the fast ones then go back to.
 
     Attributes:
-        every: steps between two meetings. alpha: the share of the way that the slow ones go.
-        power: alpha falls to its value from 1 as 1 - (1 - alpha) * progress**power; 0: it stays.
+        every: Steps after which the slow weights move and the fast ones go back to them.
+        alpha: Share of the way to the fast weights that the slow ones move.
+        power: How alpha falls from 1 to its value: as 1 - (1 - alpha) * progress**power. 0: it is constant.
     """
 
     every: Positive = 5
@@ -52,37 +56,51 @@ class Recipe(Struct, frozen=True):
     """How a model is trained. Every field can be overridden by `--set recipe.<field>=<value>`.
 
     Attributes:
-        summary: one line. source: key of the paper whose recipe this is, if any.
-        epochs: passes over the training split. batch_size: images per step, over all processes.
+        summary: What the recipe is, in one line.
+        source: Key of the paper or report whose recipe this is, if any.
+        epochs: Passes over the training split.
+        batch_size: Images per step, over all processes.
         optimizer: "adam", "adamw", "sgd", "nesterov", "muon", "muon-sphere" (see `zoo.train.optim.muon`),
             "torch:NAME" or "timm:NAME".
-        groups: rules for parameters that are trained otherwise.
-        lr: peak learning rate. momentum, betas, eps: the optimizer's own.
-        layer_decay: each layer's lr is this share of the next one's, the head's being `lr` (see
-            `zoo.train.optim.layerwise`); 1: all the same.
-        freeze: what is not trained: "backbone": all but the head; "all-but-last": all but the layer that
-            gives the logits; or patterns of parameters' names. Batch norms in it keep their statistics.
-        weight_decay: coupled (L2) for adam and sgd, decoupled for adamw and muon, as in torch.
-        decay: "all" parameters, or "matrices": none for norms, biases, position embeddings, tokens.
-        schedule: shape of lr over the run; warmup_epochs: linear from 0 before it;
-        final_lr: last lr as a fraction of the peak.
-        dropout: probability of every dropout of the model; None: the model's own.
-        label_smoothing, clip_grad_norm (0: off), accumulate (micro-batches per step),
-        ema (decay of the averaged weights per step, less in a run's first steps; 0: off). lookahead: slow
-            weights, if any.
-        precise_bn: training images that batch norm's statistics are computed anew from, before each evaluation; 0: the
-            running ones are used.
-        augment: steps in order. normalize: subtract the dataset's mean, divide by its std;
-        else pixel values in 0..1. image_size: side to resize to; None keeps the dataset's.
-        precision: "auto" is bf16 where the hardware has it. channels_last: None decides by device.
-        compile: "auto" times a step, and weighs the compiler's warm-up against the length of the run; "graph"
-            records a step as a CUDA graph.
-        sync_batch_norm: with several processes, batch norms see the rows of all of them, as one
-        process does; false: each its own rows, which is faster and not the same.
-        tta: what a recorded result averages logits over: the image; its mirror image too; both, moved by a pixel
-            either way as well; or a square image turned by quarters, and its mirror image likewise (eight views).
-        select: which epoch's weights are kept. patience: stop after so many epochs without a better
-        one (0: never). on_nan: stop before a step whose loss or gradients are not finite, or skip it.
+        groups: Rules for parameters that are trained otherwise; the first rule that fits a parameter counts.
+        lr: Peak learning rate.
+        layer_decay: Each layer's learning rate as a share of the next layer's; the head has `lr`. 1: all the same.
+            See `zoo.train.optim.layerwise`.
+        freeze: What is not trained: "backbone" (all but the head), "all-but-last" (all but the layer that
+            gives the logits), or a list of patterns of parameter names. Frozen batch norms keep their statistics.
+        momentum: Momentum, for optimizers that have one (sgd, nesterov, muon).
+        betas: Decay rates of the means of gradient and squared gradient, for optimizers like adam.
+        eps: Added to the denominator of the update, for optimizers like adam.
+        weight_decay: Weight decay: coupled (L2) for adam and sgd, decoupled for adamw and muon, as in torch.
+        decay: Which parameters decay: "all", or "matrices" (not norms, biases, position embeddings, tokens).
+        schedule: Shape of the learning rate over the run.
+        warmup_epochs: Epochs at the start in which the learning rate rises linearly from 0.
+        final_lr: Last learning rate as a fraction of the peak.
+        dropout: Probability of every dropout of the model. Not set: the model's own.
+        label_smoothing: Share of each label that is spread evenly over all classes.
+        clip_grad_norm: Largest norm of the gradient; a longer one is scaled down to it. 0: off.
+        accumulate: Micro-batches that a step's batch is split into, to save memory.
+        ema: Decay per step of the averaged weights, which are evaluated and kept; less in a run's first steps.
+            0: off.
+        precise_bn: Training images from which batch norm's statistics are computed before each evaluation.
+            0: the running statistics are used.
+        lookahead: Slow weights that the trained ones go back to. Not set: none.
+        augment: Augmentation steps in their order, each a table with `op`.
+        normalize: Whether to subtract the dataset's mean and divide by its std; else pixel values are in 0..1.
+        image_size: Side that images are resized to, in pixels. Not set: the dataset's own size.
+        precision: Number format of the computation; "auto" is bf16 where the hardware has it.
+        channels_last: Whether images lie in memory with the channels last. Not set: decided by the device.
+        compile: How a step is run: "off" (kernel by kernel), "graph" (recorded as a CUDA graph), "default"
+            (torch.compile), "max" (the same with tuned kernels); "auto" times a step, and weighs the
+            compiler's warm-up against the length of the run.
+        sync_batch_norm: With several processes: whether batch norms see the rows of all of them, as one process
+            does. false: each sees its own rows, which is faster and not the same.
+        tta: Views that a recorded result averages logits over: the image ("none"), its mirror image too
+            ("mirror"), both moved by a pixel either way as well ("mirror-translate"), or a square image turned
+            by quarters, and its mirror image likewise ("dihedral": eight views).
+        select: Which epoch's weights are kept: of the best top-1, of the lowest loss, or of the last epoch.
+        patience: Epochs without a better one after which training stops. 0: never.
+        on_nan: At a step whose loss or gradients are not finite: "stop" before it, or "skip" it.
     """
 
     summary: str = ""

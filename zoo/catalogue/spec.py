@@ -25,10 +25,10 @@ class Node(Struct, frozen=True):
     """One node of a model's tree: a component, its arguments, and its children.
 
     Attributes:
-        use: full component name, "plugin.component".
-        args: the factory's own arguments. A value that is itself a `Node` (or a list of them)
+        use: Full component name, "plugin.component".
+        args: The factory's own arguments. A value that is itself a `Node` (or a list of them)
             reaches the factory as a builder (or a list of builders).
-        of: the children of a combinator; they reach the factory as `parts`.
+        of: The children of a combinator; they reach the factory as `parts`.
     """
 
     use: str
@@ -97,7 +97,16 @@ def _argument(value: Any, where: str, depth: int) -> Any:
 
 
 class Source(Struct, frozen=True):
-    """A paper or report: what models and recipes refer to by its key."""
+    """A paper or report: what models and recipes refer to by its key.
+
+    Attributes:
+        title: Title of the paper or report.
+        authors: Names of the authors, with their institution in parentheses.
+        code: Where its code can be found.
+        url: Web address of the paper.
+        protocol: How it trained and measured, as far as it says so.
+        selection: Which epoch it reports: "best-test-epoch", "best-validation-loss", "last-epoch".
+    """
 
     title: str
     authors: str = ""
@@ -113,9 +122,20 @@ class Dataset(Struct, frozen=True):
     Attributes:
         source: "<scheme>:<rest>", read by `zoo.data`: "sklearn:digits", "torchvision:CIFAR10",
             "hf:uoft-cs/cifar10", "parquet:PATH", "folder:PATH", "plugin:PLUGIN.COMPONENT".
-        size: (height, width) of its images, or that they are resized to (`resize = true`).
-        mean, std: per channel, of pixel values in 0..1.
-        adapt: fields that this dataset replaces in a model's own recipes (digits must not be
+        summary: What the images show, in one line.
+        classes: Names of the classes, in the order of the labels.
+        num_classes: Number of classes, where their names are not given.
+        size: Height and width of its images, or those that they are resized to (`resize = true`).
+        resize: Whether images are resized to `size`.
+        channels: Channels of an image.
+        mean: Mean of each channel, of pixel values in 0..1.
+        std: Standard deviation of each channel, of pixel values in 0..1.
+        train: Number of training images.
+        test: Number of test images.
+        licence: Licence of the images.
+        homepage: Web address that describes the dataset.
+        options: Options of its source, as after `?` in `--dataset`.
+        adapt: Fields that this dataset replaces in a model's own recipes (digits must not be
             mirrored); a recipe that the user names is taken as it is.
     """
 
@@ -137,13 +157,26 @@ class Dataset(Struct, frozen=True):
 
 
 class Published(Struct, frozen=True):
-    """One result that a source prints. `top1` is a fraction; `params` the count it prints.
+    """One result that a source prints.
 
-    `params_classes` is the class count behind `params` where it is not the dataset's;
-    `params_difference` is ours minus theirs where a known convention differs (see `note`).
-    `recipe` and `best` are the row's, where they are not the model's own. `pretrained` is what it began with, in the
-    source's words; `weights` the reference that has it. `changes` are the row's in the model, by key
-    ("build.dropout").
+    Attributes:
+        dataset: Dataset that it was measured on.
+        top1: Top-1 accuracy as a fraction.
+        params: Parameter count that the source prints.
+        params_classes: Class count behind `params`, where it is not the dataset's.
+        params_difference: Our count minus theirs, where a known convention differs (see `note`).
+        minutes: Minutes of training that the source prints.
+        minutes_per_epoch: Minutes per epoch that the source prints.
+        epochs: Epochs of training, where they are not the recipe's.
+        top1_after_5_epochs: Top-1 accuracy after 5 epochs, as a fraction.
+        pretrained: What the weights began with, in the source's words.
+        weights: Reference that has those weights, as `--weights` takes it.
+        changes: What the row changes about the model, by key ("build.dropout").
+        published_as: Name of the row in the source's table.
+        source: Key of the source of this row, where it is not the model's.
+        recipe: Recipe of this row, where it is not the model's.
+        best: Better recipe of ours for this row, where it is not the model's.
+        note: Anything a reader of the number should know.
     """
 
     dataset: str
@@ -166,7 +199,19 @@ class Published(Struct, frozen=True):
 
 
 class Measured(Struct, frozen=True):
-    """One result of ours: what it is, and where its record stands."""
+    """One result of ours: what it is, and where its record stands.
+
+    Attributes:
+        dataset: Dataset that it was measured on.
+        top1: Top-1 accuracy as a fraction; the mean where there are several seeds.
+        spread: Standard deviation over the seeds, as a fraction.
+        seeds: Number of runs with different seeds.
+        protocol: "clean" (selected on validation images) or "paper" (as the source did it).
+        recipe: Recipe that it was trained by.
+        device: Device that it was trained on.
+        record: File with the record of the run.
+        note: Anything a reader of the number should know.
+    """
 
     dataset: str
     top1: Fraction
@@ -183,11 +228,20 @@ class Model(Struct, frozen=True):
     """A model as data: its tree, its recipes, and what was published for it.
 
     Attributes:
-        recipe: its default recipe (the source's, for a published model). best: ours, if better.
-        dataset: what it is built for by default: gives image size and class count.
-        parameters: count at that dataset's size and classes (held by a test).
-        pretrained: weights for `zoo train MODEL --pretrained`: a reference as `--weights` takes it;
-            None: its component's own, if it has any.
+        summary: What the model is, in one line.
+        family: Family that it is listed under: "cnn", "vit", "hybrid", or one of your own.
+        build: Its tree of components.
+        recipe: Its default recipe (the source's, for a published model).
+        best: Our own recipe, where it is better.
+        dataset: Dataset that it is built for by default; gives image size and class count.
+        tags: Words that `zoo list --tag` finds it by.
+        source: Key of the paper or report that it is from.
+        parameters: Parameter count at that dataset's size and classes (held by a test).
+        pretrained: Weights for `zoo train MODEL --pretrained`: a reference as `--weights` takes it.
+            Not set: its component's own, if it has any.
+        published: Results that sources print for it.
+        measured: Results of ours.
+        note: Anything a user of the model should know.
     """
 
     summary: str

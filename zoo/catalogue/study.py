@@ -11,7 +11,16 @@ from zoo.catalogue.spec import Published
 
 
 class StudyResult(Struct, frozen=True):
-    """What a source prints for the variants of a study that have the values `at`; the base, if empty."""
+    """What a source prints for the variants of a study that have the values `at`; the base, if empty.
+
+    Attributes:
+        at: Changed keys and their values that a variant must have.
+        top1: Top-1 accuracy as a fraction.
+        minutes: Minutes of training that the source prints.
+        minutes_per_epoch: Minutes per epoch that the source prints.
+        epochs: Epochs of training, where they are not the recipe's.
+        published_as: Name of the row in the source's table.
+    """
 
     at: dict[str, Any]
     top1: Fraction | None = None
@@ -42,9 +51,16 @@ class Study(Struct, frozen=True):
     """A study of a source (or of ours): one model, and what is changed about it.
 
     Attributes:
-        model, dataset, recipe: the base; dataset and recipe are the model's own where left out.
-        grid: key to values, all combinations. each: key to values, one change at a time, beside the base.
-            Keys: "model", "dataset", "recipe", "recipe.KEY", "build.PATH": see `zoo.catalogue.vary`.
+        summary: What the study compares, in one line.
+        model: The model that is varied.
+        source: Key of the paper or report that the study is from.
+        dataset: Dataset of the study. Not set: the model's own.
+        recipe: Recipe of the study. Not set: the model's own.
+        grid: Key to values, all combinations. Keys: "model", "dataset", "recipe", "recipe.KEY",
+            "build.PATH": see `zoo.catalogue.vary`.
+        each: Key to values, one change at a time, beside the base. Keys as in `grid`.
+        published: Results that the source prints for its variants.
+        note: Anything a reader of the study should know.
     """
 
     summary: str
