@@ -29,6 +29,10 @@ docs:
 pictures:
     python docs/make_pictures.py list info
 
+# write the JSON Schema of registry files again: after a change of the catalogue's structs or their docstrings
+schema:
+    python -m zoo.catalogue.schema zoo/registry.schema.json examples/zoo-fourier/registry.schema.json
+
 # everything, in a fresh environment, as a newcomer would meet it
 ci:
     bash .ci/run

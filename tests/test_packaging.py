@@ -99,7 +99,14 @@ def test_every_source_file_is_in_the_wheel(files: dict[str, zipfile.ZipInfo]) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["zoo/registry.toml", "zoo/py.typed", "zoo/__main__.py", "zoo/cli/__init__.py"]
+    "name",
+    [
+        "zoo/registry.toml",
+        "zoo/registry.schema.json",
+        "zoo/py.typed",
+        "zoo/__main__.py",
+        "zoo/cli/__init__.py",
+    ],
 )
 def test_the_wheel_holds(name: str, files: dict[str, zipfile.ZipInfo]) -> None:
     assert name in files

@@ -200,6 +200,7 @@ def test_the_folder_is_complete(family: str, tmp_path: Path) -> None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     package = {f"src/zoo_waves/{name}" for name in ("__init__.py", "py.typed", "registry.toml")}
     others = {"README.md", ".gitignore", ".github/workflows/test.yml", "tests/test_zoo_waves.py"}
+    others |= {"registry.schema.json"}
     assert package | others | {"pyproject.toml"} < files
     assert len(files) == len(package | others) + 2
     for path in folder.rglob("*.*"):

@@ -63,6 +63,10 @@ PLACES = (
 )
 """Template to the file that is made of it."""
 
+SCHEMA = "registry.schema.json"
+"""The JSON Schema of registry files, copied beside the project file: its path then holds on every machine, and without
+a network. `python -m zoo.catalogue.schema registry.schema.json` writes it again for another version."""
+
 
 def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
     """Write a plugin's package folder.
@@ -87,6 +91,7 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, _filled(template.read_text("utf-8"), marks))
     write_text(folder / "src" / marks["package"] / "py.typed", "")
+    write_text(folder / SCHEMA, (files("zoo") / SCHEMA).read_text("utf-8"))
     return folder
 
 
