@@ -81,11 +81,16 @@ def _in_toml(schema: Any) -> Any:
 def _explained(part: dict[str, Any], struct: type[msgspec.Struct]) -> dict[str, Any]:
     """A part whose keys have the lines of the struct's docstring."""
     lines = lines_of(struct)
-    keys = {
-        name: {"description": lines[name], **key} if name in lines else key
-        for name, key in part["properties"].items()
-    }
+    keys = {name: _described(key, lines.get(name, "")) for name, key in part["properties"].items()}
     return {**part, "description": summary_of(struct), "properties": keys}
+
+
+def _described(key: dict[str, Any], line: str) -> dict[str, Any]:
+    """A key with its line; a list's members have it as well, for Taplo shows theirs where the pointer rests."""
+    if not line:
+        return key
+    members = {"items": {"description": line, **key["items"]}} if "items" in key else {}
+    return {"description": line, **key, **members}
 
 
 def _add_grammar(definitions: dict[str, Any]) -> None:
