@@ -31,7 +31,7 @@ pictures:
 
 # write the JSON Schema of registry files again: after a change of the catalogue's structs or their docstrings
 schema:
-    python -m zoo.catalogue.schema zoo/registry.schema.json examples/zoo-fourier/registry.schema.json
+    python -m zoo.catalogue.schema zoo/catalogue/registry.schema.json examples/zoo-fourier/registry.schema.json
 
 # everything, in a fresh environment, as a newcomer would meet it
 ci:

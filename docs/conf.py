@@ -43,7 +43,7 @@ html_theme = "furo"
 html_title = f"hybrid-zoo {release}"
 html_static_path = ["static"]
 html_css_files = ["pages.css"]
-html_extra_path = ["../zoo/registry.schema.json"]  # an address that a registry file can name
+html_extra_path = ["../zoo/catalogue/registry.schema.json"]  # an address that a registry file can name
 
 # By hand, with a network: python -m sphinx -b linkcheck docs docs/_build/linkcheck
 linkcheck_timeout = 20

@@ -228,4 +228,6 @@ def text_of(html: str) -> str:
 def test_the_recipe_keys_are_linked_and_the_schema_has_an_address(site: Path) -> None:
     for name in ("index", "train", "mix", "catalogue/recipes"):
         assert 'recipe-keys.html"' in (site / f"{name}.html").read_text("utf-8")
-    assert (site / "registry.schema.json").read_bytes() == (ROOT / "zoo/registry.schema.json").read_bytes()
+    assert (site / "registry.schema.json").read_bytes() == (
+        ROOT / "zoo/catalogue/registry.schema.json"
+    ).read_bytes()

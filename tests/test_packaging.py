@@ -102,7 +102,7 @@ def test_every_source_file_is_in_the_wheel(files: dict[str, zipfile.ZipInfo]) ->
     "name",
     [
         "zoo/registry.toml",
-        "zoo/registry.schema.json",
+        "zoo/catalogue/registry.schema.json",
         "zoo/py.typed",
         "zoo/__main__.py",
         "zoo/cli/__init__.py",

@@ -19,7 +19,10 @@ from zoo.errors import SpecError
 from zoo.plugin.scaffold import families, new_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIES = (ROOT / "zoo" / "registry.schema.json", ROOT / "examples" / "zoo-fourier" / "registry.schema.json")
+COPIES = (
+    ROOT / "zoo" / "catalogue" / "registry.schema.json",
+    ROOT / "examples" / "zoo-fourier" / "registry.schema.json",
+)
 MODEL = 'summary = "a"\nfamily = "a"\nrecipe = "default"\n'
 BUILD = "build = { use = 'vit.image' }\n"
 STUDY = "[studies.a]\nsummary = 'a'\nmodel = 'resnet18'\n"

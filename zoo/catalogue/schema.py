@@ -3,7 +3,7 @@
     python -m zoo.catalogue.schema registry.schema.json
 
 writes it; the first line of a registry.toml beside it is then `#:schema ./registry.schema.json`. It is shipped as
-`zoo/registry.schema.json`. No command imports this module.
+`zoo/catalogue/registry.schema.json`. No command imports this module.
 """
 
 from __future__ import annotations

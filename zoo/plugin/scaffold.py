@@ -91,7 +91,7 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, _filled(template.read_text("utf-8"), marks))
     write_text(folder / "src" / marks["package"] / "py.typed", "")
-    write_text(folder / SCHEMA, (files("zoo") / SCHEMA).read_text("utf-8"))
+    write_text(folder / SCHEMA, (files("zoo.catalogue") / SCHEMA).read_text("utf-8"))
     return folder
 
 
