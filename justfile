@@ -25,9 +25,9 @@ types:
 docs:
     python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-# draw the terminal's pictures of the README again: after a change of the registry or of what a command prints
+# draw the README's pictures again: after a change of the registry or of what a command prints
 pictures:
-    python docs/make_pictures.py list info
+    python docs/make_pictures.py list info hybrid-alt-1
 
 # write the JSON Schema of registry files again: after a change of the catalogue's structs or their docstrings
 schema:

@@ -1,9 +1,10 @@
-"""Draw the pictures of the terminal: real commands on a real terminal, as SVG that needs no network.
+"""Draw the pictures of the README and the pages: terminals and compositions, as SVG that needs no network.
 
     python docs/make_pictures.py              # all of them, into docs/images
-    python docs/make_pictures.py list info
+    python docs/make_pictures.py list info hybrid-alt-1
 
-What a command writes is read by a terminal emulator (pyte), so that live bars look as they do for a person.
+A picture of the terminal is a real command on a real terminal: what it writes is read by a terminal emulator (pyte), so
+that live bars look as they do for a person. A composition is what `zoo info NAME --picture FILE` draws.
 Run it where nothing else runs: pictures of training show images per second.
 """
 
@@ -59,6 +60,9 @@ PICTURES = {
         until=r"epoch 3/8.*\n +epoch [━╸╺ ]+ ([3-9]|1\d)/\d+",
     ),
 }
+
+COMPOSITIONS = ("hybrid-alt-1",)
+"""Models that `zoo info NAME --picture` draws, as the README shows them."""
 
 
 def screen_of(picture: Picture, folder: Path) -> pyte.Screen:
@@ -148,17 +152,29 @@ def svg_of(text: Text, name: str) -> str:
 
 def main(names: list[str]) -> None:
     """Draw the pictures of these names, or all."""
-    unknown = set(names) - set(PICTURES)
+    known = (*PICTURES, *COMPOSITIONS)
+    unknown = set(names) - set(known)
     if unknown:
-        sys.exit(f"error: no picture {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
-    for name in names or PICTURES:
+        sys.exit(f"error: no picture {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    for name in names or known:
         with tempfile.TemporaryDirectory(prefix="zoo-picture-") as folder:
-            text = text_of(screen_of(PICTURES[name], Path(folder)), PICTURES[name].words)
-        svg = svg_of(text, name)
+            svg = draw(name, Path(folder))
         if len(svg.encode()) > LIMIT:
             sys.exit(f"error: {name}.svg has {len(svg.encode()):,} bytes; keep it below {LIMIT:,}")
         (IMAGES / f"{name}.svg").write_text(svg, "utf-8")
         print(IMAGES / f"{name}.svg")
+
+
+def draw(name: str, folder: Path) -> str:
+    """The picture of this name as SVG; commands run in the folder."""
+    if name in PICTURES:
+        return svg_of(text_of(screen_of(PICTURES[name], folder), PICTURES[name].words), name)
+    file = folder / f"{name}.svg"
+    words = ["info", name, "--picture", str(file)]
+    subprocess.run(
+        [sys.executable, "-m", "zoo", "--no-plugins", *words], check=True, stdout=subprocess.DEVNULL
+    )
+    return file.read_text("utf-8")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,16 @@ def test_every_page_is_in_the_contents(page: str) -> None:
     assert page == "index.md" or page.removesuffix(".md") in index.split()
 
 
+def test_the_readme_counts_what_the_catalogue_has() -> None:
+    registry = load_registry()
+    counts = re.search(
+        r"(\d+) models, (\d+) datasets and (\d+) sources", (ROOT / "README.md").read_text("utf-8")
+    )
+    assert counts is not None
+    built_in = [len(registry.models), len(registry.datasets), len(registry.sources)]
+    assert [int(count) for count in counts.groups()] == built_in
+
+
 def test_every_command_is_documented() -> None:
     from zoo.cli import COMMANDS
 

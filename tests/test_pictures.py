@@ -74,6 +74,23 @@ def test_a_stored_picture_shows_what_the_command_writes_now(
     )
 
 
+@pytest.mark.parametrize("name", ["hybrid-alt-1"])
+def test_a_stored_composition_shows_the_model_as_it_is_now(
+    script: ModuleType, tmp_path: Path, name: str
+) -> None:
+    assert name in script.COMPOSITIONS
+    stored = (IMAGES / f"{name}.svg").read_text("utf-8")
+    assert len(stored.encode()) < 100_000
+    assert self_contained(stored)
+    words = re.findall(
+        r"<!-- (.*?) -->", stored
+    )  # matplotlib draws letters as paths, and says beside each line what it is
+    assert "cnn.residual" in words
+    assert words == re.findall(r"<!-- (.*?) -->", script.draw(name, tmp_path)), (
+        f"draw it again: python docs/make_pictures.py {name}"
+    )
+
+
 def test_a_picture_that_fetches_something_is_seen() -> None:
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><style>@font-face { src: url("https://x.example/f") }</style></svg>'
     assert not self_contained(svg)
