@@ -13,8 +13,9 @@ from torch import nn
 
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Node
+from zoo.data.files.decode import Rule
+from zoo.evaluate.classifier import Classifier, Preprocessing, untrained_classifier
 from zoo.export.graph import sample
-from zoo.export.target import Target, from_catalogue
 from zoo.export.write import export
 
 LARGEST: Final = 250_000_000
@@ -35,7 +36,7 @@ DEPTHS: Final = ("depth", "num_blocks")
 class Built(NamedTuple):
     """A model to be exported; `note` says what is smaller than in the catalogue ("" where nothing is)."""
 
-    target: Target
+    classifier: Classifier
     note: str
 
 
@@ -49,11 +50,11 @@ def build(name: str, registry: Registry, *, seed: int = 0, largest: int = LARGES
     """A model of the catalogue at its native size, awake; of the largest, a few layers."""
     model = registry.model(name)
     if (model.parameters or 0) <= largest:
-        return Built(awake(from_catalogue(name, seed=seed), seed), "")
+        return Built(awake(untrained_classifier(registry, name, model, seed=seed), seed), "")
     return Built(awake(shallow(name, model, registry, seed), seed), f"{SMALL_DEPTH} layers instead of all")
 
 
-def shallow(name: str, model: Model, registry: Registry, seed: int) -> Target:
+def shallow(name: str, model: Model, registry: Registry, seed: int) -> Classifier:
     """The same model with `SMALL_DEPTH` layers, at its native size and width."""
     from zoo.models.compose import compose, sizes_for
     from zoo.runs.record import Sizes
@@ -71,7 +72,10 @@ def shallow(name: str, model: Model, registry: Registry, seed: int) -> Target:
         for block in _stacks(module):
             del block[SMALL_DEPTH:]
         _begin(module.to_empty(device="cpu"))
-    return Target(name=name, module=module.eval(), sizes=Sizes(**sizes))
+    rule = Rule(size=(sizes["height"], sizes["width"]))
+    return Classifier(
+        name=name, module=module.eval(), sizes=Sizes(**sizes), preprocessing=Preprocessing(rule)
+    )
 
 
 def _begin(module: nn.Module) -> None:
@@ -88,8 +92,8 @@ def _stacks(module: nn.Module) -> list[Any]:
     return [m for m in found if len({type(child) for child in m}) == 1]
 
 
-def awake(target: Target, seed: int = 0) -> Target:
-    """The target with no layer asleep: what begins at zero or at one is moved, in place, and repeatably.
+def awake(classifier: Classifier, seed: int = 0) -> Classifier:
+    """The classifier with no layer asleep: what begins at zero or at one is moved, in place, and repeatably.
 
     A head whose weights begin at zero gives the same logits for every image, and every export of it agrees.
     """
@@ -99,24 +103,24 @@ def awake(target: Target, seed: int = 0) -> Target:
         return torch.randn(tensor.shape, generator=draw) * scale
 
     with torch.no_grad():
-        for parameter in target.module.parameters():
+        for parameter in classifier.module.parameters():
             if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
                 parameter.add_(normal(parameter, 0.05))
-    _meet_images(target, seed)
-    return target
+    _meet_images(classifier, seed)
+    return classifier
 
 
 @torch.no_grad()
-def _meet_images(target: Target, seed: int) -> None:
+def _meet_images(classifier: Classifier, seed: int) -> None:
     """Give batch norms the statistics of some images: with those that they begin with, deep signals die out."""
-    norms = [m for m in target.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in classifier.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     if not norms:
         return
     for norm in norms:
         norm.train()
         norm.momentum = SHARE
-    target.module(sample(target, STATISTICS, preprocessing=False, seed=seed + 1))
+    classifier.module(sample(classifier, STATISTICS, preprocessing=False, seed=seed + 1))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum
@@ -128,17 +132,17 @@ def examine(built: Built, *, opset: int | None = None, folder: Path | None = Non
     Raises:
         ExportError: it cannot be exported, or does not agree.
     """
-    target = built.target
+    classifier = built.classifier
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        done = export(target, Path(temporary) / "model.onnx", opset=opset)
+        done = export(classifier, Path(temporary) / "model.onnx", opset=opset)
     found = done.agreement
     assert found is not None
     return {
-        "model": target.name,
+        "model": classifier.name,
         "built": built.note or "whole",
-        **msgspec.structs.asdict(target.sizes),
-        "parameters": target.parameters,
+        **msgspec.structs.asdict(classifier.sizes),
+        "parameters": classifier.parameters,
         "bytes": done.bytes,
         "opset": done.opset,
         "max_abs_difference": found.largest,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from run_modules import load_run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,6 @@ from zoo.errors import ShapeError, SpecError
 from zoo.evaluate.opened import confusion_run, evaluate_run
 from zoo.evaluate.views import views
 from zoo.runs.folder import read_result
-from zoo.runs.load import load as load_run
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.studies.report.measure import look
 from zoo.train import checkpoint

@@ -23,17 +23,20 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from test_train import SMALL
 
+from zoo.catalogue import index
+from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import InputError, RunError
 from zoo.evaluate import opened as rerun
 from zoo.evaluate.accuracy import Predictions
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import averages, per_class
+from zoo.evaluate.classifier import open_classifier
 from zoo.evaluate.new_images import other_images
 from zoo.evaluate.paired import bootstrap, compare, interval, mcnemar
 from zoo.plugin import Transform
-from zoo.predict.classifier import Classifier
 from zoo.runs.folder import read_result, write_result
+from zoo.runs.images import split_of
 from zoo.runs.record import read_record, write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve
@@ -316,12 +319,23 @@ def test_a_wrong_word_is_refused_with_what_is_allowed(
     assert named in refusal(trained / "first", *words)
 
 
+@pytest.mark.parametrize("words", [(), ("--what", "classes", "--compare", "second"), ("--on", "digits")])
+def test_the_catalogue_is_loaded_once(
+    words: tuple[str, ...], trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, loads = index.read, []
+    monkeypatch.setattr(index, "read", lambda chosen: loads.append(chosen) or read(chosen))
+    monkeypatch.chdir(trained)
+    assert zoo("first", *words).exception is None
+    assert len(loads) == 1
+
+
 # ---- other images ---------------------------------------------------------------------------------
 
 
 def write_digits(run: Path, folder: Path, classes: set[int], grow: int = 1) -> None:
     """The run's test images of some classes as `folder`/CLASS/*.png, each pixel `grow` times as wide and high."""
-    split = rerun.split_of(read_record(run), "test")
+    split = split_of(read_record(run), "test", load_registry())
     for row, label in enumerate(split.labels.tolist()):
         if label in classes:
             pixels = np.asarray(split.images[row]).transpose(1, 2, 0).repeat(grow, 0).repeat(grow, 1)
@@ -363,8 +377,8 @@ def test_other_images_may_be_of_some_classes_and_are_matched_by_name(trained: Pa
 def test_classes_without_names_are_matched_by_number(trained: Path) -> None:
     record = read_record(trained / "first")
     named = msgspec.structs.replace(record.data, classes=tuple("abcdefghij"))
-    split = other_images(msgspec.structs.replace(record, data=named), "digits", "test")
-    assert np.array_equal(split.labels, rerun.split_of(record, "test").labels)
+    split = other_images(msgspec.structs.replace(record, data=named), load_registry(), "digits", "test")
+    assert np.array_equal(split.labels, split_of(record, "test", load_registry()).labels)
 
 
 def test_altered_images_are_other_images(trained: Path) -> None:
@@ -387,11 +401,11 @@ def test_other_images_are_scaled_and_cut_as_the_runs_own(trained: Path, tmp_path
         msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, transform=cut)),
     )
     write_digits(trained / "first", tmp_path / "new", {0, 1}, grow=3)
-    split = other_images(read_record(run), f"folder:{tmp_path / 'new'}", "test")
-    classifier = Classifier.of(run)
+    split = other_images(read_record(run), load_registry(), f"folder:{tmp_path / 'new'}", "test")
+    classifier = open_classifier(run, load_registry())
     for row, path in enumerate(sorted((tmp_path / "new").rglob("*.png"))):
         assert np.array_equal(split.images[row], classifier.decode(path, str(path)))
-    whole = other_images(record, f"folder:{tmp_path / 'new'}", "test")
+    whole = other_images(record, load_registry(), f"folder:{tmp_path / 'new'}", "test")
     assert whole.images.shape == split.images.shape
     assert not np.array_equal(whole.images[0], split.images[0])
 

@@ -21,11 +21,13 @@ from hub_server.runs import own_caches, untrained_run
 from torch import Tensor, nn
 
 from benchmarks.export_survey import build, examine, published
-from zoo.catalogue.registry import load_registry
+from zoo.catalogue.registry import find_model, load_registry
 from zoo.cli import cli
+from zoo.data.files.decode import Rule
 from zoo.errors import InputError
+from zoo.evaluate.classifier import Classifier, Preprocessing, open_classifier, untrained_classifier
+from zoo.export.facts import describe, input_facts
 from zoo.export.graph import ExportError, Pixels
-from zoo.export.target import Target, describe, from_catalogue, from_run, input_facts
 from zoo.export.write import export
 from zoo.hub.pack import package
 from zoo.plugin import Transform
@@ -43,6 +45,16 @@ MODELS = [
     for name in published(load_registry())
 ]
 SMALL = Sizes(in_channels=3, height=8, width=8, num_classes=4)
+
+
+def small(name: str, module: nn.Module) -> Classifier:
+    """A model of 8x8 images that comes from nowhere."""
+    preprocessing = Preprocessing(Rule(size=(8, 8)))
+    return Classifier(name=name, module=module.eval(), sizes=SMALL, preprocessing=preprocessing)
+
+
+def opened(folder: Path) -> Classifier:
+    return open_classifier(folder, load_registry())
 
 
 def zoo(*words: str) -> Result:
@@ -74,7 +86,7 @@ def session(path: Path) -> Any:
 def test_a_file_with_preprocessing_takes_bytes_and_gives_the_recorded_test_result(
     folder: Path, pixels_file: Path
 ) -> None:
-    split = split_of(read_record(folder), "test")
+    split = split_of(read_record(folder), "test", load_registry())
     images = np.ascontiguousarray(np.asarray(split.images).transpose(0, 2, 3, 1))
     (logits,) = session(pixels_file).run(None, {"pixels": images})
     recorded = read_result(folder)["test"]
@@ -85,7 +97,7 @@ def test_a_file_with_preprocessing_takes_bytes_and_gives_the_recorded_test_resul
 
 @pytest.mark.parametrize("count", [1, 3, 17])
 def test_any_number_of_images_goes_through_at_once(folder: Path, pixels_file: Path, count: int) -> None:
-    target = from_run(folder)
+    target = opened(folder)
     pixels = torch.randint(0, 256, (count, 8, 8, 3), dtype=torch.uint8)
     (logits,) = session(pixels_file).run(["logits"], {"pixels": pixels.numpy()})
     with torch.inference_mode():
@@ -110,7 +122,7 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(folder: Path, pixel
 
 
 def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Path) -> None:
-    assert input_facts(from_run(folder), preprocessing=True, batch=None)["resize"].startswith(
+    assert input_facts(opened(folder), preprocessing=True, batch=None)["resize"].startswith(
         "to 8x8, bilinear;"
     )
     cut = tmp_path / "cut"
@@ -119,12 +131,14 @@ def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Pat
     transform = Transform(size=(8, 8), resize=12, interpolation="bicubic")
     data = msgspec.structs.replace(record.data, transform=transform)
     write_record(cut, msgspec.structs.replace(record, data=data))
-    target = from_run(cut)
+    target = opened(cut)
     wanted = "the shorter side to 12, bicubic, then a centred square of 8"
     assert input_facts(target, preprocessing=False, batch=None)["resize"].startswith(wanted)
     assert wanted in describe(target, preprocessing=True)
-    untrained = from_catalogue("mixer-s32")
-    assert str(untrained.fitting) == "the shorter side to 256, bilinear, then a centred square of 224"
+    untrained = untrained_classifier(*find_model("mixer-s32"))
+    assert (
+        str(untrained.preprocessing.rule) == "the shorter side to 256, bilinear, then a centred square of 224"
+    )
 
 
 def test_no_path_of_this_machine_is_in_the_file(pixels_file: Path) -> None:
@@ -145,7 +159,7 @@ def test_a_torch_program_is_loaded_without_us_and_gives_the_same(folder: Path, t
     assert json.loads(row["metadata"]["zoo.input"])["normalize"] is not None
     images = torch.randn(6, 3, 8, 8)
     with torch.inference_mode():
-        assert torch.allclose(program.module()(images), from_run(folder).module(images), atol=1e-6)
+        assert torch.allclose(program.module()(images), opened(folder).module(images), atol=1e-6)
     with zipfile.ZipFile(tmp_path / "a.pt2") as archive:
         everything = b"".join(archive.read(name) for name in archive.namelist())
     assert str(ROOT).encode() not in everything
@@ -153,7 +167,7 @@ def test_a_torch_program_is_loaded_without_us_and_gives_the_same(folder: Path, t
 
 
 def test_a_fixed_batch_and_an_opset_are_kept(tmp_path: Path) -> None:
-    target = Target("small", nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval(), SMALL)
+    target = small("small", nn.Sequential(nn.Flatten(), nn.Linear(192, 4)))
     path = tmp_path / "two.onnx"
     assert export(target, path, batch=2, opset=18).opset == 18
     assert {o.domain: o.version for o in onnx.load(path).opset_import}[""] == 18
@@ -201,7 +215,7 @@ class Looking(Two):
 def test_a_file_that_does_not_agree_is_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "two.pt2"
     path.write_text("before")
-    target = Target("two", Two().eval(), SMALL)
+    target = small("two", Two())
     with pytest.raises(ExportError, match=r"differ from torch's by up to 1\.00e-02.*nothing was kept"):
         export(target, path, format="torch")
     assert path.read_text() == "before"
@@ -213,7 +227,7 @@ def test_a_file_that_does_not_agree_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_traced_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"looking: cannot be traced by torch\.export: ") as caught:
-        export(Target("looking", Looking().eval(), SMALL), tmp_path / "a.onnx")
+        export(small("looking", Looking()), tmp_path / "a.onnx")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -277,15 +291,17 @@ def test_the_kept_record_holds_every_published_model_and_all_agree() -> None:
 def test_of_a_model_too_large_a_few_layers_are_built_and_the_row_says_so() -> None:
     built = build("mixer-s8-32", load_registry(), largest=1_000_000)
     assert built.note == "2 layers instead of all"
-    assert built.target.parameters < 16_986_762 / 3
-    assert built.target.sizes.height == 32
+    assert built.classifier.parameters < 16_986_762 / 3
+    assert built.classifier.sizes.height == 32
 
 
 def test_untrained_weights_are_those_of_their_seed_and_touch_no_other_randomness() -> None:
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    one, two, other = (from_catalogue("cnn-baseline", seed=seed).module for seed in (1, 1, 2))
+    one, two, other = (
+        untrained_classifier(*find_model("cnn-baseline"), seed=seed).module for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.rand(3), wanted)
     first = [next(m.parameters()) for m in (one, two, other)]
     assert torch.equal(first[0], first[1])

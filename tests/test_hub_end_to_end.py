@@ -21,8 +21,8 @@ from hub_server.worker import Worker
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+import zoo
 from zoo.hub.pack import package as pack
-from zoo.predict.classifier import Classifier
 
 REPO = "me/digits"
 
@@ -423,7 +423,7 @@ def test_timm_prepares_an_image_for_a_package_as_we_do(spec: str, tmp_path: Path
             tmp_path / "run", "timm/resnet18", spec, size=size, limit_train=20, limit_test=20
         )
         made = pack(source, tmp_path / "package", predictions=False)
-        classifier = Classifier.of(made)
+        classifier = zoo.load(made)
     config = json.loads((made / "config.json").read_text())["pretrained_cfg"]
     theirs = create_transform(**resolve_data_config(pretrained_cfg=config))
     wide = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from run_modules import load_run
 from test_train import SMALL
 
 from zoo.data.split import Split
 from zoo.errors import TrainingError
 from zoo.evaluate.accuracy import Metrics
 from zoo.runs.folder import read_metrics
-from zoo.runs.load import load as load_run
 from zoo.runs.record import write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from run_modules import load_run
 from torch import Tensor, nn
 
 from zoo.plugin.layers import Dropout
-from zoo.runs.load import load as load_run
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer

@@ -14,8 +14,9 @@ import torch
 from hub_server.runs import own_caches, untrained_run
 from PIL import Image
 
+from zoo.catalogue.registry import load_registry
 from zoo.errors import DataError
-from zoo.predict.classifier import Classifier
+from zoo.evaluate.classifier import open_classifier
 from zoo.predict.inputs import Given, given_images, listed_paths
 from zoo.predict.stream import predict as classify
 
@@ -114,7 +115,7 @@ class Endless(io.RawIOBase):
 
 
 def test_batches_keep_the_order_and_the_errors_their_places(run: Path, tmp_path: Path) -> None:
-    classifier = Classifier.of(run)
+    classifier = open_classifier(run, load_registry(), device="cpu")
     given: list[Given | DataError] = [Given(str(n), picture(tmp_path / f"{n}.png", n)) for n in range(7)]
     given[2] = Given("2", b"not an image")
     given.append(DataError("missing"))
@@ -130,7 +131,7 @@ def test_batches_keep_the_order_and_the_errors_their_places(run: Path, tmp_path:
 
 
 def test_thousands_of_images_are_decoded_only_a_little_ahead(run: Path) -> None:
-    classifier, asked = Classifier.of(run), [0]
+    classifier, asked = open_classifier(run, load_registry(), device="cpu"), [0]
     data = io.BytesIO()
     Image.new("RGB", (8, 8)).save(data, "PNG")
 
@@ -177,7 +178,7 @@ def test_everything_at_once_from_the_shell(run: Path, images: Path, tmp_path: Pa
 
 
 def test_the_bytes_of_an_image_on_stdin_are_predicted_as_its_file(run: Path, images: Path) -> None:
-    classifier, path = Classifier.of(run), images / "a.png"
+    classifier, path = open_classifier(run, load_registry(), device="cpu"), images / "a.png"
     there, here = classify(classifier, given_images(["-", str(path)], io.BytesIO(path.read_bytes())))
     assert not isinstance(there, DataError)
     assert not isinstance(here, DataError)

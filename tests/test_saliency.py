@@ -11,16 +11,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import node_from_table
 from zoo.data.files.decode import make_rule
 from zoo.errors import InputError
+from zoo.evaluate.classifier import Classifier, Preprocessing
 from zoo.models.compose import compose
-from zoo.predict.classifier import Classifier
 from zoo.predict.places import layers_with_places
 from zoo.predict.saliency import Explainer, Saliency, overlay
-from zoo.runs.record import DataRecord, RunRecord, Sizes
+from zoo.runs.record import Sizes
 
 SIDE = 16
 TREES: dict[str, dict[str, Any]] = {
@@ -66,30 +65,15 @@ def squares(count: int, seed: int) -> tuple[np.ndarray, torch.Tensor, list[tuple
     return pixels, torch.from_numpy(classes), corners
 
 
-def classifier(module: nn.Module, tree: dict[str, Any]) -> Classifier:
-    data = DataRecord(
-        spec="sklearn:digits",
-        fingerprint="",
-        classes=("red", "green"),
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        train=1,
-        validation=0,
-        test=1,
-    )
-    record = RunRecord(
-        model="squares",
-        build=tree,
+def classifier(module: nn.Module) -> Classifier:
+    rule = make_rule(None, (SIDE, SIDE), None, None)
+    return Classifier(
+        name="squares",
+        module=module.eval(),
         sizes=Sizes(in_channels=3, height=SIDE, width=SIDE, num_classes=2),
-        recipe="",
-        settings=Recipe(epochs=1, batch_size=1, lr=0.1),
-        data=data,
-        protocol="clean",
-        seed=0,
-        device="cpu",
-        precision="fp32",
+        preprocessing=Preprocessing(rule, mean=(0.5,) * 3, std=(0.25,) * 3, normalize=True),
+        classes=("red", "green"),
     )
-    return Classifier(record, module.eval(), torch.device("cpu"), make_rule(None, (SIDE, SIDE), None, None))
 
 
 def built(tree: dict[str, Any]) -> Classifier:
@@ -97,7 +81,7 @@ def built(tree: dict[str, Any]) -> Classifier:
     torch.set_num_threads(1)
     sizes = {"in_channels": 3, "height": SIDE, "width": SIDE, "num_classes": 2}
     module = compose(node_from_table(tree, "test"), load_registry(), where="test", **sizes)
-    return classifier(module, tree)
+    return classifier(module)
 
 
 @pytest.fixture(scope="module", params=TREES)
@@ -155,7 +139,7 @@ def test_latents_and_maps_without_places_are_left_out() -> None:
 
 
 def test_a_model_without_places_falls_back_to_the_image_and_says_so() -> None:
-    model = classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 2)), {"use": "cnn.baseline"})
+    model = classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 2)))
     found = Explainer(model).explain(squares(1, 0)[0][0], 0)
     assert (found.method, found.layer) == ("integrated-gradients", "")
     with pytest.raises(InputError, match="no layer of squares keeps the places"):

@@ -25,6 +25,7 @@ import pytest
 from hub_server.runs import own_caches, threads, untrained_run
 from PIL import ExifTags, Image
 
+import zoo
 from zoo.errors import InputError
 from zoo.serve.limits import MAX_CLIENTS, Rates
 from zoo.serve.server import listen
@@ -117,9 +118,7 @@ IMAGE = {"Content-Type": "image/png"}
 
 
 def test_an_image_is_answered_as_zoo_predict_answers(server: Server, run: Path) -> None:
-    from zoo.predict.classifier import Classifier
-
-    classifier = Classifier.of(run)
+    classifier = zoo.load(run)
     expected = classifier.best(classifier.probabilities(classifier.decode(png(9), "x")[None])[0], 3)
     body, headers = form(("../../etc/<b>x</b>.png", png(9)))
     for path, data, kind in (("/predict?top=3", png(9), IMAGE), ("/predict?top=3", body, headers)):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from run_modules import load_run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,6 @@ from zoo.catalogue.registry import load_registry
 from zoo.data.batches.resident import Resident
 from zoo.errors import InputError, ShapeError
 from zoo.models import compose
-from zoo.runs.load import load as load_run
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Stop, Trainer

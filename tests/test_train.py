@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from run_modules import load_run as load
 
 from zoo.cli import cli
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
 from zoo.evaluate.opened import evaluate_run
 from zoo.runs.folder import read_metrics, read_result
-from zoo.runs.load import load
 from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS, read_record, write_record
 from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer

@@ -142,6 +142,7 @@ def assessed(
     **more: Any,
 ) -> dict[str, Any]:
     """Measure a run: accuracy alone, or all that was asked for; with `recorded` beside it."""
+    from zoo.catalogue.registry import load_registry
     from zoo.evaluate.opened import open_run, recorded_metrics
     from zoo.hub.fetch import local_folder
     from zoo.hub.ref import is_ref
@@ -155,13 +156,13 @@ def assessed(
             [word.strip() for word in more["corruptions"].split(",") if word.strip()]
         )
         library()  # before anything that takes minutes
-    folder, device = local_folder(run), more.pop("device")
+    folder, device, registry = local_folder(run), more.pop("device"), load_registry()
     if is_ref(run) and device is None:
         device = usable_device(read_record(folder).device)
     places = {key: more.pop(key) for key in ("data_dir", "dataset", "on")} | {"device": device}
     if not what and other is None and output is None:
-        opened = open_run(folder, split=split, **places)  # type: ignore[arg-type]  # click has checked it
-        about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.record.settings.tta}
+        opened = open_run(folder, split=split, registry=registry, **places)  # type: ignore[arg-type]  # click has checked it
+        about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.classifier.tta}
         recorded = recorded_metrics(folder, opened.split, opened.on)
         return {**about, **opened.measure().as_dict(), "recorded": recorded}
     from zoo.evaluate.evaluation import Asked, judge
@@ -185,7 +186,8 @@ def assessed(
     )
     with_bar = Passes(quiet)
     try:
-        return judge(folder, asked, places, name=str(run), other_name=other or "", show=with_bar)
+        names = {"name": str(run), "other_name": other or ""}
+        return judge(folder, asked, places, registry=registry, show=with_bar, **names)
     finally:
         with_bar.close()
 

@@ -11,7 +11,7 @@ from zoo.cli.shared import table
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from zoo.export.target import Target
+    from zoo.evaluate.classifier import Classifier
     from zoo.export.write import Exported, Format
 
 FILE = click.Path(path_type=Path, dir_okay=True)
@@ -124,36 +124,52 @@ def export(
         raise click.UsageError("--num-classes, --image-size and --seed need --untrained")
     placeholder = output or Path(f"model{write.suffix(form)}")
     write.check_options(placeholder, form, opset, batch)  # before anything is built
-    target, folder = _target(run, untrained, num_classes=num_classes, image_size=image_size, seed=seed)
-    place = output or _place(target.name, folder, form)
+    if untrained:
+        classifier, origin = _untrained(run, num_classes=num_classes, image_size=image_size, seed=seed)
+        place = output or _place(classifier.name, None, form)
+    else:
+        classifier, origin, folder = _trained(run)
+        place = output or _place(classifier.name, folder, form)
     asked: dict[str, Any] = {"format": form, "opset": opset, "batch": batch, "preprocessing": preprocessing}
-    done = write.export(target, place, check=check, tolerance=tolerance, **asked)
-    _say(target, done)
+    done = write.export(classifier, place, origin=origin, check=check, tolerance=tolerance, **asked)
+    _say(classifier, done)
     if as_json:
-        table.emit_json(_row(target, done, form))
+        table.emit_json(_row(classifier, done, form))
     else:
         print(done.path)
 
 
-def _target(run: str, untrained: bool, **asked: Any) -> tuple[Target, Path | None]:
-    from zoo.export.target import from_catalogue, from_run
+def _untrained(
+    model: str, *, num_classes: int | None, image_size: int | None, seed: int
+) -> tuple[Classifier, dict[str, str]]:
+    """A model of the catalogue, and where its weights come from."""
+    from zoo.catalogue.registry import find_model
+    from zoo.evaluate.classifier import untrained_classifier
+
+    classifier = untrained_classifier(
+        *find_model(model), num_classes=num_classes, image_size=image_size, seed=seed
+    )
+    return classifier, {"weights": f"untrained, seed {seed}"}
+
+
+def _trained(run: str) -> tuple[Classifier, dict[str, str], Path | None]:
+    """The model of a run, where its weights come from, and the run's folder (None: it lies on the Hub)."""
+    from zoo.catalogue.registry import load_registry
+    from zoo.evaluate.classifier import open_classifier
+    from zoo.export.facts import origin_of
     from zoo.hub.fetch import local_folder
     from zoo.hub.ref import is_ref
+    from zoo.runs.record import read_record
 
-    if untrained:
-        return from_catalogue(run, **asked), None
-    if not is_ref(run) and not Path(run).exists() and _is_model(run):
+    registry = load_registry()
+    if not is_ref(run) and not Path(run).exists() and run in registry.models:
         raise InputError(
             f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights"
         )
     folder = local_folder(run)
-    return from_run(folder), None if is_ref(run) else folder
-
-
-def _is_model(name: str) -> bool:
-    from zoo.catalogue.registry import load_registry
-
-    return name in load_registry().models
+    record = read_record(folder)
+    classifier = open_classifier(folder, registry, record=record)
+    return classifier, origin_of(folder, record), None if is_ref(run) else folder
 
 
 def _place(name: str, folder: Path | None, form: Format) -> Path:
@@ -166,32 +182,34 @@ def _place(name: str, folder: Path | None, form: Format) -> Path:
     return folder / f"model{suffix(form)}"
 
 
-def _say(target: Target, done: Exported) -> None:
+def _say(classifier: Classifier, done: Exported) -> None:
     kind = f"opset {done.opset}" if done.opset else "torch.export"
-    table.say(f"{table.clean(target.name)}: {target.parameters:,} parameters, {kind}, {done.bytes:,} bytes")
+    table.say(
+        f"{table.clean(classifier.name)}: {classifier.parameters:,} parameters, {kind}, {done.bytes:,} bytes"
+    )
     table.say(f"takes {done.usage}")
-    found = done.agreement
-    if found is None:
+    agreement = done.agreement
+    if agreement is None:
         table.say("not checked against torch (--no-check)")
         return
-    batches = ", ".join(map(str, found.batches))
+    batches = ", ".join(map(str, agreement.batches))
     table.say(
-        f"differs from torch by {found.largest:.1e} at most, the largest logit being {found.scale:.3g} "
+        f"differs from torch by {agreement.largest:.1e} at most, the largest logit being {agreement.scale:.3g} "
         f"(random images, batches of {batches})"
     )
-    if found.spread == 0 and found.images > 1:
+    if agreement.spread == 0 and agreement.images > 1:
         table.say("warning: the model gives every image the same logits; that they agree says little")
 
 
-def _row(target: Target, done: Exported, form: Format) -> dict[str, Any]:
+def _row(classifier: Classifier, done: Exported, form: Format) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
         "path": str(done.path),
         "files": [str(path) for path in done.files],
         "format": form,
-        "model": target.name,
-        "parameters": target.parameters,
+        "model": classifier.name,
+        "parameters": classifier.parameters,
         "bytes": done.bytes,
         "opset": done.opset,
         "agreement": asdict(done.agreement) if done.agreement else None,

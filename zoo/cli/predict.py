@@ -15,7 +15,7 @@ from zoo.cli.shared import options
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from zoo.predict.classifier import Classifier
+    from zoo.evaluate.classifier import Classifier
     from zoo.predict.inputs import Given
     from zoo.predict.stream import Predicted
 
@@ -88,22 +88,23 @@ def predict(
         raise InputError("stdin is either one image (-) or a list of paths (--files-from -), not both")
     if explain is not None and find_spec("captum") is None:  # said before torch takes its seconds
         raise InputError("--explain needs captum: pip install 'hybrid-zoo[explain]'")
+    from zoo.catalogue.registry import load_registry
+    from zoo.evaluate.classifier import open_classifier
     from zoo.hub.fetch import local_folder
-    from zoo.predict.classifier import Classifier
     from zoo.predict.stream import predict as classify
 
     draw = _pictures(explain, explain_method)
-    classifier = Classifier.of(local_folder(run), device)
+    classifier = open_classifier(local_folder(run), load_registry(), device=device)
     failed = count = 0
-    for found in classify(
+    for predicted in classify(
         classifier, _given(images, files_from, null), batch_size=batch_size, threads=threads or 0
     ):
         count += 1
-        if isinstance(found, DataError):
+        if isinstance(predicted, DataError):
             failed += 1
-            print(f"error: {found}", file=sys.stderr)
+            print(f"error: {predicted}", file=sys.stderr)
             continue
-        _show(classifier, found, top, draw(classifier, found) if draw else None, as_json)
+        _show(classifier, predicted, top, draw(classifier, predicted) if draw else None, as_json)
     if failed:
         raise DataError(f"{failed} of {count} images could not be read")
 
@@ -130,23 +131,23 @@ def _opened(files_from: str, stdin: BinaryIO) -> BinaryIO:
 
 
 def _show(
-    classifier: Classifier, found: Predicted, top: int, picture: dict[str, Any] | None, as_json: bool
+    classifier: Classifier, predicted: Predicted, top: int, picture: dict[str, Any] | None, as_json: bool
 ) -> None:
     from zoo.cli.shared.table import clean, emit
 
-    best = classifier.best(found.probabilities, top)
+    best = classifier.best(predicted.probabilities, top)
     if not as_json:
         where = f"  [{picture['method']}: {picture['picture']}]" if picture else ""
         emit(
             [
-                f"{clean(found.name)}: "
+                f"{clean(predicted.name)}: "
                 + ", ".join(f"{clean(name)} {p:.1%}" for name, p in best)
                 + clean(where)
             ]
         )
         return
     row: dict[str, Any] = {
-        "image": found.name,
+        "image": predicted.name,
         "classes": [{"name": name, "probability": p} for name, p in best],
     }
     emit([json.dumps(row | ({"explained": picture} if picture else {}))])
@@ -162,14 +163,14 @@ def _pictures(folder: Path | None, method: str) -> Callable[[Classifier, Predict
     explainers: list[Explainer] = []
     taken: set[str] = set()
 
-    def draw(classifier: Classifier, found: Predicted) -> dict[str, Any]:
+    def draw(classifier: Classifier, predicted: Predicted) -> dict[str, Any]:
         if not explainers:
             explainers.append(Explainer(classifier, method))  # type: ignore[arg-type]
-        target = int(found.probabilities.argmax())
-        heat = explainers[0].explain(found.pixels, target)
-        path = folder / _free(found.name, taken)
-        told = {"class": classifier.names[target], "method": heat.method, "layer": heat.layer}
-        write_bytes(path, overlay(found.pixels, heat, {"image": found.name, **told}))
+        target = int(predicted.probabilities.argmax())
+        saliency = explainers[0].explain(predicted.pixels, target)
+        path = folder / _free(predicted.name, taken)
+        told = {"class": classifier.classes[target], "method": saliency.method, "layer": saliency.layer}
+        write_bytes(path, overlay(predicted.pixels, saliency, {"image": predicted.name, **told}))
         return {"picture": str(path), **told}
 
     return draw

@@ -94,8 +94,9 @@ def serve(
         raise InputError(
             f"zoo serve needs {error.name}, which is not installed: pip install 'hybrid-zoo[serve]'"
         ) from None
+    from zoo.catalogue.registry import load_registry
+    from zoo.evaluate.classifier import open_classifier
     from zoo.hub.fetch import local_folder
-    from zoo.predict.classifier import Classifier
 
     limits = Limits(
         body=max_mib << 20,
@@ -108,14 +109,14 @@ def serve(
         grace=grace,
     )
     with listen(host, port) as listening:  # a port that is taken is said before the model is loaded
-        classifier = Classifier.of(local_folder(run), device)
+        classifier = open_classifier(local_folder(run), load_registry(), device=device)
         local = is_local(listening)
         if not local:
             _warn_of(host)
         app = make_app(Service(classifier, limits, top=top, local=local))
 
         def started() -> None:
-            print(f"serving {classifier.record.model}; Ctrl-C stops", file=sys.stderr)
+            print(f"serving {classifier.name}; Ctrl-C stops", file=sys.stderr)
             print(url(listening), flush=True)
 
         whole = serve_app(app, listening, limits, started)

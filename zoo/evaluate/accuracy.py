@@ -115,8 +115,8 @@ def evaluate(
         count += len(labels)
     _restore(modes)
     if total is not None:
-        own = torch.zeros(3, dtype=torch.float64) if sums is None else sums
-        everybody = total(torch.cat((own, own.new_tensor([count]))))
+        share = torch.zeros(3, dtype=torch.float64) if sums is None else sums
+        everybody = total(torch.cat((share, share.new_tensor([count]))))
         sums, count = everybody[:3], round(everybody[3].item())
     if sums is None:
         raise ValueError("evaluate: the split has no images")

@@ -17,13 +17,13 @@ def per_class(counts: Tensor) -> dict[str, Tensor]:
         `zero_division=0`); `support`, `predicted`: int64 (K,), images of each class, and those taken for it.
     """
     hits = counts.diagonal().double()
-    said, support = counts.sum(0), counts.sum(1)
+    predicted, support = counts.sum(0), counts.sum(1)
     return {
-        "precision": hits / said.clamp(min=1),
+        "precision": hits / predicted.clamp(min=1),
         "recall": hits / support.clamp(min=1),
-        "f1": 2 * hits / (said + support).clamp(min=1),
+        "f1": 2 * hits / (predicted + support).clamp(min=1),
         "support": support,
-        "predicted": said,
+        "predicted": predicted,
     }
 
 

@@ -89,9 +89,9 @@ def corrupt(images: Images, name: str, severity: int, seed: int, first: int = 0)
             np.errstate(invalid="ignore"),
         ):
             for row, image in enumerate(images):
-                own = mix_seed(seed, KNOWN.index(name), severity, first + row) & 0xFFFFFFFF
-                np.random.seed(own)
-                done = _one(image.transpose(1, 2, 0), name, severity, own)
+                image_seed = mix_seed(seed, KNOWN.index(name), severity, first + row) & 0xFFFFFFFF
+                np.random.seed(image_seed)
+                done = _one(image.transpose(1, 2, 0), name, severity, image_seed)
                 out[row] = done.transpose(2, 0, 1)
     finally:
         np.random.set_state(before)

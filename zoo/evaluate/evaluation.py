@@ -12,12 +12,13 @@ import torch
 
 from zoo.base.drawing import plain_text
 from zoo.base.files import write_text
+from zoo.catalogue.registry import Registry
 from zoo.errors import InputError
 from zoo.evaluate.accuracy import Keep, Predictions
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.latency import latency
-from zoo.evaluate.opened import Opened, open_run, recorded_metrics
+from zoo.evaluate.opened import OpenedSplit, open_run, recorded_metrics
 from zoo.evaluate.paired import LEVEL, check_same, compare, interval
 from zoo.evaluate.pictures import draw_confusion, draw_reliability, draw_robustness
 from zoo.evaluate.predictions import write_predictions
@@ -57,6 +58,7 @@ def judge(
     asked: Asked,
     places: Mapping[str, str | None],
     *,
+    registry: Registry,
     name: str = "",
     other_name: str = "",
     show: Show = lambda text, done, total: None,
@@ -65,6 +67,7 @@ def judge(
 
     Args:
         places: `data_dir`, `device`, `dataset` and `on`, as for `zoo.evaluate.opened.open_run`.
+        registry: the catalogue.
         name, other_name: of the runs, as the document calls them. show: see `zoo.evaluate.robustness.robustness`.
     Returns:
         A document of plain data: the metrics, and a table for each part.
@@ -75,18 +78,20 @@ def judge(
     name = name or str(run)
     if asked.output is not None:
         check_folder(asked.output, name, asked.split, places.get("on"))
-    opened = open_run(run, split=asked.split, **places)
-    second = open_run(asked.other, split=asked.split, **places) if asked.other is not None else None
+    opened = open_run(run, split=asked.split, registry=registry, **places)
+    second = None
+    if asked.other is not None:
+        second = open_run(asked.other, split=asked.split, registry=registry, **places)
     if second is not None:
         check_same(opened, second)
     keep = Keep()
     metrics = opened.measure(keep=keep)
-    said = keep.predictions()
+    predictions = keep.predictions()
     out: dict[str, Any] = {
         "run": name,
         "split": asked.split,
         "on": opened.on,
-        "tta": opened.record.settings.tta,
+        "tta": opened.classifier.tta,
         **metrics.as_dict(),
         "top1_interval": {
             "level": LEVEL,
@@ -94,10 +99,10 @@ def judge(
             "ends": interval(metrics.correct, metrics.count),
         },
         "recorded": recorded_metrics(run, asked.split, opened.on),
-        **_of_predictions(opened, said, asked.parts),
+        **_of_predictions(opened, predictions, asked.parts),
     }
     if second is not None:
-        out["compare"] = _compared(second, said, other_name or str(asked.other), asked.seed)
+        out["compare"] = _compared(second, predictions, other_name or str(asked.other), asked.seed)
     if "latency" in asked.parts:
         out["latency"] = _latency(opened, asked)
     if "robustness" in asked.parts:
@@ -111,7 +116,7 @@ def judge(
             show=show,
         )
     if asked.output is not None:
-        out["files"] = _write(asked.output, opened, said, out, asked.table)
+        out["files"] = _write(asked.output, opened, predictions, out, asked.table)
     return out
 
 
@@ -124,14 +129,14 @@ def check_folder(folder: Path, name: str, split: str, on: str | None = None) -> 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file; choose a folder")
     try:
-        found = json.loads((folder / DOCUMENT).read_bytes())
-        there = (found["run"], found["split"], found.get("on"))
+        document = json.loads((folder / DOCUMENT).read_bytes())
+        run, of_split, of_images = document["run"], document["split"], document.get("on")
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if (_place(there[0]), *there[1:]) != (_place(name), split, on):
-        of = f"the {there[1]} split of {there[2]}" if there[2] else f"its {there[1]} split"
+    if (_place(run), of_split, of_images) != (_place(name), split, on):
+        images = f"the {of_split} split of {of_images}" if of_images else f"its {of_split} split"
         raise InputError(
-            f"--output {folder}: holds the evaluation of {there[0]} on {of}; choose another folder"
+            f"--output {folder}: holds the evaluation of {run} on {images}; choose another folder"
         )
 
 
@@ -140,45 +145,45 @@ def _place(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _of_predictions(opened: Opened, said: Predictions, parts: frozenset[str]) -> dict[str, Any]:
+def _of_predictions(opened: OpenedSplit, predictions: Predictions, parts: frozenset[str]) -> dict[str, Any]:
     names, out = opened.record.data.classes, {}
     if "classes" in parts:
-        out["classes"] = class_table(said.confusion(), names)
+        out["classes"] = class_table(predictions.confusion(), names)
     if "confusion" in parts:
-        out["confusion"] = {"classes": list(names), "counts": said.confusion().tolist()}
+        out["confusion"] = {"classes": list(names), "counts": predictions.confusion().tolist()}
     if "calibration" in parts:
-        out["calibration"] = calibration(said.probabilities, said.labels, said.predicted)
+        out["calibration"] = calibration(predictions.probabilities, predictions.labels, predictions.predicted)
     return out
 
 
-def _compared(second: Opened, said: Predictions, name: str, seed: int) -> dict[str, Any]:
+def _compared(second: OpenedSplit, predictions: Predictions, name: str, seed: int) -> dict[str, Any]:
     keep = Keep()
     metrics = second.measure(keep=keep)
-    about = {"run": name, "split": second.split, "tta": second.record.settings.tta, **metrics.as_dict()}
-    return {**about, "paired": compare(said.hits, keep.predictions().hits, seed=seed)}
+    about = {"run": name, "split": second.split, "tta": second.classifier.tta, **metrics.as_dict()}
+    return {**about, "paired": compare(predictions.hits, keep.predictions().hits, seed=seed)}
 
 
-def _latency(opened: Opened, asked: Asked) -> dict[str, Any]:
-    sizes = opened.record.sizes
+def _latency(opened: OpenedSplit, asked: Asked) -> dict[str, Any]:
+    classifier, sizes = opened.classifier, opened.classifier.sizes
     shape = (sizes.in_channels, sizes.height, sizes.width)
     rows = [
-        latency(opened.logits, (batch, *shape), opened.device, asked.seconds)
+        latency(classifier.logits, (batch, *shape), classifier.device, asked.seconds)
         for batch in dict.fromkeys((1, asked.batch))
     ]
     return {
-        "device": str(opened.device),
-        "hardware": describe(opened.device),
+        "device": str(classifier.device),
+        "hardware": describe(classifier.device),
         "threads": torch.get_num_threads(),
         "precision": "fp32",
-        "tta": opened.record.settings.tta,
+        "tta": classifier.tta,
         "rows": rows,
     }
 
 
 def _write(
     folder: Path,
-    opened: Opened,
-    said: Predictions,
+    opened: OpenedSplit,
+    predictions: Predictions,
     out: dict[str, Any],
     table: Literal["csv", "parquet", "none"],
 ) -> list[str]:
@@ -188,10 +193,10 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     if table != "none":
         paths.append(folder / f"predictions.{table}")
-        write_predictions(paths[-1], said, data.classes, table)
+        write_predictions(paths[-1], predictions, data.classes, table)
     if "confusion" in out:
         paths.append(folder / "confusion.png")
-        draw_confusion(paths[-1], said.confusion(), data.classes, title)
+        draw_confusion(paths[-1], predictions.confusion(), data.classes, title)
     for part, draw in (("calibration", draw_reliability), ("robustness", draw_robustness)):
         if part in out:
             paths.append(folder / ("reliability.png" if part == "calibration" else f"{part}.png"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.catalogue.registry import load_registry
+from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
 from zoo.data.load import find, load
 from zoo.data.split import Split
@@ -19,7 +19,13 @@ from zoo.runs.record import RunRecord
 
 
 def other_images(
-    record: RunRecord, spec: str, split: str, *, data_dir: str | None = None, device: str = "cpu"
+    record: RunRecord,
+    registry: Registry,
+    spec: str,
+    split: str,
+    *,
+    data_dir: str | None = None,
+    device: str = "cpu",
 ) -> Split:
     """The images of another dataset as a run's model takes them.
 
@@ -36,7 +42,7 @@ def other_images(
     """
     if split not in ("test", "train"):
         raise InputError(f"--split {split} is of the run; other images have --split test or train")
-    registry, rule = load_registry(), rule_of(record)
+    rule = rule_of(record, registry)
     files = find(spec, registry)[1].source.startswith("folder:")
     data = load(
         spec,

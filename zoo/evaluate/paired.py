@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.errors import RunError
-from zoo.evaluate.opened import Opened
+from zoo.evaluate.opened import OpenedSplit
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -21,8 +21,8 @@ def interval(correct: int, count: int, level: float = LEVEL) -> tuple[float, flo
     """
     from scipy.stats import binomtest
 
-    found = binomtest(correct, count).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    ends = binomtest(correct, count).proportion_ci(level, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -98,7 +98,7 @@ def compare(first: Tensor, second: Tensor, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def check_same(first: Opened, second: Opened) -> None:
+def check_same(first: OpenedSplit, second: OpenedSplit) -> None:
     """Refuse two runs that were not opened on the same images, in the same order.
 
     Both are opened on their own images, or both on the same other ones. Images of another size (or streamed,

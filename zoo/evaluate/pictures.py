@@ -19,16 +19,16 @@ MAX_SHOWN_CLASSES = 30
 """A confusion matrix of more classes has no names and no numbers in its cells."""
 
 
-def draw_reliability(path: Path, title: str, found: dict[str, Any]) -> None:
+def draw_reliability(path: Path, title: str, measured: dict[str, Any]) -> None:
     """Draw accuracy over confidence as bars, the gap to the diagonal, and how many images each bin has.
 
     Args:
-        found: what `zoo.evaluate.calibration.calibration` gave.
+        measured: what `zoo.evaluate.calibration.calibration` gave.
     """
     with _figure(path, (4.6, 5.2)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        bins = [row for row in found["bins"] if row["count"]]
-        width = found["bins"][0]["high"] - found["bins"][0]["low"]
+        bins = [row for row in measured["bins"] if row["count"]]
+        width = measured["bins"][0]["high"] - measured["bins"][0]["low"]
         places = [row["low"] + width / 2 for row in bins]
         means = [(row["accuracy"], row["confidence"]) for row in bins]
         upper.bar(places, [a for a, _ in means], width, color=COLOURS[0], edgecolor="white", label="accuracy")
@@ -45,7 +45,8 @@ def draw_reliability(path: Path, title: str, found: dict[str, Any]) -> None:
         )
         upper.plot([0, 1], [0, 1], color="0.3", linestyle=(0, (4, 2)), linewidth=1, label="calibrated")
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-        sums = f"ECE {found['ece']:.2%} of {sum(row['count'] for row in bins):,} images, {len(found['bins'])} bins"
+        images = sum(row["count"] for row in bins)
+        sums = f"ECE {measured['ece']:.2%} of {images:,} images, {len(measured['bins'])} bins"
         figure.suptitle(f"{title}\n{sums}", fontsize=9, wrap=True)
         upper.legend(frameon=False, fontsize=8, loc="upper left")
         lower.bar(places, [row["count"] for row in bins], width, color="0.6", edgecolor="white")
@@ -54,13 +55,13 @@ def draw_reliability(path: Path, title: str, found: dict[str, Any]) -> None:
             axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_robustness(path: Path, title: str, found: dict[str, Any]) -> None:
+def draw_robustness(path: Path, title: str, measured: dict[str, Any]) -> None:
     """Draw top-1 of each corruption (rows) at each severity (columns) as shade and number."""
-    rows, severities = found["rows"], found["severities"]
+    rows, severities = measured["rows"], measured["severities"]
     with _figure(path, (max(4.4, 2.2 + 0.6 * len(severities)), 1.5 + 0.3 * len(rows))) as figure:
         axes = figure.subplots()
         cells = [row["top1"] for row in rows]
-        top = max([found["clean"], *(value for row in cells for value in row)], default=0) or 1.0
+        top = max([measured["clean"], *(value for row in cells for value in row)], default=0) or 1.0
         axes.imshow(cells, cmap="viridis", vmin=0, vmax=top, aspect="auto")
         axes.set_xticks(range(len(severities)), [str(severity) for severity in severities])
         axes.set_yticks(range(len(rows)), [row["corruption"].replace("_", " ") for row in rows])
@@ -69,8 +70,8 @@ def draw_robustness(path: Path, title: str, found: dict[str, Any]) -> None:
             for x, value in enumerate(row):
                 shade = "black" if value > 0.6 * top else "white"
                 axes.text(x, y, f"{100 * value:.1f}", ha="center", va="center", color=shade, fontsize=8)
-        sums = f"top-1 (%) of {found['images']:,} images: clean {100 * found['clean']:.1f}, corrupted"
-        figure.suptitle(f"{title}\n{sums} {100 * found['mean']:.1f}", fontsize=9, wrap=True)
+        sums = f"top-1 (%) of {measured['images']:,} images: clean {100 * measured['clean']:.1f}, corrupted"
+        figure.suptitle(f"{title}\n{sums} {100 * measured['mean']:.1f}", fontsize=9, wrap=True)
 
 
 @contextlib.contextmanager

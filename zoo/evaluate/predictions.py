@@ -26,13 +26,13 @@ def write_predictions(path: Path, predictions: Predictions, classes: Sequence[st
     from pyarrow import csv, parquet
 
     names = pa.array(list(classes), pa.string())
-    label, said = (pa.array(t.numpy()) for t in (predictions.labels, predictions.predicted))
+    label, prediction = (pa.array(t.numpy()) for t in (predictions.labels, predictions.predicted))
     columns = {
         "row": pa.array(range(len(predictions)), pa.int64()),
         "label": names.take(label),
-        "prediction": names.take(said),
+        "prediction": names.take(prediction),
         "label_index": label,
-        "prediction_index": said,
+        "prediction_index": prediction,
         "correct": pa.array(predictions.hits.numpy()),
         "confidence": pa.array(predictions.confidence.numpy()),
     }

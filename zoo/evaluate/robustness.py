@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.data.split import Split, limit
 from zoo.evaluate.corruptions import GROUPS, Corruptor, pairs
-from zoo.evaluate.opened import Opened
+from zoo.evaluate.opened import OpenedSplit
 
 IMAGES = 1000
 """How many images are corrupted unless more are asked for: 75 times each is slow."""
@@ -19,7 +19,7 @@ Show = Callable[[str, int, int], None]
 
 
 def robustness(
-    opened: Opened,
+    opened: OpenedSplit,
     names: Sequence[str],
     severities: Sequence[int],
     *,
@@ -55,7 +55,7 @@ def robustness(
     finally:
         corruptor.close()
     group = {name: title for title, members in GROUPS for name in members}
-    means = {name: sum(found) / len(found) for name, found in top1.items()}
+    means = {name: sum(levels) / len(levels) for name, levels in top1.items()}
     rows = [{"corruption": n, "group": group[n], "top1": top1[n], "mean": means[n]} for n in names]
     return {
         "clean": clean.top1,

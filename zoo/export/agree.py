@@ -10,8 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from zoo.evaluate.classifier import Classifier
 from zoo.export.graph import ExportError, sample, wrapped
-from zoo.export.target import Target
 
 Run = Callable[[Tensor], Tensor]
 """A loaded file: images in, logits out."""
@@ -47,32 +47,32 @@ class Agreement:
 
 
 def agreement(
-    target: Target, run: Run, *, batch: int | None, preprocessing: bool, seed: int = 1
+    classifier: Classifier, run: Run, *, batch: int | None, preprocessing: bool, seed: int = 1
 ) -> Agreement:
     """Run the file and the module over the same random images, at several batch sizes.
 
     Raises:
         ExportError: the file gives another shape, or does not run at some batch size.
     """
-    module = wrapped(target, preprocessing)
-    found: list[tuple[Tensor, Tensor]] = []
+    module = wrapped(classifier, preprocessing)
+    logits: list[tuple[Tensor, Tensor]] = []
     batches = (batch,) if batch else BATCHES
     for count in batches:
-        images = sample(target, count, preprocessing=preprocessing, seed=seed + count)
+        images = sample(classifier, count, preprocessing=preprocessing, seed=seed + count)
         with torch.inference_mode():
             wanted = module(images)
         got = run(images)
         if got.shape != wanted.shape:
             raise ExportError(
-                f"{target.name}: the file gives {tuple(got.shape)} of a batch of {count}; the module "
+                f"{classifier.name}: the file gives {tuple(got.shape)} of a batch of {count}; the module "
                 f"{tuple(wanted.shape)}"
             )
-        found.append((wanted.double(), got.double()))
-    return _judged(found, batches)
+        logits.append((wanted.double(), got.double()))
+    return _judged(logits, batches)
 
 
-def _judged(found: Sequence[tuple[Tensor, Tensor]], batches: tuple[int, ...]) -> Agreement:
-    wanted, got = torch.cat([w for w, _ in found]), torch.cat([g for _, g in found])
+def _judged(logits: Sequence[tuple[Tensor, Tensor]], batches: tuple[int, ...]) -> Agreement:
+    wanted, got = (torch.cat(part) for part in zip(*logits, strict=True))
     return Agreement(
         largest=float((wanted - got).abs().max()),
         scale=float(wanted.abs().max()),

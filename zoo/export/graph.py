@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from zoo.errors import ZooError
-from zoo.export.target import PIXELS, PREPARED, Target
+from zoo.evaluate.classifier import Classifier
+from zoo.export.facts import PIXELS, PREPARED
 
 EXAMPLES = 2
 """Images that a graph is traced with: one would be taken for a constant."""
@@ -28,12 +29,12 @@ class Pixels(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.model = target.module
-        ones = torch.ones(target.sizes.in_channels)
-        std = torch.tensor(target.std) * ones if target.normalize else ones
-        mean = torch.tensor(target.mean) * ones if target.normalize else ones * 0
+        self.model = classifier.module
+        ones, given = torch.ones(classifier.sizes.in_channels), classifier.preprocessing
+        std = torch.tensor(given.std) * ones if given.normalize else ones
+        mean = torch.tensor(given.mean) * ones if given.normalize else ones * 0
         self.register_buffer("scale", (1 / std / 255).view(-1, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(-1, 1, 1), persistent=False)
 
@@ -49,18 +50,18 @@ class Pixels(nn.Module):
 class Prepared(nn.Module):
     """The model itself, its input under one name in every file."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.model = target.module
+        self.model = classifier.module
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 (B, C, H, W), prepared, to (B, num_classes)."""
         return self.model(images)
 
 
-def wrapped(target: Target, preprocessing: bool) -> nn.Module:
+def wrapped(classifier: Classifier, preprocessing: bool) -> nn.Module:
     """The module that is traced, in eval mode."""
-    return (Pixels(target) if preprocessing else Prepared(target)).eval()
+    return (Pixels(classifier) if preprocessing else Prepared(classifier)).eval()
 
 
 def input_name(preprocessing: bool) -> str:
@@ -68,13 +69,13 @@ def input_name(preprocessing: bool) -> str:
     return PIXELS if preprocessing else PREPARED
 
 
-def sample(target: Target, count: int, *, preprocessing: bool, seed: int = 0) -> Tensor:
+def sample(classifier: Classifier, count: int, *, preprocessing: bool, seed: int = 0) -> Tensor:
     """Random images as the graph takes them: smooth ones and noise by turns, so that no two are alike.
 
     Returns:
         uint8 (count, H, W, C), or float32 (count, C, H, W) prepared from such.
     """
-    sizes = target.sizes
+    sizes = classifier.sizes
     draw = torch.Generator().manual_seed(seed)
     shape = (count, sizes.in_channels, sizes.height, sizes.width)
     noise = torch.rand(shape, generator=draw)
@@ -82,10 +83,10 @@ def sample(target: Target, count: int, *, preprocessing: bool, seed: int = 0) ->
     smooth = nn.functional.interpolate(coarse, shape[2:], mode="bilinear", align_corners=True)
     even = (torch.arange(count) % 2 == 0).view(-1, 1, 1, 1)
     pixels = (torch.where(even, smooth, noise) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return pixels if preprocessing else Pixels(target).prepare(pixels).contiguous()
+    return pixels if preprocessing else Pixels(classifier).prepare(pixels).contiguous()
 
 
-def trace(target: Target, *, batch: int | None, preprocessing: bool) -> ExportedProgram:
+def trace(classifier: Classifier, *, batch: int | None, preprocessing: bool) -> ExportedProgram:
     """Trace the module with torch.export.
 
     Args:
@@ -93,8 +94,8 @@ def trace(target: Target, *, batch: int | None, preprocessing: bool) -> Exported
     Raises:
         ExportError: torch cannot trace it; says why.
     """
-    module = wrapped(target, preprocessing)
-    example = sample(target, batch or EXAMPLES, preprocessing=preprocessing)
+    module = wrapped(classifier, preprocessing)
+    example = sample(classifier, batch or EXAMPLES, preprocessing=preprocessing)
     shapes = None if batch else ({0: Dim("batch")},)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -102,7 +103,9 @@ def trace(target: Target, *, batch: int | None, preprocessing: bool) -> Exported
             return torch.export.export(module, (example,), dynamic_shapes=shapes)
     except Exception as error:
         hint = "" if batch else "; with a fixed --batch N it may be"
-        raise ExportError(f"{target.name}: cannot be traced by torch.export: {first(error)}{hint}") from error
+        raise ExportError(
+            f"{classifier.name}: cannot be traced by torch.export: {first(error)}{hint}"
+        ) from error
 
 
 def first(error: BaseException) -> str:

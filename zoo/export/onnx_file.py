@@ -18,8 +18,8 @@ from torch.export import ExportedProgram
 from zoo.base.version import __version__
 from zoo.errors import InputError
 from zoo.export.agree import Run
+from zoo.export.facts import OUTPUT
 from zoo.export.graph import ExportError, first, input_name
-from zoo.export.target import OUTPUT
 
 NEEDED: Final = ("onnx", "onnxscript", "onnxruntime")
 OLDEST: Final = 18

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from zoo.base.files import WriteError
 from zoo.errors import InputError
+from zoo.evaluate.classifier import Classifier
 from zoo.export import onnx_file, torch_file
 from zoo.export.agree import Agreement, Run, Tolerance, agreement
+from zoo.export.facts import describe, facts
 from zoo.export.graph import ExportError, trace
-from zoo.export.target import Target, describe, facts
 
 Format = Literal["onnx", "torch"]
 SUFFIXES = (("onnx", ".onnx"), ("torch", ".pt2"))
@@ -44,9 +47,10 @@ def suffix(format: Format) -> str:
 
 
 def export(
-    target: Target,
+    classifier: Classifier,
     output: Path,
     *,
+    origin: Mapping[str, str] = MappingProxyType({}),
     format: Format = "onnx",
     opset: int | None = None,
     batch: int | None = None,
@@ -57,6 +61,7 @@ def export(
     """Write a model as ONNX or as a torch.export program; a file that is there is replaced.
 
     Args:
+        origin: what is known of its weights, for the file's metadata; see `zoo.export.facts.origin_of`.
         opset: of ONNX; None: torch's default.
         batch: how many images each call takes; None: any number, from 1.
         preprocessing: the file takes uint8 (B, H, W, C) and normalises; else float32 (B, C, H, W), prepared.
@@ -70,9 +75,9 @@ def export(
         WriteError: the file cannot be written.
     """
     check_options(output, format, opset, batch)
-    metadata = facts(target, preprocessing=preprocessing, batch=batch)
-    usage = describe(target, preprocessing=preprocessing)
-    program = trace(target, batch=batch, preprocessing=preprocessing)
+    metadata = facts(classifier, origin, preprocessing=preprocessing, batch=batch)
+    usage = describe(classifier, preprocessing=preprocessing)
+    program = trace(classifier, batch=batch, preprocessing=preprocessing)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
@@ -81,12 +86,14 @@ def export(
                 opset = onnx_file.write(program, written, opset, metadata, usage, preprocessing)
             else:
                 torch_file.write(program, written, metadata)
-            found = _checked(target, written, format, batch, preprocessing, tolerance) if check else None
+            checked = None
+            if check:
+                checked = _checked(classifier, written, format, batch, preprocessing, tolerance)
             files = _move(Path(temporary), output)
     except OSError as error:
         raise WriteError(f"{output}: cannot be written: {error.strerror or error}") from error
     size = sum(path.stat().st_size for path in files)
-    return Exported(output, files, size, opset, found, metadata, usage)
+    return Exported(output, files, size, opset, checked, metadata, usage)
 
 
 def check_options(output: Path, format: Format, opset: int | None, batch: int | None) -> None:
@@ -110,16 +117,21 @@ def check_options(output: Path, format: Format, opset: int | None, batch: int | 
 
 
 def _checked(
-    target: Target, written: Path, format: Format, batch: int | None, preprocessing: bool, tolerance: float
+    classifier: Classifier,
+    written: Path,
+    format: Format,
+    batch: int | None,
+    preprocessing: bool,
+    tolerance: float,
 ) -> Agreement:
     run: Run = onnx_file.runner(written) if format == "onnx" else torch_file.runner(written)
-    found = agreement(target, run, batch=batch, preprocessing=preprocessing)
-    if not found.within(tolerance):
+    measured = agreement(classifier, run, batch=batch, preprocessing=preprocessing)
+    if not measured.within(tolerance):
         raise ExportError(
-            f"{target.name}: the exported logits differ from torch's by up to {found.largest:.2e} (largest logit "
-            f"{found.scale:.2e}; allowed: {tolerance:g} of it); nothing was kept; --no-check keeps it anyway"
+            f"{classifier.name}: the exported logits differ from torch's by up to {measured.largest:.2e} (largest "
+            f"logit {measured.scale:.2e}; allowed: {tolerance:g} of it); nothing was kept; --no-check keeps it anyway"
         )
-    return found
+    return measured
 
 
 def _move(folder: Path, output: Path) -> tuple[Path, ...]:

@@ -203,7 +203,8 @@ def _use(facts: Facts) -> Iterator[str]:
         "",
         "```python",
         "import zoo",
-        f'model = zoo.load("hf://{facts.repo}")  # a torch module in eval mode; every file is verified',
+        f'model = zoo.load("hf://{facts.repo}")  # every file is verified',
+        'scores = model.predict(["image.png"])  # for each image its classes, the most probable one first',
         "logits = model(images)  # (B, C, H, W) normalised floats to (B, classes)",
         "```",
     )

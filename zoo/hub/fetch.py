@@ -32,7 +32,7 @@ from zoo.hub.session import Session, is_transient, retrying, talking, within
 from zoo.runs.record import WEIGHTS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from zoo.evaluate.classifier import Classifier
 
 
 class Digest(Struct, frozen=True, kw_only=True):
@@ -74,11 +74,21 @@ def local_folder(run: str | Path) -> Path:
     return folder
 
 
-def load(run: str | Path) -> nn.Module:
-    """The model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`: see `zoo.runs.load.load`."""
-    from zoo.runs.load import load as load_run
+def load(run: str | Path) -> Classifier:
+    """The trained model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`.
 
-    return load_run(local_folder(run))
+    Returns:
+        A classifier on the CPU: `predict` takes images, a call takes the floats that its torch module takes
+        (`module`), and `to` brings it to another device.
+    Raises:
+        RunError: no run folder, damaged, from a newer version, or weights that do not fit.
+        PackageError, HubError: a package that is damaged, or cannot be had.
+    Warns:
+        OtherVersionWarning: a plugin that the run was made with has another version here.
+    """
+    from zoo.evaluate.classifier import open_classifier
+
+    return open_classifier(local_folder(run), load_registry())
 
 
 def fetch(ref: Ref, *, everything: bool = False) -> Fetched:

@@ -59,7 +59,7 @@ def _same_tensors(record: RunRecord, twin: torch.nn.Module) -> bool:
 def _timm_config(record: RunRecord, twin: torch.nn.Module, model_args: dict[str, Any]) -> dict[str, Any]:
     from timm.models._hub import save_config_for_hf
 
-    plain, sizes, rule = not record.settings.normalize, record.sizes, rule_of(record)
+    plain, sizes, rule = not record.settings.normalize, record.sizes, rule_of(record, load_registry())
     chosen = {
         "input_size": [sizes.in_channels, sizes.height, sizes.width],
         "mean": [0.0] * sizes.in_channels if plain else list(record.data.mean),

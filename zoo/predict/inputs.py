@@ -34,7 +34,7 @@ def given_images(words: Iterable[str], stdin: BinaryIO) -> Iterator[Given | Data
         words: a file, a folder (its images, recursively), a pattern ("**" crosses folders), or "-".
         stdin: where "-" reads the bytes of one image.
     Yields:
-        What was found, or what is wrong with a word.
+        An image, or what is wrong with a word.
     """
     for word in words:
         if word == "-":
@@ -81,9 +81,9 @@ def _file(word: str) -> Given | DataError:
     return Given(word, Path(word))
 
 
-def _or_nothing(found: Iterator[Given | DataError], nothing: str) -> Iterator[Given | DataError]:
+def _or_nothing(images: Iterator[Given | DataError], nothing: str) -> Iterator[Given | DataError]:
     empty = True
-    for one in found:
+    for one in images:
         empty = False
         yield one
     if empty:

@@ -74,7 +74,7 @@ def layers_with_places(module: nn.Module, image: Tensor) -> list[Layer]:
     finally:
         for handle in handles:
             handle.remove()
-    return [found[0] for found in seen.values() if found and _keeps(found[1])]
+    return [layer for layer, changes in filter(None, seen.values()) if _keeps(changes)]
 
 
 def _altered(image: Tensor) -> Tensor:

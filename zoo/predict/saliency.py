@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from zoo.data.types import Images
 from zoo.errors import InputError
-from zoo.predict.classifier import Classifier
+from zoo.evaluate.classifier import Classifier
 from zoo.predict.places import Layer, layers_with_places
 
 Method = Literal[
@@ -70,7 +70,8 @@ class Explainer:
     layers: tuple[Layer, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Ready the model for hooks on its layers."""
+        """Ready the model for hooks on its layers, and for gradients of images alone."""
+        self.classifier.module.requires_grad_(False)
         for module in self.classifier.module.modules():
             if getattr(module, "inplace", False):  # would overwrite the output that is looked at
                 module.inplace = False  # type: ignore[assignment]
@@ -83,12 +84,12 @@ class Explainer:
         """
         image = self.classifier.prepare(pixels[None])
         if self.method in BY_LAYER:
-            found = self._by_layer(image, target)
-            if found is not None:
-                return found
+            saliency = self._by_layer(image, target)
+            if saliency is not None:
+                return saliency
             if self.method != "auto":
                 raise InputError(
-                    f"--explain-method {self.method}: no layer of {self.classifier.record.model} keeps the "
+                    f"--explain-method {self.method}: no layer of {self.classifier.name} keeps the "
                     "places of the image; use auto, integrated-gradients or occlusion"
                 )
         by_image = self._occlusion if self.method == "occlusion" else self._integrated
@@ -124,23 +125,23 @@ class Explainer:
         try:
             with torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = make(model, layer.module).attribute(
+                heat = make(model, layer.module).attribute(
                     image.clone().requires_grad_(), target=target, **options
                 )
         except RuntimeError as error:
             if "unused" not in str(error) and "does not require grad" not in str(error):
                 raise
             return None
-        return layer.grid(found.detach()) if isinstance(found, Tensor) else None
+        return layer.grid(heat.detach()) if isinstance(heat, Tensor) else None
 
     def _integrated(self, image: Tensor, target: int) -> Tensor:
         from captum.attr import IntegratedGradients
 
         with torch.enable_grad():
-            found: Tensor = IntegratedGradients(self.classifier.module).attribute(
+            heat: Tensor = IntegratedGradients(self.classifier.module).attribute(
                 image.clone().requires_grad_(), target=target, n_steps=STEPS, internal_batch_size=STEPS
             )
-        return found.detach().sum(1)
+        return heat.detach().sum(1)
 
     def _occlusion(self, image: Tensor, target: int) -> Tensor:
         from captum.attr import Occlusion
@@ -149,10 +150,10 @@ class Explainer:
         window = (image.shape[1], max(1, height // 8), max(1, width // 8))
         stride = (image.shape[1], max(1, height // 16), max(1, width // 16))
         with torch.no_grad():
-            found: Tensor = Occlusion(self.classifier.module).attribute(
+            heat: Tensor = Occlusion(self.classifier.module).attribute(
                 image, window, strides=stride, target=target, perturbations_per_eval=16
             )
-        return found.sum(1)
+        return heat.sum(1)
 
 
 def _saliency(grid: Tensor, image: Tensor, method: str, layer: str = "") -> Saliency:
@@ -164,7 +165,7 @@ def _saliency(grid: Tensor, image: Tensor, method: str, layer: str = "") -> Sali
     return Saliency((heat / most if most > 0 else heat).cpu(), names.get(method, method), layer)
 
 
-def overlay(pixels: Images, found: Saliency, text: dict[str, str]) -> bytes:
+def overlay(pixels: Images, saliency: Saliency, text: dict[str, str]) -> bytes:
     """A PNG of what the model saw with the heat over it, `text` in its metadata.
 
     Args:
@@ -178,7 +179,7 @@ def overlay(pixels: Images, found: Saliency, text: dict[str, str]) -> bytes:
     seen = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize(
         size, Image.Resampling.NEAREST
     )
-    heat = Image.fromarray(found.heat.numpy()).resize(size, Image.Resampling.BICUBIC)
+    heat = Image.fromarray(saliency.heat.numpy()).resize(size, Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(heat), 0, 1)
     colours = colormaps["inferno"](strength)[..., :3] * 255
     share = 0.25 + 0.5 * strength[..., None]

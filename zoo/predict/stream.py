@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.data.types import Images
 from zoo.errors import DataError
-from zoo.predict.classifier import Classifier
+from zoo.evaluate.classifier import Classifier
 from zoo.predict.inputs import Given
 
 

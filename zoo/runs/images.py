@@ -1,23 +1,26 @@
-"""What a record says about the images of its run: how they are changed, and how many are evaluated at once."""
+"""What a record says about the images of its run: which they are, how they are prepared, how many at once."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from zoo.catalogue.registry import load_registry
+from zoo.catalogue.registry import Registry
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.mode import Delivery
 from zoo.data.files.decode import Rule, make_rule, transform_rule
 from zoo.data.load import evaluation_rule, load
-from zoo.data.split import VALIDATION_SEED, Split, limit, validation_split
+from zoo.data.sources.source import Show
+from zoo.data.split import VALIDATION_SEED, ImageData, Split, limit, validation_split
+from zoo.data.types import Labels
 from zoo.errors import InputError, RunError, UnknownNameError
 from zoo.runs.record import RunRecord
 
 SplitName = Literal["test", "val", "train"]
-
 
 EVAL_PIXELS = 512 * 32 * 32
 
@@ -43,55 +46,126 @@ def make_augment(record: RunRecord, device: torch.device, *, cropped: bool = Fal
     )
 
 
-def rule_of(record: RunRecord) -> Rule:
-    """The run's own scaling and cropping, else its dataset's; the whole image where nothing is known of it here."""
+def rule_of(record: RunRecord, registry: Registry) -> Rule:
+    """The run's own scaling and cropping, else its dataset's; the whole image where the dataset is not known here."""
     if record.data.transform:
         return transform_rule(record.data.transform)
-    return dataset_rule(record.data.spec, (record.sizes.height, record.sizes.width))
+    return dataset_rule(record.data.spec, registry, (record.sizes.height, record.sizes.width))
 
 
-def dataset_rule(spec: str, size: tuple[int, int]) -> Rule:
-    """How a dataset brings an image to `size` (height, width); the whole image where nothing is known of it here."""
+def dataset_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
+    """How a dataset brings an image to `size` (height, width); the whole image where it is not known here."""
     try:
-        rule = evaluation_rule(spec, load_registry(), size)
+        rule = evaluation_rule(spec, registry, size)
     except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
         return make_rule(None, size, None, None)
     return rule if rule.out_size() == size else make_rule(None, size, None, None)
 
 
+@dataclass(frozen=True)
+class RunImages:
+    """A dataset as a run divides it; a split is cut out when it is asked for, as that may copy its images.
+
+    Attributes:
+        validation: share of the training images that is held out to select the epoch by; 0: none is, and the
+            epoch is selected on the test images (the protocol `paper`).
+        limit_train, limit_test: how many images are used of each part, before validation is held out.
+    """
+
+    data: ImageData
+    validation: float
+    limit_train: int | None = None
+    limit_test: int | None = None
+
+    @cached_property
+    def _limited(self) -> Split:
+        return limit(self.data.train, self.limit_train)
+
+    @cached_property
+    def _rows(self) -> tuple[Labels, Labels]:
+        limited = self._limited
+        return validation_split(limited.labels, self.validation, VALIDATION_SEED, limited.copies)
+
+    @property
+    def train(self) -> Split:
+        """The images that the run learns from."""
+        limited = self._limited
+        return limited.select(self._rows[0], limited.copies) if self.validation else limited
+
+    @property
+    def selecting(self) -> Split:
+        """The images that the run selects its epoch by."""
+        limited = self._limited
+        return limited.select(self._rows[1], limited.copies) if self.validation else self.test
+
+    @cached_property
+    def test(self) -> Split:
+        """The images that the run is measured on."""
+        return limit(self.data.test, self.limit_test)
+
+    def divided(self) -> tuple[Split, Split, Split]:
+        """Training, selecting and test images."""
+        return self.train, self.selecting, self.test
+
+
+def images_of(
+    record: RunRecord,
+    registry: Registry,
+    *,
+    data_dir: str | None = None,
+    dataset: str | None = None,
+    workers: int | None = None,
+    show: Show | None = None,
+) -> RunImages:
+    """Load the images of a run again, to the last one, and divide them as the run did.
+
+    Args:
+        data_dir: where downloads are. dataset: where the same images are here, if not at the recorded SPEC.
+        workers: processes that decode streamed images; the images are the same.
+        show: told about the progress, as by `zoo.data.load.load`.
+    Raises:
+        RunError: the dataset is not the one that was recorded. Else as `zoo.data.load.load`.
+    """
+    recorded, spec = record.data, dataset or record.data.spec
+    data = load(
+        spec,
+        registry,
+        data_dir=Path(data_dir) if data_dir else None,
+        image_size=recorded.image_size,
+        seed=VALIDATION_SEED,
+        show=show,
+        skip_bad=recorded.skipped > 0,
+        delivery=Delivery(recorded.mode, workers, record.device),
+        transform=recorded.transform,
+    )
+    if data.fingerprint != recorded.fingerprint:
+        raise RunError(
+            f"dataset {spec!r} is not the recorded one: its fingerprint is "
+            f"{data.fingerprint[:12]}, recorded {recorded.fingerprint[:12]}"
+        )
+    validation = recorded.validation_fraction if record.protocol == "clean" else 0.0
+    return RunImages(data, validation, recorded.limit_train, recorded.limit_test)
+
+
 def split_of(
-    record: RunRecord, split: SplitName, data_dir: str | None = None, dataset: str | None = None
+    record: RunRecord,
+    split: SplitName,
+    registry: Registry,
+    *,
+    data_dir: str | None = None,
+    dataset: str | None = None,
 ) -> Split:
-    """The images of one split of a run, to the last one (from the SPEC `dataset`, if given).
+    """The images of one split of a run, to the last one.
 
     Raises:
-        RunError: the dataset is not the one that was recorded, or the run has no such split.
+        RunError: the run has no such split. Else as `images_of`.
     """
     if split == "val" and record.protocol == "paper":
         raise RunError(
             "the run has no validation split: by the protocol `paper` it selected on the test split; "
             "give --split test or --split train"
         )
-    spec, kept = dataset or record.data.spec, record.data
-    data = load(
-        spec,
-        load_registry(),
-        data_dir=Path(data_dir) if data_dir else None,
-        image_size=kept.image_size,
-        seed=VALIDATION_SEED,
-        skip_bad=kept.skipped > 0,
-        delivery=Delivery(kept.mode, None, record.device),
-        transform=kept.transform,
-    )
-    if data.fingerprint != kept.fingerprint:
-        raise RunError(
-            f"dataset {spec!r} is not the recorded one: its fingerprint is "
-            f"{data.fingerprint[:12]}, recorded {kept.fingerprint[:12]}"
-        )
+    images = images_of(record, registry, data_dir=data_dir, dataset=dataset)
     if split == "test":
-        return limit(data.test, kept.limit_test)
-    train = limit(data.train, kept.limit_train)
-    if record.protocol == "paper":
-        return train
-    rows, held_out = validation_split(train.labels, kept.validation_fraction, VALIDATION_SEED, train.copies)
-    return train.select(held_out if split == "val" else rows, train.copies)
+        return images.test
+    return images.selecting if split == "val" else images.train

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
 
 
-def load(run: str | Path) -> nn.Module:
+def load(run: str | Path, registry: Registry) -> nn.Module:
     """The model of a run folder, with its selected weights, in eval mode, on the CPU.
 
+    Args:
+        registry: the catalogue with the components that the model is made of.
     Returns:
         A module, (B, C, H, W) normalised floats to (B, num_classes) logits; `read_record(run)` has
         the classes and the normalisation.
@@ -31,14 +33,13 @@ def load(run: str | Path) -> nn.Module:
         OtherVersionWarning: a plugin that the run was made with has another version here.
     """
     from zoo.catalogue.provenance import changes
-    from zoo.catalogue.registry import load_registry
     from zoo.models.compose import compose
 
     folder = Path(run)
     record = read_record(folder)
     # The weights are at hand: `pretrained` would download others.
     tree = node_from_table(without(record.build, "pretrained"), f"{folder / RECORD}: build")
-    registry, sizes = load_registry(), msgspec.structs.asdict(record.sizes)
+    sizes = msgspec.structs.asdict(record.sizes)
     for line in changes(record.plugins, registry):
         warnings.warn(f"{folder}: {line}", OtherVersionWarning, stacklevel=2)
     _check_weights(folder, tree, registry, sizes)

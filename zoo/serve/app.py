@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from zoo.predict.classifier import Classifier
+from zoo.evaluate.classifier import Classifier
 from zoo.serve.batching import Batcher
 from zoo.serve.body import Buffers, Held, decode, image_bytes, read_body
 from zoo.serve.limits import Limits, Rates, Refused
@@ -38,6 +38,17 @@ HEADERS = (
 STRICT = "default-src 'none'; frame-ancestors 'none'"
 
 
+def _facts(classifier: Classifier) -> dict[str, Any]:
+    """What the model is, as plain data."""
+    return {
+        "model": classifier.name,
+        "dataset": classifier.dataset.partition("?")[0].rpartition("/")[2],
+        "height": classifier.sizes.height,
+        "width": classifier.sizes.width,
+        "classes": classifier.sizes.num_classes,
+    }
+
+
 class Service:
     """What the paths share: the model, its queue, the counts, the limits.
 
@@ -48,7 +59,7 @@ class Service:
 
     def __init__(self, classifier: Classifier, limits: Limits, *, top: int = 5, local: bool = True) -> None:
         self.classifier, self.limits, self.top, self.local = classifier, limits, top, local
-        self.facts = classifier.facts()
+        self.facts = _facts(classifier)
         self.rates, self.buffers = Rates(limits.rate), Buffers(limits.buffered)
         self.batcher = Batcher(
             classifier.probabilities, most=limits.batch, queue=limits.queue, told=self._batch
@@ -98,7 +109,7 @@ class Service:
             raise Refused(403, "requests from pages of other sites are refused", Connection="close")
 
     def _top(self, request: Request) -> int:
-        told, most = request.query_params.get("top", str(self.top)), len(self.classifier.names)
+        told, most = request.query_params.get("top", str(self.top)), self.classifier.sizes.num_classes
         if not (told.isascii() and told.isdecimal() and 0 < len(told) < 8 and int(told) > 0):
             raise Refused(400, f"top must be a number from 1 to {most}", Connection="close")
         return min(int(told), most)

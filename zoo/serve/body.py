@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from zoo.data.files.decode import upright
 from zoo.data.types import Images
 from zoo.errors import DataError
-from zoo.predict.classifier import Classifier
+from zoo.evaluate.classifier import Classifier
 from zoo.serve.limits import Limits, Refused
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -95,13 +95,13 @@ def _check_length(request: Request, limits: Limits) -> None:
 
 
 async def _collected(chunks: AsyncIterator[bytes], limits: Limits, held: Held) -> bytes:
-    found = bytearray()
+    body = bytearray()
     async for chunk in chunks:
-        if len(found) + len(chunk) > limits.body:
+        if len(body) + len(chunk) > limits.body:
             raise _too_large(limits)
         held.add(len(chunk))
-        found += chunk
-    return bytes(found)
+        body += chunk
+    return bytes(body)
 
 
 async def _discard(chunks: AsyncIterator[bytes]) -> None:

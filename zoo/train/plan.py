@@ -20,13 +20,14 @@ from zoo.data.checks import class_counts
 from zoo.data.load import load
 from zoo.data.seeds import mix_seed
 from zoo.data.sources.source import Show, silent
-from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, limit, validation_split
-from zoo.errors import DataError, InputError, RunError
+from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split
+from zoo.errors import DataError, InputError
 from zoo.evaluate.views import refuse_views
 from zoo.models.compose import compose, place
 from zoo.models.device import Hardware, pick_device, pick_layout, pick_precision, placed, reasons
 from zoo.plugin.contract import Transform
 from zoo.plugin.layers import set_dropout
+from zoo.runs.images import RunImages, images_of
 from zoo.runs.record import DataRecord, RunRecord, Sizes
 from zoo.train.environment import environment
 from zoo.train.optim.layerwise import freeze
@@ -105,9 +106,10 @@ def resolve(
     if transform:
         beginning.fetch(*transform.size)
     delivery = Delivery(request.data_mode, request.workers, str(device))
-    data = _load(spec, registry, request.data_dir, image_size, request.skip_bad, delivery, show, transform)
+    data = _load(spec, registry, request, image_size, delivery, show, transform)
     _refuse_empty_classes(data)
-    splits = _splits(data, request.protocol == "clean", request.limit_train, request.limit_test)
+    validation = VALIDATION_FRACTION if request.protocol == "clean" else 0.0
+    splits = RunImages(data, validation, request.limit_train, request.limit_test).divided()
     sizes = Sizes(
         in_channels=3,
         height=splits[0].images.shape[2],
@@ -191,16 +193,8 @@ def replan(
     Raises:
         RunError: the dataset is not the recorded one. Else as `resolve`.
     """
-    kept, registry = record.data, registry or load_registry()
-    device = pick_device(record.device)
-    delivery = Delivery(kept.mode, workers, str(device))
-    skip_bad = kept.skipped > 0
-    data = _load(kept.spec, registry, data_dir, kept.image_size, skip_bad, delivery, show, kept.transform)
-    if data.fingerprint != kept.fingerprint:
-        raise RunError(
-            f"dataset {kept.spec!r} is not the one that the run was trained on: its fingerprint is "
-            f"{data.fingerprint[:12]}, recorded {kept.fingerprint[:12]}"
-        )
+    registry, device = registry or load_registry(), pick_device(record.device)
+    images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show)
     if epochs is not None and record.max_steps:
         raise InputError(
             f"--epochs {epochs}: this run was cut off after {record.max_steps} steps (--max-steps), inside an epoch, "
@@ -209,18 +203,15 @@ def replan(
     if epochs is not None:
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
         record = msgspec.structs.replace(record, settings=recipe, max_steps=None)
-    splits = _splits(data, record.protocol == "clean", kept.limit_train, kept.limit_test)
-    return Plan(
-        record, registry, *splits, Hardware(device, record.precision, record.channels_last, record.compile)
-    )
+    hardware = Hardware(device, record.precision, record.channels_last, record.compile)
+    return Plan(record, registry, *images.divided(), hardware)
 
 
 def _load(
     spec: str,
     registry: Registry,
-    data_dir: str | None,
+    request: Request,
     image_size: int | None,
-    skip_bad: bool,
     delivery: Delivery,
     show: Show,
     transform: Transform | None,
@@ -228,26 +219,14 @@ def _load(
     return load(
         spec,
         registry,
-        data_dir=Path(data_dir) if data_dir else None,
+        data_dir=Path(request.data_dir) if request.data_dir else None,
         image_size=image_size,
         seed=VALIDATION_SEED,
         show=show,
-        skip_bad=skip_bad,
+        skip_bad=request.skip_bad,
         delivery=delivery,
         transform=transform,
     )
-
-
-def _splits(
-    data: ImageData, clean: bool, limit_train: int | None, limit_test: int | None
-) -> tuple[Split, Split, Split]:
-    """Training, selecting (validation, or the test split by the papers' protocol) and test images."""
-    train = limit(data.train, limit_train)
-    test = limit(data.test, limit_test)
-    if not clean:
-        return train, test, test
-    rows, held_out = validation_split(train.labels, VALIDATION_FRACTION, VALIDATION_SEED, train.copies)
-    return train.select(rows, train.copies), train.select(held_out, train.copies), test
 
 
 def _refuse_empty_classes(data: ImageData) -> None:

@@ -86,8 +86,10 @@ def look(
 
 
 def _look(folder: Path, record: RunRecord, data_dir: str | None, device: str | None) -> Seen:
-    _check_here(record, load_registry())
-    opened = open_run(folder, data_dir=data_dir, device=device or usable_device(record.device))
+    registry = load_registry()
+    _check_here(record, registry)
+    where = device or usable_device(record.device)
+    opened = open_run(folder, data_dir=data_dir, device=where, registry=registry)
     keep = Keep()
     opened.measure(keep=keep)
     found = keep.predictions()

@@ -1,0 +1,139 @@
+"""What `zoo.load` gives: a model with all that its images need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hub_server.runs import own_caches, untrained_run
+from PIL import Image
+from torch import nn
+
+import zoo
+from zoo.catalogue.registry import load_registry
+from zoo.data.files.decode import Rule
+from zoo.data.split import VALIDATION_FRACTION
+from zoo.errors import DataError, RunError
+from zoo.evaluate.classifier import Classifier, Preprocessing, Score
+from zoo.evaluate.opened import open_run
+from zoo.runs.images import images_of, split_of
+from zoo.runs.load import load as load_module
+from zoo.runs.record import Sizes, read_record
+from zoo.train.plan import replan
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    base = tmp_path_factory.mktemp("classifier")
+    with own_caches(base):
+        yield untrained_run(base / "run", "cnn-baseline", limit_train=100, limit_test=64)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_a_file_its_bytes_and_an_opened_image_give_the_same_classes(run: Path, photo: Path) -> None:
+    model = zoo.load(run)
+    with Image.open(photo) as image:
+        rows = model.predict([photo, str(photo), photo.read_bytes(), image], top=3)
+        assert image.getpixel((0, 0))  # still open
+    assert rows[0] == rows[1] == rows[2] == rows[3]
+    assert [len(row) for row in rows] == [3] * 4
+    assert rows[0][0].probability >= rows[0][1].probability >= rows[0][2].probability
+    assert model.predict(photo, top=99)[0][:3] == rows[0]
+    assert sorted(score.name for score in model.predict(photo, top=99)[0]) == list("0123456789")
+
+
+def test_an_image_that_cannot_be_read_is_named(run: Path, tmp_path: Path, photo: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"broken\.png"):
+        zoo.load(run).predict([photo, tmp_path / "broken.png"])
+
+
+def test_a_call_is_the_modules_own_with_gradients(run: Path) -> None:
+    model, module = zoo.load(run), load_module(run, load_registry())
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    logits = model(images)
+    assert torch.equal(logits, module(images))
+    logits.sum().backward()
+    assert images.grad is not None
+    assert not model.module.training
+    assert all(p.requires_grad and p.grad is not None for p in model.module.parameters())
+
+
+def test_more_images_than_a_batch_come_out_in_their_order(run: Path) -> None:
+    model = zoo.load(run)
+    images = [Image.new("RGB", (8, 8), (n, 255 - n, n)) for n in range(150)]
+    rows = model.predict(iter(images), top=1)
+    alone = [model.predict(images[n], top=1)[0][0] for n in (0, 63, 64, 149)]
+    for number, score in zip((0, 63, 64, 149), alone, strict=True):
+        assert rows[number][0].name == score.name
+        assert rows[number][0].probability == pytest.approx(score.probability, abs=1e-6)
+    assert len(rows) == 150
+
+
+def test_predictions_are_those_of_the_evaluation(run: Path) -> None:
+    opened = open_run(run)
+    pixels = np.asarray(opened.images.images)
+    correct = int(
+        (zoo.load(run).to("cpu").probabilities(pixels).argmax(1).numpy() == opened.images.labels).sum()
+    )
+    assert correct == opened.measure().correct
+
+
+def test_the_views_of_the_recipe_are_averaged_and_a_call_takes_the_image_alone() -> None:
+    torch.manual_seed(0)
+    model = Classifier(
+        name="linear",
+        module=nn.Sequential(nn.Flatten(), nn.Linear(48, 3)),
+        sizes=Sizes(in_channels=3, height=4, width=4, num_classes=3),
+        preprocessing=Preprocessing(Rule(size=(4, 4))),
+        tta="mirror",
+    )
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    images = pixels.float() / 255
+    mean = (model(images) + model(images.flip(-1))) / 2
+    torch.testing.assert_close(model.logits(pixels), mean)
+    assert not torch.allclose(model.logits(pixels), model(images))
+    best = model.best(torch.tensor([0.2, 0.5, 0.3]), 2)
+    assert [score.name for score in best] == ["1", "2"]  # without names, their numbers
+    assert isinstance(best[0], Score)
+
+
+# ---- the images of a run --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["clean", "paper"])
+def test_a_runs_images_are_divided_alike_for_an_evaluation_and_for_going_on(run: Path, protocol: str) -> None:
+    registry = load_registry()
+    record = msgspec.structs.replace(read_record(run), protocol=protocol)
+    plan = replan(record)
+    images = images_of(record, registry)
+    held_out = round(100 * VALIDATION_FRACTION) if protocol == "clean" else 0
+    assert len(images.train) == 100 - held_out
+    assert len(images.test) == 64
+    for split, planned in (("train", plan.train), ("test", plan.test)):
+        again = split_of(record, split, registry)
+        assert np.array_equal(again.labels, planned.labels)
+        assert np.array_equal(again.images, planned.images)
+    assert np.array_equal(images.selecting.images, plan.selecting.images)
+    if protocol == "clean":
+        assert np.array_equal(split_of(record, "val", registry).images, plan.selecting.images)
+    else:
+        assert images.selecting is images.test
+
+
+def test_other_images_than_the_recorded_ones_are_refused_for_both(run: Path) -> None:
+    record = read_record(run)
+    other = msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, fingerprint="0" * 64))
+    for use in (lambda: split_of(other, "test", load_registry()), lambda: replan(other)):
+        with pytest.raises(RunError, match="is not the recorded one: its fingerprint is"):
+            use()
