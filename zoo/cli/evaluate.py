@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.shared import options, table
 from zoo.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from zoo.evaluate.evaluation import Asked
 
 WHAT = ("classes", "confusion", "calibration", "latency", "robustness")
 OF_A_FOLDER = ("classes", "confusion", "calibration")
@@ -39,10 +42,13 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     type=click.Choice(["test", "val", "train"]),
     default="test",
     show_default=True,
-    help="Of the run; with --on: test or train.",
+    help="Split of the run to measure; with --on: test or train.",
 )
 @click.option(
-    "--what", callback=_parts, metavar="PARTS", help=f"More than accuracy: {', '.join(WHAT)}; or all."
+    "--what",
+    callback=_parts,
+    metavar="PARTS",
+    help=f"Measure more than accuracy: {', '.join(WHAT)}; or all.",
 )
 @click.option(
     "--compare", "other", metavar="RUN2", help="Compare with RUN2 on the same images, by a paired test."
@@ -65,46 +71,62 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     default="common",
     show_default=True,
     metavar="NAMES",
-    help="Of robustness: names or groups.",
+    help="Corruptions for robustness: names or groups.",
 )
 @click.option(
-    "--severities", default="1,2,3,4,5", show_default=True, callback=_severities, help="Of robustness."
+    "--severities",
+    default="1,2,3,4,5",
+    show_default=True,
+    callback=_severities,
+    help="Severities for robustness.",
 )
 @click.option(
     "--images",
     type=click.IntRange(min=0),
     default=1000,
     show_default=True,
-    help="Of robustness: how many, a stratified subset; 0: all.",
+    help="Test images used for robustness, a stratified subset (0: all).",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=0), help="Of robustness: processes. Default: by the cores."
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that corrupt images for robustness. Default: by the number of cores.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Of latency, beside 1."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Batch size of the second latency measurement; the first one has 1.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=3.0,
     show_default=True,
-    help="For each latency.",
+    help="How long each latency is measured.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of corruptions and bootstrap."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed for corruptions and the bootstrap.",
 )
 @click.option(
-    "--dataset", metavar="SPEC", help="Where the same images are here, if not at the recorded place."
+    "--dataset",
+    metavar="SPEC",
+    help="Where the same images are on this machine, if not at the recorded place.",
 )
 @click.option(
     "--on",
     metavar="SPEC",
-    help="Other images, as `zoo train --dataset` takes them, with the run's classes or some of them.",
+    help="Measure on other images, given as `zoo train --dataset` takes them, with the run's classes or some of them.",
 )
 @options.data_dir
-@click.option("--device", default=None, help="Default: the device of the run.")
+@click.option("--device", default=None, help="Device to measure on. Default: the device of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Evaluate RUN: the recorded test accuracy, measured again; with --what, --compare, --output more.
 
@@ -165,15 +187,28 @@ def assessed(
         about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.classifier.tta}
         recorded = recorded_metrics(folder, opened.split, opened.on)
         return {**about, **opened.measure().as_dict(), "recorded": recorded}
-    from zoo.evaluate.evaluation import Asked, judge
+    from zoo.evaluate.evaluation import judge
 
     second = None if other is None else local_folder(other)
     if other is not None and device is None:
         places["device"] = read_record(folder).device  # one device for both
-    asked = Asked(
-        split=split,  # type: ignore[arg-type]  # click has checked it
+    asked = _asked(what, split=split, other=second, output=output, **more)
+    with_bar = Passes(quiet)
+    try:
+        names = {"name": str(run), "other_name": other or ""}
+        return judge(folder, asked, places, registry=registry, show=with_bar, **names)
+    finally:
+        with_bar.close()
+
+
+def _asked(what: tuple[str, ...], *, output: Path | None, **more: Any) -> Asked:
+    """What the options of the command ask for."""
+    from zoo.evaluate.evaluation import Asked
+
+    return Asked(
+        split=more["split"],
         parts=frozenset(what or (OF_A_FOLDER if output is not None else ())),
-        other=second,
+        other=more["other"],
         output=output,
         table=more["predictions"],
         corruptions=more["corruptions"] if "robustness" in what else (),
@@ -184,12 +219,6 @@ def assessed(
         batch=more["batch_size"],
         seconds=more["seconds"],
     )
-    with_bar = Passes(quiet)
-    try:
-        names = {"name": str(run), "other_name": other or ""}
-        return judge(folder, asked, places, registry=registry, show=with_bar, **names)
-    finally:
-        with_bar.close()
 
 
 def _workers(given: int | None) -> int:

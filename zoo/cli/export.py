@@ -41,44 +41,59 @@ class Batch(click.ParamType):
     type=click.Choice(["onnx", "torch"]),
     default="onnx",
     show_default=True,
-    help="ONNX, or a program of torch.export.",
+    help="Write ONNX, or a program of torch.export.",
 )
 @click.option(
     "--output",
     type=FILE,
     metavar="FILE",
-    help="Default: RUN/model.onnx (.pt2); of a package, MODEL.onnx here.",
+    help="File to write. Default: RUN/model.onnx (.pt2); for a package, MODEL.onnx in the current folder.",
 )
-@click.option("--opset", type=int, metavar="N", help="Of ONNX; default: torch's own.")
+@click.option("--opset", type=int, metavar="N", help="ONNX opset. Default: torch's own.")
 @click.option(
     "--batch",
     type=Batch(),
     metavar="N|dynamic",
     default="dynamic",
     show_default=True,
-    help="Images in a call: a number, or any.",
+    help="Images in each call: a fixed number, or any number.",
 )
 @click.option(
     "--with-preprocessing",
     "preprocessing",
     is_flag=True,
-    help="Take bytes, uint8 (batch, height, width, 3), and normalise inside the file.",
+    help="Let the file take uint8 (batch, height, width, 3) and normalise inside.",
 )
 @click.option(
-    "--check/--no-check", default=True, show_default=True, help="Run the file and compare with the module."
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Run the file and compare its logits with the module's.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),
     default=1e-4,
     show_default=True,
-    help="Largest difference of a logit (times the largest logit, where over 1).",
+    help="Largest difference of a logit that is allowed (times the largest logit, where that is over 1).",
 )
-@click.option("--untrained", is_flag=True, help="RUN is a model of the catalogue, with initial weights.")
-@click.option("--num-classes", type=click.IntRange(min=1), help="With --untrained: not its dataset's.")
-@click.option("--image-size", type=click.IntRange(min=1), help="With --untrained: side, not its dataset's.")
-@click.option("--seed", type=int, default=0, show_default=True, help="With --untrained: of the weights.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option(
+    "--untrained", is_flag=True, help="RUN is a model of the catalogue; export it with initial weights."
+)
+@click.option(
+    "--num-classes",
+    type=click.IntRange(min=1),
+    help="With --untrained: number of classes, instead of its dataset's.",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="With --untrained: side of the images, instead of its dataset's.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="With --untrained: seed for the initial weights."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export(
     run: str,
     form: Format,

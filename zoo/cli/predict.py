@@ -29,22 +29,32 @@ METHODS = (
 @click.argument("run")
 @click.argument("images", nargs=-1)
 @click.option(
-    "--files-from", metavar="FILE", help="Also the images whose paths stand in FILE, one a line; - is stdin."
+    "--files-from",
+    metavar="FILE",
+    help="Also classify the images whose paths FILE lists, one a line; - is stdin.",
 )
 @click.option("-0", "--null", is_flag=True, help="The paths of --files-from end with a zero byte.")
-@click.option("-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes shown.")
 @click.option(
-    "--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images at once."
+    "-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of classes shown."
 )
 @click.option(
-    "--threads", type=click.IntRange(1, 64), help="Threads that decode.  [default: the CPUs, at most 4]"
+    "--batch-size",
+    type=click.IntRange(1, 4096),
+    default=64,
+    show_default=True,
+    help="Images classified at once.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    help="Threads that decode images.  [default: the number of CPUs, at most 4]",
 )
 @options.device_or_cpu
 @click.option(
     "--explain",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write a picture for each image: where the model saw the first class.",
+    help="Write a picture for each image that shows where the model saw the first class.",
 )
 @click.option(
     "--explain-method",
@@ -52,7 +62,7 @@ METHODS = (
     metavar="METHOD",
     default="auto",
     show_default=True,
-    help=f"What suits the architecture ({METHODS[0]}), or {', '.join(METHODS[1:])}.",
+    help=f"Method: the one that suits the architecture ({METHODS[0]}), or {', '.join(METHODS[1:])}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each image.")
 def predict(

@@ -3,59 +3,84 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from zoo.cli.shared import options
 from zoo.errors import InputError
 
+if TYPE_CHECKING:
+    from zoo.serve.limits import Limits
+
 
 @click.command()
 @click.argument("run")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address; another one lets others in.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free.")
-@click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes shown.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Anything but 127.0.0.1 lets other machines connect.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on (0: any free port).",
+)
+@click.option(
+    "-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of classes shown."
+)
 @options.device_or_cpu
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 1024),
     default=16,
     show_default=True,
-    help="Images at once, at most.",
+    help="Most images classified at once.",
 )
 @click.option(
-    "--queue", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Waiting images, then 503."
+    "--queue",
+    type=click.IntRange(1, 10_000),
+    default=64,
+    show_default=True,
+    help="Images that may wait; further ones are answered 503.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(0, 1e6),
     default=100.0,
     show_default=True,
-    help="Requests a second for each client, then 429; 0: any.",
+    help="Requests a second that each client may send before it is answered 429 (0: no limit).",
 )
 @click.option(
-    "--max-mib", type=click.IntRange(1, 256), default=10, show_default=True, help="Of an upload, then 413."
+    "--max-mib",
+    type=click.IntRange(1, 256),
+    default=10,
+    show_default=True,
+    help="Largest upload in MiB; a larger one is answered 413.",
 )
 @click.option(
     "--max-pixels",
     type=click.IntRange(1, 64_000_000),
     default=32_000_000,
     show_default=True,
-    help="Of an image, then 413.",
+    help="Most pixels of an image; a larger one is answered 413.",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 3600),
     default=10.0,
     show_default=True,
-    help="Seconds for a request to arrive, then 408.",
+    help="Seconds within which a request must arrive; a later one is answered 408.",
 )
 @click.option(
     "--grace",
     type=click.FloatRange(1, 3600),
     default=10.0,
     show_default=True,
-    help="Seconds for requests under way after Ctrl-C.",
+    help="Seconds that requests under way have to finish after Ctrl-C.",
 )
 def serve(
     run: str,
@@ -83,20 +108,8 @@ def serve(
       zoo serve hf://me/hybrid-digits --port 0
       curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' URL/predict
     """
-    try:
-        from zoo.serve.app import Service, make_app
-        from zoo.serve.limits import Limits
-        from zoo.serve.server import is_local, listen, url
-        from zoo.serve.server import run as serve_app
-    except ImportError as error:
-        if (error.name or "").startswith("zoo"):
-            raise
-        raise InputError(
-            f"zoo serve needs {error.name}, which is not installed: pip install 'hybrid-zoo[serve]'"
-        ) from None
-    from zoo.catalogue.registry import load_registry
-    from zoo.evaluate.classifier import open_classifier
-    from zoo.hub.fetch import local_folder
+    _check_libraries()
+    from zoo.serve.limits import Limits
 
     limits = Limits(
         body=max_mib << 20,
@@ -108,6 +121,32 @@ def serve(
         seconds=timeout,
         grace=grace,
     )
+    whole = _until_stopped(run, host, port, device, top, limits)
+    print("stopped" if whole else "stopped; some requests were cut off", file=sys.stderr)
+
+
+def _check_libraries() -> None:
+    """Refuse early where the extra is not installed."""
+    try:
+        import zoo.serve.app
+        import zoo.serve.server  # noqa: F401
+    except ImportError as error:
+        if (error.name or "").startswith("zoo"):
+            raise
+        raise InputError(
+            f"zoo serve needs {error.name}, which is not installed: pip install 'hybrid-zoo[serve]'"
+        ) from None
+
+
+def _until_stopped(run: str, host: str, port: int, device: str, top: int, limits: Limits) -> bool:
+    """Serve until a signal; whether all requests under way were answered."""
+    from zoo.catalogue.registry import load_registry
+    from zoo.evaluate.classifier import open_classifier
+    from zoo.hub.fetch import local_folder
+    from zoo.serve.app import Service, make_app
+    from zoo.serve.server import is_local, listen, url
+    from zoo.serve.server import run as serve_app
+
     with listen(host, port) as listening:  # a port that is taken is said before the model is loaded
         classifier = open_classifier(local_folder(run), load_registry(), device=device)
         local = is_local(listening)
@@ -119,8 +158,7 @@ def serve(
             print(f"serving {classifier.name}; Ctrl-C stops", file=sys.stderr)
             print(url(listening), flush=True)
 
-        whole = serve_app(app, listening, limits, started)
-    print("stopped" if whole else "stopped; some requests were cut off", file=sys.stderr)
+        return serve_app(app, listening, limits, started)
 
 
 def _warn_of(host: str) -> None:

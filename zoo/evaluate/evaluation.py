@@ -14,7 +14,7 @@ from zoo.base.drawing import plain_text
 from zoo.base.files import write_text
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError
-from zoo.evaluate.accuracy import Keep, Predictions
+from zoo.evaluate.accuracy import Keep, Metrics, Predictions
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.latency import latency
@@ -82,7 +82,6 @@ def judge(
     second = None
     if asked.other is not None:
         second = open_run(asked.other, split=asked.split, registry=registry, **places)
-    if second is not None:
         check_same(opened, second)
     keep = Keep()
     metrics = opened.measure(keep=keep)
@@ -93,11 +92,7 @@ def judge(
         "on": opened.on,
         "tta": opened.classifier.tta,
         **metrics.as_dict(),
-        "top1_interval": {
-            "level": LEVEL,
-            "method": "Wilson",
-            "ends": interval(metrics.correct, metrics.count),
-        },
+        "top1_interval": _interval(metrics),
         "recorded": recorded_metrics(run, asked.split, opened.on),
         **_of_predictions(opened, predictions, asked.parts),
     }
@@ -106,15 +101,8 @@ def judge(
     if "latency" in asked.parts:
         out["latency"] = _latency(opened, asked)
     if "robustness" in asked.parts:
-        out["robustness"] = robustness(
-            opened,
-            asked.corruptions,
-            asked.severities,
-            images=asked.images,
-            seed=asked.seed,
-            workers=asked.workers,
-            show=show,
-        )
+        how: dict[str, Any] = {"images": asked.images, "seed": asked.seed, "workers": asked.workers}
+        out["robustness"] = robustness(opened, asked.corruptions, asked.severities, show=show, **how)
     if asked.output is not None:
         out["files"] = _write(asked.output, opened, predictions, out, asked.table)
     return out
@@ -143,6 +131,11 @@ def check_folder(folder: Path, name: str, split: str, on: str | None = None) -> 
 def _place(name: str) -> str:
     """A run's name as it is, or its folder however it was written."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def _interval(metrics: Metrics) -> dict[str, Any]:
+    ends = interval(metrics.correct, metrics.count)
+    return {"level": LEVEL, "method": "Wilson", "ends": ends}
 
 
 def _of_predictions(opened: OpenedSplit, predictions: Predictions, parts: frozenset[str]) -> dict[str, Any]:
