@@ -180,7 +180,7 @@ def test_a_fixed_batch_and_an_opset_are_kept(tmp_path: Path) -> None:
 def test_a_package_stays_as_its_hashes_say(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = package(folder, tmp_path / "package", predictions=False)
+    made = package(folder, tmp_path / "package", predictions=False).folder
     before = sorted(p.name for p in made.iterdir())
     assert "zoo export hf://" in (made / "README.md").read_text()
     monkeypatch.chdir(tmp_path)

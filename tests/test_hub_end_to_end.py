@@ -394,7 +394,7 @@ def test_the_real_timm_loads_the_package(model: str, hub: HubServer, tmp_path: P
     with own_caches(tmp_path):
         size = 224 if "224" in model else 32
         source = untrained_run(tmp_path / "run", model, size=size, limit_train=20, limit_test=20)
-        made = pack(source, tmp_path / "package")
+        made = pack(source, tmp_path / "package").folder
     hub.store.put(REPO, {p.name: p.read_bytes() for p in made.iterdir()})
     code = (
         "import sys, timm, torch, zoo\n"
@@ -422,7 +422,7 @@ def test_timm_prepares_an_image_for_a_package_as_we_do(spec: str, tmp_path: Path
         source = untrained_run(
             tmp_path / "run", "timm/resnet18", spec, size=size, limit_train=20, limit_test=20
         )
-        made = pack(source, tmp_path / "package", predictions=False)
+        made = pack(source, tmp_path / "package", predictions=False).folder
         classifier = zoo.load(made)
     config = json.loads((made / "config.json").read_text())["pretrained_cfg"]
     theirs = create_transform(**resolve_data_config(pretrained_cfg=config))
@@ -437,5 +437,5 @@ def test_a_torchvision_model_that_timm_does_not_know_has_no_layout_of_timm(tmp_p
         source = untrained_run(
             tmp_path / "run", "torchvision/mobilenet_v3_small", size=32, limit_train=20, limit_test=20
         )
-        made = pack(source, tmp_path / "package", predictions=False)
+        made = pack(source, tmp_path / "package", predictions=False).folder
     assert set(json.loads((made / "config.json").read_text())) == {"zoo"}

@@ -15,8 +15,7 @@ from zoo.catalogue.picture import draw_tree
 from zoo.catalogue.registry import load_registry
 from zoo.cli import main
 from zoo.errors import PackageError, RunError
-from zoo.hub.pack import write_sums
-from zoo.hub.package import CARD, COMPOSITION
+from zoo.hub.sums import CARD, COMPOSITION, write_sums
 from zoo.hub.verify import verify
 from zoo.models.tensors import to_bytes
 from zoo.runs.folder import read_result, write_result

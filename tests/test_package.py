@@ -24,13 +24,14 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo.base.files import sha256_of
-from zoo.catalogue.registry import load_registry
+from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.portable import portable_spec
 from zoo.errors import InputError, MissingPluginError, PackageError, RunError, ZooError
-from zoo.hub.pack import package, write_sums
-from zoo.hub.package import CONFIG, NAMES, SUMS, open_package, read_sums, tree_sha256
+from zoo.hub.pack import package
+from zoo.hub.package import open_package, tree_sha256
 from zoo.hub.publish import prepare
 from zoo.hub.ref import Ref, parse_ref
+from zoo.hub.sums import CONFIG, NAMES, SUMS, read_sums, write_sums
 from zoo.runs.folder import read_result, write_result
 from zoo.runs.record import METRICS, RECORD, WEIGHTS, read_record, write_record
 
@@ -41,6 +42,11 @@ SECONDS, MEGABYTES = 1.0, 200
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry()
 
 
 @pytest.fixture
@@ -85,7 +91,7 @@ def test_a_package_is_loaded_like_a_run(made: Path) -> None:
 
 def test_packing_twice_gives_the_same_bytes(tmp_path: Path, made: Path) -> None:
     with own_caches(tmp_path):
-        again = package(made.parent / "run", tmp_path / "again")
+        again = package(made.parent / "run", tmp_path / "again").folder
     assert (again / SUMS).read_text() == (made / SUMS).read_text()
 
 
@@ -149,7 +155,7 @@ def test_no_path_of_a_local_dataset_is_in_any_file(tmp_path: Path, made: Path) -
     data = msgspec.structs.replace(record.data, spec=spec)
     write_record(tmp_path / "run", msgspec.structs.replace(record, data=data))
     write_result(tmp_path / "run", read_result(tmp_path / "run") | {"dataset": spec})
-    folder = package(tmp_path / "run", tmp_path / "package", predictions=False)
+    folder = package(tmp_path / "run", tmp_path / "package", predictions=False).folder
     assert "parquet:birds?label=kind" in (folder / RECORD).read_text()
     for path in folder.iterdir():
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
@@ -169,9 +175,8 @@ def test_a_file_with_the_token_is_refused(
 # ---- damage -----------------------------------------------------------------------------------
 
 
-def test_every_flipped_bit_is_refused(copy: Path) -> None:
+def test_every_flipped_bit_is_refused(copy: Path, registry: Registry) -> None:
     draw, files = random.Random(1), sorted(copy.iterdir())
-    registry = load_registry()
     open_package(copy, registry=registry)
     for _ in range(FLIPS):
         path = draw.choice(files)
@@ -184,9 +189,8 @@ def test_every_flipped_bit_is_refused(copy: Path) -> None:
     open_package(copy, registry=registry)
 
 
-def test_every_truncation_is_refused(copy: Path) -> None:
+def test_every_truncation_is_refused(copy: Path, registry: Registry) -> None:
     draw, files = random.Random(2), sorted(copy.iterdir())
-    registry = load_registry()
     for _ in range(CUTS):
         path = draw.choice(files)
         whole = path.read_bytes()
@@ -200,10 +204,10 @@ def test_every_truncation_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     "name", [n for n in (*NAMES, SUMS) if n in ("config.json", "run.toml", "result.json", SUMS)]
 )
-def test_a_missing_file_is_named(name: str, copy: Path) -> None:
+def test_a_missing_file_is_named(name: str, copy: Path, registry: Registry) -> None:
     (copy / name).unlink()
     with pytest.raises(PackageError, match=name):
-        open_package(copy)
+        open_package(copy, registry=registry)
 
 
 def edit_header(path: Path, edit: Any) -> None:
@@ -235,36 +239,38 @@ def first(header: dict[str, Any]) -> str:
         lambda h: h.update(__metadata__=7),
     ],
 )
-def test_a_header_that_lies_is_refused_although_all_hashes_fit(edit: Any, copy: Path) -> None:
+def test_a_header_that_lies_is_refused_although_all_hashes_fit(
+    edit: Any, copy: Path, registry: Registry
+) -> None:
     edit_header(copy / WEIGHTS, edit)
     with pytest.raises(PackageError):
-        open_package(copy)
+        open_package(copy, registry=registry)
 
 
 @pytest.mark.parametrize("length", [0, 7, 1 << 40, (1 << 64) - 1])
-def test_an_endless_header_is_refused(length: int, copy: Path) -> None:
+def test_an_endless_header_is_refused(length: int, copy: Path, registry: Registry) -> None:
     data = (copy / WEIGHTS).read_bytes()
     (copy / WEIGHTS).write_bytes(struct.pack("<Q", length) + data[8:])
     write_sums(copy)
     with pytest.raises(PackageError):
-        open_package(copy)
+        open_package(copy, registry=registry)
 
 
 # ---- hostile data -----------------------------------------------------------------------------
 
 
-def test_a_missing_plugin_is_named_and_not_installed(copy: Path) -> None:
+def test_a_missing_plugin_is_named_and_not_installed(copy: Path, registry: Registry) -> None:
     build = {"use": "quantum.net", "depth": 3}
     change_config(copy, build=build, plugins={"quantum.net": "zoo-quantum 1.2.0"})
     with pytest.raises(MissingPluginError, match=r"pip install zoo-quantum==1\.2\.0"):
-        open_package(copy)
+        open_package(copy, registry=registry)
 
 
 @pytest.mark.parametrize("said", ["evil; rm -rf / 1.0", "--index-url=http://evil x", "", "a b c"])
-def test_what_to_install_is_never_a_strangers_command(said: str, copy: Path) -> None:
+def test_what_to_install_is_never_a_strangers_command(said: str, copy: Path, registry: Registry) -> None:
     change_config(copy, build={"use": "quantum.net"}, plugins={"quantum.net": said})
     with pytest.raises(MissingPluginError) as caught:
-        open_package(copy)
+        open_package(copy, registry=registry)
     assert "pip install" not in str(caught.value)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import tomli_w
 
-from zoo.hub.package import CONFIG, tree_sha256
+from zoo.hub.package import tree_sha256
+from zoo.hub.sums import CONFIG
 from zoo.runs.record import RECORD
 
 NUMBERS = (

@@ -67,7 +67,7 @@ def made_package(folder: Path) -> Path:
     """A package of an untrained `hybrid-alt-1` on a few of the digits."""
     with own_caches(folder):
         source = untrained_run(folder / "run", limit_train=64, limit_test=64)
-        return package(source, folder / "package")
+        return package(source, folder / "package").folder
 
 
 def threads() -> dict[str, str]:

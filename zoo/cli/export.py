@@ -190,7 +190,7 @@ def _trained(run: str) -> tuple[Classifier, dict[str, str], Path | None]:
 def _place(name: str, folder: Path | None, form: Format) -> Path:
     """Inside a run folder; a package and the Hub's cache hold what their hashes list, and nothing more."""
     from zoo.export.write import suffix
-    from zoo.hub.package import SUMS
+    from zoo.hub.sums import SUMS
 
     if folder is None or (folder / SUMS).is_file():
         return Path(f"{name.replace('/', '-').split('#')[-1]}{suffix(form)}")

@@ -127,7 +127,7 @@ def publish(
 
 
 def _show(plan: Any, ref: Any, as_json: bool) -> None:
-    card = (plan.folder / "README.md").read_text("utf-8")
+    card = (plan.package.folder / "README.md").read_text("utf-8")
     if as_json:
         files = [{"name": name, "bytes": size} for name, size in plan.files]
         table.emit_json(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
 from zoo.base.files import WriteError
 from zoo.errors import InputError
 from zoo.hub.fetch import Fetched
-from zoo.hub.package import NAMES, SUMS, check_sums
+from zoo.hub.sums import check_sums
 
 
 def copy_out(fetched: Fetched, output: Path) -> Path:
@@ -26,10 +25,7 @@ def copy_out(fetched: Fetched, output: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
             folder = Path(temporary) / "package"
             folder.mkdir()
-            for name in (*NAMES, SUMS):
-                if (fetched.folder / name).is_file():
-                    shutil.copyfile(fetched.folder / name, folder / name)
-            check_sums(folder)
+            check_sums(fetched.folder, target=folder)
             os.replace(folder, output)
     except OSError as error:
         raise WriteError(f"{output}: cannot be written: {error.strerror or error}") from error

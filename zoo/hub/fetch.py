@@ -15,20 +15,12 @@ import msgspec
 from zoo.base.files import write_bytes
 from zoo.base.paths import cache_dir
 from zoo.base.structs import Struct
-from zoo.catalogue.registry import load_registry
+from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
-from zoo.hub.package import (
-    CONFIG,
-    NAMES,
-    NEEDED,
-    SUMS,
-    limit_of,
-    most_weights_bytes,
-    open_package,
-    read_config,
-)
+from zoo.hub.package import Package, most_weights_bytes, open_package, read_config, read_package
 from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
 from zoo.hub.session import Session, is_transient, retrying, talking, within
+from zoo.hub.sums import CONFIG, NAMES, NEEDED, SUMS, check_sums, limit_of
 from zoo.runs.record import WEIGHTS
 
 if TYPE_CHECKING:
@@ -56,7 +48,12 @@ class Fetched(NamedTuple):
 
     ref: Ref
     commit: str
-    folder: Path
+    package: Package
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.package.folder
 
     @property
     def pinned(self) -> str:
@@ -64,13 +61,17 @@ class Fetched(NamedTuple):
         return f"hf://{self.ref.repo}@{self.commit}"
 
 
-def local_folder(run: str | Path) -> Path:
-    """The folder of a RUN: itself (a package is checked first), or the download of `hf://OWNER/NAME[@REVISION]`."""
+def local_folder(run: str | Path, *, registry: Registry | None = None) -> Path:
+    """The folder of a RUN: itself (a package is checked first), or the download of `hf://OWNER/NAME[@REVISION]`.
+
+    Args:
+        registry: the catalogue; read if not given, and needed.
+    """
     if isinstance(run, str) and is_ref(run):
-        return fetch(parse_ref(run)).folder
+        return fetch(parse_ref(run), registry=registry).folder
     folder = Path(run)
     if (folder / SUMS).is_file():
-        open_package(folder)
+        open_package(folder, registry=registry or load_registry())
     return folder
 
 
@@ -91,43 +92,45 @@ def load(run: str | Path) -> Classifier:
     return open_classifier(local_folder(run), load_registry())
 
 
-def fetch(ref: Ref, *, everything: bool = False) -> Fetched:
+def fetch(ref: Ref, *, everything: bool = False, registry: Registry | None = None) -> Fetched:
     """Fetch a package into the Hub's cache, and check it to the header of its weights.
 
     The revision is resolved once; all files come from that commit. A damaged file in the cache is
     fetched again, once. With `HF_HUB_OFFLINE` (or for a commit that is here already) no request is made.
 
     Args:
-        everything: also the card, the pictures and the metrics.
+        everything: also the card, the pictures and the metrics. registry: the catalogue; read if not given.
     Raises:
         HubError: one of its kinds. PackageError: what came is not what the Hub promised, or no package
         that can be used. MissingPluginError: it needs a plugin that is not installed.
     """
+    registry = registry or load_registry()
     with talking(str(ref)) as session:
         manifest = _manifest(ref)
         try:
-            folder = _whole(ref, manifest, session, everything)
+            package = _whole(ref, manifest, session, everything, registry)
         except PackageError:
             _disown(ref, manifest)
             raise
-    return Fetched(ref, manifest.commit, folder)
+    return Fetched(ref, manifest.commit, package)
 
 
-def _whole(ref: Ref, manifest: Manifest, session: Session, everything: bool) -> Path:
-    """The folder of a commit's files, all of them hashed."""
+def _whole(ref: Ref, manifest: Manifest, session: Session, everything: bool, registry: Registry) -> Package:
+    """A commit's files, all of them hashed and checked."""
     names = [n for n in (SUMS, *NAMES) if n in manifest.files and (everything or n in (SUMS, *NEEDED))]
     for name in (SUMS, *NEEDED):
         if name not in manifest.files:
             raise PackageError(f"{ref}: no package of hybrid-zoo: it has no {name}")
     _check_sizes(ref, manifest, names)
-    folder = Path()
+    folder, known = Path(), {}
     for name in sorted(names, key=lambda n: manifest.files[n].size):
         if name == WEIGHTS:  # last, or nearly: what is to be downloaded is known before it is
-            _check_weights_size(ref, manifest, _file(CONFIG, manifest, session).parent)
+            _check_weights_size(ref, manifest, _file(CONFIG, manifest, session).parent, registry)
         folder = _file(name, manifest, session).parent
+        if digest := manifest.files[name].sha256:
+            known[name] = digest  # just hashed, and found to have it
     # The Hub's list of files may have come damaged, too: nothing of the package's own list may be missing.
-    open_package(folder, partial=not everything)
-    return folder
+    return read_package(folder, check_sums(folder, partial=not everything, known=known), registry)
 
 
 # ---- one commit -------------------------------------------------------------------------------
@@ -226,9 +229,9 @@ def _check_sizes(ref: Ref, manifest: Manifest, names: Iterable[str]) -> None:
             )
 
 
-def _check_weights_size(ref: Ref, manifest: Manifest, folder: Path) -> None:
+def _check_weights_size(ref: Ref, manifest: Manifest, folder: Path, registry: Registry) -> None:
     """Before weights are downloaded: no larger than the model that config.json describes."""
-    most = most_weights_bytes(read_config(folder / CONFIG), load_registry(), folder)
+    most = most_weights_bytes(read_config(folder / CONFIG), registry, folder)
     if (size := manifest.files[WEIGHTS].size) > most:
         raise PackageError(f"{ref}: {WEIGHTS} has {size:,} bytes; its model takes at most {most:,}")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from torch import Tensor
@@ -21,29 +21,42 @@ from zoo.evaluate.opened import confusion_run
 from zoo.evaluate.pictures import draw_confusion
 from zoo.hub import card
 from zoo.hub.package import (
-    CARD,
-    COMPOSITION,
-    CONFIG,
-    CONFUSION,
     FORMAT,
-    NAMES,
-    SUMS,
     TREE_KEY,
     Config,
-    check_sums,
-    open_package,
-    sums_text,
+    Package,
+    check_finite,
+    check_model,
+    read_description,
+    read_package,
     tree_sha256,
 )
+from zoo.hub.sums import CARD, COMPOSITION, CONFIG, CONFUSION, NAMES, SUMS, check_size, check_sums, write_sums
 from zoo.hub.timm_layout import timm_layout
-from zoo.models.header import compare, non_finite, outline, read_header
+from zoo.models.header import Header, read_header
 from zoo.models.tensors import to_bytes
 from zoo.runs.curves import draw_curves
 from zoo.runs.folder import read_result, read_weights, write_result
-from zoo.runs.record import METRICS, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
+from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
 
 PLACEHOLDER = "OWNER/NAME"
 """What the card says where no repository is named yet; publishing fills it in."""
+
+
+class Contents(NamedTuple):
+    """What a package is written from: a run that was read, measured and checked, without this machine's paths.
+
+    Attributes:
+        counts: the confusion matrix (K, K), if it was measured.
+    """
+
+    source: Path
+    record: RunRecord
+    result: dict[str, Any]
+    config: Config
+    header: Header
+    weights: Mapping[str, Tensor]
+    counts: Tensor | None
 
 
 def package(
@@ -54,34 +67,38 @@ def package(
     data_dir: str | None = None,
     device: str | None = None,
     predictions: bool = True,
-) -> Path:
+    repo: str = PLACEHOLDER,
+    registry: Registry | None = None,
+) -> Package:
     """Make a package of a finished run.
 
     Args:
         source: the run folder. output: the package's folder; one that is there is replaced as a whole.
         licence: of the weights, as the Hub names it.
         predictions: measure the test split again, for `confusion.png` and the table of classes.
+        repo: "OWNER/NAME", as its card shall say. registry: the catalogue; read if not given.
     Returns:
-        `output`.
+        The package in `output`.
     Raises:
         RunError: the run is not finished, damaged, or does not give its recorded number again.
         PackageError: weights that are not finite or do not fit. DataError: the test images are not here.
         InputError: `output` holds something else.
     """
     check_output(output)
+    registry = registry or load_registry()
     record, result = read_record(source), read_result(source)
-    registry = load_registry()
     counts = _confusion(source, result, data_dir, device) if predictions else None
+    contents = _contents(source, record, result, counts, registry)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
         folder = Path(temporary) / "package"
         folder.mkdir()
-        _write(folder, source, record, result, counts, licence, registry)
-        write_sums(folder)
+        hashes = _write(folder, contents, licence, repo, registry)
         check_leaks(folder)
-        open_package(folder, registry=registry)
+        config, record = read_description(folder)
+        header = read_header(folder / WEIGHTS)
         _replace(folder, output)
-    return output
+    return Package(output, hashes, config, record, header)
 
 
 def check_output(output: Path) -> None:
@@ -96,32 +113,30 @@ def check_output(output: Path) -> None:
         raise InputError(f"--output {output}: is a file; choose another folder")
 
 
-def write_sums(folder: Path) -> None:
-    """Write `SHA256SUMS` over the files that are there."""
-    names = [name for name in NAMES if (folder / name).is_file()]
-    write_text(folder / SUMS, sums_text({name: sha256_of(folder / name) for name in names}))
+def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) -> Package:
+    """Copy a package, its card naming its repository, and check the copy.
 
-
-def with_repo(folder: Path, target: Path, repo_id: str) -> Path:
-    """Copy a package's files, its card naming its repository.
-
+    Args:
+        target: a folder that is not there yet.
     Raises:
-        PackageError: a symbolic link, a damaged file, a leak.
+        PackageError: a damaged file, a leak, or files that do not fit one another.
+        MissingPluginError: it needs a component that is not installed.
     """
-    for name in (*NAMES, SUMS):
-        if (folder / name).is_symlink():
-            raise PackageError(f"{folder / name}: is a symbolic link; only plain files are sent")
-    check_sums(folder)
     target.mkdir(parents=True)
-    for name in NAMES:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name, follow_symlinks=False)
-    if (target / CARD).is_file():
-        text = (target / CARD).read_text("utf-8")
-        write_text(target / CARD, text.replace(PLACEHOLDER, repo_id))
-    write_sums(target)
+    hashes = check_sums(source, target=target)
+    hashes = {name: digest for name, digest in hashes.items() if (target / name).is_file()}
+    if CARD in hashes:
+        write_text(target / CARD, with_repo((target / CARD).read_text("utf-8"), repo))
+        check_size(target / CARD)
+        del hashes[CARD]
+    hashes = write_sums(target, known=hashes)
     check_leaks(target)
-    return target
+    return read_package(target, hashes, registry)
+
+
+def with_repo(text: str, repo: str) -> str:
+    """A card's text, naming its repository."""
+    return text.replace(PLACEHOLDER, repo)
 
 
 def portable(record: RunRecord) -> RunRecord:
@@ -189,55 +204,51 @@ def _confusion(source: Path, result: dict[str, Any], data_dir: str | None, devic
     return counts
 
 
-def _write(
-    folder: Path,
-    source: Path,
-    record: RunRecord,
-    result: dict[str, Any],
-    counts: Tensor | None,
-    licence: str,
-    registry: Registry,
-) -> None:
+def _contents(
+    source: Path, record: RunRecord, result: dict[str, Any], counts: Tensor | None, registry: Registry
+) -> Contents:
+    """Check a run's weights against its model, and read them."""
     clean = portable(record)
     result = result | {"dataset": portable_spec(str(result.get("dataset", "")))}
-    write_record(folder, clean)
+    config, header = config_of(clean, result["parameters"]), read_header(source / WEIGHTS)
+    check_model(config, header, registry, source / WEIGHTS, f"{source / RECORD}: build")
+    weights = read_weights(source)
+    check_finite(source / WEIGHTS, weights)
+    return Contents(source, clean, result, config, header, weights, counts)
+
+
+def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: Registry) -> dict[str, str]:
+    """Write every file of a package; the sha256 of each."""
+    source, record, result, config, header, weights, counts = contents
+    write_record(folder, record)
     write_result(folder, result)
     if (source / METRICS).is_file():
         write_bytes(folder / METRICS, (source / METRICS).read_bytes())
         draw_curves(folder)
-    config = config_of(clean, result["parameters"])
-    _write_weights(folder, source, clean, config, registry)
-    layout = timm_layout(clean)
+    _write_weights(folder / WEIGHTS, weights, config)
+    layout = timm_layout(record, header)
     table = {"zoo": msgspec.to_builtins(config), **layout}
     write_bytes(folder / CONFIG, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
     if counts is not None:
-        draw_confusion(folder / CONFUSION, counts, clean.data.classes)
+        draw_confusion(folder / CONFUSION, counts, record.data.classes)
     _draw_composition(folder / COMPOSITION, config, registry)
-    weights = sha256_of(folder / WEIGHTS)
-    facts = card.Facts(clean, result, registry, licence, counts, bool(layout), weights, PLACEHOLDER)
-    write_text(folder / CARD, card.render(facts))
+    known = {WEIGHTS: sha256_of(folder / WEIGHTS)}
+    facts = card.Facts(record, result, registry, licence, counts, bool(layout), known[WEIGHTS], PLACEHOLDER)
+    write_text(folder / CARD, with_repo(card.render(facts), repo))
+    hashes = write_sums(folder, known)
+    for name in hashes:
+        check_size(folder / name)
+    return hashes
 
 
-def _write_weights(folder: Path, source: Path, record: RunRecord, config: Config, registry: Registry) -> None:
-    header = read_header(source / WEIGHTS)
-    tree = node_from_table(config.build, "build")
-    sizes = msgspec.structs.asdict(record.sizes)
-    compare(source / WEIGHTS, header, outline(tree, registry, len(header.tensors), where="build", **sizes))
-    weights = read_weights(source)
-    if bad := non_finite(weights):
-        raise PackageError(
-            f"{source / WEIGHTS}: {len(bad)} tensors are not finite, as {bad[0]!r}; not published"
-        )
+def _write_weights(path: Path, weights: Mapping[str, Tensor], config: Config) -> None:
     metadata = {
         "format": "pt",
         "zoo.format": str(FORMAT),
-        "zoo.model": record.model,
+        "zoo.model": config.model,
         TREE_KEY: config.tree_sha256,
     }
-    write_bytes(folder / WEIGHTS, to_bytes(weights, metadata))
-
-
-# ---- timm's layout --------------------------------------------------------------------------
+    write_bytes(path, to_bytes(weights, metadata))
 
 
 # ---- pictures ---------------------------------------------------------------------------------

@@ -9,7 +9,8 @@
 
 Everything that a package says is data of a stranger: `open_package` checks hashes before it parses,
 sizes before it reads, the tree against the plugins that are installed, and the weights' header against
-the model built on the meta device, before memory is taken.
+the model built on the meta device, before memory is taken. What it returns is passed on, so that no
+later step hashes or parses the files again.
 """
 
 from __future__ import annotations
@@ -19,45 +20,27 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from zoo.base.files import sha256_of
 from zoo.base.structs import Struct
-from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node, node_from_table
 from zoo.catalogue.tree import walk
 from zoo.data.portable import portable_spec
 from zoo.errors import MissingPluginError, PackageError, SpecError, ZooError
+from zoo.hub.sums import CONFIG, check_size, check_sums, sums_text
 from zoo.models.compose import MAX_PARAMETERS
-from zoo.models.header import MAX_HEADER, Header, compare, outline, read_header
-from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS, RunRecord, Sizes, read_record, without
+from zoo.models.header import MAX_HEADER, Header, compare, non_finite, outline, read_header
+from zoo.runs.record import RECORD, WEIGHTS, RunRecord, Sizes, read_record, without
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
-CONFIG, CARD, CONFUSION, SUMS = "config.json", "README.md", "confusion.png", "SHA256SUMS"
-COMPOSITION = "composition.png"
 TREE_KEY = "zoo.tree_sha256"
 """In the metadata of the weights and of the picture: the tree that they are of."""
-NAMES = (CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT, RECORD)
-"""Every file that a package may hold besides `SHA256SUMS`; no other is written, sent or fetched."""
-
-NEEDED = (CONFIG, RECORD, RESULT, WEIGHTS)
-"""What loading and evaluating need."""
-
-MAX_BYTES = (
-    (SUMS, 4 << 10),
-    (CONFIG, 4 << 20),
-    (RECORD, 4 << 20),
-    (RESULT, 1 << 20),
-    (METRICS, 256 << 20),
-    (CARD, 8 << 20),
-    (CURVES, 64 << 20),
-    (CONFUSION, 64 << 20),
-    (COMPOSITION, 64 << 20),
-    (WEIGHTS, 64 << 30),
-)
-"""Larger ones are refused before they are fetched or read."""
 
 MAX_INTEGER, MAX_STRING, MAX_ITEMS, MAX_CLASSES, MAX_NODES = 1_000_000, 500, 4096, 100_000, 1000
 HEADER_ROOM = MAX_HEADER + (64 << 20)
@@ -87,17 +70,22 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 class Package(NamedTuple):
-    """A package that was checked: where it is, and what it says."""
+    """A package that was checked: where it is, and what it says.
+
+    Attributes:
+        hashes: the sha256 of each file that `SHA256SUMS` lists, by name; the files in `folder` have them.
+    """
 
     folder: Path
+    hashes: Mapping[str, str]
     config: Config
     record: RunRecord
     header: Header
 
-
-def limit_of(name: str) -> int:
-    """The most bytes that a file of this name may have."""
-    return dict(MAX_BYTES)[name]
+    @property
+    def sums_sha256(self) -> str:
+        """The sha256 of `SHA256SUMS`, which stands for the whole package."""
+        return hashlib.sha256(sums_text(self.hashes).encode()).hexdigest()
 
 
 def tree_sha256(build: Mapping[str, Any]) -> str:
@@ -106,7 +94,7 @@ def tree_sha256(build: Mapping[str, Any]) -> str:
     return hashlib.sha256(plain).hexdigest()
 
 
-def open_package(folder: Path, *, registry: Registry | None = None, partial: bool = True) -> Package:
+def open_package(folder: Path, *, registry: Registry, partial: bool = True) -> Package:
     """Check a package from its hashes to the header of its weights.
 
     Args:
@@ -115,74 +103,35 @@ def open_package(folder: Path, *, registry: Registry | None = None, partial: boo
         PackageError: a file is damaged, absent, too large, or does not fit the others.
         MissingPluginError: it needs a component that is not installed.
     """
-    check_sums(folder, partial=partial)
-    config, record = read_config(folder / CONFIG), read_package_record(folder)
-    check_agreement(folder, config, record)
-    header = read_header(folder / WEIGHTS)
-    check_model(config, header, registry or load_registry(), folder)
-    return Package(folder, config, record, header)
+    return read_package(folder, check_sums(folder, partial=partial), registry)
 
 
-# ---- hashes ---------------------------------------------------------------------------------
-
-
-def sums_text(hashes: Mapping[str, str]) -> str:
-    """The content of `SHA256SUMS`: one line for each file, by name."""
-    return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
-
-
-def read_sums(path: Path) -> dict[str, str]:
-    """Read `SHA256SUMS`, to the last byte as `sums_text` writes it.
-
-    Raises:
-        PackageError: absent, or anything else than what a package's has.
-    """
-    try:
-        if path.stat().st_size > limit_of(SUMS):
-            raise PackageError(f"{path}: too large for a list of hashes")
-        text = path.read_bytes().decode("ascii")
-    except OSError:
-        raise PackageError(
-            f"{path.parent}: no package: it has no {SUMS}; `zoo package RUN` makes one"
-        ) from None
-    except UnicodeDecodeError:
-        raise PackageError(f"{path}: damaged: not a list of hashes") from None
-    lines = re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)
-    hashes = {name: digest for digest, name in lines}
-    odd = sorted(set(hashes) - set(NAMES))
-    if sums_text(hashes) != text or odd:
-        raise PackageError(f"{path}: damaged: not a list of the hashes of a package's files")
-    missing = [name for name in NEEDED if name not in hashes]
-    if missing:
-        raise PackageError(f"{path}: lists no {missing[0]}, which a package needs")
-    return hashes
-
-
-def check_sums(folder: Path, *, partial: bool = True) -> dict[str, str]:
-    """Hash every file and hold it against `SHA256SUMS`.
+def read_package(folder: Path, hashes: Mapping[str, str], registry: Registry) -> Package:
+    """Check what the files of a package say, after their hashes.
 
     Args:
-        partial: pictures, metrics and the card may be absent (a download of what loading needs).
+        hashes: of the files in `folder`, as `check_sums` returns them.
     Raises:
-        PackageError: a file is absent, too large, or not what its hash says.
+        PackageError, MissingPluginError: as `open_package`.
     """
-    hashes = read_sums(folder / SUMS)
-    for name in NAMES:
-        path = folder / name
-        if not path.is_file():
-            if name in hashes and (name in NEEDED or not partial):
-                raise PackageError(f"{folder}: has no {name}, which its {SUMS} lists")
-            continue
-        if name not in hashes:
-            raise PackageError(f"{path}: is not listed in {SUMS}")
-        if path.stat().st_size > limit_of(name):
-            raise PackageError(f"{path}: larger than the {limit_of(name):,} bytes that it may have")
-        if sha256_of(path) != hashes[name]:
-            raise PackageError(f"{path}: damaged: its sha256 is not the one in {SUMS}")
-    return hashes
+    config, record = read_description(folder)
+    header = read_header(folder / WEIGHTS)
+    check_model(config, header, registry, folder / WEIGHTS, f"{folder / CONFIG}: build")
+    return Package(folder, hashes, config, record, header)
 
 
 # ---- what it says -----------------------------------------------------------------------------
+
+
+def read_description(folder: Path) -> tuple[Config, RunRecord]:
+    """Read `config.json` and `run.toml`, which must agree.
+
+    Raises:
+        PackageError: one of them is absent or damaged, or they differ.
+    """
+    config, record = read_config(folder / CONFIG), read_package_record(folder)
+    check_agreement(folder, config, record)
+    return config, record
 
 
 def read_config(path: Path) -> Config:
@@ -251,13 +200,14 @@ def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
         )
 
 
-def check_model(config: Config, header: Header, registry: Registry, folder: Path) -> None:
+def check_model(config: Config, header: Header, registry: Registry, weights: Path, where: str) -> None:
     """Build the tree on the meta device within its weights' budget, and hold the header against it.
 
+    Args:
+        weights: the file that has the header. where: the place of the tree, for messages.
     Raises:
         MissingPluginError, PackageError: see `open_package`.
     """
-    where = f"{folder / CONFIG}: build"
     try:
         tree = node_from_table(config.build, where)
         check_plugins(tree, config, registry)
@@ -266,12 +216,22 @@ def check_model(config: Config, header: Header, registry: Registry, folder: Path
     except (PackageError, MissingPluginError):
         raise
     except ZooError as error:
-        raise PackageError(f"{folder}: its model cannot be built: {error}") from None
+        raise PackageError(f"{weights.parent}: its model cannot be built: {error}") from None
     except RecursionError:
         raise PackageError(f"{where}: nested too deeply") from None
-    compare(folder / WEIGHTS, header, module)
+    compare(weights, header, module)
     if header.metadata.get(TREE_KEY, config.tree_sha256) != config.tree_sha256:
-        raise PackageError(f"{folder / WEIGHTS}: its metadata names another model tree than {CONFIG}")
+        raise PackageError(f"{weights}: its metadata names another model tree than {CONFIG}")
+
+
+def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that hold an infinity or a NaN.
+
+    Raises:
+        PackageError: names the file and one of the tensors.
+    """
+    if bad := non_finite(weights):
+        raise PackageError(f"{path}: {len(bad)} tensors are not finite, for example {bad[0]!r}")
 
 
 def most_weights_bytes(config: Config, registry: Registry, folder: Path) -> int:
@@ -320,10 +280,8 @@ def check_plugins(tree: Node, config: Config, registry: Registry) -> None:
 
 
 def _bounded(path: Path) -> bytes:
-    limit = limit_of(path.name)
     try:
-        if path.stat().st_size > limit:
-            raise PackageError(f"{path}: larger than the {limit:,} bytes that it may have")
+        check_size(path)
         return path.read_bytes()
     except OSError as error:
         raise PackageError(f"{path}: cannot be read: {error.strerror}") from None

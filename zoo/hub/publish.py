@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.base.files import sha256_of
+from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import (
     HubConflictError,
     HubConnectionError,
@@ -19,13 +19,14 @@ from zoo.errors import (
     ZooError,
 )
 from zoo.hub.fetch import Manifest, ask
-from zoo.hub.pack import package, with_repo
-from zoo.hub.package import NAMES, SUMS, open_package
+from zoo.hub.pack import copy_with_repo
+from zoo.hub.pack import package as make_package
+from zoo.hub.package import Package, check_finite
 from zoo.hub.ref import COMMIT, Ref
 from zoo.hub.session import Session, explain, is_transient, retrying, status_of, talking, within
-from zoo.models.header import non_finite
+from zoo.hub.sums import NAMES, SUMS
 from zoo.runs.folder import read_result, read_weights
-from zoo.runs.record import RECORD
+from zoo.runs.record import RECORD, WEIGHTS
 
 MAX_ATTEMPTS, MAX_SECONDS = 3, 40.0
 """How often a commit is tried, and after how long it is not tried once more."""
@@ -34,9 +35,9 @@ REFUSALS = (400, 401, 403, 404, 413, 422)
 
 
 class Plan(NamedTuple):
-    """What will be sent: the files in `folder`, the tag, the commit's title."""
+    """What will be sent: the package, its files with their sizes in bytes, the tag, the commit's title."""
 
-    folder: Path
+    package: Package
     files: tuple[tuple[str, int], ...]
     tag: str
     title: str
@@ -51,35 +52,39 @@ class Published(NamedTuple):
     url: str
 
 
-def prepare(source: Path, ref: Ref, temporary: Path, **options: Any) -> Plan:
+def prepare(
+    source: Path, ref: Ref, temporary: Path, *, registry: Registry | None = None, **options: Any
+) -> Plan:
     """Make (from a run) or check (a package) what is to be sent.
 
     Args:
         source: a run folder or a package. temporary: an empty folder for the files.
+        registry: the catalogue; read if not given. options: of `zoo.hub.pack.package`, for a run.
     Raises:
         PackageError: symbolic links, weights that are not finite or do not fit, damage, a leak.
         RunError, DataError: as `zoo.hub.pack.package`.
     """
-    made = source
-    if not (source / SUMS).exists():
-        if not (source / RECORD).is_file():
-            raise InputError(f"{source}: neither a run folder nor a package")
+    registry = registry or load_registry()
+    if (source / SUMS).exists():
         _refuse_links(source)
-        made = package(source, temporary / "made", **options)
-    folder = with_repo(made, temporary / "sent", ref.repo)
-    checked = open_package(folder)
-    if bad := non_finite(read_weights(folder)):
-        raise PackageError(
-            f"{made}: {len(bad)} tensors of the weights are not finite, as {bad[0]!r}; not published"
-        )
-    result = read_result(folder)
-    record, top1 = checked.record, float(result["test"]["top1"])
-    short = sha256_of(folder / SUMS)[:8]
+        package = copy_with_repo(source, temporary / "sent", ref.repo, registry)
+        check_finite(source / WEIGHTS, read_weights(package.folder))
+    elif (source / RECORD).is_file():
+        _refuse_links(source)
+        package = make_package(source, temporary / "sent", repo=ref.repo, registry=registry, **options)
+    else:
+        raise InputError(f"{source}: neither a run folder nor a package")
+    return _plan(package)
+
+
+def _plan(package: Package) -> Plan:
+    folder, record, short = package.folder, package.record, package.sums_sha256[:8]
+    top1 = float(read_result(folder)["test"]["top1"])
     spec = "".join(c if c.isalnum() else "-" for c in record.data.spec.partition("?")[0]).strip("-").lower()
     tag = f"{spec[-40:].strip('-')}-{record.protocol}-{top1 * 100:.2f}-s{record.seed}-{short}"
     title = f"{record.model} on {record.data.spec}: test top-1 {top1:.2%} [{short}]"
     files = tuple((n, (folder / n).stat().st_size) for n in (*NAMES, SUMS) if (folder / n).is_file())
-    return Plan(folder, files, tag, title)
+    return Plan(package, files, tag, title)
 
 
 def publish(plan: Plan, ref: Ref, *, private: bool = False, create_pr: bool = False) -> Published:
@@ -117,7 +122,7 @@ def publish(plan: Plan, ref: Ref, *, private: bool = False, create_pr: bool = Fa
 
 
 def _refuse_links(folder: Path) -> None:
-    for name in NAMES:
+    for name in (*NAMES, SUMS):
         if (folder / name).is_symlink():
             raise PackageError(f"{folder / name}: is a symbolic link; only plain files are sent")
 
@@ -217,18 +222,20 @@ def _operations(plan: Plan) -> Iterator[Any]:
     from huggingface_hub import CommitOperationAdd
 
     for name, _ in plan.files:
-        yield CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(plan.folder / name))
+        yield CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(plan.package.folder / name))
 
 
 def _same(plan: Plan, manifest: Manifest) -> bool:
     """Whether a commit's files of our names are exactly the plan's."""
-    for name, _ in plan.files:
+    hashes = {**plan.package.hashes, SUMS: plan.package.sums_sha256}
+    for name, size in plan.files:
         digest = manifest.files.get(name)
-        data = plan.folder / name
-        if digest is None or digest.size != data.stat().st_size:
+        if digest is None or digest.size != size:
             return False
-        mine = sha256_of(data) if digest.sha256 else _git_name(data)
-        if mine != (digest.sha256 or digest.git):
+        if digest.sha256:
+            if digest.sha256 != hashes[name]:
+                return False
+        elif digest.git != _git_name(plan.package.folder / name):
             return False
     return True
 

@@ -10,19 +10,20 @@ from typing import Any
 import msgspec
 import torch
 
-from zoo.catalogue.registry import load_registry
-from zoo.catalogue.spec import node_from_table
-from zoo.hub.package import CONFIG
-from zoo.models.header import outline
+from zoo.hub.sums import CONFIG
+from zoo.models.header import Header
 from zoo.runs.images import rule_of
-from zoo.runs.record import RunRecord, without
+from zoo.runs.record import RunRecord
 
 
-def timm_layout(record: RunRecord) -> dict[str, Any]:
+def timm_layout(record: RunRecord, header: Header) -> dict[str, Any]:
     """timm's own keys of `config.json`, where timm can load the weights; else {}.
 
     That is so for `timm/NAME`, and for `torchvision/NAME` where timm has a model of that name whose
     tensors have the same names and shapes (ResNet and its kin).
+
+    Args:
+        header: of the run's weights, which fit its model.
     """
     use, args = record.build.get("use"), record.build
     if use not in ("timm.model", "torchvision.model") or not isinstance(args.get("name"), str):
@@ -43,17 +44,14 @@ def timm_layout(record: RunRecord) -> dict[str, Any]:
     )
     with torch.device("meta"):
         twin = timm.create_model(name, num_classes=sizes.num_classes, in_chans=sizes.in_channels, **extra)
-    if use == "torchvision.model" and not _same_tensors(record, twin):
+    if use == "torchvision.model" and not _same_tensors(header, twin):
         return {}
     return _timm_config(record, twin, extra)
 
 
-def _same_tensors(record: RunRecord, twin: torch.nn.Module) -> bool:
-    tree = node_from_table(without(record.build, "pretrained"), "build")
-    sizes = msgspec.structs.asdict(record.sizes)
-    ours = outline(tree, load_registry(), 20_000, where="build", **sizes).state_dict()
-    theirs = twin.state_dict()
-    return {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
+def _same_tensors(header: Header, twin: torch.nn.Module) -> bool:
+    ours = {name: entry.shape for name, entry in header.tensors.items()}
+    return ours == {name: tuple(tensor.shape) for name, tensor in twin.state_dict().items()}
 
 
 def _timm_config(record: RunRecord, twin: torch.nn.Module, model_args: dict[str, Any]) -> dict[str, Any]:

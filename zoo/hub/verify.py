@@ -6,15 +6,17 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError
 from zoo.evaluate.opened import evaluate_run
 from zoo.hub.fetch import fetch
-from zoo.hub.package import CARD, COMPOSITION, TREE_KEY, Config, check_sums, open_package
+from zoo.hub.package import TREE_KEY, Config, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
+from zoo.hub.sums import CARD, COMPOSITION
 from zoo.models.device import usable_device
-from zoo.models.header import non_finite
 from zoo.runs.folder import read_result, read_weights
+from zoo.runs.record import WEIGHTS
 
 OTHER_DEVICE = 0.001
 """Share of the test images that may fall differently on another kind of device."""
@@ -29,43 +31,45 @@ class Check(NamedTuple):
 
 
 def verify(
-    source: str, *, dataset: str | None = None, data_dir: str | None = None, device: str | None = None
+    source: str,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    device: str | None = None,
+    registry: Registry | None = None,
 ) -> list[Check]:
     """Hash every file again, rebuild, evaluate on the recorded images, and compare with the record.
 
     Args:
         source: `hf://OWNER/NAME[@REVISION]`, or a package's folder.
         dataset: where the images are, for a package made from a dataset of its author's own.
+        registry: the catalogue; read if not given.
     Returns:
         The checks, in order; all hold, or the last ones say what does not.
     Raises:
         PackageError, HubError: it is damaged, or cannot be had. InputError: `dataset` is needed.
     """
-    checks = []
+    registry, checks = registry or load_registry(), []
     if is_ref(source):
-        fetched = fetch(parse_ref(source), everything=True)
-        folder = fetched.folder
+        fetched = fetch(parse_ref(source), everything=True, registry=registry)
+        package = fetched.package
         checks.append(Check("commit", True, fetched.pinned))
     else:
-        folder = Path(source)
-    hashes = check_sums(folder, partial=False)
-    checks.append(Check("sha256", True, f"{len(hashes)} files are what SHA256SUMS says"))
-    opened = open_package(folder)
-    checks.append(
-        Check("model", True, f"{opened.config.parameters:,} parameters; names, shapes and types fit")
-    )
-    if bad := non_finite(read_weights(folder)):
-        raise PackageError(f"{folder}: {len(bad)} tensors are not finite, as {bad[0]!r}")
+        package = open_package(Path(source), registry=registry, partial=False)
+    folder, config, record = package.folder, package.config, package.record
+    checks.append(Check("sha256", True, f"{len(package.hashes)} files are what SHA256SUMS says"))
+    checks.append(Check("model", True, f"{config.parameters:,} parameters; names, shapes and types fit"))
+    check_finite(folder / WEIGHTS, read_weights(folder))
     result = _result(folder)
-    checks += [_card(folder, result), _picture(folder, opened.config)]
-    if is_local(opened.record.data.spec) and dataset is None:
+    checks += [_card(folder, result), _picture(folder, config)]
+    if is_local(record.data.spec) and dataset is None:
         raise InputError(
-            f"{source}: was made from {opened.record.data.spec!r}, which only its author has at that place; "
+            f"{source}: was made from {record.data.spec!r}, which only its author has at that place; "
             "give the same images by --dataset SPEC"
         )
-    chosen = device or usable_device(opened.record.device)
+    chosen = device or usable_device(record.device)
     measured, _ = evaluate_run(folder, data_dir=data_dir, device=chosen, dataset=dataset)
-    same_kind = chosen.partition(":")[0] == opened.record.device.partition(":")[0]
+    same_kind = chosen.partition(":")[0] == record.device.partition(":")[0]
     return [*checks, *_numbers(result["test"], measured, same_kind)]
 
 

@@ -1,0 +1,136 @@
+"""The files of a package: their names, their largest sizes, and `SHA256SUMS` over all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from zoo.base.files import sha256_of, write_text
+from zoo.errors import PackageError
+from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS
+
+CONFIG, CARD, CONFUSION, SUMS = "config.json", "README.md", "confusion.png", "SHA256SUMS"
+COMPOSITION = "composition.png"
+NAMES = (CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT, RECORD)
+"""Every file that a package may hold besides `SHA256SUMS`; no other is written, sent or fetched."""
+
+NEEDED = (CONFIG, RECORD, RESULT, WEIGHTS)
+"""What loading and evaluating need."""
+
+MAX_BYTES = (
+    (SUMS, 4 << 10),
+    (CONFIG, 4 << 20),
+    (RECORD, 4 << 20),
+    (RESULT, 1 << 20),
+    (METRICS, 256 << 20),
+    (CARD, 8 << 20),
+    (CURVES, 64 << 20),
+    (CONFUSION, 64 << 20),
+    (COMPOSITION, 64 << 20),
+    (WEIGHTS, 64 << 30),
+)
+"""Larger ones are refused before they are fetched or read."""
+
+
+def limit_of(name: str) -> int:
+    """The most bytes that a file of this name may have."""
+    return dict(MAX_BYTES)[name]
+
+
+def check_size(path: Path) -> None:
+    """Refuse a file that is larger than one of its name may be.
+
+    Raises:
+        PackageError: it is. OSError: there is no such file.
+    """
+    limit = limit_of(path.name)
+    if path.stat().st_size > limit:
+        raise PackageError(f"{path}: larger than the {limit:,} bytes that it may have")
+
+
+def sums_text(hashes: Mapping[str, str]) -> str:
+    """The content of `SHA256SUMS`: one line for each file, by name."""
+    return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
+
+
+def write_sums(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Write `SHA256SUMS` over the files of a package that are in the folder.
+
+    Args:
+        known: the sha256 of files that were hashed already, by name; they are not read again.
+    Returns:
+        The sha256 of each file, by name.
+    """
+    names = [name for name in NAMES if (folder / name).is_file()]
+    hashes = {name: (known or {}).get(name) or sha256_of(folder / name) for name in names}
+    write_text(folder / SUMS, sums_text(hashes))
+    return hashes
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """Read `SHA256SUMS`, to the last byte as `sums_text` writes it.
+
+    Raises:
+        PackageError: absent, or anything else than what a package's has.
+    """
+    try:
+        if path.stat().st_size > limit_of(SUMS):
+            raise PackageError(f"{path}: too large for a list of hashes")
+        text = path.read_bytes().decode("ascii")
+    except OSError:
+        raise PackageError(
+            f"{path.parent}: no package: it has no {SUMS}; `zoo package RUN` makes one"
+        ) from None
+    except UnicodeDecodeError:
+        raise PackageError(f"{path}: damaged: not a list of hashes") from None
+    lines = re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)
+    hashes = {name: digest for digest, name in lines}
+    odd = sorted(set(hashes) - set(NAMES))
+    if sums_text(hashes) != text or odd:
+        raise PackageError(f"{path}: damaged: not a list of the hashes of a package's files")
+    missing = [name for name in NEEDED if name not in hashes]
+    if missing:
+        raise PackageError(f"{path}: lists no {missing[0]}, which a package needs")
+    return hashes
+
+
+def check_sums(
+    folder: Path, *, partial: bool = True, known: Mapping[str, str] | None = None, target: Path | None = None
+) -> dict[str, str]:
+    """Hash every file and compare it with `SHA256SUMS`.
+
+    Args:
+        partial: pictures, metrics and the card may be absent (a download of what loading needs).
+        known: the sha256 of files that were hashed already, by name; they are not read again.
+        target: an empty folder that receives a copy of every file, made of the very bytes that are hashed.
+    Raises:
+        PackageError: a file is absent, too large, or not what its hash says.
+    """
+    hashes = read_sums(folder / SUMS)
+    for name in NAMES:
+        path = folder / name
+        if not path.is_file():
+            if name in hashes and (name in NEEDED or not partial):
+                raise PackageError(f"{folder}: has no {name}, which its {SUMS} lists")
+            continue
+        if name not in hashes:
+            raise PackageError(f"{path}: is not listed in {SUMS}")
+        check_size(path)
+        digest = (known or {}).get(name) or (copy_file(path, target / name) if target else sha256_of(path))
+        if digest != hashes[name]:
+            raise PackageError(f"{path}: damaged: its sha256 is not the one in {SUMS}")
+    if target:
+        write_text(target / SUMS, sums_text(hashes))
+    return hashes
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Copy a file; the sha256 of the bytes that were written."""
+    hasher = hashlib.sha256()
+    with source.open("rb") as file, target.open("xb") as copy:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+            copy.write(block)
+    return hasher.hexdigest()
