@@ -129,12 +129,14 @@ def _refuse_links(folder: Path) -> None:
 
 def _ensure_repo(api: Any, ref: Ref, private: bool, session: Session) -> bool:
     """Make the repository (and the branch) where it is not there yet; whether the repository was made."""
+    from huggingface_hub.errors import GatedRepoError
+
     absent = False
     try:
         retrying(lambda: api.model_info(ref.repo, timeout=10))
     except Exception as error:
         # 401 is the answer for an absent repository too, and for a refused token: creating tells them apart.
-        absent = status_of(error) in (401, 404) and "GatedRepo" not in type(error).__name__
+        absent = status_of(error) in (401, 404) and not isinstance(error, GatedRepoError)
         if not absent:
             raise
     if absent:

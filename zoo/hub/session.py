@@ -3,6 +3,12 @@
 The genuine client has requests without a time limit and waits as long as a server tells it to. Here
 every request is bounded, a wait that the server asks for is capped, and a conversation in which nothing
 moves for `PATIENCE` seconds is ended, whatever the client would still retry.
+
+The client's own errors are told by their public classes. Two things it does not offer: its HTTP library's
+errors (httpx up to version 1.x, httpx2 since, neither re-exported), which are therefore told by the names
+of their classes, and the client factory that is in use (there is `set_client_factory`, and nothing that
+returns it), which is read from a private name, as a program's own factory must be in use again afterwards.
+tests/test_hub_session.py fails when one of them changes.
 """
 
 from __future__ import annotations
@@ -47,19 +53,11 @@ XET_LIMITS = (
 )
 """hf-xet has its own client: its limits are environment variables, read when it starts; the user's win."""
 
-TRANSIENT = frozenset(
-    {
-        "TransportError",
-        "TimeoutException",
-        "NetworkError",
-        "ConnectionError",
-        "ProtocolError",
-    }
-)
-"""Kinds of errors after which the same request may succeed."""
+UNREACHABLE = frozenset({"TransportError", "NetworkError", "ConnectionError", "ProtocolError"})
+"""Names of the classes of errors of a connection, of the client's HTTP library and of others."""
 
-DAMAGED = frozenset({"ValueError", "KeyError"})
-"""What reading an answer raises that came damaged (no JSON, no UTF-8, another name or address); again may succeed."""
+LATE = frozenset({"TimeoutException"})
+"""The same for an answer that did not come in time."""
 
 XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3}) ")
 """How hf-xet's errors, which carry no answer, tell of one."""
@@ -275,18 +273,24 @@ def is_transient(error: BaseException) -> bool:
         return status in (408, 429) or status >= 500
     if isinstance(error, ZooError):
         return False
-    return bool(_kinds(error) & TRANSIENT) or is_damaged(error)
+    return bool(_names(error) & (UNREACHABLE | LATE)) or _is_damaged(error)
 
 
-def is_damaged(error: BaseException) -> bool:
-    """Whether an answer came that cannot be read."""
-    if isinstance(error, ZooError) or status_of(error) is not None:
+def _is_damaged(error: BaseException) -> bool:
+    """Whether an answer came that cannot be read (no JSON, no UTF-8, another name or address)."""
+    from huggingface_hub.errors import HFValidationError
+
+    if isinstance(error, ZooError | HFValidationError | OSError) or status_of(error) is not None:
         return False
-    itself = {c.__name__ for c in type(error).__mro__}
-    return bool(_kinds(error) & DAMAGED) and not itself & {"HFValidationError", "OSError"}
+    return _has(error, ValueError, KeyError)
 
 
-def _kinds(error: BaseException) -> set[str]:
+def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """Whether the error, or one below it, is of one of these kinds."""
+    return any(isinstance(below, kinds) for below in _chain(error))
+
+
+def _names(error: BaseException) -> set[str]:
     return {c.__name__ for below in _chain(error) for c in type(below).__mro__}
 
 
@@ -300,29 +304,29 @@ def _asked(error: BaseException) -> int | None:
 
 def explain(error: BaseException, what: str) -> HubError:
     """An error of the client, of its transport or of the system, as one of ours."""
-    chain = list(_chain(error))
-    names = _kinds(error)
-    status = status_of(error)
-    if "OfflineModeIsEnabled" in names:
+    from huggingface_hub import errors
+
+    status, absent = status_of(error), _has(error, errors.RepositoryNotFoundError)
+    if _has(error, errors.OfflineModeIsEnabled):
         return HubConnectionError(f"{what}: HF_HUB_OFFLINE is set, and this needs the Hub; unset it")
-    if "GatedRepoError" in names:
+    if _has(error, errors.GatedRepoError):
         return HubGatedError(
             f"{what} is gated; accept its terms on its page on the Hub, then `hf auth login`"
         )
-    if "RevisionNotFoundError" in names:
+    if _has(error, errors.RevisionNotFoundError):
         return HubNotFoundError(f"{what}: the repository has no such revision")
-    if "EntryNotFoundError" in names and "LocalEntryNotFoundError" not in names:
+    if _has(error, errors.EntryNotFoundError) and not _has(error, errors.LocalEntryNotFoundError):
         return HubNotFoundError(f"{what}: the repository has no such file: it is no package of hybrid-zoo")
-    if "DisabledRepoError" in names:
+    if _has(error, errors.DisabledRepoError):
         return HubPermissionError(f"{what} was disabled by the Hub")
-    if status == 401 and "RepositoryNotFoundError" not in names:
+    if status == 401 and not absent:
         return HubLoginError(f"{what}: the Hub refuses the token; make a new one and `hf auth login`")
-    if "RepositoryNotFoundError" in names or status == 404:
+    if absent or status == 404:
         return HubNotFoundError(f"{what}: no such repository (or it is private: `hf auth login`)")
-    return _by_status(status, names, chain, what)
+    return _by_status(status, what) if status is not None else _without_status(error, what)
 
 
-def _by_status(status: int | None, names: set[str], chain: list[BaseException], what: str) -> HubError:
+def _by_status(status: int, what: str) -> HubError:
     if status == 403:
         return HubPermissionError(f"{what}: the token has no right to do this; use one that may write there")
     if status in (409, 412):
@@ -333,32 +337,31 @@ def _by_status(status: int | None, names: set[str], chain: list[BaseException], 
         return HubConnectionError(
             f"{what}: the Hub asks to wait (too many requests); try again in some minutes"
         )
-    if status is not None and status >= 500:
+    if status >= 500:
         return HubConnectionError(f"{what}: the Hub fails (HTTP {status}); try again later")
-    if status is not None:
-        return HubError(f"{what}: the Hub refuses the request (HTTP {status})")
-    if names & {"TimeoutException"}:
+    return HubError(f"{what}: the Hub refuses the request (HTTP {status})")
+
+
+def _without_status(error: BaseException, what: str) -> HubError:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    chain, names = list(_chain(error)), _names(error)
+    if names & LATE:
         return HubConnectionError(f"{what}: the Hub does not answer in time; try again later")
-    if names & {
-        "TransportError",
-        "NetworkError",
-        "ConnectionError",
-        "ProtocolError",
-        "LocalEntryNotFoundError",
-    }:
+    if names & UNREACHABLE or _has(error, LocalEntryNotFoundError):
         return HubConnectionError(
             f"{what}: the connection to the Hub fails; check the network, or try again later"
         )
     if any(XET_NETWORK.search(str(e)) for e in chain if isinstance(e, RuntimeError)):
         return HubConnectionError(f"{what}: the connection to the Hub's storage fails; try again later")
-    if is_damaged(chain[0]):
+    if _is_damaged(error):
         return HubConnectionError(f"{what}: the Hub's answers come damaged; try again later")
     last = chain[-1]
     if isinstance(last, OSError) and last.strerror:
         return HubError(f"{what}: {last.strerror}")
     if any("size" in str(e) and "Consistency" in str(e) for e in chain):
         return HubConnectionError(f"{what}: a download ended early, again and again; try again later")
-    return HubError(f"{what}: unexpected answer from the Hub ({type(chain[0]).__name__})")
+    return HubError(f"{what}: unexpected answer from the Hub ({type(error).__name__})")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
