@@ -19,7 +19,7 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
 from zoo.hub.package import Package, most_weights_bytes, open_package, read_config, read_package
 from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
-from zoo.hub.session import Session, is_transient, retrying, talking, within
+from zoo.hub.session import LIBRARY, Session, hub_api, is_offline, is_transient, retrying, talking, within
 from zoo.hub.sums import CONFIG, NAMES, NEEDED, SUMS, check_sums, limit_of
 from zoo.runs.record import WEIGHTS
 
@@ -137,10 +137,8 @@ def _whole(ref: Ref, manifest: Manifest, session: Session, everything: bool, reg
 
 
 def _manifest(ref: Ref) -> Manifest:
-    from huggingface_hub import constants
-
-    offline = constants.HF_HUB_OFFLINE
-    kept = _kept(ref.repo, ref.revision)
+    offline = is_offline()
+    kept = _kept(ref)
     if kept is not None and (offline or COMMIT.fullmatch(ref.revision or "")):
         return kept
     if offline:
@@ -161,9 +159,7 @@ def _manifest(ref: Ref) -> Manifest:
 
 def ask(ref: Ref) -> Manifest:
     """Ask the Hub for a revision's commit, and for the size and hash of each of its files."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name="hybrid-zoo")
+    api = hub_api()
     info = retrying(lambda: api.model_info(ref.repo, revision=ref.revision, files_metadata=True, timeout=10))
     if not COMMIT.fullmatch(str(info.sha)):
         raise HubError(f"{ref}: the Hub names no commit")
@@ -184,41 +180,35 @@ def _digest(ref: Ref, sibling: Any) -> Digest:
     )
 
 
-def _place(repo: str, name: str) -> Path:
-    return cache_dir() / "hub" / repo.replace("/", "--") / name
+def _place(repo: str, revision: str | None) -> Path:
+    """Where the manifest of a revision is kept."""
+    digest = hashlib.sha256((revision or "").encode()).hexdigest()[:32]
+    name = revision if COMMIT.fullmatch(revision or "") else f"ref-{digest}"
+    return cache_dir() / "hub" / repo.replace("/", "--") / f"{name}.json"
 
 
-def _kept(repo: str, revision: str | None) -> Manifest | None:
+def _kept(ref: Ref) -> Manifest | None:
     """What the Hub said earlier of a revision, if that was kept and is whole."""
-    key = hashlib.sha256((revision or "").encode()).hexdigest()[:32]
-    name = revision if COMMIT.fullmatch(revision or "") else f"ref-{key}"
     try:
-        manifest = msgspec.json.decode(_place(repo, f"{name}.json").read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(_place(ref.repo, ref.revision).read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return manifest if manifest.repo == repo and COMMIT.fullmatch(manifest.commit) else None
+    return manifest if manifest.repo == ref.repo and COMMIT.fullmatch(manifest.commit) else None
 
 
 def _keep(ref: Ref, manifest: Manifest) -> None:
-    for path in _places(ref, manifest):
+    for revision in (manifest.commit, ref.revision):
         with contextlib.suppress(ZooError, OSError):  # a cache that cannot be written only costs time
-            write_bytes(path, msgspec.json.encode(manifest))
-
-
-def _places(ref: Ref, manifest: Manifest) -> list[Path]:
-    key = hashlib.sha256((ref.revision or "").encode()).hexdigest()[:32]
-    return [_place(ref.repo, f"{name}.json") for name in (manifest.commit, f"ref-{key}")]
+            write_bytes(_place(ref.repo, revision), msgspec.json.encode(manifest))
 
 
 def _disown(ref: Ref, manifest: Manifest) -> None:
     """Forget what the Hub said of a package that is none, as the answer may be what is damaged: ask again next time."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
+    if is_offline():
         return
-    for path in _places(ref, manifest):
+    for revision in (manifest.commit, ref.revision):
         with contextlib.suppress(OSError):
-            path.unlink()
+            _place(ref.repo, revision).unlink()
 
 
 def _check_sizes(ref: Ref, manifest: Manifest, names: Iterable[str]) -> None:
@@ -245,9 +235,7 @@ def _file(name: str, manifest: Manifest, session: Session) -> Path:
     path = _download(name, manifest, session, force=False)
     if _matches(path, digest):
         return path
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
+    if is_offline():
         raise PackageError(
             f"{ref}: {name} is damaged in the cache, and HF_HUB_OFFLINE is set; unset it to fetch it again"
         )
@@ -263,9 +251,9 @@ def _file(name: str, manifest: Manifest, session: Session) -> Path:
 
 
 def _download(name: str, manifest: Manifest, session: Session, *, force: bool) -> Path:
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    offline = constants.HF_HUB_OFFLINE
+    offline = is_offline()
 
     def call() -> str:
         found = hf_hub_download(
@@ -274,7 +262,7 @@ def _download(name: str, manifest: Manifest, session: Session, *, force: bool) -
             revision=manifest.commit,
             force_download=force,
             local_files_only=offline,
-            library_name="hybrid-zoo",
+            library_name=LIBRARY,
             tqdm_class=session.bar(),
         )
         return str(found)

@@ -31,7 +31,17 @@ from zoo.hub.package import (
     read_package,
     tree_sha256,
 )
-from zoo.hub.sums import CARD, COMPOSITION, CONFIG, CONFUSION, NAMES, SUMS, check_size, check_sums, write_sums
+from zoo.hub.sums import (
+    CARD,
+    COMPOSITION,
+    CONFIG,
+    CONFUSION,
+    SUMS,
+    check_size,
+    check_sums,
+    present,
+    write_sums,
+)
 from zoo.hub.timm_layout import timm_layout
 from zoo.models.header import Header, read_header
 from zoo.models.tensors import to_bytes
@@ -124,12 +134,11 @@ def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) ->
     """
     target.mkdir(parents=True)
     hashes = check_sums(source, target=target)
-    hashes = {name: digest for name, digest in hashes.items() if (target / name).is_file()}
-    if CARD in hashes:
+    known = {name: hashes[name] for name in present(target) if name != CARD}
+    if (target / CARD).is_file():
         write_text(target / CARD, with_repo((target / CARD).read_text("utf-8"), repo))
         check_size(target / CARD)
-        del hashes[CARD]
-    hashes = write_sums(target, known=hashes)
+    hashes = write_sums(target, known)
     check_leaks(target)
     return read_package(target, hashes, registry)
 
@@ -169,14 +178,14 @@ def check_leaks(folder: Path) -> None:
     Raises:
         PackageError: names the file, and what kind of thing is in it; never the thing itself.
     """
-    for name in (*NAMES, SUMS):
-        path = folder / name
-        if not path.is_file() or path.suffix == ".safetensors":
+    secrets = _secrets()
+    for name in present(folder):  # SHA256SUMS holds nothing but the names and the hashes of these
+        if name == WEIGHTS:
             continue
-        data = path.read_bytes()
-        for kind, secret in _secrets():
+        data = (folder / name).read_bytes()
+        for kind, secret in secrets:
             if secret.encode() in data:
-                raise PackageError(f"{path}: holds {kind}; it must not be published")
+                raise PackageError(f"{folder / name}: holds {kind}; it must not be published")
 
 
 def _secrets() -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import (
@@ -23,10 +23,13 @@ from zoo.hub.pack import copy_with_repo
 from zoo.hub.pack import package as make_package
 from zoo.hub.package import Package, check_finite
 from zoo.hub.ref import COMMIT, Ref
-from zoo.hub.session import Session, explain, is_transient, retrying, status_of, talking, within
-from zoo.hub.sums import NAMES, SUMS
+from zoo.hub.session import Session, explain, hub_api, is_transient, retrying, status_of, talking, within
+from zoo.hub.sums import NAMES, SUMS, present
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RECORD, WEIGHTS
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo
 
 MAX_ATTEMPTS, MAX_SECONDS = 3, 40.0
 """How often a commit is tried, and after how long it is not tried once more."""
@@ -83,7 +86,7 @@ def _plan(package: Package) -> Plan:
     spec = "".join(c if c.isalnum() else "-" for c in record.data.spec.partition("?")[0]).strip("-").lower()
     tag = f"{spec[-40:].strip('-')}-{record.protocol}-{top1 * 100:.2f}-s{record.seed}-{short}"
     title = f"{record.model} on {record.data.spec}: test top-1 {top1:.2%} [{short}]"
-    files = tuple((n, (folder / n).stat().st_size) for n in (*NAMES, SUMS) if (folder / n).is_file())
+    files = tuple((name, (folder / name).stat().st_size) for name in (*present(folder), SUMS))
     return Plan(package, files, tag, title)
 
 
@@ -94,11 +97,11 @@ def publish(plan: Plan, ref: Ref, *, private: bool = False, create_pr: bool = Fa
         HubError: one of its kinds. After any of them the repository is as it was: a repository that
         was made for this is removed again, as far as the Hub can be reached.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import get_token
 
     if not get_token():
         raise HubLoginError("no Hub token here; `hf auth login`, or set HF_TOKEN")
-    api = HfApi(library_name="hybrid-zoo")
+    api = hub_api()
     with talking(ref.repo) as session:
         made = False if create_pr else _ensure_repo(api, ref, private, session)
         try:
@@ -127,13 +130,13 @@ def _refuse_links(folder: Path) -> None:
             raise PackageError(f"{folder / name}: is a symbolic link; only plain files are sent")
 
 
-def _ensure_repo(api: Any, ref: Ref, private: bool, session: Session) -> bool:
+def _ensure_repo(api: HfApi, ref: Ref, private: bool, session: Session) -> bool:
     """Make the repository (and the branch) where it is not there yet; whether the repository was made."""
     from huggingface_hub.errors import GatedRepoError
 
     absent = False
     try:
-        retrying(lambda: api.model_info(ref.repo, timeout=10))
+        _head(api, ref)
     except Exception as error:
         # 401 is the answer for an absent repository too, and for a refused token: creating tells them apart.
         absent = status_of(error) in (401, 404) and not isinstance(error, GatedRepoError)
@@ -156,26 +159,31 @@ def _ensure_repo(api: Any, ref: Ref, private: bool, session: Session) -> bool:
     return absent
 
 
-def _is_there(api: Any, ref: Ref) -> bool:
+def _head(api: HfApi, ref: Ref) -> ModelInfo:
+    """What the Hub says of the head of a repository's default branch."""
+    return retrying(lambda: api.model_info(ref.repo, timeout=10))
+
+
+def _is_there(api: HfApi, ref: Ref) -> bool:
     """Whether a repository was made although every answer to that got lost."""
     try:
-        retrying(lambda: api.model_info(ref.repo, timeout=10))
+        _head(api, ref)
     except Exception:
         return False
     return True
 
 
-def _remove(api: Any, ref: Ref) -> None:
+def _remove(api: HfApi, ref: Ref) -> None:
     """Take away the empty repository that was made for a commit that did not come."""
     try:
-        head = api.model_info(ref.repo, timeout=10)
+        head = _head(api, ref)
         if {s.rfilename for s in head.siblings or []} <= {".gitattributes"}:
             retrying(lambda: api.delete_repo(ref.repo, missing_ok=True))
     except Exception:
         return  # the error that led here is the one to show
 
 
-def _commit(api: Any, plan: Plan, ref: Ref, create_pr: bool, session: Session) -> tuple[str, str]:
+def _commit(api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session) -> tuple[str, str]:
     """Commit on top of the head; where the answer is lost, look whether it came."""
     parent, start = ask(Ref(ref.repo, ref.revision)).commit, time.monotonic()
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -220,7 +228,7 @@ def _made(ref: Ref, commit: str) -> Manifest:
         return ask(Ref(ref.repo, ref.revision))
 
 
-def _operations(plan: Plan) -> Iterator[Any]:
+def _operations(plan: Plan) -> Iterator[CommitOperationAdd]:
     from huggingface_hub import CommitOperationAdd
 
     for name, _ in plan.files:

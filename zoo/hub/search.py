@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from zoo.hub.ref import parse_ref
-from zoo.hub.session import retrying, talking
-
-LIBRARY = "hybrid-zoo"
+from zoo.hub.session import LIBRARY, hub_api, retrying, talking
 
 
 class Hit(NamedTuple):
@@ -34,9 +32,7 @@ def search(query: str = "", *, tags: Sequence[str] = (), limit: int = 50) -> lis
     Raises:
         HubError: the Hub cannot be asked.
     """
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name=LIBRARY)
+    api = hub_api()
     with talking("the Hub"):
         found = retrying(
             lambda: list(

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.errors import (
     HubConflictError,
@@ -34,7 +34,12 @@ from zoo.errors import (
     ZooError,
 )
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 T = TypeVar("T")
+LIBRARY = "hybrid-zoo"
+"""What the Hub calls us: in the user agent of every request, and as the library of a model."""
 REQUEST_SECONDS, COMMIT_SECONDS = 10.0, 30.0
 MAX_WAIT = 8
 """The longest wait, in seconds, that a server's Retry-After may ask for."""
@@ -203,6 +208,20 @@ def talking(what: str) -> Iterator[Session]:
         if quiet:
             enable_progress_bars()
         logging.set_verbosity(verbosity)
+
+
+def hub_api() -> HfApi:
+    """The client's interface to the Hub, with our name."""
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name=LIBRARY)
+
+
+def is_offline() -> bool:
+    """Whether `HF_HUB_OFFLINE` forbids every request."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def retrying(call: Callable[[], T]) -> T:

@@ -39,6 +39,11 @@ def limit_of(name: str) -> int:
     return dict(MAX_BYTES)[name]
 
 
+def present(folder: Path) -> list[str]:
+    """Names of the files that are in a package's folder; without `SHA256SUMS`."""
+    return [name for name in NAMES if (folder / name).is_file()]
+
+
 def check_size(path: Path) -> None:
     """Refuse a file that is larger than one of its name may be.
 
@@ -63,8 +68,7 @@ def write_sums(folder: Path, known: Mapping[str, str] | None = None) -> dict[str
     Returns:
         The sha256 of each file, by name.
     """
-    names = [name for name in NAMES if (folder / name).is_file()]
-    hashes = {name: (known or {}).get(name) or sha256_of(folder / name) for name in names}
+    hashes = {name: (known or {}).get(name) or sha256_of(folder / name) for name in present(folder)}
     write_text(folder / SUMS, sums_text(hashes))
     return hashes
 
