@@ -379,7 +379,7 @@ def test_something_that_is_no_package_says_so(hub: HubServer, worker: Worker) ->
     hub.store.put("me/other", {"README.md": b"hi"})
     done = worker("pull", "me/other")
     assert done.code == 3
-    assert "no package of hybrid-zoo" in done.err
+    assert "not a package of hybrid-zoo" in done.err
 
 
 @pytest.mark.parametrize(

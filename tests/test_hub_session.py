@@ -73,11 +73,11 @@ def listening(answer: bytes | None) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (None, "does not answer in time"),
-        (b"", "connection to the Hub fails"),
-        (b"nonsense\r\n\r\n", "connection to the Hub fails"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", "connection to the Hub fails"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{", "damaged"),
+        (None, "did not respond in time"),
+        (b"", "connection to the Hub failed"),
+        (b"nonsense\r\n\r\n", "connection to the Hub failed"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", "connection to the Hub failed"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{", "damaged in transit"),
     ],
 )
 def test_each_failure_of_the_connection_is_known_and_may_be_tried_again(
@@ -97,7 +97,7 @@ def test_each_failure_of_the_connection_is_known_and_may_be_tried_again(
 def test_a_port_where_nobody_listens_is_a_connection_that_fails() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(HubConnectionError, match="connection to the Hub fails") as caught, talking("me/x"):
+    with pytest.raises(HubConnectionError, match="connection to the Hub failed") as caught, talking("me/x"):
         client.HfApi(endpoint=f"http://127.0.0.1:{port}").model_info("me/x")
     assert is_transient(caught.value.__cause__ or caught.value)
 

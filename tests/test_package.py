@@ -100,7 +100,7 @@ def test_a_result_that_is_not_met_again_is_not_packed(tmp_path: Path, made: Path
     result = read_result(tmp_path / "run")
     result["test"]["correct"] += 1
     write_result(tmp_path / "run", result)
-    with pytest.raises(RunError, match="must give its own number again"):
+    with pytest.raises(RunError, match="must give its recorded number again"):
         package(tmp_path / "run", tmp_path / "package")
     assert not (tmp_path / "package").exists()
     assert not list(tmp_path.glob(".zoo-tmp-*"))
@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite_are_not_packed(tmp_path: Path, made: Path) 
 def test_something_else_is_never_replaced(tmp_path: Path, made: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="no package"):
+    with pytest.raises(InputError, match="not a package"):
         package(made.parent / "run", tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
@@ -167,7 +167,7 @@ def test_a_file_with_the_token_is_refused(
     monkeypatch.setenv("HF_TOKEN", "hf_canary_in_a_class_name")
     (copy / METRICS).write_text('{"note": "hf_canary_in_a_class_name"}\n')
     write_sums(copy)
-    with pytest.raises(PackageError, match="holds your Hub token") as caught:
+    with pytest.raises(PackageError, match="contains your Hub token") as caught:
         prepare(copy, Ref("me/digits"), tmp_path / "sent")
     assert "canary" not in str(caught.value)
 

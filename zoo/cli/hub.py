@@ -1,4 +1,4 @@
-"""`zoo package`, `publish`, `pull`, `verify` and `search`."""
+"""The commands `zoo package`, `publish`, `pull`, `verify` and `search`."""
 
 from __future__ import annotations
 
@@ -26,25 +26,32 @@ FOLDER = click.Path(path_type=Path)
 
 
 def _packaging(command: Any) -> Any:
-    """The options of what makes a package."""
-    added = (
+    """The options that `package` and `publish` share."""
+    shared = (
         click.option(
-            "--licence", default="apache-2.0", show_default=True, help="Of the weights, as the Hub names it."
+            "--licence",
+            default="apache-2.0",
+            show_default=True,
+            help="Licence of the weights, as the Hub names it.",
         ),
         options.data_dir,
-        click.option("--device", help="Of the pass over the test split; default: the device of the run."),
         click.option(
-            "--no-predictions", is_flag=True, help="No confusion matrix, no table of classes; needs no data."
+            "--device", help="Device on which the test split is measured; default: the device of the run."
+        ),
+        click.option(
+            "--no-predictions",
+            is_flag=True,
+            help="Do not measure the test split: no confusion matrix, no table of classes, no data needed.",
         ),
     )
-    for option in reversed(added):
+    for option in reversed(shared):
         command = option(command)
     return command
 
 
 @click.command("package")
 @click.argument("run", type=FOLDER)
-@click.option("--output", type=FOLDER, metavar="DIR", help="The package's folder; default: RUN/package.")
+@click.option("--output", type=FOLDER, metavar="DIR", help="Folder of the package; default: RUN/package.")
 @_packaging
 def package(
     run: Path,
@@ -54,7 +61,7 @@ def package(
     device: str | None,
     no_predictions: bool,
 ) -> None:
-    """Make a package of RUN: weights, config, card, pictures, and the hash of each.
+    """Make a package of RUN: weights, config, card and pictures, with the hash of each file.
 
     Examples:
 
@@ -73,11 +80,11 @@ def package(
 @click.command("publish")
 @click.argument("run", type=FOLDER)
 @click.argument("repo", metavar="OWNER/NAME")
-@click.option("--private", is_flag=True, help="If the repository is made: only you see it.")
-@click.option("--revision", metavar="BRANCH", help="Commit there instead of to main.")
+@click.option("--private", is_flag=True, help="Make the repository private if it is created.")
+@click.option("--revision", metavar="BRANCH", help="Branch to commit to, instead of main.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
-@click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent, but send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_packaging
 def publish(
     run: Path,
@@ -106,7 +113,7 @@ def publish(
 
     ref = parse_ref(repo)
     if ref.revision and revision:
-        raise InputError(f"{repo}: a branch is named twice; leave out --revision")
+        raise InputError(f"{repo}: already names a branch; leave out --revision")
     ref = Ref(ref.repo, ref.revision or (parse_ref(f"{ref.repo}@{revision}").revision if revision else None))
     asked["predictions"] = not asked.pop("no_predictions")
     with tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
@@ -114,16 +121,16 @@ def publish(
         if dry_run:
             _show(plan, ref, as_json)
             return
-        done = send(plan, ref, private=private, create_pr=create_pr)
+        published = send(plan, ref, private=private, create_pr=create_pr)
     if as_json:
-        table.emit_json({"repo": done.repo, "commit": done.commit, "tag": done.tag, "url": done.url})
-    elif done.tag:
-        table.say(f"published: hf://{done.repo}@{done.tag} (commit {done.commit[:12]})")
-        table.say(f"next: zoo verify hf://{done.repo}@{done.tag}")
-        print(f"hf://{done.repo}@{done.commit}")
+        table.emit_json(published._asdict())
+    elif published.tag:
+        tagged = f"hf://{published.repo}@{published.tag}"
+        table.say(f"published: {tagged} (commit {published.commit[:12]})\nnext: zoo verify {tagged}")
+        print(f"hf://{published.repo}@{published.commit}")
     else:
-        table.say("pull request opened; its owner decides")
-        print(done.url)
+        table.say("the pull request is open; the owner of the repository decides on it")
+        print(published.url)
 
 
 def _show(plan: Any, ref: Any, as_json: bool) -> None:
@@ -138,7 +145,8 @@ def _show(plan: Any, ref: Any, as_json: bool) -> None:
     table.emit_table(columns, [[name, f"{size:,}"] for name, size in plan.files], table.width())
     total = sum(size for _, size in plan.files)
     table.say(
-        f"would be one commit to {ref}: {plan.title!r}, {total:,} bytes, tag {plan.tag}; nothing was sent"
+        f"zoo publish would make one commit in {ref}: {plan.title!r}, {total:,} bytes, tag {plan.tag}; "
+        "nothing was sent"
     )
     table.emit(["", *map(table.clean, card.splitlines())])
 
@@ -146,10 +154,13 @@ def _show(plan: Any, ref: Any, as_json: bool) -> None:
 @click.command("pull")
 @click.argument("ref", metavar="OWNER/NAME[@REVISION]")
 @click.option(
-    "--output", type=FOLDER, metavar="DIR", help="Copy it there; default: only into the Hub's cache."
+    "--output",
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder to copy the package to; default: only the Hub's cache.",
 )
 def pull(ref: str, output: Path | None) -> None:
-    """Fetch a package from the Hub and verify it; prints its folder.
+    """Fetch a package from the Hub, check its hashes and its model, and print its folder.
 
     Examples:
 
@@ -172,13 +183,13 @@ def pull(ref: str, output: Path | None) -> None:
 @click.option(
     "--dataset",
     metavar="SPEC",
-    help="Where the images are, if only the author had them at the recorded place.",
+    help="Where the images are, if the package was trained on a dataset that only its author has.",
 )
 @options.data_dir
-@click.option("--device", help="Default: the kind that was recorded, if it is here.")
+@click.option("--device", help="Default: the recorded kind of device, if this machine has one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(source: str, dataset: str | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
-    """Hash a package again, rebuild it, evaluate it again, and compare with its recorded numbers.
+    """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
 
     Examples:
 
@@ -195,21 +206,29 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
         rows = [[c.name, "ok" if c.holds else "DIFFERS", c.seen] for c in checks]
         columns = (Column("CHECK"), Column(""), Column("SEEN", flexible=True))
         table.emit_table(columns, rows, table.width())
-    wrong = [c for c in checks if not c.holds]
-    if wrong:
-        raise VerifyError(f"{source}: {wrong[0].name} is not what was recorded: {wrong[0].seen}")
+    failed = next((c for c in checks if not c.holds), None)
+    if failed:
+        raise VerifyError(f"{source}: {failed.name} differs from the record: {failed.seen}")
     print("verified", file=sys.stderr)
 
 
 @click.command("search")
 @click.argument("query", default="")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only with this tag; may be repeated.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
+@click.option(
+    "--tag", "tags", multiple=True, metavar="TAG", help="Only packages with this tag; may be repeated."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="Most packages to list.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search(query: str, tags: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """Search the Hub for packages of this library whose name holds QUERY.
+    """Search the Hub for packages of this library whose name contains QUERY.
 
-    Results are as their cards say; `zoo verify` checks them.
+    Results are those on the cards; `zoo verify` checks them.
 
     Examples:
 
@@ -221,7 +240,11 @@ def search(query: str, tags: tuple[str, ...], limit: int, as_json: bool) -> None
 
 
 def show_hits(query: str, tags: tuple[str, ...], limit: int, as_json: bool, dataset: str = "") -> None:
-    """Print what the Hub has, as a table or as JSON (also `zoo list --hub`); `dataset`: with a result on it."""
+    """Print packages of the Hub as a table or as JSON, also for `zoo list --hub`.
+
+    Args:
+        dataset: only packages with a result on it.
+    """
     from zoo.hub.search import search as ask
 
     hits = [h for h in ask(query, tags=tags, limit=limit) if dataset in ("", *(d for d, _, _ in h.results))]
@@ -230,7 +253,7 @@ def show_hits(query: str, tags: tuple[str, ...], limit: int, as_json: bool, data
     elif hits:
         table.emit_table(COLUMNS, [_cells(hit) for hit in hits], table.width())
     if not hits:
-        table.say("nothing on the Hub matches")
+        table.say("no package on the Hub matches")
 
 
 def _row(hit: Hit) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A fetched package as plain files in a folder of the user's."""
+"""Copying a fetched package as plain files into a folder of the user."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from zoo.hub.sums import check_sums
 
 
 def copy_out(fetched: Fetched, output: Path) -> Path:
-    """Copy a package out of the cache; the folder is whole or not there.
+    """Copy a package out of the cache; the folder is complete or does not exist.
 
     Raises:
-        InputError: `output` is there already. WriteError: it cannot be written.
+        InputError: `output` already exists. WriteError: it cannot be written.
     """
     if output.exists():
-        raise InputError(f"--output {output}: is there already; choose another folder")
+        raise InputError(f"--output {output}: already exists; choose another folder")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:

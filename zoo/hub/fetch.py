@@ -1,4 +1,4 @@
-"""Fetching a package: one commit, every file hashed against the Hub's word before anything is parsed."""
+"""Fetching a package: the files of one commit, each with the hash that the Hub names before any is parsed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Digest(Struct, frozen=True, kw_only=True):
-    """What the Hub says of one file: its size, and sha256 (large files) or git's sha1 of the blob."""
+    """What the Hub states about one file: its size, and its sha256 (large files) or git's sha1 of the blob."""
 
     size: int
     sha256: str | None = None
@@ -36,7 +36,7 @@ class Digest(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What the Hub says of one commit."""
+    """What the Hub states about one commit."""
 
     repo: str
     commit: str
@@ -44,7 +44,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 class Fetched(NamedTuple):
-    """A package in the cache, verified."""
+    """A package in the cache that was checked."""
 
     ref: Ref
     commit: str
@@ -52,12 +52,12 @@ class Fetched(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files in the cache."""
         return self.package.folder
 
     @property
     def pinned(self) -> str:
-        """The reference that will always mean these very files."""
+        """The reference that always names exactly these files."""
         return f"hf://{self.ref.repo}@{self.commit}"
 
 
@@ -65,7 +65,7 @@ def local_folder(run: str | Path, *, registry: Registry | None = None) -> Path:
     """The folder of a RUN: itself (a package is checked first), or the download of `hf://OWNER/NAME[@REVISION]`.
 
     Args:
-        registry: the catalogue; read if not given, and needed.
+        registry: the catalogue; loaded if not given and needed.
     """
     if isinstance(run, str) and is_ref(run):
         return fetch(parse_ref(run), registry=registry).folder
@@ -96,40 +96,42 @@ def fetch(ref: Ref, *, everything: bool = False, registry: Registry | None = Non
     """Fetch a package into the Hub's cache, and check it to the header of its weights.
 
     The revision is resolved once; all files come from that commit. A damaged file in the cache is
-    fetched again, once. With `HF_HUB_OFFLINE` (or for a commit that is here already) no request is made.
+    fetched again, once. With `HF_HUB_OFFLINE` (or for a commit that is in the cache) no request is made.
 
     Args:
-        everything: also the card, the pictures and the metrics. registry: the catalogue; read if not given.
+        everything: also the card, the pictures and the metrics. registry: the catalogue; loaded if not given.
     Raises:
-        HubError: one of its kinds. PackageError: what came is not what the Hub promised, or no package
-        that can be used. MissingPluginError: it needs a plugin that is not installed.
+        HubError: or one of its subclasses. PackageError: the files do not have the hashes that the Hub names,
+        or are not a package that can be used. MissingPluginError: it needs a plugin that is not installed.
     """
     registry = registry or load_registry()
     with talking(str(ref)) as session:
         manifest = _manifest(ref)
         try:
-            package = _whole(ref, manifest, session, everything, registry)
+            package = _fetch_files(ref, manifest, session, everything, registry)
         except PackageError:
-            _disown(ref, manifest)
+            _forget_manifest(ref, manifest)
             raise
     return Fetched(ref, manifest.commit, package)
 
 
-def _whole(ref: Ref, manifest: Manifest, session: Session, everything: bool, registry: Registry) -> Package:
-    """A commit's files, all of them hashed and checked."""
+def _fetch_files(
+    ref: Ref, manifest: Manifest, session: Session, everything: bool, registry: Registry
+) -> Package:
+    """Fetch the files of a commit, hash each and check the package."""
     names = [n for n in (SUMS, *NAMES) if n in manifest.files and (everything or n in (SUMS, *NEEDED))]
     for name in (SUMS, *NEEDED):
         if name not in manifest.files:
-            raise PackageError(f"{ref}: no package of hybrid-zoo: it has no {name}")
+            raise PackageError(f"{ref}: is not a package of hybrid-zoo, because it has no {name}")
     _check_sizes(ref, manifest, names)
     folder, known = Path(), {}
     for name in sorted(names, key=lambda n: manifest.files[n].size):
-        if name == WEIGHTS:  # last, or nearly: what is to be downloaded is known before it is
+        if name == WEIGHTS:  # usually the largest and last, and its largest possible size is known by then
             _check_weights_size(ref, manifest, _file(CONFIG, manifest, session).parent, registry)
         folder = _file(name, manifest, session).parent
         if digest := manifest.files[name].sha256:
-            known[name] = digest  # just hashed, and found to have it
-    # The Hub's list of files may have come damaged, too: nothing of the package's own list may be missing.
+            known[name] = digest  # _file has just compared it
+    # The Hub's list of files may be damaged in transit as well: no file that SHA256SUMS lists may be missing.
     return read_package(folder, check_sums(folder, partial=not everything, known=known), registry)
 
 
@@ -138,22 +140,22 @@ def _whole(ref: Ref, manifest: Manifest, session: Session, everything: bool, reg
 
 def _manifest(ref: Ref) -> Manifest:
     offline = is_offline()
-    kept = _kept(ref)
-    if kept is not None and (offline or COMMIT.fullmatch(ref.revision or "")):
-        return kept
+    cached = _cached(ref)
+    if cached is not None and (offline or COMMIT.fullmatch(ref.revision or "")):
+        return cached
     if offline:
         raise HubConnectionError(
-            f"{ref} is not in the cache, and HF_HUB_OFFLINE is set; unset it to fetch it"
+            f"{ref} is not in the cache, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE to fetch it"
         )
     try:
         manifest = ask(ref)
     except Exception as error:
-        if kept is not None and is_transient(error):
+        if cached is not None and is_transient(error):
             raise HubConnectionError(
-                f"{ref}: the Hub cannot be reached; what was fetched before can be used with HF_HUB_OFFLINE=1"
+                f"{ref}: the Hub cannot be reached; set HF_HUB_OFFLINE=1 to use what was fetched before"
             ) from error
         raise
-    _keep(ref, manifest)
+    _cache(ref, manifest)
     return manifest
 
 
@@ -162,7 +164,7 @@ def ask(ref: Ref) -> Manifest:
     api = hub_api()
     info = retrying(lambda: api.model_info(ref.repo, revision=ref.revision, files_metadata=True, timeout=10))
     if not COMMIT.fullmatch(str(info.sha)):
-        raise HubError(f"{ref}: the Hub names no commit")
+        raise HubError(f"{ref}: the Hub's response names no commit")
     files = {}
     for sibling in info.siblings or []:
         if sibling.rfilename in (SUMS, *NAMES):
@@ -174,21 +176,21 @@ def _digest(ref: Ref, sibling: Any) -> Digest:
     size, lfs = sibling.size, sibling.lfs
     sha256 = lfs.sha256 if lfs is not None else None
     if not isinstance(size, int) or size < 0 or not (sha256 or sibling.blob_id):
-        raise HubError(f"{ref}: the Hub does not say the size and the hash of {sibling.rfilename}")
+        raise HubError(f"{ref}: the Hub's response lacks the size or the hash of {sibling.rfilename}")
     return Digest(
         size=lfs.size if lfs is not None else size, sha256=sha256, git=None if sha256 else sibling.blob_id
     )
 
 
 def _place(repo: str, revision: str | None) -> Path:
-    """Where the manifest of a revision is kept."""
+    """The file in which the manifest of a revision is cached."""
     digest = hashlib.sha256((revision or "").encode()).hexdigest()[:32]
     name = revision if COMMIT.fullmatch(revision or "") else f"ref-{digest}"
     return cache_dir() / "hub" / repo.replace("/", "--") / f"{name}.json"
 
 
-def _kept(ref: Ref) -> Manifest | None:
-    """What the Hub said earlier of a revision, if that was kept and is whole."""
+def _cached(ref: Ref) -> Manifest | None:
+    """The manifest of a revision from the cache, if it is there and undamaged."""
     try:
         manifest = msgspec.json.decode(_place(ref.repo, ref.revision).read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -196,14 +198,14 @@ def _kept(ref: Ref) -> Manifest | None:
     return manifest if manifest.repo == ref.repo and COMMIT.fullmatch(manifest.commit) else None
 
 
-def _keep(ref: Ref, manifest: Manifest) -> None:
+def _cache(ref: Ref, manifest: Manifest) -> None:
     for revision in (manifest.commit, ref.revision):
         with contextlib.suppress(ZooError, OSError):  # a cache that cannot be written only costs time
             write_bytes(_place(ref.repo, revision), msgspec.json.encode(manifest))
 
 
-def _disown(ref: Ref, manifest: Manifest) -> None:
-    """Forget what the Hub said of a package that is none, as the answer may be what is damaged: ask again next time."""
+def _forget_manifest(ref: Ref, manifest: Manifest) -> None:
+    """Delete the cached manifest of a package that was refused: the manifest may be what is damaged."""
     if is_offline():
         return
     for revision in (manifest.commit, ref.revision):
@@ -215,12 +217,12 @@ def _check_sizes(ref: Ref, manifest: Manifest, names: Iterable[str]) -> None:
     for name in names:
         if manifest.files[name].size > limit_of(name):
             raise PackageError(
-                f"{ref}: {name} has {manifest.files[name].size:,} bytes; a package's has at most {limit_of(name):,}"
+                f"{ref}: {name} has {manifest.files[name].size:,} bytes; at most {limit_of(name):,} are allowed"
             )
 
 
 def _check_weights_size(ref: Ref, manifest: Manifest, folder: Path, registry: Registry) -> None:
-    """Before weights are downloaded: no larger than the model that config.json describes."""
+    """Before weights are downloaded, check that they are not larger than the model in config.json can be."""
     most = most_weights_bytes(read_config(folder / CONFIG), registry, folder)
     if (size := manifest.files[WEIGHTS].size) > most:
         raise PackageError(f"{ref}: {WEIGHTS} has {size:,} bytes; its model takes at most {most:,}")
@@ -230,22 +232,22 @@ def _check_weights_size(ref: Ref, manifest: Manifest, folder: Path, registry: Re
 
 
 def _file(name: str, manifest: Manifest, session: Session) -> Path:
-    """One file from the cache or the Hub, hashed; a damaged one is fetched again, once."""
+    """One file from the cache or the Hub, with the right hash; a damaged one is fetched again, once."""
     digest, ref = manifest.files[name], f"hf://{manifest.repo}@{manifest.commit[:12]}"
     path = _download(name, manifest, session, force=False)
     if _matches(path, digest):
         return path
     if is_offline():
         raise PackageError(
-            f"{ref}: {name} is damaged in the cache, and HF_HUB_OFFLINE is set; unset it to fetch it again"
+            f"{ref}: {name} is damaged in the cache, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE to fetch it again"
         )
-    print(f"{ref}: {name} is not what the Hub says it is; fetching it again", file=sys.stderr)
-    _forget(path)
+    print(f"{ref}: {name} does not have the hash that the Hub names; fetching it again", file=sys.stderr)
+    _delete(path)
     path = _download(name, manifest, session, force=True)
     if not _matches(path, digest):
-        _forget(path)
+        _delete(path)
         raise PackageError(
-            f"{ref}: {name} came damaged twice: its hash is not the one that the Hub names; nothing was kept"
+            f"{ref}: {name} was damaged in transit twice: it does not have the hash that the Hub names; it was deleted"
         )
     return path
 
@@ -256,7 +258,7 @@ def _download(name: str, manifest: Manifest, session: Session, *, force: bool) -
     offline = is_offline()
 
     def call() -> str:
-        found = hf_hub_download(
+        path = hf_hub_download(
             manifest.repo,
             name,
             revision=manifest.commit,
@@ -265,14 +267,15 @@ def _download(name: str, manifest: Manifest, session: Session, *, force: bool) -
             library_name=LIBRARY,
             tqdm_class=session.bar(),
         )
-        return str(found)
+        return str(path)
 
     try:
         return Path(within(session, lambda: retrying(call)))
     except Exception as error:
         if offline and not isinstance(error, ZooError):
             raise HubConnectionError(
-                f"hf://{manifest.repo}: {name} is not in the cache, and HF_HUB_OFFLINE is set; unset it to fetch it"
+                f"hf://{manifest.repo}: {name} is not in the cache, and HF_HUB_OFFLINE is set; "
+                "unset HF_HUB_OFFLINE to fetch it"
             ) from error
         raise
 
@@ -290,9 +293,9 @@ def _matches(path: Path, digest: Digest) -> bool:
     return hasher.hexdigest() == (digest.sha256 or digest.git)
 
 
-def _forget(path: Path) -> None:
-    """Take a wrong file out of the cache, with every link that leads to it."""
-    for _ in range(8):  # a snapshot's link, a blob, what several repositories share
+def _delete(path: Path) -> None:
+    """Delete a damaged file from the cache, with every link that leads to it."""
+    for _ in range(8):  # the link in a snapshot, the blob, and what several repositories may share
         with contextlib.suppress(OSError):
             target = path.parent / os.readlink(path) if path.is_symlink() else None
             path.unlink()

@@ -1,4 +1,4 @@
-"""From a run folder to a package: what `zoo package` writes (see `zoo.hub.package` for what is in it)."""
+"""Making a package from a run folder, as `zoo package` does; see `zoo.hub.package` for what a package holds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from zoo.runs.folder import read_result, read_weights, write_result
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
 
 PLACEHOLDER = "OWNER/NAME"
-"""What the card says where no repository is named yet; publishing fills it in."""
+"""Stands in the card as long as no repository is known; publishing replaces it."""
 
 
 class Contents(NamedTuple):
@@ -83,15 +83,15 @@ def package(
     """Make a package of a finished run.
 
     Args:
-        source: the run folder. output: the package's folder; one that is there is replaced as a whole.
-        licence: of the weights, as the Hub names it.
+        source: the run folder. output: the package's folder; an existing package is replaced as a whole.
+        licence: the licence of the weights, as the Hub names it.
         predictions: measure the test split again, for `confusion.png` and the table of classes.
-        repo: "OWNER/NAME", as its card shall say. registry: the catalogue; read if not given.
+        repo: "OWNER/NAME", for the card. registry: the catalogue; loaded if not given.
     Returns:
         The package in `output`.
     Raises:
-        RunError: the run is not finished, damaged, or does not give its recorded number again.
-        PackageError: weights that are not finite or do not fit. DataError: the test images are not here.
+        RunError: the run is unfinished or damaged, or measuring it again gives another number.
+        PackageError: the weights are not finite or do not fit. DataError: the test images are not available.
         InputError: `output` holds something else.
     """
     check_output(output)
@@ -115,19 +115,19 @@ def check_output(output: Path) -> None:
     """Refuse to replace anything that is not a package.
 
     Raises:
-        InputError: there is something else.
+        InputError: `output` is something else.
     """
     if output.is_dir() and any(output.iterdir()) and not (output / SUMS).is_file():
-        raise InputError(f"--output {output}: is there already and no package; choose another folder")
+        raise InputError(f"--output {output}: already exists and is not a package; choose another folder")
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; choose another folder")
 
 
 def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) -> Package:
-    """Copy a package, its card naming its repository, and check the copy.
+    """Copy a package, write its repository into the card, and check the copy.
 
     Args:
-        target: a folder that is not there yet.
+        target: a folder that does not exist yet.
     Raises:
         PackageError: a damaged file, a leak, or files that do not fit one another.
         MissingPluginError: it needs a component that is not installed.
@@ -144,7 +144,7 @@ def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) ->
 
 
 def with_repo(text: str, repo: str) -> str:
-    """A card's text, naming its repository."""
+    """Write the name of its repository into a card."""
     return text.replace(PLACEHOLDER, repo)
 
 
@@ -173,42 +173,47 @@ def config_of(record: RunRecord, parameters: int) -> Config:
 
 
 def check_leaks(folder: Path) -> None:
-    """No token, no home folder and no host name may be in a file that is sent.
+    """Refuse files that contain the user's token, the path of the home folder or the name of the computer.
 
     Raises:
-        PackageError: names the file, and what kind of thing is in it; never the thing itself.
+        PackageError: names the file and the kind of secret in it; never the secret itself.
     """
     secrets = _secrets()
-    for name in present(folder):  # SHA256SUMS holds nothing but the names and the hashes of these
+    for name in present(folder):  # SHA256SUMS has only the names and the hashes of these
         if name == WEIGHTS:
             continue
         data = (folder / name).read_bytes()
         for kind, secret in secrets:
             if secret.encode() in data:
-                raise PackageError(f"{folder / name}: holds {kind}; it must not be published")
+                raise PackageError(f"{folder / name}: contains {kind}; it must not be published")
 
 
 def _secrets() -> list[tuple[str, str]]:
     from huggingface_hub import get_token
 
-    found = [("your Hub token", get_token() or ""), ("your Hub token", os.environ.get("HF_TOKEN", ""))]
-    found.append(("the path of your home folder", str(Path.home())))
     host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    found.append(("the name of this computer", host if len(host) > 5 else ""))
-    return [(kind, secret) for kind, secret in found if len(secret) > 5]
+    secrets = (
+        ("your Hub token", get_token() or ""),
+        ("your Hub token", os.environ.get("HF_TOKEN", "")),
+        ("the path of your home folder", str(Path.home())),
+        ("the name of this computer", host),
+    )
+    return [(kind, secret) for kind, secret in secrets if len(secret) > 5]
 
 
 def _confusion(source: Path, result: dict[str, Any], data_dir: str | None, device: str | None) -> Tensor:
     try:
         counts = confusion_run(source, data_dir=data_dir, device=device)
     except DataError as error:
-        raise DataError(f"{error}; or package without the table of classes: --no-predictions") from None
+        raise DataError(
+            f"{error}; or add --no-predictions for a package without the table of classes"
+        ) from None
     correct, total = int(counts.trace()), int(counts.sum())
     recorded = result["test"]
     if (correct, total) != (recorded["correct"], recorded["count"]):
         raise RunError(
-            f"{source}: {RESULT} records {recorded['correct']} of {recorded['count']} correct, measured {correct} "
-            f"of {total}; a package must give its own number again"
+            f"{source}: {RESULT} says {recorded['correct']} of {recorded['count']} images are correct, but {correct} "
+            f"of {total} were measured; a package must give its recorded number again"
         )
     return counts
 
@@ -227,7 +232,7 @@ def _contents(
 
 
 def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: Registry) -> dict[str, str]:
-    """Write every file of a package; the sha256 of each."""
+    """Write every file of a package, and return the sha256 of each."""
     source, record, result, config, header, weights, counts = contents
     write_record(folder, record)
     write_result(folder, result)
@@ -264,7 +269,7 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor], config: Config) ->
 
 
 def _draw_composition(path: Path, config: Config, registry: Registry) -> None:
-    """Draw the tree; the picture's metadata name the tree that it is of."""
+    """Draw the tree, and name it in the picture's metadata."""
     sizes = config.sizes
     draw_tree(
         path,

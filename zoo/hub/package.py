@@ -1,4 +1,4 @@
-"""A package: a run made ready for others, in files that prove one another.
+"""A package: a run that is ready for others to use, in files that can be checked against one another.
 
     SHA256SUMS         the sha256 of every other file, as `sha256sum -c` reads it
     config.json        the model tree as data, classes, input, plugins; timm's layout where it can load it
@@ -7,7 +7,7 @@
     composition.png    the model tree, drawn
     result.json metrics.jsonl curves.png confusion.png README.md
 
-Everything that a package says is data of a stranger: `open_package` checks hashes before it parses,
+Everything in a package is a stranger's data: `open_package` checks hashes before it parses,
 sizes before it reads, the tree against the plugins that are installed, and the weights' header against
 the model built on the meta device, before memory is taken. What it returns is passed on, so that no
 later step hashes or parses the files again.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 TREE_KEY = "zoo.tree_sha256"
-"""In the metadata of the weights and of the picture: the tree that they are of."""
+"""The key in the metadata of the weights and of the picture that names their model tree."""
 
 MAX_INTEGER, MAX_STRING, MAX_ITEMS, MAX_CLASSES, MAX_NODES = 1_000_000, 500, 4096, 100_000, 1000
 HEADER_ROOM = MAX_HEADER + (64 << 20)
@@ -70,10 +70,10 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 class Package(NamedTuple):
-    """A package that was checked: where it is, and what it says.
+    """A package that was checked: where it is, and what it holds.
 
     Attributes:
-        hashes: the sha256 of each file that `SHA256SUMS` lists, by name; the files in `folder` have them.
+        hashes: the sha256 of each file that `SHA256SUMS` lists, by name; each file in `folder` has its hash.
     """
 
     folder: Path
@@ -89,7 +89,7 @@ class Package(NamedTuple):
 
 
 def tree_sha256(build: Mapping[str, Any]) -> str:
-    """The sha256 of a tree: of its JSON with sorted keys and no spaces."""
+    """The sha256 of a tree, taken of its JSON with sorted keys and no spaces."""
     plain = msgspec.json.encode(msgspec.to_builtins(build), order="sorted")
     return hashlib.sha256(plain).hexdigest()
 
@@ -98,7 +98,7 @@ def open_package(folder: Path, *, registry: Registry, partial: bool = True) -> P
     """Check a package from its hashes to the header of its weights.
 
     Args:
-        partial: as of `check_sums`.
+        partial: as in `check_sums`.
     Raises:
         PackageError: a file is damaged, absent, too large, or does not fit the others.
         MissingPluginError: it needs a component that is not installed.
@@ -107,7 +107,7 @@ def open_package(folder: Path, *, registry: Registry, partial: bool = True) -> P
 
 
 def read_package(folder: Path, hashes: Mapping[str, str], registry: Registry) -> Package:
-    """Check what the files of a package say, after their hashes.
+    """Check the content of a package whose hashes were checked already.
 
     Args:
         hashes: of the files in `folder`, as `check_sums` returns them.
@@ -120,7 +120,7 @@ def read_package(folder: Path, hashes: Mapping[str, str], registry: Registry) ->
     return Package(folder, hashes, config, record, header)
 
 
-# ---- what it says -----------------------------------------------------------------------------
+# ---- content ----------------------------------------------------------------------------------
 
 
 def read_description(folder: Path) -> tuple[Config, RunRecord]:
@@ -138,30 +138,32 @@ def read_config(path: Path) -> Config:
     """Read the table `zoo` of `config.json`, strictly.
 
     Raises:
-        PackageError: absent, damaged, of a newer format, or beyond what any model of ours says.
+        PackageError: it is absent, damaged, of a newer format, or beyond the bounds of any model of ours.
     """
     raw = _bounded(path)
     try:
         table = msgspec.json.decode(raw)
         if not isinstance(table, dict) or not isinstance(table.get("zoo"), dict):
-            raise PackageError(f"{path}: no package of hybrid-zoo: it has no table `zoo`")
-        form = table["zoo"].get("format")
-        if isinstance(form, int) and form > FORMAT:
             raise PackageError(
-                f"{path}: of a newer format ({form}); upgrade with `pip install -U hybrid-zoo`"
+                f"{path}: is not part of a package of hybrid-zoo, because it has no table `zoo`"
+            )
+        version = table["zoo"].get("format")
+        if isinstance(version, int) and version > FORMAT:
+            raise PackageError(
+                f"{path}: has a newer format ({version}); upgrade with `pip install -U hybrid-zoo`"
             )
         config = msgspec.convert(table["zoo"], Config, strict=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise PackageError(f"{path}: damaged: {_first(error)}") from None
+        raise PackageError(f"{path}: is damaged: {_first(error)}") from None
     _check_bounds(config, path)
     return config
 
 
 def read_package_record(folder: Path) -> RunRecord:
-    """Read `run.toml` as a stranger's.
+    """Read `run.toml`, which a stranger may have written.
 
     Raises:
-        PackageError: absent, damaged, too large, or naming a path of the machine that it is on.
+        PackageError: it is absent, damaged, too large, or names a path of its author's machine.
     """
     _bounded(folder / RECORD)
     try:
@@ -169,14 +171,14 @@ def read_package_record(folder: Path) -> RunRecord:
     except ZooError as error:
         raise PackageError(str(error)) from None
     except (RecursionError, ValueError, TypeError) as error:
-        raise PackageError(f"{folder / RECORD}: damaged: {_first(error)}") from None
+        raise PackageError(f"{folder / RECORD}: is damaged: {_first(error)}") from None
     if portable_spec(record.data.spec) != record.data.spec:
-        raise PackageError(f"{folder / RECORD}: data.spec names a path; a package must not")
+        raise PackageError(f"{folder / RECORD}: data.spec contains a path, which a package must not")
     return record
 
 
 def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
-    """config.json and run.toml must tell the same story.
+    """Check that config.json and run.toml agree.
 
     Raises:
         PackageError: names the first field in which they differ.
@@ -191,9 +193,9 @@ def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
         "std": (config.std, record.data.std),
         "normalize": (config.normalize, record.settings.normalize),
     }
-    for key, (ours, theirs) in pairs.items():
-        if ours != theirs:
-            raise PackageError(f"{folder / CONFIG}: zoo.{key} is not what {RECORD} says")
+    for key, (in_config, in_record) in pairs.items():
+        if in_config != in_record:
+            raise PackageError(f"{folder / CONFIG}: zoo.{key} differs from {RECORD}")
     if len(config.classes) != config.sizes.num_classes:
         raise PackageError(
             f"{folder / CONFIG}: {len(config.classes)} names for {config.sizes.num_classes} classes"
@@ -201,7 +203,7 @@ def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
 
 
 def check_model(config: Config, header: Header, registry: Registry, weights: Path, where: str) -> None:
-    """Build the tree on the meta device within its weights' budget, and hold the header against it.
+    """Build the tree on the meta device, within limits set by its weights, and compare the header with it.
 
     Args:
         weights: the file that has the header. where: the place of the tree, for messages.
@@ -216,12 +218,12 @@ def check_model(config: Config, header: Header, registry: Registry, weights: Pat
     except (PackageError, MissingPluginError):
         raise
     except ZooError as error:
-        raise PackageError(f"{weights.parent}: its model cannot be built: {error}") from None
+        raise PackageError(f"{weights.parent}: the model cannot be built: {error}") from None
     except RecursionError:
-        raise PackageError(f"{where}: nested too deeply") from None
+        raise PackageError(f"{where}: is nested too deeply") from None
     compare(weights, header, module)
     if header.metadata.get(TREE_KEY, config.tree_sha256) != config.tree_sha256:
-        raise PackageError(f"{weights}: its metadata names another model tree than {CONFIG}")
+        raise PackageError(f"{weights}: names another model tree in its metadata than {CONFIG}")
 
 
 def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -230,25 +232,25 @@ def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     Raises:
         PackageError: names the file and one of the tensors.
     """
-    if bad := non_finite(weights):
-        raise PackageError(f"{path}: {len(bad)} tensors are not finite, for example {bad[0]!r}")
+    if names := non_finite(weights):
+        raise PackageError(f"{path}: {len(names)} tensors are not finite, for example {names[0]!r}")
 
 
 def most_weights_bytes(config: Config, registry: Registry, folder: Path) -> int:
-    """The most bytes that the weights of a config can take, known before they are fetched.
+    """The most bytes that the weights of a config can take; known before they are fetched.
 
     Raises:
-        MissingPluginError: it needs a plugin that is not installed. PackageError: as `check_model`.
+        MissingPluginError: the model needs a plugin that is not installed. PackageError: as `check_model`.
     """
     try:
         check_plugins(node_from_table(config.build, f"{folder / CONFIG}: build"), config, registry)
     except SpecError as error:
-        raise PackageError(f"{folder}: its model cannot be built: {error}") from None
+        raise PackageError(f"{folder}: the model cannot be built: {error}") from None
     return 8 * config.parameters + HEADER_ROOM
 
 
 def check_plugins(tree: Node, config: Config, registry: Registry) -> None:
-    """Every component that the tree uses must be offered by a plugin that is installed.
+    """Check that installed plugins offer every component that the tree uses.
 
     Raises:
         MissingPluginError: names the component and, where the config does, what to install.
@@ -256,22 +258,25 @@ def check_plugins(tree: Node, config: Config, registry: Registry) -> None:
     for use in sorted({node.use for node in walk(tree)}):
         if use in registry.components and ("component", use) not in registry.clashes:
             continue
-        said = config.plugins.get(use, "")
+        origin = config.plugins.get(use, "")
         match = re.fullmatch(
-            r"([A-Za-z0-9][A-Za-z0-9._-]{0,100}) ([A-Za-z0-9.+!-]{1,50})(?: \(([\w.:/@+ -]{1,300})\))?", said
+            r"([A-Za-z0-9][A-Za-z0-9._-]{0,100}) ([A-Za-z0-9.+!-]{1,50})(?: \(([\w.:/@+ -]{1,300})\))?",
+            origin,
         )
         shown = use if re.fullmatch(r"[\w.-]{1,100}", use) else repr(use[:100])
         if match is None or match[1] == "hybrid-zoo":
             advice = (
                 "upgrade with `pip install -U hybrid-zoo`"
                 if match
-                else "its package does not say which plugin"
+                else "the package does not name the plugin that has it"
             )
-            raise MissingPluginError(f"needs the component {shown}, which no plugin here offers; {advice}")
+            raise MissingPluginError(
+                f"needs the component {shown}, which no installed plugin offers; {advice}"
+            )
         from_git = re.fullmatch(r"git\+https://[\w.:/@+-]+", match[3] or "")
         wanted = f"'{match[1]} @ {match[3]}'" if from_git else f"{match[1]}=={match[2]}"
         raise MissingPluginError(
-            f"needs the component {shown} of {said}, which is not installed; if you trust it: "
+            f"needs the component {shown} of {origin}, which is not installed; if you trust it: "
             f"pip install {wanted}"
         )
 
@@ -291,7 +296,7 @@ def _check_bounds(config: Config, path: Path) -> None:
     sizes = config.sizes
     sides = (sizes.height, sizes.width)
     if not (1 <= sizes.in_channels <= 64 and all(1 <= side <= 8192 for side in sides)):
-        raise PackageError(f"{path}: zoo.sizes are not those of an image")
+        raise PackageError(f"{path}: zoo.sizes is not the size of an image")
     if not 1 <= sizes.num_classes <= MAX_CLASSES or len(config.classes) > MAX_CLASSES:
         raise PackageError(f"{path}: zoo.sizes.num_classes must be 1 to {MAX_CLASSES:,}")
     if not 0 < config.parameters <= MAX_PARAMETERS:
@@ -312,19 +317,21 @@ def _check_bounds(config: Config, path: Path) -> None:
 
 
 def _check_argument(value: Any, where: str, depth: int) -> int:
-    """Refuse an argument that no model has; the number of tables in it."""
+    """Refuse an argument that no model has, and return the number of tables in it."""
     if depth > 64:
-        raise PackageError(f"{where[:200]}: nested too deeply")
+        raise PackageError(f"{where[:200]}: is nested too deeply")
     if isinstance(value, dict | list):
         if len(value) > MAX_ITEMS:
-            raise PackageError(f"{where}: {len(value):,} entries; at most {MAX_ITEMS:,}")
+            raise PackageError(f"{where}: has {len(value):,} entries; at most {MAX_ITEMS:,} are allowed")
         items = value.items() if isinstance(value, dict) else enumerate(value)
         below = sum(_check_argument(v, f"{where}.{str(k)[:40]}", depth + 1) for k, v in items)
         return below + isinstance(value, dict)
     if isinstance(value, str) and len(value) > MAX_STRING:
-        raise PackageError(f"{where}: a string of {len(value):,} characters; at most {MAX_STRING}")
+        raise PackageError(
+            f"{where}: is a string of {len(value):,} characters; at most {MAX_STRING} are allowed"
+        )
     if isinstance(value, int | float) and not abs(value) <= MAX_INTEGER:
-        raise PackageError(f"{where}: {str(value)[:30]} is beyond {MAX_INTEGER:,}, which no model needs")
+        raise PackageError(f"{where}: {str(value)[:30]} is outside of -{MAX_INTEGER:,} to {MAX_INTEGER:,}")
     return 0
 
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo
 
 MAX_ATTEMPTS, MAX_SECONDS = 3, 40.0
-"""How often a commit is tried, and after how long it is not tried once more."""
+"""How often a commit is tried, and after how many seconds it is not tried again."""
 REFUSALS = (400, 401, 403, 404, 413, 422)
-"""Answers that say the commit was not made; after any other, only looking tells."""
+"""Responses that say that the commit was not made; after any other, we look at the repository."""
 
 
 class Plan(NamedTuple):
@@ -58,13 +58,13 @@ class Published(NamedTuple):
 def prepare(
     source: Path, ref: Ref, temporary: Path, *, registry: Registry | None = None, **options: Any
 ) -> Plan:
-    """Make (from a run) or check (a package) what is to be sent.
+    """Prepare what will be sent: make a package from a run, or copy and check a package.
 
     Args:
         source: a run folder or a package. temporary: an empty folder for the files.
-        registry: the catalogue; read if not given. options: of `zoo.hub.pack.package`, for a run.
+        registry: the catalogue; loaded if not given. options: for a run, as in `zoo.hub.pack.package`.
     Raises:
-        PackageError: symbolic links, weights that are not finite or do not fit, damage, a leak.
+        PackageError: symbolic links, damage, a leak, or weights that are not finite or do not fit.
         RunError, DataError: as `zoo.hub.pack.package`.
     """
     registry = registry or load_registry()
@@ -76,7 +76,7 @@ def prepare(
         _refuse_links(source)
         package = make_package(source, temporary / "sent", repo=ref.repo, registry=registry, **options)
     else:
-        raise InputError(f"{source}: neither a run folder nor a package")
+        raise InputError(f"{source}: is neither a run folder nor a package")
     return _plan(package)
 
 
@@ -91,24 +91,24 @@ def _plan(package: Package) -> Plan:
 
 
 def publish(plan: Plan, ref: Ref, *, private: bool = False, create_pr: bool = False) -> Published:
-    """Send a plan as one commit, tag it, and look that it arrived.
+    """Send a plan as one commit, check that it arrived, and tag it.
 
     Raises:
-        HubError: one of its kinds. After any of them the repository is as it was: a repository that
-        was made for this is removed again, as far as the Hub can be reached.
+        HubError: or one of its subclasses. The repository is then as it was before: one that was created
+        for this commit is deleted, as far as the Hub can be reached.
     """
     from huggingface_hub import get_token
 
     if not get_token():
-        raise HubLoginError("no Hub token here; `hf auth login`, or set HF_TOKEN")
+        raise HubLoginError("publishing needs a Hub token; run `hf auth login`, or set HF_TOKEN")
     api = hub_api()
     with talking(ref.repo) as session:
-        made = False if create_pr else _ensure_repo(api, ref, private, session)
+        created = False if create_pr else _ensure_repo(api, ref, private, session)
         try:
-            # Uploads may pass through Xet's own client, which only a thread of its own can be freed from.
+            # Uploads may use Xet's client, which has no time limit: only a separate thread can be abandoned.
             commit, url = within(session, lambda: _commit(api, plan, ref, create_pr, session))
         except BaseException as error:
-            if made and not isinstance(error, HubConflictError):
+            if created and not isinstance(error, HubConflictError):
                 _remove(api, ref)
             raise
         if create_pr:
@@ -118,8 +118,8 @@ def publish(plan: Plan, ref: Ref, *, private: bool = False, create_pr: bool = Fa
         except Exception as error:
             kind = type(error) if isinstance(error, HubError) else type(explain(error, ref.repo))
             raise kind(
-                f"{ref.repo}: published as commit {commit[:12]}, but its tag {plan.tag} could not be set; "
-                "publish again to set it (nothing is sent twice)"
+                f"{ref.repo}: was published as commit {commit[:12]}, but the tag {plan.tag} could not be set; "
+                "publish again to set it (no file is sent twice)"
             ) from error
     return Published(ref.repo, commit, plan.tag, url)
 
@@ -131,14 +131,14 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _ensure_repo(api: HfApi, ref: Ref, private: bool, session: Session) -> bool:
-    """Make the repository (and the branch) where it is not there yet; whether the repository was made."""
+    """Create the repository and the branch if they do not exist; return whether the repository was created."""
     from huggingface_hub.errors import GatedRepoError
 
     absent = False
     try:
         _head(api, ref)
     except Exception as error:
-        # 401 is the answer for an absent repository too, and for a refused token: creating tells them apart.
+        # The Hub answers 401 for a missing repository and for a refused token; creating it tells which.
         absent = status_of(error) in (401, 404) and not isinstance(error, GatedRepoError)
         if not absent:
             raise
@@ -146,8 +146,8 @@ def _ensure_repo(api: HfApi, ref: Ref, private: bool, session: Session) -> bool:
         try:
             retrying(lambda: api.create_repo(ref.repo, private=private, exist_ok=True))
         except Exception as error:
-            session.progress()  # looking is another request, whatever became of this one
-            if not (is_transient(error) or isinstance(error, HubConnectionError)) or not _is_there(api, ref):
+            session.progress()  # the failed request must not end the next one
+            if not (is_transient(error) or isinstance(error, HubConnectionError)) or not _exists(api, ref):
                 raise
     try:
         if ref.revision and ref.revision != "main":
@@ -164,8 +164,8 @@ def _head(api: HfApi, ref: Ref) -> ModelInfo:
     return retrying(lambda: api.model_info(ref.repo, timeout=10))
 
 
-def _is_there(api: HfApi, ref: Ref) -> bool:
-    """Whether a repository was made although every answer to that got lost."""
+def _exists(api: HfApi, ref: Ref) -> bool:
+    """Whether a repository was created although every response to the request was lost."""
     try:
         _head(api, ref)
     except Exception:
@@ -174,21 +174,21 @@ def _is_there(api: HfApi, ref: Ref) -> bool:
 
 
 def _remove(api: HfApi, ref: Ref) -> None:
-    """Take away the empty repository that was made for a commit that did not come."""
+    """Delete the empty repository that was created for a commit that failed."""
     try:
         head = _head(api, ref)
         if {s.rfilename for s in head.siblings or []} <= {".gitattributes"}:
             retrying(lambda: api.delete_repo(ref.repo, missing_ok=True))
     except Exception:
-        return  # the error that led here is the one to show
+        return  # the user sees the error of the commit, which matters more
 
 
 def _commit(api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session) -> tuple[str, str]:
-    """Commit on top of the head; where the answer is lost, look whether it came."""
+    """Commit on top of the head; if the response is lost, look at the head to see whether the commit was made."""
     parent, start = ask(Ref(ref.repo, ref.revision)).commit, time.monotonic()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            made = api.create_commit(
+            response = api.create_commit(
                 ref.repo,
                 list(_operations(plan)),
                 commit_message=plan.title,
@@ -197,29 +197,30 @@ def _commit(api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session)
                 create_pr=create_pr,
             )
             if create_pr:
-                return str(made.oid), str(made.pr_url or made.commit_url)
-            commit = _arrived(plan, _made(ref, made.oid), ref)
+                return str(response.oid), str(response.pr_url or response.commit_url)
+            commit = _check_arrived(plan, _manifest_of(ref, response.oid), ref)
             return commit, f"{api.endpoint}/{ref.repo}/commit/{commit}"
         except Exception as error:
             status = status_of(error)
-            ours = isinstance(error, ZooError) and not isinstance(error, HubConnectionError)
-            if create_pr or ours or status in REFUSALS:
+            is_final = isinstance(error, ZooError) and not isinstance(error, HubConnectionError)
+            if create_pr or is_final or status in REFUSALS:
                 raise
-            session.progress()  # looking is another request, whatever became of this one
+            session.progress()  # the failed request must not end the next one
             head = ask(Ref(ref.repo, ref.revision))
             if _same(plan, head):
                 return head.commit, f"{api.endpoint}/{ref.repo}/commit/{head.commit}"
             if head.commit != parent:
                 raise HubConflictError(
-                    f"{ref.repo}: somebody else committed {head.commit[:12]} meanwhile; look at it, then publish again"
+                    f"{ref.repo}: somebody else made commit {head.commit[:12]} in the meantime; "
+                    "look at it, then publish again"
                 ) from error
             if attempt == MAX_ATTEMPTS or status in (409, 412) or time.monotonic() - start > MAX_SECONDS:
                 raise
     raise AssertionError("unreachable")
 
 
-def _made(ref: Ref, commit: str) -> Manifest:
-    """The commit that an answer names; the head where no such commit is there, as the answer may be damaged."""
+def _manifest_of(ref: Ref, commit: str) -> Manifest:
+    """The manifest of the commit that a response names, or of the head if the name is damaged in transit."""
     try:
         return ask(Ref(ref.repo, commit))
     except Exception as error:
@@ -236,7 +237,7 @@ def _operations(plan: Plan) -> Iterator[CommitOperationAdd]:
 
 
 def _same(plan: Plan, manifest: Manifest) -> bool:
-    """Whether a commit's files of our names are exactly the plan's."""
+    """Whether the package in a commit has exactly the plan's files."""
     hashes = {**plan.package.hashes, SUMS: plan.package.sums_sha256}
     for name, size in plan.files:
         digest = manifest.files.get(name)
@@ -255,9 +256,10 @@ def _git_name(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def _arrived(plan: Plan, manifest: Manifest, ref: Ref) -> str:
+def _check_arrived(plan: Plan, manifest: Manifest, ref: Ref) -> str:
+    """The commit, after its files were compared with the plan's."""
     if not _same(plan, manifest) or not COMMIT.fullmatch(manifest.commit):
         raise HubError(
-            f"{ref.repo}: commit {manifest.commit[:12]} does not hold what was sent; do not use it"
+            f"{ref.repo}: the files of commit {manifest.commit[:12]} are not the ones that were sent; do not use it"
         )
     return manifest.commit

@@ -1,4 +1,4 @@
-"""`hf://OWNER/NAME@REVISION`: what names a package on the Hub."""
+"""References to packages on the Hub: `hf://OWNER/NAME@REVISION`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Ref(NamedTuple):
     revision: str | None = None
 
     def __str__(self) -> str:
-        """As users write it."""
+        """The reference as users write it."""
         return f"{SCHEME}{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
 
 def is_ref(text: str) -> bool:
-    """Whether a RUN is on the Hub."""
+    """Whether a RUN is a reference to the Hub, and not a folder."""
     return text.startswith(SCHEME)
 
 
@@ -37,11 +37,11 @@ def parse_ref(text: str) -> Ref:
     """
     repo, mark, revision = text.removeprefix(SCHEME).partition("@")
     owner, slash, name = repo.partition("/")
-    good = slash and all(
+    is_valid = slash and all(
         NAME.fullmatch(part) and ".." not in part and "--" not in part for part in (owner, name)
     )
-    if not good:
+    if not is_valid:
         raise InputError(f"{text[:120]!r}: expected OWNER/NAME or OWNER/NAME@REVISION, as on the Hub")
     if mark and (not REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
-        raise InputError(f"{text[:120]!r}: {revision[:80]!r} is no name of a branch, tag or commit")
+        raise InputError(f"{text[:120]!r}: {revision[:80]!r} is not the name of a branch, tag or commit")
     return Ref(repo, revision or None)

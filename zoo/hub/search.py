@@ -1,4 +1,4 @@
-"""Looking for packages on the Hub."""
+"""Searching for packages on the Hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoo.hub.session import LIBRARY, hub_api, retrying, talking
 
 
 class Hit(NamedTuple):
-    """One repository: `results` are (dataset, metric, value) as its card says; nobody checked them."""
+    """One repository: `results` are (dataset, metric, value) as its card states them, unchecked."""
 
     repo: str
     downloads: int
@@ -19,22 +19,22 @@ class Hit(NamedTuple):
 
     @property
     def top1(self) -> tuple[str, float] | None:
-        """The best top-1 and its dataset, as the card says."""
+        """The best top-1 and its dataset, as the card states them."""
         rows = [(d, v) for d, metric, v in self.results if metric == "top-1 accuracy"]
         return max(rows, key=lambda row: row[1], default=None)
 
 
 def search(query: str = "", *, tags: Sequence[str] = (), limit: int = 50) -> list[Hit]:
-    """Repositories of this library whose name holds `query`, by downloads.
+    """Repositories of this library whose name contains `query`, by number of downloads.
 
     Args:
-        tags: all of them must be there, as "cifar10" or "hybrid".
+        tags: a repository must have all of them, for example "cifar10" or "hybrid".
     Raises:
-        HubError: the Hub cannot be asked.
+        HubError: the search failed.
     """
     api = hub_api()
     with talking("the Hub"):
-        found = retrying(
+        infos = retrying(
             lambda: list(
                 api.list_models(
                     filter=[LIBRARY, *tags],
@@ -45,14 +45,14 @@ def search(query: str = "", *, tags: Sequence[str] = (), limit: int = 50) -> lis
                 )
             )
         )
-    return [hit for info in found if (hit := _hit(info)) is not None]
+    return [hit for info in infos if (hit := _hit(info)) is not None]
 
 
 def _hit(info: Any) -> Hit | None:
     try:
         repo = parse_ref(str(info.id)).repo
     except ValueError:
-        return None  # no name that a repository can have
+        return None  # not a name that a repository can have
     card = info.card_data
     results = []
     for row in getattr(card, "eval_results", None) or ():

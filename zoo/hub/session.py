@@ -1,14 +1,14 @@
-"""One conversation with the Hub: time limits on everything, and errors that say what to do.
+"""One conversation with the Hub: time limits on every request, and errors that say what to do.
 
-The genuine client has requests without a time limit and waits as long as a server tells it to. Here
-every request is bounded, a wait that the server asks for is capped, and a conversation in which nothing
-moves for `PATIENCE` seconds is ended, whatever the client would still retry.
+The Hub's client makes requests without a time limit, and waits as long as a server tells it to. Here every
+request has a limit, so has a wait that the server asks for, and a conversation without any progress for
+`PATIENCE` seconds ends, even if the client would try again.
 
-The client's own errors are told by their public classes. Two things it does not offer: its HTTP library's
-errors (httpx up to version 1.x, httpx2 since, neither re-exported), which are therefore told by the names
-of their classes, and the client factory that is in use (there is `set_client_factory`, and nothing that
-returns it), which is read from a private name, as a program's own factory must be in use again afterwards.
-tests/test_hub_session.py fails when one of them changes.
+The client's own errors are recognised by their public classes. It does not offer two other things. One is
+the errors of its HTTP library (httpx in version 1.x, httpx2 in 2.x, neither re-exported): these are
+recognised by the names of their classes. The other is the client factory in use (`set_client_factory` has
+no counterpart that returns it): it is read from a private name, because a program's own factory must be in
+use again afterwards. tests/test_hub_session.py fails when the client changes one of them.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LIBRARY = "hybrid-zoo"
-"""What the Hub calls us: in the user agent of every request, and as the library of a model."""
+"""Our name on the Hub: in the user agent of every request, and as the library of a model."""
 REQUEST_SECONDS, COMMIT_SECONDS = 10.0, 30.0
 MAX_WAIT = 8
 """The longest wait, in seconds, that a server's Retry-After may ask for."""
 PATIENCE = 75.0
-"""Seconds without an answer or a byte after which a conversation is over."""
+"""Seconds without a response or a byte after which a conversation ends."""
 LAST = 100.0
-"""The same for what runs outside of Python's HTTP client: after the client's own limits had their chance."""
+"""The same for work outside of Python's HTTP client; longer, so that its own limits apply first."""
 SLOWEST = 4096
-"""Bytes in `PATIENCE` seconds: a download that is slower is a stalled one."""
+"""Bytes in `PATIENCE` seconds; a slower download counts as stalled."""
 TRIES, LONG = 4, 15.0
 XET_LIMITS = (
     ("HF_XET_CLIENT_READ_TIMEOUT", "20s"),
@@ -56,36 +56,36 @@ XET_LIMITS = (
     ("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "3"),
     ("HF_XET_CLIENT_RETRY_MAX_DURATION", "60s"),
 )
-"""hf-xet has its own client: its limits are environment variables, read when it starts; the user's win."""
+"""Limits of hf-xet's own client: environment variables, read when it starts. The user's values have priority."""
 
 UNREACHABLE = frozenset({"TransportError", "NetworkError", "ConnectionError", "ProtocolError"})
-"""Names of the classes of errors of a connection, of the client's HTTP library and of others."""
+"""Names of the classes of connection errors, in the client's HTTP library and in others."""
 
 LATE = frozenset({"TimeoutException"})
-"""The same for an answer that did not come in time."""
+"""The same for a response that did not arrive in time."""
 
 XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3}) ")
-"""How hf-xet's errors, which carry no answer, tell of one."""
+"""The HTTP status in the text of hf-xet's errors, which have no response attached."""
 
 XET_NETWORK = re.compile(r"timed? ?out|connection|network|sending request", re.IGNORECASE)
 
 
 class Session:
-    """The state of one conversation: when something last moved, and how much."""
+    """The state of one conversation: when it last made progress, and how many bytes arrived since."""
 
     def __init__(self) -> None:
         self.moved, self.bytes = time.monotonic(), 0
 
     def progress(self) -> None:
-        """Something moved."""
+        """Note progress: the time of waiting starts again."""
         self.moved, self.bytes = time.monotonic(), 0
 
     def stalled(self) -> bool:
-        """Whether nothing moved for too long."""
+        """Whether there was no progress for too long."""
         return time.monotonic() - self.moved > PATIENCE
 
     def before(self, request: Any) -> None:
-        """Bound the request, or end the conversation (a hook of the HTTP client)."""
+        """Set the request's time limits, or end the conversation (a hook of the HTTP client)."""
         if self.stalled():
             raise HubConnectionError(f"the Hub has not answered for {PATIENCE:.0f} seconds; try again later")
         ceiling = COMMIT_SECONDS if "/commit/" in request.url.path else REQUEST_SECONDS
@@ -95,7 +95,7 @@ class Session:
         }
 
     def after(self, response: Any) -> None:
-        """Cap what the server may ask for, and watch the body (a hook of the HTTP client)."""
+        """Limit the wait that the server asks for, and watch the body (a hook of the HTTP client)."""
         for header in ("retry-after", "ratelimit"):
             value = response.headers.get(header)
             if value is None:
@@ -110,7 +110,7 @@ class Session:
             response.stream = _watched(response.stream, self)
 
     def arrived(self, size: int) -> bool:
-        """Bytes arrived; whether they are enough to say that something moves."""
+        """Add bytes that arrived; return whether they are enough to count as progress."""
         self.bytes += size
         if self.bytes < SLOWEST:
             return False
@@ -118,23 +118,23 @@ class Session:
         return True
 
     def count(self, size: int) -> None:
-        """Bytes of a body arrived."""
+        """Add bytes of a body, or end a download that is too slow."""
         if not self.arrived(size) and self.stalled():
             raise HubConnectionError(
                 f"the Hub sent less than {SLOWEST} bytes in {PATIENCE:.0f} seconds; try again later"
             )
 
     def bar(self) -> type[Any]:
-        """The client's progress bar, telling this session that bytes arrive (Xet's do not pass the hooks)."""
+        """The client's progress bar, which also reports bytes to this session (Xet's do not pass the hooks)."""
         from huggingface_hub.utils import tqdm
 
         session = self
 
         class Watching(tqdm):
-            """A bar that is heard."""
+            """A progress bar that reports to the session."""
 
             def update(self, n: float | None = 1) -> bool | None:
-                """Something arrived."""
+                """Show progress, and report it."""
                 session.arrived(int(n or 0))
                 return super().update(n)
 
@@ -145,7 +145,7 @@ def _watched(stream: Any, session: Session) -> Any:
     base: Any = next(c for c in type(stream).__mro__ if c.__name__ == "SyncByteStream")
 
     class Watched(base):
-        """The body of an answer, its bytes counted."""
+        """The body of a response, whose bytes are counted."""
 
         def __iter__(self) -> Iterator[bytes]:
             for chunk in stream:
@@ -153,7 +153,7 @@ def _watched(stream: Any, session: Session) -> Any:
                 yield chunk
 
         def close(self) -> None:
-            """Close what is below."""
+            """Close the original stream."""
             stream.close()
 
     return Watched()
@@ -161,14 +161,14 @@ def _watched(stream: Any, session: Session) -> Any:
 
 @contextlib.contextmanager
 def talking(what: str) -> Iterator[Session]:
-    """Bound the client's requests inside the block, and turn its errors into ours.
+    """Limit the client's requests inside the block, and turn its errors into ours.
 
     Args:
         what: "OWNER/NAME@REVISION", for messages.
     Raises:
-        HubError: one of its kinds, each with one line and an exit code of its own.
+        HubError: or one of its subclasses, each with one line and an exit code of its own.
     """
-    http = importlib.import_module("huggingface_hub.utils._http")
+    http = importlib.import_module("huggingface_hub.utils._http")  # see the docstring of this module
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
@@ -178,21 +178,21 @@ def talking(what: str) -> Iterator[Session]:
     )
 
     session = Session()
-    before: Callable[[], Any] = getattr(http, "_GLOBAL_CLIENT_FACTORY", http.default_client_factory)
+    original: Callable[[], Any] = getattr(http, "_GLOBAL_CLIENT_FACTORY", http.default_client_factory)
 
     def client() -> Any:
-        made = before()
-        hooks = made.event_hooks
-        made.event_hooks = {
+        http_client = original()
+        hooks = http_client.event_hooks
+        http_client.event_hooks = {
             "request": [*hooks.get("request", []), session.before],
             "response": [session.after, *hooks.get("response", [])],
         }
-        return made
+        return http_client
 
     for name, value in XET_LIMITS:
         os.environ.setdefault(name, value)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the client's own lines on each retry are not for users
+    logging.set_verbosity_error()  # the client's messages about each retry are not for users
     quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
     if quiet:
         disable_progress_bars()
@@ -204,7 +204,7 @@ def talking(what: str) -> Iterator[Session]:
     except Exception as error:
         raise explain(error, what) from error
     finally:
-        set_client_factory(before)
+        set_client_factory(original)
         if quiet:
             enable_progress_bars()
         logging.set_verbosity(verbosity)
@@ -225,34 +225,34 @@ def is_offline() -> bool:
 
 
 def retrying(call: Callable[[], T]) -> T:
-    """Call again where the Hub is busy or the connection fails; only for what may be repeated."""
+    """Call again if the Hub is busy or the connection fails; only for calls that may be repeated."""
     for attempt in range(1, TRIES + 1):
         start = time.monotonic()
         try:
             return call()
         except Exception as error:
-            # After a long while the client has tried again itself; times of times would be minutes.
+            # In a long time the client has tried again itself; trying all of that again would take minutes.
             if attempt == TRIES or not is_transient(error) or time.monotonic() - start > LONG:
                 raise
-            time.sleep(min(MAX_WAIT, _asked(error) or 2 ** (attempt - 1)))
+            time.sleep(min(MAX_WAIT, _retry_after(error) or 2 ** (attempt - 1)))
     raise AssertionError("unreachable")
 
 
 def within(session: Session, call: Callable[[], T]) -> T:
-    """Run a call in a thread of its own, and leave it there when nothing moves any more.
+    """Run a call in a separate thread, and abandon it when there is no progress any more.
 
-    For what runs outside of Python's HTTP client (Xet), where no time limit of ours reaches.
+    For work outside of Python's HTTP client (Xet), on which we can set no time limit.
 
     Raises:
-        HubConnectionError: nothing moved for `LAST` seconds.
+        HubConnectionError: there was no progress for `LAST` seconds.
     """
-    box: list[Any] = []
+    outcome: list[Any] = []
 
     def run() -> None:
         try:
-            box.append((call(), None))
+            outcome.append((call(), None))
         except BaseException as error:
-            box.append((None, error))
+            outcome.append((None, error))
 
     session.progress()
     thread = threading.Thread(target=run, daemon=True)
@@ -261,32 +261,32 @@ def within(session: Session, call: Callable[[], T]) -> T:
         thread.join(0.1)
         if time.monotonic() - session.moved > LAST:
             _abort_xet()
-            raise HubConnectionError(f"nothing moved for {LAST:.0f} seconds; try again later")
-    value, error = box[0]
+            raise HubConnectionError(f"there was no progress for {LAST:.0f} seconds; try again later")
+    value, error = outcome[0]
     if error is not None:
         raise error
     return value
 
 
 def _abort_xet() -> None:
-    """Let go of what Xet's client still does, and of the locks that it holds, as on Ctrl-C."""
+    """Stop what Xet's client is still doing and release its locks, as Ctrl-C does."""
     with contextlib.suppress(Exception):  # there may be no Xet, or another version of it
         importlib.import_module("huggingface_hub.utils._xet").abort_xet_session()
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status of an error of the client (or of an error below it), if it has one."""
+    """The HTTP status of an error of the client, or of one of its causes, if there is one."""
     for below in _chain(error):
         status: int | None = getattr(getattr(below, "response", None), "status_code", None)
         if status is not None:
             return status
-        if found := XET_STATUS.search(str(below)):
-            return int(found[1])
+        if match := XET_STATUS.search(str(below)):
+            return int(match[1])
     return None
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again may help: the connection, time, 408, 429 and 5xx."""
+    """Whether trying again may help: after connection errors, timeouts and HTTP 408, 429 and 5xx."""
     status = status_of(error)
     if status is not None:
         return status in (408, 429) or status >= 500
@@ -296,7 +296,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def _is_damaged(error: BaseException) -> bool:
-    """Whether an answer came that cannot be read (no JSON, no UTF-8, another name or address)."""
+    """Whether a response arrived that cannot be read (no JSON, no UTF-8, another name or address)."""
     from huggingface_hub.errors import HFValidationError
 
     if isinstance(error, ZooError | HFValidationError | OSError) or status_of(error) is not None:
@@ -305,7 +305,7 @@ def _is_damaged(error: BaseException) -> bool:
 
 
 def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
-    """Whether the error, or one below it, is of one of these kinds."""
+    """Whether the error or one of its causes is an instance of one of these classes."""
     return any(isinstance(below, kinds) for below in _chain(error))
 
 
@@ -313,7 +313,7 @@ def _names(error: BaseException) -> set[str]:
     return {c.__name__ for below in _chain(error) for c in type(below).__mro__}
 
 
-def _asked(error: BaseException) -> int | None:
+def _retry_after(error: BaseException) -> int | None:
     value = getattr(getattr(error, "response", None), "headers", {}).get("retry-after", "")
     return int(value) if value.strip().isdigit() else None
 
@@ -322,43 +322,51 @@ def _asked(error: BaseException) -> int | None:
 
 
 def explain(error: BaseException, what: str) -> HubError:
-    """An error of the client, of its transport or of the system, as one of ours."""
+    """Turn an error of the client, of its HTTP library or of the system into one of ours."""
     from huggingface_hub import errors
 
     status, absent = status_of(error), _has(error, errors.RepositoryNotFoundError)
     if _has(error, errors.OfflineModeIsEnabled):
-        return HubConnectionError(f"{what}: HF_HUB_OFFLINE is set, and this needs the Hub; unset it")
+        return HubConnectionError(
+            f"{what}: this needs the Hub, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE"
+        )
     if _has(error, errors.GatedRepoError):
         return HubGatedError(
-            f"{what} is gated; accept its terms on its page on the Hub, then `hf auth login`"
+            f"{what} is gated; accept its terms on its page on the Hub, then run `hf auth login`"
         )
     if _has(error, errors.RevisionNotFoundError):
         return HubNotFoundError(f"{what}: the repository has no such revision")
     if _has(error, errors.EntryNotFoundError) and not _has(error, errors.LocalEntryNotFoundError):
-        return HubNotFoundError(f"{what}: the repository has no such file: it is no package of hybrid-zoo")
+        return HubNotFoundError(
+            f"{what}: the repository has no such file, so it is not a package of hybrid-zoo"
+        )
     if _has(error, errors.DisabledRepoError):
         return HubPermissionError(f"{what} was disabled by the Hub")
     if status == 401 and not absent:
-        return HubLoginError(f"{what}: the Hub refuses the token; make a new one and `hf auth login`")
+        return HubLoginError(f"{what}: the Hub refuses the token; create a new one, then run `hf auth login`")
     if absent or status == 404:
-        return HubNotFoundError(f"{what}: no such repository (or it is private: `hf auth login`)")
+        return HubNotFoundError(
+            f"{what}: there is no such repository (if it is private, run `hf auth login`)"
+        )
     return _by_status(status, what) if status is not None else _without_status(error, what)
 
 
 def _by_status(status: int, what: str) -> HubError:
     if status == 403:
-        return HubPermissionError(f"{what}: the token has no right to do this; use one that may write there")
+        return HubPermissionError(
+            f"{what}: the token does not allow this; use one with write access to the repository"
+        )
     if status in (409, 412):
         return HubConflictError(
             f"{what}: the Hub reports a conflict (HTTP {status}); look at the repository, then try again"
         )
     if status == 429:
         return HubConnectionError(
-            f"{what}: the Hub asks to wait (too many requests); try again in some minutes"
+            f"{what}: the Hub has received too many requests; try again in a few minutes"
         )
     if status >= 500:
-        return HubConnectionError(f"{what}: the Hub fails (HTTP {status}); try again later")
-    return HubError(f"{what}: the Hub refuses the request (HTTP {status})")
+        return HubConnectionError(f"{what}: the Hub has an internal error (HTTP {status}); try again later")
+    return HubError(f"{what}: the Hub refused the request (HTTP {status})")
 
 
 def _without_status(error: BaseException, what: str) -> HubError:
@@ -366,21 +374,21 @@ def _without_status(error: BaseException, what: str) -> HubError:
 
     chain, names = list(_chain(error)), _names(error)
     if names & LATE:
-        return HubConnectionError(f"{what}: the Hub does not answer in time; try again later")
+        return HubConnectionError(f"{what}: the Hub did not respond in time; try again later")
     if names & UNREACHABLE or _has(error, LocalEntryNotFoundError):
         return HubConnectionError(
-            f"{what}: the connection to the Hub fails; check the network, or try again later"
+            f"{what}: the connection to the Hub failed; check the network, or try again later"
         )
     if any(XET_NETWORK.search(str(e)) for e in chain if isinstance(e, RuntimeError)):
-        return HubConnectionError(f"{what}: the connection to the Hub's storage fails; try again later")
+        return HubConnectionError(f"{what}: the connection to the Hub's storage failed; try again later")
     if _is_damaged(error):
-        return HubConnectionError(f"{what}: the Hub's answers come damaged; try again later")
-    last = chain[-1]
-    if isinstance(last, OSError) and last.strerror:
-        return HubError(f"{what}: {last.strerror}")
+        return HubConnectionError(f"{what}: the Hub's response was damaged in transit; try again later")
+    root_cause = chain[-1]
+    if isinstance(root_cause, OSError) and root_cause.strerror:
+        return HubError(f"{what}: {root_cause.strerror}")
     if any("size" in str(e) and "Consistency" in str(e) for e in chain):
-        return HubConnectionError(f"{what}: a download ended early, again and again; try again later")
-    return HubError(f"{what}: unexpected answer from the Hub ({type(error).__name__})")
+        return HubConnectionError(f"{what}: a download ended early several times; try again later")
+    return HubError(f"{what}: unexpected response from the Hub ({type(error).__name__})")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

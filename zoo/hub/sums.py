@@ -17,7 +17,7 @@ NAMES = (CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT,
 """Every file that a package may hold besides `SHA256SUMS`; no other is written, sent or fetched."""
 
 NEEDED = (CONFIG, RECORD, RESULT, WEIGHTS)
-"""What loading and evaluating need."""
+"""The files that loading and evaluating need."""
 
 MAX_BYTES = (
     (SUMS, 4 << 10),
@@ -31,7 +31,7 @@ MAX_BYTES = (
     (COMPOSITION, 64 << 20),
     (WEIGHTS, 64 << 30),
 )
-"""Larger ones are refused before they are fetched or read."""
+"""The most bytes that each file may have; larger ones are refused before they are fetched or read."""
 
 
 def limit_of(name: str) -> int:
@@ -45,14 +45,14 @@ def present(folder: Path) -> list[str]:
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that is larger than one of its name may be.
+    """Refuse a file that is larger than a file of its name may be.
 
     Raises:
-        PackageError: it is. OSError: there is no such file.
+        PackageError: the file is too large. OSError: there is no such file.
     """
     limit = limit_of(path.name)
     if path.stat().st_size > limit:
-        raise PackageError(f"{path}: larger than the {limit:,} bytes that it may have")
+        raise PackageError(f"{path}: is larger than the {limit:,} bytes that this file may have")
 
 
 def sums_text(hashes: Mapping[str, str]) -> str:
@@ -77,26 +77,25 @@ def read_sums(path: Path) -> dict[str, str]:
     """Read `SHA256SUMS`, to the last byte as `sums_text` writes it.
 
     Raises:
-        PackageError: absent, or anything else than what a package's has.
+        PackageError: it is absent, or not exactly what `sums_text` writes.
     """
     try:
         if path.stat().st_size > limit_of(SUMS):
-            raise PackageError(f"{path}: too large for a list of hashes")
+            raise PackageError(f"{path}: is too large for a list of hashes")
         text = path.read_bytes().decode("ascii")
     except OSError:
         raise PackageError(
-            f"{path.parent}: no package: it has no {SUMS}; `zoo package RUN` makes one"
+            f"{path.parent}: is not a package, because it has no {SUMS}; `zoo package RUN` makes one"
         ) from None
     except UnicodeDecodeError:
-        raise PackageError(f"{path}: damaged: not a list of hashes") from None
+        raise PackageError(f"{path}: is damaged: it is not a list of hashes") from None
     lines = re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)
     hashes = {name: digest for digest, name in lines}
-    odd = sorted(set(hashes) - set(NAMES))
-    if sums_text(hashes) != text or odd:
-        raise PackageError(f"{path}: damaged: not a list of the hashes of a package's files")
+    if sums_text(hashes) != text or not set(hashes) <= set(NAMES):
+        raise PackageError(f"{path}: is damaged: it is not a list of the hashes of a package's files")
     missing = [name for name in NEEDED if name not in hashes]
     if missing:
-        raise PackageError(f"{path}: lists no {missing[0]}, which a package needs")
+        raise PackageError(f"{path}: does not list {missing[0]}, which every package needs")
     return hashes
 
 
@@ -110,7 +109,7 @@ def check_sums(
         known: the sha256 of files that were hashed already, by name; they are not read again.
         target: an empty folder that receives a copy of every file, made of the very bytes that are hashed.
     Raises:
-        PackageError: a file is absent, too large, or not what its hash says.
+        PackageError: a file is absent, too large, or does not have its hash.
     """
     hashes = read_sums(folder / SUMS)
     for name in NAMES:
@@ -124,14 +123,14 @@ def check_sums(
         check_size(path)
         digest = (known or {}).get(name) or (copy_file(path, target / name) if target else sha256_of(path))
         if digest != hashes[name]:
-            raise PackageError(f"{path}: damaged: its sha256 is not the one in {SUMS}")
+            raise PackageError(f"{path}: is damaged: its sha256 is not the one in {SUMS}")
     if target:
         write_text(target / SUMS, sums_text(hashes))
     return hashes
 
 
 def copy_file(source: Path, target: Path) -> str:
-    """Copy a file; the sha256 of the bytes that were written."""
+    """Copy a file, and return the sha256 of the bytes that were written."""
     hasher = hashlib.sha256()
     with source.open("rb") as file, target.open("xb") as copy:
         while block := file.read(1 << 20):

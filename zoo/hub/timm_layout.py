@@ -1,4 +1,4 @@
-"""A package as timm loads it, where the model is one of timm's."""
+"""The part of `config.json` with which timm loads a package, for models that timm has."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from zoo.runs.record import RunRecord
 
 
 def timm_layout(record: RunRecord, header: Header) -> dict[str, Any]:
-    """timm's own keys of `config.json`, where timm can load the weights; else {}.
+    """The keys of `config.json` that timm reads, if timm can load the weights; otherwise {}.
 
-    That is so for `timm/NAME`, and for `torchvision/NAME` where timm has a model of that name whose
-    tensors have the same names and shapes (ResNet and its kin).
+    timm can load `timm/NAME`, and `torchvision/NAME` if timm has a model of that name whose tensors have
+    the same names and shapes (ResNet and similar models).
 
     Args:
-        header: of the run's weights, which fit its model.
+        header: the header of the run's weights, which fit its model.
     """
     use, args = record.build.get("use"), record.build
     if use not in ("timm.model", "torchvision.model") or not isinstance(args.get("name"), str):
@@ -83,5 +83,7 @@ def _timm_config(record: RunRecord, twin: torch.nn.Module, model_args: dict[str,
         "paper_name",
         "notes",
     ):
-        table["pretrained_cfg"].pop(key, None)  # of timm's own weights, which these are not
+        table["pretrained_cfg"].pop(
+            key, None
+        )  # these describe timm's pretrained weights, and ours are others
     return table

@@ -1,4 +1,4 @@
-"""Checking a package from its hashes to its numbers: nothing in it is believed."""
+"""Verifying a package, from its hashes to its measured numbers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from zoo.hub.ref import is_ref, parse_ref
 from zoo.hub.sums import CARD, COMPOSITION
 from zoo.models.device import usable_device
 from zoo.runs.folder import read_result, read_weights
-from zoo.runs.record import WEIGHTS
+from zoo.runs.record import RESULT, WEIGHTS
 
 OTHER_DEVICE = 0.001
-"""Share of the test images that may fall differently on another kind of device."""
+"""Share of the test images whose class may differ on another kind of device."""
 
 
 class Check(NamedTuple):
-    """One thing that was checked, whether it holds, and what was seen."""
+    """One thing that was checked, whether it holds, and what was measured or read."""
 
     name: str
     holds: bool
@@ -43,11 +43,11 @@ def verify(
     Args:
         source: `hf://OWNER/NAME[@REVISION]`, or a package's folder.
         dataset: where the images are, for a package made from a dataset of its author's own.
-        registry: the catalogue; read if not given.
+        registry: the catalogue; loaded if not given.
     Returns:
-        The checks, in order; all hold, or the last ones say what does not.
+        The checks, in order; some of them may not hold.
     Raises:
-        PackageError, HubError: it is damaged, or cannot be had. InputError: `dataset` is needed.
+        PackageError, HubError: it is damaged, or cannot be fetched. InputError: `dataset` is needed.
     """
     registry, checks = registry or load_registry(), []
     if is_ref(source):
@@ -57,15 +57,15 @@ def verify(
     else:
         package = open_package(Path(source), registry=registry, partial=False)
     folder, config, record = package.folder, package.config, package.record
-    checks.append(Check("sha256", True, f"{len(package.hashes)} files are what SHA256SUMS says"))
+    checks.append(Check("sha256", True, f"{len(package.hashes)} files have the hashes in SHA256SUMS"))
     checks.append(Check("model", True, f"{config.parameters:,} parameters; names, shapes and types fit"))
     check_finite(folder / WEIGHTS, read_weights(folder))
     result = _result(folder)
     checks += [_card(folder, result), _picture(folder, config)]
     if is_local(record.data.spec) and dataset is None:
         raise InputError(
-            f"{source}: was made from {record.data.spec!r}, which only its author has at that place; "
-            "give the same images by --dataset SPEC"
+            f"{source}: was trained on {record.data.spec!r}, a dataset that only its author has; "
+            "give the same images with --dataset SPEC"
         )
     chosen = device or usable_device(record.device)
     measured, _ = evaluate_run(folder, data_dir=data_dir, device=chosen, dataset=dataset)
@@ -79,56 +79,56 @@ def _result(folder: Path) -> dict[str, Any]:
         test = result["test"]
         numbers = [float(test[key]) for key in ("top1", "loss", "correct", "count")]
     except (RunError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise PackageError(f"{folder}: result.json is damaged: {error}") from None
+        raise PackageError(f"{folder / RESULT}: is damaged: {error}") from None
     if not all(math.isfinite(n) for n in numbers) or not 0 <= numbers[2] <= numbers[3]:
-        raise PackageError(f"{folder}: result.json holds numbers that cannot be")
+        raise PackageError(f"{folder / RESULT}: has impossible numbers")
     if abs(numbers[0] - numbers[2] / max(numbers[3], 1)) > 1e-9:
-        raise PackageError(f"{folder}: result.json: top1 is not correct / count")
+        raise PackageError(f"{folder / RESULT}: top1 is not correct / count")
     return result
 
 
 def _card(folder: Path, result: dict[str, Any]) -> Check:
-    """The number on the card must be the one in result.json."""
+    """Check that the number on the card is the one in result.json."""
     from huggingface_hub import ModelCard
 
     if not (folder / CARD).is_file():
-        return Check("card", True, "there is none")
+        return Check("card", True, "the package has no card")
     try:
         card = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
         rows = card.data.eval_results or []
         values = [row.metric_value for row in rows if row.metric_name == "top-1 accuracy"]
     except Exception as error:  # front matter of strangers fails in many ways
-        return Check("card", False, f"its front matter cannot be read ({type(error).__name__})")
+        return Check("card", False, f"the front matter cannot be read ({type(error).__name__})")
     return Check(
         "card",
         values == [result["test"]["top1"]],
-        f"says top-1 {values}, result.json {result['test']['top1']}",
+        f"the card has top-1 {values}, {RESULT} has {result['test']['top1']}",
     )
 
 
 def _picture(folder: Path, config: Config) -> Check:
-    """The drawing must be of this tree, by what its metadata say."""
+    """Check that the drawing is of this tree, by the hash in its metadata."""
     from PIL import Image
 
     if not (folder / COMPOSITION).is_file():
-        return Check("picture", True, "there is none")
+        return Check("picture", True, "the package has no drawing")
     try:
         with Image.open(folder / COMPOSITION, formats=["PNG"]) as image:  # its header, not its pixels
-            said = str(image.info.get(TREE_KEY, ""))
+            drawn_sha256 = str(image.info.get(TREE_KEY, ""))
     except Exception as error:  # a stranger's file fails in many ways
-        return Check("picture", False, f"cannot be read ({type(error).__name__})")
-    holds = said == config.tree_sha256
-    return Check("picture", holds, f"{COMPOSITION} is drawn from {'this' if holds else 'another'} tree")
+        return Check("picture", False, f"{COMPOSITION} cannot be read ({type(error).__name__})")
+    holds = drawn_sha256 == config.tree_sha256
+    return Check("picture", holds, f"{COMPOSITION} shows {'this' if holds else 'another'} tree")
 
 
 def _numbers(recorded: dict[str, Any], measured: dict[str, Any], same_kind: bool) -> list[Check]:
     allowed = 0 if same_kind else math.ceil(OTHER_DEVICE * measured["count"])
     difference = abs(int(recorded["correct"]) - measured["correct"])
-    note = "" if same_kind else f"; on another kind of device {allowed} may differ"
-    was, now = (f"{test['correct']} of {test['count']}" for test in (recorded, measured))
-    said = f"recorded {was}, measured {now}"
+    note = "" if same_kind else f"; {allowed} may differ on another kind of device"
+    before, now = (f"{test['correct']} of {test['count']}" for test in (recorded, measured))
+    counts = f"recorded {before}, measured {now}{note}"
     close = math.isclose(float(recorded["loss"]), measured["loss"], rel_tol=1e-3, abs_tol=1e-4)
     return [
-        Check("top-1", recorded["count"] == measured["count"] and difference <= allowed, said + note),
+        Check("top-1", recorded["count"] == measured["count"] and difference <= allowed, counts),
         Check("loss", close, f"recorded {float(recorded['loss']):.6f}, measured {measured['loss']:.6f}"),
     ]
