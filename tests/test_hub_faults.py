@@ -34,20 +34,20 @@ def bench(
 
 
 def test_the_table_has_every_case() -> None:
-    said = read_table(PAGE.read_text("utf-8"))
+    expected = read_table(PAGE.read_text("utf-8"))
     wanted = {(case.row, case.fault) for case in cases()}
-    assert wanted <= set(said)
-    assert not [key for key in wanted if said[key] in ("–", "")]
+    assert wanted <= set(expected)
+    assert not [key for key in wanted if expected[key] in ("–", "")]
 
 
 def test_a_fault_at_each_request_ends_as_the_table_says(bench: Bench) -> None:
     """One fault at each request, another one at the next, so that all are met soon; the rest is slow."""
-    said = read_table(PAGE.read_text("utf-8"))
+    expected = read_table(PAGE.read_text("utf-8"))
     mine = [c for c in cases(tuple((n, dict(FAULTS)[n]) for n in QUICK)) if c.mode == bench.mode]
     requests = list(dict.fromkeys((c.command, c.request) for c in mine))
     for n, (command, request) in enumerate(requests):
         options = [c for c in mine if (c.command, c.request) == (command, request)]
-        check(bench, options[n % len(options)], said)
+        check(bench, options[n % len(options)], expected)
 
 
 @pytest.mark.parametrize("fault", ["answer lost once", "main moves", "401 bad token", "404"])
@@ -85,19 +85,19 @@ def turned_bits(bench: Bench, case: Case, places: int) -> Iterator[Outcome]:
         yield outcome
 
 
-def check(bench: Bench, case: Case, said: dict[tuple[str, str], str]) -> None:
+def check(bench: Bench, case: Case, expected: dict[tuple[str, str], str]) -> None:
     outcome = bench.run(case)
     assert outcome.wrong == [], (case, outcome)
     assert outcome.seconds < LONGEST, case
-    assert outcome.word == said[case.row, case.fault] or not outcome.met, (case, outcome)
+    assert outcome.word == expected[case.row, case.fault] or not outcome.met, (case, outcome)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
 def test_every_fault_at_every_request_ends_as_the_table_says(small: Path) -> None:
-    said = read_table(PAGE.read_text("utf-8"))
+    expected = read_table(PAGE.read_text("utf-8"))
     outcomes = measure(small, workers=6)
     bad = {case: o for case, o in outcomes.items() if o.wrong or o.seconds > LONGEST}
     assert not bad
-    other = {c: o.word for c, o in outcomes.items() if o.met and o.word != said[c.row, c.fault]}
+    other = {c: o.word for c, o in outcomes.items() if o.met and o.word != expected[c.row, c.fault]}
     assert not other

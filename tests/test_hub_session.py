@@ -71,7 +71,7 @@ def listening(answer: bytes | None) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (None, "did not respond in time"),
         (b"", "connection to the Hub failed"),
@@ -81,12 +81,12 @@ def listening(answer: bytes | None) -> Iterator[str]:
     ],
 )
 def test_each_failure_of_the_connection_is_known_and_may_be_tried_again(
-    answer: bytes | None, said: str, monkeypatch: pytest.MonkeyPatch
+    answer: bytes | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zoo.hub.session.REQUEST_SECONDS", 0.5)
     with (
         listening(answer) as endpoint,
-        pytest.raises(HubConnectionError, match=said) as caught,
+        pytest.raises(HubConnectionError, match=message) as caught,
         talking("me/x"),
     ):
         client.HfApi(endpoint=endpoint).model_info("me/x", timeout=1)
@@ -103,7 +103,7 @@ def test_a_port_where_nobody_listens_is_a_connection_that_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "said"),
+    ("fault", "kind", "message"),
     [
         ("401:Invalid credentials in Authorization header", HubLoginError, "token"),
         ("403:GatedRepo", HubGatedError, "gated"),
@@ -112,11 +112,11 @@ def test_a_port_where_nobody_listens_is_a_connection_that_fails() -> None:
         ("404:EntryNotFound", HubNotFoundError, "no such file"),
     ],
 )
-def test_each_refusal_of_the_hub_is_known_and_final(fault: str, kind: type[HubError], said: str) -> None:
+def test_each_refusal_of_the_hub_is_known_and_final(fault: str, kind: type[HubError], message: str) -> None:
     with HubServer() as hub:
         hub.store.put("me/x", {"a.txt": b"a"})
         hub.faults.append(Fault("info", fault))
-        with pytest.raises(kind, match=said) as caught, talking("me/x"):
+        with pytest.raises(kind, match=message) as caught, talking("me/x"):
             client.HfApi(endpoint=hub.endpoint).model_info("me/x")
     assert type(caught.value) is kind
     assert not is_transient(caught.value.__cause__ or caught.value)

@@ -132,7 +132,7 @@ def test_a_link_is_not_published(tmp_path: Path, copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "kept"),
+    ("spec", "portable"),
     [
         ("digits", "digits"),
         ("hf:me/birds@v1?label=kind", "hf:me/birds@v1?label=kind"),
@@ -143,9 +143,9 @@ def test_a_link_is_not_published(tmp_path: Path, copy: Path) -> None:
         ("folder:/", "folder:data"),
     ],
 )
-def test_a_spec_loses_its_path(spec: str, kept: str) -> None:
-    assert portable_spec(spec) == kept
-    assert portable_spec(kept) == kept
+def test_a_spec_loses_its_path(spec: str, portable: str) -> None:
+    assert portable_spec(spec) == portable
+    assert portable_spec(portable) == portable
 
 
 def test_no_path_of_a_local_dataset_is_in_any_file(tmp_path: Path, made: Path) -> None:
@@ -266,9 +266,9 @@ def test_a_missing_plugin_is_named_and_not_installed(copy: Path, registry: Regis
         open_package(copy, registry=registry)
 
 
-@pytest.mark.parametrize("said", ["evil; rm -rf / 1.0", "--index-url=http://evil x", "", "a b c"])
-def test_what_to_install_is_never_a_strangers_command(said: str, copy: Path, registry: Registry) -> None:
-    change_config(copy, build={"use": "quantum.net"}, plugins={"quantum.net": said})
+@pytest.mark.parametrize("origin", ["evil; rm -rf / 1.0", "--index-url=http://evil x", "", "a b c"])
+def test_what_to_install_is_never_a_strangers_command(origin: str, copy: Path, registry: Registry) -> None:
+    change_config(copy, build={"use": "quantum.net"}, plugins={"quantum.net": origin})
     with pytest.raises(MissingPluginError) as caught:
         open_package(copy, registry=registry)
     assert "pip install" not in str(caught.value)

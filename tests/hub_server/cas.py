@@ -49,12 +49,12 @@ def hex_of(raw: bytes) -> str:
 
 def chunk_ends(xorb: bytes) -> list[tuple[int, int]]:
     """For each chunk of a xorb: where it begins and ends, its header included."""
-    found, at = [], 0
+    chunks, at = [], 0
     while at + 8 <= len(xorb) and not xorb.startswith(b"XETBLOB", at):
         length = int.from_bytes(xorb[at + 1 : at + 4], "little")
-        found.append((at, at + 8 + length))
+        chunks.append((at, at + 8 + length))
         at += 8 + length
-    return found
+    return chunks
 
 
 def files_of(shard: bytes) -> Iterator[tuple[str, str | None, list[Term]]]:
@@ -112,9 +112,9 @@ def make_cdn(store: Store, cas: Cas, cdn: str) -> Starlette:
         terms = cas.files.get(request.path_params["hash"])
         if terms is None:
             return Response(status_code=404)
-        found = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
         total = sum(t.length for t in terms)
-        if found and int(found[1]) >= total:
+        if asked and int(asked[1]) >= total:
             return Response(status_code=416)
         return JSONResponse(_reconstruction(cas, cdn, terms))
 
@@ -154,10 +154,10 @@ def _reconstruction(cas: Cas, cdn: str, terms: list[Term]) -> dict[str, Any]:
 
 def ranged(request: Request, data: bytes) -> Response:
     """200, or 206 and 416 for a range."""
-    found = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
-    if not found:
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
+    if not asked:
         return Response(data, media_type="application/octet-stream", headers={"Accept-Ranges": "bytes"})
-    start, end = int(found[1]), min(int(found[2] or len(data) - 1), len(data) - 1)
+    start, end = int(asked[1]), min(int(asked[2] or len(data) - 1), len(data) - 1)
     if start >= len(data):
         return Response(status_code=416, headers={"Content-Range": f"bytes */{len(data)}"})
     headers = {"Content-Range": f"bytes {start}-{end}/{len(data)}"}

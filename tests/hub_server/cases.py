@@ -96,7 +96,7 @@ class Outcome(NamedTuple):
     seconds: float
     met: int
     wrong: list[str]
-    said: str
+    output: str
 
 
 def cases(faults: tuple[tuple[str, Fault], ...] = FAULTS) -> Iterator[Case]:
@@ -169,11 +169,11 @@ class Bench:
             return (
                 [] if repo and files and self._is_whole(files) else ["a half or wrong package is published"]
             )
-        kept = {n: f.oid for n, f in (files or {}).items() if n != SEED_FILE}
-        had = {n: f.oid for n, f in (before or {}).items() if n != SEED_FILE}
+        after_files = {n: f.oid for n, f in (files or {}).items() if n != SEED_FILE}
+        before_files = {n: f.oid for n, f in (before or {}).items() if n != SEED_FILE}
         if repo is not None and before is None:
             return ["an empty repository is left"]
-        return [] if kept == had else ["the repository is not as it was"]
+        return [] if after_files == before_files else ["the repository is not as it was"]
 
     def _is_whole(self, files: Any) -> bool:
         for path in self.package.iterdir():
@@ -216,9 +216,9 @@ class Bench:
         return {p.name for p in snapshot.iterdir()} >= {p.name for p in self.package.iterdir()}
 
     def _leaks(self, outcome: Outcome) -> list[str]:
-        wrong = [] if self.canary not in outcome.said else ["the token is printed"]
-        if "Traceback" in outcome.said or "unexpected" in outcome.said.split("error:")[-1][:12]:
-            wrong.append(f"an error that is none of ours: {outcome.said[-300:]}")
+        wrong = [] if self.canary not in outcome.output else ["the token is printed"]
+        if "Traceback" in outcome.output or "unexpected" in outcome.output.split("error:")[-1][:12]:
+            wrong.append(f"an error that is none of ours: {outcome.output[-300:]}")
         bodies = [r for r in self.hub.log if self.canary.encode() in r.body or self.canary in r.path]
         wrong += [f"the token is in the body of {r.kind}" for r in bodies]
         for path in (p for p in self.folder.rglob("*") if p.is_file() and p.stat().st_size < 1 << 22):
@@ -242,10 +242,10 @@ def word(done: Done) -> str:
 START, END = "<!-- faults -->", "<!-- end of faults -->"
 
 
-def table(outcomes: dict[Case, Outcome], said: dict[tuple[str, str], str]) -> str:
-    """The Markdown table: requests down, faults across; `said`: what an earlier one has for other cases."""
+def table(outcomes: dict[Case, Outcome], earlier: dict[tuple[str, str], str]) -> str:
+    """The Markdown table: requests down, faults across; `earlier`: the cells of an earlier table, for other cases."""
     names = [name for name, _ in FAULTS]
-    cells = said | {(c.row, c.fault): o.word if o.met else "·" for c, o in outcomes.items()}
+    cells = earlier | {(c.row, c.fault): o.word if o.met else "·" for c, o in outcomes.items()}
     lines = [f"| request | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for row in dict.fromkeys(case.row for case in cases()):
         lines.append(f"| {row} | {' | '.join(cells.get((row, name), '–') for name in names)} |")

@@ -50,8 +50,8 @@ class HubServer:
 
     def env(self, home: Any, token: str | None = None) -> dict[str, str]:
         """The variables that lead the genuine client here; all that the product ever learns."""
-        found = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost"}
-        return found | ({"HF_TOKEN": token} if token else {})
+        variables = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost"}
+        return variables | ({"HF_TOKEN": token} if token else {})
 
     def _run(self) -> None:
         async def serve() -> None:

@@ -90,8 +90,8 @@ class Worker:
         if line:
             return line
         self.stderr.seek(0)
-        said = self.stderr.read().decode(errors="replace")[-2000:]
-        raise AssertionError(f"the process ended after {time.monotonic() - start:.0f} s at {what}: {said}")
+        stderr = self.stderr.read().decode(errors="replace")[-2000:]
+        raise AssertionError(f"the process ended after {time.monotonic() - start:.0f} s at {what}: {stderr}")
 
     def forget(self) -> None:
         """Empty the caches."""
