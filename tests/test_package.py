@@ -201,6 +201,17 @@ def test_every_truncation_is_refused(copy: Path, registry: Registry) -> None:
     open_package(copy, registry=registry)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_is_not_published_and_named_where_the_user_has_it(
+    name: str, copy: Path, tmp_path: Path
+) -> None:
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(PackageError, match="is damaged") as caught:
+        prepare(copy, Ref("me/digits"), tmp_path / "sent")
+    assert str(caught.value).startswith(f"{copy / name}: ")
+
+
 @pytest.mark.parametrize(
     "name", [n for n in (*NAMES, SUMS) if n in ("config.json", "run.toml", "result.json", SUMS)]
 )
