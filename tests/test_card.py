@@ -13,8 +13,8 @@ from hub_server.runs import own_caches, untrained_run
 from huggingface_hub import ModelCard
 
 from zoo.catalogue.registry import load_registry
-from zoo.catalogue.spec import Measured, Published
-from zoo.hub.card import Facts, dataset_id, escape, render
+from zoo.catalogue.spec import Dataset, Measured, Published, Source
+from zoo.hub.card import TEMPLATES, Facts, dataset_id, escape, link, render
 from zoo.runs.folder import read_result
 from zoo.runs.record import read_record
 
@@ -29,6 +29,7 @@ HOSTILE = (
     "---\nlicense: evil",
     "$\\mathcal{x}$",
     "@someone",
+    "{{ 7 * 7 }}{% for %}",
 )
 
 
@@ -137,6 +138,51 @@ def test_a_model_and_a_dataset_are_text_whatever_they_are_called(name: str, fact
 @pytest.mark.parametrize("text", ["plain", "two words", "café", "10% of 5-6"])
 def test_plain_text_stays_as_it_is(text: str) -> None:
     assert escape(text) == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_plugins_catalogue_says_is_text(text: str, facts: Facts) -> None:
+    """Summaries, titles and addresses come from whoever wrote the plugin."""
+    registry, spec = facts.registry, facts.record.data.spec
+    source = Source(title=text, authors=text, url=f"https://evil.example/{text}")
+    model = msgspec.structs.replace(
+        registry.models["hybrid-alt-1"],
+        summary=text,
+        source="evil",
+        published=(Published(dataset=spec, top1=0.5),),
+    )
+    dataset = Dataset(source="sklearn:digits", licence=text, homepage=f"https://evil.example/{text}")
+    changed = msgspec.structs.replace(
+        registry,
+        models={**registry.models, "hybrid-alt-1": model},
+        sources={**registry.sources, "evil": source},
+        datasets={**registry.datasets, spec: dataset},
+    )
+    body = render(facts._replace(registry=changed)).split("\n---\n", 1)[1]
+    for line in (line for line in body.splitlines() if "evil" in line or "published:" in line):
+        assert re.search(r"<|(?<!\\)`|(?<!\\)\]\(", line) is None
+        assert line.isprintable()
+    assert len(re.findall(r"^#+ ", body, re.MULTILINE)) == 9
+    assert "49" not in next(line for line in body.splitlines() if "published:" in line)
+
+
+def test_the_catalogues_addresses_are_links(facts: Facts) -> None:
+    addresses = [d.homepage for d in facts.registry.datasets.values() if d.homepage]
+    addresses += [s.url for s in facts.registry.sources.values() if s.url.startswith("https://")]
+    assert len(addresses) > 20
+    assert [address for address in addresses if link(address) != address] == []
+
+
+def test_the_template_prints_only_what_cannot_be_a_strangers_as_it_stands() -> None:
+    """`repo` is checked by the Hub's rules, `key` is a field of ours, `line` stands in a fence without backticks."""
+    template = (TEMPLATES / "card.md").read_text("utf-8")
+    assert set(re.findall(r"{{([^}]*)\| verbatim }}", template)) == {
+        " front_matter ",
+        " repo ",
+        " line ",
+        " key ",
+    }
+    assert "safe" not in re.findall(r"\| (\w+)", template)
 
 
 def test_a_fine_tuned_model_names_its_base(facts: Facts) -> None:

@@ -98,6 +98,16 @@ def test_every_source_file_is_in_the_wheel(files: dict[str, zipfile.ZipInfo]) ->
     assert sources - set(files) == set()
 
 
+def test_every_template_and_asset_is_in_the_wheel(files: dict[str, zipfile.ZipInfo]) -> None:
+    others = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "zoo").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert {"zoo/hub/templates/card.md", "zoo/serve/assets/page.html"} < others
+    assert others - set(files) == set()
+
+
 @pytest.mark.parametrize(
     "name",
     [
