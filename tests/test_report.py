@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -31,6 +32,7 @@ HOSTILE = (
     "\\(x\\)",
     "a&b'c\"d",
     "{{data}}",
+    "{{ 7 * 7 }}{% for %}",
     "@run{safe}",
 )
 CLASSES = 36
@@ -161,6 +163,12 @@ def test_the_page_loads_nothing_by_its_own_words(base: Path) -> None:
     loads = re.findall(r"<(?:script|img|iframe|object|embed)[^>]*\ssrc=|@import|url\(", head)
     assert loads == []
     assert re.findall(r'<link[^>]*href="([^"]*)"', head) == ["data:,"]
+
+
+def test_a_name_that_is_not_utf8_is_on_the_page(base: Path) -> None:
+    (run, *_), _ = find([])
+    page, _ = render(Content([dataclasses.replace(run, name="night\udcff")]))
+    assert page.count(">night?<") == 1
 
 
 def test_what_does_not_fit_is_left_out_and_said(base: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import io
 import json
@@ -27,7 +28,8 @@ from PIL import ExifTags, Image
 
 import zoo
 from zoo.errors import InputError
-from zoo.serve.limits import MAX_CLIENTS, Rates
+from zoo.serve.limits import MAX_CLIENTS, Limits, Rates
+from zoo.serve.page import make_page
 from zoo.serve.server import listen
 
 OPTIONS = ("--port", "0", "--timeout", "1.5", "--max-mib", "1", "--max-pixels", "100000", "--rate", "0")
@@ -252,6 +254,16 @@ def test_nothing_is_written(server: Server) -> None:
     if Path("/proc/self/fd").is_dir():
         held = [os.readlink(p) for p in Path(f"/proc/{server.process.pid}/fd").iterdir() if p.is_symlink()]
         assert not [path for path in held if path.startswith(("/tmp/tmp", "/var/tmp"))]
+
+
+@pytest.mark.parametrize("name", ["</title><script>alert(1)</script>", "a\"b'c&d", "{{ script }}{% for %}"])
+def test_names_are_text_on_the_page(name: str) -> None:
+    facts = {"model": name, "dataset": name, "classes": 10, "width": 8, "height": 8}
+    page = make_page(facts, Limits()).html
+    assert page.count("<script>") == 1
+    (title,) = re.findall(r"<h1>(.*)</h1>", page)
+    assert html.unescape(title) == f"{name} on {name}"
+    assert not set("<>\"'") & set(title)
 
 
 def test_the_page_in_a_browser(server: Server, tmp_path: Path) -> None:

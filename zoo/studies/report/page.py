@@ -7,17 +7,16 @@ by their hashes alone.
 from __future__ import annotations
 
 import hashlib
-import html
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zoo.base.templates import templates
 from zoo.base.version import __version__
-from zoo.base.web_page import allowed, filled
+from zoo.base.web_page import allowed
 from zoo.data.portable import portable_spec
 from zoo.errors import InputError
 from zoo.runs.compare import GROUPS, facts
@@ -87,9 +86,9 @@ def library() -> tuple[str, str]:
     Raises:
         InputError: it is not installed.
     """
-    found = find_spec("bokeh")
-    places = found.submodule_search_locations if found else None
-    path = Path(next(iter(places))) / LIBRARY if places else None
+    package = find_spec("bokeh")
+    folders = package.submodule_search_locations if package else None
+    path = Path(next(iter(folders))) / LIBRARY if folders else None
     try:
         if path is not None:
             return path.read_text("utf-8"), version("bokeh")
@@ -145,29 +144,34 @@ def table_rows(content: Content) -> list[dict[str, Any]]:
 
 
 def _data(content: Content, images: int, points: int) -> dict[str, Any]:
-    kept: dict[str, str] = {}
+    shared_images: dict[str, str] = {}
     classes: list[list[str]] = []
-    runs = [_run(run, content, images, points, kept, classes) for run in content.runs]
+    runs = [_run(run, content, images, points, shared_images, classes) for run in content.runs]
     words: dict[str, int] = {}
     return {
         "rows": table_rows(content),
         "runs": runs,
         "classes": classes,
-        "images": kept,
+        "images": shared_images,
         "facts": _facts(content.runs, words),
         "words": list(words),
     }
 
 
 def _run(
-    run: Run, content: Content, images: int, points: int, kept: dict[str, str], classes: list[list[str]]
+    run: Run,
+    content: Content,
+    images: int,
+    points: int,
+    shared_images: dict[str, str],
+    classes: list[list[str]],
 ) -> dict[str, Any]:
     """One run, its class names and images put among those that runs share."""
     names = list(run.record.data.classes)
     if names not in classes:
         classes.append(names)
     seen = content.seen.get(run.name, "it was not asked for")
-    told: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "name": run.name,
         "curves": curves(run, points),
         "classes": classes.index(names),
@@ -176,13 +180,13 @@ def _run(
         "note": "",
     }
     if isinstance(seen, str):
-        return told | {"reason": seen, "images_note": f"No images: {seen}"}
+        return entry | {"reason": seen, "images_note": f"No images: {seen}"}
     for worst in seen.worst[:images]:
         key = hashlib.sha256(worst.image.encode()).hexdigest()[:12]  # runs share many of them
-        kept[key] = worst.image
-        told["images"].append([key, worst.true, worst.said, worst.probability])
+        shared_images[key] = worst.image
+        entry["images"].append([key, worst.true, worst.said, worst.probability])
     why = "no image was given a wrong class" if not seen.worst else "none were asked for, or they did not fit"
-    return told | {
+    return entry | {
         "seen": _classes(seen, len(names)),
         "note": _agreement(run, seen),
         "images_note": f"No images: {why}.",
@@ -191,13 +195,13 @@ def _run(
 
 def _classes(seen: Seen, count: int) -> dict[str, Any]:
     """Counts per class, and the cells of the confusion matrix: all hits, and the most frequent misses."""
-    total, hit, taken = [0] * count, [0] * count, [0] * count
+    total, hits, predicted = [0] * count, [0] * count, [0] * count
     for true, guess, n in seen.cells:
         total[true] += n
-        taken[guess] += n
-        hit[true] += n if true == guess else 0
+        predicted[guess] += n
+        hits[true] += n if true == guess else 0
     cells = sorted(seen.cells, key=lambda cell: (cell[0] != cell[1], -cell[2], cell))[:MOST_CELLS]
-    return {"total": total, "hit": hit, "said": taken, "cells": cells}
+    return {"total": total, "hit": hits, "said": predicted, "cells": cells}
 
 
 def _agreement(run: Run, seen: Seen) -> str:
@@ -205,11 +209,13 @@ def _agreement(run: Run, seen: Seen) -> str:
     correct = sum(n for true, guess, n in seen.cells if true == guess)
     count = sum(n for _, _, n in seen.cells)
     recorded = number(run.result, "test.correct")
-    told = f"Measured again on the test split: {correct:,} of {count:,} right ({correct / max(count, 1):.2%})"
+    measured = (
+        f"Measured again on the test split: {correct:,} of {count:,} right ({correct / max(count, 1):.2%})"
+    )
     if recorded is None:
-        return f"{told}. The run records no result yet."
+        return f"{measured}. The run records no result yet."
     same = "as recorded" if recorded == correct else f"recorded were {recorded:,}"
-    return f"{told}, {same}."
+    return f"{measured}, {same}."
 
 
 def _facts(runs: Sequence[Run], words: dict[str, int]) -> list[list[Any]]:
@@ -238,21 +244,25 @@ def _page(content: Content, data: dict[str, Any]) -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-    stamp = f" on {content.stamp}" if content.stamp else ""
-    values = {
-        "policy": html.escape(policy),
-        "version": html.escape(__version__),
-        "title": html.escape(content.title),
-        "lead": html.escape(_lead(content)),
-        "head": "".join(_head()),
-        "body": "\n".join(_line(i, row) for i, row in enumerate(data["rows"])),
-        "footer": html.escape(
-            f"Made by hybrid-zoo {__version__} with Bokeh {bokeh}{stamp}. Nothing was fetched."
-        ),
-        "css": _asset("page.css"),
-        "data": _json(data),
+    pages = templates(ASSETS)
+    pages.policies["json.dumps_kwargs"] = {
+        "ensure_ascii": False,
+        "separators": (",", ":"),
+        "allow_nan": False,
     }
-    return filled(_asset("page.html"), values | scripts)
+    page = pages.get_template("page.html").render(
+        policy=policy,
+        version=__version__,
+        bokeh=bokeh,
+        content=content,
+        lead=_lead(content),
+        columns=COLUMNS,
+        cell=cell,
+        style=_asset("page.css"),
+        data=data,
+        **scripts,
+    )
+    return page.encode("utf-8", "replace").decode()  # a folder's name need not be UTF-8
 
 
 def _asset(name: str) -> str:
@@ -264,53 +274,18 @@ def _safe_script(code: str) -> str:
     return code.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
 
 
-def _json(data: Any) -> str:
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in ("<", ">", "&", "\u2028", "\u2029"):
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text.encode("utf-8", "replace").decode()
-
-
 def _lead(content: Content) -> str:
     runs = content.runs
     models, datasets = {r.record.model for r in runs}, {r.record.data.fingerprint for r in runs}
-    counted = (
+    total = (
         f"{_many(len(runs), 'run')} of {_many(len(models), 'model')} on {_many(len(datasets), 'data set')}"
     )
     more = f", beside {_many(len(content.catalogue), 'result')} of the catalogue" if content.catalogue else ""
-    return f"{counted}{more}."
+    return f"{total}{more}."
 
 
 def _many(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
-
-
-def _head() -> Iterator[str]:
-    yield "<td><span hidden>chosen</span></td>"
-    for key, title, numeric in COLUMNS:
-        button = (
-            f'<button type="button" data-key="{key}" data-numeric="{str(numeric).lower()}">{title}</button>'
-        )
-        yield f'<th scope="col" aria-sort="none"{_numeric(numeric)}>{button}</th>'
-
-
-def _line(i: int, row: dict[str, Any]) -> str:
-    name = html.escape(str(row["name"]))
-    box = ""
-    if "run" in row:
-        box = f'<input type="checkbox" data-run="{row["run"]}" aria-label="{name}: in the charts">'
-    cells = [f'<th scope="row" title="{name}">{name}</th>']
-    for key, _, numeric in COLUMNS[1:]:
-        text = html.escape(cell(key, row.get(key)))
-        if key == "kind":
-            text = f'<span class="tag {text}">{text}</span>'
-        long = f' class="long" title="{text}"' if len(text) > 24 and key != "kind" else ""
-        cells.append(f"<td{_numeric(numeric) or long}>{text}</td>")
-    return f'<tr data-i="{i}"><td>{box}</td>{"".join(cells)}</tr>'
-
-
-def _numeric(numeric: bool) -> str:
-    return ' class="n"' if numeric else ""
 
 
 def cell(key: str, value: Any) -> str:
