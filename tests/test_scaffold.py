@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -207,6 +208,9 @@ def test_the_folder_is_complete(family: str, tmp_path: Path) -> None:
         assert not path.is_file() or "@" not in path.read_text().replace("actions/checkout@v4", "").replace(
             "actions/setup-python@v5", ""
         ).replace("@hookimpl", "")
+        assert not path.is_file() or not re.search(
+            r"{[{%]", path.read_text().replace("${{ matrix.python }}", "")
+        )
 
 
 def test_what_is_generated_is_clean(tmp_path: Path) -> None:

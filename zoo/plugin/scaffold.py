@@ -1,44 +1,41 @@
-"""`zoo new plugin`: a complete package folder from the templates in `zoo/templates`.
+"""`zoo new plugin`: a complete package folder from the templates in `zoo/plugin/templates`.
 
-A template is a text with @marks@. The folder `common` holds what every plugin has; a family's folder
-holds its code, and anything that takes the place of a common file.
+The folder `common` holds what every plugin has; a family's folder holds its code, and anything that takes
+the place of a common file.
 """
 
 from __future__ import annotations
 
 import re
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from keyword import iskeyword
 from pathlib import Path
 from typing import NamedTuple
 
 from zoo.base.files import write_text
+from zoo.base.templates import templates
 from zoo.base.version import __version__
 from zoo.errors import InputError
 from zoo.plugin.contract import Kind
 from zoo.plugin.hooks import API_VERSION
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".tmpl"
 TAKEN = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "loggers")
 
 
 class Family(NamedTuple):
-    """What a family's plugin offers: one component, its module, and the body of its small model."""
+    """What a family's plugin offers: one component, and the module that builds it."""
 
     component: str
     kind: Kind
     module: str
     summary: str
     family: str
-    body: str = '{ use = "@name@.@component@" }'
 
 
 def families() -> dict[str, Family]:
     """The families of plugins that can be generated, by name."""
-    parts = '[{ use = "cnn.residual", widths = [16] }, { use = "mixer.image" }]'
-    body = f'{{ use = "@name@.scaled", repeat = 2, of = {parts} }}'
     return {
         "cnn": Family("block", "part", "blocks", "depthwise-separable residual blocks", "cnn"),
         "vit": Family("encoder", "part", "encoder", "transformer encoder from map to map", "vit"),
@@ -46,9 +43,7 @@ def families() -> dict[str, Family]:
         "mixer": Family("mixing", "part", "mixing", "mixing over pixels and channels", "mixer"),
         "hybrid": Family("gated", "part", "gated", "gated convolution and attention", "hybrid"),
         "dataset": Family("stripes", "dataset", "stripes", "images of stripes", "cnn"),
-        "combinator": Family(
-            "scaled", "combinator", "scaled", "residual mixture with layer scale", "hybrid", body
-        ),
+        "combinator": Family("scaled", "combinator", "scaled", "residual mixture with layer scale", "hybrid"),
     }
 
 
@@ -57,11 +52,12 @@ PLACES = (
     ("README.md", "README.md"),
     ("gitignore", ".gitignore"),
     ("workflow.yml", ".github/workflows/test.yml"),
-    ("test.py", "tests/test_@package@.py"),
-    ("init.py", "src/@package@/__init__.py"),
-    ("registry.toml", "src/@package@/registry.toml"),
+    ("test.py", "tests/test_{package}.py"),
+    ("init.py", "src/{package}/__init__.py"),
+    ("registry.toml", "src/{package}/registry.toml"),
+    ("{module}.py", "src/{package}/{module}.py"),
 )
-"""Template to the file that is made of it."""
+"""Template, and the file that is made of it; `{...}` are the values of `_values`."""
 
 SCHEMA = "registry.schema.json"
 """The JSON Schema of registry files, copied beside the project file: its path then holds on every machine, and without
@@ -82,15 +78,16 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
     known = families()
     if family not in known:
         raise InputError(f"no family {family!r}; allowed: {', '.join(known)}")
-    marks = _marks(_checked(name), known[family])
-    folder = folder or Path(marks["distribution"])
+    values = _values(_checked(name), known[family])
+    folder = folder or Path(values["distribution"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; name another with --output")
-    for template, place in _templates(family, known[family].module):
-        path = folder / _filled(place, marks)
+    texts = templates(TEMPLATES / family, TEMPLATES / "common", TEMPLATES)
+    for template, place in PLACES:
+        path = folder / place.format(**values)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, _filled(template.read_text("utf-8"), marks))
-    write_text(folder / "src" / marks["package"] / "py.typed", "")
+        write_text(path, texts.get_template(f"{template.format(**values)}{SUFFIX}").render(values))
+    write_text(folder / "src" / values["package"] / "py.typed", "")
     write_text(folder / SCHEMA, (files("zoo.catalogue") / SCHEMA).read_text("utf-8"))
     return folder
 
@@ -104,31 +101,15 @@ def _checked(name: str) -> str:
     return short
 
 
-def _marks(name: str, family: Family) -> dict[str, str]:
-    package = f"zoo_{name}".replace("-", "_")
-    model = f"{name}-tiny"
-    marks = {
+def _values(name: str, family: Family) -> dict[str, str]:
+    """What templates print and the names of files hold, by name."""
+    return {
         **family._asdict(),
         "name": name,
         "distribution": f"zoo-{name}",
-        "package": package,
+        "package": f"zoo_{name}".replace("-", "_"),
         "title": "".join(word.capitalize() for word in name.split("-")),
-        "train": model,
+        "model": f"{name}-tiny",
         "api": str(API_VERSION),
         "version": __version__,
     }
-    return marks | {"body": _filled(family.body, marks)}
-
-
-def _templates(family: str, module: str) -> list[tuple[Traversable, str]]:
-    """Each template with the file that is made of it: the family's own before the common one."""
-    root = files("zoo.plugin") / "templates"
-    found = []
-    for template, place in (*PLACES, (f"{module}.py", f"src/@package@/{module}.py")):
-        own, common = root / family / f"{template}{SUFFIX}", root / "common" / f"{template}{SUFFIX}"
-        found.append((own if own.is_file() else common, place))
-    return found
-
-
-def _filled(text: str, marks: dict[str, str]) -> str:
-    return re.sub(r"@([a-z]+)@", lambda match: marks[match[1]], text)
