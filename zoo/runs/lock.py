@@ -2,6 +2,10 @@
 
 The operating system holds the lock and drops it with the process, so a dead owner's is taken over
 without guessing; the file's text only tells others who holds it.
+
+The library filelock does not fit: many of the versions that torch and the Hub client allow (3.10 to 3.20 at
+least) empty the file at every attempt, held or not, so that nobody knows any more who holds it, and on Windows
+they delete it. It has no look that does not take the lock either; only `_take` would be saved.
 """
 
 from __future__ import annotations
@@ -37,14 +41,27 @@ class RunLock:
             self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
-        if not _take(self.handle):
-            owner = self._owner()
+        try:
+            self._lock()
+        except BaseException:
             os.close(self.handle)
-            raise BusyError(f"{self.path.parent}: is being trained by {owner}; wait for it, or stop it")
-        os.ftruncate(self.handle, 0)
+            raise
         text = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
-        os.pwrite(self.handle, json.dumps(text).encode(), 0)
+        os.ftruncate(self.handle, 0)
+        os.write(self.handle, json.dumps(text).encode())
         return self
+
+    def _lock(self) -> None:
+        try:
+            taken = _take(self.handle)
+        except OSError as error:
+            raise WriteError(
+                f"{self.path}: cannot be locked: {error.strerror}; use a folder on a file system that has locks"
+            ) from error
+        if not taken:
+            raise BusyError(
+                f"{self.path.parent}: is being trained by {self._owner()}; wait for it, or stop it"
+            )
 
     def __exit__(self, *error: Any) -> None:
         """Let go; the file stays empty, so that nobody locks a file that is already unlinked."""
@@ -53,9 +70,9 @@ class RunLock:
 
     def _owner(self) -> str:
         try:
-            text = json.loads(os.pread(self.handle, 4096, 0))
-            return f"process {text['pid']} on {text['host']}"
-        except (OSError, ValueError, KeyError):
+            owner = json.loads(os.read(self.handle, 4096))
+            return f"process {owner['pid']} on {owner['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
             return "another process"
 
 
@@ -82,24 +99,27 @@ def is_held(folder: Path) -> bool:
     try:
         # Who lets go empties the file, so that only a killed owner's lock is tried, for a moment.
         return os.fstat(handle).st_size > 0 and not _take(handle)
+    except OSError:
+        return True  # it cannot be tried, and its owner is named in it
     finally:
         os.close(handle)
 
 
 def _take(handle: int) -> bool:
-    """Lock an open file without waiting; whether that worked."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
+    """Lock an open file, from whose beginning nothing was read yet, without waiting; whether that worked.
 
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        return True
+    Raises:
+        OSError: its file system has no locks.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        try:
+            import fcntl
+        except ImportError:
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # on Windows and on some network file systems the latter
         return False
     return True
