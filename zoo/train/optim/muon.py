@@ -5,6 +5,11 @@ Sources:
     Liu et al., "Muon is Scalable for LLM Training" (2025), equation 4: the scale of `muon`.
     Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024) and its successors: weights of
     constant norm, `muon-sphere`.
+
+`torch.optim.Muon` (2.14) does not fit: it refuses kernels of convolutions, has neither `found_inf` nor weights of
+constant norm, and iterates in bfloat16 on a CPU too, matrix by matrix; after five steps of 36 matrices, which moved
+their weights by 5e-4, the two differed by up to 3e-5. On a CPU its steps took half the time of ours for that
+(159 and 348 ms, one thread). In bfloat16 both iterations give the same bits.
 """
 
 from __future__ import annotations
