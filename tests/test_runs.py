@@ -19,6 +19,7 @@ from PIL import Image
 from zoo.cli import cli
 from zoo.errors import InputError, RunError, ZooError
 from zoo.runs.compare import differences
+from zoo.runs.curves import draw_curves
 from zoo.runs.find import find, row_of, said
 from zoo.runs.lock import RunLock, is_held
 
@@ -247,6 +248,12 @@ def test_a_plot_of_runs_is_a_picture_and_the_same_twice(here: Path) -> None:
     assert (here / "curves.png").read_bytes() == first
     said_by("plot", "a", "--what", "top1", "--over", "minutes", "--out", "one.png")
     assert Image.open(here / "one.png").width < wide[0]
+
+
+def test_the_picture_in_a_run_folder_is_the_one_that_zoo_plot_draws(here: Path) -> None:
+    draw_curves(here / "runs/a")
+    said_by("plot", "a", "--out", "plotted.png")
+    assert (here / "runs/a/curves.png").read_bytes() == (here / "plotted.png").read_bytes()
 
 
 def test_an_svg_has_a_line_for_each_run_and_split(here: Path) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.base.drawing import COLOURS, MARKERS, encoded, plain_text, save, styled
+from zoo.base.drawing import COLOURS, MARKERS, encoded, plain_text, styled
+from zoo.base.files import write_bytes
 from zoo.errors import InputError
-from zoo.runs.find import Run, curves
-from zoo.runs.folder import read_metrics
-from zoo.runs.record import CURVES, read_record
+from zoo.runs.find import Run, curves, read
+from zoo.runs.record import CURVES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,12 +67,12 @@ def _figure(drawn: Sequence[Run], what: Sequence[str], x: str, log: bool) -> Fig
 
 
 def _lines(axes: Any, run: Run, i: int, metric: str, x: str) -> None:
-    found = curves(run, most=100_000)
+    columns = curves(run, most=100_000)
     colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS) % len(MARKERS)]
-    few = len(found["epoch"]) < 40
+    few = len(columns["epoch"]) < 40
     for split, style in (("train", "--"), ("val", "-"), ("test", "-")):
-        if values := found.get(f"{split}_{metric}"):
-            points = [(a, math.nan if b is None else b) for a, b in zip(found[x], values, strict=True)]
+        if values := columns.get(f"{split}_{metric}"):
+            points = [(a, math.nan if b is None else b) for a, b in zip(columns[x], values, strict=True)]
             solid = split != "train"
             axes.plot(
                 *zip(*points, strict=True),
@@ -93,9 +93,8 @@ def _legend(figure: Any, runs: Sequence[Run]) -> None:
     styles = [Line2D([], [], color="0.4", linestyle=s, label=label) for k, label, s in names if k in splits]
     if len(runs) == 1:
         record = runs[0].record
-        figure.suptitle(
-            plain_text(f"{record.model} on {record.data.spec} ({record.recipe}, seed {record.seed})")
-        )
+        how = f"{record.recipe}, {record.protocol} protocol, seed {record.seed}"
+        figure.suptitle(plain_text(f"{record.model} on {record.data.spec} ({how})"))
         figure.axes[0].legend(handles=styles, frameon=False, fontsize=8)
         return
     figure.axes[0].legend(handles=styles, frameon=False, fontsize=8)
@@ -114,27 +113,7 @@ def _legend(figure: Any, runs: Sequence[Run]) -> None:
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw `curves.png` from `metrics.jsonl`: loss and top-1 over epochs."""
-    rows = read_metrics(folder)
-    if not rows:
-        return
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        for axes, (metric, label) in zip(
-            figure.subplots(1, 2), (("loss", "loss"), ("top1", "top-1")), strict=True
-        ):
-            for split, dashes in (("train", "--"), ("val", "-"), ("test", "-")):
-                points = [(r["epoch"], r[f"{split}_{metric}"]) for r in rows if f"{split}_{metric}" in r]
-                if points:
-                    mark = "." if len(points) < 40 else ""
-                    axes.plot(*zip(*points, strict=True), dashes, marker=mark, label=split)
-            axes.set_xlabel("epoch")
-            axes.set_ylabel(label)
-            axes.grid(alpha=0.3)
-            axes.legend(frameon=False)
-        record = read_record(folder)
-        title = f"{record.model} on {record.data.spec} ({record.recipe}, {record.protocol} protocol)"
-        figure.suptitle(plain_text(title))
-        save(figure, folder / CURVES)
+    """Draw `curves.png` of a run folder: loss and top-1 over epochs, as `zoo plot` does."""
+    run = read(folder)
+    if run.rows:
+        write_bytes(folder / CURVES, draw([run]))

@@ -277,11 +277,11 @@ def _safe_script(code: str) -> str:
 def _lead(content: Content) -> str:
     runs = content.runs
     models, datasets = {r.record.model for r in runs}, {r.record.data.fingerprint for r in runs}
-    total = (
+    counted = (
         f"{_many(len(runs), 'run')} of {_many(len(models), 'model')} on {_many(len(datasets), 'data set')}"
     )
     more = f", beside {_many(len(content.catalogue), 'result')} of the catalogue" if content.catalogue else ""
-    return f"{total}{more}."
+    return f"{counted}{more}."
 
 
 def _many(count: int, word: str) -> str:
