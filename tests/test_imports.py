@@ -36,7 +36,7 @@ LAZY = ("zoo", "zoo.cli")
 """May import anything, whatever the order, inside a function."""
 
 LIGHT = (*ABOVE_THE_LINE, "zoo", "zoo.cli", "zoo.__main__")
-HEAVY = ("numpy", "sklearn", "scipy", "timm", "torch", "torchvision")
+HEAVY = ("jinja2", "numpy", "sklearn", "scipy", "timm", "torch", "torchvision")
 OPEN_TO_PLUGINS = ("zoo.plugin", "zoo.plugin.layers", "zoo.errors")
 MOST_NAMES_AT_THE_TOP = 16
 """Folders and files of `zoo/`, without `__init__.py`, `__main__.py` and `py.typed`, which Python asks for."""
