@@ -66,7 +66,7 @@ def test_the_card_has_what_people_need(facts: Facts) -> None:
     text = render(facts)
     for part in (
         "zoo predict hf://me/digits",
-        'zoo.load("hf://me/digits")',
+        '\n```python\nimport zoo\nmodel = zoo.load("hf://me/digits")',
         "cnn.residual",
         "![hybrid.classifier (hybrid.alternate (cnn.residual → vit.image))](composition.png)",
         "confusion.png",
@@ -175,7 +175,7 @@ def test_the_catalogues_addresses_are_links(facts: Facts) -> None:
 
 def test_the_template_prints_only_what_cannot_be_a_strangers_as_it_stands() -> None:
     """`repo` is checked by the Hub's rules, `key` is a field of ours, `line` stands in a fence without backticks."""
-    template = (TEMPLATES / "card.md").read_text("utf-8")
+    template = (TEMPLATES / "card.md.tmpl").read_text("utf-8")
     assert set(re.findall(r"{{([^}]*)\| verbatim }}", template)) == {
         " front_matter ",
         " repo ",

@@ -104,7 +104,7 @@ def test_every_template_and_asset_is_in_the_wheel(files: dict[str, zipfile.ZipIn
         for path in (ROOT / "zoo").rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
-    assert {"zoo/hub/templates/card.md", "zoo/serve/assets/page.html"} < others
+    assert {"zoo/hub/templates/card.md.tmpl", "zoo/serve/assets/page.html"} < others
     assert others - set(files) == set()
 
 

@@ -1,6 +1,6 @@
 """The model card: front matter by huggingface_hub's own classes, then what people want to know.
 
-Its text is in `templates/card.md`. Names and labels may come from strangers, so every value that the template
+Its text is in `templates/card.md.tmpl`. Names and labels may come from strangers, so every value that the template
 prints is made text by `escape`, in Markdown and in HTML, unless a filter returns `Markdown`.
 """
 
@@ -80,7 +80,7 @@ class Markdown(str):
 
 def render(facts: Facts) -> str:
     """The whole card: YAML between two lines of dashes, then Markdown."""
-    return _templates().get_template("card.md").render(_context(facts))
+    return _templates().get_template("card.md.tmpl").render(_context(facts))
 
 
 def _templates() -> Environment:
