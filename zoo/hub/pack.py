@@ -240,7 +240,7 @@ def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: 
         write_bytes(folder / METRICS, (source / METRICS).read_bytes())
         draw_curves(folder)
     _write_weights(folder / WEIGHTS, weights, config)
-    layout = timm_layout(record, header)
+    layout = timm_layout(record, header, registry)
     table = {"zoo": msgspec.to_builtins(config), **layout}
     write_bytes(folder / CONFIG, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
     if counts is not None:

@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 import torch
 
+from zoo.catalogue.registry import Registry
 from zoo.hub.sums import CONFIG
 from zoo.models.header import Header
 from zoo.runs.images import rule_of
 from zoo.runs.record import RunRecord
 
 
-def timm_layout(record: RunRecord, header: Header) -> dict[str, Any]:
+def timm_layout(record: RunRecord, header: Header, registry: Registry) -> dict[str, Any]:
     """The keys of `config.json` that timm reads, if timm can load the weights; otherwise {}.
 
     timm can load `timm/NAME`, and `torchvision/NAME` if timm has a model of that name whose tensors have
@@ -24,6 +25,7 @@ def timm_layout(record: RunRecord, header: Header) -> dict[str, Any]:
 
     Args:
         header: the header of the run's weights, which fit its model.
+        registry: the catalogue, for the dataset's own rule of resizing.
     """
     use, args = record.build.get("use"), record.build
     if use not in ("timm.model", "torchvision.model") or not isinstance(args.get("name"), str):
@@ -46,7 +48,7 @@ def timm_layout(record: RunRecord, header: Header) -> dict[str, Any]:
         twin = timm.create_model(name, num_classes=sizes.num_classes, in_chans=sizes.in_channels, **extra)
     if use == "torchvision.model" and not _same_tensors(header, twin):
         return {}
-    return _timm_config(record, twin, extra)
+    return _timm_config(record, registry, twin, extra)
 
 
 def _same_tensors(header: Header, twin: torch.nn.Module) -> bool:
@@ -54,10 +56,12 @@ def _same_tensors(header: Header, twin: torch.nn.Module) -> bool:
     return ours == {name: tuple(tensor.shape) for name, tensor in twin.state_dict().items()}
 
 
-def _timm_config(record: RunRecord, twin: torch.nn.Module, model_args: dict[str, Any]) -> dict[str, Any]:
+def _timm_config(
+    record: RunRecord, registry: Registry, twin: torch.nn.Module, model_args: dict[str, Any]
+) -> dict[str, Any]:
     from timm.models._hub import save_config_for_hf
 
-    plain, sizes, rule = not record.settings.normalize, record.sizes, rule_of(record, load_registry())
+    plain, sizes, rule = not record.settings.normalize, record.sizes, rule_of(record, registry)
     chosen = {
         "input_size": [sizes.in_channels, sizes.height, sizes.width],
         "mean": [0.0] * sizes.in_channels if plain else list(record.data.mean),

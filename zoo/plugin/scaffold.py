@@ -20,6 +20,7 @@ from zoo.plugin.hooks import API_VERSION
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TEMPLATES = Path(__file__).parent / "templates"
+CATALOGUE = Path(__file__).parent.parent / "catalogue"
 SUFFIX = ".tmpl"
 TAKEN = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "loggers")
 
@@ -88,7 +89,7 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, texts.get_template(f"{template.format(**values)}{SUFFIX}").render(values))
     write_text(folder / "src" / values["package"] / "py.typed", "")
-    write_text(folder / SCHEMA, (files("zoo.catalogue") / SCHEMA).read_text("utf-8"))
+    write_text(folder / SCHEMA, (CATALOGUE / SCHEMA).read_text("utf-8"))
     return folder
 
 
