@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+
 import pytest
 import torch
 import torchvision.transforms.v2 as T
@@ -9,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from zoo.catalogue import augmentation
 from zoo.data.augment import colour, geometry, mix, randaugment
-from zoo.data.augment.pipeline import Augment, build
+from zoo.data.augment.pipeline import OPERATIONS, Augment, build
 from zoo.data.batches.resident import Resident, batch_count, generator, order, slices
 from zoo.data.load import load
 from zoo.data.seeds import mix_seed
@@ -148,11 +150,11 @@ def test_mixup_and_cutmix_share_targets_as_they_share_pixels():
     assert shares[0].tolist() == pytest.approx([0.7, 0.3])
 
 
-@pytest.mark.parametrize("operation", range(len(randaugment.OPERATIONS)))
+@pytest.mark.parametrize("operation", range(len(randaugment.CHANGES)))
 def test_each_randaugment_operation_is_torchvisions(operation):
     images, bin_ = batch(4), 9
     theirs, nearest = T.RandAugment(), F.InterpolationMode.NEAREST
-    name = randaugment.OPERATIONS[operation][0]
+    name = randaugment.CHANGES[operation][0]
     magnitudes, signed = theirs._AUGMENTATION_SPACE[name]
     bins = magnitudes(31, 12, 12)
     magnitude = 0.0 if bins is None else float(bins[bin_])
@@ -195,16 +197,25 @@ def test_jitter_draws_the_factors_that_torchvision_draws():
 
 def test_apply_compiles_whole_and_gives_the_same():
     steps = (
+        augmentation.RandomResizedCrop(),
         augmentation.Flip(),
+        augmentation.Flip(alternate=True),
         augmentation.Crop(padding=2),
         augmentation.Jitter(brightness=0.5, hue=0.25),
         augmentation.Cutout(size=4),
+        augmentation.Mixup(),
     )
-    augment, images, labels = make(*steps, normalize=True), batch(), torch.arange(16)
-    draws = augment.draw(16, generator(1))
+    augment, images, labels = make(*steps, normalize=True), batch(), torch.arange(16) % 10
+    draws = augment.draw(16, generator(1), indices=torch.arange(16))
     compiled = torch.compile(augment.apply, fullgraph=True, backend="aot_eager")
     expected, _ = augment.apply(images, labels, draws)
     torch.testing.assert_close(compiled(images, labels, draws)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_every_step_of_a_recipe_has_an_operation_of_its_own():
+    steps = typing.get_args(augmentation.Step)
+    assert set(OPERATIONS) == set(steps) == set(augmentation.Augmentation.__subclasses__())
+    assert len(set(OPERATIONS.values())) == len(steps)
 
 
 def test_steps_that_do_not_suit_the_images_are_refused():

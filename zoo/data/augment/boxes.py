@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.data.augment.crop import ATTEMPTS, UNIT, Bounds, centre_box
+from zoo.catalogue import augmentation
+from zoo.data.augment.crop import ATTEMPTS, UNIT, Bounds, centre_box, crop_key
+from zoo.data.augment.operation import Drawn, Operation, Operations, Samples
+from zoo.errors import InputError
 
 
 def _signed(value: int) -> int:
@@ -93,3 +97,48 @@ def _places(start: Tensor, length: Tensor, side: int) -> Tensor:
     step = (torch.arange(side, device=start.device) + 0.5) * (length[:, None] / side)
     inside = torch.minimum(step.clamp(min=0.5), length[:, None] - 0.5)  # its edge repeats, as in a cut image
     return (start[:, None] + inside).float()
+
+
+class RandomResizedCrop(Operation[augmentation.RandomResizedCrop]):
+    """Cut a random box and scale it to the full size."""
+
+    def bounds(self, place: int) -> Bounds:
+        """What may be cut.
+
+        Args:
+            place: of the step in its recipe, the first being 0.
+        Raises:
+            InputError: it is not the first step, or a range is the wrong way round.
+        """
+        if place:
+            raise InputError("augment random-resized-crop must be the first step, and can be there once")
+        for name in ("scale", "ratio"):
+            low, high = getattr(self.step, name)
+            if low > high:
+                raise InputError(
+                    f"augment random-resized-crop.{name} is [{low}, {high}]; the smaller comes first"
+                )
+        return Bounds(self.step.scale, self.step.ratio)
+
+    def check(self, place: int, size: tuple[int, int]) -> None:
+        """See `bounds`."""
+        self.bounds(place)
+
+    def rows(self) -> int:
+        """None: what is cut depends on the sample number."""
+        return 0
+
+    def draw_by_sample(self, samples: Samples) -> Tensor | None:
+        """int64 (B, 4): the box of each image."""
+        if samples.indices is None:
+            raise InputError("random-resized-crop needs the sample numbers of the batch (indices)")
+        key, bounds = crop_key(samples.seed, samples.epoch), Bounds(self.step.scale, self.step.ratio)
+        return random_boxes(key, samples.indices, *samples.size, bounds)
+
+    def apply(self, images: Tensor, targets: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Cut each image by its own box."""
+        assert drawn.by_sample is not None
+        return resized_crop(images, drawn.by_sample), targets
+
+
+OPERATIONS: Operations = MappingProxyType({augmentation.RandomResizedCrop: RandomResizedCrop})

@@ -6,10 +6,15 @@ shape, clamped to 0..1. torchvision.transforms.v2.functional takes one factor fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
+from zoo.catalogue import augmentation
 from zoo.data.augment.geometry import choose
+from zoo.data.augment.operation import Drawn, OfChosenImages, Operation, Operations, unit
 
 LUMA = (0.2989, 0.587, 0.114)
 """ITU-R 601 weights, rounded as torchvision rounds them."""
@@ -75,3 +80,68 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
 def grayscale(images: Tensor, chosen: Tensor) -> Tensor:
     """The gray value in all channels of the chosen images: (B, 3, H, W) and bool (B,)."""
     return choose(chosen, luma(images).expand_as(images), images)
+
+
+class Brightness(OfChosenImages[augmentation.Brightness]):
+    """Multiply by a factor."""
+
+    def change(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Multiply the chosen images."""
+        return adjust_brightness(unit(images), torch.where(chosen, self.step.factor, 1.0))
+
+
+class Grayscale(OfChosenImages[augmentation.Grayscale]):
+    """The gray value in all channels."""
+
+    def change(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Take the colour from the chosen images."""
+        return grayscale(unit(images), chosen)
+
+
+class Jitter(Operation[augmentation.Jitter]):
+    """Colour jitter; the changes keep their cyclic order, and a draw says which is the first.
+
+    torchvision draws any order; a rotation gives each change the same chance to be first, and keeps
+    the number of graphs that the compiler sees at four or fewer.
+    """
+
+    def _active(self) -> list[tuple[float, float, Callable[[Tensor, Tensor], Tensor]]]:
+        """Lowest and highest factor, and change, of each one that the step asks for."""
+        step = self.step
+        ranges: list[tuple[float, float, Callable[[Tensor, Tensor], Tensor]]] = []
+        for width, change in (
+            (step.brightness, adjust_brightness),
+            (step.contrast, adjust_contrast),
+            (step.saturation, adjust_saturation),
+        ):
+            if width > 0:
+                ranges.append((max(0.0, 1 - width), 1 + width, change))
+        if step.hue > 0:
+            ranges.append((-step.hue, step.hue, adjust_hue))
+        return ranges
+
+    def rows(self) -> int:
+        """One factor for each change."""
+        return len(self._active())
+
+    def draw(self, numbers: Tensor, generator: torch.Generator | None) -> int:
+        """Which change comes first."""
+        return int(torch.randint(max(1, len(numbers)), (), generator=generator))
+
+    def apply(self, images: Tensor, targets: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Change each image by its own factors."""
+        images, active = unit(images), self._active()
+        for number in range(len(active)):
+            place = (number + drawn.order) % len(active)
+            low, high, change = active[place]
+            images = change(images, low + (high - low) * drawn.uniform[place])
+        return images, targets
+
+
+OPERATIONS: Operations = MappingProxyType(
+    {
+        augmentation.Brightness: Brightness,
+        augmentation.Grayscale: Grayscale,
+        augmentation.Jitter: Jitter,
+    }
+)

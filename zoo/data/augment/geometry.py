@@ -5,9 +5,15 @@ No function reads a value on the host, and none indexes with a mask: all can be 
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zoo.catalogue import augmentation
+from zoo.data.augment.operation import Drawn, OfChosenImages, Operation, Operations, Samples, whole
+from zoo.errors import InputError, ShapeError
 
 _FORMATS = (torch.contiguous_format, torch.channels_last)
 _HASH = 0x9E3779B1  # odd, so that multiplying permutes; its product's high bits depend on all low ones
@@ -135,3 +141,98 @@ def cutout_mask(batch: int, height: int, width: int, side: int, at: tuple[Tensor
         return (place >= low) & (place < low + side)
 
     return inside(height, at[0]).view(batch, 1, height, 1) & inside(width, at[1]).view(batch, 1, 1, width)
+
+
+class Flip(OfChosenImages[augmentation.Flip]):
+    """Mirror left-right."""
+
+    def rows(self) -> int:
+        """None where each image is mirrored every second epoch."""
+        return 0 if self.step.alternate else 1
+
+    def draw_by_sample(self, samples: Samples) -> Tensor | None:
+        """bool (B,): which images an alternating flip mirrors."""
+        if not self.step.alternate:
+            return None
+        if samples.indices is None:
+            raise InputError("an alternating flip needs the sample numbers of the batch (indices)")
+        return alternating(samples.indices, samples.epoch)
+
+    def change(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Mirror the chosen images."""
+        return flip(images, chosen)
+
+    def apply(self, images: Tensor, targets: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Mirror by chance, or every second epoch."""
+        if drawn.by_sample is not None:
+            return flip(images, drawn.by_sample), targets
+        return super().apply(images, targets, drawn)
+
+
+class VerticalFlip(OfChosenImages[augmentation.VerticalFlip]):
+    """Mirror top-bottom."""
+
+    def change(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Mirror the chosen images."""
+        return vertical_flip(images, chosen)
+
+
+class Transpose(OfChosenImages[augmentation.Transpose]):
+    """Exchange rows and columns."""
+
+    def check(self, place: int, size: tuple[int, int]) -> None:
+        """Square images only."""
+        height, width = size
+        if height != width:
+            raise ShapeError(f"augment transpose needs square images, these are {height}x{width}")
+
+    def change(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Transpose the chosen images."""
+        return transpose(images, chosen)
+
+
+class Crop(Operation[augmentation.Crop]):
+    """Pad, then cut at a random place."""
+
+    def check(self, place: int, size: tuple[int, int]) -> None:
+        """No reflection beyond the other side of the image."""
+        step, (height, width) = self.step, size
+        if step.mode == "reflect" and step.padding >= min(size):
+            raise ShapeError(f"augment crop cannot reflect {step.padding} pixels of {height}x{width} images")
+
+    def rows(self) -> int:
+        """Top and left."""
+        return 2
+
+    def apply(self, images: Tensor, targets: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Cut each image at its own place."""
+        places = 2 * self.step.padding + 1
+        top, left = whole(drawn.uniform[0], places), whole(drawn.uniform[1], places)
+        return crop(images, top, left, self.step.padding, self.step.mode), targets
+
+
+class Cutout(Operation[augmentation.Cutout]):
+    """Zero a square; after normalisation, so that zero is the mean."""
+
+    finished = True
+
+    def rows(self) -> int:
+        """Row and column of the centre."""
+        return 2
+
+    def apply(self, images: Tensor, targets: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Zero one square of each image."""
+        batch, _, height, width = images.shape
+        at = whole(drawn.uniform[0], height), whole(drawn.uniform[1], width)
+        return images.masked_fill(cutout_mask(batch, height, width, self.step.size, at), 0.0), targets
+
+
+OPERATIONS: Operations = MappingProxyType(
+    {
+        augmentation.Flip: Flip,
+        augmentation.VerticalFlip: VerticalFlip,
+        augmentation.Transpose: Transpose,
+        augmentation.Crop: Crop,
+        augmentation.Cutout: Cutout,
+    }
+)

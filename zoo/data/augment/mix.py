@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zoo.catalogue import augmentation
+from zoo.data.augment.operation import Drawn, Operation, Operations
+
+MixT = TypeVar("MixT", augmentation.Mixup, augmentation.CutMix)
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
@@ -40,8 +48,8 @@ def cutmix(
     in_rows = _within(height, row, half, images.device)
     in_columns = _within(width, column, half, images.device)
     box = in_rows.view(-1, 1) & in_columns
-    kept = 1 - box.float().mean()
-    return torch.where(box, images.flip(0), images), torch.lerp(targets.flip(0), targets, kept)
+    left = 1 - box.float().mean()
+    return torch.where(box, images.flip(0), images), torch.lerp(targets.flip(0), targets, left)
 
 
 def _within(length: int, centre: Tensor, half: Tensor, device: torch.device) -> Tensor:
@@ -49,3 +57,55 @@ def _within(length: int, centre: Tensor, half: Tensor, device: torch.device) -> 
     middle = (centre * length).floor()
     reach = (half * length).floor()
     return (place >= middle - reach) & (place < middle + reach)
+
+
+def beta(alpha: float, generator: torch.Generator | None) -> Tensor:
+    """One draw of Beta(alpha, alpha), as the ratio of two gamma draws."""
+    gamma = torch._standard_gamma(torch.full((2,), alpha), generator=generator)
+    return gamma[0] / gamma.sum().clamp(min=torch.finfo(torch.float32).tiny)
+
+
+class _Mixing(Operation[MixT]):
+    """Mixes a batch with itself: one draw for all of its images."""
+
+    finished = True
+    soft = True
+
+    def draw(self, numbers: Tensor, generator: torch.Generator | None) -> int:
+        """The first row is the share of the image itself; each other row is one number."""
+        numbers[0] = beta(self.step.alpha, generator)
+        numbers[1:] = numbers[
+            1:, :1
+        ].clone()  # the same for all images, so that any part of the batch knows it
+        return 0
+
+    def share(self, drawn: Drawn) -> Tensor:
+        """What an image keeps of itself; all of it where the step does not apply."""
+        return torch.where(drawn.uniform[1, 0] < self.step.p, drawn.uniform[0, 0], 1.0)
+
+
+class Mixup(_Mixing[augmentation.Mixup]):
+    """Blend with another image."""
+
+    def rows(self) -> int:
+        """The share, and whether to mix."""
+        return 2
+
+    def apply(self, images: Tensor, targets: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Blend images and targets."""
+        return mixup(images, targets, self.share(drawn))
+
+
+class CutMix(_Mixing[augmentation.CutMix]):
+    """Paste a box of another image."""
+
+    def rows(self) -> int:
+        """The share, whether to mix, and the centre of the box."""
+        return 4
+
+    def apply(self, images: Tensor, targets: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """Paste the box, and mix the targets by area."""
+        return cutmix(images, targets, self.share(drawn), drawn.uniform[2, 0], drawn.uniform[3, 0])
+
+
+OPERATIONS: Operations = MappingProxyType({augmentation.Mixup: Mixup, augmentation.CutMix: CutMix})
