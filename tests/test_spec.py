@@ -76,6 +76,22 @@ def test_a_tree_reads_back_from_its_table() -> None:
     assert node.args["body"].of[1] == Node(use="vit.image")
 
 
+def test_a_walk_gives_every_component_of_a_tree_with_its_place() -> None:
+    node = node_from_table(NESTED, "build")
+    places = dict(node.walk())
+    assert list(places) == [
+        "build",
+        "build.body",
+        "build.body.of[0]",
+        "build.body.of[1]",
+        "build.extras[0]",
+        "build.extras[1]",
+    ]
+    assert places["build.body.of[0]"].args == {"widths": [8]}
+    assert node.plain_args() == {}
+    assert node.args["body"].plain_args() == {"repeat": 2}
+
+
 @pytest.mark.parametrize(
     ("table", "says"),
     [

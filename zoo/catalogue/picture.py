@@ -14,10 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
 from zoo.base.drawing import save, styled
 from zoo.catalogue.spec import Node
+from zoo.catalogue.tree import argument_text
 from zoo.errors import InputError
 from zoo.plugin.contract import Component
 
@@ -152,10 +151,9 @@ def _block(node: Node, components: Mapping[str, Component], role: str, times: in
 def _arguments(node: Node, *, shown: Sequence[str], counted: bool) -> Iterator[str]:
     """Lines "key = value" for what is neither a box below nor said elsewhere in the picture."""
     hidden = {*shown, *(["repeat"] if counted else [])}
-    plain = [(k, v) for k, v in node.args.items() if k not in hidden and not _has_nodes(v)]
+    plain = [(key, value) for key, value in node.plain_args().items() if key not in hidden]
     for key, value in plain[:MAX_ARGUMENTS]:
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode().replace(",", ", ")
-        yield f"{_plain(key)} = {_plain(text)}"
+        yield f"{_plain(key)} = {_plain(argument_text(value))}"
     if len(plain) > MAX_ARGUMENTS:
         yield f"and {len(plain) - MAX_ARGUMENTS} more"
 
@@ -174,10 +172,6 @@ def _inner(
         key, child = group[0]
         role = "" if key.startswith("of[") else key.partition("[")[0]
         yield _block(child, components, role, len(group), left)
-
-
-def _has_nodes(value: Any) -> bool:
-    return isinstance(value, Node) or (isinstance(value, list) and any(isinstance(v, Node) for v in value))
 
 
 def _is_count(value: Any) -> bool:

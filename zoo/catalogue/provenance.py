@@ -27,16 +27,11 @@ def component_of(use: str, registry: Registry) -> dict[str, Any]:
 
 def sources_of(node: Node, registry: Registry) -> Iterable[tuple[str, Origin]]:
     """Each component used in a tree, once, with who brought it."""
-    seen: dict[str, Origin] = {}
-
-    def walk(n: Node) -> None:
-        registry.component(n.use)
-        seen.setdefault(n.use, registry.origin("component", n.use))
-        for _, child in n.children():
-            walk(child)
-
-    walk(node)
-    return seen.items()
+    origins: dict[str, Origin] = {}
+    for _, part in node.walk():
+        registry.component(part.use)
+        origins.setdefault(part.use, registry.origin("component", part.use))
+    return origins.items()
 
 
 def provenance(

@@ -6,7 +6,7 @@ decoded by `decode`, whose errors name the file, the key and the allowed values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -37,13 +37,24 @@ class Node(Struct, frozen=True):
 
     def children(self) -> list[tuple[str, Node]]:
         """All direct children, each with the key (as in TOML) that leads to it."""
-        found = [(f"of[{i}]", child) for i, child in enumerate(self.of)]
+        children = [(f"of[{i}]", child) for i, child in enumerate(self.of)]
         for key, value in self.args.items():
             if isinstance(value, Node):
-                found.append((key, value))
+                children.append((key, value))
             elif isinstance(value, list):
-                found += [(f"{key}[{i}]", v) for i, v in enumerate(value) if isinstance(v, Node)]
-        return found
+                children += [(f"{key}[{i}]", v) for i, v in enumerate(value) if isinstance(v, Node)]
+        return children
+
+    def walk(self, place: str = "build") -> Iterator[tuple[str, Node]]:
+        """This node and all below it in the order of the TOML, each with its place: "build.body.of[0]"."""
+        yield place, self
+        for key, child in self.children():
+            yield from child.walk(f"{place}.{key}")
+
+    def plain_args(self) -> dict[str, Any]:
+        """The arguments that hold no component."""
+        nested = {key.partition("[")[0] for key, _ in self.children()}
+        return {key: value for key, value in self.args.items() if key not in nested}
 
     def to_table(self) -> dict[str, Any]:
         """The node as it stands in TOML; `node_from_table` reads it back."""

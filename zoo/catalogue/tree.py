@@ -12,20 +12,13 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
 
 
-def nodes(node: Node) -> Iterator[Node]:
-    """The node and all below it, in the order of the TOML."""
-    yield node
-    for _, child in node.children():
-        yield from nodes(child)
-
-
 def tree_lines(node: Node, registry: Registry, *, ascii_only: bool = False) -> Iterable[tuple[str, str]]:
     """The tree as drawn in a terminal: (line, who offers the component)."""
     tee, last, bar = ("|- ", "`- ", "|  ") if ascii_only else ("├─ ", "└─ ", "│  ")
 
     def walk(n: Node, key: str, first: str, rest: str) -> Iterator[tuple[str, str]]:
         label = f"{key}: {n.use}" if key and not key.startswith("of[") else n.use
-        args = " ".join(f"{k}={_value(v)}" for k, v in n.args.items() if not _has_nodes(v))
+        args = " ".join(f"{key}={argument_text(value)}" for key, value in n.plain_args().items())
         yield f"{first}{label}  {args}".rstrip(), _provider(n.use, registry)
         children = n.children()
         for i, (name, child) in enumerate(children):
@@ -40,16 +33,6 @@ def _provider(use: str, registry: Registry) -> str:
     return component["problem"] or f"{component['distribution']} {component['version']}"
 
 
-def _has_nodes(value: Any) -> bool:
-    return isinstance(value, Node) or (isinstance(value, list) and any(isinstance(v, Node) for v in value))
-
-
-def _value(value: Any) -> str:
+def argument_text(value: Any) -> str:
+    """An argument's value on one line."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode().replace(",", ", ")
-
-
-def walk(node: Node) -> Iterable[Node]:
-    """The node and all below it."""
-    yield node
-    for _, child in node.children():
-        yield from walk(child)

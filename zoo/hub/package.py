@@ -27,7 +27,6 @@ import msgspec
 from zoo.base.structs import Struct
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node, node_from_table
-from zoo.catalogue.tree import walk
 from zoo.data.portable import portable_spec
 from zoo.errors import MissingPluginError, PackageError, SpecError, ZooError
 from zoo.hub.sums import CONFIG, check_size, check_sums, sums_text
@@ -255,7 +254,7 @@ def check_plugins(tree: Node, config: Config, registry: Registry) -> None:
     Raises:
         MissingPluginError: names the component and, where the config does, what to install.
     """
-    for use in sorted({node.use for node in walk(tree)}):
+    for use in sorted({node.use for _, node in tree.walk()}):
         if use in registry.components and ("component", use) not in registry.clashes:
             continue
         origin = config.plugins.get(use, "")

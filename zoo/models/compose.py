@@ -133,10 +133,9 @@ def check_arguments(node: Node, registry: Registry, where: str = "build") -> Non
         InputError: names the place in the tree and what is allowed.
     """
     composer = _Composer(registry, probe=False)
-    component = composer._component(node, where, tuple(GIVEN))
-    composer._arguments(node, import_factory(component.factory, node.use), component, where)
-    for key, child in node.children():
-        check_arguments(child, registry, f"{where}.{key}")
+    for place, part in node.walk(where):
+        component = composer._component(part, place, tuple(GIVEN))
+        composer._arguments(part, import_factory(component.factory, part.use), component, place)
 
 
 class _Composer:

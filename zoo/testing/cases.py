@@ -211,14 +211,8 @@ def _needs(name: str, component: Component) -> list[str]:
 
 def _uses(name: str, registry: Registry) -> list[Node]:
     """How the catalogue's models use a component."""
-
-    def walk(node: Node) -> Iterator[Node]:
-        if node.use == name:
-            yield node
-        for _, child in node.children():
-            yield from walk(child)
-
-    return [node for model in registry.models.values() for node in walk(model.build)][:3]
+    nodes = (node for model in registry.models.values() for _, node in model.build.walk())
+    return [node for node in nodes if node.use == name][:3]
 
 
 def _of_model(name: str, registry: Registry) -> Iterator[Case]:

@@ -12,7 +12,6 @@ from zoo.catalogue.provenance import component_of
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Origin, Registry
 from zoo.catalogue.spec import Measured, Model, Node, Published
-from zoo.catalogue.tree import nodes
 
 
 def best_published(model: Model) -> Published | None:
@@ -41,7 +40,7 @@ def parameters(model: Model) -> int | None:
 
 def plugins_of(node: Node) -> list[str]:
     """The plugin of the root, then the others that the tree uses, each once."""
-    return list(dict.fromkeys(n.use.partition(".")[0] for n in nodes(node)))
+    return list(dict.fromkeys(n.use.partition(".")[0] for _, n in node.walk()))
 
 
 def origin_of(name: str, model: Model, registry: Registry) -> Origin | None:
@@ -85,7 +84,7 @@ def details_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
     return details | {
         "build": model.build.to_table(),
         "components": [
-            component_of(use, registry) for use in dict.fromkeys(n.use for n in nodes(model.build))
+            component_of(use, registry) for use in dict.fromkeys(n.use for _, n in model.build.walk())
         ],
         "recipe": recipe_of(model.recipe, registry),
         "best": recipe_of(model.best, registry) if model.best else None,
