@@ -16,8 +16,10 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
+from zoo.catalogue.registry import load_registry
 from zoo.cli import bench, cli
-from zoo.models.flops import flops
+from zoo.models.compose import check, sizes_for
+from zoo.models.flops import count, flops
 from zoo.studies.bench.__main__ import serve
 from zoo.studies.bench.gauge import Peak, matrix_rate, spread
 from zoo.studies.bench.rounds import WHAT, BareStep, Job, loop_share, make_plan
@@ -105,7 +107,7 @@ def test_a_model_that_needs_too_much_memory_says_what_to_lower(tmp_path: Path) -
     (tmp_path / "job.json").write_text(json.dumps(job))
     serve(tmp_path / "job.json", tmp_path / "row.json")
     row = json.loads((tmp_path / "row.json").read_text())
-    said = "out of memory with batches of 1000000000000 images of 8x8; lower --batch-size or --image-size"
+    said = "out of memory with batches of 1,000,000,000,000 images of 8x8; lower --batch-size or --image-size"
     assert row == {"model": "cnn-baseline", "error": said}
 
 
@@ -120,9 +122,21 @@ def test_a_process_that_the_system_kills_is_explained(tmp_path: Path) -> None:
     assert failing["error"].endswith("ValueError: no")
 
 
+def test_parameters_that_enter_a_module_as_inputs_are_counted_too() -> None:
+    """A perceiver's latents: torch's counter fails at them unless they ask for no gradient."""
+    registry = load_registry()
+    model = registry.model("perceiver")
+    sizes = sizes_for(model, registry)
+    outline = check(model.build, registry, **sizes)
+    forward = flops(outline, sizes)
+    assert forward == count("perceiver", model, registry, sizes)["flops"] == 310_379_136
+    assert all(parameter.requires_grad for parameter in outline.parameters())
+    assert flops(outline, sizes, backward=True) > 2.9 * forward
+
+
 def test_a_batch_larger_than_the_dataset_cannot_be_looped() -> None:
     job = Job(model="cnn-baseline", **{**TINY, "batch_size": 1500})
-    with pytest.raises(ValueError, match="digits', which has 1437 images; name a larger --dataset"):
+    with pytest.raises(ValueError, match="digits', which has 1,437 images; name a larger --dataset"):
         loop_share(job)
 
 
@@ -154,7 +168,9 @@ def test_flops_are_those_of_the_arithmetic() -> None:
         outline = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(5 * 36, 7))
     conv, linear = 2 * 5 * 36 * 27, 2 * 180 * 7
     # backward: the weights' gradients of both, and the images' of all but the first layer
-    assert flops(outline, (3, 8, 8)) == (conv + linear, 2 * conv + 3 * linear)
+    sizes = {"in_channels": 3, "height": 8, "width": 8}
+    assert flops(outline, sizes) == conv + linear
+    assert flops(outline, sizes, backward=True) == 2 * conv + 3 * linear
 
 
 def test_the_matrix_rate_is_near_what_a_clock_says() -> None:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.base.files import write_bytes
+from zoo.base.text import printable_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,5 +74,5 @@ def save(figure: Figure, path: Path, **options: Any) -> Path:
 
 def plain_text(text: str) -> str:
     """Printable, on one line, without matplotlib's mathematics, and shown even if it begins with "_"."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split()).replace("$", r"\$")
+    line = printable_line(text).replace("$", r"\$")
     return f" {line}" if line.startswith("_") else line

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.drawing import save, styled
+from zoo.base.text import printable_line
 from zoo.catalogue.spec import Node
 from zoo.catalogue.tree import argument_text
 from zoo.errors import InputError
@@ -179,8 +180,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _plain(text: str, most: int = MAX_VALUE) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return printable_line(text[: 4 * most], most)
 
 
 # ---- from boxes to places ---------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from zoo.base.structs import Struct
+from zoo.base.text import printable_line
 from zoo.errors import PluginError, ZooError
 from zoo.plugin.contract import Component
 
@@ -166,7 +167,7 @@ def _failure(found: Found, error: BaseException) -> PluginRecord:
     return record(
         found,
         status="failed",
-        reason=_short(str(error) if isinstance(error, PluginError) else _said(error)),
+        reason=printable_line(str(error) if isinstance(error, PluginError) else _said(error)),
         fix=_advice(found, error),
         detail=traceback.format_exc()[-20_000:],
         files=tuple(sorted({*_files(found), *(f for f in frames if not f.startswith(ours))})),
@@ -179,12 +180,6 @@ def _said(error: BaseException) -> str:
     except Exception:
         text = "its message cannot be read"
     return f"{type(error).__name__}: {text.splitlines()[0]}"
-
-
-def _short(text: str) -> str:
-    """One printable line of at most 300 characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= 300 else line[:299] + "…"
 
 
 def _advice(found: Found, error: BaseException) -> str:

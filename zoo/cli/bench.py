@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from zoo.base.text import plural
 from zoo.cli.shared import options, table
 from zoo.cli.shared.messages import say_error
 from zoo.cli.shared.table import Column
@@ -118,7 +119,9 @@ def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **a
         _print_table(rows)
     failed = [row["model"] for row in rows if "error" in row]
     if failed:
-        raise DeviceError(f"{len(failed)} of {len(rows)} models could not be measured: {', '.join(failed)}")
+        raise DeviceError(
+            f"{len(failed)} of {plural(len(rows), 'model')} could not be measured: {', '.join(failed)}"
+        )
 
 
 def measured(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from zoo.base.text import one_line
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.registry_file import parse_file
 from zoo.cli.shared import table
@@ -98,7 +99,7 @@ def _completer(names: Names) -> Callable[[click.Context, str], list[CompletionIt
         except (ZooError, OSError):
             return []  # a wrong file must not print into somebody's command line
         kept = ((name, text) for name, text in sorted(known.items()) if name.startswith(rest))
-        return [CompletionItem(f"{path}{mark}{name}", help=_one_line(text)) for name, text in kept]
+        return [CompletionItem(f"{path}{mark}{name}", help=one_line(text, 80)) for name, text in kept]
 
     return complete
 
@@ -106,7 +107,3 @@ def _completer(names: Names) -> Callable[[click.Context, str], list[CompletionIt
 def _models_in(path: str) -> Iterable[tuple[str, str]]:
     """The models of FILE.toml#..."""
     return ((name, "") for name in parse_file(Path(path).expanduser()).get("models", {}))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:80]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.base.text import plural
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Dataset
 from zoo.cli.shared import options, table
@@ -122,7 +123,7 @@ def _list(as_json: bool) -> None:
     dropped = table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
     if dropped:
         table.say(f"hint: a wider terminal, or --json, shows also: {', '.join(dropped)}")
-    table.say(f"{len(rows)} datasets; next: zoo train MODEL --dataset NAME")
+    table.say(f"{plural(len(rows), 'dataset')}; next: zoo train MODEL --dataset NAME")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -154,8 +155,8 @@ def _report(data: ImageData, findings: list[Finding]) -> dict[str, Any]:
 def _print_report(data: ImageData, findings: list[Finding]) -> None:
     height, width = data.dataset.size or (0, 0)
     lines = [
-        f"{data.name}: {len(data.train):,} train and {len(data.test):,} test images, "
-        f"{width}x{height}, {len(data.classes)} classes",
+        f"{data.name}: {len(data.train):,} train and {plural(len(data.test), 'test image')}, "
+        f"{width}x{height}, {plural(len(data.classes), 'class')}",
         f"fingerprint {data.fingerprint}",
     ]
     for finding in findings:

@@ -17,6 +17,7 @@ import click
 
 from zoo.base import stamps
 from zoo.base.paths import cache_path, user_registries
+from zoo.base.text import plural
 from zoo.base.version import __version__
 from zoo.catalogue.choose import Choice
 from zoo.cli.shared import table
@@ -247,7 +248,7 @@ def _hint(shown: int, dropped: list[str], spaces: list[str]) -> None:
     if dropped:
         table.say(f"hint: a wider terminal, or --json, shows also: {', '.join(dropped)}")
     more = "".join(f"; zoo list '{space}/*'" for space in spaces)
-    table.say(f"{shown} models; next: zoo info NAME{more}")
+    table.say(f"{plural(shown, 'model')}; next: zoo info NAME{more}")
 
 
 def _nothing(choice: Choice, entries: list[Entry]) -> str:

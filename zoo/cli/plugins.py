@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.base.text import plural
 from zoo.catalogue.plugins import OURS
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.cli.shared import describe, table
@@ -161,7 +162,7 @@ def _conclude(context: click.Context, outcomes: list[Outcome]) -> None:
 
     count = {r: sum(o.result == r for o in outcomes) for r in ("passed", "failed", "skipped")}
     shown = f"{count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped"
-    table.say(f"{len(outcomes)} checks: {shown}")
+    table.say(f"{plural(len(outcomes), 'check')}: {shown}")
     if count["failed"]:
         context.exit(1)
     if not proves_something(outcomes):

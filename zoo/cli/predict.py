@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from zoo.base.text import plural
 from zoo.cli.shared import options
 from zoo.errors import DataError, InputError
 
@@ -116,7 +117,7 @@ def predict(
             continue
         _show(classifier, predicted, top, draw(classifier, predicted) if draw else None, as_json)
     if failed:
-        raise DataError(f"{failed} of {count} images could not be read")
+        raise DataError(f"{failed} of {plural(count, 'image')} could not be read")
 
 
 def _given(images: tuple[str, ...], files_from: str | None, null: bool) -> Iterator[Given | DataError]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.base.text import plural
 from zoo.cli.shared import options, table
 from zoo.cli.shared.messages import say_problems
 
@@ -103,7 +104,9 @@ def report(
     say_problems(left_out)
     if not quiet:
         size = len(page.encode()) / 1e6
-        table.say(f"{len(found)} runs, {len(content.catalogue)} results of the catalogue, {size:.2f} MB")
+        table.say(
+            f"{plural(len(found), 'run')}, {plural(len(content.catalogue), 'result')} of the catalogue, {size:.2f} MB"
+        )
     print(output)
 
 

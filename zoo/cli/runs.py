@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.base.text import plural
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column
@@ -143,7 +144,7 @@ def _list(chosen: Sequence[Run], as_json: bool) -> None:
     if sys.stdout.isatty():
         if dropped:
             table.say(f"hint: a wider terminal, or --json, shows also: {', '.join(dropped)}")
-        table.say(f"{len(rows)} runs; next: zoo report   or: zoo plot {rows[0]['name']}")
+        table.say(f"{plural(len(rows), 'run')}; next: zoo report   or: zoo plot {rows[0]['name']}")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -219,11 +220,13 @@ def _remove(chosen: Sequence[Run], yes: bool) -> None:
         check_removable(run.folder)
     if not yes:
         if not sys.stdin.isatty():
-            raise InputError(f"--remove would remove {len(chosen)} runs; say --yes where nobody can be asked")
+            raise InputError(
+                f"--remove would remove {plural(len(chosen), 'run')}; say --yes where nobody can be asked"
+            )
         for run in chosen:
             table.say(f"  {table.clean(str(run.folder))}   {size(run.folder) / 1e6:,.1f} MB, {run.state}")
         if not click.confirm(
-            f"Remove {'this run' if len(chosen) == 1 else f'these {len(chosen)} runs'}?", err=True
+            f"Remove {'this run' if len(chosen) == 1 else 'these ' + plural(len(chosen), 'run')}?", err=True
         ):
             return table.say("nothing was removed")
     for run in chosen:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.base.text import plural
 from zoo.cli.shared import options, run_options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import emit, emit_json, say
@@ -113,7 +114,7 @@ def sweep(
         print(f"warning: {line}", file=sys.stderr)
     done = report(chosen, registry, name, as_json)
     if wrong and done < chosen.trials:
-        say(f"{done} of {chosen.trials} trials are done; the same command goes on")
+        say(f"{done} of {plural(chosen.trials, 'trial')} done; the same command goes on")
         sys.exit(1)
 
 
@@ -195,7 +196,7 @@ def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
     if mattered:
         from zoo.studies.figures import draw_importance
 
-        title = f"{name}: what mattered in {sum(r['state'] == 'complete' for r in rows)} trials"
+        title = f"{name}: what mattered in {plural(sum(r['state'] == 'complete' for r in rows), 'trial')}"
         for path in draw_importance(stem, title, mattered):
             say(f"figure: {path}")
     say(

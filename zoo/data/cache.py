@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from zoo.base.paths import cache_dir
+from zoo.base.text import plural
 from zoo.data.files.decode import Rule, array_image, image_array
 from zoo.data.sources.source import Opened, Rows, Show, Source
 from zoo.data.split import Split
@@ -255,9 +256,9 @@ class _Decoding:
                 done += count
                 self.show(self.title, done, total)
         if done != total:
-            raise DataError(f"{self.title}: found {done} images for {total} labels")
+            raise DataError(f"{self.title}: found {plural(done, 'image')} for {plural(total, 'label')}")
         if not kept and self.skip_bad:
-            raise DataError(f"{self.title}: none of {total} images can be read")
+            raise DataError(f"{self.title}: none of {plural(total, 'image')} can be read")
         if not kept:
             return np.empty(0, np.int64)
         if isinstance(out, np.memmap):

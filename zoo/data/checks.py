@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from zoo.base.structs import Struct
+from zoo.base.text import plural
 from zoo.data.split import ImageData, Split
 
 IMBALANCE = 10.0
@@ -45,7 +46,9 @@ def _empty_classes(data: ImageData) -> list[Finding]:
         counts = class_counts(split, len(data.classes))
         empty = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
         if empty:
-            text = f"{len(empty)} of {len(data.classes)} classes have no {side} image"
+            text = (
+                f"{plural(len(empty), 'class has', 'classes have')} no {side} image, of {len(data.classes)}"
+            )
             level: Literal["error", "warning"] = "error" if side == "train" else "warning"
             found.append(
                 Finding(level=level, kind="empty-class", message=text, count=len(empty), examples=empty[:5])
@@ -71,15 +74,15 @@ def _duplicates(data: ImageData) -> list[Finding]:
     torn = [first[digest] for digest, names in labels.items() if len(names) > 1]
     found = []
     if shared:
-        text = f"{len(shared)} test images are also in train"
+        text = f"{plural(len(shared), 'test image is', 'test images are')} also in train"
         pairs = tuple(f"test {a} = train {b}" for a, b in shared[:5])
         kind = "train-test-duplicate"
         found.append(Finding(level="warning", kind=kind, message=text, count=len(shared), examples=pairs))
     if repeated:
-        text = f"{repeated} train images repeat an earlier one"
+        text = f"{plural(repeated, 'training image repeats', 'training images repeat')} an earlier one"
         found.append(Finding(level="note", kind="train-duplicate", message=text, count=repeated))
     if torn:
-        text = f"{len(torn)} train images occur with differing labels"
+        text = f"{plural(len(torn), 'training image occurs', 'training images occur')} with differing labels"
         rows = tuple(f"train {row}" for row in torn[:5])
         found.append(
             Finding(level="warning", kind="label-conflict", message=text, count=len(torn), examples=rows)
@@ -91,16 +94,16 @@ def _imbalance(data: ImageData) -> list[Finding]:
     counts = [n for n in class_counts(data.train, len(data.classes)) if n]
     if not counts or max(counts) < IMBALANCE * min(counts):
         return []
-    text = f"train classes hold {min(counts)} to {max(counts)} images"
+    text = f"train classes hold {min(counts):,} to {plural(max(counts), 'image')}"
     return [Finding(level="note", kind="imbalance", message=text, count=len(counts))]
 
 
 def _left_out(data: ImageData) -> list[Finding]:
     found = []
     if data.skipped:
-        text = f"{data.skipped} unreadable images are left out"
+        text = f"{plural(data.skipped, 'unreadable image is', 'unreadable images are')} left out"
         found.append(Finding(level="warning", kind="skipped", message=text, count=data.skipped))
     if data.ignored:
-        text = f"{data.ignored} files in class folders are not images"
+        text = f"{plural(data.ignored, 'file')} in class folders not read, having no suffix of an image"
         found.append(Finding(level="note", kind="ignored", message=text, count=data.ignored))
     return found

@@ -13,6 +13,7 @@ import msgspec
 
 from zoo.base.paths import cache_dir
 from zoo.base.paths import data_dir as default_data_dir
+from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.batches.mode import Delivery, fit
 from zoo.data.cache import Cached, cache_key, cached
@@ -147,7 +148,11 @@ def _from_arrays(data: ImageData, delivery: Delivery, workers: int) -> ImageData
 
 
 def _note(why: str, workers: int) -> tuple[str, ...]:
-    return (f"data {why}; files are decoded by {workers} workers" if workers else f"data {why}; no workers",)
+    return (
+        f"data {why}; files are decoded by {plural(workers, 'worker')}"
+        if workers
+        else f"data {why}; no workers",
+    )
 
 
 def _alters(common: dict[str, Any]) -> bool:
@@ -290,7 +295,7 @@ def _class_names(name: str, dataset: Dataset, found: Cached) -> tuple[str, ...]:
     expected = dataset.num_classes or len(listed)
     numbered = found.classes == tuple(map(str, range(len(found.classes))))
     if expected and len(found.classes) != expected and not (numbered and len(found.classes) < expected):
-        raise DataError(f"{name} has {len(found.classes)} classes, the catalogue says {expected}")
+        raise DataError(f"{name} has {plural(len(found.classes), 'class')}, the catalogue says {expected}")
     if listed and not numbered and set(listed) == set(found.classes) and listed != found.classes:
         raise DataError(f"{name}: the catalogue lists the same classes in another order than the data")
     if listed:

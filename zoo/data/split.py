@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.types import Images, Labels
 from zoo.errors import InputError
@@ -136,7 +137,7 @@ def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1
     n = round(originals * fraction) if 0 < fraction < 1 else 0
     if not 0 < n < originals:
         raise InputError(
-            f"a validation fraction of {fraction} of {originals} images leaves one side empty; "
+            f"a validation fraction of {fraction} of {plural(originals, 'image')} leaves one side empty; "
             "give a fraction between 0 and 1, or use more images"
         )
     validation = stratified(labels[:originals], n, seed)
@@ -153,7 +154,7 @@ def limit(split: Split, n: int | None, seed: int = 0) -> Split:
         InputError: n is not positive.
     """
     if n is not None and n < 1:
-        raise InputError(f"a limit of {n} images leaves nothing; give at least 1")
+        raise InputError(f"a limit of {plural(n, 'image')} leaves nothing; give at least 1")
     if n is None or n >= len(split):
         return split
     originals = len(split) // split.copies

@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
+from zoo.base.text import plural
 from zoo.data.cache import Cached
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.files.image_files import FileImages, Listing, list_folder
@@ -69,7 +70,9 @@ def _first_size(listing: Listing, rule: Rule, skip_bad: bool) -> tuple[int, int]
         except DataError:
             if not skip_bad:
                 raise
-    raise DataError(f"{listing.files[0].parent.parent}: none of {len(listing.files)} images can be read")
+    raise DataError(
+        f"{listing.files[0].parent.parent}: none of {plural(len(listing.files), 'image')} can be read"
+    )
 
 
 def as_cached(found: Undecoded, workers: int, show: Show, *, name: str, skip_bad: bool = False) -> Cached:
@@ -133,7 +136,7 @@ def _readable(split: Split, listing: Listing, show: Show, title: str) -> Labels:
             np.save(file, bad)
     good = np.setdiff1d(np.arange(len(split)), bad)
     if not len(good):
-        raise DataError(f"{title}: none of {len(split)} images can be read")
+        raise DataError(f"{title}: none of {plural(len(split), 'image')} can be read")
     return good
 
 

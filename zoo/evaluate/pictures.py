@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from zoo.base.drawing import COLOURS, plain_text, save, styled
+from zoo.base.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +47,9 @@ def draw_reliability(path: Path, title: str, measured: dict[str, Any]) -> None:
         upper.plot([0, 1], [0, 1], color="0.3", linestyle=(0, (4, 2)), linewidth=1, label="calibrated")
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
         images = sum(row["count"] for row in bins)
-        sums = f"ECE {measured['ece']:.2%} of {images:,} images, {len(measured['bins'])} bins"
+        sums = (
+            f"ECE {measured['ece']:.2%} of {plural(images, 'image')}, {plural(len(measured['bins']), 'bin')}"
+        )
         figure.suptitle(f"{title}\n{sums}", fontsize=9, wrap=True)
         upper.legend(frameon=False, fontsize=8, loc="upper left")
         lower.bar(places, [row["count"] for row in bins], width, color="0.6", edgecolor="white")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from zoo.base.structs import Struct
+from zoo.base.text import first_line, plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node, node_from_table
 from zoo.data.portable import portable_spec
@@ -153,7 +154,7 @@ def read_config(path: Path) -> Config:
             )
         config = msgspec.convert(table["zoo"], Config, strict=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise PackageError(f"{path}: is damaged: {_first(error)}") from None
+        raise PackageError(f"{path}: is damaged: {first_line(error)}") from None
     _check_bounds(config, path)
     return config
 
@@ -170,7 +171,7 @@ def read_package_record(folder: Path) -> RunRecord:
     except ZooError as error:
         raise PackageError(str(error)) from None
     except (RecursionError, ValueError, TypeError) as error:
-        raise PackageError(f"{folder / RECORD}: is damaged: {_first(error)}") from None
+        raise PackageError(f"{folder / RECORD}: is damaged: {first_line(error)}") from None
     if portable_spec(record.data.spec) != record.data.spec:
         raise PackageError(f"{folder / RECORD}: data.spec contains a path, which a package must not")
     return record
@@ -197,7 +198,7 @@ def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
             raise PackageError(f"{folder / CONFIG}: zoo.{key} differs from {RECORD}")
     if len(config.classes) != config.sizes.num_classes:
         raise PackageError(
-            f"{folder / CONFIG}: {len(config.classes)} names for {config.sizes.num_classes} classes"
+            f"{folder / CONFIG}: {plural(len(config.classes), 'name')} for {plural(config.sizes.num_classes, 'class')}"
         )
 
 
@@ -232,7 +233,9 @@ def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
         PackageError: names the file and one of the tensors.
     """
     if names := non_finite(weights):
-        raise PackageError(f"{path}: {len(names)} tensors are not finite, for example {names[0]!r}")
+        raise PackageError(
+            f"{path}: {plural(len(names), 'tensor is', 'tensors are')} not finite, for example {names[0]!r}"
+        )
 
 
 def most_weights_bytes(config: Config, registry: Registry, folder: Path) -> int:
@@ -332,7 +335,3 @@ def _check_argument(value: Any, where: str, depth: int) -> int:
     if isinstance(value, int | float) and not abs(value) <= MAX_INTEGER:
         raise PackageError(f"{where}: {str(value)[:30]} is outside of -{MAX_INTEGER:,} to {MAX_INTEGER:,}")
     return 0
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

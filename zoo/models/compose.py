@@ -23,6 +23,7 @@ from torch.nn.modules.module import (
 )
 
 from zoo.base.explain import explain
+from zoo.base.text import first_line, plural
 from zoo.catalogue.plugins import OURS, import_factory
 from zoo.catalogue.registry import Registry, find_model, native_sizes
 from zoo.catalogue.spec import Model, Node
@@ -255,7 +256,7 @@ def _call(factory: Any, arguments: dict[str, Any], label: str) -> Any:
 
 def _placed(label: str, error: Exception) -> str:
     """The error's first line, after the place in the tree, unless it names a deeper place itself."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = first_line(error, None)
     root = label.partition(" ")[0]
     return text if text.startswith(root) else f"{label}: {text}"
 
@@ -270,8 +271,8 @@ def _shape_out(module: nn.Module, shape: Shape, label: str) -> tuple[int, ...]:
         raise ShapeError(_placed(label, error)) from error
     except Exception as error:
         channels, height, width = shape
-        what = f"cannot take {channels} channels of {height}x{width}"
-        raise ShapeError(f"{label}: {what}: {str(error).strip().splitlines()[0]}") from error
+        what = f"cannot take {plural(channels, 'channel')} of {height}x{width}"
+        raise ShapeError(f"{label}: {what}: {first_line(error, None)}") from error
     finally:
         module.train(training)
     if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != 2:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
+from zoo.base.text import plural
 from zoo.catalogue.recipe import CompileMode
 from zoo.errors import DeviceError, InputError
 from zoo.models.window import use_window_convolutions
@@ -167,7 +168,7 @@ def describe(device: torch.device) -> str:
     if device.type == "mps":
         return "Apple GPU"
     name = str(torch.cpu.get_capabilities().get("cpu_name", "")) or "CPU"
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{name}, {plural(torch.get_num_threads(), 'thread')}"
 
 
 def synchronize(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,26 +12,34 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Published
+from zoo.models.compose import check, place, sizes_for
 
 FLOPS = "forward pass of one image, as torch.utils.flop_counter counts: 2 per multiply-add of matmul and conv"
 
 
-def flops(outline: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """FLOPs of one image's forward pass, and of its forward and backward pass, on the meta device.
-
-    As torch.utils.flop_counter counts them: 2 for each multiply-add of matrix products and convolutions.
+def flops(outline: nn.Module, sizes: Mapping[str, int], *, backward: bool = False) -> int:
+    """FLOPs of one image on the meta device, as `FLOPS` says; the module is left in evaluation mode.
 
     Args:
-        outline: the module on the meta device. shape: (C, H, W).
+        outline: the module on the meta device. sizes: with `in_channels`, `height` and `width`.
+        backward: of the forward and the backward pass, instead of the forward pass alone.
     """
-    outline.eval()
-    images = torch.empty(1, *shape, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as forward:
-        outline(images)
-    with FlopCounterMode(display=False) as both:
-        outline(images).sum().backward()
-    outline.zero_grad(set_to_none=True)
-    return int(forward.get_total_flops()), int(both.get_total_flops())
+    image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
+    trained = [parameter for parameter in outline.eval().parameters() if parameter.requires_grad]
+    if backward:
+        with FlopCounterMode(display=False) as counter:
+            outline(image).sum().backward()
+        outline.zero_grad(set_to_none=True)
+        return int(counter.get_total_flops())
+    for (
+        parameter
+    ) in trained:  # without gradients, the counter fails at parameters that enter a module as inputs
+        parameter.requires_grad_(False)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        outline(image)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return int(counter.get_total_flops())
 
 
 def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) -> dict[str, Any]:
@@ -39,21 +48,10 @@ def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) ->
     Raises:
         ZooError: as `zoo.models.compose.check`.
     """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from zoo.models.compose import check, place
-
-    module = check(model.build, registry, where=place(registry, name), **sizes).eval()
-    module.requires_grad_(
-        False
-    )  # the counter looks for gradients of parameters that enter a module as inputs
-    image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(image)
+    module = check(model.build, registry, where=place(registry, name), **sizes)
     return {
         "parameters": sum(p.numel() for p in module.parameters()),
-        "flops": int(counter.get_total_flops()),
+        "flops": flops(module, sizes),
         "flops_definition": FLOPS,
         "sizes": sizes,
     }
@@ -65,13 +63,11 @@ def published_counts(name: str, model: Model, registry: Registry) -> list[dict[s
 
 
 def _published_count(name: str, model: Model, row: Published, registry: Registry) -> dict[str, Any]:
-    from zoo.models.compose import check, place, sizes_for
-
     compared: dict[str, Any] = {"dataset": row.dataset, "printed": row.params}
     if row.dataset not in registry.datasets and row.params_classes is None:
         return compared | {"built": None, "problem": f"no dataset named {row.dataset!r}"}
-    there = msgspec.structs.replace(model, dataset=row.dataset)
-    sizes = sizes_for(there, registry, num_classes=row.params_classes)
+    as_published = msgspec.structs.replace(model, dataset=row.dataset)
+    sizes = sizes_for(as_published, registry, num_classes=row.params_classes)
     module = check(model.build, registry, where=place(registry, name), **sizes)
     built = sum(p.numel() for p in module.parameters())
     return compared | {

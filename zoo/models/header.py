@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
 
+from zoo.base.text import first_line, plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
 from zoo.errors import InputError, PackageError, ZooError
@@ -71,7 +72,7 @@ def read_header(path: Path) -> Header:
         metadata = msgspec.convert(table.pop("__metadata__", {}), dict[str, str])
         tensors = msgspec.convert(table, dict[str, Entry])
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise PackageError(f"{path}: its header is damaged: {_first(error)}") from None
+        raise PackageError(f"{path}: its header is damaged: {first_line(error)}") from None
     _check_offsets(path, tensors, size - 8 - length)
     return Header(tensors, metadata)
 
@@ -109,7 +110,7 @@ def compare(path: Path, header: Header, module: nn.Module) -> None:
     ):
         if odd:
             raise PackageError(
-                f"{path}: does not fit its model: it {label} {len(odd)} tensors, as {min(odd)[:80]!r}"
+                f"{path}: does not fit its model: it {label} {plural(len(odd), 'tensor')}, as {min(odd)[:80]!r}"
             )
     for name, tensor in wanted.items():
         if given[name] != tensor:
@@ -141,7 +142,7 @@ def outline(node: Node, registry: Registry, tensors: int, *, where: str, **sizes
     except ZooError:
         raise
     except Exception as error:  # a factory met by hostile arguments may raise anything
-        raise PackageError(f"{where}: cannot be built: {_first(error)}") from None
+        raise PackageError(f"{where}: cannot be built: {first_line(error)}") from None
 
 
 class _Counter:
@@ -182,7 +183,3 @@ def _budget(tensors: int, where: str) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from zoo.base.text import one_line
 from zoo.catalogue.spec import Node, node_from_table
 from zoo.errors import OtherVersionWarning, PackageError, RunError
 from zoo.runs.folder import read_weights
@@ -48,7 +49,9 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise RunError(f"{folder / WEIGHTS}: does not fit the model of {RECORD}: {_first(error)}") from None
+        raise RunError(
+            f"{folder / WEIGHTS}: does not fit the model of {RECORD}: {one_line(error, 300)}"
+        ) from None
     return module.eval()
 
 
@@ -69,7 +72,3 @@ def _check_weights(folder: Path, tree: Node, registry: Registry, sizes: dict[str
         )
     except PackageError as error:
         raise RunError(str(error)) from None
-
-
-def _first(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

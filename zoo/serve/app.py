@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zoo.base.text import one_line, plural
 from zoo.evaluate.classifier import Classifier
 from zoo.serve.batching import Batcher
 from zoo.serve.body import Buffers, Held, decode, image_bytes, read_body
@@ -77,7 +78,7 @@ class Service:
         if wait := self.rates.take(request.client.host if request.client else ""):
             raise Refused(
                 429,
-                f"more than {self.limits.rate:g} requests a second; wait {wait:.2f} seconds",
+                f"more than {plural(self.limits.rate, 'request')} a second; wait {wait:.2f} seconds",
                 Retry_After=str(max(1, round(wait + 0.5))),
                 Connection="close",
             )
@@ -179,7 +180,7 @@ class Guard:
             else:
                 await self.app(scope, receive, answer)
         except Exception as error:
-            print(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+            print(f"error: {type(error).__name__}: {one_line(error, 300)}", file=sys.stderr)
             if status[0]:
                 raise
             broken = _json(500, {"error": "the model failed on this image"}, {"Connection": "close"})

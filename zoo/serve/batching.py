@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
+from zoo.base.text import plural
 from zoo.data.types import Images
 from zoo.serve.limits import Refused
 
@@ -43,7 +44,11 @@ class Batcher:
             Refused: 503, there is none.
         """
         if self.under_way >= self.limit:
-            raise Refused(503, f"busy: {self.limit} images are waiting already; try again", Retry_After="1")
+            raise Refused(
+                503,
+                f"busy: {plural(self.limit, 'image is', 'images are')} waiting already; try again",
+                Retry_After="1",
+            )
         self.under_way += 1
 
     def leave(self) -> None:

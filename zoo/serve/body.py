@@ -13,6 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from zoo.base.text import plural
 from zoo.data.files.decode import upright
 from zoo.data.types import Images
 from zoo.errors import DataError
@@ -78,7 +79,9 @@ async def read_body(request: Request, limits: Limits, held: Held) -> bytes:
             return await _collected(chunks, limits, held)
     except TimeoutError:
         raise Refused(
-            408, f"the request's body did not come within {limits.seconds:g} seconds", Connection="close"
+            408,
+            f"the request's body did not come within {plural(limits.seconds, 'second')}",
+            Connection="close",
         ) from None
     except ClientDisconnect:
         raise Refused(400, "the connection ended before the request's body did", Connection="close") from None

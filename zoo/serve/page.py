@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.base.templates import templates
+from zoo.base.text import plural
 from zoo.base.version import __version__
 from zoo.base.web_page import allowed
 from zoo.serve.body import FORMATS
@@ -30,6 +31,12 @@ def make_page(facts: dict[str, Any], limits: Limits) -> Page:
         "img-src blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
     document = pages.get_template("page.html").render(
-        facts=facts, limits=limits, formats=FORMATS[:5], version=__version__, style=style, script=script
+        facts=facts,
+        limits=limits,
+        formats=FORMATS[:5],
+        version=__version__,
+        style=style,
+        script=script,
+        plural=plural,
     )
     return Page(document, policy)

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from zoo.base.text import plural
 from zoo.errors import InputError
 from zoo.serve.limits import Limits
 
@@ -75,7 +76,7 @@ class LimitedProtocol(H11Protocol):
 
     def _too_slow(self) -> None:
         if not self.transport.is_closing() and not self._in_request():
-            self._say(408, f"the request's head did not come within {self.limits.seconds:g} seconds")
+            self._say(408, f"the request's head did not come within {plural(self.limits.seconds, 'second')}")
 
     def _say(self, status: int, message: str, header: str = "") -> None:
         """Answer without the application, and close."""

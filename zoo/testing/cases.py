@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from zoo.base.text import one_line, plural
 from zoo.catalogue.plugins import PluginRecord, import_factory
 from zoo.catalogue.registry import Registry, load_registry, native_sizes
 from zoo.catalogue.spec import Node
@@ -72,7 +73,7 @@ class Case:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400] or "no message"
+    return one_line(error, 400) or "no message"
 
 
 def proves_something(outcomes: Sequence[Outcome]) -> bool:
@@ -183,7 +184,7 @@ def check_signature(name: str, component: Component) -> str:
     bare = [p.name for p in own if p.annotation is p.empty]
     if bare:
         raise Failed(f"the argument {bare[0]!r} has no annotation, so a wrong value in TOML goes unnoticed")
-    return f"{len(own)} arguments of its own"
+    return f"{plural(len(own), 'argument')} of its own"
 
 
 def _trees(

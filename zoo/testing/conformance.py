@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from zoo.base.text import plural
 from zoo.testing.cases import Case, Outcome, cases_of, proves_something
 
 
@@ -47,7 +48,7 @@ class Conformance:
         if not self.outcomes and "PYTEST_XDIST_WORKER" in os.environ:
             pytest.skip("the checks ran in other processes")
         with capsys.disabled():
-            print(f"\nzoo.testing: plugin {self.plugin}: {ran} checks ran, {skipped} skipped")
+            print(f"\nzoo.testing: plugin {self.plugin}: {plural(ran, 'check')} ran, {skipped} skipped")
         assert proves_something(self.outcomes), f"not one check of what {self.plugin!r} builds ran"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.base.paths import data_dir
+from zoo.base.text import plural
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry
 from zoo.errors import DataError, PluginError
@@ -46,7 +47,7 @@ def _check(spec: str, registry: Registry) -> str:
         raise Failed("; ".join(errors))
     if found.fingerprint != again.fingerprint:
         raise Failed("gives other images or labels when it is asked again; seed its random numbers")
-    return f"{len(found.train):,} train, {len(found.test):,} test, {len(found.classes)} classes"
+    return f"{len(found.train):,} train, {len(found.test):,} test, {plural(len(found.classes), 'class')}"
 
 
 def _afresh(spec: str, registry: Registry) -> ImageData:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.base.text import plural
 from zoo.testing.subject import Failed, Skipped, Subject
 
 BATCH = 8
@@ -70,7 +71,7 @@ def check_safetensors(subject: Subject) -> str:
     with torch.no_grad():
         if not torch.equal(module(images), other(images)):
             raise Failed("the output differs after saving and loading: something is not in the state dict")
-    return f"{len(state)} tensors"
+    return f"{plural(len(state), 'tensor')}"
 
 
 def check_independence(subject: Subject) -> str:
@@ -143,7 +144,7 @@ def check_overfits(subject: Subject) -> str:
             loss = F.cross_entropy(out, labels)
             best = min(best, loss.item())
             if loss.item() < 0.2 * math.log(subject.smallest.num_classes) and _all_right(out, labels):
-                return f"in {step} steps at lr {rate:g}"
+                return f"in {plural(step, 'step')} at lr {rate:g}"
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from zoo.base.text import plural
 from zoo.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def refusing_too_much(plan: Plan) -> Iterator[None]:
 def _too_much(plan: Plan) -> str:
     record, recipe = plan.record, plan.recipe
     return (
-        f"out of memory on {record.device} with batches of {recipe.batch_size} images of "
+        f"out of memory on {record.device} with batches of {plural(recipe.batch_size, 'image')} of "
         f"{record.sizes.height}x{record.sizes.width} in {record.precision}; lower --batch-size (with "
         f"--set recipe.accumulate=N the steps stay the same) or --image-size, or use --precision bf16"
     )

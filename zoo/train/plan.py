@@ -11,6 +11,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from zoo.base.text import plural
 from zoo.catalogue.provenance import provenance
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, find_model, load_registry
@@ -197,8 +198,8 @@ def replan(
     images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show)
     if epochs is not None and record.max_steps:
         raise InputError(
-            f"--epochs {epochs}: this run was cut off after {record.max_steps} steps (--max-steps), inside an epoch, "
-            "and cannot be extended; train anew"
+            f"--epochs {epochs}: this run was cut off after {plural(record.max_steps, 'step')} (--max-steps), "
+            "inside an epoch, and cannot be extended; train anew"
         )
     if epochs is not None:
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")

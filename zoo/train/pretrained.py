@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.base.files import sha256_of
+from zoo.base.text import first_line
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node
@@ -122,7 +123,7 @@ def _having(asked: str, where: str, call: Callable[[], Any]) -> Any:
     except HubError as error:
         cause = error.__cause__
         if type(error) is HubError and cause is not None and not isinstance(cause, OSError):
-            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
+            reason = first_line(cause)
             raise PluginError(f"the weights of {asked} cannot be loaded: {reason}; {advice}") from cause
         looked = f" (looked at {where}, and in the cache)" if where else ""
         unreachable = isinstance(error, HubConnectionError) or _is_offline(error)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
+from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, node_from_table
 from zoo.data.portable import is_local
@@ -114,13 +115,15 @@ def continued(
         )
     trained = len(read_metrics(folder))
     if epochs is not None and not longer and epochs <= trained:
-        raise InputError(f"--epochs {epochs}: {trained} epochs of {folder} are trained already; give more")
+        raise InputError(
+            f"--epochs {epochs}: {plural(trained, 'epoch')} of {folder} {'is' if trained == 1 else 'are'} trained already; give more"
+        )
     for line in differences(record, registry):
         warn(f"{line}: the resumed run will not be bit-identical")
     plan = resumed(folder, record, show, registry, data_dir=data_dir, epochs=epochs, workers=workers)
     if epochs is not None and record.settings.schedule != "constant":
         warn(
-            f"the {record.settings.schedule} schedule now spans {epochs} epochs, not {record.settings.epochs}: "
+            f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')}, not {record.settings.epochs}: "
             "the learning rate jumps to where the longer schedule is"
         )
     return plan

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from zoo.base.text import plural
 from zoo.cli.shared import table
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def doctor(context: click.Context, root: Path, timeout: float, as_json: bool) ->
 
 def _summary(count: dict[str, int]) -> str:
     def said(level: str) -> str:
-        return f"{count[level]} {level}{'' if count[level] == 1 else 's'}"
+        return f"{plural(count[level], level)}"
 
     if count["error"]:
         return f"{said('error')} and {said('warning')}: begin with the errors"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from zoo.base.text import plural, reason_of
 from zoo.cli.doctor.finding import Finding
 
 PATIENCE: Final = 4.0
@@ -70,12 +71,11 @@ def head(endpoint: str, patience: float) -> tuple[int | None, str]:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(patience + 0.5)
-    return box[0] if box else (None, f"does not answer within {patience:g} seconds")
+    return box[0] if box else (None, f"does not answer within {plural(patience, 'second')}")
 
 
 def _reason(error: Exception, patience: float) -> str:
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"TimeoutException", "Timeout"}:
-        return f"does not answer within {patience:g} seconds"
-    text = " ".join(str(error).split())[:200]
-    return f"cannot be reached ({text or type(error).__name__})"
+        return f"does not answer within {plural(patience, 'second')}"
+    return f"cannot be reached ({reason_of(error, 200)})"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from zoo.base.text import plural
 from zoo.cli.doctor.finding import Finding, size
 
 SECONDS: Final = 180.0
@@ -93,7 +94,7 @@ class Probe:
 
 def _cpu(cpu: dict[str, Any]) -> Finding:
     bf16 = "bf16 in hardware" if cpu["bf16"] else "no bf16 in hardware: trains in fp32"
-    said = f"cpu: {cpu['cores']} cores, {cpu['threads']} threads, {cpu['capability']}, {bf16}"
+    said = f"cpu: {plural(cpu['cores'], 'core')}, {plural(cpu['threads'], 'thread')}, {cpu['capability']}, {bf16}"
     return Finding("devices", "cpu", "ok", said, data=cpu)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from zoo.base.files import TEMPORARY
 from zoo.base.paths import cache_dir, data_dir
+from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Dataset
 from zoo.cli.doctor.finding import Finding
@@ -42,7 +43,13 @@ def plugins() -> Iterator[Finding]:
         return
     loaded = [r for r in registry.plugins if r.status == "loaded"]
     off = [r for r in registry.plugins if r.status == "disabled"]
-    said = f"{len(loaded)} plugins, {len(registry.components)} components, {len(registry.models)} models"
+    said = ", ".join(
+        (
+            plural(len(loaded), "plugin"),
+            plural(len(registry.components), "component"),
+            plural(len(registry.models), "model"),
+        )
+    )
     said += f"; switched off: {', '.join(r.name for r in off)}" if off else ""
     names = [r.name for r in loaded]
     yield Finding("plugins", "catalogue", "ok", said, data={"loaded": names, "off": [r.name for r in off]})
@@ -130,7 +137,9 @@ def runs(root: Path) -> Iterator[Finding]:
     found, problems = find((), root)
     stopped = [run for run in found if run.state == "stopped"]
     training = sum(run.state == "training" for run in found)
-    said = f"{len(found)} runs below {root}/" + (f", {training} of them in training" if training else "")
+    said = f"{plural(len(found), 'run')} below {root}/" + (
+        f", {training} of them in training" if training else ""
+    )
     yield Finding("runs", "runs", "ok", said, data={"runs": len(found), "training": training})
     for problem in problems:
         fix = "restore it from a copy, or remove its folder; the other runs are not touched by it"
@@ -154,6 +163,6 @@ def runs(root: Path) -> Iterator[Finding]:
         )
     left = [path for path in root.rglob(f"{TEMPORARY}*") if not training]
     if left:
-        said = f"{len(left)} files of interrupted writes, such as {left[0]}"
+        said = f"{plural(len(left), 'file')} of interrupted writes, such as {left[0]}"
         fix = f"find {root} -name '{TEMPORARY}*' -exec rm -r {{}} +"
         yield Finding("runs", "temporary", "note", said, fix)

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from zoo.base.text import one_line
+
 
 def main() -> None:
     """Print the report, whatever torch does."""
@@ -74,7 +76,7 @@ def _cuda(torch: Any, index: int) -> dict[str, Any]:
 
 
 def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
+    text = one_line(error, 300)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -6,6 +6,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from zoo.base.text import plural
 from zoo.train.events import Listener, Tick
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ def summary(plan: Plan, parameters: int) -> str:
     )
     layout = "channels-last" if record.channels_last else "contiguous"
     return (
-        f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, {sizes.num_classes} classes\n"
-        f"{data.spec}: {seen} + {data.test:,} test images\n"
+        f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, "
+        f"{plural(sizes.num_classes, 'class')}\n"
+        f"{data.spec}: {seen} + {plural(data.test, 'test image')}\n"
         f"recipe {record.recipe}, seed {record.seed}, {record.protocol} protocol, "
         f"{record.device} {record.precision} {layout}"
     )

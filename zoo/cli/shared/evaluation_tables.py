@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from zoo.base.text import plural
 from zoo.cli.shared import table
 from zoo.cli.shared.table import Column
 
@@ -85,8 +86,8 @@ def _calibration(found: dict[str, Any], split: str) -> None:
     table.emit(
         [
             f"{split} calibration: ECE {found['ece']:.2%}, MCE {found['mce']:.2%}, Brier {found['brier']:.4f}",
-            f"mean confidence {found['confidence']:.2%}, accuracy {found['accuracy']:.2%}; {len(found['bins'])} bins "
-            "of equal width",
+            f"mean confidence {found['confidence']:.2%}, accuracy {found['accuracy']:.2%}; "
+            f"{plural(len(found['bins']), 'bin')} of equal width",
         ]
     )
     columns = [Column(t, right=True) for t in ("CONFIDENCE", "IMAGES", "MEAN CONFIDENCE", "ACCURACY", "GAP")]
@@ -137,8 +138,8 @@ def _latency(found: dict[str, Any], split: str) -> None:
     table.emit(
         [
             f"latency from images on the device to logits: {table.clean(found['hardware'])}",
-            f"  {found['precision']}, {found['threads']} threads, {found['rows'][0]['warm_up']} calls of "
-            f"warm-up{views}",
+            f"  {found['precision']}, {plural(found['threads'], 'thread')}, "
+            f"{plural(found['rows'][0]['warm_up'], 'call')} of warm-up{views}",
         ]
     )
 
@@ -157,8 +158,8 @@ def _robustness(found: dict[str, Any], split: str) -> None:
     table.emit_table(columns, cells, table.width())
     table.emit(
         [
-            f"{split} top-1 of {found['images']:,} images: clean {found['clean']:.2%}, "
+            f"{split} top-1 of {plural(found['images'], 'image')}: clean {found['clean']:.2%}, "
             f"corrupted {found['mean']:.2%}",
-            f"  (mean of {len(found['rows'])} corruptions, seed {found['seed']})",
+            f"  (mean of {plural(len(found['rows']), 'corruption')}, seed {found['seed']})",
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Published
 from zoo.cli.shared import describe, table
@@ -50,7 +51,7 @@ def _wrapped(line: str) -> list[str]:
 def _built(details: dict[str, Any]) -> Iterator[str]:
     sizes = details["sizes"]
     shape = f"{sizes['in_channels']}x{sizes['height']}x{sizes['width']}"
-    yield f"{details['parameters']:,} parameters with {sizes['num_classes']} classes at {shape}"
+    yield f"{details['parameters']:,} parameters with {plural(sizes['num_classes'], 'class')} at {shape}"
     yield f"{details['flops']:,} FLOPs per image ({details['flops_definition']})"
     for row in details["published_counts"]:
         if row["built"] is None:
@@ -84,7 +85,7 @@ def _results(model: Model) -> Iterator[str]:
             yield f"{dataset:<22}published  {_published(row)}"
         for own in (r for r in model.measured if r.dataset == dataset):
             spread = f" ± {own.spread:.2%}" if own.spread is not None else ""
-            seeds = f"{own.seeds} seed{'s' if own.seeds > 1 else ''}"
+            seeds = f"{plural(own.seeds, 'seed')}"
             what = ", ".join(t for t in (own.protocol, seeds, own.recipe, own.device, own.note) if t)
             yield f"{dataset:<22}own        {own.top1:.2%}{spread}  {table.clean(what)}"
 

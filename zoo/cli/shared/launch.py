@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from zoo.base.text import plural
 from zoo.cli.shared.signals import StopRequests
 from zoo.errors import DeviceError, InputError, RunError
 
@@ -127,7 +128,7 @@ def check_devices(gpus: int, device: str) -> None:
     if here == 0:
         raise DeviceError(
             f"--gpus {gpus}: this machine has no GPU that torch can use; with --device cpu, "
-            f"{gpus} processes train on the CPU"
+            f"{plural(gpus, 'process trains', 'processes train')} on the CPU"
         )
     if here < gpus:
         raise DeviceError(f"--gpus {gpus}: this machine has {here}; give --gpus {here}")
@@ -142,7 +143,9 @@ def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> It
     """
     size = int(os.environ["WORLD_SIZE"]) if _is_started() else 1
     if gpus is not None and gpus != size:
-        raise InputError(f"--gpus {gpus}: {size} processes were started; leave out --gpus under torchrun")
+        raise InputError(
+            f"--gpus {gpus}: {plural(size, 'process was', 'processes were')} started; leave out --gpus under torchrun"
+        )
     if gpus is not None and size == 1:
         check_devices(gpus, device)
     if size == 1:

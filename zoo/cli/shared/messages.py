@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from zoo.base.text import one_line, printable_line
 from zoo.errors import ZooError
 
 
@@ -31,12 +32,10 @@ def explained(error: BaseException) -> tuple[int, str]:
 
 def say_error(message: str) -> None:
     """One line on stderr."""
-    line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
 
 
 def say_problems(problems: Sequence[str]) -> None:
     """Warnings about plugins: one line each on stderr, whatever characters the plugin put into it."""
     for problem in problems:
-        line = "".join(c if c.isprintable() else " " for c in problem)
-        print(f"warning: {' '.join(line.split())}", file=sys.stderr)
+        print(f"warning: {printable_line(problem)}", file=sys.stderr)

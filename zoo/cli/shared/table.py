@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from zoo.base.text import printable_line
+
 GAP = "  "
 
 
@@ -54,7 +56,7 @@ def clean(text: str) -> str:
     """One printable line: what a file or a plugin says must not steer the terminal."""
     if text.isprintable():
         return text
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return printable_line(text)
 
 
 def emit(lines: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from zoo.base.text import plural
 from zoo.errors import InputError
 
 DataMode = Literal["auto", "resident", "stream"]
@@ -54,7 +55,7 @@ def fit(
         disk: folder of the decoded cache, where there has to be one. decoded: whether it is there already.
     """
     need = count * 3 * size[0] * size[1]
-    sums = f"{count:,} images x 3 x {size[0]} x {size[1]} bytes = {_gigabytes(need)}"
+    sums = f"{plural(count, 'image')} x 3 x {size[0]} x {size[1]} bytes = {_gigabytes(need)}"
     free, where = _free(device)
     room = f"{_gigabytes(free)} free {where}, of which images may take {SHARE:.0%}"
     if need > SHARE * free:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.base.text import plural
 from zoo.data.files.image_files import FileImages
 from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
@@ -40,7 +41,7 @@ def slices(n: int, batch_size: int, *, drop_last: bool, start: int = 0) -> Itera
         InputError: the batch size is not positive.
     """
     if batch_size < 1:
-        raise InputError(f"a batch of {batch_size} images is not possible; give at least 1")
+        raise InputError(f"a batch of {plural(batch_size, 'image')} is not possible; give at least 1")
     count = batch_count(n, batch_size, drop_last=drop_last)
     for number in range(start, count):
         yield number * batch_size, min(n, (number + 1) * batch_size)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import ExifTags, Image
 
+from zoo.base.text import first_line
 from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError
 from zoo.plugin.contract import Transform
@@ -185,7 +186,7 @@ def image_array(item: Item, rule: Scaling, where: str) -> Images:
     except Image.DecompressionBombError as error:
         raise DataError(f"{where}: refused: {error}") from None
     except Exception as error:  # decoders of foreign bytes raise nearly anything
-        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        reason = first_line(error, 120)
         raise DataError(f"{where}: cannot be read as an image ({reason})") from None
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 import msgspec
 import numpy as np
 
+from zoo.base.text import plural
 from zoo.data.files.decode import Rule
 from zoo.data.files.worker import COMMAND, Part, Setup, decode_part, receive, send
 from zoo.data.types import Images
@@ -48,9 +49,13 @@ class Pool:
             InputError: fewer than 0 workers, or any on a system that cannot share memory with them.
         """
         if workers < 0:
-            raise InputError(f"{workers} workers are not possible; give 0 (decode in the process) or more")
+            raise InputError(
+                f"{plural(workers, 'worker is', 'workers are')} not possible; give 0 (decode in the process) or more"
+            )
         if workers and os.name == "nt":
-            raise InputError(f"{workers} workers: worker processes need Linux or macOS; give --workers 0")
+            raise InputError(
+                f"{plural(workers, 'worker')}: worker processes need Linux or macOS; give --workers 0"
+            )
         self.workers, self.rule, self.size = workers, rule, size
         self.part = max(4, min(64, PART_BYTES // (size[0] * size[1] * 3)))
         self._own = threading.local()
@@ -116,7 +121,9 @@ class _Worker:
     def decode(self, part: Part, out: Images) -> None:
         """Let the process decode, and copy what it decoded."""
         about = f"while it decoded {os.fsdecode(part.paths[0])}"
-        about += f" or one of the {len(part.paths) - 1} images after it" if len(part.paths) > 1 else ""
+        about += (
+            f" or one of the {plural(len(part.paths) - 1, 'image')} after it" if len(part.paths) > 1 else ""
+        )
         wrong = self._ask(msgspec.msgpack.encode(part), about)
         if wrong:
             raise DataError(wrong.decode())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.base.text import plural
 from zoo.data.sources.source import Opened, Request, array_rows
 from zoo.data.split import stratified
 from zoo.errors import DataError, InputError
@@ -110,7 +111,7 @@ class IdxSource:
             (self.files[2], test_images, test_labels),
         ):
             if len(some) != len(many):
-                raise DataError(f"{path} holds {len(some)} images for {len(many)} labels")
+                raise DataError(f"{path} holds {plural(len(some), 'image')} for {plural(len(many), 'label')}")
         name = str(self.files[0].parent)
         return Opened(
             array_rows(images, labels, f"{name} (train)"),

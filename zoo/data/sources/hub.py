@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.base.text import first_line
 from zoo.data.sources.parquet import TEST_NAMES, ParquetSource, pick_splits
 from zoo.data.sources.source import Opened, Request
 from zoo.errors import DataError, InputError
@@ -144,7 +145,7 @@ def _unreachable(repo: str, cache: str | None, error: Exception) -> str:
     from huggingface_hub import constants
 
     place = cache or constants.HF_HUB_CACHE
-    reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    reason = first_line(error, 160)
     return (
         f"hf:{repo} is not in {place} and cannot be downloaded ({reason}); "
         "connect to the network, or use `--dataset digits`, which needs none"

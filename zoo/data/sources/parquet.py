@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.base.text import first_line
 from zoo.data.sources.source import Opened, Request, Rows
 from zoo.data.types import Chunk, Item
 from zoo.errors import DataError, InputError
@@ -39,7 +40,7 @@ def _reader(path: Path) -> pq.ParquetFile:
     try:
         return parquet.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} cannot be read as parquet: {first_line(error, None)}") from None
 
 
 def _columns(path: Path, image: str | None, label: str | None) -> _Columns:
@@ -108,7 +109,7 @@ def _label_values(files: Sequence[Path], column: str) -> list[Any]:
             try:
                 values += reader.read(columns=[column]).column(column).to_pylist()
             except (OSError, pa.ArrowException) as error:
-                raise DataError(f"{path}: {str(error).splitlines()[0]}") from None
+                raise DataError(f"{path}: {first_line(error, None)}") from None
     return values
 
 
@@ -150,7 +151,7 @@ def _rows(files: Sequence[Path], columns: _Columns, classes: tuple[str, ...]) ->
                     for batch in reader.iter_batches(BATCH, columns=[columns.image]):
                         yield [_item(cell, path.parent) for cell in batch.column(0).to_pylist()]
                 except (OSError, pa.ArrowException) as error:
-                    raise DataError(f"{path}: {str(error).splitlines()[0]}") from None
+                    raise DataError(f"{path}: {first_line(error, None)}") from None
 
     def where(row: int) -> str:
         file = int(np.searchsorted(ends, row, side="right"))

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from zoo.base.explain import explain
+from zoo.base.text import plural
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Origin, load_registry
 from zoo.data.sources.source import Opened, Request, Rows, array_rows, item_rows
@@ -91,7 +92,7 @@ class PluginSource:
         except (TypeError, ValueError):
             raise PluginError(f"{name}: expected (images, labels)") from None
         if count != wanted or not count:
-            raise DataError(f"{name}: {count} images for {wanted} labels")
+            raise DataError(f"{name}: {plural(count, 'image')} for {plural(wanted, 'label')}")
         if isinstance(images, Sequence) and isinstance(images[0], bytes | Path):
             items: Sequence[Item] = images
             return item_rows(items, labels, lambda i: f"{name}, image {i}")

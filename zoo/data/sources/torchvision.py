@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from zoo.base.text import first_line
 from zoo.data.sources.digits_and_idx import IdxSource, idx_files
 from zoo.data.sources.source import Opened, Request, Rows, Source, array_rows, item_rows
 from zoo.data.split import stratified
@@ -121,13 +122,13 @@ class VisionSource:
         self, make: Make, extra: dict[str, Any], given: str | None, usual: tuple[str, ...]
     ) -> VisionData:
         """Build with the given split, or with the first usual one that the class accepts."""
-        refused: Exception | None = None
+        refused: Exception = ValueError("no split is named")
         for split in (given,) if given else usual:
             try:
                 return self._build(make, extra | {"split": split})
             except ValueError as error:
                 refused = error
-        raise InputError(f"torchvision:{self.name}: {str(refused).splitlines()[0]}")
+        raise InputError(f"torchvision:{self.name}: {first_line(refused, None)}")
 
     def _build(self, make: Make, arguments: dict[str, Any]) -> VisionData:
         """What is there already, else after a download."""
@@ -139,21 +140,17 @@ class VisionSource:
         loads = "download" in accepts or any(p.kind is p.VAR_KEYWORD for p in accepts.values())
         if not loads:
             raise DataError(
-                f"torchvision:{self.name} has to be put into {self.root} by hand: {_line(absent)}"
+                f"torchvision:{self.name} has to be put into {self.root} by hand: {first_line(absent)}"
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             return make(str(self.root), download=True, **arguments)
         except (RuntimeError, OSError) as error:
             raise DataError(
-                f"torchvision:{self.name} is not in {self.root} and cannot be downloaded ({_line(error)}); "
+                f"torchvision:{self.name} is not in {self.root} and cannot be downloaded ({first_line(error)}); "
                 "connect to the network, give --data-dir DIR where it lies, or use `--dataset digits`, "
                 "which needs no download"
             ) from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _class_name(name: object) -> str:

@@ -10,6 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from zoo.base.text import plural
 from zoo.catalogue.spec import node_from_table
 from zoo.errors import DeviceError
 from zoo.models.compose import check, place
@@ -58,7 +59,7 @@ def described(job: Job, plan: Plan) -> dict[str, Any]:
     sizes = msgspec.structs.asdict(record.sizes)
     tree = node_from_table(record.build, "build")
     outline = check(tree, plan.registry, where=place(plan.registry, record.model), **sizes)
-    forward, step = flops(outline, (sizes["in_channels"], sizes["height"], sizes["width"]))
+    forward, step = flops(outline, sizes), flops(outline, sizes, backward=True)
     return {
         "model": record.model,
         "parameters": sum(p.numel() for p in outline.parameters()),
@@ -115,4 +116,4 @@ def infer(trainer: Trainer, images: Tensor, effort: Effort) -> list[float]:
 
 def _too_large(job: Job) -> str:
     size = f" of {job.image_size}x{job.image_size}" if job.image_size else ""
-    return f"out of memory with batches of {job.batch_size} images{size}; lower --batch-size or --image-size"
+    return f"out of memory with batches of {plural(job.batch_size, 'image')}{size}; lower --batch-size or --image-size"

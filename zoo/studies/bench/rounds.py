@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.base.structs import Struct
+from zoo.base.text import plural
 from zoo.catalogue.registry import find_model, load_registry, native_sizes
 from zoo.data.batches.resident import generator
 from zoo.data.load import load
@@ -178,8 +179,8 @@ def loop_share(job: Job) -> dict[str, Any]:
     count = len(load(job.dataset, load_registry(), data_dir=job.data_dir).train)
     if job.batch_size > count:
         raise InputError(
-            f"--batch-size {job.batch_size}: the loop is measured on {job.dataset!r}, which has {count} images; "
-            "name a larger --dataset, or leave `loop` out of --what"
+            f"--batch-size {job.batch_size}: the loop is measured on {job.dataset!r}, which has "
+            f"{plural(count, 'image')}; name a larger --dataset, or leave `loop` out of --what"
         )
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         bare = BareStep(Trainer(make_plan(job, job.batch_size), Path(folder)), job.batch_size)

@@ -22,6 +22,7 @@ from PIL import Image
 from zoo.base.files import WriteError, sha256_of, write_bytes
 from zoo.base.paths import cache_dir
 from zoo.base.structs import Struct
+from zoo.base.text import reason_of
 from zoo.base.version import __version__
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
@@ -82,7 +83,7 @@ def look(
         place = _place("seen", [configuration(record), sha256_of(folder / WEIGHTS), record.data.fingerprint])
         return _kept(place, Seen, lambda: _look(folder, record, data_dir, device)), ""
     except (ZooError, OSError, RuntimeError, MemoryError) as error:
-        return None, " ".join(str(error).split())[:300] or type(error).__name__
+        return None, reason_of(error)
 
 
 def _look(folder: Path, record: RunRecord, data_dir: str | None, device: str | None) -> Seen:
@@ -166,19 +167,13 @@ def flops(build: dict[str, Any], sizes: dict[str, int], registry: Registry) -> i
 
 
 def _count(build: dict[str, Any], sizes: dict[str, int], registry: Registry) -> int | None:
-    from torch.utils.flop_counter import FlopCounterMode
-
     from zoo.models.compose import check
+    from zoo.models.flops import flops as counted
 
     try:
-        module = check(node_from_table(build, "build"), registry, where="build", **sizes).eval()
-        module.requires_grad_(False)  # the counter looks for gradients of parameters that enter as inputs
-        image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module(image)
+        return counted(check(node_from_table(build, "build"), registry, where="build", **sizes), sizes)
     except (ZooError, RuntimeError, NotImplementedError):
         return None
-    return int(counter.get_total_flops())
 
 
 # ---- the cache -------------------------------------------------------------------------------

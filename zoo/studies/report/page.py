@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.templates import templates
+from zoo.base.text import plural
 from zoo.base.version import __version__
 from zoo.base.web_page import allowed
 from zoo.data.portable import portable_spec
@@ -113,14 +114,18 @@ def render(content: Content, limit: int = MAX_BYTES) -> tuple[str, list[str]]:
             points //= 2
         else:
             raise InputError(
-                f"{len(content.runs)} runs do not fit into a page of {limit / 1e6:.1f} MB; name fewer: "
-                "`zoo report RUN...`"
+                f"{plural(len(content.runs), 'run does', 'runs do')} not fit into a page of {limit / 1e6:.1f} MB; "
+                "name fewer: `zoo report RUN...`"
             )
     left_out = []
     if images < content.images:
-        left_out.append(f"{images} images of each run, not {content.images}: the page would be too large")
+        left_out.append(
+            f"{plural(images, 'image')} of each run, not {content.images}: the page would be too large"
+        )
     if points < MAX_POINTS:
-        left_out.append(f"{points} epochs of each run's curves at most: the page would be too large")
+        left_out.append(
+            f"{plural(points, 'epoch')} of each run's curves at most: the page would be too large"
+        )
     return page, left_out
 
 
@@ -132,7 +137,9 @@ def table_rows(content: Content) -> list[dict[str, Any]]:
     rows = []
     for i, run in enumerate(content.runs):
         row = row_of(run) | {"kind": "run", "run": i, "flops": content.flops.get(run.name)}
-        row["source"] = "" if run.state == "finished" else f"{run.state} after {row['epochs']} epochs"
+        row["source"] = (
+            "" if run.state == "finished" else f"{run.state} after {plural(row['epochs'], 'epoch')}"
+        )
         rows.append(row)
         row["dataset"] = portable_spec(row["dataset"])
     rows += [dict(row) for row in content.catalogue]
@@ -278,9 +285,11 @@ def _lead(content: Content) -> str:
     runs = content.runs
     models, datasets = {r.record.model for r in runs}, {r.record.data.fingerprint for r in runs}
     counted = (
-        f"{_many(len(runs), 'run')} of {_many(len(models), 'model')} on {_many(len(datasets), 'data set')}"
+        f"{plural(len(runs), 'run')} of {plural(len(models), 'model')} on {plural(len(datasets), 'data set')}"
     )
-    more = f", beside {_many(len(content.catalogue), 'result')} of the catalogue" if content.catalogue else ""
+    more = (
+        f", beside {plural(len(content.catalogue), 'result')} of the catalogue" if content.catalogue else ""
+    )
     return f"{counted}{more}."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
+from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Measured, Model, Published
 from zoo.runs.find import Run
@@ -51,7 +52,7 @@ def _measured(name: str, model: Model) -> Iterator[dict[str, Any]]:
     for row in model.measured:
         yield {
             "kind": "catalogue",
-            "name": f"{name}, {row.seeds} seed{'s' if row.seeds > 1 else ''}",
+            "name": f"{name}, {plural(row.seeds, 'seed')}",
             "model": name,
             "dataset": row.dataset,
             "top1": row.top1,
@@ -66,7 +67,7 @@ def _measured(name: str, model: Model) -> Iterator[dict[str, Any]]:
 
 
 def _note(row: Measured) -> str:
-    spread = f"± {row.spread:.2%} over {row.seeds} seeds" if row.spread is not None else ""
+    spread = f"± {row.spread:.2%} over {plural(row.seeds, 'seed')}" if row.spread is not None else ""
     return "; ".join(part for part in (spread, row.note) if part)
 
 

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from zoo.base.files import WriteError, write_text
+from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Published
 from zoo.catalogue.vary import label
@@ -192,4 +193,4 @@ def state(job: Job) -> str:
         return "recorded"
     if not job.folder.is_dir():
         return "missing"
-    return f"{len(read_metrics(job.folder))} epochs done"
+    return f"{plural(len(read_metrics(job.folder)), 'epoch')} done"

@@ -13,6 +13,7 @@ import msgspec
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from zoo.base.text import plural
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import decode, decode_model
@@ -83,7 +84,7 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     called = _free_name(registry, re.sub(r"[^a-z0-9]+", "-", f"{variant.name}-swept".lower()).strip("-"))
     small = f"{asked.limit_train:,} images of " if asked.limit_train else ""
     where = f"{small}{asked.dataset or model.dataset}"
-    summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {count} trials"
+    summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {plural(count, 'trial')}"
     begun = recipe_name(parent, variant.name, model)
     recipe = {"extends": begun, "summary": summary, **fields}
     decode(Recipe, {k: v for k, v in recipe.items() if k != "extends"}, called)

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from zoo.base.files import WriteError
 from zoo.base.structs import NonNegative, Positive, Struct
+from zoo.base.text import reason_of
 from zoo.catalogue.registry import find_model
 from zoo.catalogue.vary import inline, vary
 from zoo.data.batches.mode import Delivery
@@ -119,8 +120,7 @@ def open_study(sweep: Sweep) -> optuna.Study:
             if asked is None:
                 study.set_user_attr(ASKED, same(sweep))
     except (OSError, ValueError, ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"--storage {sweep.storage}: cannot be used: {said[:300]}") from None
+        raise InputError(f"--storage {sweep.storage}: cannot be used: {reason_of(error)}") from None
     if asked not in (None, same(sweep)):
         raise InputError(
             f"{sweep.storage}: holds another sweep (other model, keys, ranges or options); "

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from zoo.base.text import plural
 from zoo.data.batches.open import BatchSource
 from zoo.data.split import Split
 from zoo.errors import DeviceError, InputError, RunError
@@ -103,10 +104,11 @@ class World:
         """
         least = min(map(len, torch.empty(batch).chunk(accumulate)))
         if self.size > 1 and (least + 1) // 2 < self.size:
-            micro = f" in {accumulate} micro-batches" if accumulate > 1 else ""
+            micro = f" in {plural(accumulate, 'micro-batch')}" if accumulate > 1 else ""
             raise InputError(
-                f"a batch of {batch} images{micro} is too small for {self.size} processes, which take at least "
-                f"two each; give --batch-size {2 * self.size * accumulate} or more, or fewer processes"
+                f"a batch of {plural(batch, 'image')}{micro} is too small for {plural(self.size, 'process')}, "
+                f"which take at least two each; give --batch-size {2 * self.size * accumulate} or more, or "
+                "fewer processes"
             )
 
     def part(self, split: Split) -> Split:
@@ -119,7 +121,7 @@ class World:
             return split
         if self.sharded and len(split) < self.size:
             raise InputError(
-                f"a split of {len(split)} images is too small for {self.size} processes with --shard"
+                f"a split of {plural(len(split), 'image')} is too small for {plural(self.size, 'process')} with --shard"
             )
         begin, end = self.bounds(len(split))
         if not isinstance(split.images, np.ndarray):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo.base.text import first_line
 from zoo.catalogue.recipe import CompileMode, Recipe
 from zoo.errors import DeviceError
 from zoo.models.device import Hardware
@@ -186,7 +187,7 @@ def _call(compiled: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         return compiled(*args)
     except torch._dynamo.exc.TorchDynamoException as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error, None)
         raise DeviceError(
             f"the model could not be compiled ({reason}); train it with --compile off"
         ) from error

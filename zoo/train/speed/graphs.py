@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from zoo.base.text import first_line
+
 WARM_UPS = 3
 """Calls before a recording: kernels are chosen, and workspaces made, outside of it."""
 
@@ -107,7 +109,7 @@ class Recorded:
         except RuntimeError as error:  # the warm-up worked: what fails now is what a recording does not allow
             self._forget_gradients()
             noise.graphsafe_set_state(clean)  # the one that was recorded with stays closed to plain calls
-            raise NotRecorded(str(error).strip().splitlines()[0]) from error
+            raise NotRecorded(first_line(error, None)) from error
         inputs = [leaf for leaf in kept if isinstance(leaf, Tensor)]
         return Recording(graph, inputs, output, [parameter.grad for parameter in self.parameters])
 
@@ -128,7 +130,7 @@ class Recorded:
             self.function(*args)
         except RuntimeError as error:
             self._forget_gradients()
-            raise NotRecorded(str(error).strip().splitlines()[0]) from error
+            raise NotRecorded(first_line(error, None)) from error
         finally:
             torch.cuda.set_sync_debug_mode(before)
 
