@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -238,6 +239,17 @@ def test_what_is_no_run_or_more_than_a_run_is_not_removed(
 
 
 # ---- plotting --------------------------------------------------------------------------------
+
+
+def test_an_axis_of_epochs_has_whole_numbers_however_few_there_are(here: Path) -> None:
+    metrics = here / "runs/a/metrics.jsonl"
+    lines = metrics.read_text().splitlines()
+    for count in range(1, len(lines) + 1):
+        metrics.write_text("\n".join(lines[:count]) + "\n")
+        said_by("plot", "a", "--what", "top1", "--out", "a.svg")
+        ticks = re.findall(r"<!-- ([\d.]+) -->", (here / "a.svg").read_text("utf-8"))
+        assert ticks
+        assert all(tick.isdigit() for tick in ticks)
 
 
 def test_a_plot_of_runs_is_a_picture_and_the_same_twice(here: Path) -> None:

@@ -15,6 +15,8 @@ from run_modules import load_run as load
 from zoo.cli import cli
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
 from zoo.evaluate.opened import evaluate_run
+from zoo.runs.curves import draw
+from zoo.runs.find import read
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS, read_record, write_record
 from zoo.train.events import Listener
@@ -72,6 +74,7 @@ def test_a_run_learns_and_its_folder_reloads_to_the_same_test_result(tiny: str, 
     assert measured == recorded
     for name in (RECORD, METRICS, WEIGHTS, RESULT, CURVES):
         assert (tmp_path / "run" / name).stat().st_size > 0
+    assert (tmp_path / "run" / CURVES).read_bytes() == draw([read(tmp_path / "run")])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny: str, tmp_path: Path) -> None:

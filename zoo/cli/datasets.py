@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -75,15 +74,15 @@ def check(
       zoo datasets check folder:photos --image-size 64
       zoo datasets check cifar10 --json
     """
+    from zoo.cli.shared.display import DecodeBar
     from zoo.data.checks import check as examine
     from zoo.data.load import load
     from zoo.errors import BadImagesError
 
     registry = load_registry()
     try:
-        data = load(
-            spec, registry, data_dir=data_dir, image_size=image_size, skip_bad=skip_bad, show=_Progress()
-        )
+        with DecodeBar() as bar:
+            data = load(spec, registry, data_dir=data_dir, image_size=image_size, skip_bad=skip_bad, show=bar)
     except BadImagesError as error:
         if as_json:
             table.emit_json({"spec": spec, "unreadable": list(error.problems)})
@@ -163,26 +162,3 @@ def _print_report(data: ImageData, findings: list[Finding]) -> None:
         examples = f" ({', '.join(finding.examples)})" if finding.examples else ""
         lines.append(f"{finding.level}: {finding.message}{examples}")
     table.emit(map(table.clean, lines if findings else [*lines, "nothing wrong found"]))
-
-
-class _Progress:
-    """A progress bar on stderr while images are decoded; nothing where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self.bar: Any = None
-        self.tasks: dict[str, Any] = {}
-
-    def __call__(self, description: str, done: int, total: int, /) -> None:
-        if not sys.stderr.isatty():
-            return
-        if self.bar is None:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self.bar = Progress(console=Console(stderr=True), transient=True)
-            self.bar.start()
-        if description not in self.tasks:
-            self.tasks[description] = self.bar.add_task(description, total=total)
-        self.bar.update(self.tasks[description], completed=done)
-        if done >= total and all(task.finished for task in self.bar.tasks):
-            self.bar.stop()

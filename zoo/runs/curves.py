@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from zoo.base.drawing import COLOURS, MARKERS, encoded, plain_text, styled
 from zoo.base.files import write_bytes
 from zoo.errors import InputError
-from zoo.runs.find import Run, curves, read
-from zoo.runs.record import CURVES
+from zoo.runs.find import Run, curves
+from zoo.runs.folder import read_metrics
+from zoo.runs.record import CURVES, read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,8 @@ def _figure(drawn: Sequence[Run], what: Sequence[str], x: str, log: bool) -> Fig
             axes.set_yscale("log")
         if metric == "top1":
             axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=x == "epoch"))
+        if x == "epoch":
+            axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     _legend(figure, drawn)
     return figure
@@ -69,7 +71,7 @@ def _figure(drawn: Sequence[Run], what: Sequence[str], x: str, log: bool) -> Fig
 def _lines(axes: Any, run: Run, i: int, metric: str, x: str) -> None:
     columns = curves(run, most=100_000)
     colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS) % len(MARKERS)]
-    few = len(columns["epoch"]) < 40
+    few, one = len(columns["epoch"]) < 40, len(columns["epoch"]) == 1
     for split, style in (("train", "--"), ("val", "-"), ("test", "-")):
         if values := columns.get(f"{split}_{metric}"):
             points = [(a, math.nan if b is None else b) for a, b in zip(columns[x], values, strict=True)]
@@ -78,7 +80,8 @@ def _lines(axes: Any, run: Run, i: int, metric: str, x: str) -> None:
                 *zip(*points, strict=True),
                 style,
                 color=colour,
-                marker=marker if few and solid else "",
+                marker=marker if one or (few and solid) else "",
+                markerfacecolor=colour if solid else "none",  # a single epoch has no line to tell them apart
                 markersize=4,
                 linewidth=1.8 if solid else 1.1,
             )
@@ -91,13 +94,16 @@ def _legend(figure: Any, runs: Sequence[Run]) -> None:
     splits = {key.partition("_")[0] for run in runs for key in curves(run, 1) if "_" in key}
     names = (("train", "training", "--"), ("val", "validation", "-"), ("test", "test", "-"))
     styles = [Line2D([], [], color="0.4", linestyle=s, label=label) for k, label, s in names if k in splits]
+    figure.axes[0].legend(handles=styles, frameon=False, fontsize=8)
     if len(runs) == 1:
         record = runs[0].record
-        how = f"{record.recipe}, {record.protocol} protocol, seed {record.seed}"
-        figure.suptitle(plain_text(f"{record.model} on {record.data.spec} ({how})"))
-        figure.axes[0].legend(handles=styles, frameon=False, fontsize=8)
+        figure.suptitle(
+            plain_text(
+                f"{record.model} on {record.data.spec} "
+                f"({record.recipe}, {record.protocol} protocol, seed {record.seed})"
+            )
+        )
         return
-    figure.axes[0].legend(handles=styles, frameon=False, fontsize=8)
     handles = [
         Line2D(
             [],
@@ -113,7 +119,13 @@ def _legend(figure: Any, runs: Sequence[Run]) -> None:
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw `curves.png` of a run folder: loss and top-1 over epochs, as `zoo plot` does."""
-    run = read(folder)
-    if run.rows:
+    """Draw `curves.png` of one run: the same picture as `zoo plot FOLDER`.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    rows = tuple(read_metrics(folder))
+    if rows:
+        # Made by hand, since `find.read` asks for the lock, which may be this process's own.
+        run = Run(folder.name, folder, read_record(folder), rows, None, "training", 0.0)
         write_bytes(folder / CURVES, draw([run]))

@@ -116,9 +116,9 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
 
 
 class DecodeBar:
-    """A progress bar for decoding, opened when there is something to decode."""
+    """A progress bar on a terminal's stderr, opened when the first progress is made; also a context that closes it."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         self.live = not quiet and sys.stderr.isatty()
         self.stack = ExitStack()
         self.bar: Any = None
@@ -140,3 +140,11 @@ class DecodeBar:
     def close(self) -> None:
         """Remove the bar."""
         self.stack.close()
+
+    def __enter__(self) -> DecodeBar:
+        """The bar itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar."""
+        self.close()
