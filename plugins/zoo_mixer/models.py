@@ -8,7 +8,7 @@ from timm.models.mlp_mixer import MixerBlock, MlpMixer
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.plugin.layers import TokensToImage, TokensToPatches, patch_grid, patchify, use_cheap_dropout
+from zoo.plugin.layers import image_reader, patch_grid, patchify, token_width, use_cheap_dropout
 
 
 def _ratios(width: int, depth: int, token_mlp: int, channel_mlp: int) -> tuple[float, float]:
@@ -119,17 +119,17 @@ def image(
         ShapeError: the patch does not divide the map, or `embed` does not suit `read`.
     """
     rows, columns = patch_grid(height, width, patch, "mixer.image")
-    size = embed or (height * width if read == "image" else 256)
-    if read == "image" and size != height * width:
-        raise ShapeError(
-            f'mixer.image: read = "image" needs embed = height*width = {height * width}, given {size}; '
-            f'leave embed out, or use read = "patches"'
-        )
+    size = token_width(read, embed, height, width, "mixer.image")
     ratios = _ratios(size, depth, token_mlp, channel_mlp)
     layers = nn.Sequential(*(MixerBlock(size, rows * columns, ratios, drop=dropout) for _ in range(depth)))
-    reader: nn.Module
-    if read == "image":
-        reader = TokensToImage(rows * columns, channels, height, width, norm)
-    else:
-        reader = TokensToPatches(size, channels, height, width, patch, norm)
+    reader = image_reader(
+        read,
+        tokens=rows * columns,
+        features=size,
+        channels=channels,
+        height=height,
+        width=width,
+        patch=patch,
+        norm=norm,
+    )
     return MixerImage(patch, nn.Linear(channels * patch * patch, size), use_cheap_dropout(layers), reader)

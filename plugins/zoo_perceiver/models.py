@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +150,12 @@ class PerceiverQuery(nn.Module):
         return tokens_to_map(self.read(query), x.shape[2], x.shape[3])
 
 
+def _perceiver(channels: int, given: Mapping[str, Any]) -> Perceiver:
+    """A perceiver of those arguments of a factory that are its own, by name."""
+    parameters = inspect.signature(Perceiver).parameters.values()
+    return Perceiver(channels, **{p.name: given[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY})
+
+
 def classifier(
     *,
     in_channels: int,
@@ -166,43 +174,18 @@ def classifier(
     max_freq: float = 10.0,
     dropout: float = 0.2,
 ) -> nn.Module:
-    """Perceiver classifier; `Perceiver` describes the arguments. Any image size suits.
+    """Perceiver classifier for images of any size; `Perceiver` describes the arguments that are not below.
 
     Args:
         in_channels: channels of the image.
         height: rows of the image (any).
         width: columns of the image (any).
         num_classes: number of logits.
-        depth: number of blocks.
-        latents: number of latents.
-        latent_width: their width.
-        cross_heads: heads of each cross-attention.
-        cross_head_width: their width.
-        latent_heads: heads of each self-attention.
-        latent_head_width: their width.
-        self_attentions: self-attentions in each block.
-        bands: Fourier frequencies per axis.
-        max_freq: twice the highest of them.
-        dropout: in attention and feed-forward.
 
     Source:
         Mixture Models, "Perceiver part".
     """
-    del height, width
-    perceiver = Perceiver(
-        in_channels,
-        depth=depth,
-        latents=latents,
-        latent_width=latent_width,
-        cross_heads=cross_heads,
-        cross_head_width=cross_head_width,
-        latent_heads=latent_heads,
-        latent_head_width=latent_head_width,
-        self_attentions=self_attentions,
-        bands=bands,
-        max_freq=max_freq,
-        dropout=dropout,
-    )
+    perceiver = _perceiver(in_channels, locals())
     return PerceiverClassifier(perceiver, num_classes)
 
 
@@ -224,43 +207,19 @@ def image(
     dropout: float = 0.2,
     read: Literal["mean", "query"] = "mean",
 ) -> nn.Module:
-    """Perceiver as a part; `Perceiver` describes the arguments.
+    """Perceiver as a part; `Perceiver` describes the arguments that are not below.
 
     Args:
         channels: channels in and out.
         height: rows of the map.
         width: columns of the map.
-        depth: number of blocks.
-        latents: number of latents.
-        latent_width: their width.
-        cross_heads: heads of each cross-attention.
-        cross_head_width: their width.
-        latent_heads: heads of each self-attention.
-        latent_head_width: their width.
-        self_attentions: self-attentions in each block.
-        bands: Fourier frequencies per axis.
-        max_freq: twice the highest of them.
-        dropout: in attention and feed-forward.
         read: "mean": one linear layer from the mean latent to all pixels (the source's way);
             "query": each pixel attends to the latents (Perceiver IO), with far fewer parameters.
 
     Source:
         Mixture Models, "Perceiver part".
     """
-    perceiver = Perceiver(
-        channels,
-        depth=depth,
-        latents=latents,
-        latent_width=latent_width,
-        cross_heads=cross_heads,
-        cross_head_width=cross_head_width,
-        latent_heads=latent_heads,
-        latent_head_width=latent_head_width,
-        self_attentions=self_attentions,
-        bands=bands,
-        max_freq=max_freq,
-        dropout=dropout,
-    )
+    perceiver = _perceiver(channels, locals())
     if read == "query":
         return PerceiverQuery(perceiver, channels, latent_heads, latent_head_width, dropout)
     return PerceiverImage(perceiver, (channels, height, width))

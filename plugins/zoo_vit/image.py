@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.plugin.layers import TokensToImage, TokensToPatches, patch_grid, patchify
+from zoo.plugin.layers import image_reader, patch_grid, patchify, token_width
 from zoo_vit.transformer import encoder
 
 MAX_GRID = 31
@@ -112,17 +112,17 @@ def vit_image(
     """
     side = patch or paper_patch(height, width)
     rows, columns = patch_grid(height, width, side, "vit.image")
-    size = embed or (height * width if read == "image" else 256)
-    reader: nn.Module
-    if read == "patches":
-        reader = TokensToPatches(size, channels, height, width, side, norm)
-    elif size == height * width:
-        reader = TokensToImage(rows * columns, channels, height, width, norm)
-    else:
-        raise ShapeError(
-            f'vit.image: read = "image" needs embed = height*width = {height * width}, given {size}; '
-            f'leave embed out, or use read = "patches"'
-        )
+    size = token_width(read, embed, height, width, "vit.image")
+    reader = image_reader(
+        read,
+        tokens=rows * columns,
+        features=size,
+        channels=channels,
+        height=height,
+        width=width,
+        patch=side,
+        norm=norm,
+    )
     layers = encoder(width=size, depth=depth, heads=heads, head_width=head_width, mlp=mlp, dropout=dropout)
     tokens = rows * columns if position else 0
     return ViTImage(side, nn.Linear(channels * side * side, size), layers, reader, tokens)

@@ -176,3 +176,53 @@ class TokensToPatches(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) to (B, C, height, width)."""
         return self.norm(unpatchify(self.linear(tokens), self.patch, self.height, self.width))
+
+
+def token_width(read: str, embed: int | None, height: int, width: int, who: str) -> int:
+    """The width of tokens that `image_reader` reads back as an image of this size.
+
+    Args:
+        read: "image" or "patches", see `image_reader`.
+        embed: the width asked for; None: height*width for "image", 256 for "patches".
+        height: rows of the image.
+        width: columns of the image.
+        who: the component, for the message.
+
+    Raises:
+        ShapeError: another width than height*width was asked for, and `read` is "image".
+    """
+    size = embed or (height * width if read == "image" else 256)
+    if read == "image" and size != height * width:
+        raise ShapeError(
+            f'{who}: read = "image" needs embed = height*width = {height * width}, given {size}; '
+            f'leave embed out, or use read = "patches"'
+        )
+    return size
+
+
+def image_reader(
+    read: str,
+    *,
+    tokens: int,
+    features: int,
+    channels: int,
+    height: int,
+    width: int,
+    patch: int,
+    norm: bool = True,
+) -> nn.Module:
+    """What reads tokens back as an image.
+
+    Args:
+        read: "image": `TokensToImage`; "patches": `TokensToPatches`.
+        tokens: number of tokens.
+        features: their width.
+        channels: channels of the image.
+        height: rows of the image.
+        width: columns of the image.
+        patch: side of a patch, in pixels.
+        norm: end with a batch norm.
+    """
+    if read == "image":
+        return TokensToImage(tokens, channels, height, width, norm)
+    return TokensToPatches(features, channels, height, width, patch, norm)
