@@ -77,7 +77,7 @@ ROGUES = {
     "unknown-hook": Rogue(
         f"{FINE}\n@hookimpl\ndef zoo_colours(): return []", "implements 'zoo_colours', which this version"
     ),
-    "no-file": Rogue(REGISTRY_HOOK, "which is no file"),
+    "no-file": Rogue(REGISTRY_HOOK, "which is not a file"),
     "not-toml": Rogue(FINE + REGISTRY_HOOK, "not valid TOML", toml="[models"),
     "not-text": Rogue(FINE + REGISTRY_HOOK, "unknown table [wishes]", toml="[wishes]\na = 1"),
     "wrong-model": Rogue(

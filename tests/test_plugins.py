@@ -52,7 +52,7 @@ BROKEN = {
     "no-factory": (components("a", factory="nothing"), 'is not "module:name"'),
     "twice": (components("a", "a"), "offers the component 'a' twice"),
     "bad-name": (components("a b"), "a name is letters and digits"),
-    "no-file": (REGISTRY_HOOK, "which is no file"),
+    "no-file": (REGISTRY_HOOK, "which is not a file"),
 }
 
 

@@ -93,7 +93,7 @@ def test_a_model_is_found_by_file_and_name(here: Path) -> None:
     registry, name, model = find_model("my.toml#my-hybrid")
     assert (name, model.summary) == ("my-hybrid", "mine")
     assert "mine" in registry.recipes
-    with pytest.raises(InputError, match=r"there is no file 'other\.toml'"):
+    with pytest.raises(InputError, match=r"the file 'other\.toml' does not exist"):
         find_model("other.toml#my-hybrid")
     with pytest.raises(UnknownNameError, match="did you mean my-hybrid"):
         find_model("my.toml#my-hibrid")
@@ -134,7 +134,7 @@ BAD_FILES = {
     "parent of a wrong type": ("[recipes.r]\nextends = 3", ["recipes.r.extends: ", "no recipe named '3'"]),
     "circle": (
         "[recipes.a]\nextends = 'b'\n[recipes.b]\nextends = 'a'",
-        ["recipes.", ".extends: goes round in a circle: a -> b -> a"],
+        ["recipes.", ".extends: the recipes extend one another in a circle: a -> b -> a"],
     ),
     "own parent": ("[recipes.a]\nextends = 'a'", ["circle: a -> a"]),
     "long chain": (

@@ -235,9 +235,9 @@ def _alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.unlink(), "is gone since its folder was listed"),
-        (lambda path: path.write_bytes(path.read_bytes() + b"!"), "was changed since"),
-        (lambda path: os.utime(path, (1, 1)), "was changed since .*its time differs"),
+        (lambda path: path.unlink(), "was deleted after its folder was listed"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"!"), "was changed after"),
+        (lambda path: os.utime(path, (1, 1)), "was changed after .*its time differs"),
     ],
 )
 def test_a_file_that_changes_while_a_run_reads_is_named(
@@ -315,7 +315,7 @@ def test_what_cannot_be_is_refused_in_one_line(few: Path) -> None:
         streamed(few, -1)
     with pytest.raises(InputError, match="allowed: auto, resident, stream"):
         load(f"folder:{few}", delivery=Delivery("steam"))
-    with pytest.raises(InputError, match="loaded to be streamed"):
+    with pytest.raises(InputError, match="loaded for streaming"):
         Streamed(load(f"folder:{few}").train)
 
 

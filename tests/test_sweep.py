@@ -239,8 +239,8 @@ def test_a_trial_that_ended_while_others_looked_is_not_tried_again(tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--grid", "model=1,2"], "model takes names of the catalogue, not 1"),
-        (["--sample", "recipe=1..3"], "recipe takes names of the catalogue, not 1"),
+        (["--grid", "model=1,2"], "model takes a name from the catalogue, not 1"),
+        (["--sample", "recipe=1..3"], "recipe takes a name from the catalogue, not 1"),
         (["--grid", "lr=2020-01-01,1"], "lr=.*expected"),
         (["--grid", "lr=1e-3", "--recipe", "bset"], "no recipe named 'bset'"),
         (["--grid", "lr=1e-3", "--set", "lrr=1"], "lrr"),

@@ -26,12 +26,12 @@ API_GROUP = "zoo.api"
 
 def discover(chosen: Selection) -> tuple[PluginRecord, ...]:
     """Look at every entry point of the group, ours first, then by name."""
-    found = sorted(installed(), key=lambda f: (f.distribution != OURS, f.name, f.distribution, f.value))
-    records = {i: _refused(f, found, chosen) for i, f in enumerate(found)}
-    strangers = [i for i, f in enumerate(found) if records[i] is None and f.distribution != OURS]
-    looked = inspect([found[i] for i in strangers])
+    entries = sorted(installed(), key=lambda f: (f.distribution != OURS, f.name, f.distribution, f.value))
+    records = {i: _refused(f, entries, chosen) for i, f in enumerate(entries)}
+    strangers = [i for i, f in enumerate(entries) if records[i] is None and f.distribution != OURS]
+    looked = inspect([entries[i] for i in strangers])
     records |= dict(zip(strangers, looked, strict=True))
-    return tuple(records[i] or load(f) for i, f in enumerate(found))
+    return tuple(records[i] or load(f) for i, f in enumerate(entries))
 
 
 def _refused(one: Found, everything: Sequence[Found], chosen: Selection) -> PluginRecord | None:
@@ -79,7 +79,7 @@ def _api_objection(api: str) -> tuple[str, str]:
 
 def installed() -> list[Found]:
     """Every entry point of the group, of the first of each distribution on `sys.path`."""
-    found: dict[str, list[Found]] = {}
+    by_distribution: dict[str, list[Found]] = {}
     places: dict[str, list[tuple[str, str]]] = {}
     for distribution in distributions():
         entries = list(_entries(distribution))
@@ -89,8 +89,10 @@ def installed() -> list[Found]:
         place = (entries[0].version, str(_folder(distribution)))
         if place not in places.setdefault(key, []):
             places[key].append(place)
-            found.setdefault(key, entries)
-    return [_with_doubles(entry, places[key]) for key, entries in found.items() for entry in entries]
+            by_distribution.setdefault(key, entries)
+    return [
+        _with_doubles(entry, places[key]) for key, entries in by_distribution.items() for entry in entries
+    ]
 
 
 def _with_doubles(entry: Found, places: list[tuple[str, str]]) -> Found:

@@ -39,10 +39,10 @@ def read(chosen: Selection) -> Index | None:
     if content is None:
         return None
     try:
-        kept = msgspec.msgpack.decode(content, type=Index)
+        index = msgspec.msgpack.decode(content, type=Index)
     except msgspec.DecodeError:
         return None
-    return kept if unchanged(kept.stamps, present) else None
+    return index if unchanged(index.stamps, present) else None
 
 
 def write(chosen: Selection, plugins: tuple[PluginRecord, ...], files: list[dict[str, Any]]) -> None:
@@ -51,9 +51,9 @@ def write(chosen: Selection, plugins: tuple[PluginRecord, ...], files: list[dict
     looked = [*(f["path"] for f in files), *(path for record in plugins for path in record.files)]
     if any(record.status == "failed" for record in plugins):
         looked += [f"{path}/." for path in present]  # what a broken one lacks may come to lie beside it
-    kept = Index(stamps=present | {path: stamp(path) for path in looked}, plugins=plugins, files=files)
+    index = Index(stamps=present | {path: stamp(path) for path in looked}, plugins=plugins, files=files)
     with contextlib.suppress(TypeError, ValueError, OverflowError):  # a value that msgpack cannot hold
-        write_checked(_path(chosen, present), msgspec.msgpack.encode(kept))
+        write_checked(_path(chosen, present), msgspec.msgpack.encode(index))
 
 
 def _path(chosen: Selection, present: dict[str, int]) -> str:

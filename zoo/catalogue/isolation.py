@@ -30,17 +30,17 @@ WORKER = "import sys; sys.path[:] = sys.argv[1:]; from zoo.catalogue.isolation i
 class Task(msgspec.Struct, frozen=True):
     """What the worker is given."""
 
-    found: list[Found]
+    entries: list[Found]
     patience: float
 
 
-def inspect(found: Sequence[Found]) -> list[PluginRecord]:
+def inspect(entries: Sequence[Found]) -> list[PluginRecord]:
     """The record of each plugin, in order; where the system cannot fork, they are imported here."""
-    if not found or not hasattr(os, "fork") or not sys.executable:
-        return [load(one) for one in found]
+    if not entries or not hasattr(os, "fork") or not sys.executable:
+        return [load(one) for one in entries]
     records: list[PluginRecord] = []
-    while len(records) < len(found):
-        todo = list(found[len(records) :])
+    while len(records) < len(entries):
+        todo = list(entries[len(records) :])
         answers = _ask(Task(todo, _patience()))
         records += answers
         if len(answers) < len(todo):
@@ -63,7 +63,7 @@ def _ask(task: Task) -> list[PluginRecord]:
             command, input=msgspec.msgpack.encode(task), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     except OSError:
-        return [load(one) for one in task.found]
+        return [load(one) for one in task.entries]
     answers, rest = [], done.stdout
     while len(rest) >= 8 and len(rest) >= 8 + (size := int.from_bytes(rest[:8], "big")):
         answers.append(msgspec.msgpack.decode(rest[8 : 8 + size], type=PluginRecord))
@@ -91,7 +91,7 @@ def serve() -> None:
     del importlib, io, pluggy, hooks  # imported once here, and not again in every fork
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
     with os.fdopen(os.dup(1), "wb") as out:
-        for one in task.found:
+        for one in task.entries:
             answer = _looked_at(one, task.patience)
             if any("ms to be listed" in w for w in answer.warnings):  # perhaps only for want of bytecode
                 answer = min(answer, _looked_at(one, task.patience), key=lambda r: r.milliseconds or 1e9)
@@ -159,23 +159,23 @@ def _be_the_child(one: Found, send: int, patience: float) -> NoReturn:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
-            content = msgspec.msgpack.encode(_with_said(load(one, isolated=True), out, err))
+            content = msgspec.msgpack.encode(_with_output(load(one, isolated=True), out, err))
         with os.fdopen(send, "wb") as answer:
             answer.write(len(content).to_bytes(8, "big") + content)
     finally:
         os._exit(0)
 
 
-def _with_said(answer: PluginRecord, out: BinaryIO, err: BinaryIO) -> PluginRecord:
+def _with_output(answer: PluginRecord, out: BinaryIO, err: BinaryIO) -> PluginRecord:
     """The record with what reached the terminal past Python's own stdout."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    found = [
+    warnings = [
         f"prints to {name} when listed"
         for name, file in (("stdout", out), ("stderr", err))
         if os.fstat(file.fileno()).st_size
     ]
-    new = tuple(warning for warning in found if warning not in answer.warnings)
+    new = tuple(warning for warning in warnings if warning not in answer.warnings)
     failed = answer.status == "failed"  # one reason is enough
     return answer if failed else msgspec.structs.replace(answer, warnings=(*answer.warnings, *new))

@@ -259,16 +259,16 @@ def _side_by_side(block: _Block, x: float, y: float, w: float, out: list[_Mark])
     ends = [min(*centres, middle), max(*centres, middle)]
     drawn: list[list[_Mark]] = [[] for _ in needs]
     placed = zip(block.inner, lefts, widths, drawn, strict=True)
-    highest = max(_draw(child, left, top + ARROW * 0.9, wide, own) for child, left, wide, own in placed)
+    highest = max(_draw(child, left, top + ARROW * 0.9, wide, marks) for child, left, wide, marks in placed)
     low = top + ARROW * 0.9 + highest + ARROW * 0.7
     out.append(_Mark("line", (middle, y - GAP / 2, middle, top)))
     out.append(_Mark("line", (ends[0], top, ends[1], top)))
     out.append(_Mark("line", (ends[0], low, ends[1], low)))
-    for child, centre, own in zip(block.inner, centres, drawn, strict=True):
+    for child, centre, marks in zip(block.inner, centres, drawn, strict=True):
         out.append(_Mark("arrow", (centre, top, centre, top + ARROW * 0.9)))
         out.append(_Mark("line", (centre, low - ARROW * 0.7, centre, low)))
         boxes = 2 if child.repeats else 1  # its own come first: they are made as high as the highest
-        out += [mark._replace(at=(*mark.at[:3], highest)) for mark in own[:boxes]] + own[boxes:]
+        out += [mark._replace(at=(*mark.at[:3], highest)) for mark in marks[:boxes]] + marks[boxes:]
     out.append(_Mark("arrow", (middle, low, middle, low + ARROW * 0.8)))
     out.append(_Mark("text", (middle, low + ARROW * 0.8 + TEXT), block.fuse, TEXT, "center"))
     return low + ARROW * 0.8 + TEXT * LEADING - y

@@ -124,57 +124,57 @@ def selection(environ: Mapping[str, str] = os.environ) -> Selection:
     return Selection(only=only, without=without)
 
 
-def load(found: Found, *, isolated: bool = False) -> PluginRecord:
+def load(entry: Found, *, isolated: bool = False) -> PluginRecord:
     """Import one plugin and ask its hooks; a failure becomes a record, never an exception.
 
     Args:
         isolated: in a process of its own, where Ctrl-C is the plugin's own doing too.
     """
     before, start = _heavy(), time.perf_counter()
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
-            plugin = _import(found)
-            answers = _ask(plugin, found.name)
+        with contextlib.redirect_stdout(output):
+            plugin = _import(entry)
+            answers = _ask(plugin, entry.name)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and not isolated:
             raise
-        return _failure(found, error)
+        return _failure(entry, error)
     spent = (time.perf_counter() - start) * 1e3
     return record(
-        found,
+        entry,
         status="loaded",
         milliseconds=round(spent, 2),
-        files=_files(found),
-        warnings=_warnings(said.getvalue(), _heavy() - before, spent),
+        files=_files(entry),
+        warnings=_warnings(output.getvalue(), _heavy() - before, spent),
         **answers,
     )
 
 
-def _import(found: Found) -> Any:
-    module, _, attribute = found.value.partition(":")
+def _import(entry: Found) -> Any:
+    module, _, attribute = entry.value.partition(":")
     plugin = importlib.import_module(module.strip())
     for name in filter(None, attribute.strip().split(".")):
         plugin = getattr(plugin, name)
     return plugin
 
 
-def _failure(found: Found, error: BaseException) -> PluginRecord:
+def _failure(entry: Found, error: BaseException) -> PluginRecord:
     import traceback  # only a broken plugin pays for it
 
     ours = (os.path.dirname(os.path.dirname(__file__)), os.path.dirname(os.__file__), "<")
     frames = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     return record(
-        found,
+        entry,
         status="failed",
-        reason=printable_line(str(error) if isinstance(error, PluginError) else _said(error)),
-        fix=_advice(found, error),
+        reason=printable_line(str(error) if isinstance(error, PluginError) else _message_of(error)),
+        fix=_advice(entry, error),
         detail=traceback.format_exc()[-20_000:],
-        files=tuple(sorted({*_files(found), *(f for f in frames if not f.startswith(ours))})),
+        files=tuple(sorted({*_files(entry), *(f for f in frames if not f.startswith(ours))})),
     )
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     try:
         text = str(error).strip() or "no message"
     except Exception:
@@ -182,19 +182,19 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0]}"
 
 
-def _advice(found: Found, error: BaseException) -> str:
+def _advice(entry: Found, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
-        if error.name.partition(".")[0] == found.package:
-            return f"its installation is incomplete: pip install --force-reinstall {found.distribution}"
+        if error.name.partition(".")[0] == entry.package:
+            return f"its installation is incomplete: pip install --force-reinstall {entry.distribution}"
         return (
-            f"install what brings the module {error.name}, or reinstall {found.distribution} with its needs"
+            f"install what brings the module {error.name}, or reinstall {entry.distribution} with its needs"
         )
-    return leave_out(found)
+    return leave_out(entry)
 
 
-def leave_out(found: Found | PluginRecord) -> str:
-    """What to do about a plugin that only its author can mend."""
-    return f"upgrade or uninstall {found.distribution}, or set ZOO_DISABLE_PLUGINS={found.name}"
+def leave_out(plugin: Found | PluginRecord) -> str:
+    """What to do about a plugin that only its author can repair."""
+    return f"upgrade or uninstall {plugin.distribution}, or set ZOO_DISABLE_PLUGINS={plugin.name}"
 
 
 def _ask(plugin: Any, name: str) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _registry_path(paths: list[Any]) -> str | None:
         raise PluginError(f"zoo_registry() must return a path, got {type(paths[0]).__name__}")
     path = Path(paths[0])
     if not path.is_file() and archive_of(path) is None:
-        raise PluginError(f"zoo_registry() names {path}, which is no file")
+        raise PluginError(f"zoo_registry() names {path}, which is not a file")
     return str(path)
 
 
@@ -261,51 +261,51 @@ def archive_of(path: Path) -> Path | None:
     return next((p for p in path.parents if p.is_file()), None)
 
 
-def _warnings(said: str, heavy: set[str], milliseconds: float) -> tuple[str, ...]:
-    found = []
+def _warnings(output: str, heavy: set[str], milliseconds: float) -> tuple[str, ...]:
+    warnings = []
     if heavy:
-        found.append(
+        warnings.append(
             f"imports {', '.join(sorted(heavy))} when listed; move that import into the factory's module"
         )
-    if said.strip():
-        found.append("prints to stdout when listed")
+    if output.strip():
+        warnings.append("prints to stdout when listed")
     if milliseconds > SLOW:
-        found.append(f"takes {milliseconds:.0f} ms to be listed")
-    return tuple(found)
+        warnings.append(f"takes {milliseconds:.0f} ms to be listed")
+    return tuple(warnings)
 
 
 def _heavy() -> set[str]:
     return {name for name in HEAVY if name in sys.modules}
 
 
-def _files(found: Found) -> tuple[str, ...]:
+def _files(entry: Found) -> tuple[str, ...]:
     """The module of the entry point, and what it imported of its own package."""
-    package = found.package
+    package = entry.package
     loaded = [m for name, m in sys.modules.items() if name == package or name.startswith(f"{package}.")]
-    paths = {getattr(module, "__file__", None) for module in loaded} | {origin(found)}
+    paths = {getattr(module, "__file__", None) for module in loaded} | {origin(entry)}
     return tuple(sorted(path for path in paths if path))
 
 
-def origin(found: Found) -> str | None:
+def origin(entry: Found) -> str | None:
     """The file of the plugin's top-level package, found without importing it."""
     from importlib.util import find_spec
 
     try:
-        spec = find_spec(found.package)
+        spec = find_spec(entry.package)
     except (ImportError, ValueError, AttributeError):
         return None
     return spec.origin if spec and spec.has_location else None
 
 
-def record(found: Found, **fields: Any) -> PluginRecord:
+def record(entry: Found, **fields: Any) -> PluginRecord:
     """The record of an entry point."""
-    fields["warnings"] = (*found.warnings, *fields.get("warnings", ()))
+    fields["warnings"] = (*entry.warnings, *fields.get("warnings", ()))
     return PluginRecord(
-        name=found.name,
-        distribution=found.distribution,
-        version=found.version,
-        module=found.value,
-        source=found.source,
+        name=entry.name,
+        distribution=entry.distribution,
+        version=entry.version,
+        module=entry.value,
+        source=entry.source,
         **fields,
     )
 

@@ -43,26 +43,28 @@ def provenance(
         Component name to distribution, version and, if not from an index, where it was installed from;
         "models.NAME", "recipes.NAME" and "datasets.NAME" where a plugin brought them.
     """
-    found = {use: str(origin) for use, origin in sources_of(tree, registry)}
+    origins = {use: str(origin) for use, origin in sources_of(tree, registry)}
     for kind, name in (("model", model), ("recipe", recipe), ("dataset", dataset)):
         origin = registry.origins.get((kind, name))
         if origin is not None and origin.plugin:
-            found[f"{kind}s.{name}"] = str(origin)
+            origins[f"{kind}s.{name}"] = str(origin)
     source = registry.datasets[dataset].source if dataset in registry.datasets else dataset
     scheme, _, rest = source.partition(":")
     if scheme == "plugin":
         use = rest.partition("?")[0]
-        found[use] = str(registry.origin("component", use))
-    return found
+        origins[use] = str(registry.origin("component", use))
+    return origins
 
 
 def changes(recorded: Mapping[str, str], registry: Registry) -> list[str]:
     """What comes from another distribution or version now than `provenance` recorded: one line each."""
-    found: dict[tuple[str, str], list[str]] = {}
+    names_of: dict[tuple[str, str], list[str]] = {}
     for name, was in recorded.items():
         table, _, entry = name.partition(".")
         key = (kind_of(table), entry) if table in TABLES else ("component", name)
         origin = registry.origins.get(key)
         if origin is not None and str(origin) != was:
-            found.setdefault((was, str(origin)), []).append(name)
-    return [f"{', '.join(names)}: from {now} now, from {was} before" for (was, now), names in found.items()]
+            names_of.setdefault((was, str(origin)), []).append(name)
+    return [
+        f"{', '.join(names)}: from {now} now, from {was} before" for (was, now), names in names_of.items()
+    ]

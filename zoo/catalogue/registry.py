@@ -149,7 +149,7 @@ def load_registry(
     records, parsed = _installed(chosen or selection(), retry)
     if not any(record.builtin for record in records):
         raise PluginError(
-            "hybrid-zoo is not installed in this Python, so none of its plugins is found;"
+            "hybrid-zoo is not installed in this Python, so none of its plugins can be used;"
             " run `pip install -e .` in the checkout"
         )
     builder.add_plugins(records)
@@ -165,11 +165,11 @@ def load_registry(
 
 def _installed(chosen: Selection, retry: bool) -> tuple[tuple[PluginRecord, ...], list[CatalogueFile]]:
     """What is installed: from the index where it is fresh, else by looking."""
-    kept = index.read(chosen)
-    if kept is not None and retry and any(record.status == "failed" for record in kept.plugins):
-        kept = None
-    if kept is not None and any(f.get("path") == builtin_registry() for f in kept.files):
-        return kept.plugins, [msgspec.convert(f, CatalogueFile) for f in kept.files]
+    stored = index.read(chosen)
+    if stored is not None and retry and any(record.status == "failed" for record in stored.plugins):
+        stored = None
+    if stored is not None and any(f.get("path") == builtin_registry() for f in stored.files):
+        return stored.plugins, [msgspec.convert(f, CatalogueFile) for f in stored.files]
     from zoo.catalogue.discovery import discover
 
     ours = Path(builtin_registry())
@@ -278,16 +278,18 @@ class _Builder:
     def _resolve_recipe(self, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         entry, where = self.raw_recipes[name]
         parent = entry.get("extends")
-        own = {k: v for k, v in entry.items() if k != "extends"}
+        fields = {k: v for k, v in entry.items() if k != "extends"}
         if parent is None:
-            return own
+            return fields
         if not isinstance(parent, str) or parent not in self.raw_recipes:
             raise SpecError(f"{where}.extends: {UnknownNameError('recipe', str(parent), self.raw_recipes)}")
         if parent in seen or parent == name:
-            raise SpecError(f"{where}.extends: goes round in a circle: {' -> '.join((*seen, name, parent))}")
+            raise SpecError(
+                f"{where}.extends: the recipes extend one another in a circle: {' -> '.join((*seen, name, parent))}"
+            )
         if len(seen) >= MAX_PARENTS:
             raise SpecError(f"{where}.extends: more than {MAX_PARENTS} recipes build on one another")
-        return {**self._resolve_recipe(parent, (*seen, name)), **own}
+        return {**self._resolve_recipe(parent, (*seen, name)), **fields}
 
     def _check_references(self) -> None:
         """Every recipe, dataset and source that is named must be there."""
@@ -364,7 +366,7 @@ def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str
         return registry, ref, registry.model(ref)
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"{ref!r}: there is no file {path!r}; write FILE.toml#MODEL")
+        raise InputError(f"{ref!r}: the file {path!r} does not exist; write FILE.toml#MODEL")
     known = (*user_registries(), builtin_registry())
     joined = () if any(file.samefile(path) for path in known) else (file,)
     registry = load_registry(extra=joined, chosen=chosen)

@@ -48,7 +48,9 @@ def parse_file(path: Path) -> dict[str, Any]:
     try:
         data = _content(path)
         if len(data) > MAX_BYTES:
-            raise SpecError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no registry file is")
+            raise SpecError(
+                f"{path}: larger than {MAX_BYTES >> 20} MiB, the most that a registry file may have"
+            )
         tables = tomllib.loads(data.decode())
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None

@@ -45,7 +45,7 @@ def vary(registry: Registry, name: str, changes: Mapping[str, Any], where: str) 
     """
     for key in NAMES:
         if not isinstance(changes.get(key, ""), str):
-            raise SpecError(f"{where}: {key} takes names of the catalogue, not {inline(changes[key])}")
+            raise SpecError(f"{where}: {key} takes a name from the catalogue, not {inline(changes[key])}")
     name = changes.get("model", name)
     model = registry.model(name)
     table, settings = copy.deepcopy(model.build.to_table()), {}
@@ -85,17 +85,15 @@ def field(key: str, where: str) -> str:
 
 def _put(table: Any, path: list[str], value: Any, where: str) -> None:
     for depth, step in enumerate(path):
-        there: list[str] = (
+        keys: list[str] = (
             list(table)
             if isinstance(table, dict)
             else [str(i) for i in range(len(table) if isinstance(table, list) else 0)]
         )
         last = depth == len(path) - 1
-        if step not in there and not (last and isinstance(table, dict)):
+        if step not in keys and not (last and isinstance(table, dict)):
             at = ".".join(["build", *path[:depth]])
-            raise SpecError(
-                f"{where}: {at} has no {step!r}; it has: {', '.join(there) or 'nothing below it'}"
-            )
+            raise SpecError(f"{where}: {at} has no {step!r}; it has: {', '.join(keys) or 'nothing below it'}")
         index: Any = int(step) if isinstance(table, list) else step
         if last:
             table[index] = value

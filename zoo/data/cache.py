@@ -64,9 +64,9 @@ def cached(source: Source, rule: Rule, show: Show, *, name: str, skip_bad: bool 
     identity = source.identity()
     key = cache_key(identity, rule, skip_bad)
     folder = cache_dir() / "images" / key
-    found = _open(folder, key)
-    if found is not None:
-        return found
+    stored = _open(folder, key)
+    if stored is not None:
+        return stored
     opened = source.open()
     _check_labels(opened, name)
     try:
@@ -165,13 +165,13 @@ def _build(
         for side, rows in (("train", opened.train), ("test", opened.test)):
             job = _Decoding(rows, rule, show, f"decoding {name} ({side})", skip_bad, size)
             decoded[f"{side}-images"] = _temporary(folder, f"{side}-images")
-            kept = job.run(decoded[f"{side}-images"])
+            readable = job.run(decoded[f"{side}-images"])
             bad += job.bad
-            if not len(kept):
+            if not len(readable):
                 break
-            skipped, size = skipped + len(rows.labels) - len(kept), job.size
+            skipped, size = skipped + len(rows.labels) - len(readable), job.size
             decoded[f"{side}-labels"] = _temporary(folder, f"{side}-labels")
-            _save(decoded[f"{side}-labels"], rows.labels[kept])
+            _save(decoded[f"{side}-labels"], rows.labels[readable])
         if bad and not skip_bad:
             raise BadImagesError(sorted(bad))
         splits = _splits({k: np.load(p, mmap_mode="r") for k, p in decoded.items()}, _copies(opened))
@@ -245,37 +245,37 @@ class _Decoding:
         """Write the images to `path`; returns the rows that could be read (int64, ascending)."""
         total = len(self.rows.labels)
         out: Images | None = None
-        kept: list[int] = []
+        readable: list[int] = []
         done = 0
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for images, good, count in self._decoded(pool):
                 if good:
                     out = _allocate(path, (total, *images.shape[1:])) if out is None else out
-                    out[len(kept) : len(kept) + len(good)] = images
-                    kept += [done + i for i in good]
+                    out[len(readable) : len(readable) + len(good)] = images
+                    readable += [done + i for i in good]
                 done += count
                 self.show(self.title, done, total)
         if done != total:
             raise DataError(f"{self.title}: found {plural(done, 'image')} for {plural(total, 'label')}")
-        if not kept and self.skip_bad:
+        if not readable and self.skip_bad:
             raise DataError(f"{self.title}: none of {plural(total, 'image')} can be read")
-        if not kept:
+        if not readable:
             return np.empty(0, np.int64)
         if isinstance(out, np.memmap):
             out.flush()
         del out
-        _shorten(path, len(kept), total)
+        _shorten(path, len(readable), total)
         _sync(path)
-        return np.asarray(kept, np.int64)
+        return np.asarray(readable, np.int64)
 
     def _decoded(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Images, Sequence[int], int]]:
         """Per chunk: the readable images (n, 3, H, W), their places in the chunk, the chunk's length."""
         start = 0
         for chunk in self.rows.chunks():
-            found = self._chunk(pool, chunk, start)
-            good = [i for i, image in enumerate(found) if image is not None]
-            self._check_size(found, good, start)
-            images = found if isinstance(found, np.ndarray) else _stacked(found)
+            decoded = self._chunk(pool, chunk, start)
+            good = [i for i, image in enumerate(decoded) if image is not None]
+            self._check_size(decoded, good, start)
+            images = decoded if isinstance(decoded, np.ndarray) else _stacked(decoded)
             yield images, good, len(chunk)
             start += len(chunk)
 
@@ -301,9 +301,9 @@ class _Decoding:
             self.bad.append(str(error))
             return None
 
-    def _check_size(self, found: _Found, good: Sequence[int], start: int) -> None:
+    def _check_size(self, decoded: _Found, good: Sequence[int], start: int) -> None:
         for i in good:
-            _, height, width = np.shape(cast(Images, found[i]))
+            _, height, width = np.shape(cast(Images, decoded[i]))
             if self.size is None:
                 self.size, self.first = (height, width), self.rows.where(start + i)
             if (height, width) != self.size:
@@ -328,20 +328,20 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> Images:
     return made
 
 
-def _stacked(found: Sequence[Images | None]) -> Images:
-    good = [image for image in found if image is not None]
+def _stacked(decoded: Sequence[Images | None]) -> Images:
+    good = [image for image in decoded if image is not None]
     return np.stack(good) if good else np.empty((0, 3, 1, 1), np.uint8)
 
 
-def _shorten(path: Path, kept: int, total: int) -> None:
+def _shorten(path: Path, used: int, total: int) -> None:
     """Rewrite the file without the unused rows at its end."""
-    if kept == total:
+    if used == total:
         return
     source: Any = np.load(path, mmap_mode="r")
     short = path.with_suffix(".short.tmp")
-    target: Any = np.lib.format.open_memmap(short, mode="w+", dtype=np.uint8, shape=(kept, *source.shape[1:]))
-    for start in range(0, kept, 4096):
-        target[start : start + 4096] = source[start : min(start + 4096, kept)]
+    target: Any = np.lib.format.open_memmap(short, mode="w+", dtype=np.uint8, shape=(used, *source.shape[1:]))
+    for start in range(0, used, 4096):
+        target[start : start + 4096] = source[start : min(start + 4096, used)]
     target.flush()
     del source, target
     os.replace(short, path)

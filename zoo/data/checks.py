@@ -31,8 +31,8 @@ def check(data: ImageData) -> list[Finding]:
     Returns:
         Findings, errors first; an empty list where all is well.
     """
-    found = [*_empty_classes(data), *_duplicates(data), *_imbalance(data), *_left_out(data)]
-    return sorted(found, key=lambda f: ("error", "warning", "note").index(f.level))
+    findings = [*_empty_classes(data), *_duplicates(data), *_imbalance(data), *_left_out(data)]
+    return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
 
 
 def class_counts(split: Split, classes: int) -> list[int]:
@@ -41,7 +41,7 @@ def class_counts(split: Split, classes: int) -> list[int]:
 
 
 def _empty_classes(data: ImageData) -> list[Finding]:
-    found = []
+    findings = []
     for side, split in (("train", data.train), ("test", data.test)):
         counts = class_counts(split, len(data.classes))
         empty = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
@@ -50,10 +50,10 @@ def _empty_classes(data: ImageData) -> list[Finding]:
                 f"{plural(len(empty), 'class has', 'classes have')} no {side} image, of {len(data.classes)}"
             )
             level: Literal["error", "warning"] = "error" if side == "train" else "warning"
-            found.append(
+            findings.append(
                 Finding(level=level, kind="empty-class", message=text, count=len(empty), examples=empty[:5])
             )
-    return found
+    return findings
 
 
 def _hashes(split: Split) -> list[bytes]:
@@ -72,22 +72,22 @@ def _duplicates(data: ImageData) -> list[Finding]:
     shared = [(row, first[digest]) for row, digest in enumerate(test) if digest in first]
     repeated = sum(n - 1 for n in Counter(train).values())
     torn = [first[digest] for digest, names in labels.items() if len(names) > 1]
-    found = []
+    findings = []
     if shared:
         text = f"{plural(len(shared), 'test image is', 'test images are')} also in train"
         pairs = tuple(f"test {a} = train {b}" for a, b in shared[:5])
         kind = "train-test-duplicate"
-        found.append(Finding(level="warning", kind=kind, message=text, count=len(shared), examples=pairs))
+        findings.append(Finding(level="warning", kind=kind, message=text, count=len(shared), examples=pairs))
     if repeated:
         text = f"{plural(repeated, 'training image repeats', 'training images repeat')} an earlier one"
-        found.append(Finding(level="note", kind="train-duplicate", message=text, count=repeated))
+        findings.append(Finding(level="note", kind="train-duplicate", message=text, count=repeated))
     if torn:
         text = f"{plural(len(torn), 'training image occurs', 'training images occur')} with differing labels"
         rows = tuple(f"train {row}" for row in torn[:5])
-        found.append(
+        findings.append(
             Finding(level="warning", kind="label-conflict", message=text, count=len(torn), examples=rows)
         )
-    return found
+    return findings
 
 
 def _imbalance(data: ImageData) -> list[Finding]:
@@ -99,11 +99,11 @@ def _imbalance(data: ImageData) -> list[Finding]:
 
 
 def _left_out(data: ImageData) -> list[Finding]:
-    found = []
+    findings = []
     if data.skipped:
         text = f"{plural(data.skipped, 'unreadable image is', 'unreadable images are')} left out"
-        found.append(Finding(level="warning", kind="skipped", message=text, count=data.skipped))
+        findings.append(Finding(level="warning", kind="skipped", message=text, count=data.skipped))
     if data.ignored:
         text = f"{plural(data.ignored, 'file')} in class folders not read, having no suffix of an image"
-        found.append(Finding(level="note", kind="ignored", message=text, count=data.ignored))
-    return found
+        findings.append(Finding(level="note", kind="ignored", message=text, count=data.ignored))
+    return findings

@@ -88,13 +88,13 @@ def load(
         DataError: the data cannot be had or is damaged.
     """
     name, dataset = find(spec, registry)
-    common, own = _options(dataset)
+    common, specific = _options(dataset)
     progress = silent if show is None else show
     wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
-    source = _source(dataset.source, Request("", folder, own, seed, data_dir is not None))
+    source = _source(dataset.source, Request("", folder, specific, seed, data_dir is not None))
     if whole and isinstance(source, FolderSource):
         source = replace(source, whole=True)
     rule = transform_rule(transform) if transform else _rule(dataset, common, wanted)
@@ -105,11 +105,11 @@ def load(
         files = undecoded(source, rule, skip_bad=skip_bad)
         streams, why = _streams(files, source, delivery, skip_bad)
         if streams:
-            found = as_cached(files, workers, progress, name=name, skip_bad=skip_bad)
-            return _described(name, spec, dataset, found, _note(why, workers))
-    found = cached(source, rule, progress, name=name, skip_bad=skip_bad)
-    found = _altered(found, common, name, progress)
-    return _from_arrays(_described(name, spec, dataset, found), delivery, workers)
+            data = as_cached(files, workers, progress, name=name, skip_bad=skip_bad)
+            return _described(name, spec, dataset, data, _note(why, workers))
+    data = cached(source, rule, progress, name=name, skip_bad=skip_bad)
+    data = _altered(data, common, name, progress)
+    return _from_arrays(_described(name, spec, dataset, data), delivery, workers)
 
 
 def _streams(files: Undecoded, source: FolderSource, delivery: Delivery, skip_bad: bool) -> tuple[bool, str]:
@@ -186,8 +186,8 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
 
 def _short_name(scheme: str, rest: str) -> str:
     base = rest.partition("?")[0].partition("@")[0].rstrip("/").rsplit("/", 1)[-1]
-    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in base).strip("-._").lower()
-    return kept or scheme
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in base).strip("-._").lower()
+    return name or scheme
 
 
 def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -199,8 +199,8 @@ def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
         options |= {key: _value(key, text) for key, text in parse_qsl(query, keep_blank_values=True)}
     allowed = SCHEMES[scheme][1] if scheme in SCHEMES else None
     common = {k: v for k, v in options.items() if k in COMMON}
-    own = {k: v for k, v in options.items() if k not in COMMON}
-    unknown = sorted(set(own) - allowed) if allowed is not None else []
+    specific = {k: v for k, v in options.items() if k not in COMMON}
+    unknown = sorted(set(specific) - allowed) if allowed is not None else []
     if unknown:
         listed = ", ".join(sorted(COMMON | (allowed or frozenset())))
         raise InputError(f"{dataset.source}: unknown option {', '.join(unknown)}; allowed: {listed}")
@@ -212,7 +212,7 @@ def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     for key in ("alter_train", "alter_test"):
         for entry in common.get(key, ()):
             alteration(str(entry))
-    return common, own
+    return common, specific
 
 
 def _value(key: str, text: str) -> int | bool | str | list[str]:
@@ -251,53 +251,53 @@ def evaluation_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rul
     return make_rule(None, size, common.get("resize"), common.get("crop"))
 
 
-def _altered(found: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:
+def _altered(data: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:
     if not _alters(common):
-        return found
+        return data
     train, test = (tuple(common.get(key, ("original",))) for key in ("alter_train", "alter_test"))
     source = Altered(
-        found.key, found.fingerprint, found.train, found.test, found.classes, train, test, found.ignored
+        data.key, data.fingerprint, data.train, data.test, data.classes, train, test, data.ignored
     )
     return cached(source, Rule(), show, name=name)
 
 
 def _described(
-    name: str, spec: str, dataset: Dataset, found: Cached, notes: tuple[str, ...] = ()
+    name: str, spec: str, dataset: Dataset, data: Cached, notes: tuple[str, ...] = ()
 ) -> ImageData:
-    classes = _class_names(name, dataset, found)
-    height, width = found.train.images.shape[2:]
+    classes = _class_names(name, dataset, data)
+    height, width = data.train.images.shape[2:]
     filled = msgspec.structs.replace(
         dataset,
         classes=classes,
         num_classes=len(classes),
         size=(height, width),
         channels=3,
-        train=len(found.train),
-        test=len(found.test),
+        train=len(data.train),
+        test=len(data.test),
     )
     return ImageData(
         name=name,
         spec=spec,
         dataset=filled,
-        train=found.train,
-        test=found.test,
+        train=data.train,
+        test=data.test,
         classes=classes,
-        fingerprint=found.fingerprint,
-        skipped=found.skipped,
-        ignored=found.ignored,
+        fingerprint=data.fingerprint,
+        skipped=data.skipped,
+        ignored=data.ignored,
         notes=notes,
     )
 
 
-def _class_names(name: str, dataset: Dataset, found: Cached) -> tuple[str, ...]:
+def _class_names(name: str, dataset: Dataset, data: Cached) -> tuple[str, ...]:
     """The catalogue's names where it has them (and they fit), else the source's."""
     listed = dataset.classes
     expected = dataset.num_classes or len(listed)
-    numbered = found.classes == tuple(map(str, range(len(found.classes))))
-    if expected and len(found.classes) != expected and not (numbered and len(found.classes) < expected):
-        raise DataError(f"{name} has {plural(len(found.classes), 'class')}, the catalogue says {expected}")
-    if listed and not numbered and set(listed) == set(found.classes) and listed != found.classes:
+    numbered = data.classes == tuple(map(str, range(len(data.classes))))
+    if expected and len(data.classes) != expected and not (numbered and len(data.classes) < expected):
+        raise DataError(f"{name} has {plural(len(data.classes), 'class')}, the catalogue says {expected}")
+    if listed and not numbered and set(listed) == set(data.classes) and listed != data.classes:
         raise DataError(f"{name}: the catalogue lists the same classes in another order than the data")
     if listed:
         return listed
-    return tuple(map(str, range(expected))) if numbered and expected else found.classes
+    return tuple(map(str, range(expected))) if numbered and expected else data.classes

@@ -13,8 +13,8 @@ def portable_spec(spec: str) -> str:
     if not colon or scheme not in LOCAL_SCHEMES:
         return spec
     path, mark, query = rest.partition("?")
-    kept = re.split(r"[\\/]", path.rstrip("\\/"))[-1] or "data"
-    return f"{scheme}:{kept if kept not in ('.', '..', '~') else 'data'}{mark}{query}"
+    last = re.split(r"[\\/]", path.rstrip("\\/"))[-1] or "data"
+    return f"{scheme}:{last if last not in ('.', '..', '~') else 'data'}{mark}{query}"
 
 
 def is_local(spec: str) -> bool:

@@ -75,40 +75,40 @@ def _first_size(listing: Listing, rule: Rule, skip_bad: bool) -> tuple[int, int]
     )
 
 
-def as_cached(found: Undecoded, workers: int, show: Show, *, name: str, skip_bad: bool = False) -> Cached:
+def as_cached(files: Undecoded, workers: int, show: Show, *, name: str, skip_bad: bool = False) -> Cached:
     """The dataset with its images as files: what `zoo.data.cache.cached` gives with them decoded.
 
     Args:
         skip_bad: read every image once, and leave those out that cannot be read; which ones these are
             is kept, until a file changes.
     """
-    pool = Pool(workers, found.rule, found.size)
+    pool = Pool(workers, files.rule, files.size)
     splits, skipped = [], 0
-    for side, (listing, rows) in (("train", found.train), ("test", found.test)):
+    for side, (listing, rows) in (("train", files.train), ("test", files.test)):
         split = Split(
-            FileImages(listing.files, rows, found.rule, found.size), listing.labels[rows], pool=pool
+            FileImages(listing.files, rows, files.rule, files.size), listing.labels[rows], pool=pool
         )
         if skip_bad:
             good = _readable(split, listing, show, f"checking {name} ({side})")
             skipped += len(split) - len(good)
             split = split.select(good)
         splits.append(split)
-    listings = {id(listing): listing for listing, _ in (found.train, found.test)}
+    listings = {id(listing): listing for listing, _ in (files.train, files.test)}
     return Cached(
         splits[0],
         splits[1],
-        found.train[0].classes,
-        _fingerprint(found, splits),
+        files.train[0].classes,
+        _fingerprint(files, splits),
         skipped,
         sum(listing.ignored for listing in listings.values()),
         "",
     )
 
 
-def _fingerprint(found: Undecoded, splits: Sequence[Split]) -> str:
+def _fingerprint(files: Undecoded, splits: Sequence[Split]) -> str:
     """As `ImageData.fingerprint` says."""
-    digest = hashlib.sha256(json.dumps(found.rule.table(), sort_keys=True).encode())
-    for (listing, _), split in zip((found.train, found.test), splits, strict=True):
+    digest = hashlib.sha256(json.dumps(files.rule.table(), sort_keys=True).encode())
+    for (listing, _), split in zip((files.train, files.test), splits, strict=True):
         digest.update(listing.digest(times=False).encode())
         assert isinstance(split.images, FileImages)
         digest.update(np.ascontiguousarray(split.images.rows, "<i8").data)
@@ -129,7 +129,7 @@ def _readable(split: Split, listing: Listing, show: Show, title: str) -> Labels:
     stamp = hashlib.sha256(f"{listing.digest(times=True)} {images.rule.table()}".encode())
     stamp.update(np.ascontiguousarray(images.rows).data)
     path = cache_dir() / "files" / f"bad-{stamp.hexdigest()[:24]}.npy"
-    bad = _kept(path)
+    bad = _stored_bad(path)
     if bad is None:
         bad = _unreadable(images, show, title)
         with suppress(WriteError), replacing(path) as temporary, temporary.open("wb") as file:
@@ -140,12 +140,12 @@ def _readable(split: Split, listing: Listing, show: Show, title: str) -> Labels:
     return good
 
 
-def _kept(path: os.PathLike[str]) -> Labels | None:
+def _stored_bad(path: os.PathLike[str]) -> Labels | None:
     try:
-        found: Labels = np.load(path, allow_pickle=False)
+        bad: Labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return found
+    return bad
 
 
 def _unreadable(images: FileImages, show: Show, title: str) -> Labels:

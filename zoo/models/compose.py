@@ -109,7 +109,9 @@ def _bounded(limit: int, where: str) -> Iterator[None]:
             what = what.replace("_", " ")
             numbers[what] += number
             if numbers[what] > limits[what]:
-                raise InputError(f"{where}: more than {limits[what]:,} {what}; that is no model")
+                raise InputError(
+                    f"{where}: has more than {limits[what]:,} {what}; this is probably a mistake in the sizes"
+                )
 
     hooks = (
         register_module_parameter_registration_hook(
@@ -127,7 +129,7 @@ def _bounded(limit: int, where: str) -> Iterator[None]:
 
 
 def check_arguments(node: Node, registry: Registry, where: str = "build") -> None:
-    """Refuse what no size of image would mend: unknown components and arguments, and values of a wrong type.
+    """Refuse what is wrong for images of every size: unknown components and arguments, and values of a wrong type.
 
     Nothing is built, so that values which do not go together are not found.
     Raises:

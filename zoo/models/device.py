@@ -99,8 +99,10 @@ def pick_device(name: str = "auto") -> torch.device:
         "mps": torch.backends.mps.is_available(),
     }
     if not present.get(device.type, False):
-        known = ", ".join(kind for kind, there in present.items() if there)
-        raise DeviceError(f"device {name!r} was asked for and is not here; here: {known}; leave out --device")
+        known = ", ".join(kind for kind, is_present in present.items() if is_present)
+        raise DeviceError(
+            f"device {name!r} is not available on this machine (available: {known}); leave out --device to use the best"
+        )
     return device
 
 
@@ -108,7 +110,7 @@ def pick_precision(name: str, device: torch.device) -> Precision:
     """ "auto": bf16 where the hardware computes in it, else fp32.
 
     Raises:
-        DeviceError: fp16 on a CPU, where torch has no gradient scaling worth having.
+        DeviceError: fp16 on a CPU, where torch does not scale gradients usefully.
     """
     if name == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
@@ -130,7 +132,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def pick_layout(wanted: bool | None, module: nn.Module, device: torch.device, precision: Precision) -> bool:
-    """Channels-last where convolutions gain by it: on CUDA, and on a CPU in bf16."""
+    """Channels-last where it makes convolutions faster: on CUDA, and on a CPU in bf16."""
     if wanted is not None:
         return wanted
     convolutional = any(isinstance(m, nn.Conv2d) for m in module.modules())
@@ -143,11 +145,16 @@ def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
     Args:
         wanted: the recipe's `precision`.
     """
-    device, kept = hardware.device, sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0"
-    heap = "; freed memory is kept (ZOO_KEEP_HEAP=0: not)" if device.type == "cpu" and kept else ""
+    device = hardware.device
+    keeps_heap = sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0"
+    heap = (
+        "; freed memory is kept for reuse (ZOO_KEEP_HEAP=0 turns this off)"
+        if device.type == "cpu" and keeps_heap
+        else ""
+    )
     here = "the hardware computes in it" if hardware.precision == "bf16" else "the hardware has no bf16"
     precision = f"{hardware.precision}{f': {here}' if wanted == 'auto' else ', as asked'}"
-    layout = "channels-last: convolutions gain by it" if hardware.channels_last else "contiguous"
+    layout = "channels-last (faster convolutions)" if hardware.channels_last else "contiguous"
     return (f"device {device}: {describe(device)}{heap}", f"precision {precision}", f"layout {layout}")
 
 

@@ -63,7 +63,9 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MAX_HEADER, size - 8):
-                raise PackageError(f"{path}: no safetensors file: its header would be {length:,} bytes long")
+                raise PackageError(
+                    f"{path}: not a safetensors file: its header would be {length:,} bytes long"
+                )
             raw = file.read(length)
     except OSError as error:
         raise PackageError(f"{path}: cannot be read: {error.strerror}") from None

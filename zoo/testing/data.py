@@ -46,7 +46,7 @@ def _check(spec: str, registry: Registry) -> str:
     if errors:
         raise Failed("; ".join(errors))
     if found.fingerprint != again.fingerprint:
-        raise Failed("gives other images or labels when it is asked again; seed its random numbers")
+        raise Failed("gives other images or labels when it is loaded again; seed its random numbers")
     return f"{len(found.train):,} train, {len(found.test):,} test, {plural(len(found.classes), 'class')}"
 
 

@@ -222,7 +222,7 @@ def _refuse_large(subject: Subject) -> None:
     with torch.device("meta"):
         count = _count(subject.build())
     if count > LARGE:
-        raise Skipped(f"{count:,} parameters: training it here would take minutes")
+        raise Skipped(f"{count:,} parameters: training it would take minutes")
 
 
 def _few(names: list[str]) -> str:

@@ -111,7 +111,7 @@ class RandomResizedCrop(Operation[augmentation.RandomResizedCrop]):
             InputError: it is not the first step, or a range is the wrong way round.
         """
         if place:
-            raise InputError("augment random-resized-crop must be the first step, and can be there once")
+            raise InputError("augment random-resized-crop must be the first step, and may be used once")
         for name in ("scale", "ratio"):
             low, high = getattr(self.step, name)
             if low > high:

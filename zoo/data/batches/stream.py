@@ -123,7 +123,7 @@ class Streamed:
             InputError: the split has no pool.
         """
         if split.pool is None:
-            raise InputError("only a split that was loaded to be streamed can be")
+            raise InputError("only a split that was loaded for streaming can be streamed")
         self.device, self.seed = torch.device(device), seed
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.labels = torch.tensor(split.labels, device=self.device)
@@ -180,8 +180,8 @@ class Streamed:
     def _read(
         self, rows: Iterable[Tensor], wanted: Iterable[Labels], key: int | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for own, host in zip(rows, self._ahead(wanted, key), strict=True):
-            yield own, self._delivered(host), self.labels.index_select(0, own)
+        for numbers, host in zip(rows, self._ahead(wanted, key), strict=True):
+            yield numbers, self._delivered(host), self.labels.index_select(0, numbers)
 
     def _ahead(self, wanted: Iterable[Labels], key: int | None) -> Iterator[Tensor]:
         """Batches on the host, in order, `depth` of them under way; what is not needed is not begun."""

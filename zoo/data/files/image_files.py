@@ -124,12 +124,12 @@ class Listing:
 
         No file is opened: other content of the same size and name gives the same digest.
         """
-        found = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogateescape"))
+        digest = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogateescape"))
         parts: list[NDArray[Any]] = [self.files.names, self.files.ends, self.labels, self.files.sizes]
         for part in (*parts, self.files.times) if times else parts:
-            found.update(f"|{len(part)}|".encode())
-            found.update(np.ascontiguousarray(part).data)
-        return found.hexdigest()
+            digest.update(f"|{len(part)}|".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
 
 
 # ---- reading a folder -------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def visible(folder: Path | str) -> list[os.DirEntry[str]]:
         return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
 
 
-def _walk(folder: str, prefix: str, found: _Found, above: tuple[tuple[int, int], ...] = ()) -> int:
+def _walk(folder: str, prefix: str, entries: _Found, above: tuple[tuple[int, int], ...] = ()) -> int:
     """Collect all image files below a folder, in order; returns how many other visible files there are.
 
     Args:
@@ -161,19 +161,19 @@ def _walk(folder: str, prefix: str, found: _Found, above: tuple[tuple[int, int],
     here = (status.st_dev, status.st_ino)
     if here in above:
         return 1
-    found.folders[prefix.rstrip("/")] = status.st_mtime_ns
+    entries.folders[prefix.rstrip("/")] = status.st_mtime_ns
     for entry in visible(folder):
         if entry.is_dir():
-            ignored += _walk(entry.path, f"{prefix}{entry.name}/", found, (*above, here))
+            ignored += _walk(entry.path, f"{prefix}{entry.name}/", entries, (*above, here))
         elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
-            found.names.extend(os.fsencode(prefix + entry.name))
-            found.ends.append(len(found.names))
+            entries.names.extend(os.fsencode(prefix + entry.name))
+            entries.ends.append(len(entries.names))
             try:
                 status = entry.stat()
             except FileNotFoundError:  # a link to nothing: an image that cannot be read, as others
                 status = entry.stat(follow_symlinks=False)
-            found.sizes.append(status.st_size)
-            found.times.append(status.st_mtime_ns)
+            entries.sizes.append(status.st_size)
+            entries.times.append(status.st_mtime_ns)
         else:
             ignored += 1
     return ignored
@@ -185,15 +185,15 @@ def read_folder(folder: Path) -> Listing:
     Raises:
         DataError: no class folders, an empty one, or what cannot be listed.
     """
-    found = _Found(bytearray(), array("q"), array("q"), array("q"), {"": 0})
+    entries = _Found(bytearray(), array("q"), array("q"), array("q"), {"": 0})
     counts: list[int] = []
     ignored, before = 0, time.time_ns()
     try:
-        found.folders[""] = folder.stat().st_mtime_ns
+        entries.folders[""] = folder.stat().st_mtime_ns
         classes = [entry.name for entry in visible(folder) if entry.is_dir()]
         for name in classes:
-            ignored += _walk(os.path.join(folder, name), f"{name}/", found)
-            counts.append(len(found.ends) - sum(counts))
+            ignored += _walk(os.path.join(folder, name), f"{name}/", entries)
+            counts.append(len(entries.ends) - sum(counts))
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be listed: {error.strerror}") from error
     if not classes:
@@ -201,11 +201,11 @@ def read_folder(folder: Path) -> Listing:
     if 0 in counts:
         empty = folder / classes[counts.index(0)]
         raise DataError(f"class folder {empty} holds no images; fill it or remove it")
-    names = np.frombuffer(bytes(found.names), np.uint8)
-    ends, sizes, times = (np.array(x, np.int64) for x in (found.ends, found.sizes, found.times))
+    names = np.frombuffer(bytes(entries.names), np.uint8)
+    ends, sizes, times = (np.array(x, np.int64) for x in (entries.ends, entries.sizes, entries.times))
     labels = np.repeat(np.arange(len(classes)), counts)
-    settled = before - max(found.folders.values()) > SETTLED
-    folders = found.folders if settled else {}
+    settled = before - max(entries.folders.values()) > SETTLED
+    folders = entries.folders if settled else {}
     return Listing(Files(folder, names, ends, sizes, times), labels, tuple(classes), ignored, folders)
 
 
@@ -218,13 +218,13 @@ def list_folder(folder: Path) -> Listing:
     Raises:
         DataError: as `read_folder`.
     """
-    kept = index_path(folder)
-    found = _kept(kept, folder)
-    if found is not None:
-        return found
+    path = index_path(folder)
+    indexed = _stored_index(path, folder)
+    if indexed is not None:
+        return indexed
     made = read_folder(folder)
     if made.folders:
-        with suppress(WriteError), replacing(kept) as temporary:
+        with suppress(WriteError), replacing(path) as temporary:
             _write(temporary, made)
     return made
 
@@ -257,16 +257,16 @@ def _unpacked(array: NDArray[np.uint8]) -> list[str]:
     return os.fsdecode(array.tobytes()).split("\0")
 
 
-def _kept(path: Path, folder: Path) -> Listing | None:
+def _stored_index(path: Path, folder: Path) -> Listing | None:
     """The kept index, or None where it is absent, damaged or no longer true."""
     try:
-        with np.load(path, allow_pickle=False) as found:
-            folders = dict(zip(_unpacked(found["folders"]), found["changed"].tolist(), strict=True))
-            if found["head"][0] != FORMAT or any(_changed(folder / n) != t for n, t in folders.items()):
+        with np.load(path, allow_pickle=False) as arrays:
+            folders = dict(zip(_unpacked(arrays["folders"]), arrays["changed"].tolist(), strict=True))
+            if arrays["head"][0] != FORMAT or any(_changed(folder / n) != t for n, t in folders.items()):
                 return None
-            files = Files(folder, found["names"], found["ends"], found["sizes"], found["times"])
-            classes = tuple(_unpacked(found["classes"]))
-            return Listing(files, found["labels"], classes, int(found["head"][1]), folders)
+            files = Files(folder, arrays["names"], arrays["ends"], arrays["sizes"], arrays["times"])
+            classes = tuple(_unpacked(arrays["classes"]))
+            return Listing(files, arrays["labels"], classes, int(arrays["head"][1]), folders)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
@@ -359,7 +359,7 @@ def decode_file(path: str, stamp: Stamp, rule: Scaling, size: tuple[int, int]) -
             status, data = os.fstat(file.fileno()), file.read()
     except FileNotFoundError:
         raise DataError(
-            f"{path}: is gone since its folder was listed; put it back, or start afresh"
+            f"{path}: was deleted after its folder was listed; put it back, or start again"
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
@@ -368,7 +368,7 @@ def decode_file(path: str, stamp: Stamp, rule: Scaling, size: tuple[int, int]) -
         what = (
             f"{stamp.size:,} bytes then, {now.size:,} now" if now.size != stamp.size else "its time differs"
         )
-        raise DataError(f"{path}: was changed since its folder was listed ({what}); start afresh")
+        raise DataError(f"{path}: was changed after its folder was listed ({what}); start again")
     try:
         image = image_array(data, rule, path)
     except DataError as error:

@@ -186,5 +186,5 @@ def default_workers(device: str) -> int:
     if os.name == "nt":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    own = max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    return max(1, min(MOST, own // 4 if device == "cpu" else own - 1))
+    share = max(1, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return max(1, min(MOST, share // 4 if device == "cpu" else share - 1))

@@ -40,12 +40,12 @@ class DigitsSource:
         """Both splits, in memory."""
         from sklearn.datasets import load_digits
 
-        found = load_digits()
-        images = np.rint(found.images * (255 / 16)).astype(np.uint8)
-        labels = found.target.astype(np.int64)
+        digits = load_digits()
+        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        labels = digits.target.astype(np.int64)
         test = stratified(labels, DIGITS_TEST, DIGITS_SEED)
         train = np.setdiff1d(np.arange(len(labels)), test)
-        classes = tuple(map(str, found.target_names))
+        classes = tuple(map(str, digits.target_names))
         return Opened(
             array_rows(images, labels, "digits", train), array_rows(images, labels, "digits", test), classes
         )
@@ -74,11 +74,11 @@ _IDX = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labe
 
 def idx_files(folder: Path) -> list[Path]:
     """The four IDX files of a folder, or an empty list where one is missing."""
-    found = [
+    paths = [
         next((p for end in ("-ubyte", "-ubyte.gz") if (p := folder / f"{stem}{end}").is_file()), None)
         for stem in _IDX
     ]
-    present = [path for path in found if path is not None]
+    present = [path for path in paths if path is not None]
     return present if len(present) == len(_IDX) else []
 
 

@@ -89,8 +89,8 @@ class FolderSource:
         digest = hashlib.sha256()
         for listing in self.listings():
             digest.update(f"{listing.folder.name}\0{listing.digest(times=True)}\n".encode())
-        own = None if self._parts() else "whole" if self.whole else self.seed
-        return {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": own}
+        division = None if self._parts() else "whole" if self.whole else self.seed
+        return {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": division}
 
     def drawn(self, listing: Listing) -> tuple[Labels, Labels]:
         """The rows of train and of test where one folder holds both: stratified, by the seed."""

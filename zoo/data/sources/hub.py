@@ -82,13 +82,15 @@ class HubSource:
 def _chosen(files: list[str], options: dict[str, Any], repo: str) -> tuple[str, ...]:
     """Parquet files; of one configuration (their folder) where there are several."""
     wanted = options.get("config")
-    found = [f for f in files if f.endswith(".parquet") and (not wanted or f.startswith(f"{wanted}/"))]
-    folders = sorted({f.split("/")[0] for f in found if "/" in f})
+    parquet_files = [
+        f for f in files if f.endswith(".parquet") and (not wanted or f.startswith(f"{wanted}/"))
+    ]
+    folders = sorted({f.split("/")[0] for f in parquet_files if "/" in f})
     if not wanted and len(folders) > 1 and not {"train", *TEST_NAMES} & set(folders):
         raise InputError(
             f"hf:{repo} has several configurations: {', '.join(folders)}; choose by ?config=NAME"
         )
-    return tuple(found)
+    return tuple(parquet_files)
 
 
 def _online(repo: str, revision: str, cache: str | None, request: Request) -> HubSource | None:
@@ -132,10 +134,10 @@ def _offline(repo: str, revision: str, cache: str | None, request: Request) -> H
                 allow_patterns=["*.parquet"],
             )
         )
-        found = [p.relative_to(folder).as_posix() for p in folder.rglob("*.parquet")]
+        parquet_files = [p.relative_to(folder).as_posix() for p in folder.rglob("*.parquet")]
     except Exception as error:  # as above
         raise DataError(_unreachable(repo, cache, error)) from error
-    files = _chosen(found, request.options, repo)
+    files = _chosen(parquet_files, request.options, repo)
     if not files:
         raise DataError(_unreachable(repo, cache, FileNotFoundError("no parquet files downloaded")))
     return HubSource(repo, folder.name, files, cache, request.options, folder)

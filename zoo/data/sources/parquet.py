@@ -86,18 +86,18 @@ def pick_splits(
     Raises:
         InputError: a split has no file; lists the splits there are.
     """
-    found: dict[str, list[str]] = {}
+    by_split: dict[str, list[str]] = {}
     for path in sorted(paths):
-        found.setdefault(split_of(path), []).append(path)
+        by_split.setdefault(split_of(path), []).append(path)
     train = train or "train"
-    test = test or next((name for name in TEST_NAMES if name in found), "test")
+    test = test or next((name for name in TEST_NAMES if name in by_split), "test")
     for option, name in (("train", train), ("test", test)):
-        if name not in found:
-            have = ", ".join(sorted(found)) or "none"
+        if name not in by_split:
+            have = ", ".join(sorted(by_split)) or "none"
             raise InputError(
                 f"{where}: no parquet file of split {name!r}; splits: {have}; name it by ?{option}=SPLIT"
             )
-    return found[train], found[test]
+    return by_split[train], by_split[test]
 
 
 def _label_values(files: Sequence[Path], column: str) -> list[Any]:
@@ -121,7 +121,7 @@ def _labels(files: Sequence[Path], column: str, classes: tuple[str, ...]) -> np.
         known = numbers.get(value) if isinstance(value, str) else value
         if known is None or isinstance(known, float):
             raise DataError(
-                f"{files[0].parent}: row {row} of column {column!r} holds {value!r}, which is no class"
+                f"{files[0].parent}: row {row} of column {column!r} holds {value!r}, which is not a class"
             )
         values[row] = known
     return np.asarray(values, np.int64)

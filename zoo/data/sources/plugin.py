@@ -105,12 +105,12 @@ def _converted(name: str, factory: Callable[..., Any], options: dict[str, Any]) 
         hints = typing.get_type_hints(factory)
     except (NameError, TypeError):
         return options
-    found = dict(options)
+    converted = dict(options)
     for key, value in options.items():
         try:
-            found[key] = msgspec.convert(value, hints.get(key, Any), strict=False)
+            converted[key] = msgspec.convert(value, hints.get(key, Any), strict=False)
         except msgspec.ValidationError as error:
             raise InputError(explain(error, hints[key], value, f"plugin:{name}: {key}")) from None
         except TypeError:
             continue  # an annotation that msgspec does not know says nothing about values
-    return found
+    return converted

@@ -140,7 +140,7 @@ class VisionSource:
         loads = "download" in accepts or any(p.kind is p.VAR_KEYWORD for p in accepts.values())
         if not loads:
             raise DataError(
-                f"torchvision:{self.name} has to be put into {self.root} by hand: {first_line(absent)}"
+                f"torchvision:{self.name} cannot be downloaded; put it into {self.root} yourself: {first_line(absent)}"
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ class VisionSource:
         except (RuntimeError, OSError) as error:
             raise DataError(
                 f"torchvision:{self.name} is not in {self.root} and cannot be downloaded ({first_line(error)}); "
-                "connect to the network, give --data-dir DIR where it lies, or use `--dataset digits`, "
+                "connect to the network, name its folder with --data-dir, or use `--dataset digits`, "
                 "which needs no download"
             ) from error
 
@@ -160,12 +160,12 @@ def _class_name(name: object) -> str:
 def _labels(dataset: VisionData) -> Labels:
     """Labels by whichever attribute the class keeps them in; else by reading every sample."""
     for attribute in ("targets", "labels", "_labels", "y", "_samples"):
-        found = getattr(dataset, attribute, None)
-        if found is None or not len(found):
+        labels = getattr(dataset, attribute, None)
+        if labels is None or not len(labels):
             continue
         if attribute == "_samples":
-            found = [label for _, label in found]
-        array = np.asarray(found)
+            labels = [label for _, label in labels]
+        array = np.asarray(labels)
         return (array[:, 0] if array.ndim == 2 else array).astype(np.int64)
     return np.asarray([int(dataset[i][1]) for i in range(len(dataset))], np.int64)
 
