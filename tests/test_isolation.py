@@ -53,7 +53,9 @@ ROGUES = {
     "closes": Rogue("import os; os.closerange(0, 64)", "ends the process that imports it"),
     "asks": Rogue("input('your name? ')", "EOFError"),
     # cannot be imported
-    "missing": Rogue("import no_such_library", "install what brings the module no_such_library"),
+    "missing": Rogue(
+        "import no_such_library", "install the package that provides the module no_such_library"
+    ),
     "syntax": Rogue("def :", "SyntaxError"),
     "absent": Rogue("", "No module named 'zoo_absent_elsewhere'", value="zoo_absent_elsewhere"),
     "no-module": Rogue("", "is not a module", value="zoo no-module!"),
@@ -322,7 +324,7 @@ def test_a_mended_plugin_is_seen_at_once_and_so_is_its_removal(site: Site, tmp_p
     install(site, tmp_path, "good", "import not_there_yet\n" + FINE)
     assert plugin(site, "good")["status"] == "failed"
     warned = site.run("list").stderr
-    assert "install what brings the module not_there_yet" in warned
+    assert "install the package that provides the module not_there_yet" in warned
     (site.folder / "not_there_yet.py").write_text("")
     assert site.run("list").stderr == ""
     install(site, tmp_path, "good", version="1.1")

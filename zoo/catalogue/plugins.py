@@ -186,9 +186,7 @@ def _advice(entry: Found, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if error.name.partition(".")[0] == entry.package:
             return f"its installation is incomplete: pip install --force-reinstall {entry.distribution}"
-        return (
-            f"install what brings the module {error.name}, or reinstall {entry.distribution} with its needs"
-        )
+        return f"install the package that provides the module {error.name}, or reinstall {entry.distribution}"
     return leave_out(entry)
 
 
