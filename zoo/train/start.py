@@ -116,15 +116,15 @@ def continued(
     trained = len(read_metrics(folder))
     if epochs is not None and not longer and epochs <= trained:
         raise InputError(
-            f"--epochs {epochs}: {plural(trained, 'epoch')} of {folder} {'is' if trained == 1 else 'are'} trained already; give more"
+            f"--epochs {epochs}: {plural(trained, 'epoch has', 'epochs have')} been trained in {folder}; give more"
         )
     for line in differences(record, registry):
         warn(f"{line}: the resumed run will not be bit-identical")
     plan = resumed(folder, record, show, registry, data_dir=data_dir, epochs=epochs, workers=workers)
     if epochs is not None and record.settings.schedule != "constant":
         warn(
-            f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')}, not {record.settings.epochs}: "
-            "the learning rate jumps to where the longer schedule is"
+            f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')}, not "
+            f"{record.settings.epochs}: the learning rate jumps to where the longer schedule is"
         )
     return plan
 
