@@ -178,7 +178,8 @@ def assessed(
             [word.strip() for word in more["corruptions"].split(",") if word.strip()]
         )
         library()  # before anything that takes minutes
-    folder, device, registry = local_folder(run), more.pop("device"), load_registry()
+    registry = load_registry()
+    folder, device = local_folder(run, registry=registry), more.pop("device")
     if is_ref(run) and device is None:
         device = usable_device(read_record(folder).device)
     places = {key: more.pop(key) for key in ("data_dir", "dataset", "on")} | {"device": device}
@@ -189,7 +190,7 @@ def assessed(
         return {**about, **opened.measure().as_dict(), "recorded": recorded}
     from zoo.evaluate.evaluation import judge
 
-    second = None if other is None else local_folder(other)
+    second = None if other is None else local_folder(other, registry=registry)
     if other is not None and device is None:
         places["device"] = read_record(folder).device  # one device for both
     asked = _asked(what, split=split, other=second, output=output, **more)

@@ -181,7 +181,7 @@ def _trained(run: str) -> tuple[Classifier, dict[str, str], Path | None]:
         raise InputError(
             f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights"
         )
-    folder = local_folder(run)
+    folder = local_folder(run, registry=registry)
     record = read_record(folder)
     classifier = open_classifier(folder, registry, record=record)
     return classifier, origin_of(folder, record), None if is_ref(run) else folder

@@ -105,7 +105,8 @@ def predict(
     from zoo.predict.stream import predict as classify
 
     draw = _pictures(explain, explain_method)
-    classifier = open_classifier(local_folder(run), load_registry(), device=device)
+    registry = load_registry()
+    classifier = open_classifier(local_folder(run, registry=registry), registry, device=device)
     failed = count = 0
     for predicted in classify(
         classifier, _given(images, files_from, null), batch_size=batch_size, threads=threads or 0

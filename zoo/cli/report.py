@@ -94,7 +94,7 @@ def report(
         runs=found,
         catalogue=_with_flops(published.rows(registry, found, catalogue), registry, quiet),
         flops=_flops(found, registry),
-        seen=_seen(found, no_data, data_dir, device, quiet),
+        seen=_seen(found, registry, no_data, data_dir, device, quiet),
         images=images,
         title=title,
         stamp=_today() if stamp else "",
@@ -129,7 +129,12 @@ def _fetched(word: str) -> str:
 
 
 def _seen(
-    runs: Sequence[Run], no_data: bool, data_dir: str | None, device: str | None, quiet: bool
+    runs: Sequence[Run],
+    registry: Registry,
+    no_data: bool,
+    data_dir: str | None,
+    device: str | None,
+    quiet: bool,
 ) -> dict[str, Seen | str]:
     """What each model confuses, or why that is not known."""
     if no_data:
@@ -142,7 +147,7 @@ def _seen(
             print(
                 f"\r\033[Kmeasuring {i + 1} of {len(runs)}: {run.name}", end="", file=sys.stderr, flush=True
             )
-        found, reason = look(run.folder, run.record, data_dir=data_dir, device=device)
+        found, reason = look(run.folder, run.record, registry, data_dir=data_dir, device=device)
         seen[run.name] = reason if found is None else found
     if not quiet and sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)

@@ -148,7 +148,8 @@ def _until_stopped(run: str, host: str, port: int, device: str, top: int, limits
     from zoo.serve.server import run as serve_app
 
     with listen(host, port) as listening:  # a port that is taken is said before the model is loaded
-        classifier = open_classifier(local_folder(run), load_registry(), device=device)
+        registry = load_registry()
+        classifier = open_classifier(local_folder(run, registry=registry), registry, device=device)
         local = is_local(listening)
         if not local:
             _warn_of(host)

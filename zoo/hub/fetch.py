@@ -89,7 +89,8 @@ def load(run: str | Path) -> Classifier:
     """
     from zoo.evaluate.classifier import open_classifier
 
-    return open_classifier(local_folder(run), load_registry())
+    registry = load_registry()
+    return open_classifier(local_folder(run, registry=registry), registry)
 
 
 def fetch(ref: Ref, *, everything: bool = False, registry: Registry | None = None) -> Fetched:

@@ -97,7 +97,7 @@ def package(
     check_output(output)
     registry = registry or load_registry()
     record, result = read_record(source), read_result(source)
-    counts = _confusion(source, result, data_dir, device) if predictions else None
+    counts = _confusion(source, result, data_dir, device, registry) if predictions else None
     contents = _contents(source, record, result, counts, registry)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
@@ -201,9 +201,11 @@ def _secrets() -> list[tuple[str, str]]:
     return [(kind, secret) for kind, secret in secrets if len(secret) > 5]
 
 
-def _confusion(source: Path, result: dict[str, Any], data_dir: str | None, device: str | None) -> Tensor:
+def _confusion(
+    source: Path, result: dict[str, Any], data_dir: str | None, device: str | None, registry: Registry
+) -> Tensor:
     try:
-        counts = confusion_run(source, data_dir=data_dir, device=device)
+        counts = confusion_run(source, data_dir=data_dir, device=device, registry=registry)
     except DataError as error:
         raise DataError(
             f"{error}; or add --no-predictions for a package without the table of classes"

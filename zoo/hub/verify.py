@@ -68,7 +68,7 @@ def verify(
             "give the same images with --dataset SPEC"
         )
     chosen = device or usable_device(record.device)
-    measured, _ = evaluate_run(folder, data_dir=data_dir, device=chosen, dataset=dataset)
+    measured, _ = evaluate_run(folder, data_dir=data_dir, device=chosen, dataset=dataset, registry=registry)
     same_kind = chosen.partition(":")[0] == record.device.partition(":")[0]
     return [*checks, *_numbers(result["test"], measured, same_kind)]
 

@@ -60,15 +60,15 @@ def find_weights(reference: str, registry: Registry | None = None, hops: int = 0
     """
     if hops > MAX_HOPS:
         raise InputError(f"{reference}: pretrained weights that refer to one another in a circle")
-    if is_ref(reference) or (Path(reference).expanduser() / RECORD).is_file():
-        return weights_of_run(reference)
     registry = registry or load_registry()
+    if is_ref(reference) or (Path(reference).expanduser() / RECORD).is_file():
+        return weights_of_run(reference, registry)
     return weights_of_model(reference, (registry, reference, registry.model(reference)), hops)
 
 
-def weights_of_run(source: str) -> Weights:
+def weights_of_run(source: str, registry: Registry) -> Weights:
     """The weights of a run folder or a package, by the path or the reference."""
-    folder, origin = folder_of(source)
+    folder, origin = folder_of(source, registry)
     record = read_record(folder)
     data = record.data
     beginning = Beginning(
@@ -147,12 +147,12 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return hasher.hexdigest()
 
 
-def folder_of(source: str) -> tuple[Path, str]:
+def folder_of(source: str, registry: Registry) -> tuple[Path, str]:
     """The folder, and the name that the record keeps: of a commit, or of the weights themselves."""
     if is_ref(source):
-        fetched = fetch(parse_ref(source))
+        fetched = fetch(parse_ref(source), registry=registry)
         return fetched.folder, fetched.pinned
-    folder = local_folder(source)
+    folder = local_folder(source, registry=registry)
     read_record(folder)
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{source}: has no {WEIGHTS} to begin with")

@@ -79,11 +79,11 @@ def plan_from(
         ZooError: as fetching, and as `zoo.train.plan.resolve` and `replan`.
     """
     registry = registry or load_registry()
-    folder, _ = folder_of(source)
+    folder, _ = folder_of(source, registry)
     record = read_record(folder)
     if given.get("dataset") is None:
         return warmed(_repeat(record, given, source, registry, show))
-    weights = weights_of_run(source)
+    weights = weights_of_run(source, registry)
     return _warm(_fine_tune(record, weights, given, registry, show), weights)
 
 

@@ -24,7 +24,7 @@ from zoo.base.paths import cache_dir
 from zoo.base.structs import Struct
 from zoo.base.text import reason_of
 from zoo.base.version import __version__
-from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import node_from_table
 from zoo.data.load import find
 from zoo.errors import DataError, ZooError
@@ -70,7 +70,12 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def look(
-    folder: Path, record: RunRecord, *, data_dir: str | None = None, device: str | None = None
+    folder: Path,
+    record: RunRecord,
+    registry: Registry,
+    *,
+    data_dir: str | None = None,
+    device: str | None = None,
 ) -> tuple[Seen | None, str]:
     """Run the model over its test images, or take what was seen before.
 
@@ -81,13 +86,14 @@ def look(
         return None, f"the folder holds no {WEIGHTS}"
     try:
         place = _place("seen", [configuration(record), sha256_of(folder / WEIGHTS), record.data.fingerprint])
-        return _kept(place, Seen, lambda: _look(folder, record, data_dir, device)), ""
+        return _kept(place, Seen, lambda: _look(folder, record, registry, data_dir, device)), ""
     except (ZooError, OSError, RuntimeError, MemoryError) as error:
         return None, reason_of(error)
 
 
-def _look(folder: Path, record: RunRecord, data_dir: str | None, device: str | None) -> Seen:
-    registry = load_registry()
+def _look(
+    folder: Path, record: RunRecord, registry: Registry, data_dir: str | None, device: str | None
+) -> Seen:
     _check_here(record, registry)
     where = device or usable_device(record.device)
     opened = open_run(folder, data_dir=data_dir, device=where, registry=registry)
