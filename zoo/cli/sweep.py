@@ -122,7 +122,9 @@ def _trials(space: Space, asked: int | None) -> int:
     """How many trials there are to be: all points of a grid, unless said otherwise."""
     size = math.prod(len(choice.values) for choice in space.choices)
     if not space.ranges and asked is not None and asked > size:
-        raise InputError(f"--trials {asked}: the grid has {size} points; leave --trials out for all of them")
+        raise InputError(
+            f"--trials {asked}: the grid has {plural(size, 'point')}; leave --trials out for all of them"
+        )
     return asked or (DEFAULT_TRIALS if space.ranges else size)
 
 

@@ -104,6 +104,7 @@ def _left_out(data: ImageData) -> list[Finding]:
         text = f"{plural(data.skipped, 'unreadable image is', 'unreadable images are')} left out"
         findings.append(Finding(level="warning", kind="skipped", message=text, count=data.skipped))
     if data.ignored:
-        text = f"{plural(data.ignored, 'file')} in class folders not read, having no suffix of an image"
+        one, many = "file in class folders is not an image", "files in class folders are not images"
+        text = plural(data.ignored, one, many)
         findings.append(Finding(level="note", kind="ignored", message=text, count=data.ignored))
     return findings

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError
@@ -57,7 +58,13 @@ def verify(
     else:
         package = open_package(Path(source), registry=registry, partial=False)
     folder, config, record = package.folder, package.config, package.record
-    checks.append(Check("sha256", True, f"{len(package.hashes)} files have the hashes in SHA256SUMS"))
+    checks.append(
+        Check(
+            "sha256",
+            True,
+            f"{plural(len(package.hashes), 'file has its hash', 'files have the hashes')} in SHA256SUMS",
+        )
+    )
     checks.append(Check("model", True, f"{config.parameters:,} parameters; names, shapes and types fit"))
     check_finite(folder / WEIGHTS, read_weights(folder))
     result = _result(folder)
