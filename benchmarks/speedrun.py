@@ -24,7 +24,7 @@ import torch
 from common import data_folder, facts, lines, say, write
 from gpu import Failed, their_speedrun
 
-from zoo.evaluate.accuracy import evaluate
+from zoo.evaluate.one_pass import evaluate
 from zoo.evaluate.views import views
 from zoo.runs.images import eval_batch
 from zoo.runs.record import write_record

@@ -28,11 +28,11 @@ from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import InputError, RunError
 from zoo.evaluate import opened as rerun
-from zoo.evaluate.accuracy import Predictions
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import averages, per_class
 from zoo.evaluate.classifier import open_classifier
 from zoo.evaluate.new_images import other_images
+from zoo.evaluate.one_pass import Predictions
 from zoo.evaluate.paired import bootstrap, compare, interval, mcnemar
 from zoo.plugin import Transform
 from zoo.runs.folder import read_result, write_result

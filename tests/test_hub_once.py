@@ -15,7 +15,7 @@ from hub_server.runs import made_package
 
 from zoo.base.files import sha256_of
 from zoo.catalogue.registry import load_registry
-from zoo.hub.fetch import local_folder
+from zoo.hub.download import local_folder
 from zoo.hub.package import open_package
 from zoo.hub.publish import prepare
 from zoo.hub.ref import Ref

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-ABOVE_THE_LINE = ("zoo.errors", "zoo.base", "zoo.plugin", "zoo.catalogue")
+ABOVE_THE_LINE = ("zoo.base.did_you_mean", "zoo.errors", "zoo.base", "zoo.plugin", "zoo.catalogue")
 BELOW_THE_LINE = (
     "zoo.plugin.layers",
     "zoo.models",

@@ -14,7 +14,7 @@ from test_train import SMALL
 
 from zoo.data.split import Split
 from zoo.errors import TrainingError
-from zoo.evaluate.accuracy import Metrics
+from zoo.evaluate.one_pass import Metrics
 from zoo.runs.folder import read_metrics
 from zoo.runs.record import write_record
 from zoo.train.loop import Trainer

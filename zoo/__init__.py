@@ -12,7 +12,7 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.catalogue.registry import load_registry
-    from zoo.hub.fetch import load
+    from zoo.hub.download import load
     from zoo.models.compose import create
 
 __all__ = ["ZooError", "__version__", "create", "load", "load_registry"]
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
     homes = {
         "create": "zoo.models.compose",
-        "load": "zoo.hub.fetch",
+        "load": "zoo.hub.download",
         "load_registry": "zoo.catalogue.registry",
     }
     if name not in homes:

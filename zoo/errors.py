@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from zoo.base.did_you_mean import did_you_mean
+
 
 class ZooError(Exception):
     """Base of every error that `zoo` raises on purpose: one printable line, whatever a stranger's file says."""
@@ -143,10 +145,7 @@ def _escaped(character: str) -> str:
 
 
 def _unknown(kind: str, name: str, known: list[str], hint: str) -> str:
-    import difflib  # only here: listing must not pay for it
-
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    advice = f"did you mean {', '.join(near)}?" if near else ""
-    if not near and known:
+    advice = did_you_mean(name, known)
+    if not advice and known:
         advice = f"known: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
     return "; ".join(part for part in (f"no {kind} named {name!r}", advice, hint) if part)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 SERVE = """
 import contextlib, io, json, sys, time
 from zoo.cli import main
-import zoo.hub.publish, zoo.hub.fetch
+import zoo.hub.publish, zoo.hub.download
 print("ready", flush=True)
 for line in sys.stdin:
     words = json.loads(line)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from zoo.base.did_you_mean import did_you_mean
 from zoo.base.structs import Struct
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
@@ -76,10 +77,7 @@ def field(key: str, where: str) -> str:
     known = [f for f in Recipe.__struct_fields__ if f not in ("summary", "source")]
     if name in known:
         return name
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    advice = f"did you mean {', '.join(near)}?" if near else f"a recipe has: {', '.join(known)}"
+    advice = did_you_mean(name, known) or f"a recipe has: {', '.join(known)}"
     raise SpecError(f"{where}: no key {key!r}; {advice}; allowed: {ALLOWED}")
 
 

@@ -166,7 +166,7 @@ def assessed(
     """Measure a run: accuracy alone, or all that was asked for; with `recorded` beside it."""
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.opened import open_run, recorded_metrics
-    from zoo.hub.fetch import local_folder
+    from zoo.hub.download import local_folder
     from zoo.hub.ref import is_ref
     from zoo.models.device import usable_device
     from zoo.runs.record import read_record

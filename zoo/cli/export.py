@@ -172,7 +172,7 @@ def _trained(run: str) -> tuple[Classifier, dict[str, str], Path | None]:
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier
     from zoo.export.facts import origin_of
-    from zoo.hub.fetch import local_folder
+    from zoo.hub.download import local_folder
     from zoo.hub.ref import is_ref
     from zoo.runs.record import read_record
 

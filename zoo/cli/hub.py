@@ -169,7 +169,7 @@ def pull(ref: str, output: Path | None) -> None:
       zoo pull me/hybrid-digits@v1 --output here
     """
     from zoo.hub.copy import copy_out
-    from zoo.hub.fetch import fetch
+    from zoo.hub.download import fetch
     from zoo.hub.ref import parse_ref
 
     fetched = fetch(parse_ref(ref), everything=True)

@@ -101,7 +101,7 @@ def predict(
         raise InputError("--explain needs captum: pip install 'hybrid-zoo[explain]'")
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier
-    from zoo.hub.fetch import local_folder
+    from zoo.hub.download import local_folder
     from zoo.predict.stream import predict as classify
 
     draw = _pictures(explain, explain_method)

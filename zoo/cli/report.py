@@ -122,7 +122,7 @@ def found_runs(words: Sequence[str]) -> list[Run]:
 
 def _fetched(word: str) -> str:
     """The folder of a package of the Hub, with its curves; the import of the Hub brings torch."""
-    from zoo.hub.fetch import fetch
+    from zoo.hub.download import fetch
     from zoo.hub.ref import parse_ref
 
     return str(fetch(parse_ref(word), everything=True).folder)

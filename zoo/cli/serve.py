@@ -142,7 +142,7 @@ def _until_stopped(run: str, host: str, port: int, device: str, top: int, limits
     """Serve until a signal; whether all requests under way were answered."""
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier
-    from zoo.hub.fetch import local_folder
+    from zoo.hub.download import local_folder
     from zoo.serve.app import Service, make_app
     from zoo.serve.server import is_local, listen, url
     from zoo.serve.server import run as serve_app

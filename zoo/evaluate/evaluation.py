@@ -14,10 +14,10 @@ from zoo.base.drawing import plain_text
 from zoo.base.files import write_text
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError
-from zoo.evaluate.accuracy import Keep, Metrics, Predictions
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.latency import latency
+from zoo.evaluate.one_pass import Keep, Metrics, Predictions
 from zoo.evaluate.opened import OpenedSplit, open_run, recorded_metrics
 from zoo.evaluate.paired import LEVEL, check_same, compare, interval
 from zoo.evaluate.pictures import draw_confusion, draw_reliability, draw_robustness

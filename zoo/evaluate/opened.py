@@ -12,9 +12,9 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.batches.open import open_source
 from zoo.data.split import Split
 from zoo.errors import InputError
-from zoo.evaluate.accuracy import Keep, Metrics, evaluate
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.new_images import other_images
+from zoo.evaluate.one_pass import Keep, Metrics, evaluate
 from zoo.models.device import autocast, pick_device
 from zoo.runs.folder import read_result
 from zoo.runs.images import SplitName, eval_batch, split_of

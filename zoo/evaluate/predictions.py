@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.base.files import replacing
-from zoo.evaluate.accuracy import Predictions
+from zoo.evaluate.one_pass import Predictions
 
 Kind = Literal["csv", "parquet"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zoo.base.files import WriteError
 from zoo.errors import InputError
-from zoo.hub.fetch import Fetched
+from zoo.hub.download import Fetched
 from zoo.hub.sums import check_sums
 
 

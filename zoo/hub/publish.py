@@ -18,7 +18,7 @@ from zoo.errors import (
     PackageError,
     ZooError,
 )
-from zoo.hub.fetch import Manifest, ask
+from zoo.hub.download import Manifest, ask
 from zoo.hub.pack import copy_with_repo
 from zoo.hub.pack import package as make_package
 from zoo.hub.package import Package, check_finite

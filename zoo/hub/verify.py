@@ -11,7 +11,7 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError
 from zoo.evaluate.opened import evaluate_run
-from zoo.hub.fetch import fetch
+from zoo.hub.download import fetch
 from zoo.hub.package import TREE_KEY, Config, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
 from zoo.hub.sums import CARD, COMPOSITION

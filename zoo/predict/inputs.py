@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from zoo.data.files.image_files import ENDINGS
+from zoo.data.files.formats import ENDINGS
 from zoo.errors import DataError
 
 MAX_STDIN = 256 << 20

@@ -15,13 +15,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from zoo.base.text import plural
 from zoo.data.files.decode import upright
+from zoo.data.files.formats import FORMATS
 from zoo.data.types import Images
 from zoo.errors import DataError
 from zoo.evaluate.classifier import Classifier
 from zoo.serve.limits import Limits, Refused
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is decoded: not all that Pillow can, as some of it starts other programs."""
 
 DISCARDED = 64 << 20
 """Bytes of a refused body that are read and dropped, so that the client reads the answer before it is cut off."""

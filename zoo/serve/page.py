@@ -9,7 +9,7 @@ from zoo.base.templates import templates
 from zoo.base.text import plural
 from zoo.base.version import __version__
 from zoo.base.web_page import allowed
-from zoo.serve.body import FORMATS
+from zoo.data.files.formats import FORMATS
 from zoo.serve.limits import Limits
 
 ASSETS = Path(__file__).parent / "assets"

@@ -24,7 +24,7 @@ from zoo.data.batches.open import Batch, BatchSource, open_source
 from zoo.data.batches.resident import generator, order
 from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
-from zoo.evaluate.accuracy import Metrics, evaluate
+from zoo.evaluate.one_pass import Metrics, evaluate
 from zoo.evaluate.views import views
 from zoo.models.device import autocast, seed_noise, tf32
 from zoo.runs.curves import draw_curves

@@ -17,7 +17,7 @@ from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node
 from zoo.errors import HubConnectionError, HubError, InputError, PluginError
-from zoo.hub.fetch import fetch, local_folder
+from zoo.hub.download import fetch, local_folder
 from zoo.hub.ref import is_ref, parse_ref
 from zoo.hub.session import talking
 from zoo.plugin.contract import Pretrained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.evaluate.accuracy import Metrics
+from zoo.evaluate.one_pass import Metrics
 from zoo.runs.record import FORMAT, RunRecord
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.catalogue.recipe import Recipe
-from zoo.evaluate.accuracy import Metrics
+from zoo.evaluate.one_pass import Metrics
 from zoo.train.position import Position
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Final
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 
+from zoo.base.did_you_mean import did_you_mean
 from zoo.base.version import __version__
 from zoo.catalogue.plugins import OURS
 from zoo.cli.doctor.finding import Finding
@@ -153,8 +153,7 @@ def settings() -> Iterator[Finding]:
     mine = {k: v for k, v in sorted(os.environ.items()) if k.startswith("ZOO_") and k not in _INTERNAL}
     for name in mine:
         if name not in VARIABLES:
-            near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.6)
-            fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(VARIABLES)}"
+            fix = did_you_mean(name, VARIABLES, 1, 0.6) or f"known: {', '.join(VARIABLES)}"
             yield Finding("settings", name, "warning", f"{name} is set, and nothing reads it", fix)
     known = {k: v for k, v in mine.items() if k in VARIABLES}
     if known:

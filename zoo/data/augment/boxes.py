@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.catalogue import augmentation
 from zoo.data.augment.crop import ATTEMPTS, UNIT, Bounds, centre_box, crop_key
-from zoo.data.augment.operation import Drawn, Operation, Operations, Samples
+from zoo.data.augment.interface import Drawn, Operation, Operations, Samples
 from zoo.errors import InputError
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.catalogue import augmentation
 from zoo.data.augment.geometry import choose
-from zoo.data.augment.operation import Drawn, OfChosenImages, Operation, Operations, unit
+from zoo.data.augment.interface import Drawn, OfChosenImages, Operation, Operations, unit
 
 LUMA = (0.2989, 0.587, 0.114)
 """ITU-R 601 weights, rounded as torchvision rounds them."""

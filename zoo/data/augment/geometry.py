@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.catalogue import augmentation
-from zoo.data.augment.operation import Drawn, OfChosenImages, Operation, Operations, Samples, whole
+from zoo.data.augment.interface import Drawn, OfChosenImages, Operation, Operations, Samples, whole
 from zoo.errors import InputError, ShapeError
 
 _FORMATS = (torch.contiguous_format, torch.channels_last)

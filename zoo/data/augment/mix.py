@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.catalogue import augmentation
-from zoo.data.augment.operation import Drawn, Operation, Operations
+from zoo.data.augment.interface import Drawn, Operation, Operations
 
 MixT = TypeVar("MixT", augmentation.Mixup, augmentation.CutMix)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from zoo.catalogue import augmentation
 from zoo.data.augment import boxes, colour, geometry, mix, randaugment
 from zoo.data.augment.crop import Bounds
-from zoo.data.augment.operation import Drawn, Operations, Samples
+from zoo.data.augment.interface import Drawn, Operations, Samples
 
 OPERATIONS: Operations = MappingProxyType(
     {

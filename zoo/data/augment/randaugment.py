@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.catalogue import augmentation
-from zoo.data.augment.operation import Drawn, Operation, Operations
+from zoo.data.augment.interface import Drawn, Operation, Operations
 from zoo.errors import InputError
 
 BINS = 31

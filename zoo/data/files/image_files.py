@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.data.files.decode import Rule, Scaling, image_array
+from zoo.data.files.formats import ENDINGS
 from zoo.data.types import Images, Labels
 from zoo.errors import BadImagesError, DataError
 
@@ -31,26 +32,6 @@ FORMAT = 1
 SETTLED = 2_000_000_000
 """A directory that changed less than this (ns) before it was read may change again within the same tick
 of its clock, and no comparison would show it: such an index is not kept."""
-
-ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jfif",
-        ".avif",
-        ".jp2",
-    ]
-)
 
 
 class Stamp(NamedTuple):

@@ -28,7 +28,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import node_from_table
 from zoo.data.load import find
 from zoo.errors import DataError, ZooError
-from zoo.evaluate.accuracy import Keep
+from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import open_run
 from zoo.models.device import usable_device
 from zoo.runs.record import WEIGHTS, RunRecord, configuration, without
