@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
-from zoo.catalogue.plugins import Selection, selection
+from zoo.catalogue.plugins import Found, Selection, load, selection
 
 MODEL = """
 [models.{name}]
@@ -71,6 +71,23 @@ def test_broken_plugins_are_quarantined_with_the_reason_and_all_others_are_liste
     assert listed.returncode == 0
     assert "hybrid-alt-1" in listed.stdout
     assert "plugin 'raises' (zoo-raises 1.0) is left out: RuntimeError: no luck" in listed.stderr
+
+
+def test_offers_is_a_short_way_to_write_the_hook(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = components("a", "b", kind="stem", factory="parts:same")
+    listed = ", ".join(f"Component(name={name!r}, kind='stem', factory='parts:same')" for name in "ab")
+    short = f"from zoo.plugin import Component, offers\nzoo_components = offers({listed})"
+    monkeypatch.syspath_prepend(site.folder)
+    answers = []
+    for name, source in (("written", written), ("short", short)):
+        site.add(name, source)
+        answers.append(load(Found(name, f"zoo_{name}", f"zoo-{name}", "1.0")))
+    assert [(answer.status, answer.reason) for answer in answers] == [("loaded", "")] * 2
+    assert [(c.name, c.kind, c.factory) for c in answers[1].components] == [
+        ("a", "stem", "parts:same"),
+        ("b", "stem", "parts:same"),
+    ]
+    assert answers[1].components == answers[0].components
 
 
 def test_debug_shows_the_traceback_of_a_plugin_that_failed(site: Site) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from zoo.plugin import Component, offers
 
-from zoo.plugin import Component, hookimpl
-
-COMPONENTS = (
+zoo_components = offers(
     Component(
         name="residual",
         kind="part",
@@ -68,9 +66,3 @@ COMPONENTS = (
         summary="wide residual network with pre-activation",
     ),
 )
-
-
-@hookimpl
-def zoo_components() -> Iterable[Component]:
-    """Offer the papers' CNNs, and parts and stems for mixtures."""
-    return COMPONENTS

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from zoo.plugin import Component, offers
 
-from zoo.plugin import Component, hookimpl
-
-
-@hookimpl
-def zoo_components() -> Iterable[Component]:
-    """Offer the combinators, the classifier and its heads."""
-    return [
-        Component(
-            name="classifier",
-            kind="classifier",
-            factory="zoo_hybrid.classifier:classifier",
-            summary="stem, body, head; the default head is linear on the flattened map",
-        ),
-        Component(
-            name="alternate",
-            kind="combinator",
-            factory="zoo_hybrid.mixtures:alternate",
-            summary="parts one after the other, repeated",
-        ),
-        Component(
-            name="joint",
-            kind="combinator",
-            factory="zoo_hybrid.mixtures:joint",
-            summary="parts on the same input, normalised or not, then fused",
-            branches=True,
-        ),
-        Component(
-            name="flatten",
-            kind="head",
-            factory="zoo_hybrid.classifier:flatten_head",
-            summary="linear layer on the flattened map",
-        ),
-        Component(
-            name="pool",
-            kind="head",
-            factory="zoo_hybrid.classifier:pool_head",
-            summary="global pooling, layer norm, linear",
-        ),
-    ]
+zoo_components = offers(
+    Component(
+        name="classifier",
+        kind="classifier",
+        factory="zoo_hybrid.classifier:classifier",
+        summary="stem, body, head; the default head is linear on the flattened map",
+    ),
+    Component(
+        name="alternate",
+        kind="combinator",
+        factory="zoo_hybrid.mixtures:alternate",
+        summary="parts one after the other, repeated",
+    ),
+    Component(
+        name="joint",
+        kind="combinator",
+        factory="zoo_hybrid.mixtures:joint",
+        summary="parts on the same input, normalised or not, then fused",
+        branches=True,
+    ),
+    Component(
+        name="flatten",
+        kind="head",
+        factory="zoo_hybrid.classifier:flatten_head",
+        summary="linear layer on the flattened map",
+    ),
+    Component(
+        name="pool",
+        kind="head",
+        factory="zoo_hybrid.classifier:pool_head",
+        summary="global pooling, layer norm, linear",
+    ),
+)

@@ -5,6 +5,6 @@ The contract (what a plugin offers, as data) and the hooks are here; layers of t
 """
 
 from zoo.plugin.contract import Component, ImageSplits, Kind, Pretrained, Transform
-from zoo.plugin.hooks import API_VERSION, hookimpl
+from zoo.plugin.hooks import API_VERSION, hookimpl, offers
 
-__all__ = ["API_VERSION", "Component", "ImageSplits", "Kind", "Pretrained", "Transform", "hookimpl"]
+__all__ = ["API_VERSION", "Component", "ImageSplits", "Kind", "Pretrained", "Transform", "hookimpl", "offers"]

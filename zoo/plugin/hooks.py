@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pluggy
@@ -27,3 +27,17 @@ def zoo_components() -> Iterable[Component]:  # type: ignore[empty-body]
 @hookspec
 def zoo_registry() -> Path | str:  # type: ignore[empty-body]
     """Return the path of a registry.toml with this plugin's models, recipes and datasets."""
+
+
+def offers(*components: Component) -> Callable[[], Iterable[Component]]:
+    """The hook `zoo_components` of a plugin that offers these components.
+
+    A plugin gives it the hook's name: ``zoo_components = offers(Component(...), Component(...))``. Where the
+    components have to be computed, write the function instead, and mark it with `hookimpl`.
+    """
+
+    @hookimpl
+    def hook() -> Iterable[Component]:
+        return components
+
+    return hook
