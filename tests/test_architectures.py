@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from functools import partial
@@ -13,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import PluginError, ShapeError, UnknownNameError
-from zoo.models.compose import compose
+from zoo.models.compose import GIVEN, compose
 from zoo_cnn import blocks
 from zoo_cnn import classifiers as cnn
 from zoo_hybrid.classifier import classifier as hybrid
@@ -112,6 +114,18 @@ def test_a_part_keeps_its_shape_in_either_memory_format(name: str, shape: tuple[
         assert y.shape == x.shape
         last = part.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     torch.testing.assert_close(last, y, atol=1e-5, rtol=1e-4)
+
+
+def test_a_factory_describes_its_own_arguments_and_not_the_contracts(registry: Registry) -> None:
+    for name, component in registry.components.items():
+        if component.kind in GIVEN:
+            factory = import_factory(component.factory, name)
+            text = inspect.getdoc(factory) or ""
+            section = text.partition("Args:\n")[2].partition("\n\n")[0]
+            described = re.findall(r"^    (\w+): ", section, re.MULTILINE)
+            own = [p for p in inspect.signature(factory).parameters if p not in GIVEN[component.kind]]
+            elsewhere = "`Perceiver` describes" in text
+            assert described == [p for p in own if p in described or not elsewhere], name
 
 
 @pytest.mark.parametrize("fuse", ["sum", "mean", "weights", "gate", "concat"])

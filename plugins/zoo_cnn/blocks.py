@@ -36,9 +36,6 @@ def residual_cnn(
     """Residual layers at full resolution, through `widths` channels and back to `channels`.
 
     Args:
-        channels: channels in and out.
-        height: rows (any).
-        width: columns (any).
         widths: channels after each layer but the last.
 
     Source:
@@ -71,9 +68,6 @@ def conv_stem(
     """3x3 convolutions with batch norm: fewer pixels, more channels.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image.
-        width: columns of the image.
         widths: channels after each convolution.
         strides: stride of each convolution; as many as `widths`.
         act: activation after each.
@@ -119,9 +113,6 @@ def depthwise_cnn(
     """Inverted-bottleneck layers with depthwise convolutions: a light part for wide maps.
 
     Args:
-        channels: channels in and out.
-        height: rows (any).
-        width: columns (any).
         depth: number of layers.
         kernel: side of the depthwise kernel, odd.
         ratio: how much wider the inside is.

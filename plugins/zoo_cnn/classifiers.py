@@ -37,10 +37,6 @@ def baseline(
     """5x5 convolutions with ReLU and 2x2 max pooling, then dense layers.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image.
-        width: columns of the image.
-        num_classes: number of logits.
         widths: channels of the convolutions.
         dense: widths of the dense layers before the last.
         batch_norm: after each convolution, before its ReLU.
@@ -74,10 +70,6 @@ def vgg16(
     """Configuration D with batch norm, one dense layer with batch norm, and the classes.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image, at least 32.
-        width: columns of the image, at least 32.
-        num_classes: number of logits.
         dense: width of the dense layer.
         dropout: before each of the two dense layers.
 
@@ -144,10 +136,6 @@ def resnet9(
     """A convolution; three with pooling, the first and last with a residual pair; pooled maximum.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image, at least 8.
-        width: columns of the image, at least 8.
-        num_classes: number of logits.
         widths: channels of the four stages.
         dropout: before the classes.
         scale: constant on the logits, which keeps early steps small at large learning rates.
@@ -215,16 +203,12 @@ def wide_resnet(
     """Wide residual network: three stages of pre-activation blocks at strides 1, 2, 2.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image, at least 4.
-        width: columns of the image, at least 4.
-        num_classes: number of logits.
         depth: layers, 6n + 4.
         widen: factor on the widths 16, 32, 64.
         dropout: between the two convolutions of each block.
 
     Raises:
-        ShapeError: `depth` is not 6n + 4, or the image is too small.
+        ShapeError: `depth` is not 6n + 4, or the image is smaller than 4x4.
 
     Source:
         "Wide Residual Networks", table 1.

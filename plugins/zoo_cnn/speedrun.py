@@ -74,9 +74,6 @@ def whiten(
     """A frozen convolution that whitens patches of the training images, GELU, and another stem after it.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image.
-        width: columns of the image.
         kernel: side of the patches.
         eps: added to the variances, which keeps noise from being blown up.
         then: a stem on what comes out; none: nothing.
@@ -133,9 +130,6 @@ def stages(
     """Stages of two convolutions that begin as the identity, each with half the pixels of the one before.
 
     Args:
-        in_channels: channels of the map.
-        height: rows of the map.
-        width: columns of the map.
         widths: channels after each stage.
         keep: share of the running statistics of batch norm that a step leaves as they were.
 
@@ -170,21 +164,11 @@ class ScaledHead(nn.Module):
 
 
 def scaled_head(
-    *,
-    in_channels: int,
-    height: int,
-    width: int,
-    num_classes: int,
-    pool: int = 2,
-    scale: float | None = None,
+    *, in_channels: int, height: int, width: int, num_classes: int, pool: int = 2, scale: float | None = None
 ) -> nn.Module:
     """Maximum pooling, linear without bias, logits times a small constant: large steps stay stable.
 
     Args:
-        in_channels: channels of the map.
-        height: rows of the map (any).
-        width: columns of the map (any).
-        num_classes: number of logits.
         pool: side of the squares; the map's own side where that is smaller.
         scale: the constant; none: 1 / root of the number of features, which gives logits of variance 1.
 

@@ -27,10 +27,6 @@ def classifier(
     """Stem, then body, then head, each but the head may be left out.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image.
-        width: columns of the image.
-        num_classes: number of logits.
         body: a part or combinator.
         stem: brings the image to the body's shape; none: the image itself.
         head: map to logits; none: a linear layer on the flattened map, as in the source.
@@ -66,14 +62,7 @@ def _shape_after(stem: nn.Module) -> tuple[int, int, int]:
 
 
 def flatten_head(*, in_channels: int, height: int, width: int, num_classes: int) -> nn.Module:
-    """Linear layer on the flattened map.
-
-    Args:
-        in_channels: channels of the map.
-        height: rows of the map.
-        width: columns of the map.
-        num_classes: number of logits.
-    """
+    """Linear layer on the flattened map."""
     return FlattenHead(in_channels * height * width, num_classes)
 
 
@@ -118,10 +107,6 @@ def pool_head(
     """Global pooling, layer norm and a linear layer: few parameters, any size.
 
     Args:
-        in_channels: channels of the map.
-        height: rows of the map (any).
-        width: columns of the map (any).
-        num_classes: number of logits.
         pool: mean or maximum over the map.
         norm: layer norm after pooling.
         dropout: before the linear layer.

@@ -51,10 +51,6 @@ def alternate(
     """Alternating mixture: each part takes the output of the one before it.
 
     Args:
-        parts: builders of the parts, in order.
-        channels: channels of the map.
-        height: rows of the map.
-        width: columns of the map.
         repeat: how many blocks of these parts follow one another.
         residual: add each part's input to its output.
 
@@ -180,10 +176,6 @@ def joint(
     """Joint mixture: all parts take the same input, and their outputs are fused.
 
     Args:
-        parts: builders of the branches.
-        channels: channels of the map.
-        height: rows of the map.
-        width: columns of the map.
         repeat: how many such blocks follow one another.
         norm: batch norm on the branches' outputs: none; one for each branch of each block; or one
             shared by all branches and blocks.

@@ -37,10 +37,6 @@ def classifier(
     """timm's MlpMixer; the defaults are the overview's form at 32x32.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image.
-        width: columns of the image.
-        num_classes: number of logits.
         patch: side of a patch, in pixels.
         embed: width of the tokens.
         depth: number of Mixer layers.
@@ -102,9 +98,6 @@ def image(
     """Mixer layers over patches, read back as an image: a part.
 
     Args:
-        channels: channels in and out.
-        height: rows of the map.
-        width: columns of the map.
         patch: side of a patch, in pixels.
         embed: width of the tokens; None: 256, or height*width for `read = "image"`.
         depth: number of Mixer layers.

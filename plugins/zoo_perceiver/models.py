@@ -174,13 +174,7 @@ def classifier(
     max_freq: float = 10.0,
     dropout: float = 0.2,
 ) -> nn.Module:
-    """Perceiver classifier for images of any size; `Perceiver` describes the arguments that are not below.
-
-    Args:
-        in_channels: channels of the image.
-        height: rows of the image (any).
-        width: columns of the image (any).
-        num_classes: number of logits.
+    """Perceiver classifier for images of any size; `Perceiver` describes the arguments.
 
     Source:
         Mixture Models, "Perceiver part".
@@ -210,9 +204,6 @@ def image(
     """Perceiver as a part; `Perceiver` describes the arguments that are not below.
 
     Args:
-        channels: channels in and out.
-        height: rows of the map.
-        width: columns of the map.
         read: "mean": one linear layer from the mean latent to all pixels (the source's way);
             "query": each pixel attends to the latents (Perceiver IO), with far fewer parameters.
 

@@ -28,10 +28,6 @@ def model(
     """Build one of timm's models for this image size and class count.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image.
-        width: columns of the image.
-        num_classes: number of logits.
         name: timm's name, with or without a tag ("vit_tiny_patch16_224.augreg_in21k").
         dropout: before the classes.
         drop_path: stochastic depth, where the model has it.

@@ -21,10 +21,6 @@ def model(*, in_channels: int, height: int, width: int, num_classes: int, name: 
     """Build one of torchvision's classifiers for this image size and class count.
 
     Args:
-        in_channels: channels of the image; torchvision's models take three.
-        height: rows of the image.
-        width: columns of the image.
-        num_classes: number of logits.
         name: torchvision's name ("resnet18"), with or without that of weights ("resnet18.IMAGENET1K_V1"),
             which change nothing about the model.
 

@@ -69,10 +69,6 @@ def vit_classifier(
     """ViT classifier; the defaults are the source's baseline.
 
     Args:
-        in_channels: channels of the image.
-        height: rows of the image.
-        width: columns of the image.
-        num_classes: number of logits.
         patch: side of a patch, in pixels.
         embed: width of the tokens.
         depth: transformer layers.

@@ -89,9 +89,6 @@ def vit_image(
     """Transformer over patches, read back as an image.
 
     Args:
-        channels: channels in and out.
-        height: rows of the image.
-        width: columns of the image.
         depth: transformer layers.
         heads: heads of each attention.
         head_width: width of each head.

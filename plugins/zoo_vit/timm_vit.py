@@ -46,10 +46,6 @@ def timm_vit(
     """timm's VisionTransformer with learned positions.
 
     Args:
-        in_channels: channels of the image or map.
-        height: its rows.
-        width: its columns.
-        num_classes: number of logits.
         patch: side of a patch, in pixels.
         embed: width of the tokens, a multiple of `heads`.
         depth: transformer layers.

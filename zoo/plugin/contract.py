@@ -28,6 +28,8 @@ class Component(Struct, frozen=True):
             listener: folder (a Path, the run folder) -> an object with any of the methods
             start(record, parameters), epoch(row, best) and end(result), all plain data;
             `zoo train --log <name>` attaches it.
+            in_channels or channels, height and width are the channels, rows and columns of the image or
+            feature map that comes in; num_classes is the number of logits.
         factory: "module:attribute", imported only when something is built.
         summary: one line.
         namespace: where set, "<namespace>/NAME" is a model for every NAME that the factory's
