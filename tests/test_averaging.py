@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from zoo.catalogue.recipe import Lookahead, Recipe
 from zoo.errors import ShapeError, SpecError
-from zoo.evaluate.opened import confusion_run, evaluate_run
+from zoo.evaluate.opened import open_run, recorded_metrics
 from zoo.evaluate.views import views
 from zoo.runs.folder import read_result
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
@@ -223,9 +223,10 @@ def test_the_views_are_recorded_and_measured_again(tiny: str, tmp_path: Path) ->
     assert result["tta"] == read_result(tmp_path / "run")["tta"] == "mirror-translate"
     record = read_record(tmp_path / "run")
     assert record.settings.tta == "mirror-translate"
-    measured, recorded = evaluate_run(tmp_path / "run")
-    assert measured == recorded
-    assert confusion_run(tmp_path / "run").diagonal().sum() == measured["correct"]
+    opened = open_run(tmp_path / "run")
+    measured = opened.measure().as_dict()
+    assert measured == recorded_metrics(tmp_path / "run")
+    assert opened.confusion().diagonal().sum() == measured["correct"]
 
     done = CliRunner().invoke(cli, ["eval", str(tmp_path / "run"), "--json"])
     assert json.loads(done.stdout)["tta"] == "mirror-translate"
@@ -234,7 +235,7 @@ def test_the_views_are_recorded_and_measured_again(tiny: str, tmp_path: Path) ->
 
     plain = msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, tta="none"))
     write_record(tmp_path / "run", plain)
-    assert evaluate_run(tmp_path / "run")[0]["loss"] != measured["loss"]
+    assert open_run(tmp_path / "run").measure().as_dict()["loss"] != measured["loss"]
 
 
 def test_a_report_counts_what_the_views_say(tiny: str, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from zoo.data.batches.stream import Streamed
 from zoo.data.files.image_files import index_path
 from zoo.data.load import load
 from zoo.errors import DataError, InputError, RunError
-from zoo.evaluate.opened import evaluate_run
+from zoo.evaluate.opened import open_run, recorded_metrics
 from zoo.runs.folder import read_metrics
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
@@ -410,12 +410,13 @@ def test_a_streamed_run_is_evaluated_again_where_its_files_were_copied_to(
     tiny: None, few: Path, tmp_path: Path
 ) -> None:
     train(asked(few, epochs=1), tmp_path / "run")
-    measured, recorded = evaluate_run(tmp_path / "run")
-    assert measured == recorded
+    recorded = recorded_metrics(tmp_path / "run")
+    assert open_run(tmp_path / "run").measure().as_dict() == recorded
     shutil.copytree(few, tmp_path / "copy", copy_function=shutil.copyfile)
     shutil.rmtree(few)
-    assert evaluate_run(tmp_path / "run", dataset=f"folder:{tmp_path / 'copy'}")[0] == recorded
+    copied = open_run(tmp_path / "run", dataset=f"folder:{tmp_path / 'copy'}")
+    assert copied.measure().as_dict() == recorded
     (tmp_path / "copy" / "c00" / "00000.jpg").rename(tmp_path / "copy" / "c00" / "other.jpg")
     with pytest.raises(RunError, match="is not the recorded one"):
-        evaluate_run(tmp_path / "run", dataset=f"folder:{tmp_path / 'copy'}")
+        open_run(tmp_path / "run", dataset=f"folder:{tmp_path / 'copy'}")
     assert not list((Path(os.environ["ZOO_CACHE_DIR"]) / "images").glob("*"))  # nothing was decoded up front

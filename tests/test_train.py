@@ -14,7 +14,7 @@ from run_modules import load_run as load
 
 from zoo.cli import cli
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
-from zoo.evaluate.opened import evaluate_run
+from zoo.evaluate.opened import open_run, recorded_metrics
 from zoo.runs.curves import draw
 from zoo.runs.find import read
 from zoo.runs.folder import read_metrics, read_result
@@ -70,8 +70,7 @@ def test_a_run_learns_and_its_folder_reloads_to_the_same_test_result(tiny: str, 
     assert result == read_result(tmp_path / "run")
     for key in ("seconds", "images_per_second"):
         assert result["train"][key] > 0
-    measured, recorded = evaluate_run(tmp_path / "run")
-    assert measured == recorded
+    assert open_run(tmp_path / "run").measure().as_dict() == recorded_metrics(tmp_path / "run")
     for name in (RECORD, METRICS, WEIGHTS, RESULT, CURVES):
         assert (tmp_path / "run" / name).stat().st_size > 0
     assert (tmp_path / "run" / CURVES).read_bytes() == draw([read(tmp_path / "run")])
@@ -192,9 +191,8 @@ def test_a_stop_between_two_steps_keeps_the_best_weights(tiny: str, tmp_path: Pa
     assert stopped.value.signal == 15
     assert len(read_metrics(tmp_path / "run")) == 1
     assert sum(p.numel() for p in load(tmp_path / "run").parameters()) > 0
-    measured, recorded = evaluate_run(tmp_path / "run")
-    assert recorded is None
-    assert measured["count"] == read_record(tmp_path / "run").data.test
+    assert recorded_metrics(tmp_path / "run") is None
+    assert open_run(tmp_path / "run").measure().count == read_record(tmp_path / "run").data.test
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_lr(tiny: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.evaluate.opened import evaluate_run
+from zoo.evaluate.opened import open_run
 from zoo.hub.pack import package
 from zoo.runs.folder import append_metrics, write_result, write_weights
 from zoo.runs.record import write_record
@@ -46,7 +46,7 @@ def untrained_run(
     append_metrics(
         folder, {"epoch": 1, "train_loss": 2.3, "val_loss": 2.2, "train_top1": 0.1, "val_top1": 0.2}
     )
-    metrics, _ = evaluate_run(folder, device="cpu")
+    metrics = open_run(folder, device="cpu").measure().as_dict()
     write_result(
         folder,
         {

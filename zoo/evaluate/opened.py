@@ -53,6 +53,12 @@ class OpenedSplit:
             keep=keep,
         )
 
+    def confusion(self) -> Tensor:
+        """Count what each class was taken for: int64 (K, K), rows are the true classes, columns the predicted ones."""
+        keep = Keep()
+        self.measure(keep=keep)
+        return keep.predictions().confusion()
+
 
 def open_run(
     run: Path,
@@ -89,29 +95,6 @@ def open_run(
     return OpenedSplit(record, split, images, classifier, on)
 
 
-def evaluate_run(
-    run: Path,
-    *,
-    data_dir: str | None = None,
-    device: str | None = None,
-    dataset: str | None = None,
-    registry: Registry | None = None,
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Measure a run's test split again, in fp32 and over the same views, as it was recorded.
-
-    Args:
-        dataset: where the same images are here, if not at the recorded SPEC.
-        registry: the catalogue; loaded if not given.
-    Returns:
-        (measured, recorded) with keys loss, top1, top5, correct, count; recorded is None where the
-        run was not finished.
-    Raises:
-        RunError: a damaged run, or a dataset that is not the recorded one.
-    """
-    opened = open_run(run, data_dir=data_dir, device=device, dataset=dataset, registry=registry)
-    return opened.measure().as_dict(), recorded_metrics(run)
-
-
 def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None) -> dict[str, Any] | None:
     """What `result.json` says of a split; None where the run was not finished, or of training or other images."""
     if on is not None or not (run / RESULT).is_file():
@@ -120,24 +103,3 @@ def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None
         {"test": "test", "val": "validation", "train": ""}[split]
     )
     return metrics
-
-
-def confusion_run(
-    run: Path,
-    *,
-    data_dir: str | None = None,
-    device: str | None = None,
-    dataset: str | None = None,
-    registry: Registry | None = None,
-) -> Tensor:
-    """Count what each class of a run's test split was taken for, in fp32.
-
-    Returns:
-        int64 (K, K): rows are the true classes, columns the predicted ones.
-    Raises:
-        RunError: as `evaluate_run`.
-    """
-    keep = Keep()
-    opened = open_run(run, data_dir=data_dir, device=device, dataset=dataset, registry=registry)
-    opened.measure(keep=keep)
-    return keep.predictions().confusion()

@@ -17,7 +17,7 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
 from zoo.data.portable import portable_spec
 from zoo.errors import DataError, InputError, PackageError, RunError
-from zoo.evaluate.opened import confusion_run
+from zoo.evaluate.opened import open_run
 from zoo.evaluate.pictures import draw_confusion
 from zoo.hub import card
 from zoo.hub.package import (
@@ -97,7 +97,7 @@ def package(
     check_output(output)
     registry = registry or load_registry()
     record, result = read_record(source), read_result(source)
-    counts = _confusion(source, result, data_dir, device, registry) if predictions else None
+    counts = _confusion(source, result, registry, data_dir, device) if predictions else None
     contents = _contents(source, record, result, counts, registry)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
@@ -202,10 +202,10 @@ def _secrets() -> list[tuple[str, str]]:
 
 
 def _confusion(
-    source: Path, result: dict[str, Any], data_dir: str | None, device: str | None, registry: Registry
+    source: Path, result: dict[str, Any], registry: Registry, data_dir: str | None, device: str | None
 ) -> Tensor:
     try:
-        counts = confusion_run(source, data_dir=data_dir, device=device, registry=registry)
+        counts = open_run(source, data_dir=data_dir, device=device, registry=registry).confusion()
     except DataError as error:
         raise DataError(
             f"{error}; or add --no-predictions for a package without the table of classes"

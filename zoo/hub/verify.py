@@ -10,7 +10,7 @@ from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError
-from zoo.evaluate.opened import evaluate_run
+from zoo.evaluate.opened import open_run
 from zoo.hub.download import fetch
 from zoo.hub.package import TREE_KEY, Config, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
@@ -75,9 +75,9 @@ def verify(
             "give the same images with --dataset SPEC"
         )
     chosen = device or usable_device(record.device)
-    measured, _ = evaluate_run(folder, data_dir=data_dir, device=chosen, dataset=dataset, registry=registry)
+    opened = open_run(folder, data_dir=data_dir, device=chosen, dataset=dataset, registry=registry)
     same_kind = chosen.partition(":")[0] == record.device.partition(":")[0]
-    return [*checks, *_numbers(result["test"], measured, same_kind)]
+    return [*checks, *_numbers(result["test"], opened.measure().as_dict(), same_kind)]
 
 
 def _result(folder: Path) -> dict[str, Any]:
