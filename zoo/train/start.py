@@ -92,16 +92,16 @@ def continued(
     registry: Registry | None = None,
     *,
     epochs: int | None = None,
-    data_dir: str | None = None,
-    workers: int | None = None,
     show: Show = silent,
     warn: Callable[[str], None] = lambda line: None,
+    **changed: Any,
 ) -> Plan:
     """The plan to go on with the run of a folder, to more epochs if asked.
 
     Args:
-        epochs: in all, more than the run was made for. workers: as for `zoo.train.plan.replan`.
+        epochs: in all, more than the run was made for.
         warn: receives a line for everything that keeps the run from being bit-identical to an uninterrupted one.
+        changed: `data_dir` and `workers`, as for `zoo.train.plan.replan`.
     Raises:
         RunError: no run folder, a damaged one, or the run is finished.
         InputError: so many epochs are trained already. ZooError: as `resumed`.
@@ -120,7 +120,7 @@ def continued(
         )
     for line in differences(record, registry):
         warn(f"{line}: the resumed run will not be bit-identical")
-    plan = resumed(folder, record, show, registry, data_dir=data_dir, epochs=epochs, workers=workers)
+    plan = resumed(folder, record, show, registry, epochs=epochs, **changed)
     if epochs is not None and record.settings.schedule != "constant":
         warn(
             f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')}, not "
