@@ -115,14 +115,6 @@ def image(
     size = token_width(read, embed, height, width, "mixer.image")
     ratios = _ratios(size, depth, token_mlp, channel_mlp)
     layers = nn.Sequential(*(MixerBlock(size, rows * columns, ratios, drop=dropout) for _ in range(depth)))
-    reader = image_reader(
-        read,
-        tokens=rows * columns,
-        features=size,
-        channels=channels,
-        height=height,
-        width=width,
-        patch=patch,
-        norm=norm,
-    )
+    shape = (channels, height, width)
+    reader = image_reader(read, tokens=rows * columns, features=size, shape=shape, patch=patch, norm=norm)
     return MixerImage(patch, nn.Linear(channels * patch * patch, size), use_cheap_dropout(layers), reader)

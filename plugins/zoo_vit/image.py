@@ -110,16 +110,8 @@ def vit_image(
     side = patch or paper_patch(height, width)
     rows, columns = patch_grid(height, width, side, "vit.image")
     size = token_width(read, embed, height, width, "vit.image")
-    reader = image_reader(
-        read,
-        tokens=rows * columns,
-        features=size,
-        channels=channels,
-        height=height,
-        width=width,
-        patch=side,
-        norm=norm,
-    )
+    shape = (channels, height, width)
+    reader = image_reader(read, tokens=rows * columns, features=size, shape=shape, patch=side, norm=norm)
     layers = encoder(width=size, depth=depth, heads=heads, head_width=head_width, mlp=mlp, dropout=dropout)
     tokens = rows * columns if position else 0
     return ViTImage(side, nn.Linear(channels * side * side, size), layers, reader, tokens)

@@ -201,15 +201,7 @@ def token_width(read: str, embed: int | None, height: int, width: int, who: str)
 
 
 def image_reader(
-    read: str,
-    *,
-    tokens: int,
-    features: int,
-    channels: int,
-    height: int,
-    width: int,
-    patch: int,
-    norm: bool = True,
+    read: str, *, tokens: int, features: int, shape: tuple[int, int, int], patch: int, norm: bool = True
 ) -> nn.Module:
     """What reads tokens back as an image.
 
@@ -217,12 +209,11 @@ def image_reader(
         read: "image": `TokensToImage`; "patches": `TokensToPatches`.
         tokens: number of tokens.
         features: their width.
-        channels: channels of the image.
-        height: rows of the image.
-        width: columns of the image.
+        shape: (C, H, W) of the image.
         patch: side of a patch, in pixels.
         norm: end with a batch norm.
     """
+    channels, height, width = shape
     if read == "image":
         return TokensToImage(tokens, channels, height, width, norm)
     return TokensToPatches(features, channels, height, width, patch, norm)
