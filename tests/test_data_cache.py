@@ -217,7 +217,7 @@ def test_the_check_command_prints_a_report_and_json(tmp_path):
     report = json.loads(done.stdout)
     assert (report["train"], report["findings"]) == ([8, 8], [])
     text = CliRunner().invoke(datasets, ["check", f"folder:{tmp_path}"])
-    assert "nothing wrong found" in text.stdout
+    assert "no problems found" in text.stdout
 
 
 def test_listing_datasets_imports_neither_torch_nor_numpy():

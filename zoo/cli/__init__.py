@@ -1,4 +1,4 @@
-"""The command `zoo`: one small file per command group, each imported when its command is used."""
+"""The command `zoo`: one file per command, imported when the command is used."""
 
 from __future__ import annotations
 
@@ -21,31 +21,40 @@ COMMANDS = MappingProxyType(
     {
         "list": ("zoo.cli.listing:list_models", "List the models of the catalogue."),
         "info": ("zoo.cli.info:info", "Show one model: its tree, recipe and results."),
-        "plugins": ("zoo.cli.plugins:plugins", "List and check plugins, and say what is wrong with any."),
+        "plugins": ("zoo.cli.plugins:plugins", "List plugins, and check whether they keep the contract."),
         "datasets": ("zoo.cli.datasets:datasets", "List and check datasets."),
-        "new": ("zoo.cli.new:new", "Start a plugin of your own: a package folder that passes its tests."),
-        "train": ("zoo.cli.train:train", "Train a model by its recipe into a run folder."),
+        "new": ("zoo.cli.new:new", "Create the package folder of a new plugin, with tests that pass."),
+        "train": ("zoo.cli.train:train", "Train a model with its recipe, into a run folder."),
         "eval": ("zoo.cli.evaluate:evaluate", "Evaluate a run on its test split."),
-        "predict": ("zoo.cli.predict:predict", "Print the top classes of images, and explain them."),
-        "serve": ("zoo.cli.serve:serve", "Serve a model: a page to drop images on, and an HTTP endpoint."),
+        "predict": ("zoo.cli.predict:predict", "Classify images, and explain the predictions."),
+        "serve": (
+            "zoo.cli.serve:serve",
+            "Serve a model: a web page to drop images on, and an HTTP endpoint.",
+        ),
         "runs": ("zoo.cli.runs:runs", "List, filter, compare and remove runs."),
-        "report": ("zoo.cli.report:report", "Write runs and published results as one HTML page."),
-        "plot": ("zoo.cli.plot:plot", "Draw the curves of runs as PNG, SVG or PDF."),
-        "bench": ("zoo.cli.bench:bench", "Measure speed, memory, and what the training loop costs."),
+        "report": ("zoo.cli.report:report", "Write an HTML page of runs and published results."),
+        "plot": ("zoo.cli.plot:plot", "Draw the training curves of runs as PNG, SVG or PDF."),
+        "bench": ("zoo.cli.bench:bench", "Measure speed, memory and the overhead of the training loop."),
         "reproduce": (
             "zoo.cli.reproduce:reproduce",
-            "Train a source's table and print it beside the source's.",
+            "Train the models of a published table, and print both results.",
         ),
-        "sweep": ("zoo.cli.sweep:sweep", "Search a recipe: grids and samples, with pruning."),
+        "sweep": (
+            "zoo.cli.sweep:sweep",
+            "Search for better recipe settings: grids, random samples, pruning.",
+        ),
         "export": ("zoo.cli.export:export", "Export a run to ONNX or torch.export, checked against torch."),
-        "package": ("zoo.cli.hub:package", "Make a package of a run: weights, config, card, hashes."),
+        "package": ("zoo.cli.hub:package", "Package a run: weights, config, card, hashes."),
         "publish": ("zoo.cli.hub:publish", "Publish a run or a package to the Hub."),
-        "pull": ("zoo.cli.hub:pull", "Fetch a package from the Hub and verify it."),
-        "verify": ("zoo.cli.hub:verify", "Check a package: hashes, model, and its numbers measured again."),
+        "pull": ("zoo.cli.hub:pull", "Download a package from the Hub and verify it."),
+        "verify": (
+            "zoo.cli.hub:verify",
+            "Check a package: its hashes, its model, and its accuracy measured again.",
+        ),
         "search": ("zoo.cli.hub:search", "Search the Hub for packages."),
         "doctor": (
             "zoo.cli.doctor.command:doctor",
-            "Say what is wrong with this installation, and what mends it.",
+            "Check this installation, and say how to fix what is wrong.",
         ),
         "completion": ("zoo.cli.completion:completion", "Print the completion script for bash, zsh or fish."),
     }
@@ -53,22 +62,22 @@ COMMANDS = MappingProxyType(
 
 EXIT_CODES = MappingProxyType(
     {
-        0: "Done.",
-        1: "Failed: the message says why. A check that found something wrong ends with it, too.",
-        2: "Wrong input: an unknown name, option, key or value.",
-        70: "A bug of ours: please report it with the output of --debug.",
-        130: "Stopped by Ctrl-C.",
-        143: "Stopped by SIGTERM.",
+        0: "The command succeeded.",
+        1: "The command failed, and the message says why; or a check found a problem.",
+        2: "The input is wrong: an unknown name, option, key or value.",
+        70: "A bug in zoo: please report it with the output of --debug.",
+        130: "The command was stopped by Ctrl-C.",
+        143: "The command was stopped by SIGTERM.",
     }
 )
-"""What a command ends with; the errors of `zoo.errors` have codes of their own."""
+"""Exit codes of every command; the errors in `zoo.errors` add codes of their own."""
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group whose commands are imported only when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of use."""
+        """The command names, in the order of a typical workflow."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -79,7 +88,7 @@ class LazyGroup(click.Group):
 
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
-        command.name = cmd_name  # what users type; its function may be called otherwise
+        command.name = cmd_name  # the name that users type; the function may have another
         if "_ZOO_COMPLETE" in os.environ:  # as the scripts of `zoo completion` set it
             from zoo.cli.completion import teach
 
@@ -89,7 +98,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click, with the nearest command named where there is none."""
+        """Resolve as click does, but suggest the nearest command for an unknown one."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             from zoo.errors import UnknownNameError
 
@@ -97,7 +106,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The help's list, without importing any command."""
+        """List the commands in the help without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -106,10 +115,12 @@ class LazyGroup(click.Group):
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, "-V", "--version", message="hybrid-zoo %(version)s")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option("--no-plugins", is_flag=True, help="Load the built-in plugins only.")
-@click.option("-v", "--verbose", is_flag=True, help="Say what was chosen, and why, where a command chooses.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no hints; errors and warnings stay.")
+@click.option("--debug", is_flag=True, help="Show the full traceback when a command fails.")
+@click.option("--no-plugins", is_flag=True, help="Load only the built-in plugins.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print the settings that a command chose by itself, and why."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only: no progress, no hints.")
 @click.pass_context
 def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, quiet: bool) -> None:
     """Model zoo for image classification: list, train, evaluate, and mix architectures.
@@ -123,7 +134,7 @@ def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, qu
       zoo -q runs --best
     """
     chosen = {name: True for name, given in (("verbose", verbose), ("quiet", quiet)) if given}
-    context.default_map = dict.fromkeys(COMMANDS, chosen)  # a command that has the option takes it from here
+    context.default_map = dict.fromkeys(COMMANDS, chosen)  # also the default of a command's own option
 
 
 def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
@@ -132,14 +143,16 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
     atexit.register(_leave_quickly)
     warnings.showwarning = _show_warning
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]  # both may stand anywhere
+    # --debug and --no-plugins are accepted anywhere on the command line
+    words = [word for word in words if word != "--debug"]
     if "--no-plugins" in words:
         words.remove("--no-plugins")
         os.environ["ZOO_LOAD_PLUGINS"] = ""
     try:
         sys.exit(_run(words, prog_name))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: not an error
+        # the reader closed the pipe: not an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -154,7 +167,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: Any
 ) -> None:
-    """One line on stderr; a warning of ours without the place in the code, a library's only if asked for."""
+    """Print a warning as one line on stderr: ours without its place in the code, a library's only with --debug."""
     if issubclass(category, OtherVersionWarning):
         say_problems([str(message)])
     elif not _is_a_librarys(str(message), category, filename) or "--debug" in sys.argv or sys.warnoptions:
@@ -162,7 +175,7 @@ def _show_warning(
 
 
 def _is_a_librarys(message: str, category: type[Warning], filename: str) -> bool:
-    """What only a programmer can act on: torch's own warnings, and those about the future of an interface."""
+    """Whether only a programmer can act on a warning: torch's own ones, and deprecations."""
     if issubclass(category, DeprecationWarning | FutureWarning):
         return True
     places = ("/torch/", "/torchvision/")
@@ -170,14 +183,14 @@ def _is_a_librarys(message: str, category: type[Warning], filename: str) -> bool
 
 
 def _leave_quickly() -> None:
-    """Collecting what the system takes back anyway costs a tenth of `zoo list`; torch wants it collected."""
+    """Skip the garbage collection at exit, which takes a tenth of `zoo list`; torch relies on it."""
     if "torch" not in sys.modules:
         gc.freeze()
 
 
 def _run(words: list[str], prog_name: str) -> Any:
     collecting = gc.isenabled()
-    if words[:1] == ["list"]:  # over before there is anything worth collecting
+    if words[:1] == ["list"]:  # it ends before there is anything worth collecting
         gc.disable()
     try:
         return cli.main(words, prog_name=prog_name, standalone_mode=False) or 0

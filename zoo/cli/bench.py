@@ -1,4 +1,4 @@
-"""`zoo bench`: one process for each model, and what they found as a table, JSON or CSV."""
+"""`zoo bench`: measures each model in its own process, and prints a table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -42,31 +42,49 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     unknown = [part for part in parts if part not in WHAT]
     if unknown or not parts:
         raise InputError(
-            f"--what {value!r}: nothing named {(unknown or [''])[0]!r}; allowed: {', '.join(WHAT)}"
+            f"--what {value!r}: no measurement named {(unknown or [''])[0]!r}; allowed: {', '.join(WHAT)}"
         )
     return parts
 
 
 @click.command()
 @click.argument("models", nargs=-1)
-@click.option("--what", default=",".join(WHAT), show_default=True, callback=_parts, help="What to measure.")
+@click.option(
+    "--what",
+    default=",".join(WHAT),
+    show_default=True,
+    callback=_parts,
+    help="Measurements to take, separated by commas.",
+)
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per step."
 )
-@click.option("--image-size", type=click.IntRange(min=1), help="Side in pixels; default: the model's own.")
+@click.option(
+    "--image-size", type=click.IntRange(min=1), help="Side of the images in pixels; default: the model's own."
+)
 @options.device
-@click.option("--precision", help="auto, fp32, bf16 or fp16; default: the recipe's.")
+@click.option(
+    "--precision", help="Number type of the forward pass: auto, fp32, bf16 or fp16; default: the recipe's."
+)
 @click.option(
     "--compile",
     type=click.Choice(["auto", "off", "graph", "default", "max"]),
-    help="graph: CUDA graphs alone; default, max: torch.compile; auto: as for a long run.",
+    help="off; graph: CUDA graphs only; default or max: torch.compile; auto: chosen as for a long run.",
 )
-@click.option("--recipe", metavar="NAME", help="A recipe's name, or `best`; default: the model's own.")
+@click.option("--recipe", metavar="NAME", help="Name of a recipe, or `best`; default: the model's own.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe's key: recipe.ema=0.99."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the recipe: recipe.ema=0.99. May be repeated.",
 )
 @click.option(
-    "--dataset", metavar="SPEC", default="digits", show_default=True, help="Where images come from."
+    "--dataset",
+    metavar="SPEC",
+    default="digits",
+    show_default=True,
+    help="Dataset that the images come from.",
 )
 @options.data_dir
 @click.option(
@@ -74,21 +92,21 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.FloatRange(min=0, min_open=True),
     default=5.0,
     show_default=True,
-    help="For each measurement, warm-up apart.",
+    help="Seconds for each measurement, without its warm-up.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Steps in one repeat, in place of --seconds.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps per repeat, instead of --seconds.")
 @click.option(
-    "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Of each measurement."
+    "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Repeats of each measurement."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **asked: Any) -> None:
-    """Measure how fast MODELS train and infer here, and what the training loop costs.
+    """Measure how fast MODELS train and infer on this machine, and the overhead of the training loop.
 
-    Throughput and latency (medians and quartiles of the repeats), peak memory, FLOPs of an image, the
-    achieved FLOP/s as a share of a large matrix product's in the same precision, and the real training
-    loop's images per second over those of its bare step.
+    Reported are throughput and latency (medians and quartiles over the repeats), peak memory, FLOPs per
+    image, the achieved FLOP/s as a share of a large matrix product's in the same precision, and the
+    throughput of the real training loop as a share of its bare step's.
 
     Examples:
 
@@ -98,11 +116,11 @@ def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **a
       zoo bench timm/resnet50 --image-size 224 --precision fp32 --json
     """
     if as_json and as_csv:
-        raise InputError("--json and --csv: give one of them")
+        raise InputError("--json and --csv cannot be combined; give one of them")
     from zoo.catalogue.registry import find_model
 
     chosen = models or MODELS
-    for model in chosen:  # before the first one takes its minutes
+    for model in chosen:  # before minutes are spent on the first one
         find_model(model)
     rows = []
     for model in chosen:
@@ -125,7 +143,7 @@ def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **a
 
 
 def measured(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of one model, measured by a process of its own; `error` in it says why there is none."""
+    """The row of one model, measured in its own process; on failure its `error` says why."""
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         job_file, row_file = Path(folder) / "job.json", Path(folder) / "row.json"
         job_file.write_text(json.dumps(job))
@@ -134,7 +152,7 @@ def measured(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def outcome(model: str, command: Sequence[str], row_file: Path) -> dict[str, Any]:
-    """Run a process that writes a row; where it does not, the row says how it ended."""
+    """Run a process that writes a row; if it writes none, the row says how the process ended."""
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode == 0 and row_file.is_file():
         row: dict[str, Any] = json.loads(row_file.read_text())
@@ -142,15 +160,15 @@ def outcome(model: str, command: Sequence[str], row_file: Path) -> dict[str, Any
     if done.returncode == -signal.SIGKILL:
         why = "its process was killed by the system, most likely out of memory; lower --batch-size or --image-size"
     elif done.returncode < 0:
-        why = f"its process died of signal {-done.returncode}"
+        why = f"its process was killed by signal {-done.returncode}"
     else:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it printed no message"])[-1]
         why = f"its process failed with code {done.returncode}: {last}"
     return {"model": model, "error": why}
 
 
 def document(rows: Sequence[dict[str, Any]], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """All that was found, with what was asked for and where it ran, as one JSON document."""
+    """All measurements, with the settings and the environment, as one JSON document."""
     environment = next((row["environment"] for row in rows if "environment" in row), None)
     without = [{key: value for key, value in row.items() if key != "environment"} for row in rows]
     return {"environment": environment, "settings": dict(asked), "rows": without}

@@ -1,4 +1,4 @@
-"""Shell completion: click's own, with the names of our catalogue; nothing here imports torch."""
+"""Shell completion by click, with the names of the catalogue; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo.cli.shared import table
 from zoo.errors import ZooError
 
 VARIABLE = "_ZOO_COMPLETE"
-"""What the scripts set while they complete."""
+"""The environment variable that the completion scripts set."""
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -27,7 +27,7 @@ Names = Callable[[Registry], Iterable[tuple[str, str]]]
 def completion(shell: str) -> None:
     """Print the script that makes SHELL complete commands, options, models, datasets and recipes.
 
-    For bash the line stands in ~/.bashrc, for zsh in ~/.zshrc after compinit.
+    For bash, put the line into ~/.bashrc; for zsh, into ~/.zshrc after compinit.
 
     Examples:
 
@@ -43,7 +43,7 @@ def completion(shell: str) -> None:
 
 
 def teach(command: click.Command) -> None:
-    """Let a command's parameters complete the names of the catalogue, by the parameter's name."""
+    """Make the parameters of a command complete names of the catalogue, chosen by the parameter's name."""
     for parameter in command.params:
         names = _sources(command.name or "").get(parameter.name or "")
         if names is not None and not isinstance(parameter.type, click.Choice):
@@ -97,7 +97,7 @@ def _completer(names: Names) -> Callable[[click.Context, str], list[CompletionIt
         try:
             known = dict(_models_in(path) if mark else names(load_registry()))
         except (ZooError, OSError):
-            return []  # a wrong file must not print into somebody's command line
+            return []  # an error must not be printed into the user's command line
         kept = ((name, text) for name, text in sorted(known.items()) if name.startswith(rest))
         return [CompletionItem(f"{path}{mark}{name}", help=one_line(text, 80)) for name, text in kept]
 

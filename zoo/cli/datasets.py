@@ -1,4 +1,4 @@
-"""`zoo datasets`: list the catalogue's datasets, and check one before training on it."""
+"""`zoo datasets`: lists the datasets of the catalogue, and checks one before training on it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @click.pass_context
 def datasets(context: click.Context, as_json: bool) -> None:
     """List the datasets, or check one.
@@ -51,9 +51,9 @@ def datasets(context: click.Context, as_json: bool) -> None:
 @datasets.command()
 @click.argument("spec")
 @options.data_dir
-@click.option("--image-size", type=click.IntRange(min=1), help="Side to resize images to.")
-@click.option("--skip-bad", is_flag=True, help="Count unreadable images instead of failing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Resize images to this side, in pixels.")
+@click.option("--skip-bad", is_flag=True, help="Count unreadable images instead of failing on them.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @click.pass_context
 def check(
     context: click.Context,
@@ -63,10 +63,10 @@ def check(
     skip_bad: bool,
     as_json: bool,
 ) -> None:
-    """Read every image of SPEC and report what is wrong: exit code 1 where it cannot be trained on.
+    """Read every image of SPEC and report problems.
 
-    Looks for unreadable and truncated images, empty classes, labels out of range, images that are in
-    both train and test, and unequal classes.
+    The check finds unreadable and truncated images, empty classes, labels out of range, images that are
+    in both train and test, and unbalanced classes. The exit code is 1 if the dataset cannot be trained on.
 
     Examples:
 
@@ -121,7 +121,7 @@ def _list(as_json: bool) -> None:
         return
     dropped = table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
     if dropped:
-        table.say(f"hint: a wider terminal, or --json, shows also: {', '.join(dropped)}")
+        table.say(f"hint: a wider terminal or --json also shows: {', '.join(dropped)}")
     table.say(f"{plural(len(rows), 'dataset')}; next: zoo train MODEL --dataset NAME")
 
 
@@ -161,4 +161,4 @@ def _print_report(data: ImageData, findings: list[Finding]) -> None:
     for finding in findings:
         examples = f" ({', '.join(finding.examples)})" if finding.examples else ""
         lines.append(f"{finding.level}: {finding.message}{examples}")
-    table.emit(map(table.clean, lines if findings else [*lines, "nothing wrong found"]))
+    table.emit(map(table.clean, lines if findings else [*lines, "no problems found"]))

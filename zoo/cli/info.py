@@ -1,4 +1,4 @@
-"""`zoo info`: one model. Only `--build` imports torch."""
+"""`zoo info`: shows one model. Only `--build` imports torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ from zoo.cli.shared.messages import say_problems
 
 @click.command("info", short_help="Show one model: its tree, recipe and results.")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--tree", is_flag=True, help="Only the tree of components.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.option("--tree", is_flag=True, help="Print only the tree of components.")
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Draw the tree into FILE.png or FILE.svg, and print its path.",
+    help="Draw the tree as a picture, .png or .svg, and print the path of the file.",
 )
-@click.option("--build", is_flag=True, help="Build it on the meta device: count parameters and FLOPs.")
-@click.option("--num-classes", type=click.IntRange(min=1), help="With --build: classes, not its dataset's.")
 @click.option(
-    "--image-size", type=click.IntRange(min=1), help="With --build: side in pixels, not its dataset's."
+    "--build", is_flag=True, help="Build the model without memory, and count its parameters and FLOPs."
+)
+@click.option(
+    "--num-classes",
+    type=click.IntRange(min=1),
+    help="With --build: number of classes; default: its dataset's.",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="With --build: side of the images in pixels; default: its dataset's.",
 )
 def info(
     name: str,
@@ -38,7 +46,7 @@ def info(
     num_classes: int | None,
     image_size: int | None,
 ) -> None:
-    """Show the model NAME: a name of `zoo list`, timm/NAME, torchvision/NAME or FILE.toml#NAME.
+    """Show the model NAME: a name from `zoo list`, timm/NAME, torchvision/NAME or FILE.toml#NAME.
 
     Examples:
 
@@ -49,7 +57,7 @@ def info(
       zoo info timm/resnet50 --build --image-size 224 --json
     """
     if not build and (num_classes or image_size):
-        raise click.UsageError("--num-classes and --image-size need --build")
+        raise click.UsageError("--num-classes and --image-size require --build")
     registry, name, model = find_model(name)
     say_problems(registry.problems)
     if picture:
@@ -76,7 +84,7 @@ def info(
 
 
 def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:
-    """The drawn tree, with each component's distribution at the right where there is room."""
+    """The drawn tree, with the distribution of each component on the right if there is room."""
     encoding = (sys.stdout.encoding or "utf-8").lower()
     drawn = list(tree_lines(model.build, registry, ascii_only="utf" not in encoding))
     column = max(len(line) for line, _ in drawn)
@@ -89,7 +97,7 @@ def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:
 
 
 def _fitted(line: str, by: str, limit: int) -> list[str]:
-    """One line of the tree with its distribution in brackets, in as many lines as it needs."""
+    """One line of the tree with its distribution in brackets, wrapped to the width."""
     if len(line) + len(by) + 4 <= limit:
         return [f"{line}  {table.dim(f'[{by}]')}"]
     import textwrap

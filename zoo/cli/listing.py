@@ -1,8 +1,7 @@
-"""`zoo list`: from the rows of the last listing where nothing changed since, else from the catalogue.
+"""`zoo list`: prints the cached rows of the last listing if nothing has changed, else reads the catalogue.
 
-The rows are derived data, kept in the cache folder under the index's own stamps; they are not
-kept where the user's own registry.toml takes part. A fresh listing imports click and the standard
-library, nothing else.
+The rows are cached in the cache folder with the same stamps as the plugin index; they are not cached if
+the user has a registry.toml of their own. A cached listing imports only click and the standard library.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ COLUMNS = (
     Column("SUMMARY", flexible=True, drop=4),
 )
 SOURCES = ("listing.py", "shared/describe.py", "shared/table.py")
-"""What decides how a row looks: a checkout that changes keeps no rows of before."""
+"""The code that makes rows: a change in it invalidates the cached rows."""
 
 
 class Entry(NamedTuple):
-    """One model: its object of `--json`, its line of the table, and what it is sorted by."""
+    """One model: its JSON object, its line of the table, and its sort keys."""
 
     row: dict[str, Any]
     cells: list[str]
@@ -59,17 +58,17 @@ class Entry(NamedTuple):
 
     @property
     def datasets(self) -> set[str]:
-        """What it is built or published for."""
+        """The datasets that the model is built or published for."""
         return {self.row["dataset"], *(p["dataset"] for p in self.row["published"])}
 
     def order(self, key: str) -> tuple[bool, Any, str]:
-        """Texts from a to z, counts from small to large, top-1 from the best; what is unknown comes last."""
+        """Sort key: text from a to z, counts from small to large, top-1 from the best; unknown values come last."""
         value = self.keys.get(key, self.name)
         return value is None, value if value is not None else 0, self.name
 
 
 class Listing(NamedTuple):
-    """All models, the problems to warn of, and the namespaces that are listed on request."""
+    """All models, the problems to warn about, and the namespaces that are listed only on request."""
 
     entries: list[Entry]
     problems: list[str]
@@ -78,25 +77,25 @@ class Listing(NamedTuple):
 
 @click.command("list", short_help="List the models of the catalogue.")
 @click.argument("pattern", default="*")
-@click.option("--family", default="", metavar="NAME", help="Only models of this family.")
-@click.option("--tag", default="", metavar="TAG", help="Only models with this tag.")
+@click.option("--family", default="", metavar="NAME", help="List only models of this family.")
+@click.option("--tag", default="", metavar="TAG", help="List only models with this tag.")
 @click.option(
-    "--dataset", default="", metavar="NAME", help="Only models built or published for this dataset."
+    "--dataset", default="", metavar="NAME", help="List only models built or published for this dataset."
 )
 @click.option(
-    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="The order of the rows."
+    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Column to sort the rows by."
 )
 @click.option(
-    "--hub", is_flag=True, help="The packages on the Hub instead: as `zoo search PATTERN --tag TAG`."
+    "--hub", is_flag=True, help="List packages on the Hub instead, as `zoo search PATTERN --tag TAG` does."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects on stdout.")
 def list_models(
     pattern: str, family: str, tag: str, dataset: str, sort: str, hub: bool, as_json: bool
 ) -> None:
-    """List the models whose name matches PATTERN (a glob, or a part of the name).
+    """List the models whose name matches PATTERN (a glob, or part of the name).
 
-    PUBL. and OWN are top-1 on DATASET: the best that the source prints, and our own with its
-    protocol. A namespace's models (timm/..., torchvision/...) are listed on request.
+    PUBL. and OWN are top-1 accuracies on DATASET: the best published one, and our own with its protocol.
+    The models of a namespace are listed only if PATTERN names it (timm/..., torchvision/...).
 
     Examples:
 
@@ -130,7 +129,7 @@ def list_models(
 
 
 def _path(present: dict[str, int]) -> str:
-    """One file for each interpreter, set of installation folders, version, code and choice of plugins."""
+    """The cache file: one for each interpreter, set of installation folders, version, code and plugin selection."""
     here = os.path.dirname(__file__)
     code = [stamps.stamp(os.path.join(here, name)) for name in SOURCES]
     chosen = [os.environ.get(name) for name in ("ZOO_LOAD_PLUGINS", "ZOO_DISABLE_PLUGINS")]
@@ -139,7 +138,7 @@ def _path(present: dict[str, int]) -> str:
 
 
 def _kept() -> Listing | None:
-    """The rows of an earlier listing; None where there are none, or anything changed since."""
+    """The cached rows of an earlier listing; None if there are none or something has changed since."""
     if user_registries():
         return None
     present = stamps.installed()
@@ -155,7 +154,7 @@ def _kept() -> Listing | None:
 
 
 def _made() -> Listing:
-    """The rows from the catalogue, and kept for the next time."""
+    """The rows made from the catalogue, and cached for the next time."""
     from zoo.catalogue.registry import load_registry
 
     registry = load_registry()
@@ -170,7 +169,7 @@ def _keep(listing: Listing) -> None:
     from zoo.catalogue.plugins import selection
 
     looked = index.read(selection())
-    if looked is None:  # the cache folder cannot be written, or something is changing right now
+    if looked is None:  # the cache folder is not writable, or an installation is in progress
         return
     import msgspec
 
@@ -222,7 +221,7 @@ def _short(count: int | None) -> str:
 
 
 def _of_namespaces(pattern: str) -> Listing:
-    """The names of namespaces ("timm/...") that match; this asks their libraries, which may take seconds."""
+    """The matching models of namespaces ("timm/..."); this imports their libraries, which may take seconds."""
     from fnmatch import fnmatchcase
 
     from zoo.catalogue.plugins import import_factory
@@ -239,20 +238,20 @@ def _of_namespaces(pattern: str) -> Listing:
     return _listing(registry, found)
 
 
-# ---- what is said beside them -------------------------------------------------------------------
+# ---- hints ---------------------------------------------------------------------------------------
 
 
 def _hint(shown: int, dropped: list[str], spaces: list[str]) -> None:
     if not sys.stdout.isatty():
         return
     if dropped:
-        table.say(f"hint: a wider terminal, or --json, shows also: {', '.join(dropped)}")
+        table.say(f"hint: a wider terminal or --json also shows: {', '.join(dropped)}")
     more = "".join(f"; zoo list '{space}/*'" for space in spaces)
     table.say(f"{plural(shown, 'model')}; next: zoo info NAME{more}")
 
 
 def _nothing(choice: Choice, entries: list[Entry]) -> str:
-    """Why the list is empty, with what could be meant."""
+    """Why the list is empty, with suggestions."""
     known = {
         "family": {e.row["family"] for e in entries},
         "tag": {tag for e in entries for tag in e.row["tags"]},
@@ -263,6 +262,6 @@ def _nothing(choice: Choice, entries: list[Entry]) -> str:
         if name and name not in known[kind]:
             return str(UnknownNameError(kind, name, known[kind]))
     if any(given.values()):
-        return "no model has all that was asked for"
+        return "no model matches all of these options"
     names = [e.name for e in entries]
-    return str(UnknownNameError("model", choice.pattern, names, "a pattern may hold * and ?"))
+    return str(UnknownNameError("model", choice.pattern, names, "a pattern may contain * and ?"))

@@ -1,4 +1,4 @@
-"""`zoo new plugin`."""
+"""`zoo new plugin`: creates the package folder of a plugin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.plugin.scaffold import families, new_plugin
 
 @click.group()
 def new() -> None:
-    """Start something of your own.
+    """Create something of your own.
 
     Examples:
 
@@ -24,16 +24,20 @@ def new() -> None:
 @new.command()
 @click.argument("name")
 @click.option(
-    "--family", type=click.Choice(list(families())), default="cnn", show_default=True, help="What it offers."
+    "--family",
+    type=click.Choice(list(families())),
+    default="cnn",
+    show_default=True,
+    help="Kind of component that the plugin starts with.",
 )
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where; default: zoo-NAME.",
+    help="Folder to write; default: zoo-NAME.",
 )
 def plugin(name: str, family: str, output: Path | None) -> None:
-    """Write a complete package folder for the plugin NAME, which passes its own tests as it is.
+    """Write a complete package folder for the plugin NAME, with tests that pass.
 
     Examples:
 

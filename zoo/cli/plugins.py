@@ -1,4 +1,4 @@
-"""`zoo plugins`: what is installed, and `zoo plugins check`: whether it keeps the contract."""
+"""`zoo plugins` lists the installed plugins; `zoo plugins check` runs the conformance kit on them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ CHECK_COLUMNS = (
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects on stdout.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
-    """List every entry point of the group `zoo`: what it offers, or why it is left out and what to do.
+    """List the installed plugins: what each offers, or why it was left out and what to do.
 
-    With --debug, the traceback of each plugin that failed goes to stderr. ZOO_DISABLE_PLUGINS=NAME,...
-    leaves plugins out, ZOO_LOAD_PLUGINS=NAME,... loads only these, --no-plugins none but the built-in;
-    ZOO_PLUGIN_SECONDS is how long each may take to import (20).
+    With --debug, the traceback of each plugin that failed is printed on stderr. ZOO_DISABLE_PLUGINS=NAME,...
+    leaves plugins out, ZOO_LOAD_PLUGINS=NAME,... loads only these, and --no-plugins loads only the built-in
+    ones. ZOO_PLUGIN_SECONDS is the time limit for importing each plugin (default: 20).
 
     Examples:
 
@@ -76,7 +76,9 @@ def _plugin(record: Any, registry: Registry) -> dict[str, Any]:
         kind: [n for (k, n), o in registry.origins.items() if k == kind and _brought(o, record)]
         for kind in ("model", "recipe", "dataset", "source")
     }
-    if record.builtin:  # the shipped catalogue is of no single plugin: a model counts where its tree begins
+    if (
+        record.builtin
+    ):  # all built-in plugins share one catalogue: a model counts for the plugin of its root component
         ours = [n for (k, n), o in registry.origins.items() if k == "model" and o.distribution == OURS]
         mine["model"] = [n for n in ours if describe.plugins_of(registry.models[n].build)[0] == record.name]
     return {
@@ -109,11 +111,15 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 @plugins.command("check")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--only", default="*", metavar="GLOB", help="Only subjects (components, models) like this.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
+@click.option(
+    "--only", default="*", metavar="GLOB", help="Check only components and models whose name matches GLOB."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects on stdout.")
 @click.pass_context
 def check(context: click.Context, names: tuple[str, ...], only: str, as_json: bool) -> None:
-    """Run the conformance kit (zoo.testing) on installed plugins; exit code 1 where a check fails.
+    """Run the conformance kit (zoo.testing) on installed plugins.
+
+    The exit code is 1 if a check fails.
 
     Examples:
 
@@ -125,7 +131,7 @@ def check(context: click.Context, names: tuple[str, ...], only: str, as_json: bo
 
     cases = [case for name in names for case in cases_of(name) if fnmatchcase(case.subject, only)]
     if not cases:
-        raise InputError(f"--only {only}: no subject of {', '.join(names)} is like that")
+        raise InputError(f"--only {only}: nothing in {', '.join(names)} matches that pattern")
     outcomes = [_run(case) for case in cases]
     if as_json:
         import msgspec
@@ -166,4 +172,6 @@ def _conclude(context: click.Context, outcomes: list[Outcome]) -> None:
     if count["failed"]:
         context.exit(1)
     if not proves_something(outcomes):
-        raise PluginError("not one check of what it builds ran: that proves nothing")
+        raise PluginError(
+            "no check that builds a component ran, so nothing was verified; leave out --only, or fix the skipped checks"
+        )

@@ -1,4 +1,4 @@
-"""`zoo reproduce`."""
+"""`zoo reproduce`: trains the models of a published table."""
 
 from __future__ import annotations
 
@@ -22,55 +22,80 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("target", metavar="SOURCE|TABLE|STUDY|MODEL", required=False)
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each row.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of seeds: runs for each row.",
+)
 @click.option(
     "--budget",
     type=click.Choice(["full", "small"]),
     default="full",
     show_default=True,
-    help="small: 2,000 images and a tenth of the epochs; labelled so in every row.",
+    help="full: as published; small: 2,000 images and a tenth of the epochs, and every row says so.",
 )
 @click.option(
     "--recipe",
     default="source",
     show_default=True,
     metavar="NAME",
-    help="source, best, or any recipe's name.",
+    help="Recipe to train with: source, best, or the name of any recipe.",
 )
 @click.option(
-    "--only", multiple=True, metavar="GLOB", help="Rows of these models, MODEL/DATASET, or variants alone."
+    "--only",
+    multiple=True,
+    metavar="GLOB",
+    help="Train only rows whose model, MODEL/DATASET or variant matches GLOB. May be repeated.",
 )
 @click.option(
-    "--dataset", metavar="[NAME=]SPEC", help="Stands in for the sources' datasets (or for dataset NAME)."
+    "--dataset",
+    metavar="[NAME=]SPEC",
+    help="Use these images instead of the published datasets (or instead of dataset NAME).",
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the small budget.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs of the small budget.")
 @run_options.of_a_run(
     lambda option: option.reproduce,
     protocol={"default": "paper"},
-    limit_train={"help": "Training images of the small budget."},
-    limit_test={"help": "Test images of the small budget."},
+    limit_train={"help": "Number of training images of the small budget."},
+    limit_test={"help": "Number of test images of the small budget."},
 )
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at the same time."
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of runs to train at the same time.",
 )
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="ray: the jobs are tasks of a Ray cluster (RAY_ADDRESS; else one on this machine).",
+    help="Where jobs run: local, or as tasks on a Ray cluster (RAY_ADDRESS, else one on this machine).",
 )
-@click.option("--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="The runs' folders.")
-@click.option("--results", default="results", show_default=True, metavar="DIR", help="Where the table goes.")
+@click.option(
+    "--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="Folder for the run folders."
+)
+@click.option(
+    "--results",
+    default="results",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the table and the figures.",
+)
 @options.checkpoint_seconds
-@click.option("--list", "listing", is_flag=True, help="Show the rows and what is recorded; train nothing.")
+@click.option(
+    "--list", "listing", is_flag=True, help="Show the rows and which are recorded, without training."
+)
 @click.option(
     "--figures",
     is_flag=True,
-    help="Draw the curves of each dataset's models: PNG and SVG, in results/figures.",
+    help="Draw the training curves for each dataset, as PNG and SVG in results/figures.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The table as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 def reproduce(
     target: str | None,
     jobs: int,
@@ -82,7 +107,7 @@ def reproduce(
     quiet: bool,
     **asked: Any,
 ) -> None:
-    """Train a source's table, or what is missing of it, and print it beside the source's numbers.
+    """Train the missing rows of a published table, and print our results beside the published ones.
 
     Examples:
 

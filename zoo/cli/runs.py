@@ -1,4 +1,4 @@
-"""`zoo runs`: list, filter, compare and remove run folders; nothing here imports torch."""
+"""`zoo runs`: lists, filters, compares and removes run folders; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -37,21 +37,29 @@ COLUMNS = (
 @click.command()
 @click.argument("runs", nargs=-1)
 @click.option(
-    "--model", default="", metavar="NAME", help="Only runs of models that match (a glob or a part)."
+    "--model",
+    default="",
+    metavar="NAME",
+    help="Only runs of models that match (a glob, or part of the name).",
 )
-@click.option("--dataset", default="", metavar="SPEC", help="Only runs on data sets that match.")
+@click.option(
+    "--dataset",
+    default="",
+    metavar="SPEC",
+    help="Only runs on datasets that match (a glob, or part of the name).",
+)
 @click.option(
     "--state", type=click.Choice(["finished", "stopped", "training"]), help="Only runs in this state."
 )
-@click.option("--best", is_flag=True, help="Only the best of each model, dataset and protocol.")
+@click.option("--best", is_flag=True, help="Only the best run of each model, dataset and protocol.")
 @click.option(
-    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Order of the rows."
+    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Column to sort the rows by."
 )
-@click.option("--compare", is_flag=True, help="How the runs differ: recipe, model, data and results.")
-@click.option("--all", "everything", is_flag=True, help="With --compare: also what is the same.")
-@click.option("--remove", is_flag=True, help="Remove the folders of these runs, after asking.")
-@click.option("--yes", is_flag=True, help="With --remove: do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects on stdout.")
+@click.option("--compare", is_flag=True, help="Show how the runs differ in recipe, model, data and results.")
+@click.option("--all", "everything", is_flag=True, help="With --compare: also show what is the same.")
+@click.option("--remove", is_flag=True, help="Remove the folders of these runs, after a confirmation.")
+@click.option("--yes", is_flag=True, help="With --remove: do not ask for confirmation.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects on stdout.")
 def runs(
     runs: tuple[str, ...],
     model: str,
@@ -65,9 +73,10 @@ def runs(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """List RUNS: run folders, folders that hold runs, names or patterns below runs/; default: all there.
+    """List RUNS: run folders, folders of runs, or names and patterns below runs/; default: all runs below runs/.
 
-    TOP-1 is of the test split; VAL. is validation's, the best so far where a run is not finished.
+    TOP-1 is the accuracy on the test split, VAL. that on the validation split (of an unfinished run: its best
+    so far).
 
     Examples:
 

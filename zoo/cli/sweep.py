@@ -1,4 +1,4 @@
-"""`zoo sweep`."""
+"""`zoo sweep`: searches for better recipe settings."""
 
 from __future__ import annotations
 
@@ -28,39 +28,58 @@ DEFAULT_TRIALS = 20
 
 @click.command()
 @click.argument("model", metavar="NAME")
-@click.option("--grid", multiple=True, metavar="KEY=A,B,C", help="Try these values: lr=1e-3,3e-4.")
 @click.option(
-    "--sample", multiple=True, metavar="KEY=[log:]LOW..HIGH", help="Draw from a range: lr=log:1e-4..1e-2."
+    "--grid",
+    multiple=True,
+    metavar="KEY=A,B,C",
+    help="Try each of these values: lr=1e-3,3e-4. May be repeated.",
+)
+@click.option(
+    "--sample",
+    multiple=True,
+    metavar="KEY=[log:]LOW..HIGH",
+    help="Draw values from a range: lr=log:1e-4..1e-2. May be repeated.",
 )
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
-    help=f"Trials in all; default: the whole grid, or {DEFAULT_TRIALS} where a key is drawn.",
+    help=f"Total number of trials; default: the whole grid, or {DEFAULT_TRIALS} with --sample.",
 )
-@click.option("--prune", is_flag=True, help="Give up trials that lie behind the median of the others.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials at once.")
+@click.option("--prune", is_flag=True, help="Stop trials early that are worse than the median of the others.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of trials to run at the same time.",
+)
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="ray: the jobs are tasks of a Ray cluster (RAY_ADDRESS; else one on this machine).",
+    help="Where jobs run: local, or as tasks on a Ray cluster (RAY_ADDRESS, else one on this machine).",
 )
 @click.option(
     "--storage",
     metavar="PATH",
-    help="What remembers the trials: PATH.db is SQLite, else a journal; or a URL.",
+    help="Storage of the trials: PATH.db (SQLite), another PATH (a journal), or a database URL.",
 )
-@click.option("--output", type=click.Path(file_okay=False), metavar="DIR", help="The sweep's folder.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Folder of the sweep; default: runs/sweep/NAME-DATASET.",
+)
 @run_options.of_a_run(
     lambda option: option.sweep,
-    recipe={"help": "The recipe to begin with, or `best`; default: the model's own."},
-    settings={"help": "Override a key of the recipe in all trials."},
-    seed={"help": "Seed for the trials and for what is tried."},
+    recipe={"help": "Name of the recipe to start from, or `best`; default: the model's own."},
+    settings={"help": "Override a key of the recipe in all trials. May be repeated."},
+    seed={"help": "Seed for training, and for drawing the values to try."},
 )
 @options.checkpoint_seconds
-@click.option("--json", "as_json", is_flag=True, help="Everything that came out, as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print all results as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 def sweep(
     model: str,
     grid: tuple[str, ...],
@@ -76,10 +95,11 @@ def sweep(
     checkpoint_seconds: float,
     **asked: Any,
 ) -> None:
-    """Search a recipe for the model NAME; what compares trials is validation, never the test split.
+    """Search for better recipe settings for the model NAME, by validation accuracy; test images are not used.
 
-    Keys are recipe.KEY (or KEY alone), build.PATH in the model's tree, recipe and model. The same command
-    goes on with what is not done. stdout is the best trial as tables for a registry.toml.
+    Keys are recipe.KEY (or just KEY), build.PATH for an argument in the model's tree, `recipe` and `model`.
+    Repeating the command continues an interrupted sweep. The best trial is printed on stdout, as tables for
+    a registry.toml.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`zoo train`."""
+"""`zoo train`: trains a model into a run folder."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIRECTORY",
-    help="The run folder itself.",
+    help="Run folder to write; default: a new folder below runs/.",
 )
 @click.option(
     "--from",
     "source",
     metavar="RUN",
-    help="Repeat RUN (a folder or hf://OWNER/NAME); with --dataset: fine-tune its weights.",
+    help="Repeat RUN (a folder or hf://OWNER/NAME); with --dataset, fine-tune its weights.",
 )
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on with RUN; `auto`: with the newest unfinished run of the same configuration.",
+    help="Resume RUN; `auto`: the newest unfinished run with the same configuration.",
 )
 @options.checkpoint_seconds
 @click.option(
-    "--checkpoint-steps", type=click.IntRange(min=0), default=0, help="Also write a checkpoint every N steps."
+    "--checkpoint-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Also write a checkpoint every N steps (0: off).",
 )
 @click.option(
     "--log",
@@ -52,8 +55,10 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Also log to NAME: tensorboard, trackio, wandb, or a plugin's logger. May be repeated.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Print what was chosen, and why.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print the settings that were chosen automatically, and why."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 @click.pass_context
 def train(
     context: click.Context,
@@ -70,7 +75,7 @@ def train(
     quiet: bool,
     **asked: Any,
 ) -> None:
-    """Train MODEL by its recipe into a run folder.
+    """Train MODEL with its recipe, into a run folder.
 
     Examples:
 

@@ -56,7 +56,7 @@ class Request(Struct, kw_only=True):
     dataset: Annotated[
         str | None,
         Option(
-            "Images: a name of `zoo datasets`, hf:OWNER/NAME, parquet:PATH or folder:PATH; default: the model's own.",
+            "Dataset: a name in `zoo datasets`, hf:OWNER/NAME, parquet:PATH or folder:PATH; default: the model's own.",
             "SPEC",
             sweep=True,
         ),
@@ -64,7 +64,7 @@ class Request(Struct, kw_only=True):
     data_dir: Annotated[
         str | None,
         Option(
-            "Where downloaded datasets are kept.",
+            "Folder for downloaded datasets.",
             "DIRECTORY",
             resume=True,
             repeat=True,
@@ -74,7 +74,7 @@ class Request(Struct, kw_only=True):
         ),
     ] = None
     recipe: Annotated[
-        str | None, Option("A recipe's name, or `best`; default: the model's own.", "NAME", sweep=True)
+        str | None, Option("Name of a recipe, or `best`; default: the model's own.", "NAME", sweep=True)
     ] = None
     epochs: Annotated[
         int | None,
@@ -88,26 +88,32 @@ class Request(Struct, kw_only=True):
         int, Option("Seed for initial weights, image order and augmentation.", repeat=True, sweep=True)
     ] = 0
     device: Annotated[
-        str, Option("auto, cpu, cuda, cuda:N or mps.", repeat=True, sweep=True, reproduce=True)
+        str,
+        Option(
+            "Device to train on: auto, cpu, cuda, cuda:N or mps.", repeat=True, sweep=True, reproduce=True
+        ),
     ] = "auto"
-    precision: Annotated[str | None, Option("auto, fp32, bf16 or fp16.", recipe=True, repeat=True)] = None
+    precision: Annotated[
+        str | None,
+        Option("Number type of the forward pass: auto, fp32, bf16 or fp16.", recipe=True, repeat=True),
+    ] = None
     compile: Annotated[
         HowToCompile | None,
         Option(
-            "graph: CUDA graphs alone; default and max: torch.compile; auto times a step and chooses.",
+            "off; graph: CUDA graphs only; default or max: torch.compile; auto: chosen by timing a step.",
             recipe=True,
             repeat=True,
         ),
     ] = None
     on_nan: Annotated[
         Literal["stop", "skip"] | None,
-        Option("What to do when a step's loss is not finite; default: stop.", recipe=True),
+        Option("What to do when the loss of a step is not finite; default: stop.", recipe=True),
     ] = None
     image_size: Annotated[int | None, Option("Resize images to this side, in pixels.", least=1)] = None
     limit_train: Annotated[
         int | None,
         Option(
-            "Train on N images, equally many per class as far as possible.",
+            "Train on N images only, equally many per class as far as possible.",
             "N",
             least=1,
             sweep=True,
@@ -116,7 +122,9 @@ class Request(Struct, kw_only=True):
     ] = None
     limit_test: Annotated[
         int | None,
-        Option("Test on N images, equally many per class as far as possible.", "N", least=1, reproduce=True),
+        Option(
+            "Test on N images only, equally many per class as far as possible.", "N", least=1, reproduce=True
+        ),
     ] = None
     max_steps: Annotated[int | None, Option("Stop after N steps.", "N", least=1)] = None
     settings: Annotated[
@@ -132,30 +140,30 @@ class Request(Struct, kw_only=True):
     protocol: Annotated[
         Literal["clean", "paper"],
         Option(
-            "clean: the best epoch on validation images, test images are read once. "
-            "paper: the best epoch on test images, as the sources did.",
+            "How the best epoch is selected. clean: on validation images, the test images are read once. "
+            "paper: on test images, as the papers did.",
             reproduce=True,
         ),
     ] = "clean"
-    pretrained: Annotated[bool, Option("Begin with MODEL's own pretrained weights (fine-tuning).")] = False
+    pretrained: Annotated[bool, Option("Start from MODEL's own pretrained weights (fine-tuning).")] = False
     weights: Annotated[
         str | None,
         Option(
-            "Begin with these weights: hf://OWNER/NAME, a run folder, or a model that has some, such as timm/NAME.TAG.",
+            "Start from these weights: hf://OWNER/NAME, a run folder, or a model that has some, such as timm/NAME.TAG.",
             "WEIGHTS",
         ),
     ] = None
-    skip_bad: Annotated[bool, Option("Leave out unreadable images (the record counts them).")] = False
+    skip_bad: Annotated[bool, Option("Leave out unreadable images; the run records how many.")] = False
     data_mode: Annotated[
         DataMode,
         Option(
-            "resident: decoded images are kept on the device; stream: they are sent to it; auto: what fits."
+            "resident: all decoded images stay on the device; stream: they are sent batch by batch; auto: what fits."
         ),
     ] = "auto"
     workers: Annotated[
         int | None,
         Option(
-            "Processes that decode streamed images; 0: none; default: by the number of cores.",
+            "Processes that decode streamed images (0: none); default: by the number of cores.",
             "N",
             least=0,
             resume=True,

@@ -1,4 +1,4 @@
-"""`zoo doctor`: what is wrong with this installation, and what mends it."""
+"""`zoo doctor`: checks this installation, and says how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ INDENT: Final = " " * 11
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("runs"),
     show_default=True,
-    help="The folder of runs.",
+    help="Folder of runs to check.",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0.1, max=60),
     default=4.0,
     show_default=True,
-    help="Seconds that the Hub may take to answer.",
+    help="Seconds to wait for an answer from the Hub.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.pass_context
 def doctor(context: click.Context, root: Path, timeout: float, as_json: bool) -> None:
-    """Look at versions, devices, folders, plugins, data, the Hub and runs; say what is wrong and what mends it.
+    """Check versions, devices, folders, plugins, data, the Hub and runs, and say how to fix what is wrong.
 
-    Nothing is changed, nothing is sent but one HEAD to the Hub, without the token. Exit code 1 where
-    something stops work; warnings and notes leave it at 0.
+    Nothing is changed, and nothing is sent except one HEAD request to the Hub, without the token. The exit
+    code is 1 if there is an error; warnings and notes leave it at 0.
 
     Examples:
 

@@ -49,10 +49,12 @@ def options(command: Any) -> Any:
         "--gpus",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Train with N processes, a GPU each; with --device cpu: N processes on the CPU.",
+        help="Train with N processes, one GPU each; with --device cpu, N processes on the CPU.",
     )
     shard = click.option(
-        "--shard", is_flag=True, help="Divide the model among the processes (FSDP2), where it does not fit."
+        "--shard",
+        is_flag=True,
+        help="Divide the model among the processes (FSDP2), for models that do not fit on one GPU.",
     )
     return gpus(shard(command))
 
