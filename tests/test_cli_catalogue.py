@@ -366,7 +366,7 @@ def test_building_with_other_classes_counts_those(site: Site) -> None:
     assert row["parameters"] == 4_995_737
     refused = site.run("info", "zz-one", "--num-classes", "100")
     assert refused.returncode == 2
-    assert "need --build" in refused.stderr
+    assert "require --build" in refused.stderr
 
 
 def test_info_reads_a_model_of_a_file(site: Site) -> None:

@@ -109,7 +109,7 @@ def test_a_signal_stops_cleanly_and_keeps_the_best_weights(number: signal.Signal
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "the best weights so far are in it" in said
+    assert "the best weights so far are saved in it" in said
     assert "Traceback" not in said
     assert zoo("eval", "run", cwd=tmp_path).returncode == 0
 
@@ -191,7 +191,7 @@ def test_lost_weights_are_written_again_from_the_checkpoint(short: Path) -> None
         (short / "model.safetensors").unlink()
         if damage:
             (short / "model.safetensors").write_bytes(damage)
-        assert "its checkpoints have them: zoo train --resume" in called("doctor", "--runs", ".").stdout
+        assert "restore the weights from its checkpoints: zoo train --resume" in called("doctor", "--runs", ".").stdout
         assert called("train", "--resume", "run").exit_code == 0
         assert (short / "model.safetensors").read_bytes() == whole
 

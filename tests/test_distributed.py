@@ -274,13 +274,13 @@ def test_a_run_goes_on_with_another_number_of_processes_as_if_nothing_had_been(
 def test_a_process_that_is_killed_ends_all_with_one_message(broken: Done) -> None:
     assert broken.codes["killed"] == [1, -signal.SIGKILL]
     (said,) = broken.errors("killed")
-    assert said.startswith("error: another process of this run ended without a word")
-    assert said.endswith(f"go on: zoo train --resume {broken.home / 'killed'}")
+    assert said.startswith("error: another process of this run died without an error message")
+    assert said.endswith(f"to resume: zoo train --resume {broken.home / 'killed'}")
 
 
 def test_a_signal_to_any_process_stops_all_at_the_same_step(broken: Done) -> None:
     assert broken.codes["stopped"] == [130] * 3
-    assert "go on: zoo train --resume" in broken.said("stopped", 0)
+    assert "to resume: zoo train --resume" in broken.said("stopped", 0)
     assert broken.errors("stopped") == []
     assert [broken.said("stopped", rank) for rank in (1, 2)] == ["", ""]
     named = [p.name[:8] for p in (broken.home / "stopped" / CHECKPOINTS).glob("0*")]
@@ -410,7 +410,7 @@ def test_torchrun_and_gpus_start_the_processes_which_end_together(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     (line,) = [line for line in said.splitlines() if line.startswith("error:")]
-    assert f"go on: zoo train --resume {folder}" in line
+    assert f"to resume: zoo train --resume {folder}" in line
     assert "Traceback" not in said
     assert "elastic" not in said
 
@@ -419,10 +419,10 @@ def test_torchrun_and_gpus_start_the_processes_which_end_together(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--gpus", "2"], "no GPU that torch can use; with --device cpu, 2 processes"),
+        (["--gpus", "2"], "finds no usable GPU on this machine; add --device cpu to train with 2 processes"),
         (["--gpus", "2", "--device", "cuda:1"], "--device cuda"),
         (["--gpus", "2", "--device", "mps"], "'mps' is one for one process"),
-        (["--shard", "--device", "cpu"], "--shard divides a model among processes: give --gpus N"),
+        (["--shard", "--device", "cpu"], "--shard needs several processes: add --gpus N"),
     ],
 )
 def test_what_cannot_be_started_is_one_clear_line(

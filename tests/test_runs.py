@@ -168,7 +168,7 @@ def test_a_comparison_names_what_differs_and_only_that(here: Path) -> None:
     every = {(row["group"], row["key"]) for row in table("--compare", "a", "b", "--all")}
     assert {("recipe", "epochs"), ("model", "model"), ("data", "fingerprint")} <= every
     assert "recipe.lr" in said_by("runs", "--compare", "a", "b")
-    with pytest.raises(InputError, match="two runs or more"):
+    with pytest.raises(InputError, match="at least two runs"):
         said_by("runs", "--compare", "a")
 
 
@@ -199,7 +199,7 @@ def test_a_run_is_removed_after_a_yes_and_no_other(here: Path) -> None:
 def test_nothing_is_removed_where_nobody_can_be_asked(here: Path) -> None:
     with pytest.raises(InputError, match="--yes"):
         said_by("runs", "--remove", "a")
-    with pytest.raises(InputError, match="which runs"):
+    with pytest.raises(InputError, match="needs a selection"):
         said_by("runs", "--remove", "--yes")
     assert len(table()) == 3
 

@@ -186,13 +186,13 @@ def as_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
+    pairs = []
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            found += _flat(inner, f"{prefix}{key}.")
+            pairs += _flat(inner, f"{prefix}{key}.")
         elif not isinstance(inner, list):
-            found.append((f"{prefix}{key}", inner))
-    return found
+            pairs.append((f"{prefix}{key}", inner))
+    return pairs
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -202,9 +202,9 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     dropped = table.emit_table(COLUMNS, [_cells(row) for row in whole], table.width())
     first, matrix = whole[0], whole[0]["matrix"]["flops_per_second"]
     table.say(
-        f"batches of {first['batch_size']}, {first['environment']['device']}, {first['precision']}; the peak is "
-        f"a matrix product's {matrix['median'] / 1e9:,.0f} GFLOP/s; LOOP is end to end over bare step; medians, "
-        f"± half the quartiles' distance{'; --json shows also: ' + ', '.join(dropped) if dropped else ''}"
+        f"batches of {first['batch_size']}, {first['environment']['device']}, {first['precision']}; OF PEAK is a share "
+        f"of a matrix product's {matrix['median'] / 1e9:,.0f} GFLOP/s; LOOP is the loop's speed over its bare step's; "
+        f"medians, ± half the interquartile range{'; --json also shows: ' + ', '.join(dropped) if dropped else ''}"
     )
 
 

@@ -54,7 +54,7 @@ def teach(command: click.Command) -> None:
 
 
 def _sources(command: str) -> dict[str, Names]:
-    found: dict[str, Names] = {
+    common: dict[str, Names] = {
         "model": _models,
         "dataset": _datasets,
         "on": _datasets,
@@ -64,12 +64,12 @@ def _sources(command: str) -> dict[str, Names]:
         "family": lambda r: ((model.family, "") for model in r.models.values()),
         "tag": lambda r: ((tag, "") for model in r.models.values() for tag in model.tags),
     }
-    own: dict[str, dict[str, Names]] = {
+    special: dict[str, dict[str, Names]] = {
         "info": {"name": _models},
         "list": {"pattern": _models},
         "check": {"names": lambda r: ((p.name, p.distribution) for p in r.plugins)},
     }
-    return found | own.get(command, {})
+    return common | special.get(command, {})
 
 
 def _models(registry: Registry) -> Iterable[tuple[str, str]]:
@@ -98,8 +98,8 @@ def _completer(names: Names) -> Callable[[click.Context, str], list[CompletionIt
             known = dict(_models_in(path) if mark else names(load_registry()))
         except (ZooError, OSError):
             return []  # an error must not be printed into the user's command line
-        kept = ((name, text) for name, text in sorted(known.items()) if name.startswith(rest))
-        return [CompletionItem(f"{path}{mark}{name}", help=one_line(text, 80)) for name, text in kept]
+        fitting = ((name, text) for name, text in sorted(known.items()) if name.startswith(rest))
+        return [CompletionItem(f"{path}{mark}{name}", help=_one_line(text)) for name, text in fitting]
 
     return complete
 

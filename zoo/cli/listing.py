@@ -112,16 +112,18 @@ def list_models(
         tags = tuple(t for t in (tag, family) if t)
         return show_hits(pattern.strip("*"), tags, 50, as_json, dataset)
     choice = Choice(pattern, family, tag, dataset)
-    listing = _of_namespaces(pattern) if "/" in pattern else _kept() or _made()
+    listing = _of_namespaces(pattern) if "/" in pattern else _cached() or _made()
     say_problems(listing.problems)
-    found = [e for e in listing.entries if choice.allows(e.name, e.row["family"], e.row["tags"], e.datasets)]
-    found.sort(key=lambda entry: entry.order(sort))
+    matching = [
+        e for e in listing.entries if choice.allows(e.name, e.row["family"], e.row["tags"], e.datasets)
+    ]
+    matching.sort(key=lambda entry: entry.order(sort))
     if as_json:
-        table.emit_json([entry.row for entry in found])
-    elif found:
-        dropped = table.emit_table(COLUMNS, [entry.cells for entry in found], table.width())
-        _hint(len(found), dropped, listing.spaces)
-    if not found:
+        table.emit_json([entry.row for entry in matching])
+    elif matching:
+        dropped = table.emit_table(COLUMNS, [entry.cells for entry in matching], table.width())
+        _hint(len(matching), dropped, listing.spaces)
+    if not matching:
         table.say(_nothing(choice, listing.entries))
 
 
@@ -137,7 +139,7 @@ def _path(present: dict[str, int]) -> str:
     return f"{cache_path()}/listing-{zlib.crc32(repr(identity).encode()):08x}.json"
 
 
-def _kept() -> Listing | None:
+def _cached() -> Listing | None:
     """The cached rows of an earlier listing; None if there are none or something has changed since."""
     if user_registries():
         return None
@@ -147,10 +149,10 @@ def _kept() -> Listing | None:
         return None
     import json
 
-    kept = json.loads(content)
-    if not stamps.unchanged(kept["stamps"], present):
+    cached = json.loads(content)
+    if not stamps.unchanged(cached["stamps"], present):
         return None
-    return Listing([Entry(*entry) for entry in kept["entries"]], kept["problems"], kept["spaces"])
+    return Listing([Entry(*entry) for entry in cached["entries"]], cached["problems"], cached["spaces"])
 
 
 def _made() -> Listing:
@@ -160,20 +162,20 @@ def _made() -> Listing:
     registry = load_registry()
     listing = _listing(registry, registry.models)
     if not user_registries():
-        _keep(listing)
+        _cache(listing)
     return listing
 
 
-def _keep(listing: Listing) -> None:
+def _cache(listing: Listing) -> None:
     from zoo.catalogue import index
     from zoo.catalogue.plugins import selection
 
-    looked = index.read(selection())
-    if looked is None:  # the cache folder is not writable, or an installation is in progress
+    plugin_index = index.read(selection())
+    if plugin_index is None:  # the cache folder is not writable, or an installation is in progress
         return
     import msgspec
 
-    content = {"stamps": looked.stamps, **listing._asdict()}
+    content = {"stamps": plugin_index.stamps, **listing._asdict()}
     stamps.write_checked(_path(stamps.installed()), msgspec.json.encode(content))
 
 
@@ -228,14 +230,14 @@ def _of_namespaces(pattern: str) -> Listing:
     from zoo.catalogue.registry import load_registry
 
     registry = load_registry()
-    found: dict[str, Model] = {}
+    models: dict[str, Model] = {}
     for use, component in registry.components.items():
         space = component.namespace
         if space and component.names and fnmatchcase(space, pattern.partition("/")[0]):
             names: Callable[[], Iterable[str]] = import_factory(component.names, use)
             full = (f"{space}/{name}" for name in names())
-            found |= {name: registry.model(name) for name in full if fnmatchcase(name, pattern)}
-    return _listing(registry, found)
+            models |= {name: registry.model(name) for name in full if fnmatchcase(name, pattern)}
+    return _listing(registry, models)
 
 
 # ---- hints ---------------------------------------------------------------------------------------

@@ -123,7 +123,9 @@ def reproduce(
     registry = load_registry()
     if target is None:
         if not listing:
-            raise InputError("name a source, table, study or model; `zoo reproduce --list` shows them")
+            raise InputError(
+                "give a source, table, study or model to reproduce; `zoo reproduce --list` shows them"
+            )
         return list_targets(registry, as_json)
     ask = Ask(target=target, **asked)
     rows = rows_of(ask, registry)
@@ -150,25 +152,33 @@ def train(
     spread: tuple[Engine, int],
     quiet: bool,
 ) -> list[str]:
-    """Train what is missing, and store the table after each run; a line for each run that failed."""
+    """Train the missing runs, and store the table after each one.
+
+    Returns:
+        A line for each run that failed.
+    """
     from zoo.studies.reproduce.perform import failure
     from zoo.studies.reproduce.recorded import file_of, measured, store
 
     path, invocation = file_of(ask, results), uuid.uuid4().hex
-    store(path, ask, registry, measured(rows, runs))  # what cannot be written is better known at once
-    wrong: list[str] = []
+    store(
+        path, ask, registry, measured(rows, runs)
+    )  # fails now, before any training, if it cannot be written
+    problems: list[str] = []
     with StopRequests() as stop:
         stop.answer_between_steps()
         if spread == ("local", 1):
             alone(ask, registry, rows, runs, path, invocation, stop, quiet)
         elif not all(job.recorded for job in runs):
-            wrong = together(ask, path, invocation, spread, stop, quiet)
+            problems = together(ask, path, invocation, spread, stop, quiet)
         if stop.asked:
             leave(ask, stop.asked)
     store(path, ask, registry, measured(rows, runs))
-    whys = {job.title: failure(job, invocation) for job in runs if not job.recorded}
-    rest = "; ".join(wrong) or "not finished"
-    return [f"{title}: {why or rest}; the same command goes on" for title, why in whys.items()]
+    reasons = {job.title: failure(job, invocation) for job in runs if not job.recorded}
+    other = "; ".join(problems) or "not finished"
+    return [
+        f"{title}: {reason or other}; repeat the command to continue" for title, reason in reasons.items()
+    ]
 
 
 def alone(
@@ -199,7 +209,7 @@ def alone(
 def together(
     ask: Ask, path: Path, invocation: str, spread: tuple[Engine, int], stop: StopRequests, quiet: bool
 ) -> list[str]:
-    """Train in several processes; a line for each that ended badly."""
+    """Train in several processes; returns a line for each that failed."""
     import msgspec
 
     from zoo.studies import workers
@@ -217,8 +227,8 @@ def _has_gpu() -> bool:
 
 
 def leave(ask: Ask, number: int) -> NoReturn:
-    """Say how to go on, and exit as a signal ends a command."""
-    say(f"stopped; the same command goes on: the runs are in {ask.runs}")
+    """Say how to continue, and exit with the code of the signal."""
+    say(f"stopped; repeat the command to continue (the runs are in {ask.runs})")
     sys.exit(128 + number)
 
 
@@ -227,7 +237,7 @@ def _silent(line: str) -> None:
 
 
 def draw(ask: Ask, registry: Registry, results: Path) -> None:
-    """Draw what is recorded of the whole target, whatever `--only` trained, and say where."""
+    """Draw the recorded runs of the whole target, whatever `--only` selected, and print the paths."""
     import msgspec
 
     from zoo.studies.reproduce import recorded as table
@@ -241,14 +251,14 @@ def draw(ask: Ask, registry: Registry, results: Path) -> None:
 
 
 def list_targets(registry: Registry, as_json: bool) -> None:
-    """Every source, table and study."""
+    """Print every source, table and study."""
     from zoo.studies.reproduce.rows import targets
 
-    found = targets(registry)
+    summaries = targets(registry)
     if as_json:
-        return emit_json([{"name": name, "summary": text} for name, text in found.items()])
-    emit_table([Column("NAME"), Column("SUMMARY", flexible=True)], list(found.items()), width())
-    return say("next: zoo reproduce NAME --list, or any model of zoo list")
+        return emit_json([{"name": name, "summary": text} for name, text in summaries.items()])
+    emit_table([Column("NAME"), Column("SUMMARY", flexible=True)], list(summaries.items()), width())
+    return say("next: zoo reproduce NAME --list, with one of these names or any model of `zoo list`")
 
 
 COLUMNS = (
@@ -271,14 +281,14 @@ COLUMNS = (
 def show(
     ask: Ask, registry: Registry, rows: list[Row], runs: list[Job], as_json: bool, listing: bool
 ) -> None:
-    """Print the table on stdout, in words or as JSON."""
+    """Print the table on stdout, as text or as JSON."""
     from zoo.studies.reproduce.recorded import measured, state
 
-    found = measured(rows, runs)
+    results = measured(rows, runs)
     if as_json:
-        return emit_json(found)
+        return emit_json(results)
     emit([heading(ask, registry, rows)])
-    cells = [_cells(row) for row in found]
+    cells = [_cells(row) for row in results]
     columns = list(COLUMNS)
     if listing:
         columns.append(Column("STATE"))
@@ -290,18 +300,18 @@ def show(
     for row in rows if listing else ():
         if row.weights and not row.why_not:
             say(
-                f"note: {row.name} is fine-tuned from {row.weights}: "
+                f"note: {row.name} is fine-tuned from {row.weights}; to train it alone: "
                 f"zoo reproduce {row.table} --only {row.model}/{row.dataset}"
             )
     return None
 
 
 def heading(ask: Ask, registry: Registry, rows: list[Row]) -> str:
-    """One line above the table: whose it is, protocol, recipe, budget, stand-in."""
+    """The line above the table: source, protocol, recipe, budget, and the images if others were given."""
     source = registry.sources.get(rows[0].source)
     parts = [source.title if source else ask.target, f"{ask.protocol} protocol", f"recipe {ask.recipe}"]
     if ask.budget == "small":
-        parts.append("SMALL BUDGET (a subset and few epochs: not comparable)")
+        parts.append("SMALL BUDGET (few images and epochs: not comparable)")
     if any(row.images.stand_in for row in rows):
         parts.append(f"images of {ask.dataset}")
     return "; ".join(parts)

@@ -89,14 +89,12 @@ def runs(
     from zoo.runs.find import best_of_each, find
 
     if remove and not (runs or model or dataset or state):
-        raise InputError(
-            "--remove needs to be told which runs: names, patterns, --model, --dataset or --state"
-        )
-    found, problems = find(runs)
+        raise InputError("--remove needs a selection: give names, patterns, --model, --dataset or --state")
+    all_runs, problems = find(runs)
     say_problems([f"{problem}; left out" for problem in problems])
     chosen = [
         run
-        for run in found
+        for run in all_runs
         if _matches(run.record.model, model)
         and _matches(run.record.data.spec, dataset)
         and state in (None, run.state)
@@ -118,7 +116,7 @@ def _matches(value: str, pattern: str) -> bool:
 
 
 def _order(sort: str) -> Callable[[Run], Any]:
-    """Texts from a to z; top-1 and times from the largest, the rest from the smallest; unknown last."""
+    """Sort key: text from a to z, top-1 and dates from the largest, other numbers from the smallest, unknown last."""
     from zoo.runs.find import row_of
 
     def key(run: Run) -> tuple[bool, Any, str]:
@@ -131,7 +129,7 @@ def _order(sort: str) -> Callable[[Run], Any]:
 
 
 def _as_given(chosen: Sequence[Run], words: Sequence[str]) -> list[Run]:
-    """In the order of the words: `--compare A B` shows A first."""
+    """The runs in the order of the arguments: `--compare A B` shows A first."""
     places = [str(Path(word)) for word in words]
 
     def place(run: Run) -> int:
@@ -148,12 +146,12 @@ def _list(chosen: Sequence[Run], as_json: bool) -> None:
     if as_json:
         return table.emit_json(rows)
     if not rows:
-        return table.say("no runs; `zoo train MODEL --dataset NAME` makes one below runs/")
+        return table.say("no runs; `zoo train MODEL --dataset NAME` creates one below runs/")
     dropped = table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
     if sys.stdout.isatty():
         if dropped:
-            table.say(f"hint: a wider terminal, or --json, shows also: {', '.join(dropped)}")
-        table.say(f"{plural(len(rows), 'run')}; next: zoo report   or: zoo plot {rows[0]['name']}")
+            table.say(f"hint: a wider terminal or --json also shows: {', '.join(dropped)}")
+        table.say(f"{len(rows)} runs; next: zoo report   or: zoo plot {rows[0]['name']}")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -197,7 +195,7 @@ def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
     from zoo.runs.find import said
 
     if len(chosen) < 2:
-        raise InputError(f"--compare needs two runs or more, {len(chosen)} given: zoo runs --compare A B")
+        raise InputError(f"--compare needs at least two runs, {len(chosen)} given: zoo runs --compare A B")
     rows = differences(chosen, everything=everything)
     if as_json:
         return table.emit_json(
@@ -230,7 +228,7 @@ def _remove(chosen: Sequence[Run], yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise InputError(
-                f"--remove would remove {plural(len(chosen), 'run')}; say --yes where nobody can be asked"
+                f"--remove would remove {len(chosen)} runs; add --yes to confirm when not in a terminal"
             )
         for run in chosen:
             table.say(f"  {table.clean(str(run.folder))}   {size(run.folder) / 1e6:,.1f} MB, {run.state}")

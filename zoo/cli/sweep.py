@@ -129,21 +129,21 @@ def sweep(
         prune=prune,
         checkpoint_seconds=checkpoint_seconds,
     )
-    wrong = run(chosen, found, engine, jobs, quiet)
-    for line in wrong:
+    problems = run(chosen, found, engine, jobs, quiet)
+    for line in problems:
         print(f"warning: {line}", file=sys.stderr)
     done = report(chosen, registry, name, as_json)
-    if wrong and done < chosen.trials:
-        say(f"{done} of {plural(chosen.trials, 'trial')} done; the same command goes on")
+    if problems and done < chosen.trials:
+        say(f"{done} of {chosen.trials} trials are done; repeat the command to continue")
         sys.exit(1)
 
 
 def _trials(space: Space, asked: int | None) -> int:
-    """How many trials there are to be: all points of a grid, unless said otherwise."""
+    """The number of trials: all points of the grid, unless a number was given."""
     size = math.prod(len(choice.values) for choice in space.choices)
     if not space.ranges and asked is not None and asked > size:
         raise InputError(
-            f"--trials {asked}: the grid has {plural(size, 'point')}; leave --trials out for all of them"
+            f"--trials {asked}: the grid has only {size} points; leave out --trials to try them all"
         )
     return asked or (DEFAULT_TRIALS if space.ranges else size)
 
@@ -161,7 +161,7 @@ def _need_optuna() -> None:
 
 
 def run(chosen: Sweep, found: Found, engine: Engine, jobs: int, quiet: bool) -> list[str]:
-    """Try what is missing; a line for each process that ended badly."""
+    """Run the missing trials; returns a line for each process that failed."""
     import msgspec
 
     from zoo.studies import workers
@@ -169,8 +169,8 @@ def run(chosen: Sweep, found: Found, engine: Engine, jobs: int, quiet: bool) -> 
     from zoo.train.loop import Stop
 
     check_options(chosen, found)
-    open_study(chosen)  # what cannot be used is better known before processes are started
-    wrong: list[str] = []
+    open_study(chosen)  # fails now, before processes are started, if the storage cannot be used
+    problems: list[str] = []
     with StopRequests() as stop:
         stop.answer_between_steps()
         try:
@@ -179,13 +179,15 @@ def run(chosen: Sweep, found: Found, engine: Engine, jobs: int, quiet: bool) -> 
             else:
                 given = {"sweep": msgspec.to_builtins(chosen), "quiet": quiet}
                 gpu = engine == "ray" and chosen.request.device not in ("cpu", "mps") and _has_gpu()
-                wrong = workers.spread("zoo.studies.sweep.trials:assist", given, jobs, engine, stop, gpu=gpu)
+                problems = workers.spread(
+                    "zoo.studies.sweep.trials:assist", given, jobs, engine, stop, gpu=gpu
+                )
         except Stop:
             pass
         if stop.asked:
-            say(f"stopped; the same command goes on: the trials are in {chosen.folder}")
+            say(f"stopped; repeat the command to continue (the trials are in {chosen.folder})")
             sys.exit(128 + stop.asked)
-    return wrong
+    return problems
 
 
 def _has_gpu() -> bool:
@@ -195,10 +197,12 @@ def _has_gpu() -> bool:
 
 
 def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
-    """Write what came out beside the trials, draw what mattered, and print the best as TOML (or all as JSON).
+    """Write the results beside the trials, draw the importance of each key, and print the best trial.
+
+    The best trial is printed as TOML, or all results as JSON.
 
     Returns:
-        How many trials are done.
+        The number of finished trials.
     """
     from zoo.base.files import write_text
     from zoo.studies.sweep import outcome
@@ -209,23 +213,23 @@ def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
     best = outcome.best_of(rows)
     recipe = outcome.as_toml(chosen, registry, name, best, len(rows))
     mattered = outcome.importance(study)
-    found = outcome.document(chosen, rows, recipe, mattered)
+    results = outcome.document(chosen, rows, recipe, mattered)
     data, table, stem = outcome.paths(chosen)
-    write_text(data, json.dumps(found, indent=2) + "\n")
+    write_text(data, json.dumps(results, indent=2) + "\n")
     write_text(table, recipe)
     for key, share in mattered.items():
         say(f"{key} explains {share:.0%} of the variance of validation top-1")
     if mattered:
         from zoo.studies.figures import draw_importance
 
-        title = f"{name}: what mattered in {plural(sum(r['state'] == 'complete' for r in rows), 'trial')}"
+        title = f"{name}: importance of each key in {sum(r['state'] == 'complete' for r in rows)} trials"
         for path in draw_importance(stem, title, mattered):
             say(f"figure: {path}")
     say(
-        f"best of {len(rows)}: {best['folder']}, validation top-1 {best['top1']:.2%}; paste into registry.toml:"
+        f"best of {len(rows)} trials: {best['folder']}, validation top-1 {best['top1']:.2%}; for your registry.toml:"
     )
     if as_json:
-        emit_json(found)
+        emit_json(results)
     else:
         emit(recipe.splitlines())
     return len(rows)

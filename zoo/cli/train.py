@@ -117,18 +117,18 @@ def _check_what_is_trained(
     model: str | None, source: str | None, resume: str | None, given: dict[str, Any]
 ) -> None:
     if source is not None and (resume is not None or model is not None):
-        raise InputError("--from says what is trained: leave out MODEL and --resume")
+        raise InputError("--from already says what to train; leave out MODEL and --resume")
     if source is not None and given.keys() & {"pretrained", "weights"}:
-        raise InputError("--from begins with the weights of RUN: leave out --pretrained and --weights")
+        raise InputError("--from starts from the weights of RUN; leave out --pretrained and --weights")
     if model is None and source is None and resume in (None, "auto"):
-        raise InputError("name a MODEL to train (see `zoo list`), or go on with --resume RUN")
+        raise InputError("give a MODEL to train (see `zoo list`), or resume a run with --resume RUN")
 
 
 def _check_resume(given: dict[str, Any], output: Path | None) -> None:
-    """Refuse options that would make a resumed run another one.
+    """Refuse options that cannot change in a resumed run.
 
     Raises:
-        InputError: names them.
+        InputError: names them, and those that can.
     """
     from zoo.train.request import flag, options
 
@@ -137,14 +137,14 @@ def _check_resume(given: dict[str, Any], output: Path | None) -> None:
     if other:
         allowed = [flag(name) for name, option in known.items() if option.resume]
         raise InputError(
-            f"--resume goes on with the recorded run: {', '.join(other)} cannot be given with it; "
+            f"--resume keeps the settings of the recorded run: {', '.join(other)} cannot be given with it; "
             f"{', '.join(allowed[:-1])} and {allowed[-1]} can"
         )
 
 
 @dataclass(frozen=True)
 class Session:
-    """One `zoo train`: who watches it, who may stop it, and the processes that train together.
+    """One `zoo train`: its stop requests, its processes, and the options that do not change what is trained.
 
     Attributes:
         saving: seconds and steps between two checkpoints.
@@ -158,7 +158,7 @@ class Session:
     quiet: bool
 
     def start(self, request: Request, output: Path | None, *, look: bool) -> None:
-        """Train a new run; with `look`, go on with an unfinished one of the same configuration."""
+        """Train a new run; with `look`, resume an unfinished one with the same configuration."""
         from zoo.catalogue.registry import find_model
         from zoo.runs.new import unfinished
         from zoo.train.start import plan_of
@@ -171,7 +171,7 @@ class Session:
         return self._train(plan, self._new_folder(plan, output), loggers)
 
     def start_from(self, source: str, given: dict[str, Any], output: Path | None) -> None:
-        """Train what `--from` names: a recorded run again, or its weights further; only given options change it."""
+        """Repeat the recorded run of `--from`, or fine-tune its weights; only options that were given change it."""
         from zoo.catalogue.registry import load_registry
         from zoo.train.start import plan_from
 
@@ -181,7 +181,7 @@ class Session:
         self._train(plan, self._new_folder(plan, output), loggers)
 
     def resume(self, folder: Path, changed: dict[str, Any]) -> None:
-        """Go on with the run of a folder, saying first what keeps it from being bit-identical."""
+        """Resume the run of a folder, after warning about differences that make it not bit-identical."""
         from zoo.catalogue.registry import load_registry
         from zoo.train.start import continued
 
@@ -191,7 +191,7 @@ class Session:
         self._train(plan, folder, loggers)
 
     def _prepared(self, make: Callable[[Any], Plan]) -> Plan:
-        """Make a plan with a bar over what has to be decoded."""
+        """Make a plan, with a progress bar while images are decoded."""
         from zoo.cli.shared.display import DecodeBar
         from zoo.train.speed.heap import keep_heap
 
@@ -208,7 +208,7 @@ class Session:
         return self.world.once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
 
     def _train(self, plan: Plan, folder: Path, loggers: logs.Factories) -> None:
-        """Train, and print where the result is."""
+        """Train, and print the run folder."""
         from zoo.cli.shared.display import make_display
         from zoo.runs.record import WEIGHTS
         from zoo.train.events import Listener
@@ -230,8 +230,8 @@ class Session:
             result = train_in(folder, plan, watch)
         except Stop as stopped:
             weights = (folder / WEIGHTS).is_file()
-            left = "the best weights so far are in it" if weights else "no epoch was finished"
-            print(f"stopped: {folder}; {left}; go on: zoo train --resume {folder}", file=sys.stderr)
+            saved = "the best weights so far are saved in it" if weights else "no epoch was finished"
+            print(f"stopped: {folder}; {saved}; to resume: zoo train --resume {folder}", file=sys.stderr)
             sys.exit(128 + stopped.signal)
         finally:
             self.stop.graceful = False
@@ -250,7 +250,7 @@ def _warn(message: str) -> None:
 
 
 def report(folder: Path, result: dict[str, Any]) -> None:
-    """Print what came out, where it is, and what to do next."""
+    """Print the result, the run folder, and what to do next."""
     test, trained = result["test"], result["train"]
     say(
         f"test top-1 {test['top1']:.2%} ({test['correct']:,} of {test['count']:,}) after "

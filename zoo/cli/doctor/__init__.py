@@ -1,1 +1,1 @@
-"""What is wrong with an installation, and the line that mends it; torch is looked at in a process of its own."""
+"""Checks of an installation: what is wrong, and how to fix it. torch is checked in a process of its own."""

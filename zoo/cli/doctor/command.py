@@ -54,32 +54,32 @@ def doctor(context: click.Context, root: Path, timeout: float, as_json: bool) ->
     """
     from zoo.cli.doctor.examine import examine
 
-    found = examine(root, patience=timeout)
-    count = {level: sum(f.level == level for f in found) for level, _ in COLOURS}
+    findings = examine(root, patience=timeout)
+    count = {level: sum(f.level == level for f in findings) for level, _ in COLOURS}
     if as_json:
         import msgspec
 
-        rows = [msgspec.to_builtins(finding) for finding in found]
+        rows = [msgspec.to_builtins(finding) for finding in findings]
         table.emit_json({"ok": not count["error"], "counts": count, "findings": rows})
     else:
-        table.emit(_lines(found))
+        table.emit(_lines(findings))
     table.say(_summary(count))
     if count["error"]:
         context.exit(1)
 
 
 def _summary(count: dict[str, int]) -> str:
-    def said(level: str) -> str:
-        return f"{plural(count[level], level)}"
+    def counted(level: str) -> str:
+        return f"{count[level]} {level}{'' if count[level] == 1 else 's'}"
 
     if count["error"]:
-        return f"{said('error')} and {said('warning')}: begin with the errors"
-    return "nothing is wrong" if not count["warning"] else f"it works, with {said('warning')}"
+        return f"{counted('error')} and {counted('warning')}: fix the errors first"
+    return "no problems found" if not count["warning"] else f"it works, with {counted('warning')}"
 
 
-def _lines(found: Sequence[Finding]) -> Iterator[str]:
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     limit = min(table.width() or WIDTH, WIDTH)
-    for number, (area, group) in enumerate(groupby(found, key=lambda f: f.area)):
+    for number, (area, group) in enumerate(groupby(findings, key=lambda f: f.area)):
         if number:
             yield ""
         yield table.bold(area)
@@ -96,7 +96,7 @@ def _finding(finding: Finding, limit: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, limit: int) -> list[str]:
-    """Within the limit; a word that is longer (a path, a command) is left whole, to be copied."""
+    """The text wrapped to the limit; a longer word (a path, a command) is not broken, so that it can be copied."""
     return textwrap.wrap(
         table.clean(text),
         limit,

@@ -1,4 +1,4 @@
-"""All that `zoo doctor` looks at, in its order; one that fails is a finding, and the others go on."""
+"""All checks of `zoo doctor`, in order. A check that fails itself becomes a finding; the others continue."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Look = Callable[[], Iterable[Finding]]
 
 
 def examine(root: Path = Path("runs"), *, patience: float = hub.PATIENCE) -> list[Finding]:
-    """Look at everything.
+    """Run all checks.
 
     Args:
-        root: the folder of runs. patience: seconds that the Hub may take to answer.
+        root: the folder of runs. patience: seconds to wait for an answer from the Hub.
     Returns:
         The findings, area by area.
     """
-    probe = machine.Probe()  # torch takes seconds to import: meanwhile the rest is looked at
+    probe = machine.Probe()  # torch takes seconds to import: the other checks run meanwhile
     try:
         looks: list[tuple[Area, Look]] = [
             ("versions", libraries.look),
@@ -31,9 +31,9 @@ def examine(root: Path = Path("runs"), *, patience: float = hub.PATIENCE) -> lis
             ("hub", partial(hub.look, patience=patience)),
             ("runs", partial(parts.runs, root)),
         ]
-        found = [finding for area, look in looks for finding in _guarded(area, look)]
-        found[1:1] = _guarded("versions", probe.versions)
-        return sorted([*found, *_guarded("devices", probe.devices)], key=lambda f: ORDER.index(f.area))
+        findings = [finding for area, look in looks for finding in _guarded(area, look)]
+        findings[1:1] = _guarded("versions", probe.versions)
+        return sorted([*findings, *_guarded("devices", probe.devices)], key=lambda f: ORDER.index(f.area))
     finally:
         probe.stop()
 
@@ -42,9 +42,9 @@ ORDER: tuple[Area, ...] = ("versions", "devices", "settings", "folders", "plugin
 
 
 def _guarded(area: Area, look: Look) -> Iterator[Finding]:
-    """What a look finds; where it breaks itself, that is the finding."""
+    """The findings of a check; if the check fails, its failure is the finding."""
     try:
         yield from list(look())
     except Exception as error:
-        what = f"could not be looked at: {type(error).__name__}: {error}"
-        yield Finding(area, area, "warning", what, "report it with the output of zoo doctor --json")
+        what = f"this check failed: {type(error).__name__}: {error}"
+        yield Finding(area, area, "warning", what, "please report it with the output of zoo doctor --json")

@@ -1,4 +1,4 @@
-"""What `zoo doctor` says: one finding for each thing that it looked at."""
+"""A finding: the result of one check of `zoo doctor`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Area = Literal["versions", "devices", "folders", "plugins", "data", "hub", "runs
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         level: "ok", "note" (nothing is wrong), "warning" (something does not work, the rest does), "error"
             (work stops).
-        said: one line for people. fix: what mends it; "" where nothing is wrong.
-        data: the same for programs.
+        said: one line for people. fix: how to fix it; "" if nothing is wrong.
+        data: the same facts for programs.
     """
 
     area: Area
@@ -29,7 +29,7 @@ class Finding:
 
 
 def size(count: float) -> str:
-    """Bytes for people: "3.2 GB"."""
+    """A number of bytes as text: "3.2 GB"."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"

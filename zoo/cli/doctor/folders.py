@@ -1,4 +1,4 @@
-"""Caches and disks: where they are, how large, whether they can be written, how much is free."""
+"""Checks of caches and disks: place, size, write access, free space."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from zoo.base.paths import cache_dir, config_dir, data_dir
 from zoo.cli.doctor.finding import Finding, Level, size
 
 SCARCE, LITTLE = 500e6, 5e9
-"""Free bytes under which work stops soon, and under which a large dataset does not fit."""
+"""Free bytes: below the first, work stops soon; below the second, a large dataset does not fit."""
 
 SECONDS: Final = 2.0
-"""How long one folder is counted."""
+"""Time limit for measuring the size of one folder."""
 
 
 class Place(NamedTuple):
-    """A folder that something is kept in; `variable` moves it."""
+    """A folder in which files are kept; the environment variable `variable` moves it."""
 
     what: str
     path: Path
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 def places() -> list[Place]:
-    """Where things are kept."""
+    """The folders in which files are kept."""
     return [
         Place("cache", cache_dir(), "ZOO_CACHE_DIR", "decoded images and the plugin index"),
         Place("data", data_dir(), "ZOO_DATA_DIR", "downloaded datasets"),
@@ -41,14 +41,14 @@ def places() -> list[Place]:
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps what it fetched."""
+    """The folder in which huggingface_hub keeps downloads."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def look() -> Iterator[Finding]:
-    """Each folder, then each disk once."""
+    """Check each folder, then each disk once."""
     for place in places():
         yield _place(place)
     config = config_dir() / "registry.toml"
@@ -59,14 +59,14 @@ def look() -> Iterator[Finding]:
 
 def _place(place: Place) -> Finding:
     problem = unwritable(place.path)
-    fix = f"make it a folder that you can write, or set {place.variable} to one"
+    fix = f"make it a writable folder, or set {place.variable} to one"
     if problem:
-        said = f"{place.what} {place.path}: {problem}; {place.purpose} cannot be kept"
-        return Finding("folders", place.what, "error", said, fix, {"path": str(place.path)})
+        text = f"{place.what} {place.path}: {problem}; {place.purpose} cannot be stored"
+        return Finding("folders", place.what, "error", text, fix, {"path": str(place.path)})
     bytes_, whole = measure(place.path)
     shown = size(bytes_) if whole else f"more than {size(bytes_)}"
     if not place.path.exists():
-        shown = "not there yet"
+        shown = "does not exist yet"
     data = {"path": str(place.path), "bytes": bytes_, "whole": whole}
     return Finding(
         "folders", place.what, "ok", f"{place.what} {place.path}: {shown} ({place.purpose})", data=data
@@ -74,32 +74,32 @@ def _place(place: Place) -> Finding:
 
 
 def unwritable(path: Path) -> str:
-    """Why nothing can be written below a folder; "" where it can. Nothing is left behind."""
-    there = path
-    while not there.exists():
-        if there.parent == there:
-            return "its disk is not there"
+    """Why a folder is not writable; "" if it is. The file that is written to test it is removed."""
+    parent = path
+    while not parent.exists():
+        if parent.parent == parent:
+            return "its disk does not exist"
         try:
-            there.lstat()
-            return f"{there} is a link to nothing"
+            parent.lstat()
+            return f"{parent} is a broken link"
         except NotADirectoryError:
             pass
         except FileNotFoundError:
             pass
         except OSError as error:
             return error.strerror or str(error)
-        there = there.parent
-    if not there.is_dir():
-        return f"{there} is a file"
+        parent = parent.parent
+    if not parent.is_dir():
+        return f"{parent} is a file"
     try:
-        with tempfile.NamedTemporaryFile(dir=there, prefix=TEMPORARY):
+        with tempfile.NamedTemporaryFile(dir=parent, prefix=TEMPORARY):
             return ""
     except OSError as error:
-        return f"{there} cannot be written ({error.strerror})"
+        return f"{parent} is not writable ({error.strerror})"
 
 
 def measure(path: Path) -> tuple[int, bool]:
-    """Bytes of all files below a folder, links not followed; False where there was no time for all."""
+    """Bytes of all files below a folder, without following links, and whether time sufficed for all."""
     total, until = 0, time.monotonic() + SECONDS
     for folder, _, names in os.walk(path):
         if time.monotonic() > until:
@@ -114,17 +114,21 @@ def _disks() -> Iterator[Finding]:
     seen: dict[int, list[str]] = {}
     roots: dict[int, Path] = {}
     for what, path in [*((p.what, p.path) for p in places()), ("this folder", Path.cwd())]:
-        there = next((p for p in (path, *path.parents) if p.exists()), None)
-        if there is not None:
-            device = there.stat().st_dev
+        existing = next((p for p in (path, *path.parents) if p.exists()), None)
+        if existing is not None:
+            device = existing.stat().st_dev
             seen.setdefault(device, []).append(what)
-            roots[device] = there
+            roots[device] = existing
     for device, whats in seen.items():
         yield disk(", ".join(whats), shutil.disk_usage(roots[device]).free)
 
 
 def disk(whats: str, free: int) -> Finding:
-    """What a disk with so many free bytes means."""
+    """The finding for a disk with `free` bytes of free space."""
     level: Level = "error" if free < SCARCE else "warning" if free < LITTLE else "ok"
-    fix = "" if level == "ok" else "free some: zoo runs --remove, or empty a cache above (it is made again)"
+    fix = (
+        ""
+        if level == "ok"
+        else "free some space: zoo runs --remove, or empty a cache above (it is filled again when needed)"
+    )
     return Finding("folders", "disk", level, f"{size(free)} free for {whats}", fix, {"free_bytes": free})

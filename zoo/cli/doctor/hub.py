@@ -1,4 +1,4 @@
-"""The Hub: whether it answers, by one HEAD without the token."""
+"""Check of the Hub: whether it answers one HEAD request without the token."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from zoo.base.text import plural, reason_of
 from zoo.cli.doctor.finding import Finding
 
 PATIENCE: Final = 4.0
-"""Seconds that it may take, names, connection and answer together."""
+"""Time limit in seconds for name lookup, connection and answer together."""
 
 
 def look(patience: float = PATIENCE) -> Iterator[Finding]:
-    """The endpoint, and whether there is a token (it is neither shown nor sent)."""
+    """Check the endpoint, and whether there is a token (it is neither shown nor sent)."""
     from huggingface_hub import constants, get_token
 
     endpoint = constants.ENDPOINT
     yield _token(bool(get_token()))
     if constants.HF_HUB_OFFLINE:
-        said = "HF_HUB_OFFLINE is set: no request is made; what was fetched before is used"
-        yield Finding("hub", "offline", "note", said, "to reach the Hub: unset HF_HUB_OFFLINE")
+        text = "HF_HUB_OFFLINE is set: no request is made; only downloaded files are used"
+        yield Finding("hub", "offline", "note", text, "to reach the Hub: unset HF_HUB_OFFLINE")
         return
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        said = f"HF_ENDPOINT is {endpoint!r}, which is no address"
-        yield Finding("hub", "endpoint", "error", said, "set it to https://..., or unset it")
+        text = f"HF_ENDPOINT is {endpoint!r}, which is not a web address"
+        yield Finding("hub", "endpoint", "error", text, "set it to https://..., or unset it")
         return
     yield _answer(endpoint, patience)
 
 
-def _token(there: bool) -> Finding:
-    if there:
-        return Finding("hub", "token", "ok", "a token is here (not shown, not tried)", data={"token": True})
-    said = "no token: public packages can be used, nothing can be published"
-    return Finding("hub", "token", "note", said, "to publish: hf auth login", {"token": False})
+def _token(present: bool) -> Finding:
+    if present:
+        return Finding(
+            "hub", "token", "ok", "a token is set (it is neither shown nor tested)", data={"token": True}
+        )
+    text = "no token: public packages can be used, but nothing can be published"
+    return Finding("hub", "token", "note", text, "to publish: hf auth login", {"token": False})
 
 
 def _answer(endpoint: str, patience: float) -> Finding:
@@ -45,17 +47,17 @@ def _answer(endpoint: str, patience: float) -> Finding:
     status, problem = head(endpoint, patience)
     data = {"endpoint": endpoint, "status": status, "seconds": round(time.monotonic() - start, 2)}
     if status is not None and status < 500:
-        said = f"{endpoint} answers ({data['seconds']:.1f} s)"
-        return Finding("hub", "endpoint", "ok", said, data=data)
-    said = f"{endpoint}: {problem or f'fails (HTTP {status})'}"
-    fix = "check network, proxy (HTTPS_PROXY) and HF_ENDPOINT; HF_HUB_OFFLINE=1 uses what was fetched"
-    return Finding("hub", "endpoint", "warning", said, fix, data)
+        text = f"{endpoint} answers ({data['seconds']:.1f} s)"
+        return Finding("hub", "endpoint", "ok", text, data=data)
+    text = f"{endpoint}: {problem or f'fails (HTTP {status})'}"
+    fix = "check network, proxy (HTTPS_PROXY) and HF_ENDPOINT; HF_HUB_OFFLINE=1 uses downloaded files only"
+    return Finding("hub", "endpoint", "warning", text, fix, data)
 
 
 def head(endpoint: str, patience: float) -> tuple[int | None, str]:
-    """The status of one HEAD by the client's own session (its proxies, its certificates), or why there is none.
+    """The status of one HEAD request with the client's session (its proxies, its certificates), or why it failed.
 
-    It runs in a thread of its own: a server that sends a byte a second keeps no promise of a time limit.
+    The request runs in a thread, since a server that sends a byte per second evades the client's time limit.
     """
     box: list[tuple[int | None, str]] = []
 

@@ -1,4 +1,4 @@
-"""Versions: what hybrid-zoo needs beside what is installed. From metadata alone, nothing is imported."""
+"""Checks of versions: required against installed libraries, by their metadata; nothing is imported."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from zoo.catalogue.plugins import OURS
 from zoo.cli.doctor.finding import Finding
 
 EXTRAS: Final = (
-    ("energy", "the energy of a training"),
-    ("explain", "what a model looked at"),
+    ("energy", "energy measurement of trainings"),
+    ("explain", "explanations of predictions"),
     ("export", "ONNX files"),
     ("ray", "sweeps over several machines"),
     ("report", "HTML reports"),
     ("robustness", "accuracy on corrupted images"),
-    ("serve", "a page and an HTTP endpoint"),
+    ("serve", "a web page and an HTTP endpoint"),
     ("sweep", "sweeps"),
     ("tensorboard", "TensorBoard"),
     ("trackio", "Trackio"),
     ("wandb", "Weights & Biases"),
 )
-"""What each extra is for; those for developers are left out."""
+"""The purpose of each extra, without those for developers."""
 
 VARIABLES: Final = (
     "ZOO_CACHE_DIR",
@@ -45,20 +45,20 @@ _INTERNAL: Final = ("ZOO_COMPLETE", "ZOO_PROCESSES_DIR")
 
 
 def look() -> Iterator[Finding]:
-    """hybrid-zoo, Python, what it needs, and its extras."""
+    """Check hybrid-zoo, Python, the required libraries and the extras."""
     here = f"{platform.system()} {platform.machine()}"
-    said = f"hybrid-zoo {__version__}, Python {platform.python_version()}, {here}"
+    text = f"hybrid-zoo {__version__}, Python {platform.python_version()}, {here}"
     data = {"hybrid-zoo": __version__, "python": platform.python_version(), "system": here}
-    yield Finding("versions", "hybrid-zoo", "ok", said, data=data)
+    yield Finding("versions", "hybrid-zoo", "ok", text, data=data)
     try:
-        needs = [Requirement(text) for text in requires(OURS) or ()]
+        needs = [Requirement(line) for line in requires(OURS) or ()]
     except (PackageNotFoundError, InvalidRequirement):
         yield Finding(
             "versions",
             "installation",
             "error",
-            "hybrid-zoo runs from a folder and is not installed: no plugin can be found",
-            "in its checkout: pip install -e .",
+            "hybrid-zoo runs from a folder without being installed, so that plugins are not found",
+            "in the source folder: pip install -e .",
         )
         return
     yield from _needed([need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})])
@@ -68,11 +68,13 @@ def look() -> Iterator[Finding]:
 
 def _needed(needs: list[Requirement]) -> Iterator[Finding]:
     wrong = [(need, _problem(need)) for need in needs]
-    there = {need.name: found for need in needs if (found := _version(need.name))}
-    shown = ", ".join(f"{name} {there[name]}" for name in ("torch", "torchvision", "timm") if name in there)
+    present = {need.name: installed for need in needs if (installed := _version(need.name))}
+    shown = ", ".join(
+        f"{name} {present[name]}" for name in ("torch", "torchvision", "timm") if name in present
+    )
     if not any(problem for _, problem in wrong):
-        said = f"{shown}; all {len(needs)} needed libraries are here"
-        yield Finding("versions", "needed", "ok", said, data=there)
+        text = f"{shown}; all {len(needs)} required libraries are installed"
+        yield Finding("versions", "needed", "ok", text, data=present)
     for need, problem in wrong:
         if problem:
             yield Finding(
@@ -93,13 +95,13 @@ def _extras(needs: list[Requirement]) -> Iterator[Finding]:
             absent.append(extra)
     if absent:
         known = dict(EXTRAS)
-        said = "extras not installed: " + ", ".join(f"{name} ({known[name]})" for name in absent)
+        text = "extras not installed: " + ", ".join(f"{name} ({known[name]})" for name in absent)
         yield Finding(
             "versions",
             "extras",
             "note",
-            said,
-            f"if wanted: pip install '{OURS}[{','.join(absent)}]'",
+            text,
+            f"to install them: pip install '{OURS}[{','.join(absent)}]'",
             {"absent": absent},
         )
 
@@ -110,21 +112,21 @@ def _of_extra(need: Requirement, extra: str) -> bool:
 
 
 def _problem(need: Requirement) -> str:
-    """Why a requirement is not met; "" where it is."""
-    there = _version(need.name)
-    if there is None:
-        return f"{need.name} is missing (needed: {need.name}{need.specifier})"
-    if not need.specifier.contains(there, prereleases=True):
-        return f"{need.name} {there} is here, {need.specifier} is needed"
+    """Why a requirement is not met; "" if it is."""
+    installed = _version(need.name)
+    if installed is None:
+        return f"{need.name} is not installed (required: {need.name}{need.specifier})"
+    if not need.specifier.contains(installed, prereleases=True):
+        return f"{need.name} {installed} is installed, but {need.specifier} is required"
     return ""
 
 
 def _pair() -> Iterator[Finding]:
-    """torchvision's operators are built for one torch; its metadata, and the builds' names, say which."""
+    """Check that torchvision was built for the installed torch, by its metadata and the names of the builds."""
     torch, vision = _version("torch"), _version("torchvision")
     if torch is None or vision is None:
         return
-    fix = "install both anew, from one index: pip install --force-reinstall torch torchvision"
+    fix = "reinstall both from one index: pip install --force-reinstall torch torchvision"
     for text in requires("torchvision") or ():
         need = Requirement(text)
         if (
@@ -132,13 +134,13 @@ def _pair() -> Iterator[Finding]:
             and need.marker is None
             and not need.specifier.contains(torch, prereleases=True)
         ):
-            said = f"torchvision {vision} is for torch{need.specifier}; torch {torch} is here"
-            yield Finding("versions", "torchvision", "error", said, fix)
+            text = f"torchvision {vision} requires torch{need.specifier}, but torch {torch} is installed"
+            yield Finding("versions", "torchvision", "error", text, fix)
             return
     ours, theirs = Version(torch).local, Version(vision).local
     if ours and theirs and ours != theirs:
-        said = f"torch is a build for {ours}, torchvision one for {theirs}"
-        yield Finding("versions", "torchvision", "warning", said, fix)
+        text = f"torch was built for {ours}, but torchvision for {theirs}"
+        yield Finding("versions", "torchvision", "warning", text, fix)
 
 
 def _version(name: str) -> str | None:
@@ -149,13 +151,14 @@ def _version(name: str) -> str | None:
 
 
 def settings() -> Iterator[Finding]:
-    """The environment variables that hybrid-zoo reads, and those that look as if it did."""
+    """Check the ZOO_* environment variables: those that hybrid-zoo reads, and probable typos of them."""
     mine = {k: v for k, v in sorted(os.environ.items()) if k.startswith("ZOO_") and k not in _INTERNAL}
     for name in mine:
         if name not in VARIABLES:
-            fix = did_you_mean(name, VARIABLES, 1, 0.6) or f"known: {', '.join(VARIABLES)}"
-            yield Finding("settings", name, "warning", f"{name} is set, and nothing reads it", fix)
+            near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.6)
+            fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(VARIABLES)}"
+            yield Finding("settings", name, "warning", f"{name} is set, but no such setting exists", fix)
     known = {k: v for k, v in mine.items() if k in VARIABLES}
     if known:
-        said = "set: " + ", ".join(f"{name}={value}" for name, value in known.items())
-        yield Finding("settings", "variables", "ok", said, data=known)
+        text = "set: " + ", ".join(f"{name}={value}" for name, value in known.items())
+        yield Finding("settings", "variables", "ok", text, data=known)

@@ -1,4 +1,4 @@
-"""Plugins, datasets and run folders."""
+"""Checks of plugins, datasets and run folders."""
 
 from __future__ import annotations
 
@@ -29,30 +29,24 @@ FOLDERS: Final = (
     ("OxfordIIITPet", "oxford-iiit-pet"),
     ("StanfordCars", "stanford_cars"),
 )
-"""What torchvision's datasets lie in, where that is not the name of the class."""
+"""The folder or file of each torchvision dataset that is not named after its class."""
 
 SHOWN: Final = 8
 
 
 def plugins() -> Iterator[Finding]:
-    """Each plugin that failed, what others did wrong, and the catalogue itself."""
+    """Check the catalogue and each plugin."""
     try:
         registry = load_registry(retry=True)
     except ZooError as error:
-        yield Finding("plugins", "catalogue", "error", str(error), "mend that file, or move it away")
+        yield Finding("plugins", "catalogue", "error", str(error), "fix that file, or move it away")
         return
     loaded = [r for r in registry.plugins if r.status == "loaded"]
     off = [r for r in registry.plugins if r.status == "disabled"]
-    said = ", ".join(
-        (
-            plural(len(loaded), "plugin"),
-            plural(len(registry.components), "component"),
-            plural(len(registry.models), "model"),
-        )
-    )
-    said += f"; switched off: {', '.join(r.name for r in off)}" if off else ""
+    text = f"{len(loaded)} plugins, {len(registry.components)} components, {len(registry.models)} models"
+    text += f"; disabled: {', '.join(r.name for r in off)}" if off else ""
     names = [r.name for r in loaded]
-    yield Finding("plugins", "catalogue", "ok", said, data={"loaded": names, "off": [r.name for r in off]})
+    yield Finding("plugins", "catalogue", "ok", text, data={"loaded": names, "off": [r.name for r in off]})
     failed = [r for r in registry.plugins if r.status == "failed"]
     for record in failed:
         who = f"plugin {record.name!r} ({record.distribution} {record.version})"
@@ -60,8 +54,8 @@ def plugins() -> Iterator[Finding]:
             "plugins",
             record.name,
             "error" if record.builtin else "warning",
-            f"{who} is left out: {record.reason}",
-            record.fix or "zoo plugins --debug shows where",
+            f"{who} was left out: {record.reason}",
+            record.fix or "zoo plugins --debug shows the traceback",
         )
     left_out = [f"plugin {r.name!r} ({r.distribution} {r.version}) is left out" for r in failed]
     for problem in registry.problems:
@@ -73,40 +67,40 @@ def plugins() -> Iterator[Finding]:
 
 
 def data() -> Iterator[Finding]:
-    """Which datasets of the catalogue are here, decoded or as they were fetched."""
+    """Which datasets of the catalogue are on this machine, decoded or as downloaded."""
     try:
         registry = load_registry()
     except ZooError:
-        return  # said among the plugins
+        return  # reported by `plugins`
     decoded = _decoded()
-    here = {name: how for name, d in sorted(registry.datasets.items()) if (how := _place(name, d, decoded))}
-    absent = [name for name in sorted(registry.datasets) if name not in here]
-    said = ", ".join(f"{name} ({how})" for name, how in here.items())
-    yield Finding("data", "here", "ok", f"here: {said or 'none'}", data=here)
+    local = {name: how for name, d in sorted(registry.datasets.items()) if (how := _place(name, d, decoded))}
+    absent = [name for name in sorted(registry.datasets) if name not in local]
+    text = ", ".join(f"{name} ({how})" for name, how in local.items())
+    yield Finding("data", "here", "ok", f"on this machine: {text or 'none'}", data=local)
     if absent:
         yield _absent(absent, registry)
 
 
 def _absent(absent: list[str], registry: Registry) -> Finding:
     shown = ", ".join(absent[:SHOWN]) + (f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else "")
-    said = f"fetched at first use: {shown}"
-    return Finding("data", "absent", "note", said, "zoo datasets lists all", {"absent": absent})
+    text = f"downloaded at first use: {shown}"
+    return Finding("data", "absent", "note", text, "zoo datasets lists all", {"absent": absent})
 
 
 def _decoded() -> set[str]:
-    """Names of the datasets whose decoded images are in the cache."""
+    """The names of the datasets whose decoded images are in the cache."""
     names = set()
     for path in (cache_dir() / "images").glob("*/index.json"):
         try:
             index: Any = json.loads(path.read_text("utf-8"))
             names.add(str(index["name"]))
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # an unfinished entry is made again
+            continue  # an unfinished entry is decoded again when needed
     return names
 
 
 def _place(name: str, dataset: Dataset, decoded: set[str]) -> str:
-    """How a dataset is here; "" where it is not."""
+    """How a dataset is present on this machine; "" if it is not."""
     scheme, _, rest = dataset.source.partition(":")
     rest = rest.partition("?")[0]
     if scheme == "sklearn":
@@ -120,35 +114,33 @@ def _place(name: str, dataset: Dataset, decoded: set[str]) -> str:
     if scheme == "hf":
         return "downloaded" if (hub_cache() / f"datasets--{rest.replace('/', '--')}").is_dir() else ""
     if scheme == "plugin":
-        return "by its plugin"
-    return "here" if Path(rest).expanduser().exists() else ""
+        return "provided by its plugin"
+    return "local files" if Path(rest).expanduser().exists() else ""
 
 
 # ---- runs -----------------------------------------------------------------------------------
 
 
 def runs(root: Path) -> Iterator[Finding]:
-    """Run folders that are damaged or unfinished, and what interrupted writes left."""
+    """Check for run folders that are damaged or unfinished, and for remains of interrupted writes."""
     from zoo.runs.find import find
 
     if not root.is_dir():
         yield Finding("runs", "runs", "ok", f"no runs below {root}/", data={"runs": 0})
         return
-    found, problems = find((), root)
-    stopped = [run for run in found if run.state == "stopped"]
-    training = sum(run.state == "training" for run in found)
-    said = f"{plural(len(found), 'run')} below {root}/" + (
-        f", {training} of them in training" if training else ""
-    )
-    yield Finding("runs", "runs", "ok", said, data={"runs": len(found), "training": training})
+    all_runs, problems = find((), root)
+    stopped = [run for run in all_runs if run.state == "stopped"]
+    training = sum(run.state == "training" for run in all_runs)
+    text = f"{len(all_runs)} runs below {root}/" + (f", {training} of them in training" if training else "")
+    yield Finding("runs", "runs", "ok", text, data={"runs": len(all_runs), "training": training})
     for problem in problems:
-        fix = "restore it from a copy, or remove its folder; the other runs are not touched by it"
+        fix = "restore it from a copy, or remove its folder; other runs are not affected"
         yield Finding("runs", "damaged", "warning", problem, fix)
-    for run in found:
+    for run in all_runs:
         if problem := damage_of_weights(run.folder):
-            fix = "its weights are lost: take another copy of the folder"
+            fix = "its weights are lost: restore the folder from a copy"
             if any((run.folder / CHECKPOINTS).glob("best-*")):
-                fix = f"its checkpoints have them: zoo train --resume {run.folder}"
+                fix = f"restore the weights from its checkpoints: zoo train --resume {run.folder}"
             yield Finding("runs", "damaged", "warning", problem, fix)
     if stopped:
         names = [run.name for run in stopped]
@@ -157,12 +149,12 @@ def runs(root: Path) -> Iterator[Finding]:
             "runs",
             "unfinished",
             "note",
-            f"not finished: {', '.join(names[:SHOWN])}{more}",
+            f"unfinished runs: {', '.join(names[:SHOWN])}{more}",
             f"zoo train --resume {stopped[0].folder}   or: zoo runs --remove --state stopped",
             {"unfinished": names},
         )
-    left = [path for path in root.rglob(f"{TEMPORARY}*") if not training]
-    if left:
-        said = f"{plural(len(left), 'file')} of interrupted writes, such as {left[0]}"
+    leftovers = [path for path in root.rglob(f"{TEMPORARY}*") if not training]
+    if leftovers:
+        text = f"{len(leftovers)} files of interrupted writes, such as {leftovers[0]}"
         fix = f"find {root} -name '{TEMPORARY}*' -exec rm -r {{}} +"
-        yield Finding("runs", "temporary", "note", said, fix)
+        yield Finding("runs", "temporary", "note", text, fix)

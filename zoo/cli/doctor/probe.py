@@ -1,4 +1,4 @@
-"""A process of its own (`python -m zoo.cli.doctor.probe`): compute on each device, print one JSON line."""
+"""A process (`python -m zoo.cli.doctor.probe`) that computes on each device and prints one JSON line."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from zoo.base.text import one_line
 
 
 def main() -> None:
-    """Print the report, whatever torch does."""
+    """Print the report, even if torch fails."""
     report: dict[str, Any] = {}
     try:
         _torch(report)
     except BaseException as error:
-        report.setdefault("torch_error", _said(error))
+        report.setdefault("torch_error", _message(error))
     print(f"\n{json.dumps(report)}", flush=True)
-    os._exit(0)  # what a broken library does at its end is nobody's business
+    os._exit(0)  # skip the cleanup of a possibly broken library
 
 
 def _torch(report: dict[str, Any]) -> None:
     import torch
 
     if float((torch.ones(2, 3) @ torch.ones(3, 2)).sum()) != 12.0:
-        raise RuntimeError("a product of two matrices is wrong")
+        raise RuntimeError("a matrix product gives a wrong result")
     report["torch"] = torch.__version__
     cuda, hip = torch.version.cuda, getattr(torch.version, "hip", None)
     report["built_for"] = f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else "the CPU"
@@ -34,15 +34,15 @@ def _torch(report: dict[str, Any]) -> None:
     try:
         report["cuda"] = [_cuda(torch, i) for i in range(torch.cuda.device_count())]
     except Exception as error:
-        report["cuda_error"] = f": {_said(error)}"
+        report["cuda_error"] = f": {_message(error)}"
     try:
         _torchvision(torch)
     except BaseException as error:
-        report["torchvision_error"] = _said(error)
+        report["torchvision_error"] = _message(error)
 
 
 def _torchvision(torch: Any) -> None:
-    """An operator of its own: where it was built for another torch, this is what fails."""
+    """Run one of torchvision's operators, which fails if it was built for another torch."""
     import torchvision
 
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
@@ -61,22 +61,22 @@ def _cpu(torch: Any) -> dict[str, Any]:
 
 
 def _cuda(torch: Any, index: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"index": index}
+    device: dict[str, Any] = {"index": index}
     try:
-        found["name"] = torch.cuda.get_device_name(index)
-        found["capability"] = ".".join(map(str, torch.cuda.get_device_capability(index)))
-        found["free"], found["total"] = torch.cuda.mem_get_info(index)
+        device["name"] = torch.cuda.get_device_name(index)
+        device["capability"] = ".".join(map(str, torch.cuda.get_device_capability(index)))
+        device["free"], device["total"] = torch.cuda.mem_get_info(index)
         with torch.cuda.device(index):
-            found["bf16"] = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+            device["bf16"] = bool(torch.cuda.is_bf16_supported(including_emulation=False))
             if float(torch.ones(8, device="cuda").sum()) != 8.0:
-                raise RuntimeError("a sum on it is wrong")
+                raise RuntimeError("a sum on this device gives a wrong result")
     except Exception as error:
-        found["error"] = _said(error)
-    return found
+        device["error"] = _message(error)
+    return device
 
 
-def _said(error: BaseException) -> str:
-    text = one_line(error, 300)
+def _message(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""What `zoo list` and `zoo info` say about a model, as plain data; nothing here imports torch."""
+"""The data that `zoo list` and `zoo info` show about a model; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zoo.catalogue.spec import Measured, Model, Node, Published
 
 
 def best_published(model: Model) -> Published | None:
-    """The best top-1 that a source prints: on the model's own dataset, else on any."""
+    """The best published top-1: on the model's own dataset, else on any."""
     rows = [row for row in model.published if row.top1 is not None]
-    own = [row for row in rows if row.dataset == model.dataset]
-    return max(own or rows, key=lambda row: row.top1 or 0.0, default=None)
+    on_own_dataset = [row for row in rows if row.dataset == model.dataset]
+    return max(on_own_dataset or rows, key=lambda row: row.top1 or 0.0, default=None)
 
 
 def best_measured(model: Model, dataset: str | None = None) -> Measured | None:
@@ -30,27 +30,27 @@ def best_measured(model: Model, dataset: str | None = None) -> Measured | None:
 
 
 def parameters(model: Model) -> int | None:
-    """The count in the catalogue, else the one that the source prints (its own dataset's first)."""
+    """The parameter count in the catalogue, else the published one (on the model's own dataset first)."""
     if model.parameters is not None:
         return model.parameters
     rows = [row for row in model.published if row.params is not None]
-    own = [row for row in rows if row.dataset == model.dataset]
-    return next((row.params for row in own or rows), None)
+    on_own_dataset = [row for row in rows if row.dataset == model.dataset]
+    return next((row.params for row in on_own_dataset or rows), None)
 
 
 def plugins_of(node: Node) -> list[str]:
-    """The plugin of the root, then the others that the tree uses, each once."""
-    return list(dict.fromkeys(n.use.partition(".")[0] for _, n in node.walk()))
+    """The plugin of the root component, then the others that the tree uses, each once."""
+    return list(dict.fromkeys(n.use.partition(".")[0] for n in nodes(node)))
 
 
 def origin_of(name: str, model: Model, registry: Registry) -> Origin | None:
-    """Who brought the model; for "namespace/NAME" the plugin with that namespace."""
-    found = registry.origins.get(("model", name))
-    return found or registry.origins.get(("component", model.build.use))
+    """The origin of the model; for "namespace/NAME" that of the plugin with the namespace."""
+    listed = registry.origins.get(("model", name))
+    return listed or registry.origins.get(("component", model.build.use))
 
 
 def row_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
-    """One object of `zoo list --json`: top-1 as fractions, None for what is not known."""
+    """One object of `zoo list --json`: top-1 as fractions, None for unknown values."""
     origin, plugins = origin_of(name, model, registry), plugins_of(model.build)
     return {
         "name": name,
@@ -71,7 +71,7 @@ def row_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
 
 
 def _origin_row(origin: Origin) -> dict[str, str]:
-    """The origin; of our own catalogue the file's name alone, which is the same wherever it is installed."""
+    """The origin; for our own catalogue only the file name, which does not depend on the installation."""
     ours = origin.distribution == OURS
     return origin._asdict() | ({"file": REGISTRY} if ours else {})
 
@@ -93,13 +93,13 @@ def details_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
 
 
 def recipe_of(name: str, registry: Registry) -> dict[str, Any]:
-    """A recipe with every field resolved; only its name where the catalogue lacks it."""
+    """A recipe with every field resolved; only its name if the catalogue does not have it."""
     recipe = registry.recipes.get(name)
     return {"name": name, **(msgspec.to_builtins(recipe) if recipe else {})}
 
 
 def recipe_changes(recipe: Recipe) -> dict[str, Any]:
-    """The fields that differ from the defaults."""
+    """The fields of a recipe that differ from the defaults."""
     default, fields = Recipe(), Recipe.__struct_fields__
     changed = (
         f for f in fields if getattr(recipe, f) != getattr(default, f) and f not in ("summary", "source")

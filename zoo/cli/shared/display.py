@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: bars on a terminal, plain lines elsewhere. On stderr."""
+"""Progress of a training on stderr: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_display(quiet: bool) -> Listener:
-    """Bars where stderr is a terminal, else one line for each epoch; nothing where quiet."""
+    """Bars if stderr is a terminal, else one line per epoch; nothing if quiet."""
     if quiet:
         return Listener()
     return Bars() if sys.stderr.isatty() else Lines()
@@ -24,12 +24,12 @@ class Lines(Listener):
     """One plain line at the start and after each epoch."""
 
     def start(self, plan: Plan, parameters: int) -> None:
-        """Say what is about to be trained."""
+        """Print what is about to be trained."""
         self.epochs = plan.recipe.epochs
         self.say(summary(plan, parameters))
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Say how the epoch went."""
+        """Print the results of the epoch."""
         self.say(epoch_line(row, self.epochs, best))
 
     def say(self, line: str) -> None:
@@ -38,7 +38,7 @@ class Lines(Listener):
 
 
 class Bars(Lines):
-    """Two live bars, epoch and run, under the lines of the epochs that ended."""
+    """Two live bars, for the epoch and the run, below the lines of the finished epochs."""
 
     def __init__(self) -> None:
         self.stack = ExitStack()
@@ -87,19 +87,18 @@ class Bars(Lines):
 
 
 def summary(plan: Plan, parameters: int) -> str:
-    """Three lines: what is trained on what, and how."""
+    """Three lines: the model, the images, and the settings."""
     record, data = plan.record, plan.record.data
     sizes = record.sizes
-    seen = (
+    counts = (
         f"{data.train:,} train + {data.validation:,} validation"
         if data.validation
         else f"{data.train:,} train"
     )
     layout = "channels-last" if record.channels_last else "contiguous"
     return (
-        f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, "
-        f"{plural(sizes.num_classes, 'class')}\n"
-        f"{data.spec}: {seen} + {plural(data.test, 'test image')}\n"
+        f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, {sizes.num_classes} classes\n"
+        f"{data.spec}: {counts} + {data.test:,} test images\n"
         f"recipe {record.recipe}, seed {record.seed}, {record.protocol} protocol, "
         f"{record.device} {record.precision} {layout}"
     )
@@ -116,7 +115,7 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
 
 
 class DecodeBar:
-    """A progress bar on a terminal's stderr, opened when the first progress is made; also a context that closes it."""
+    """A progress bar for decoding, shown only if there is something to decode."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.live = not quiet and sys.stderr.isatty()

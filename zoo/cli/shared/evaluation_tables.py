@@ -1,4 +1,4 @@
-"""What `zoo eval` prints."""
+"""The output of `zoo eval`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.cli.shared import table
 from zoo.cli.shared.table import Column
 
 MOST_CELLS = 20
-"""A confusion matrix of more classes is shown as its most frequent mistakes."""
+"""With more classes than this, only the most frequent mistakes of the confusion matrix are shown."""
 
 MOST_PAIRS = 15
 
@@ -45,11 +45,11 @@ def _accuracy(out: dict[str, Any]) -> str:
     )
 
 
-def _classes(found: dict[str, Any], split: str) -> None:
+def _classes(metrics: dict[str, Any], split: str) -> None:
     columns = [Column(f"CLASS ({split})", flexible=True)]
     columns += [Column(title, right=True) for title in ("PRECISION", "RECALL", "F1", "SUPPORT")]
-    rows = [(row["class"], row, f"{row['support']:,}") for row in found["rows"]]
-    rows += [(f"{kind} average", found[kind], "") for kind in ("macro", "weighted")]
+    rows = [(row["class"], row, f"{row['support']:,}") for row in metrics["rows"]]
+    rows += [(f"{kind} average", metrics[kind], "") for kind in ("macro", "weighted")]
     cells = [
         [name, *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), support]
         for name, row, support in rows
@@ -57,8 +57,8 @@ def _classes(found: dict[str, Any], split: str) -> None:
     table.emit_table(columns, cells, table.width())
 
 
-def _confusion(found: dict[str, Any], split: str) -> None:
-    names, counts = found["classes"], found["counts"]
+def _confusion(matrix: dict[str, Any], split: str) -> None:
+    names, counts = matrix["classes"], matrix["counts"]
     widths = [max(len(str(row[i])) for row in counts) for i in range(len(names))]
     shown = [name[: max(5, w)] for name, w in zip(names, widths, strict=True)]
     side = min(20, max(map(len, names)))
@@ -73,8 +73,8 @@ def _confusion(found: dict[str, Any], split: str) -> None:
         return
     wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
     cells = [[names[i], names[j], f"{n:,}", f"{n / sum(counts[i]):.1%}"] for n, i, j in _most(wrong)]
-    columns = [Column(f"{split}: TRUE", flexible=True), Column("TAKEN FOR", flexible=True)]
-    columns += [Column("IMAGES", right=True), Column("OF THE CLASS", right=True)]
+    columns = [Column(f"{split}: TRUE", flexible=True), Column("PREDICTED", flexible=True)]
+    columns += [Column("IMAGES", right=True), Column("SHARE OF CLASS", right=True)]
     table.emit_table(columns, cells, table.width())
 
 
@@ -82,12 +82,12 @@ def _most(wrong: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
     return iter(sorted(wrong, key=lambda cell: (-cell[0], cell[1:]))[:MOST_PAIRS])
 
 
-def _calibration(found: dict[str, Any], split: str) -> None:
+def _calibration(scores: dict[str, Any], split: str) -> None:
     table.emit(
         [
-            f"{split} calibration: ECE {found['ece']:.2%}, MCE {found['mce']:.2%}, Brier {found['brier']:.4f}",
-            f"mean confidence {found['confidence']:.2%}, accuracy {found['accuracy']:.2%}; "
-            f"{plural(len(found['bins']), 'bin')} of equal width",
+            f"{split} calibration: ECE {scores['ece']:.2%}, MCE {scores['mce']:.2%}, Brier {scores['brier']:.4f}",
+            f"mean confidence {scores['confidence']:.2%}, accuracy {scores['accuracy']:.2%}; "
+            f"{len(scores['bins'])} bins of equal width",
         ]
     )
     columns = [Column(t, right=True) for t in ("CONFIDENCE", "IMAGES", "MEAN CONFIDENCE", "ACCURACY", "GAP")]
@@ -99,20 +99,20 @@ def _calibration(found: dict[str, Any], split: str) -> None:
             f"{row['accuracy']:.2%}",
             f"{row['accuracy'] - row['confidence']:+.2%}",
         ]
-        for row in found["bins"]
+        for row in scores["bins"]
         if row["count"]
     ]
     table.emit_table(columns, cells, table.width())
 
 
-def _compare(found: dict[str, Any], split: str) -> None:
-    paired = found["paired"]
+def _compare(other: dict[str, Any], split: str) -> None:
+    paired = other["paired"]
     low, high = paired["interval"]
     sure = "less" if paired["p"] < 0.05 else "not less"
     table.emit(
         [
-            f"compared with {table.clean(found['run'])}:",
-            _accuracy(found),
+            f"compared with {table.clean(other['run'])}:",
+            _accuracy(other),
             f"difference {paired['difference']:+.2%} of {split} top-1, 95% interval {low:+.2%} to {high:+.2%}",
             f"  (paired bootstrap, {paired['resamples']:,} resamples)",
             f"both right {paired['both_right']:,}, only the first {paired['only_first']:,}, "
@@ -122,7 +122,7 @@ def _compare(found: dict[str, Any], split: str) -> None:
     )
 
 
-def _latency(found: dict[str, Any], split: str) -> None:
+def _latency(latency: dict[str, Any], split: str) -> None:
     columns = [Column(t, right=True) for t in ("BATCH", "MEDIAN ms", "P95 ms", "MIN ms", "IMAGES/s", "CALLS")]
     cells = [
         [
@@ -131,35 +131,35 @@ def _latency(found: dict[str, Any], split: str) -> None:
             f"{row['images_per_second']:,.0f}",
             str(row["calls"]),
         ]
-        for row in found["rows"]
+        for row in latency["rows"]
     ]
     table.emit_table(columns, cells, table.width())
-    views = f", over the views {found['tta']}" if found["tta"] != "none" else ""
+    views = f", over the views {latency['tta']}" if latency["tta"] != "none" else ""
     table.emit(
         [
-            f"latency from images on the device to logits: {table.clean(found['hardware'])}",
-            f"  {found['precision']}, {plural(found['threads'], 'thread')}, "
-            f"{plural(found['rows'][0]['warm_up'], 'call')} of warm-up{views}",
+            f"latency from images on the device to logits: {table.clean(latency['hardware'])}",
+            f"  {latency['precision']}, {latency['threads']} threads, {latency['rows'][0]['warm_up']} calls of "
+            f"warm-up{views}",
         ]
     )
 
 
-def _robustness(found: dict[str, Any], split: str) -> None:
+def _robustness(robustness: dict[str, Any], split: str) -> None:
     columns = [Column("CORRUPTION"), Column("GROUP", drop=1)]
     columns += [
-        Column(f"SEVERITY {s}" if s == found["severities"][0] else str(s), right=True)
-        for s in found["severities"]
+        Column(f"SEVERITY {s}" if s == robustness["severities"][0] else str(s), right=True)
+        for s in robustness["severities"]
     ]
     columns += [Column("MEAN", right=True)]
     cells = [
         [row["corruption"], row["group"], *(f"{value:.1%}" for value in row["top1"]), f"{row['mean']:.1%}"]
-        for row in found["rows"]
+        for row in robustness["rows"]
     ]
     table.emit_table(columns, cells, table.width())
     table.emit(
         [
-            f"{split} top-1 of {plural(found['images'], 'image')}: clean {found['clean']:.2%}, "
-            f"corrupted {found['mean']:.2%}",
-            f"  (mean of {plural(len(found['rows']), 'corruption')}, seed {found['seed']})",
+            f"{split} top-1 of {robustness['images']:,} images: clean {robustness['clean']:.2%}, "
+            f"corrupted {robustness['mean']:.2%}",
+            f"  (mean of {len(robustness['rows'])} corruptions, seed {robustness['seed']})",
         ]
     )

@@ -12,7 +12,7 @@ from zoo.cli.shared import describe, table
 
 
 def page(details: dict[str, Any], model: Model, registry: Registry, tree: list[str]) -> Iterator[str]:
-    """Lines for the terminal: what it is, its tree, counts, recipe, results and source."""
+    """The lines of the page: name, tree, counts, recipe, results and source."""
     count = f"{details['parameters']:,} parameters" if details["parameters"] else "parameters: see --build"
     first, *more = _wrapped(f"{details['name']}  {table.clean(model.summary)}")
     yield table.bold(details["name"]) + first.removeprefix(details["name"])
@@ -29,16 +29,16 @@ def page(details: dict[str, Any], model: Model, registry: Registry, tree: list[s
 
 
 def _section(title: str, lines: Any) -> Iterator[str]:
-    found = [line for line in lines if line]
-    if found:
+    filled = [line for line in lines if line]
+    if filled:
         yield ""
         yield table.bold(title)
-        for line in found:
+        for line in filled:
             yield from _wrapped(f"  {line}")
 
 
 def _wrapped(line: str) -> list[str]:
-    """The line in as many as it needs on this terminal, between words; those after the first are set in."""
+    """The line wrapped to the terminal between words, with the later lines indented."""
     limit = table.width()
     if limit is None or len(line) <= limit or "\033" in line:
         return [line]
@@ -55,12 +55,12 @@ def _built(details: dict[str, Any]) -> Iterator[str]:
     yield f"{details['flops']:,} FLOPs per image ({details['flops_definition']})"
     for row in details["published_counts"]:
         if row["built"] is None:
-            yield f"{row['dataset']}: {row['printed']:,} printed; {row['problem']}"
+            yield f"{row['dataset']}: {row['printed']:,} published; {row['problem']}"
             continue
         difference, expected = row["difference"], row["expected_difference"]
         verdict = "equal" if difference == 0 else f"{difference:+,}"
         verdict += "" if difference == expected else f", expected {expected:+,}"
-        yield f"{row['dataset']}: {row['built']:,} built, {row['printed']:,} printed ({verdict})"
+        yield f"{row['dataset']}: {row['built']:,} built, {row['printed']:,} published ({verdict})"
 
 
 def _recipes(model: Model, registry: Registry) -> Iterator[str]:

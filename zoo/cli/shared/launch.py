@@ -1,4 +1,4 @@
-"""Several processes for one training: starting them, joining them, and speaking with one voice."""
+"""Training with several processes: starting them, joining them, and printing each message once."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 WORDS = "zoo.cli.words"
 TOGETHER = "ZOO_PROCESSES_DIR"
-"""Where processes of `--gpus` leave their numbers, and the one that failed that it has said so."""
+"""Folder in which the processes of `--gpus` write their process ids, and a failed one marks that it reported it."""
 
 PATIENCE = 2.0
-"""Seconds in which a launcher's copy of a signal that a whole group got is not a second signal."""
+"""Seconds in which a repeated signal is taken for the launcher's copy of the first one."""
 
-GONE = "another process of this run ended without a word (killed, or out of memory)"
+GONE = "another process of this run died without an error message (killed, or out of memory)"
 
 
 class Command(click.Command):
-    """A command that can start itself again in several processes: it remembers its words."""
+    """A command that can start itself again in several processes: it remembers its arguments."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words, and parse them."""
+        """Remember the arguments, and parse them."""
         ctx.meta[WORDS] = list(args)
         return super().parse_args(ctx, args)
 
@@ -60,15 +60,15 @@ def options(command: Any) -> Any:
 
 
 def wanted(gpus: int) -> bool:
-    """Whether this process is to start others, rather than being one of them."""
+    """Whether this process has to start the others, and is not itself one of them."""
     return gpus > 1 and not _is_started()
 
 
 def start(gpus: int, device: str, model: str | None) -> int:
-    """Run the command's own words in N processes through torch's elastic launcher; the exit code.
+    """Run this command in N processes through torch's elastic launcher, and return the exit code.
 
     Raises:
-        DeviceError: fewer than N GPUs here. UnknownNameError: no such model.
+        DeviceError: this machine has fewer than N GPUs. UnknownNameError: no such model.
     """
     if model is not None:
         from zoo.catalogue.registry import find_model
@@ -80,7 +80,7 @@ def start(gpus: int, device: str, model: str | None) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     debug = "--debug" in sys.argv
-    for name in logging.root.manager.loggerDict if not debug else ():  # each failure is said once, by us
+    for name in logging.root.manager.loggerDict if not debug else ():  # each failure is reported once, by us
         if name.startswith("torch.distributed."):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
@@ -113,10 +113,10 @@ def start(gpus: int, device: str, model: str | None) -> int:
 
 
 def check_devices(gpus: int, device: str) -> None:
-    """Refuse more GPUs than there are.
+    """Refuse more GPUs than this machine has.
 
     Raises:
-        DeviceError: names how many are here.
+        DeviceError: says how many it has.
     """
     if device == "cpu":
         return
@@ -124,36 +124,36 @@ def check_devices(gpus: int, device: str) -> None:
 
     from zoo.train.processes.world import own_device
 
-    here = torch.cuda.device_count()
+    available = torch.cuda.device_count()
     if device != "auto":
-        own_device(torch.device(device), 0) if here or device != "cuda" else None
-    if here == 0:
+        own_device(torch.device(device), 0) if available or device != "cuda" else None
+    if available == 0:
         raise DeviceError(
-            f"--gpus {gpus}: this machine has no GPU that torch can use; with --device cpu, "
-            f"{plural(gpus, 'process trains', 'processes train')} on the CPU"
+            f"--gpus {gpus}: torch finds no usable GPU on this machine; add --device cpu to train with "
+            f"{gpus} processes on the CPU"
         )
-    if here < gpus:
-        raise DeviceError(f"--gpus {gpus}: this machine has {here}; give --gpus {here}")
+    if available < gpus:
+        raise DeviceError(
+            f"--gpus {gpus}: this machine has {available} GPUs; give --gpus {available} or fewer"
+        )
 
 
 @contextlib.contextmanager
 def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> Iterator[World]:
-    """Join the other processes, if this is one of several, and leave with them, whatever happens.
+    """Join the other processes if this is one of several, and end together with them in any case.
 
     Raises:
-        InputError: `gpus` is not how many processes were started, or `shard` with one.
+        InputError: `gpus` differs from the number of processes, or `shard` is set with one process.
     """
     size = int(os.environ["WORLD_SIZE"]) if _is_started() else 1
     if gpus is not None and gpus != size:
-        raise InputError(
-            f"--gpus {gpus}: {plural(size, 'process was', 'processes were')} started; leave out --gpus under torchrun"
-        )
+        raise InputError(f"--gpus {gpus}: torchrun started {size} processes; leave out --gpus under torchrun")
     if gpus is not None and size == 1:
         check_devices(gpus, device)
     if size == 1:
         if shard:
             raise InputError(
-                "--shard divides a model among processes: give --gpus N, N above 1, or use torchrun"
+                "--shard needs several processes: add --gpus N with N above 1, or start zoo with torchrun"
             )
         from zoo.train.processes.world import World
 
@@ -162,7 +162,7 @@ def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> It
     from zoo.train.processes.world import join
 
     stop.patience = PATIENCE
-    # The layouts of a 1x1 kernel differ in name only.
+    # torch warns about the strides of 1x1 kernels, which differ without any effect.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     world = join(device, sharded=shard)
     with _present(world), _heard(world):
@@ -190,21 +190,21 @@ def _signal(path: Path, number: signal.Signals) -> None:
         os.kill(int(path.read_text()), number)
 
 
-def _report(failed: Any, said: bool, gpus: int) -> int:
-    """The exit code of processes that failed, and why, where none of them could say it."""
+def _report(failed: Any, reported: bool, gpus: int) -> int:
+    """The exit code for failed processes; prints the reason if none of them could."""
     rank, first = failed.get_first_failure()
-    if said or first.exitcode > 0:
+    if reported or first.exitcode > 0:
         positive = [f.exitcode for f in failed.failures.values() if f.exitcode > 0]
         return max(first.exitcode, 0) or (positive[0] if positive else 1)
     from zoo.cli.shared.messages import say_error
 
-    say_error(f"process {rank} of {gpus} was ended by {signal.Signals(-first.exitcode).name}")
+    say_error(f"process {rank} of {gpus} was killed by {signal.Signals(-first.exitcode).name}")
     return 1
 
 
 @contextlib.contextmanager
 def _present(world: World) -> Iterator[None]:
-    """Leave this process's number where the one that started it looks, as long as it lives."""
+    """Keep this process's id in a file for the process that started it, until this one ends."""
     folder = os.environ.get(TOGETHER)
     path = Path(folder) / f"{world.rank}.pid" if folder else None
     if path is not None:
@@ -218,7 +218,7 @@ def _present(world: World) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _heard(world: World) -> Iterator[None]:
-    """Rank 0 alone speaks."""
+    """Silence every process but rank 0."""
     if world.first:
         yield
         return
@@ -231,20 +231,20 @@ def _heard(world: World) -> Iterator[None]:
 
 
 def _end(world: World, error: BaseException) -> NoReturn:
-    """Say what went wrong, if no other process has, and end at once: nobody waits for this one."""
+    """Print what went wrong, unless another process has, and exit at once without cleaning up."""
     import traceback
 
     from zoo.cli.shared.messages import explained, say_error
     from zoo.train.processes.world import lost
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # the launcher ends all when one ends
-    shown = error
+        signal.signal(number, signal.SIG_IGN)  # the launcher stops all processes when one ends
+    shown = error  # what is reported
     if lost(error):
         folder = world.folder
-        shown = RunError(f"{GONE}; go on: zoo train --resume {folder}" if folder else GONE)
+        shown = RunError(f"{GONE}; to resume: zoo train --resume {folder}" if folder else GONE)
     code, message = explained(shown)
-    # The one that caused it may be about to say why.
+    # The process that caused this may be about to report it.
     if not (lost(error) and world.somebody_said(3.0)) and world.claim():
         with contextlib.redirect_stderr(sys.__stderr__):
             if "--debug" in sys.argv:
@@ -254,5 +254,7 @@ def _end(world: World, error: BaseException) -> NoReturn:
             (Path(folder_) / "said").touch()
         sys.__stderr__.flush() if sys.__stderr__ else None
     if world.hosts:
-        time.sleep(1.0)  # the others are still to hear that it was said
+        time.sleep(
+            1.0
+        )  # the store ends with this process: let the others read first that the error was reported
     os._exit(code)

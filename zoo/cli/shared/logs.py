@@ -1,4 +1,4 @@
-"""The loggers of `--log`: found by name before anything is loaded, attached to the display of a run."""
+"""The loggers of `--log`: looked up before anything is loaded, and attached to the display of a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from zoo.train.events import Listener
 
 Factories = dict[str, Callable[..., Any]]
-"""By the full name of the logger's component."""
+"""The factory of each logger, by the full name of its component."""
 
 
 def find(names: tuple[str, ...], registry: Registry) -> Factories:
-    """The loggers of these names.
+    """Find the loggers by name.
 
     Raises:
         ZooError: as `zoo.train.listeners.find_listeners`.
@@ -28,7 +28,7 @@ def find(names: tuple[str, ...], registry: Registry) -> Factories:
 
 
 def watched(display: Listener, loggers: Factories, folder: Path) -> Listener:
-    """The display, and beside it the loggers, which write into the run folder."""
+    """The display together with the loggers, which write into the run folder."""
     if not loggers:
         return display
     from zoo.cli.shared.messages import say_problems

@@ -12,11 +12,11 @@ from zoo.errors import ZooError
 
 
 def explained(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of what ended a command."""
+    """The exit code and the message for the exception that ended a command."""
     if isinstance(error, ZooError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        cause = error.__cause__ or error  # click wraps what a signal's handler raised
+        cause = error.__cause__ or error  # click wraps the exception of the signal handler
         return 128 + getattr(cause, "number", 2), "interrupted"
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
@@ -24,18 +24,19 @@ def explained(error: BaseException) -> tuple[int, str]:
         return error.exit_code, error.format_message().rstrip(".") + hint
     if (
         isinstance(error, OSError) and error.strerror
-    ):  # a folder that cannot be made, a file that cannot be read
+    ):  # such as a folder that cannot be created, or a file that cannot be read
         return 1, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     what = f"unexpected {type(error).__name__}: {error}"
     return 70, f"{what}; please report it with the output of --debug"
 
 
 def say_error(message: str) -> None:
-    """One line on stderr."""
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    """Print an error on stderr, as one line."""
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
 
 
 def say_problems(problems: Sequence[str]) -> None:
-    """Warnings about plugins: one line each on stderr, whatever characters the plugin put into it."""
+    """Print warnings on stderr, one line each, without control characters that a plugin put into them."""
     for problem in problems:
         print(f"warning: {printable_line(problem)}", file=sys.stderr)

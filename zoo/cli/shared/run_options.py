@@ -16,45 +16,45 @@ F = TypeVar("F", bound=Callable[..., Any])
 def of_a_run(
     wanted: Callable[[Option], bool] = lambda option: True, **changed: dict[str, Any]
 ) -> Callable[[F], F]:
-    """The options of `zoo train`, or those that are `wanted`, for another command.
+    """Add the options of a run to a command: all of them, or those that are `wanted`.
 
     Args:
-        changed: by the field's name, what `click.option` is told otherwise: its help, its default.
+        changed: other arguments for `click.option`, such as help or default, by the name of the field.
     """
     chosen = {name: option for name, option in options().items() if wanted(option)}
 
     def decorate(command: F) -> F:
         for name, option in reversed(chosen.items()):
-            told = {**_told(name, option), **changed.get(name, {})}
-            command = click.option(flag(name), name, **told)(command)
+            arguments = {**_arguments(name, option), **changed.get(name, {})}
+            command = click.option(flag(name), name, **arguments)(command)
         return command
 
     return decorate
 
 
 def given(context: click.Context) -> dict[str, Any]:
-    """The options of a run that stand on the command line, by the names of `Request`."""
+    """The run options that were given on the command line, by their names in `Request`."""
     line = click.core.ParameterSource.COMMANDLINE
     return {name: context.params[name] for name in options() if context.get_parameter_source(name) is line}
 
 
-def _told(name: str, option: Option) -> dict[str, Any]:
-    """What `click.option` is told of a field: its type, default and help."""
-    told: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+def _arguments(name: str, option: Option) -> dict[str, Any]:
+    """The arguments of `click.option` for a field: its type, default and help."""
+    common: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
     kind, default = _kind(get_type_hints(Request, include_extras=True)[name]), _default(name)
     if kind is bool:
-        return {**told, "is_flag": True}
+        return {**common, "is_flag": True}
     if get_origin(kind) is tuple:
-        return {**told, "multiple": True}
+        return {**common, "multiple": True}
     if get_origin(kind) is Literal:
         kind = click.Choice(get_args(kind))
     elif option.folder:
         kind = click.Path(file_okay=False)
-    return {**told, "type": kind, "default": default, "show_default": default is not None}
+    return {**common, "type": kind, "default": default, "show_default": default is not None}
 
 
 def _kind(hint: Any) -> Any:
-    """The type without what is said about it, and without None."""
+    """The plain type: without its annotation, and without None."""
     if get_origin(hint) is Annotated:
         return _kind(get_args(hint)[0])
     kinds = [kind for kind in get_args(hint) if kind is not NoneType]

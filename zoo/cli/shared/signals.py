@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop, a second one ends the process at once; SIGUSR1 asks for a checkpoint."""
+"""Signals: Ctrl-C and SIGTERM stop a run, a second one ends the process at once; SIGUSR1 writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came before there was anything to save; carries its number."""
+    """A signal arrived before there was anything to save; holds its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -18,25 +18,25 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequests:
-    """What signals asked for; calling it gives the stopping signal's number, -1 (save), or 0."""
+    """Records the signals that arrived; calling it returns the stopping signal's number, -1 (save), or 0."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.save = False
-        self.patience = 0.0  # seconds in which the same request may come twice: from a group and its launcher
+        self.patience = 0.0  # seconds in which a second signal counts as the launcher's copy of the first
         self.since = 0.0
         self.raised = False
-        self.graceful = False  # whether there is something that can stop between two steps
+        self.graceful = False  # whether a run can stop between two steps; else a signal raises at once
 
     def __call__(self) -> int:
-        """The number of the signal that asks to stop, -1 once after SIGUSR1, or 0."""
+        """The number of the stopping signal, -1 once after SIGUSR1, or 0."""
         if self.save and not self.asked:
             self.save = False
             return -1
         return self.asked
 
     def answer_between_steps(self) -> None:
-        """From here on there is something that can stop between two steps, and be saved."""
+        """From here on, let the run stop between two steps instead of raising."""
         self.graceful = True
 
     def _save(self, number: int, frame: FrameType | None) -> None:
@@ -53,7 +53,7 @@ class StopRequests:
             raise Interrupted(number)
 
     def __enter__(self) -> StopRequests:
-        """Take over both signals."""
+        """Install the handlers."""
         handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle}
         if hasattr(signal, "SIGUSR1"):
             handlers[signal.SIGUSR1] = self._save
@@ -61,13 +61,13 @@ class StopRequests:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Give both signals back.
+        """Restore the former handlers.
 
         Raises:
-            Interrupted: a library that was being imported lost what the handler raised, and broke by it.
+            Interrupted: the handler raised it inside a library, which turned it into an error of its own.
         """
         for number, handler in self.before.items():
-            if handler is not None:  # None: it was not set from Python, and cannot be given back
+            if handler is not None:  # None: it was not installed from Python, and cannot be restored
                 signal.signal(number, handler)
         if self.raised and isinstance(error, Exception):
             raise Interrupted(self.asked) from error

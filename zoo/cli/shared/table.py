@@ -1,4 +1,4 @@
-"""Plain output for lists: aligned columns, bold on a terminal, JSON. No library: listing must be quick."""
+"""Plain output of lists: aligned columns, bold on a terminal, JSON. Without a library, so that listing is fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GAP = "  "
 
 
 class Column(NamedTuple):
-    """A column: `flexible` gives way first on a narrow terminal, then whole columns by `drop` (1 first)."""
+    """A column. On a narrow terminal, `flexible` columns shrink first, then columns are dropped by `drop` (1 first)."""
 
     title: str
     right: bool = False
@@ -30,7 +30,7 @@ def on_terminal() -> bool:
 
 
 def width() -> int | None:
-    """Columns of the terminal; None where stdout is none, and lines may be as long as they are."""
+    """The width of the terminal; None if stdout is not a terminal, where lines have no limit."""
     if not sys.stdout.isatty():
         return None
     chosen = os.environ.get("COLUMNS", "")
@@ -53,14 +53,14 @@ def dim(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """One printable line: what a file or a plugin says must not steer the terminal."""
+    """The text as one printable line, so that no file or plugin can send control codes to the terminal."""
     if text.isprintable():
         return text
     return printable_line(text)
 
 
 def emit(lines: Iterable[str]) -> None:
-    """Write lines to stdout; characters that its encoding lacks become "?"."""
+    """Write lines to stdout; a character that its encoding lacks becomes "?"."""
     text = "".join(f"{line}\n" for line in lines)
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
@@ -68,7 +68,7 @@ def emit(lines: Iterable[str]) -> None:
 
 
 def emit_json(value: Any) -> None:
-    """Write one JSON document to stdout; floats that JSON lacks are null."""
+    """Write one JSON document to stdout; NaN and infinity become null."""
     import msgspec
 
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
@@ -80,7 +80,7 @@ def emit_json(value: Any) -> None:
 
 
 def emit_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], limit: int | None) -> list[str]:
-    """Write rows under their titles, aligned, fitted into `limit` characters (None: no limit).
+    """Write rows as an aligned table that fits into `limit` characters (None: no limit).
 
     Returns:
         The titles of the columns that did not fit.
@@ -94,7 +94,7 @@ def emit_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], limit: 
 
 
 def _fit(columns: Sequence[Column], widths: list[int], limit: int | None) -> tuple[list[int], list[str]]:
-    """Shrink the flexible columns' widths, then leave columns out, until the line fits."""
+    """Shrink the flexible columns, then drop columns, until the line fits."""
     shown = list(range(len(columns)))
     order = sorted((i for i in shown if columns[i].drop), key=lambda i: columns[i].drop)
     dropped: list[str] = []
@@ -122,7 +122,7 @@ def _line(columns: Sequence[Column], widths: list[int], shown: list[int], row: S
 
 
 def say(message: str) -> None:
-    """A hint for people: one line on stderr, unless `zoo -q` asked for none."""
+    """Print a hint on stderr, unless `zoo -q` was given."""
     import click
 
     context = click.get_current_context(silent=True)
