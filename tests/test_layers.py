@@ -142,7 +142,7 @@ def test_every_dropout_of_a_model_is_set_in_attention_too() -> None:
     assert {m.p for m in model.modules() if hasattr(m, "p")} == {0.25}
     assert model[0].self_attn.dropout == 0.25
     assert not torch.equal(model(x), model(x))
-    with pytest.raises(InputError, match="no dropout to set"):
+    with pytest.raises(InputError, match="no dropout layer"):
         layers.set_dropout(nn.Linear(2, 2), 0.1)
 
 

@@ -226,7 +226,7 @@ def test_what_is_generated_is_clean(tmp_path: Path) -> None:
     "name", ["", "Waves", "my_waves", "-a", "a--b", "class", "3d", "x" * 60, "../up", "zoo-"]
 )
 def test_a_name_that_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a plugin's name is lower-case letters"):
+    with pytest.raises(InputError, match="is not a plugin name; use lower-case letters"):
         new_plugin(name, "cnn", tmp_path / "out")
 
 

@@ -12,7 +12,7 @@ from zoo.base.did_you_mean import did_you_mean
 
 
 class ZooError(Exception):
-    """Base of every error that `zoo` raises on purpose: one printable line, whatever a stranger's file says."""
+    """Base of every error that `zoo` raises on purpose; its message is one printable line."""
 
     exit_code = 1
 
@@ -27,11 +27,11 @@ class InputError(ZooError, ValueError):
 
 
 class SpecError(InputError):
-    """A table in a registry file or a setting is wrong: names the file, the key and what is allowed."""
+    """A table in a registry file, or a setting, is wrong; the message says where, and what is allowed."""
 
 
 class UnknownNameError(InputError, LookupError):
-    """A name that the catalogue does not hold; the message suggests the nearest."""
+    """A name is not in the catalogue; the message suggests the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.name = kind, name
@@ -43,20 +43,20 @@ class ShapeError(InputError):
 
 
 class PluginError(ZooError):
-    """A plugin, or the component that it offers, broke its contract."""
+    """A plugin, or a component of it, does not keep the plugin contract."""
 
 
 class DataError(ZooError):
-    """A dataset cannot be had, or what it holds is damaged."""
+    """A dataset is not available, or its content is damaged."""
 
 
 class BadImagesError(DataError):
-    """Images that cannot be read; `problems` has one line for each, with its path."""
+    """Some images cannot be read; `problems` has one line for each, with its path."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         more = f"; {len(self.problems) - 1} more like it" if len(self.problems) > 1 else ""
-        advice = "`zoo datasets check` lists each; --skip-bad leaves them out"
+        advice = "`zoo datasets check` lists them all; --skip-bad leaves them out"
         super().__init__(f"{self.problems[0]}{more}; {advice}")
 
 
@@ -65,65 +65,65 @@ class RunError(ZooError):
 
 
 class BusyError(RunError):
-    """Another living process holds a run folder."""
+    """Another running process is using a run folder."""
 
 
 class DeviceError(ZooError):
-    """The device asked for is absent, or its memory does not suffice."""
+    """The requested device is not available, or its memory does not suffice."""
 
 
 class TrainingError(ZooError):
-    """Training cannot go on: a loss that is not finite, or nothing to train on."""
+    """Training cannot continue: the loss is not finite, or there is nothing to train on."""
 
 
 class OtherVersionWarning(UserWarning):
-    """A plugin that something was made with has another version here."""
+    """A run or package was made with another version of a plugin than the installed one."""
 
 
 class PackageError(ZooError):
-    """A package of weights is damaged, incomplete, hostile, or does not fit the model that it names."""
+    """A package is damaged, incomplete or malicious, or its weights do not fit its model."""
 
     exit_code = 3
 
 
 class VerifyError(ZooError):
-    """A package is whole, and its recorded numbers were not measured again."""
+    """A package is intact, but measuring it again did not give its recorded results."""
 
     exit_code = 4
 
 
 class MissingPluginError(ZooError):
-    """A package needs a component that no installed plugin offers; the message says what to install."""
+    """A package needs a component that no installed plugin provides; the message says what to install."""
 
     exit_code = 5
 
 
 class HubError(ZooError):
-    """The Hub answered something that cannot be used; below, by what to do about it."""
+    """A request to the Hub failed; subclasses name the common reasons."""
 
     exit_code = 10
 
 
 class HubConnectionError(HubError):
-    """The Hub cannot be reached, does not answer in time, or fails again and again: try again later."""
+    """The Hub cannot be reached, does not answer in time, or keeps failing; try again later."""
 
     exit_code = 11
 
 
 class HubLoginError(HubError):
-    """No token, or one that the Hub refuses: `hf auth login`."""
+    """There is no token, or the Hub rejects it; log in with `hf auth login`."""
 
     exit_code = 12
 
 
 class HubPermissionError(HubError):
-    """The token is known and lacks the right: a token that may write, or another repository."""
+    """The token lacks the permission; use a token with write access, or another repository."""
 
     exit_code = 13
 
 
 class HubNotFoundError(HubError):
-    """There is no such repository, revision or file (or it is private)."""
+    """The repository, revision or file does not exist (or is private)."""
 
     exit_code = 14
 
@@ -135,7 +135,7 @@ class HubGatedError(HubError):
 
 
 class HubConflictError(HubError):
-    """Somebody else committed meanwhile: look at the repository, then publish again."""
+    """Somebody else has changed the repository meanwhile; look at it, then publish again."""
 
     exit_code = 16
 
@@ -145,7 +145,10 @@ def _escaped(character: str) -> str:
 
 
 def _unknown(kind: str, name: str, known: list[str], hint: str) -> str:
-    advice = did_you_mean(name, known)
-    if not advice and known:
+    import difflib  # imported only here, to keep listing fast
+
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    advice = f"did you mean {', '.join(near)}?" if near else ""
+    if not near and known:
         advice = f"known: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
     return "; ".join(part for part in (f"no {kind} named {name!r}", advice, hint) if part)

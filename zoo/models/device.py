@@ -99,10 +99,8 @@ def pick_device(name: str = "auto") -> torch.device:
         "mps": torch.backends.mps.is_available(),
     }
     if not present.get(device.type, False):
-        known = ", ".join(kind for kind, is_present in present.items() if is_present)
-        raise DeviceError(
-            f"device {name!r} is not available on this machine (available: {known}); leave out --device to use the best"
-        )
+        available = ", ".join(kind for kind, is_present in present.items() if is_present)
+        raise DeviceError(f"device {name!r} is not available on this machine (available: {available})")
     return device
 
 
@@ -110,12 +108,12 @@ def pick_precision(name: str, device: torch.device) -> Precision:
     """ "auto": bf16 where the hardware computes in it, else fp32.
 
     Raises:
-        DeviceError: fp16 on a CPU, where torch does not scale gradients usefully.
+        DeviceError: fp16 on a CPU, where torch has no useful gradient scaling.
     """
     if name == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
     if name == "fp16" and device.type == "cpu":
-        raise DeviceError("precision fp16 is for GPUs; on a CPU use bf16, fp32 or auto")
+        raise DeviceError("precision fp16 works on GPUs only; on a CPU use bf16, fp32 or auto")
     for known, _ in DTYPES:
         if name == known:
             return known  # type: ignore[return-value]
@@ -132,7 +130,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def pick_layout(wanted: bool | None, module: nn.Module, device: torch.device, precision: Precision) -> bool:
-    """Channels-last where it makes convolutions faster: on CUDA, and on a CPU in bf16."""
+    """Whether to use channels-last, which makes convolutions faster on CUDA, and in bf16 on a CPU."""
     if wanted is not None:
         return wanted
     convolutional = any(isinstance(m, nn.Conv2d) for m in module.modules())
@@ -140,20 +138,22 @@ def pick_layout(wanted: bool | None, module: nn.Module, device: torch.device, pr
 
 
 def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
-    """What was chosen for a run, and why: a line each.
+    """The chosen device, precision and layout with their reasons, a line each.
 
     Args:
         wanted: the recipe's `precision`.
     """
-    device = hardware.device
-    keeps_heap = sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0"
+    device, keeps_heap = (
+        hardware.device,
+        sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0",
+    )
     heap = (
         "; freed memory is kept for reuse (ZOO_KEEP_HEAP=0 turns this off)"
         if device.type == "cpu" and keeps_heap
         else ""
     )
-    here = "the hardware computes in it" if hardware.precision == "bf16" else "the hardware has no bf16"
-    precision = f"{hardware.precision}{f': {here}' if wanted == 'auto' else ', as asked'}"
+    reason = "the hardware supports it" if hardware.precision == "bf16" else "the hardware has no bf16"
+    precision = f"{hardware.precision}{f': {reason}' if wanted == 'auto' else ', as requested'}"
     layout = "channels-last (faster convolutions)" if hardware.channels_last else "contiguous"
     return (f"device {device}: {describe(device)}{heap}", f"precision {precision}", f"layout {layout}")
 
@@ -187,7 +187,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def usable_device(recorded: str) -> str:
-    """The recorded device where it is here, else what is."""
+    """The recorded device if this machine has it, else the default one."""
 
     try:
         return str(pick_device(recorded))

@@ -1,7 +1,7 @@
-"""All that a plugin may import, besides `zoo.errors`, `zoo.testing` and libraries.
+"""Everything that a plugin may import from zoo, besides `zoo.errors` and `zoo.testing`.
 
-The contract (what a plugin offers, as data) and the hooks are here; layers of torch are in
-`zoo.plugin.layers`, which alone imports torch.
+This package contains the contract (what a plugin offers, as data) and the hooks. Only its subpackage
+`zoo.plugin.layers`, with layers for models, imports torch.
 """
 
 from zoo.plugin.contract import Component, ImageSplits, Kind, Pretrained, Transform

@@ -1,4 +1,4 @@
-"""What a plugin offers, as data: components, pretrained weights, data sets."""
+"""The plugin contract as data: components, pretrained weights, datasets."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Component(Struct, frozen=True):
             feature map that comes in; num_classes is the number of logits.
         factory: "module:attribute", imported only when something is built.
         summary: one line.
-        namespace: where set, "<namespace>/NAME" is a model for every NAME that the factory's
-            argument `name` takes, without an entry of its own.
-        names: "module:attribute" of a function that returns those names, for listing on request.
-        branches: of a combinator: its parts take the same input (else each takes the one before it);
-            pictures draw them side by side.
-        pretrained: where its pretrained weights are, if it has any: "hf://OWNER/NAME[@REVISION]", a
-            package; or "module:attribute" of a function that gets the arguments of the tree and
-            returns `Pretrained`. A classifier's alone are looked at: `zoo train MODEL --pretrained`.
+        namespace: if set, "<namespace>/NAME" is a model for every NAME that the factory's
+            argument `name` accepts, without a catalogue entry.
+        names: "module:attribute" of a function that returns those names, for `zoo list '<namespace>/*'`.
+        branches: for a combinator: whether its parts all take the same input (else each takes the output of
+            the one before it); pictures draw them side by side.
+        pretrained: its pretrained weights, if it has any: a package "hf://OWNER/NAME[@REVISION]", or
+            "module:attribute" of a function that gets the arguments of the tree and returns
+            `Pretrained`. Only used for classifiers, by `zoo train MODEL --pretrained`.
     """
 
     name: str
@@ -53,13 +53,13 @@ class Component(Struct, frozen=True):
 
 
 class Transform(Struct, frozen=True, kw_only=True):
-    """How images are brought to the size that weights know.
+    """How images are resized to the size that the weights were trained on.
 
     Attributes:
-        size: (height, width) that come out.
-        resize: the shorter side is scaled to this, then a centred square is cut out; None: the whole
+        size: (height, width) of the result.
+        resize: the shorter side is scaled to this, then the centre is cropped to `size`; None: the whole
             image is scaled to `size`.
-        interpolation: Pillow's filter.
+        interpolation: name of Pillow's filter.
     """
 
     size: tuple[Positive, Positive]
@@ -67,21 +67,21 @@ class Transform(Struct, frozen=True, kw_only=True):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
 
     def at(self, side: int) -> Transform:
-        """The same for square images of another side: what is cut off keeps its proportion."""
+        """The same transform for square images of another side, with the cropped margin in proportion."""
         scaled = None if self.resize is None else max(side, round(self.resize * side / min(self.size)))
         return msgspec.structs.replace(self, size=(side, side), resize=scaled)
 
 
 class Pretrained(NamedTuple):
-    """What a component's `pretrained` function returns: nothing is downloaded before `load` is called.
+    """The return value of a component's `pretrained` function; nothing is downloaded before `load` is called.
 
     Attributes:
-        origin: the exact weights, as a reference that gives them again: "timm/resnet18.a1_in1k".
-        load: called with in_channels, height and width; gives tensors by the names of the module's
-            state dict. What does not fit the module (a head for other classes) is not taken.
-        transform: how images were brought to their size. mean, std: of pixel values in 0..1.
-        where: the place that `load` fetches them from, for messages: "timm/resnet18.a1_in1k on the Hub".
-        base_model: the weights' repository on the Hub ("timm/resnet18.a1_in1k"); "" where there is none.
+        origin: a permanent reference to exactly these weights: "timm/resnet18.a1_in1k".
+        load: called with in_channels, height and width; returns tensors by the names of the module's
+            state dict. Tensors that do not fit the module (a head for other classes) are ignored.
+        transform: how images were resized. mean, std: of pixel values in 0..1.
+        where: where `load` downloads from, for messages: "timm/resnet18.a1_in1k on the Hub".
+        base_model: the repository of the weights on the Hub ("timm/resnet18.a1_in1k"); "" if there is none.
     """
 
     origin: str
@@ -94,12 +94,12 @@ class Pretrained(NamedTuple):
 
 
 class ImageSplits(NamedTuple):
-    """What the factory of a dataset returns.
+    """The return value of a dataset's factory.
 
     Attributes:
         train, test: (images, labels). images: a uint8 array (N, H, W), (N, H, W, 1 or 3) or
             (N, 1 or 3, H, W), or a sequence of encoded files' bytes or paths; labels: N integers.
-        classes: the names of labels 0, 1, ...; empty where there are none.
+        classes: the names of labels 0, 1, ...; empty if they have no names.
     """
 
     train: tuple[Any, Any]

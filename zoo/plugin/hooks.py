@@ -1,4 +1,4 @@
-"""The hook specifications: what `zoo` asks of a plugin, and the marker that plugins answer with."""
+"""The hook specifications that a plugin implements, and the marker for its implementations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.plugin.contract import Component
 API_VERSION = 1
 """The version of this contract.
 
-A plugin declares the one that it needs by the entry point of its name in the group `zoo.api`: "v1".
+A plugin declares the version that it needs by an entry point with its name in the group `zoo.api`: "v1".
 """
 
 hookspec = pluggy.HookspecMarker("zoo")

@@ -1,7 +1,7 @@
-"""`zoo new plugin`: a complete package folder from the templates in `zoo/plugin/templates`.
+"""Scaffold of `zoo new plugin`: a complete package folder from the templates in `zoo/plugin/templates`.
 
-The folder `common` holds what every plugin has; a family's folder holds its code, and anything that takes
-the place of a common file.
+A template is a text with @marks@. The folder `common` contains the files of every plugin; the folder of a
+family contains its code, and files that replace common ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TAKEN = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "l
 
 
 class Family(NamedTuple):
-    """What a family's plugin offers: one component, and the module that builds it."""
+    """A family of plugins: its component, the module of it, and the body of its small model."""
 
     component: str
     kind: Kind
@@ -58,11 +58,7 @@ PLACES = (
     ("registry.toml", "src/{package}/registry.toml"),
     ("{module}.py", "src/{package}/{module}.py"),
 )
-"""Template, and the file that is made of it; `{...}` are the values of `_values`."""
-
-SCHEMA = "registry.schema.json"
-"""The JSON Schema of registry files, copied beside the project file: its path then holds on every machine, and without
-a network. `python -m zoo.catalogue.schema registry.schema.json` writes it again for another version."""
+"""Each template, and the file that is made from it."""
 
 
 def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
@@ -70,22 +66,21 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
 
     Args:
         name: the plugin's name, "waves" or "zoo-waves"; the distribution is zoo-waves.
-        folder: where to; default: ./zoo-NAME.
+        folder: the folder to write; default: ./zoo-NAME.
     Returns:
         The folder.
     Raises:
-        InputError: a name that cannot be used, an unknown family, or a folder that is not empty.
+        InputError: an invalid name, an unknown family, or a folder that is not empty.
     """
     known = families()
     if family not in known:
-        raise InputError(f"no family {family!r}; allowed: {', '.join(known)}")
-    values = _values(_checked(name), known[family])
-    folder = folder or Path(values["distribution"])
+        raise InputError(f"no family named {family!r}; allowed: {', '.join(known)}")
+    marks = _marks(_checked(name), known[family])
+    folder = folder or Path(marks["distribution"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not an empty folder; name another with --output")
-    texts = templates(TEMPLATES / family, TEMPLATES / "common", TEMPLATES)
-    for template, place in PLACES:
-        path = folder / place.format(**values)
+        raise InputError(f"{folder} already exists and is not an empty folder; give another with --output")
+    for template, place in _templates(family, known[family].module):
+        path = folder / _filled(place, marks)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, texts.get_template(f"{template.format(**values)}{SUFFIX}").render(values))
     write_text(folder / "src" / values["package"] / "py.typed", "")
@@ -96,7 +91,9 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
 def _checked(name: str) -> str:
     short = name.removeprefix("zoo-")
     if not NAME.fullmatch(short) or iskeyword(short) or len(short) > 50:
-        raise InputError(f"{name!r}: a plugin's name is lower-case letters and digits with - between: waves")
+        raise InputError(
+            f"{name!r} is not a plugin name; use lower-case letters and digits, separated by -, such as waves"
+        )
     if short in TAKEN:
         raise InputError(f"{short!r} is the name of a built-in plugin; choose another")
     return short
@@ -114,3 +111,18 @@ def _values(name: str, family: Family) -> dict[str, str]:
         "api": str(API_VERSION),
         "version": __version__,
     }
+    return marks | {"body": _filled(family.body, marks)}
+
+
+def _templates(family: str, module: str) -> list[tuple[Traversable, str]]:
+    """Each template with the file that is made from it; a family's template replaces the common one."""
+    root = files("zoo.plugin") / "templates"
+    templates = []
+    for template, place in (*PLACES, (f"{module}.py", f"src/@package@/{module}.py")):
+        special, common = root / family / f"{template}{SUFFIX}", root / "common" / f"{template}{SUFFIX}"
+        templates.append((special if special.is_file() else common, place))
+    return templates
+
+
+def _filled(text: str, marks: dict[str, str]) -> str:
+    return re.sub(r"@([a-z]+)@", lambda match: marks[match[1]], text)

@@ -1,6 +1,6 @@
-"""The public toolkit of torch layers: attention, dropout and layouts that suit every part and device.
+"""The public torch layers for plugins: attention, dropout and changes of layout.
 
-Our plugins build on these, and a stranger's may: each name here is stable within an API version.
+Our own plugins use them, and any plugin may: every name here is stable within an API version.
 """
 
 from zoo.plugin.layers.attention import attention

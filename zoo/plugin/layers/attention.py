@@ -12,17 +12,17 @@ from torch import Tensor
 from zoo.plugin.layers.drop import dropout
 
 CPU_HALF: Final = 2**20
-"""16 bits, CPU: up to so many weights a head, matmul-softmax-matmul trains 1.5 to 9 times faster."""
+"""On a CPU in 16 bits: up to this many weights per head, matmul-softmax-matmul trains 1.5 to 9 times faster."""
 
 CPU_FULL: Final = 2**13
-"""32 bits, CPU: above so many weights a head, the fused kernel is as fast or faster, and smaller."""
+"""On a CPU in 32 bits: above this many weights per head, the fused kernel is not slower and needs less memory."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float = 0.0, training: bool = False) -> Tensor:
     """Scaled dot-product attention: softmax(q k^T / sqrt(width)) v.
 
-    The choice of kernel depends on device, dtype and static sizes only, so that it compiles and
-    exports. On a CPU, dropout forbids the fused kernel anyway, and ours is cheaper than torch's.
+    The choice of kernel depends only on device, dtype and static sizes, so that it can be compiled and
+    exported. On a CPU, torch has no fused kernel with dropout, and our dropout is cheaper than torch's.
 
     Args:
         q: (..., M, D) queries, float.

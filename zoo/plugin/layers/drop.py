@@ -92,26 +92,26 @@ class Dropout(nn.Module):
 
 
 def set_dropout(module: nn.Module, p: float) -> nn.Module:
-    """Give every dropout of a module the same probability, in place; its parameters stay as they are.
+    """Set every dropout of a module to the same probability, in place, without changing parameters.
 
     Args:
-        module: any; changed are torch's and our dropouts (timm's are torch's), and the `dropout` of modules that
-            drop on their own, as attention does. Not stochastic depth, which drops whole branches.
+        module: any; its dropouts (torch's, which timm uses, and ours) are changed, and the attribute `dropout` of
+            other modules, such as attention. Stochastic depth, which drops whole branches, is not changed.
         p: probability, 0..1.
 
     Returns:
         The same module.
     Raises:
-        InputError: p is more than 0, and there is nothing that drops.
+        InputError: p is more than 0, and the module has no dropout.
     """
-    found = p == 0.0
+    has_dropout = p == 0.0
     for part in module.modules():
         if isinstance(part, Dropout | _DropoutNd):
-            part.p, found = p, True
+            part.p, has_dropout = p, True
         if isinstance(getattr(part, "dropout", None), float):
-            part.dropout, found = p, True  # type: ignore[assignment]  # a float, seen above
-    if not found:
-        raise InputError(f"recipe.dropout = {p}: this model has no dropout to set; build it with one")
+            part.dropout, has_dropout = p, True  # type: ignore[assignment]  # a float, seen above
+    if not has_dropout:
+        raise InputError(f"recipe.dropout = {p}: this model has no dropout layer; leave recipe.dropout out")
     return module
 
 

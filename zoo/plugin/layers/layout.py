@@ -1,4 +1,4 @@
-"""Adapters between maps (B, C, H, W) and tokens (B, N, D): the one place where layouts change."""
+"""Conversions between feature maps (B, C, H, W) and tokens (B, N, D)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def tokens_to_map(tokens: Tensor, height: int, width: int) -> Tensor:
         ShapeError: the number of tokens is not height*width.
     """
     if tokens.shape[1] != height * width:
-        raise ShapeError(f"{tokens.shape[1]} tokens do not make a map of {height}x{width}")
+        raise ShapeError(
+            f"{tokens.shape[1]} tokens do not form a map of {height}x{width}, which needs {height * width}"
+        )
     return tokens.transpose(1, 2).unflatten(2, (height, width))
 
 
@@ -45,7 +47,7 @@ def patch_grid(height: int, width: int, patch: int, what: str = "patches") -> tu
         height: rows of the image.
         width: columns of the image.
         patch: side of a patch, in pixels.
-        what: whose patches, for the message.
+        what: the name of the patches, for the message.
 
     Returns:
         (rows, columns).
@@ -62,7 +64,7 @@ def patch_grid(height: int, width: int, patch: int, what: str = "patches") -> tu
 
 
 def divisor_at_most(size: int, most: int) -> int:
-    """Return the largest divisor of `size` that is not above `most` (and at least 1)."""
+    """Return the largest divisor of `size` that is at most `most` (and at least 1)."""
     return max(d for d in range(1, max(most, 1) + 1) if size % d == 0)
 
 
@@ -122,7 +124,7 @@ def tokens_to_image(tokens: Tensor, height: int, width: int) -> Tensor:
     """
     if tokens.shape[-1] != height * width:
         raise ShapeError(
-            f"tokens of width {tokens.shape[-1]} do not make images of {height}x{width}; "
+            f"tokens of width {tokens.shape[-1]} do not form images of {height}x{width}; "
             f"the width must be {height * width}"
         )
     return tokens.unflatten(2, (height, width))
