@@ -136,7 +136,7 @@ def test_parameters_that_enter_a_module_as_inputs_are_counted_too() -> None:
 
 def test_a_batch_larger_than_the_dataset_cannot_be_looped() -> None:
     job = Job(model="cnn-baseline", **{**TINY, "batch_size": 1500})
-    with pytest.raises(ValueError, match="digits', which has 1,437 images; name a larger --dataset"):
+    with pytest.raises(ValueError, match="digits', which has only 1437 images; give a larger --dataset"):
         loop_share(job)
 
 

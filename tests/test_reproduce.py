@@ -122,7 +122,7 @@ def test_what_is_recorded_is_not_trained_again(
     zoo(*WORDS, *SMALL[:-1], "--seeds", "2", "--json")
     assert [p.stat().st_mtime_ns for p in results] == before
     said = capsys.readouterr()
-    assert "starts" not in said.err
+    assert "started" not in said.err
     assert [row["seeds"] for row in json.loads(said.out)] == [[0, 1], [0, 1]]
 
 
@@ -243,7 +243,7 @@ def test_a_killed_table_goes_on_and_comes_out_the_same(
             patch.setenv("OMP_NUM_THREADS", "1")
             zoo(*LONG)
         said.append(capsys.readouterr().err)
-    assert ["goes on in runs" in text for text in said] == [True, False]
+    assert ["resumed in runs" in text for text in said] == [True, False]
     assert ["epoch  1/40" in text for text in said] == [False, True]
     tables = [rows(folder / "results" / "cnn-to-others-cifar10.json") for folder in (cut, whole)]
     assert timeless(tables[0]) == timeless(tables[1])
@@ -283,7 +283,7 @@ def test_two_at_once_share_a_table(
         zoo(*words)
         said = [capsys.readouterr().err, other.communicate(timeout=240)[1]]
     assert other.returncode == 0, said[1]
-    starts = [[line for line in text.splitlines() if " starts in " in line] for text in said]
+    starts = [[line for line in text.splitlines() if " started in " in line] for text in said]
     assert all(starts)
     assert len({*starts[0], *starts[1]}) == len(starts[0]) + len(starts[1]) == 4
     found = rows(tmp_path / "results" / "cnn-to-others-cifar10.json")
@@ -307,13 +307,13 @@ def test_a_variant_that_cannot_be_built_fails_alone(
     assert [(row["variant"], row["published_top1"]) for row in found] == [("", 0.5), ("patch=2", None)]
     assert found[0]["published_minutes"] == 6
     zoo("reproduce", "little", "--budget", "small", "--limit-train", "64", "--limit-test", "32")
-    assert "starts" not in capsys.readouterr().err  # the study's base is the model itself
+    assert "started" not in capsys.readouterr().err  # the study's base is the model itself
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
-    with pytest.raises(WriteError, match="--runs file: cannot be made: File exists"):
+    with pytest.raises(WriteError, match="--runs file: cannot be created: File exists"):
         zoo(*WORDS, *SMALL, "--runs", "file")
 
 
@@ -325,9 +325,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: p
         (["cnn-to-others", "--only", "nothing"], "rows: mixer-b16"),
         (["cnn-to-others", "--epochs", "3"], "add --budget small"),
         (["cnn-to-others", "--recipe", "bset"], "no recipe named 'bset'"),
-        (["cnn-to-others-augmentation", "--recipe", "best"], "compares recipes: --recipe best would"),
-        (["cnn-to-others", "--dataset", "cifar10="], "'cifar10=' names no images"),
-        (["cnn-to-others", "--dataset", ""], "names no images"),
+        (["cnn-to-others-augmentation", "--recipe", "best"], "compares recipes, so --recipe best would"),
+        (["cnn-to-others", "--dataset", "cifar10="], "'cifar10=' names no dataset"),
+        (["cnn-to-others", "--dataset", ""], "names no dataset"),
         ([], "zoo reproduce --list"),
     ],
 )

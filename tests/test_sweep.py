@@ -150,7 +150,7 @@ def test_a_folder_with_another_sweep_is_refused(
     swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(swept[0])
-    with pytest.raises(InputError, match="holds another sweep"):
+    with pytest.raises(InputError, match="contains another sweep"):
         zoo(*GRID[:-1], "build.dropout=0.0,0.2")
 
 
@@ -174,7 +174,7 @@ def test_a_killed_sweep_goes_on_and_finds_the_same(
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             zoo(*words)
-    assert "trial-0001: its process is gone; it goes on" in capsys.readouterr().err
+    assert "trial-0001: its process died; the trial is resumed" in capsys.readouterr().err
     assert (cut / "found" / "trial-0001" / "result.json").exists()
     keys = ("changes", "top1", "state")
     found = [sorted([str({k: t[k] for k in keys}) for t in trials(folder)]) for folder in (cut, whole)]
@@ -195,7 +195,7 @@ def test_trials_that_fail_are_counted_and_the_first_reason_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Exception, match=r"no trial ran to its end: .*dropout"):
+    with pytest.raises(Exception, match=r"no trial was completed: .*dropout"):
         zoo(*BASE, "--epochs", "1", "--grid", "build.dropout=1.5,2.5", "--quiet")
 
 
@@ -244,7 +244,10 @@ def test_a_trial_that_ended_while_others_looked_is_not_tried_again(tmp_path: Pat
         (["--grid", "lr=2020-01-01,1"], "lr=.*expected"),
         (["--grid", "lr=1e-3", "--recipe", "bset"], "no recipe named 'bset'"),
         (["--grid", "lr=1e-3", "--set", "lrr=1"], "lrr"),
-        (["--grid", "lr=1e-3", "--output", "/dev/null/x"], "--output /dev/null/x: cannot be made: Not a dir"),
+        (
+            ["--grid", "lr=1e-3", "--output", "/dev/null/x"],
+            "--output /dev/null/x: cannot be created: Not a dir",
+        ),
         (
             ["--grid", "lr=1e-3", "--output", "o", "--storage", "nonsense://x"],
             "nonsense://x: cannot be used: Can",
@@ -263,7 +266,7 @@ def test_a_trial_that_ended_while_others_looked_is_not_tried_again(tmp_path: Pat
         (["--sample", "lr=log:0..1"], "0 < LOW < HIGH"),
         (["--sample", "lr=1..0.1"], "LOW < HIGH"),
         (["--grid", "lr=1", "--sample", "recipe.lr=0.1..1"], "given twice"),
-        (["--grid", "dataset=digits,cifar10"], "cannot compare across dataset"),
+        (["--grid", "dataset=digits,cifar10"], "cannot search over dataset"),
         (["--grid", "lr=0.1,0.2", "--trials", "3"], "the grid has 2 points"),
         ([], "nothing to sweep over"),
     ],

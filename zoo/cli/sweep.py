@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.studies.sweep.space import Space
     from zoo.studies.sweep.trials import Sweep
     from zoo.studies.workers import Engine
-    from zoo.train.plan import Found
+    from zoo.train.plan import Entry
 
 DEFAULT_TRIALS = 20
 
@@ -113,7 +113,7 @@ def sweep(
     from zoo.train.request import Request
 
     space = parse_space(grid, sample)
-    found = registry, name, _ = find_model(model)
+    entry = registry, name, _ = find_model(model)
     check_space(space, registry, name)
     trials = _trials(space, trials)
     _need_optuna()
@@ -129,7 +129,7 @@ def sweep(
         prune=prune,
         checkpoint_seconds=checkpoint_seconds,
     )
-    problems = run(chosen, found, engine, jobs, quiet)
+    problems = run(chosen, entry, engine, jobs, quiet)
     for line in problems:
         print(f"warning: {line}", file=sys.stderr)
     done = report(chosen, registry, name, as_json)
@@ -142,9 +142,7 @@ def _trials(space: Space, asked: int | None) -> int:
     """The number of trials: all points of the grid, unless a number was given."""
     size = math.prod(len(choice.values) for choice in space.choices)
     if not space.ranges and asked is not None and asked > size:
-        raise InputError(
-            f"--trials {asked}: the grid has only {size} points; leave out --trials to try them all"
-        )
+        raise InputError(f"--trials {asked}: the grid has {size} points; leave out --trials to try them all")
     return asked or (DEFAULT_TRIALS if space.ranges else size)
 
 
@@ -160,7 +158,7 @@ def _need_optuna() -> None:
         raise InputError("zoo sweep needs Optuna: pip install 'hybrid-zoo[sweep]'") from None
 
 
-def run(chosen: Sweep, found: Found, engine: Engine, jobs: int, quiet: bool) -> list[str]:
+def run(chosen: Sweep, entry: Entry, engine: Engine, jobs: int, quiet: bool) -> list[str]:
     """Run the missing trials; returns a line for each process that failed."""
     import msgspec
 
@@ -168,14 +166,14 @@ def run(chosen: Sweep, found: Found, engine: Engine, jobs: int, quiet: bool) -> 
     from zoo.studies.sweep.trials import check_options, open_study, work
     from zoo.train.loop import Stop
 
-    check_options(chosen, found)
+    check_options(chosen, entry)
     open_study(chosen)  # fails now, before processes are started, if the storage cannot be used
     problems: list[str] = []
     with StopRequests() as stop:
         stop.answer_between_steps()
         try:
             if (engine, jobs) == ("local", 1):
-                work(chosen, found, stop, (lambda line: None) if quiet else say)
+                work(chosen, entry, stop, (lambda line: None) if quiet else say)
             else:
                 given = {"sweep": msgspec.to_builtins(chosen), "quiet": quiet}
                 gpu = engine == "ray" and chosen.request.device not in ("cpu", "mps") and _has_gpu()

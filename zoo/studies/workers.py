@@ -1,9 +1,9 @@
-"""The same work in several processes at once: on this machine, or on a Ray cluster.
+"""Runs the same work in several processes, on this machine or on a Ray cluster.
 
-The work is a function by name, "module:function", that takes plain data and `stop`; the processes
-share it among themselves (runs by the lock of their folders, trials by the storage of their sweep).
-A process here holds the other end of its parent's pipe: when the parent stops or dies, whatever of,
-it reads the end of the pipe and stops too, after a checkpoint.
+The work is a function, named as "module:function", that takes plain data and `stop`. The processes divide it
+among themselves: runs by the locks of their folders, trials by the storage of their sweep. Each local process
+reads a pipe from its parent: when the parent stops or dies for any reason, the pipe closes, and the process
+stops too, after a checkpoint.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def spread(
     """Run `call(given, stop)` in `jobs` processes and wait for all of them.
 
     Args:
-        given: plain data. stop: asked all the while; a signal's number stops the processes.
-        gpu: each process takes one of a cluster's GPUs.
+        given: plain data. stop: called repeatedly; the number of a signal stops the processes.
+        gpu: whether each process takes one GPU of the cluster.
     Returns:
-        A line for each process that ended badly.
+        A line for each process that failed.
     Raises:
         InputError: the engine is not installed.
     """
@@ -59,7 +59,7 @@ def _here(task: dict[str, Any], jobs: int, stop: Stopper) -> list[str]:
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
     command = [sys.executable, "-m", "zoo.studies.workers"]
-    # what a worker prints is for people: stdout is kept for the table
+    # the output of workers is for people and goes to stderr: stdout is for the table
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, text=True, env=environment)
         for _ in range(jobs)
@@ -83,31 +83,31 @@ def _ended(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-class Told:
-    """Asked as a trainer asks for signals: says to stop once the parent's end of the pipe is closed."""
+class ParentEnded:
+    """A `stop` function: asks to stop once the parent's end of the pipe is closed."""
 
     def __init__(self) -> None:
-        self.gone = False
+        self.closed = False
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self) -> int:
         """The number of the signal that this counts as, or 0."""
-        return int(STOPPED) if self.gone else 0
+        return int(STOPPED) if self.closed else 0
 
     def _watch(self) -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
-        self.gone = True
+        self.closed = True
 
 
 def main() -> None:
-    """One worker process: reads its task from stdin, works, exits 0 or 143 where it was stopped."""
+    """Run a worker process: reads its task from stdin, works, and exits with 0, or 143 if it was stopped."""
     from zoo.train.loop import Stop
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and tells
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it, and closes the pipe
     task = json.loads(_line())
     try:
-        run(task, Told())
+        run(task, ParentEnded())
     except Stop as stopped:
         sys.exit(128 + stopped.signal)
     except ZooError as error:
@@ -116,14 +116,14 @@ def main() -> None:
 
 
 def _line() -> bytes:
-    """One line of stdin, unbuffered: what follows it is watched for its end."""
-    found = b""
-    while not found.endswith(b"\n"):
+    """Read one line of stdin, unbuffered, so that `ParentEnded` sees the end of stdin."""
+    line = b""
+    while not line.endswith(b"\n"):
         byte = os.read(sys.stdin.fileno(), 1)
         if not byte:
             sys.exit(128 + STOPPED)
-        found += byte
-    return found
+        line += byte
+    return line
 
 
 # ---- on a Ray cluster ------------------------------------------------------------------------------
@@ -154,26 +154,26 @@ def _on_ray(task: dict[str, Any], jobs: int, stop: Stopper, gpu: bool) -> list[s
 
 
 def _gather(ray: Any, waiting: list[Any], stop: Stopper) -> list[str]:
-    wrong, told = [], False
+    failures, cancelled = [], False
     while waiting:
         ready, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
         for reference in ready:
             try:
                 ray.get(reference)
             except (ray.exceptions.RayError, KeyboardInterrupt) as error:
-                if not told:
-                    wrong.append(
+                if not cancelled:
+                    failures.append(
                         f"a Ray task ended with {type(error).__name__}: {str(error).splitlines()[-1]}"
                     )
-        if stop() > 0 and not told:
-            told = True
+        if stop() > 0 and not cancelled:
+            cancelled = True
             for reference in waiting:
                 ray.cancel(reference)
-    return wrong
+    return failures
 
 
 def _ray_task(task: dict[str, Any], folder: str) -> None:
-    os.chdir(folder)  # runs, data and storage lie where all nodes see them
+    os.chdir(folder)  # runs, data and storage have to be on a file system that all nodes share
     run(task, lambda: 0)
 
 

@@ -1,5 +1,5 @@
-"""How fast a model trains and infers here, what it needs, and what the loop adds to its bare step.
+"""Benchmarks of a model on this machine: speed of training and inference, memory, overhead of the loop.
 
-What decides speed (precision, memory layout, compiler, optimizer, augmentation) comes from the plan of a
-training, and the end-to-end number is that of the real `Trainer`.
+Precision, memory layout, compiler, optimizer and augmentation come from the plan of a training, and the
+end-to-end speed is that of the real `Trainer`.
 """

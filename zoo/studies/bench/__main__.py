@@ -1,4 +1,4 @@
-"""`python -m zoo.studies.bench JOB ROW`: measure the job of a file, write its row, or `error` in its place."""
+"""`python -m zoo.studies.bench JOB ROW`: measures the job in a file, and writes its row, or its `error`."""
 
 from __future__ import annotations
 

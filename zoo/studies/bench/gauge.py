@@ -1,4 +1,4 @@
-"""Instruments: seconds of a call, FLOP/s of a matrix product, FLOPs of a model, peaks of memory."""
+"""Measuring tools: seconds of a call, FLOP/s of a matrix product, peak memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MATRIX_SIDE_GPU = 8192
 
 
 class Effort(NamedTuple):
-    """How much is spent on one measurement, warm-up apart: `steps` calls in a repeat, else by `seconds`."""
+    """The effort for one measurement, without warm-up: `steps` calls per repeat, else `seconds` in total."""
 
     seconds: float = 5.0
     repeats: int = 5
@@ -27,7 +27,7 @@ class Effort(NamedTuple):
 
 
 def timed(call: Callable[[], None], device: torch.device, effort: Effort) -> list[float]:
-    """Seconds of one call, once for each repeat, after a warm-up; waits for the device."""
+    """Seconds per call in each repeat, after a warm-up; waits for the device."""
     took = 0.0
     for _ in range(WARM_UP):
         took = mean_seconds(call, 1, device)
@@ -36,7 +36,7 @@ def timed(call: Callable[[], None], device: torch.device, effort: Effort) -> lis
 
 
 def mean_seconds(call: Callable[[], None], calls: int, device: torch.device) -> float:
-    """Seconds of one call, as the mean of some in a row."""
+    """Mean seconds per call over several calls in a row."""
     synchronize(device)
     start = time.perf_counter()
     for _ in range(calls):
@@ -46,7 +46,7 @@ def mean_seconds(call: Callable[[], None], calls: int, device: torch.device) -> 
 
 
 def rates(seconds: Sequence[float], batch: int) -> dict[str, Any]:
-    """Images per second, and milliseconds of a batch."""
+    """Images per second, and milliseconds per batch."""
     return {
         "images_per_second": spread([batch / s for s in seconds]),
         "milliseconds": spread([1e3 * s for s in seconds]),
@@ -54,13 +54,13 @@ def rates(seconds: Sequence[float], batch: int) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles and number of some measurements."""
+    """Median, quartiles and number of the measurements."""
     quarters = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return {"median": statistics.median(values), "q1": quarters[0], "q3": quarters[2], "n": len(values)}
 
 
 def matrix_rate(device: torch.device, precision: str, repeats: int = 7) -> list[float]:
-    """FLOP/s of square matrix products of random numbers in this precision, once for each repeat."""
+    """FLOP/s of square matrix products of random numbers in this precision, for each repeat."""
     side = MATRIX_SIDE_GPU if device.type == "cuda" else MATRIX_SIDE
     a, b = (torch.randn(side, side, device=device, dtype=dict(DTYPES)[precision]) for _ in range(2))
     calls = 10 if device.type == "cuda" else 1
@@ -73,7 +73,7 @@ def matrix_rate(device: torch.device, precision: str, repeats: int = 7) -> list[
 
 
 class Peak:
-    """The most memory in use since it was made: of the GPU's allocator, else the process's growth."""
+    """Peak memory since its creation: of the GPU's allocator, else the growth of the process."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -84,7 +84,7 @@ class Peak:
             self.before = resident_peak()
 
     def growth(self) -> int | None:
-        """Bytes so far; None where the system does not say."""
+        """Bytes so far; None if the system does not report it."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         now = resident_peak()
@@ -92,7 +92,7 @@ class Peak:
 
 
 def _forget_peak() -> None:
-    """Let Linux count the peak anew, from what is in use now."""
+    """Reset Linux's counter of peak memory to the memory in use now."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -100,7 +100,7 @@ def _forget_peak() -> None:
 
 
 def resident_peak() -> int | None:
-    """The most memory in bytes that this process had in use; None where the system does not say."""
+    """Peak memory of this process in bytes; None if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""One model, measured in this process."""
+"""Measures one model in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def measure(job: Job) -> dict[str, Any]:
     """Measure one model in this process.
 
     Returns:
-        A row: what was measured on, then a table for each of `job.what`, `memory` (bytes) and
+        A row: the model and the hardware, then a table for each of `job.what`, `memory` (bytes) and
         `matrix` (FLOP/s of a large matrix product in the same precision).
     Raises:
         ZooError: the model, the dataset or the device cannot be used, or memory does not suffice.
@@ -54,7 +54,7 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def described(job: Job, plan: Plan) -> dict[str, Any]:
-    """What is measured, on what, and the FLOPs of one image."""
+    """The model, the hardware, and the FLOPs of one image."""
     record = plan.record
     sizes = msgspec.structs.asdict(record.sizes)
     tree = node_from_table(record.build, "build")
@@ -79,7 +79,7 @@ def described(job: Job, plan: Plan) -> dict[str, Any]:
 
 
 def _measured(job: Job, plan: Plan) -> dict[str, Any]:
-    """All but the loop. Inference comes first: its peak of memory is the lower one."""
+    """Measure everything but the loop. Inference comes first, because its peak memory is lower."""
     device, batch = plan.hardware.device, job.batch_size
     peak, memory = Peak(device), {}
     row: dict[str, Any] = {}
@@ -100,7 +100,7 @@ def _measured(job: Job, plan: Plan) -> dict[str, Any]:
 
 
 def infer(trainer: Trainer, images: Tensor, effort: Effort) -> list[float]:
-    """Seconds of the forward pass of one batch in eval mode, in the trainer's precision, layout, compiler."""
+    """Seconds of a forward pass in eval mode, with the trainer's precision, layout and compiler."""
     forward = trainer.compiler.whole(trainer.module, len(images))
 
     def call() -> None:

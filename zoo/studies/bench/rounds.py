@@ -1,4 +1,4 @@
-"""The real training loop beside its bare step: by turns, in one process, with one model."""
+"""The overhead of the training loop: the real loop and its bare step, alternately in one process with one model."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from zoo.train.request import HowToCompile, Request
 
 WHAT = ("train", "infer", "latency", "loop")
 LONG = 10_000
-"""Epochs of the run that is measured: `compile = "auto"` decides as for a long one."""
+"""Epochs of the measured run, so many that `compile = "auto"` decides as for a long run."""
 
 TEST_IMAGES = 64
 FEWEST_STEPS = 4
-"""In one epoch of the loop."""
+"""The minimum number of steps per epoch of the loop."""
 
 
 class Job(Struct, kw_only=True):
-    """What is measured.
+    """The job of one measurement process.
 
     Attributes:
-        dataset: where images come from; their number and size matter here, not what they show.
+        dataset: the source of images; only their number and size matter here.
         image_size: side in pixels; None: that of the model's own dataset.
-        seconds: spent on one measurement, warm-up apart. steps: calls in one repeat, in place of it.
+        seconds: time for one measurement, without warm-up. steps: calls per repeat, instead of `seconds`.
     """
 
     model: str
@@ -58,12 +58,12 @@ class Job(Struct, kw_only=True):
 
     @property
     def effort(self) -> Effort:
-        """How much is spent on one measurement."""
+        """The effort for one measurement."""
         return Effort(self.seconds, self.repeats, self.steps)
 
 
 def make_plan(job: Job, images: int) -> Plan:
-    """The plan of a long training on the first `images` images; all where the dataset has fewer.
+    """The plan of a long training on `images` images, or on all if the dataset has fewer.
 
     Raises:
         ZooError: as `zoo.train.plan.resolve`.
@@ -75,7 +75,7 @@ def make_plan(job: Job, images: int) -> Plan:
         model=job.model,
         dataset=job.dataset,
         data_dir=job.data_dir,
-        recipe=named.get(job.recipe, job.recipe),  # by its name, so that no dataset adapts it
+        recipe=named.get(job.recipe, job.recipe),  # given by name, so that the dataset does not adapt it
         settings=job.settings,
         epochs=LONG,
         batch_size=job.batch_size,
@@ -83,7 +83,7 @@ def make_plan(job: Job, images: int) -> Plan:
         device=job.device,
         precision=job.precision,
         compile=job.compile,
-        protocol="paper",  # holds out no image: an epoch is as long as was asked for
+        protocol="paper",  # no validation split, so that an epoch has exactly the requested images
         limit_train=images,
         limit_test=TEST_IMAGES,
     )
@@ -91,10 +91,10 @@ def make_plan(job: Job, images: int) -> Plan:
 
 
 class BareStep:
-    """Forward, backward and optimizer of a trainer's model on one fixed batch, and nothing else of the loop.
+    """Forward pass, backward pass and optimizer step on one fixed batch, without the rest of the loop.
 
-    The module, its compiled form, optimizer, precision, layout and loss are the trainer's own; the batch
-    lies on the device, augmented once. No gather, augmentation, guard, schedule, averaging or logging.
+    Module, compiler, optimizer, precision, layout and loss are the trainer's; the batch is on the device and
+    augmented once. There is no gathering, augmentation, check, schedule, averaging or logging.
     """
 
     def __init__(self, trainer: Trainer, batch: int) -> None:
@@ -116,7 +116,7 @@ class BareStep:
 
 
 def _grown(batch: Tensor, size: int) -> Tensor:
-    """The rows again and again up to `size`, in the same layout; fails at once where memory does not suffice."""
+    """Repeat the rows up to `size`, in the same layout; fails at once if memory does not suffice."""
     if len(batch) == size:
         return batch
     grown = batch.new_empty((size, *batch.shape[1:]))
@@ -128,17 +128,17 @@ def _grown(batch: Tensor, size: int) -> Tensor:
 
 
 class Enough(Exception):
-    """Raised after the last round: what a run does after its last epoch is not measured."""
+    """Raised after the last round to end the run early, since its end is not measured."""
 
 
 class Rounds(Listener):
-    """Takes a round of bare steps after each round of the loop.
+    """Runs a round of bare steps after each round of the loop.
 
-    A round of the loop is a number of whole epochs that took at least `seconds`, as the trainer counts
-    them (evaluation apart); the bare round has as many steps. The first round of both is the warm-up.
+    A round of the loop consists of whole epochs that took at least `seconds` of training time (without
+    evaluation); the bare round has as many steps. The first round of both is the warm-up.
 
     Attributes:
-        loop, bare: images per second of each round; `bare` has one more, from before the first.
+        loop, bare: images per second of each round; `bare` has one more, before the first of `loop`.
     """
 
     def __init__(self, batch: int, rounds: int, seconds: float) -> None:
@@ -149,7 +149,7 @@ class Rounds(Listener):
         self.step: BareStep | None = None
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Count an epoch; at the end of a round, take the bare one."""
+        """Count an epoch; at the end of a round, run the bare one."""
         steps, self.done = row["step"] - self.done, row["step"]
         self.steps += steps
         self.seconds += steps * self.batch / row["images_per_second"]
@@ -169,31 +169,31 @@ class Rounds(Listener):
 
 
 def loop_share(job: Job) -> dict[str, Any]:
-    """End-to-end images per second of the real trainer over those of its bare step.
+    """Images per second of the real training loop as a share of its bare step's.
 
     Returns:
         `images_per_second`, `bare_images_per_second` and `share` with their spreads, and the `rounds`.
     Raises:
-        InputError: the dataset has fewer images than a batch. Else as `make_plan`.
+        InputError: the dataset has fewer images than a batch. ZooError: as `make_plan`.
     """
     count = len(load(job.dataset, load_registry(), data_dir=job.data_dir).train)
     if job.batch_size > count:
         raise InputError(
-            f"--batch-size {job.batch_size}: the loop is measured on {job.dataset!r}, which has "
-            f"{plural(count, 'image')}; name a larger --dataset, or leave `loop` out of --what"
+            f"--batch-size {job.batch_size}: the loop is measured on {job.dataset!r}, which has only {count} images; "
+            "give a larger --dataset, or leave `loop` out of --what"
         )
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         bare = BareStep(Trainer(make_plan(job, job.batch_size), Path(folder)), job.batch_size)
         pace = statistics.median(timed(bare, bare.device, Effort(repeats=3, steps=1)))
-        del bare  # two models would share the caches
+        del bare  # a second model would compete for the caches
     return share_of(loop_rounds(job, pace, count))
 
 
 def loop_rounds(job: Job, pace: float, count: int) -> Rounds:
-    """Let the real trainer train, interrupted by bare steps between its epochs.
+    """Run the real trainer, with rounds of bare steps between its epochs.
 
     Args:
-        pace: seconds of one step, from which the length of an epoch follows. count: images at hand.
+        pace: seconds per step, which decides the length of an epoch. count: number of available images.
     """
     least = 0.0 if job.steps else job.seconds / job.repeats
     steps = min(job.steps or max(FEWEST_STEPS, round(least / pace)), count // job.batch_size)
@@ -209,7 +209,7 @@ def loop_rounds(job: Job, pace: float, count: int) -> Rounds:
 
 
 def share_of(rounds: Rounds) -> dict[str, Any]:
-    """End-to-end over bare step: each round of the loop beside the mean of the bare ones around it."""
+    """The loop's speed over its bare step's: each round against the mean of the bare rounds around it."""
     around = [(before + after) / 2 for before, after in zip(rounds.bare, rounds.bare[1:], strict=False)]
     shares = [loop / bare for loop, bare in zip(rounds.loop, around, strict=True)]
     return {

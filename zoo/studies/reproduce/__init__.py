@@ -1,6 +1,6 @@
-"""The sources' tables and studies, trained here and printed beside theirs.
+"""Reproduces published tables and studies, and compares our results with the published ones.
 
-`rows` says what a table consists of (no torch), `perform` trains what is missing, `table` gathers what
-is recorded. A run's folder is a function of everything that decides it, so that a run is found again
-by whoever asks for the same one: an interrupted command, a second one at the same time, another table.
+`rows` defines the rows of a table (without torch), `perform` trains the missing runs, and `recorded` collects
+the results. The folder of a run is a function of everything that decides it, so that the same run is found
+again by a repeated command, by a second one at the same time, and by another table.
 """

@@ -1,7 +1,7 @@
-"""How much energy the hardware says was used while a run trained: GPUs by NVML, processors by RAPL.
+"""Energy used during a training, as measured by the hardware: GPUs by NVML, processors by RAPL.
 
-Both count a whole device, with whatever else it does meanwhile. Where neither can be read, there is no
-number. A run that is interrupted keeps what was counted at its last finished epoch.
+Both count the whole device, including other work that it does meanwhile. If neither can be read, there is
+no result. An interrupted run keeps the count of its last finished epoch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ JOULES_PER_WH = 3600.0
 
 
 class Counter(NamedTuple):
-    """One source: its name, joules since some moment, and where it wraps round (0: never)."""
+    """An energy counter: its name, a function that reads joules, and the value at which it wraps (0: never)."""
 
     name: str
     read: Callable[[], float]
@@ -29,15 +29,15 @@ class Counter(NamedTuple):
 
 
 def counters(device: str, rapl: Path = RAPL) -> list[Counter]:
-    """The counters that can be read here, for a run on `device` ("cpu", "cuda:0")."""
-    found = _nvml(device) if device.startswith("cuda") else []
+    """The readable counters for a run on `device` ("cpu", "cuda:0")."""
+    readable = _nvml(device) if device.startswith("cuda") else []
     for zone in sorted(rapl.glob("*-rapl:*")) if rapl.is_dir() else ():
-        if zone.name.count(":") == 1:  # a package; deeper zones are parts of it
+        if zone.name.count(":") == 1:  # a processor package; deeper zones are parts of it
             with contextlib.suppress(OSError, ValueError):
                 read = partial(_joules, zone / "energy_uj")
                 read()
-                found.append(Counter("rapl", read, _joules(zone / "max_energy_range_uj")))
-    return found
+                readable.append(Counter("rapl", read, _joules(zone / "max_energy_range_uj")))
+    return readable
 
 
 def _joules(file: Path) -> float:
@@ -59,16 +59,16 @@ def _nvml(device: str) -> list[Counter]:
 
 
 class Meter:
-    """Adds up the counters from its making on, over what an earlier part of the run left in the folder."""
+    """Sums the counters from its creation on, starting from the sum that an earlier part of the run stored."""
 
     def __init__(self, folder: Path, sources: Sequence[Counter]) -> None:
         self.path, self.sources = folder / FILE, sources
-        kept = recorded(folder)
-        self.joules = kept["joules"] if kept else 0.0
+        earlier = recorded(folder)
+        self.joules = earlier["joules"] if earlier else 0.0
         self.last = [source.read() for source in sources]
 
     def keep(self) -> None:
-        """Read the counters and write the sum; nothing where there are none."""
+        """Read the counters and write the sum to the folder; does nothing without counters."""
         if not self.sources:
             return
         now = [source.read() for source in self.sources]
@@ -80,9 +80,9 @@ class Meter:
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
-    """What a run used: joules, and from which counters; None where nothing was measured."""
+    """The joules that a run used, and the counters; None if nothing was measured."""
     try:
-        kept: dict[str, Any] = json.loads((folder / FILE).read_text())
+        stored: dict[str, Any] = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
         return None
-    return kept
+    return stored

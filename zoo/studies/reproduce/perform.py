@@ -1,9 +1,9 @@
-"""Training the runs of a table: each one once, by whoever comes first, from where it was left.
+"""Trains the runs of a table: each one once, resumed from its last checkpoint if it was interrupted.
 
-Runs are trained in the process that was asked: ending it ends the training, and nothing is orphaned.
-Several processes at one table (`--jobs`, a second command, a Ray cluster) share it by the lock of each
-run's folder: who finds it held goes on to the next run and looks again later; the lock of a process
-that died is free, and its run goes on from its last checkpoint.
+Runs are trained in the calling process, so that ending it ends the training. Several processes (`--jobs`, a
+second command, a Ray cluster) share a table by the lock of each run's folder: a process that finds the lock
+held continues with the next run and tries again later. The lock of a process that died is free, and the next
+process resumes its run.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ def work(
     say: Say,
     done: Callable[[], None],
 ) -> None:
-    """Train what is missing of a table, until every run of it has a result or has failed.
+    """Train the missing runs of a table, until every run has a result or has failed.
 
     Args:
-        invocation: names the command: a run that failed under it is not tried again by its helpers.
-        stop: as `zoo.train.loop.Trainer` asks it. listener: makes what watches one run.
+        invocation: identifies the command; a run that failed under it is not tried again under it.
+        stop: as for `zoo.train.loop.Trainer`. listener: creates the listener of one run.
         done: called after each run that was finished here.
     Raises:
-        zoo.train.loop.Stop: asked to stop, after a checkpoint.
+        zoo.train.loop.Stop: a signal asked to stop; a checkpoint is written.
     """
     keep_heap()
-    pending, told = jobs_of(ask, registry, rows_of(ask, registry)), set[Path]()
+    pending, reported = jobs_of(ask, registry, rows_of(ask, registry)), set[Path]()
     while pending := [job for job in pending if not job.recorded and not failure(job, invocation)]:
         busy = []
         for job in pending:
@@ -71,9 +71,9 @@ def work(
                     done()
             except BusyError as error:
                 busy.append(job)
-                if job.folder not in told:
+                if job.folder not in reported:
                     say(f"{job.title}: {error}")
-                    told.add(job.folder)
+                    reported.add(job.folder)
             except ZooError as error:
                 say(f"{job.title}: failed: {error}")
                 text = {"invocation": invocation, "message": str(error)}
@@ -84,7 +84,7 @@ def work(
 
 
 def assist(given: dict[str, Any], stop: Stopper) -> None:
-    """`work` as one of several processes, by plain data: "ask", "invocation", "results", "quiet"."""
+    """Call `work` in one of several processes, with plain data: "ask", "invocation", "results", "quiet"."""
     ask, quiet = msgspec.convert(given["ask"], Ask), given["quiet"]
     registry = load_registry()
     rows = rows_of(ask, registry)
@@ -101,27 +101,27 @@ def assist(given: dict[str, Any], stop: Stopper) -> None:
 
 
 class EpochLines(Listener):
-    """A line for each epoch, with the name of its run: several runs speak at once."""
+    """Prints a line for each epoch with the name of its run, as several runs print at the same time."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
 
     def start(self, plan: Plan, parameters: int) -> None:
-        """Remember whose lines these are."""
+        """Remember the name of the run."""
         self.name, self.epochs = f"{plan.record.model} on {plan.record.data.spec}", plan.recipe.epochs
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Say how the epoch went."""
+        """Print the results of the epoch."""
         split = "val" if "val_top1" in row else "test"
         score = f"{split} top-1 {row[f'{split}_top1']:.2%}{' *' if best else ''}"
         self.say(f"{self.name}: epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {score}")
 
 
 def failure(job: Job, invocation: str) -> str:
-    """Why a run failed under this invocation; "" where it did not."""
+    """Why a run failed under this invocation; "" if it did not."""
     try:
-        kept = msgspec.json.decode((job.folder / FAILURE).read_bytes())
-        return str(kept["message"]) if kept["invocation"] == invocation else ""
+        stored = msgspec.json.decode((job.folder / FAILURE).read_bytes())
+        return str(stored["message"]) if stored["invocation"] == invocation else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -129,18 +129,18 @@ def failure(job: Job, invocation: str) -> str:
 def perform(
     job: Job, ask: Ask, registry: Registry, stop: Stopper, listener: Listener, say: Say
 ) -> dict[str, Any] | None:
-    """Train one run in its folder, or go on with it.
+    """Train or resume one run in its folder.
 
     Returns:
-        What `result.json` holds; None where somebody finished it meanwhile.
+        The content of `result.json`; None if another process finished the run meanwhile.
     Raises:
-        BusyError: another process is at it. ZooError: it cannot be trained.
+        BusyError: another process is training it. ZooError: it cannot be trained.
     """
     metered = Metered(job.folder)
 
     def plan() -> Plan:
         begun = (job.folder / RECORD).is_file()
-        say(f"{job.title}: {'goes on' if begun else 'starts'} in {job.folder}")
+        say(f"{job.title}: {'resumed' if begun else 'started'} in {job.folder}")
         warn = partial(_warn, say, job.title)
         made = continued(job.folder, registry, data_dir=ask.data_dir, warn=warn) if begun else None
         made = made or planned(job, ask, registry)
@@ -158,10 +158,10 @@ def _warn(say: Say, title: str, line: str) -> None:
 
 
 def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
-    """The plan of a run that has not begun.
+    """The plan of a new run.
 
     Raises:
-        ZooError: whatever cannot be used, in one line.
+        ZooError: something cannot be used; one line says what.
     """
     row = job.row
     request = Request(
@@ -178,7 +178,7 @@ def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
         limit_test=row.limit_test,
         weights=row.weights,
     )
-    plan = plan_of(request, found=(registry, row.model, row.entry))
+    plan = plan_of(request, entry=(registry, row.model, row.entry))
     if not row.images.mean or row.weights:
         return plan
     data = msgspec.structs.replace(plan.record.data, mean=row.images.mean, std=row.images.std)
@@ -186,29 +186,29 @@ def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
 
 
 class Metered(Listener):
-    """Keeps what the run has used, epoch by epoch, in its folder."""
+    """Stores the energy that a run has used in its folder, after each epoch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.meter: Meter | None = None
 
     def begin(self, device: str) -> None:
-        """Read the device's counters from here on."""
+        """Start reading the device's counters."""
         self.meter = Meter(self.folder, counters(device))
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Keep the sum so far."""
+        """Store the sum so far."""
         self.end(row)
 
     def end(self, result: dict[str, Any]) -> None:
-        """Keep the sum."""
+        """Store the sum."""
         del result
         if self.meter is not None:
             self.meter.keep()
 
 
 def _free() -> None:
-    """Let go of the last run's memory before the next one takes its own."""
+    """Free the memory of the last run before the next one starts."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -217,6 +217,6 @@ def _free() -> None:
 def _pause(stop: Stopper) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
-        if (asked := stop()) > 0:
-            raise Stop(asked)
+        if (signal := stop()) > 0:
+            raise Stop(signal)
         time.sleep(0.05)

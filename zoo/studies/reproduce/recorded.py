@@ -1,4 +1,4 @@
-"""What is recorded of a table, beside what its source prints: as rows of plain data, merged into a file."""
+"""The recorded results of a table beside the published ones: rows of plain data, merged into a file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from zoo.studies.reproduce.rows import Ask, Job, Row
 
 FORMAT = 1
 IDENTITY = ("table", "variant", "model", "dataset", "protocol", "budget", "recipe", "images")
-"""What makes two rows the same one: the later measurement replaces the earlier."""
+"""Two rows with equal values of these keys are the same row; the later measurement replaces the earlier."""
 
 
 def measured(rows: Sequence[Row], jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Each row, with what its recorded runs gave.
+    """Each row with the results of its recorded runs.
 
     Returns:
-        Tables of plain data; `top1` (the mean over seeds) is None where no run is recorded.
+        Tables of plain data; `top1` (the mean over seeds) is None if no run is recorded.
     """
     return [_row(row, [job for job in jobs if job.row == row]) for row in rows]
 
@@ -37,14 +37,14 @@ def _row(row: Row, jobs: Sequence[Job]) -> dict[str, Any]:
     runs = [_run(job) for job in jobs if job.recorded]
     scores = [run["result"]["test"]["top1"] for run in runs]
     published = row.published
-    printed = published.top1 if published else None
-    found: dict[str, Any] = {
+    published_top1 = published.top1 if published else None
+    table: dict[str, Any] = {
         "model": row.model,
         "dataset": row.dataset,
         "top1": mean(scores) if scores else None,
         "spread": stdev(scores) if len(scores) > 1 else None,
-        "published_top1": printed,
-        "difference": mean(scores) - printed if scores and printed is not None else None,
+        "published_top1": published_top1,
+        "difference": mean(scores) - published_top1 if scores and published_top1 is not None else None,
         "protocol": row.protocol,
         "budget": row.budget,
         "recipe": row.recipe,
@@ -64,12 +64,11 @@ def _row(row: Row, jobs: Sequence[Job]) -> dict[str, Any]:
         "why_not": row.why_not,
         "runs": runs,
     }
-    return found
+    return table
 
 
 def _run(job: Job) -> dict[str, Any]:
     record = read_record(job.folder)
-    kept = energy.recorded(job.folder)
     return {
         "seed": job.seed,
         "folder": job.folder.as_posix(),
@@ -77,7 +76,7 @@ def _run(job: Job) -> dict[str, Any]:
         "validation_images": record.data.validation,
         "test_images": record.data.test,
         "epochs": record.settings.epochs,
-        "energy": kept,
+        "energy": energy.recorded(job.folder),
         "result": read_result(job.folder),
     }
 
@@ -104,10 +103,10 @@ def file_of(ask: Ask, results: Path) -> Path:
 
 
 def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put what was measured into the file. All else that it holds stays there, rows of more seeds of the same runs too.
+    """Merge measured rows into the file; other rows are kept, and a row with more seeds of the same runs too.
 
     Raises:
-        RunError: the file is there and is no such table. WriteError: it cannot be written.
+        RunError: the file exists and is not such a table. WriteError: it cannot be written.
     """
     from zoo.runs.lock import WaitingLock
 
@@ -115,13 +114,13 @@ def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, 
     try:
         guard.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"--runs {guard}: cannot be made: {error.strerror}") from None
+        raise WriteError(f"--runs {guard}: cannot be created: {error.strerror}") from None
     with WaitingLock(guard):
-        there = read(path)
-        fuller = {_identity(old) for old in there for new in rows if _has_more(old, new)}
+        stored = read(path)
+        fuller = {_identity(old) for old in stored for new in rows if _has_more(old, new)}
         fresh = [row for row in rows if row["top1"] is not None and _identity(row) not in fuller]
         replaced = {_identity(row) for row in fresh}
-        merged = [*fresh, *(row for row in there if _identity(row) not in replaced)]
+        merged = [*fresh, *(row for row in stored if _identity(row) not in replaced)]
         merged.sort(key=lambda row: (row["budget"] != "full", row["protocol"] != "paper"))
         source = registry.sources.get(merged[0]["source"]) if merged else None
         title = source.title if source else ask.target
@@ -130,10 +129,10 @@ def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, 
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table's file; none where it is not there.
+    """The rows of a table's file; empty if it does not exist.
 
     Raises:
-        RunError: damaged, or of a newer version.
+        RunError: the file is damaged, or from a newer version.
     """
     if not path.is_file():
         return []
@@ -146,22 +145,22 @@ def read(path: Path) -> list[dict[str, Any]]:
             _identity(row)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{path}: no table of `zoo reproduce` ({error}); move it away, or use --results"
+            f"{path}: not a table of `zoo reproduce` ({error}); move it away, or use --results"
         ) from None
     return rows
 
 
 def _has_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a recorded row is a new one's, of all of its runs and of others."""
+    """Whether a recorded row contains all runs of the new row, and others."""
     same = _identity(old) == _identity(new) and all(run in old["runs"] for run in new["runs"])
     return same and len(old["runs"]) > len(new["runs"])
 
 
 def figures(ask: Ask, rows: Sequence[Row], jobs: Sequence[Job], results: Path) -> list[Path]:
-    """Draw the curves of what is recorded, one plot for each dataset, into `results/figures`.
+    """Draw the curves of the recorded runs into `results/figures`, one plot for each dataset.
 
     Returns:
-        The files; none where nothing is recorded.
+        The files; empty if nothing is recorded.
     """
     from zoo.studies.figures import Series, draw_table
 
@@ -188,7 +187,7 @@ def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def state(job: Job) -> str:
-    """How far a run is, in a word or two, for `--list`."""
+    """The progress of a run in a word or two, for `--list`."""
     if job.recorded:
         return "recorded"
     if not job.folder.is_dir():

@@ -1,4 +1,4 @@
-"""What a table consists of: its rows, and the run of each row and seed. Reads the catalogue alone."""
+"""The rows of a table, and the run of each row and seed; reads only the catalogue."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from zoo.errors import InputError, UnknownNameError
 from zoo.runs.record import RESULT
 
 SMALL_TRAIN, SMALL_TEST, SMALL_EPOCHS = 2000, 1000, 10
-"""The small budget: images that are trained on and tested, and what the epochs are divided by."""
+"""The small budget: training images, test images, and the divisor of the epochs."""
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """What was asked for, as plain data: worker processes get the same.
+    """The request of `zoo reproduce` as plain data, which worker processes receive too.
 
     Attributes:
         target: SOURCE, SOURCE/DATASET, STUDY or MODEL. only: globs of model or variant names.
-        dataset: SPEC or NAME=SPEC that stands in for the sources' datasets.
+        dataset: SPEC, or NAME=SPEC, that replaces the published datasets.
         epochs, limit_train, limit_test: other numbers for the small budget.
-        runs: the folder that holds the runs' folders.
+        runs: the folder for the run folders.
     """
 
     target: str
@@ -53,9 +53,9 @@ class Images(Struct, frozen=True, kw_only=True):
     """The images that a row is trained on.
 
     Attributes:
-        spec: what `zoo train --dataset` takes. size: side to resize to, if any.
-        mean, std: of the dataset that the SPEC stands in for, where the SPEC itself has none.
-        adapt: fields that the dataset replaces in a model's own recipe.
+        spec: a dataset as for `zoo train --dataset`. size: side to resize to, if any.
+        mean, std: those of the replaced dataset, if the SPEC has none of its own.
+        adapt: fields of a model's own recipe that the dataset overrides.
     """
 
     spec: str
@@ -70,11 +70,11 @@ class Row(Struct, frozen=True, kw_only=True):
     """One row of a table: a model, or a variant of it, on a dataset.
 
     Attributes:
-        name: what the row is called: the model, or the variant's label.
-        settings: fields that replace the recipe's, without the budget's.
-        epochs, limit_train, limit_test: the budget's; None is the recipe's or the dataset's.
-        why_not: why the row is not trained here; "" where it is.
-        weights: the reference of the weights that it begins with, if any.
+        name: the name of the row: the model, or the label of the variant.
+        settings: fields that override the recipe, without those of the budget.
+        epochs, limit_train, limit_test: those of the budget; None means the recipe's or the dataset's.
+        why_not: why the row is not trained here; "" if it is.
+        weights: the reference of its initial weights, if any.
     """
 
     table: str
@@ -98,7 +98,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One run of a row; its folder is the same whoever asks for it."""
+    """One run of a row; its folder does not depend on the command."""
 
     row: Row
     seed: int
@@ -111,21 +111,21 @@ class Job(Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """The name of the run in messages."""
         name = self.row.name if self.row.name == self.row.model else f"{self.row.model} ({self.row.name})"
         return f"{name} on {self.row.dataset}, seed {self.seed}"
 
 
 def targets(registry: Registry) -> dict[str, str]:
-    """Everything that `zoo reproduce` takes but single models: name to what it is."""
-    found: dict[str, str] = {}
+    """The targets of `zoo reproduce`, except for single models: name to summary."""
+    summaries: dict[str, str] = {}
     for key, source in registry.sources.items():
         datasets = sorted({p.dataset for _, p in _published(registry, key)})
         if datasets:
-            found[key] = source.title
-            found |= {f"{key}/{name}": f"{source.title}: {name}" for name in datasets}
-        found |= {n: f"study: {s.summary}" for n, s in registry.studies.items() if s.source == key}
-    return found | {n: f"study: {s.summary}" for n, s in registry.studies.items() if n not in found}
+            summaries[key] = source.title
+            summaries |= {f"{key}/{name}": f"{source.title}: {name}" for name in datasets}
+        summaries |= {n: f"study: {s.summary}" for n, s in registry.studies.items() if s.source == key}
+    return summaries | {n: f"study: {s.summary}" for n, s in registry.studies.items() if n not in summaries}
 
 
 def rows_of(ask: Ask, registry: Registry) -> list[Row]:
@@ -133,25 +133,25 @@ def rows_of(ask: Ask, registry: Registry) -> list[Row]:
 
     Raises:
         UnknownNameError: no such source, table, study, model or dataset.
-        InputError: no row is left by `only`, a budget's number with the full budget, a recipe for a study of recipes,
-            or a stand-in without a name.
+        InputError: `only` matches no row, a number of the small budget is given with the full budget, a recipe is
+            given for a study of recipes, or the replacing dataset is empty.
     """
     if ask.dataset is not None and not ask.dataset.rpartition("=")[2]:
-        raise InputError(f"--dataset {ask.dataset!r} names no images; leave it out for the sources' own")
+        raise InputError(f"--dataset {ask.dataset!r} names no dataset; leave it out for the published ones")
     if ask.budget == "full" and (ask.epochs or ask.limit_train or ask.limit_test):
         raise InputError(
-            "--epochs, --limit-train and --limit-test are of the small budget: add --budget small"
+            "--epochs, --limit-train and --limit-test apply to the small budget only; add --budget small"
         )
     rows = list(_all_rows(ask, registry))
-    kept = [row for row in rows if _is_wanted(row, ask.only)]
-    if not kept:
+    wanted = [row for row in rows if _is_wanted(row, ask.only)]
+    if not wanted:
         names = ", ".join(dict.fromkeys(row.name for row in rows))
-        raise InputError(f"{ask.target}: no row fits --only {' '.join(ask.only)}; rows: {names}")
-    return kept
+        raise InputError(f"{ask.target}: no row matches --only {' '.join(ask.only)}; rows: {names}")
+    return wanted
 
 
 def jobs_of(ask: Ask, registry: Registry, rows: Sequence[Row]) -> list[Job]:
-    """The runs behind the rows: all rows of one seed before the next seed."""
+    """The runs of the rows: all rows with one seed, then all with the next."""
     return [
         Job(row=row, seed=seed, folder=folder_of(row, seed, registry, Path(ask.runs)))
         for seed in range(ask.seeds)
@@ -161,7 +161,7 @@ def jobs_of(ask: Ask, registry: Registry, rows: Sequence[Row]) -> list[Job]:
 
 
 def folder_of(row: Row, seed: int, registry: Registry, runs: Path) -> Path:
-    """Where the run of a row and a seed stands: a name to read, and a digest of all that decides it."""
+    """The folder for the run of a row and a seed: a readable name, and a digest of everything that decides it."""
     decides: dict[str, Any] = {
         "build": row.entry.build.to_table(),
         "recipe": _recipe_table(row, registry),
@@ -179,14 +179,14 @@ def folder_of(row: Row, seed: int, registry: Registry, runs: Path) -> Path:
 
 
 def _recipe_table(row: Row, registry: Registry) -> dict[str, Any]:
-    """What a recipe sets, so that a field that is added to all recipes later changes no folder's name."""
-    plain = msgspec.to_builtins(Recipe())
+    """The fields that differ from the defaults, so that a field that is added later changes no folder name."""
+    defaults = msgspec.to_builtins(Recipe())
     table = msgspec.to_builtins(registry.recipe(row.recipe)) | changed_fields(row)
-    return {k: v for k, v in table.items() if v != plain.get(k) and k not in ("summary", "source")}
+    return {k: v for k, v in table.items() if v != defaults.get(k) and k not in ("summary", "source")}
 
 
 def changed_fields(row: Row) -> dict[str, Any]:
-    """The fields that replace the recipe's: the images' own, the study's, the budget's."""
+    """The fields that override the recipe: those of the images, the study and the budget."""
     budget = {"epochs": row.epochs} if row.epochs else {}
     return row.images.adapt | row.settings | budget
 
@@ -199,13 +199,13 @@ def _is_wanted(row: Row, only: Sequence[str]) -> bool:
 def _all_rows(ask: Ask, registry: Registry) -> Iterator[Row]:
     source, _, dataset = ask.target.partition("/")
     if source in registry.sources:
-        found = [p for p in _published(registry, source) if dataset in ("", p[1].dataset)]
-        if not found:
+        results = [p for p in _published(registry, source) if dataset in ("", p[1].dataset)]
+        if not results:
             known = [name for name in targets(registry) if name.startswith(f"{source}/")]
             raise UnknownNameError(
-                "table", ask.target, known or targets(registry), "see zoo reproduce --list"
+                "table", ask.target, known or targets(registry), "see `zoo reproduce --list`"
             )
-        for model, published in found:
+        for model, published in results:
             yield _row(ask, registry, f"{source}/{published.dataset}", source, model, published)
     elif ask.target in registry.studies:
         yield from _study_rows(ask, registry)
@@ -216,19 +216,19 @@ def _all_rows(ask: Ask, registry: Registry) -> Iterator[Row]:
             yield _row(ask, registry, f"{source or 'own'}/{published.dataset}", source, ask.target, published)
     else:
         known = [*targets(registry), *registry.models]
-        raise UnknownNameError("table, study or model", ask.target, known, "see zoo reproduce --list")
+        raise UnknownNameError("table, study or model", ask.target, known, "see `zoo reproduce --list`")
 
 
 def _published(registry: Registry, source: str) -> list[tuple[str, Published]]:
     """(model, published result) of a source, table by table."""
-    found = [
+    results = [
         (name, published)
         for name, model in registry.models.items()
         for published in model.published
         if (published.source or model.source) == source
     ]
-    order = list(dict.fromkeys(published.dataset for _, published in found))
-    return sorted(found, key=lambda pair: order.index(pair[1].dataset))
+    order = list(dict.fromkeys(published.dataset for _, published in results))
+    return sorted(results, key=lambda pair: order.index(pair[1].dataset))
 
 
 def _study_rows(ask: Ask, registry: Registry) -> Iterator[Row]:
@@ -265,16 +265,16 @@ def _row(
     changes: Mapping[str, Any] = {},
 ) -> Row:
     if "recipe" in changes and ask.recipe != "source":
-        raise InputError(f"{table} compares recipes: --recipe {ask.recipe} would make its rows the same one")
+        raise InputError(
+            f"{table} compares recipes, so --recipe {ask.recipe} would make all rows equal; leave out --recipe"
+        )
     if published.changes:
         entry = vary(registry, model, published.changes, f"models.{model}.published.changes").model
     entry = entry or registry.model(model)
     chosen, why_not = _recipe(ask, model, entry, recipe or published.recipe, published.best)
     images = images_for(published.dataset, ask.dataset, registry)
     if published.pretrained and not published.weights:
-        why_not = (
-            f"begins with weights from {published.pretrained}, and the catalogue does not say where they are"
-        )
+        why_not = f"it starts from weights of {published.pretrained}, whose place the catalogue does not know"
     row = Row(
         table=table,
         source=source,
@@ -298,7 +298,7 @@ def _row(
 def _recipe(
     ask: Ask, name: str, entry: Model, of_row: str | None, best_of_row: str | None
 ) -> tuple[str, str]:
-    """The recipe's name, and why the row is not trained, if it is not."""
+    """The name of the recipe, and why the row is not trained ("" if it is)."""
     if ask.recipe == "best":
         best = best_of_row or entry.best
         return (best, "") if best else (entry.recipe, f"{name} has no recipe `best`")
@@ -318,33 +318,34 @@ def _small(row: Row, ask: Ask, registry: Registry) -> Row:
     )
 
 
-# ---- stand-ins -----------------------------------------------------------------------------------
+# ---- other images --------------------------------------------------------------------------------
 
 
 def images_for(name: str, given: str | None, registry: Registry) -> Images:
-    """The images of a named dataset, or of the SPEC that stands in for it.
+    """The images of a named dataset, or of the SPEC that replaces it.
 
-    What the dataset does to its images (resizing, cropping, altering) is done to the stand-in's too.
+    The dataset's changes of images (resizing, cropping, altering) apply to the replacing images too.
+
     Raises:
-        UnknownNameError: no dataset of that name.
+        UnknownNameError: there is no dataset of that name.
     """
     dataset = registry.dataset(name)
     spec = _stand_in(name, dataset, given, registry)
     if spec is None:
         return Images(spec=name, adapt=dataset.adapt)
-    own = registry.datasets.get(spec)
+    listed = registry.datasets.get(spec)
     options = {
         k: v for k, v in dataset.options.items() if k in ("resize", "crop", "alter_train", "alter_test")
     }
-    full = spec if not options else _with_options(own.source if own else spec, options)
-    described = own or dataset
+    full = spec if not options else _with_options(listed.source if listed else spec, options)
+    described = listed or dataset
     return Images(
         spec=full,
         stand_in=True,
         size=dataset.size[0] if dataset.resize and dataset.size else None,
         mean=described.mean if full not in registry.datasets else (),
         std=described.std if full not in registry.datasets else (),
-        adapt=own.adapt if own else {},
+        adapt=listed.adapt if listed else {},
     )
 
 

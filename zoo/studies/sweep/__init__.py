@@ -1,5 +1,5 @@
-"""Searching recipes: `space` says what is tried, `trials` tries it, `outcome` says what came out.
+"""Searches for better recipe settings: `space` is what to try, `trials` runs it, `outcome` has the results.
 
-Trials are runs in folders of their own, trained by the clean protocol without their test split: what a
-sweep compares is validation alone. Optuna chooses and remembers; a trial whose process died goes on.
+Trials are runs in their own folders, trained with the clean protocol and without a test split, so that a sweep
+compares validation accuracy only. Optuna chooses and stores the trials; a trial whose process died is resumed.
 """

@@ -1,4 +1,4 @@
-"""What came out of a sweep: its trials in order, the best one as a recipe, and which keys mattered."""
+"""The results of a sweep: its trials in order, the best one as a recipe, and the importance of each key."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from zoo.studies.sweep.trials import ERROR, FOLDER, Sweep
 
 
 def trials_of(sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]:
-    """Each trial that is done: what it tried, what came out, where its run is; the best first.
+    """The finished trials: their settings, results and run folders, the best first.
 
     Returns:
-        Tables with `number`, `state`, `top1` (validation; None where it has none), `changes`,
+        Tables with `number`, `state`, `top1` (validation; None if there is none), `changes`,
         `folder`, `seconds`, `error`.
     """
     rows = [
@@ -52,39 +52,39 @@ def _last(trial: FrozenTrial) -> float | None:
 
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The best trial that ran to its end.
+    """The best completed trial.
 
     Raises:
-        TrainingError: none did; says why the first one failed.
+        TrainingError: no trial was completed; says why the first one failed.
     """
-    found = [row for row in rows if row["state"] == "complete"]
-    if not found:
-        pruned = "all were pruned" if rows else "none is done; the same command goes on"
-        why = next((row["error"] for row in rows if row["error"]), pruned)
-        raise TrainingError(f"no trial ran to its end: {why}")
-    return found[0]
+    complete = [row for row in rows if row["state"] == "complete"]
+    if not complete:
+        otherwise = "all were pruned" if rows else "none has ended yet; repeat the command to continue"
+        why = next((row["error"] for row in rows if row["error"]), otherwise)
+        raise TrainingError(f"no trial was completed: {why}")
+    return complete[0]
 
 
 def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any], count: int) -> str:
-    """The best trial as tables to paste into a registry.toml: a recipe, and a model where its tree changed.
+    """The best trial as tables for a registry.toml: a recipe, and a model if its tree changed.
 
     Raises:
-        SpecError: it does not decode, which would be a mistake of ours.
+        SpecError: the tables are not valid, which would be a bug in zoo.
     """
     from zoo.train.request import adapted, parse_value, recipe_name
 
     variant = vary(registry, name, best["changes"], "zoo sweep")
-    model, asked = variant.model, sweep.request
-    parent = variant.recipe or asked.recipe
-    fields = adapted(registry, parent, asked.dataset or model.dataset)
-    fields |= {"epochs": asked.epochs} if asked.epochs else {}
-    pairs = (setting.partition("=") for setting in asked.settings)
+    model, request = variant.model, sweep.request
+    parent = variant.recipe or request.recipe
+    fields = adapted(registry, parent, request.dataset or model.dataset)
+    fields |= {"epochs": request.epochs} if request.epochs else {}
+    pairs = (setting.partition("=") for setting in request.settings)
     fields |= {key.strip().removeprefix("recipe."): parse_value(text.strip()) for key, _, text in pairs}
     fields |= variant.settings
     called = _free_name(registry, re.sub(r"[^a-z0-9]+", "-", f"{variant.name}-swept".lower()).strip("-"))
-    small = f"{plural(asked.limit_train, 'image')} of " if asked.limit_train else ""
-    where = f"{small}{asked.dataset or model.dataset}"
-    summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {plural(count, 'trial')}"
+    small = f"{request.limit_train:,} images of " if request.limit_train else ""
+    where = f"{small}{request.dataset or model.dataset}"
+    summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {count} trials"
     begun = recipe_name(parent, variant.name, model)
     recipe = {"extends": begun, "summary": summary, **fields}
     decode(Recipe, {k: v for k, v in recipe.items() if k != "extends"}, called)
@@ -103,7 +103,7 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
 
 
 def _free_name(registry: Registry, name: str) -> str:
-    """The name, numbered where the catalogue has it: what extended itself would go round in a circle."""
+    """The name, with a number if the catalogue already has it; a recipe cannot extend itself."""
     names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
     return next(n for n in names if n not in registry.recipes and n not in registry.models)
 
@@ -117,7 +117,7 @@ def importance(study: optuna.Study) -> dict[str, float]:
 
     Source: Hutter, Hoos and Leyton-Brown (2014), as Optuna computes it.
     Returns:
-        Empty where fewer than three trials ran to their end, or all came to the same.
+        Empty if fewer than three trials were completed, or all have the same result.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     varied = {key for trial in complete for key in trial.params}
@@ -125,11 +125,11 @@ def importance(study: optuna.Study) -> dict[str, float]:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        judge = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found: dict[str, float] = optuna.importance.get_param_importances(
-            study, evaluator=judge, params=sorted(varied)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        shares: dict[str, float] = optuna.importance.get_param_importances(
+            study, evaluator=evaluator, params=sorted(varied)
         )
-    return found
+    return shares
 
 
 def document(
@@ -148,6 +148,6 @@ def document(
 
 
 def paths(sweep: Sweep) -> tuple[Path, Path, Path]:
-    """Where the outcome is written: the data, the recipe, the stem of the figures."""
+    """The files of the results: the data, the recipe, and the figures without their ending."""
     folder = Path(sweep.folder)
     return folder / "sweep.json", folder / "recipe.toml", folder / "importance"

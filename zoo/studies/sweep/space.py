@@ -1,4 +1,4 @@
-"""What a sweep tries: keys with values to choose from, and keys with ranges to draw from."""
+"""The search space of a sweep: keys with values to choose from, and keys with ranges to draw from."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FORM = "KEY=LOW..HIGH or KEY=log:LOW..HIGH"
 
 
 class Choice(Struct, frozen=True, kw_only=True):
-    """A key and its values, as in TOML."""
+    """A key and its values, as they would be in TOML."""
 
     key: str
     values: tuple[Any, ...]
 
 
 class Range(Struct, frozen=True, kw_only=True):
-    """A key and the range that its values are drawn from, evenly or evenly in their logarithm."""
+    """A key and the range from which its values are drawn, uniformly or log-uniformly."""
 
     key: str
     low: float
@@ -39,7 +39,7 @@ class Range(Struct, frozen=True, kw_only=True):
 
 
 class Space(Struct, frozen=True, kw_only=True):
-    """All keys of a sweep."""
+    """The search space: all keys of a sweep."""
 
     choices: tuple[Choice, ...] = ()
     ranges: tuple[Range, ...] = ()
@@ -51,7 +51,7 @@ class Space(Struct, frozen=True, kw_only=True):
             yield dict(zip(keys, values, strict=True))
 
     def samples(self) -> Iterator[tuple[str, Any]]:
-        """A key with each value that has to be allowed: all choices, both ends of the ranges."""
+        """Pairs of key and value that have to be valid: all choices, and both ends of each range."""
         for choice in self.choices:
             yield from ((choice.key, value) for value in choice.values)
         for drawn in self.ranges:
@@ -63,7 +63,7 @@ def parse_space(grid: Sequence[str], sample: Sequence[str]) -> Space:
     """Read `--grid KEY=A,B` and `--sample KEY=[log:]LOW..HIGH`.
 
     Raises:
-        InputError: another form, no values, a range that is none, or a key given twice.
+        InputError: a wrong form, no values, an invalid range, or a key that is given twice.
     """
     space = Space(
         choices=tuple(map(_choice, grid)),
@@ -74,14 +74,14 @@ def parse_space(grid: Sequence[str], sample: Sequence[str]) -> Space:
         raise InputError("nothing to sweep over: give --grid KEY=A,B,C or --sample KEY=log:1e-4..1e-2")
     for key in keys:
         if keys.count(key) > 1:
-            raise InputError(f"{key} is given twice")
+            raise InputError(f"{key} is given twice; give each key once")
         if key in ("dataset", "recipe.precision", "precision"):
-            raise InputError(f"a sweep cannot compare across {key}; give it as an option")
+            raise InputError(f"a sweep cannot search over {key}; give it as an option for all trials")
     return space
 
 
 def check_space(space: Space, registry: Registry, model: str) -> None:
-    """Every key is there and takes every value that can come.
+    """Check that every key exists and accepts its values.
 
     Raises:
         InputError: names the key and what is allowed.
@@ -109,17 +109,17 @@ def _full(key: str) -> str:
 
 def _choice(text: str) -> Choice:
     key, values = _key(text, "--grid", "KEY=A,B,C")
-    found = tuple(_value(part) for part in _parts(values))
-    if any(value == "" for value in found):
+    parsed = tuple(_value(part) for part in _parts(values))
+    if any(value == "" for value in parsed):
         raise InputError(f"--grid {text}: an empty value; write --grid KEY=A,B,C")
-    once: dict[Any, Any] = {}
-    for value in found:
-        once.setdefault(kept(value), value)  # what Optuna holds tells them apart
-    return Choice(key=key, values=tuple(once.values()))
+    distinct: dict[Any, Any] = {}
+    for value in parsed:
+        distinct.setdefault(for_optuna(value), value)
+    return Choice(key=key, values=tuple(distinct.values()))
 
 
 def _parts(text: str) -> list[str]:
-    """Split at the commas that are in no bracket and no string."""
+    """Split at the commas outside of brackets and strings."""
     parts, depth, quoted = [""], 0, ""
     for character in text:
         if quoted:
@@ -135,11 +135,11 @@ def _parts(text: str) -> list[str]:
 
 
 def _value(text: str) -> Any:
-    """A value as in TOML; what TOML does not know is a string."""
+    """Parse a value as TOML; anything that is not valid TOML is a string."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
         inline(value)
-    except (tomllib.TOMLDecodeError, TypeError):  # TypeError: dates, which no key takes
+    except (tomllib.TOMLDecodeError, TypeError):  # TypeError: a date, which no key accepts
         return text
     return value
 
@@ -160,7 +160,7 @@ def _range(text: str) -> Range:
 
 
 def _is_float(key: str) -> bool:
-    """Whether a recipe's key takes fractions: 0..1 is then a range of them."""
+    """Whether a key of the recipe accepts fractions, so that 0..1 is a range of fractions."""
     if not key.startswith("recipe."):
         return False
     try:
@@ -170,23 +170,23 @@ def _is_float(key: str) -> bool:
     return True
 
 
-def changes_of(space: Space, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What Optuna keeps of a trial, as changes by key: values that it cannot hold stand there as text."""
+def changes_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of an Optuna trial as changes by key; lists and tables, which it stores as text, are restored."""
     texts = {choice.key: choice for choice in space.choices}
-    return {key: _restored(value, texts.get(key)) for key, value in found.items()}
+    return {key: _restored(value, texts.get(key)) for key, value in params.items()}
 
 
-def kept(value: Any) -> Any:
-    """A choice's value as Optuna can hold it: lists and tables as text."""
+def for_optuna(value: Any) -> Any:
+    """The value of a choice as Optuna can store it: lists and tables as text."""
     return value if isinstance(value, str | int | float | bool) else inline(value)
 
 
 def _restored(value: Any, choice: Choice | None) -> Any:
     if choice is None:
         return value
-    return next(given for given in choice.values if kept(given) == value and type(kept(given)) is type(value))
+    return next(v for v in choice.values if for_optuna(v) == value and type(for_optuna(v)) is type(value))
 
 
 def as_text(space: Space) -> str:
-    """The space as text, to tell whether two sweeps are the same one."""
+    """The space as text, to tell whether two sweeps are the same."""
     return msgspec.json.encode(space, order="deterministic").decode()

@@ -1,8 +1,9 @@
-"""Trying: one process at a sweep, alone or beside others.
+"""Runs the trials of a sweep in one process, alone or together with others.
 
-All agree through Optuna's storage and the locks of folders: the sweep's, for moments, to take the next
-trial; the trial's, while it trains. A trial that is said to run and whose lock is free lost its process:
-it is marked as failed, and its successor goes on in its folder, from its last checkpoint.
+The processes coordinate through Optuna's storage and the locks of folders: that of the sweep, held briefly to
+take the next trial, and that of the trial, held while it trains. If a trial counts as running but its lock is
+free, its process has died: the trial is marked as failed, and a new trial continues in its folder, from its
+last checkpoint.
 """
 
 from __future__ import annotations
@@ -36,29 +37,29 @@ from zoo.models.device import pick_device
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import RunLock, WaitingLock, is_held
 from zoo.runs.record import RECORD
-from zoo.studies.sweep.space import Space, as_text, changes_of, kept
+from zoo.studies.sweep.space import Space, as_text, changes_of, for_optuna
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop
-from zoo.train.plan import Found, Plan, resolve
+from zoo.train.plan import Entry, Plan, resolve
 from zoo.train.request import Request, apply_settings, choose_recipe, refuse_impossible
 from zoo.train.runner import Say, Stopper, Watch, finish
 from zoo.train.speed.heap import keep_heap
 from zoo.train.start import continued
 
 FOLDER, ERROR, ASKED = "folder", "error", "asked"
-"""Keys of what Optuna keeps for us: a trial's folder, why it failed, what the sweep is."""
+"""Attributes that Optuna stores for us: a trial's folder, why it failed, and the definition of the sweep."""
 
 STARTUP_TRIALS = 4
-"""Trials that are not pruned, since there is nothing to hold them against."""
+"""The number of first trials that are not pruned, as there is nothing to compare them with."""
 
 
 class Sweep(Struct, frozen=True, kw_only=True):
-    """A sweep as plain data: worker processes get the same.
+    """A sweep as plain data, which worker processes receive too.
 
     Attributes:
-        request: what all trials have in common; its model is the one that is searched.
-        folder: holds the trials' folders. storage: a path, or a URL of Optuna's.
-        trials: how many have to be done in all.
+        request: the common settings of all trials, and the model.
+        folder: the folder for the trials' folders. storage: a path, or a database URL for Optuna.
+        trials: the total number of trials.
     """
 
     request: Request
@@ -71,37 +72,37 @@ class Sweep(Struct, frozen=True, kw_only=True):
 
 
 def same(sweep: Sweep) -> str:
-    """What must not change between two commands at one storage, as text."""
-    asked = sweep.request
-    given = [asked.dataset or "", asked.epochs, asked.limit_train, asked.seed, list(asked.settings)]
-    return msgspec.json.encode([asked.model, asked.recipe or "", *given, as_text(sweep.space)]).decode()
+    """The settings that must be equal for two commands with the same storage, as text."""
+    request = sweep.request
+    given = [request.dataset or "", request.epochs, request.limit_train, request.seed, list(request.settings)]
+    return msgspec.json.encode([request.model, request.recipe or "", *given, as_text(sweep.space)]).decode()
 
 
-def check_options(sweep: Sweep, found: Found, *, data: bool = False) -> None:
-    """Refuse what no trial could have: a recipe or a setting of all of them, the device, and the data if asked to.
+def check_options(sweep: Sweep, entry: Entry, *, data: bool = False) -> None:
+    """Refuse settings that would make every trial fail: recipe, device, and with `data` the dataset.
 
     Args:
-        found: the catalogue, and the model that is searched with its name.
+        entry: the catalogue, and the model with its name.
     Raises:
         ZooError: names it and what is allowed.
     """
-    asked = sweep.request
-    refuse_impossible(asked)
-    device = pick_device(asked.device)
-    registry, name, model = found
+    request = sweep.request
+    refuse_impossible(request)
+    device = pick_device(request.device)
+    registry, name, model = entry
     image_size = None
-    if "model" not in {choice.key for choice in sweep.space.choices}:  # which have recipes of their own
-        named = msgspec.structs.replace(asked, model=name)
+    if "model" not in {choice.key for choice in sweep.space.choices}:  # other models have their own recipes
+        named = msgspec.structs.replace(request, model=name)
         recipe, table = choose_recipe(named, registry, model)
-        image_size = apply_settings(table, asked, f"recipe {recipe}").image_size
+        image_size = apply_settings(table, request, f"recipe {recipe}").image_size
     if data:
-        spec, where = asked.dataset or model.dataset, Path(asked.data_dir) if asked.data_dir else None
+        spec, where = request.dataset or model.dataset, Path(request.data_dir) if request.data_dir else None
         delivery = Delivery("auto", None, str(device))
         load(spec, registry, data_dir=where, image_size=image_size, seed=VALIDATION_SEED, delivery=delivery)
 
 
 def open_study(sweep: Sweep) -> optuna.Study:
-    """Open or begin the sweep in its storage.
+    """Open or create the sweep in its storage.
 
     Raises:
         InputError: the storage holds another sweep, or cannot be used.
@@ -110,21 +111,22 @@ def open_study(sweep: Sweep) -> optuna.Study:
     try:
         Path(sweep.folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {sweep.folder}: cannot be made: {error.strerror}") from None
+        raise InputError(f"--output {sweep.folder}: cannot be created: {error.strerror}") from None
     try:
         with WaitingLock(Path(sweep.folder)):
             study = optuna.create_study(
                 study_name="zoo", storage=_storage(sweep.storage), direction="maximize", load_if_exists=True
             )
-            asked = study.user_attrs.get(ASKED)
-            if asked is None:
+            stored = study.user_attrs.get(ASKED)
+            if stored is None:
                 study.set_user_attr(ASKED, same(sweep))
     except (OSError, ValueError, ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise InputError(f"--storage {sweep.storage}: cannot be used: {reason_of(error)}") from None
-    if asked not in (None, same(sweep)):
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"--storage {sweep.storage}: cannot be used: {reason[:300]}") from None
+    if stored not in (None, same(sweep)):
         raise InputError(
-            f"{sweep.storage}: holds another sweep (other model, keys, ranges or options); "
-            "give the same ones to go on, or choose another --output"
+            f"{sweep.storage}: contains another sweep (other model, keys, ranges or options); "
+            "give the same ones to continue it, or another --output"
         )
     return study
 
@@ -143,7 +145,7 @@ def _storage(place: str) -> optuna.storages.BaseStorage:
 
 
 def assist(given: dict[str, Any], stop: Stopper) -> None:
-    """`work` as one of several processes, by plain data: "sweep" and "quiet"."""
+    """Call `work` in one of several processes, with plain data: "sweep" and "quiet"."""
 
     def say(line: str) -> None:
         if not given["quiet"]:
@@ -153,33 +155,33 @@ def assist(given: dict[str, Any], stop: Stopper) -> None:
     work(sweep, find_model(sweep.request.model), stop, say)
 
 
-def work(sweep: Sweep, found: Found, stop: Stopper, say: Say) -> None:
-    """Try, until as many trials are done as were asked for, or no point is left.
+def work(sweep: Sweep, entry: Entry, stop: Stopper, say: Say) -> None:
+    """Run trials until the requested number is done, or the grid is exhausted.
 
     Raises:
-        Stop: asked to; the running trial has its checkpoint and goes on with the same command.
-        ZooError: what keeps every trial from running; it goes on likewise.
+        Stop: a signal asked to stop; the running trial has a checkpoint, and the same command resumes it.
+        ZooError: no trial can run; the same command continues once that is fixed.
     """
     keep_heap()
     study, checked = open_study(sweep), False
     while True:
-        if (asked := stop()) > 0:
-            raise Stop(asked)
+        if (signal := stop()) > 0:
+            raise Stop(signal)
         with ExitStack() as holding:
             trial = _next(sweep, study, holding, say)
             if trial is not None:
                 if not checked:
-                    check_options(sweep, found, data=True)
+                    check_options(sweep, entry, data=True)
                     checked = True
-                _try(sweep, study, trial, found, stop, say)
+                _try(sweep, study, trial, entry, stop, say)
         if trial is None:
             if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 return
-            time.sleep(0.2)  # others train the last ones
+            time.sleep(0.2)  # other processes train the last trials
 
 
 def _next(sweep: Sweep, study: optuna.Study, holding: ExitStack, say: Say) -> Trial | None:
-    """The next trial, its folder's lock taken into `holding`; None where enough are done or run."""
+    """The next trial, with its folder's lock entered into `holding`; None if enough are done or running."""
     with WaitingLock(Path(sweep.folder)):
         for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             _revive(sweep, study, frozen, say)
@@ -207,15 +209,17 @@ def _next(sweep: Sweep, study: optuna.Study, holding: ExitStack, say: Say) -> Tr
 
 
 def _revive(sweep: Sweep, study: optuna.Study, frozen: FrozenTrial, say: Say) -> None:
-    """Let a trial whose process died go on as a new one in its folder."""
+    """Continue a trial whose process died as a new trial in its folder."""
     name = frozen.user_attrs.get(FOLDER)
     folder = Path(sweep.folder) / (name or "")
     if name and folder.is_dir():
-        if is_held(folder) or not _is_running(study, frozen):  # who trains it tells its end before letting go
+        if is_held(folder) or not _is_running(
+            study, frozen
+        ):  # its process reports the end of a trial before it releases the lock
             return
         complete = len(frozen.params) == len(sweep.space.choices) + len(sweep.space.ranges)
         if complete:
-            say(f"{name}: its process is gone; it goes on")
+            say(f"{name}: its process died; the trial is resumed")
             study.enqueue_trial(frozen.params, user_attrs={FOLDER: name})
     study.tell(frozen.number, state=TrialState.FAIL)
 
@@ -226,7 +230,7 @@ def _is_running(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 
 def _done(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: those with a score, pruned ones, and those that failed by themselves."""
+    """The trials that count: completed, pruned, and failed with an error of their own."""
     return [
         t
         for t in study.get_trials(deepcopy=False)
@@ -236,17 +240,17 @@ def _done(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _untried(space: Space, study: optuna.Study) -> dict[str, Any] | None:
-    lost = (
+    counted = (
         t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL or ERROR in t.user_attrs
     )
-    tried = [t.params for t in lost]
-    points = ({key: kept(value) for key, value in point.items()} for point in space.grid())
+    tried = [t.params for t in counted]
+    points = ({key: for_optuna(value) for key, value in point.items()} for point in space.grid())
     return next((point for point in points if point not in tried), None)
 
 
 def _suggest(trial: Trial, space: Space) -> None:
     for choice in space.choices:
-        trial.suggest_categorical(choice.key, [kept(value) for value in choice.values])
+        trial.suggest_categorical(choice.key, [for_optuna(value) for value in choice.values])
     for drawn in space.ranges:
         if drawn.whole:
             trial.suggest_int(drawn.key, int(drawn.low), int(drawn.high), log=drawn.log)
@@ -257,20 +261,20 @@ def _suggest(trial: Trial, space: Space) -> None:
 # ---- one trial ------------------------------------------------------------------------------------
 
 
-def _try(sweep: Sweep, study: optuna.Study, trial: Trial, found: Found, stop: Stopper, say: Say) -> None:
+def _try(sweep: Sweep, study: optuna.Study, trial: Trial, entry: Entry, stop: Stopper, say: Say) -> None:
     folder = Path(sweep.folder) / trial.user_attrs[FOLDER]
     changes = changes_of(sweep.space, trial.params)
     words = ", ".join(f"{key}={inline(value)}" for key, value in changes.items())
     watch = Watch(listener=Reported(trial), stop=stop, saving=Saving(sweep.checkpoint_seconds), say=say)
     try:
         result = finish(
-            folder, lambda: _plan(sweep, study, found, changes, folder, say), watch, locked=True
+            folder, lambda: _plan(sweep, study, entry, changes, folder, say), watch, locked=True
         ) or read_result(folder)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         say(f"{folder.name}: {words}: pruned after epoch {len(read_metrics(folder))}")
     except (DataError, HubError, WriteError):
-        raise  # no fault of the trial's
+        raise  # not caused by the settings of the trial
     except ZooError as error:
         trial.set_user_attr(ERROR, str(error))
         study.tell(trial, state=TrialState.FAIL)
@@ -283,17 +287,17 @@ def _try(sweep: Sweep, study: optuna.Study, trial: Trial, found: Found, stop: St
 
 
 def _plan(
-    sweep: Sweep, study: optuna.Study, found: Found, changes: Mapping[str, Any], folder: Path, say: Say
+    sweep: Sweep, study: optuna.Study, entry: Entry, changes: Mapping[str, Any], folder: Path, say: Say
 ) -> Plan:
-    """The plan of a trial, new or to go on with; the study's pruner is set by its epochs."""
+    """The plan of a new or resumed trial; also sets the study's pruner, which depends on the epochs."""
     if (folder / RECORD).is_file():
         warn = partial(_warn, say, folder.name)
-        plan = continued(folder, found[0], data_dir=sweep.request.data_dir, warn=warn)
+        plan = continued(folder, entry[0], data_dir=sweep.request.data_dir, warn=warn)
         plan = without_test(plan)
     else:
-        plan = plan_of(sweep, found, changes)
-    warm = max(1, plan.recipe.epochs // 5)
-    pruner = optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=warm)
+        plan = plan_of(sweep, entry, changes)
+    warm_up = max(1, plan.recipe.epochs // 5)
+    pruner = optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=warm_up)
     study.pruner = pruner if sweep.prune else optuna.pruners.NopPruner()
     return plan
 
@@ -302,49 +306,49 @@ def _warn(say: Say, name: str, line: str) -> None:
     say(f"warning: {name}: {line}")
 
 
-def plan_of(sweep: Sweep, found: Found, changes: Mapping[str, Any]) -> Plan:
-    """The plan of a trial: the clean protocol, and no test split at all.
+def plan_of(sweep: Sweep, entry: Entry, changes: Mapping[str, Any]) -> Plan:
+    """The plan of a new trial, with the clean protocol and without a test split.
 
     Raises:
-        ZooError: whatever cannot be used, in one line.
+        ZooError: something cannot be used; one line says what.
     """
-    registry, name, _ = found
+    registry, name, _ = entry
     variant = vary(registry, name, changes, "zoo sweep")
-    asked = sweep.request
+    common = sweep.request
     settings = (f"{key}={inline(value)}" for key, value in variant.settings.items())
     request = msgspec.structs.replace(
-        asked,
+        common,
         model=variant.name,
-        recipe=variant.recipe or asked.recipe,
-        settings=(*asked.settings, *settings),
-        epochs=None if "epochs" in variant.settings else asked.epochs,
+        recipe=variant.recipe or common.recipe,
+        settings=(*common.settings, *settings),
+        epochs=None if "epochs" in variant.settings else common.epochs,
     )
-    return without_test(resolve(request, found=(registry, variant.name, variant.model)))
+    return without_test(resolve(request, entry=(registry, variant.name, variant.model)))
 
 
 def without_test(plan: Plan) -> Plan:
-    """The plan with a test split of no images: nothing that it trains or selects can read one."""
+    """The plan with an empty test split, so that no trial can read test images."""
     data = msgspec.structs.replace(plan.record.data, test=0)
     none = plan.test.select(np.arange(0))
     return dataclasses.replace(plan, record=msgspec.structs.replace(plan.record, data=data), test=none)
 
 
 class Reported(Listener):
-    """Tells Optuna each epoch's validation top-1, and ends the trial where Optuna gives it up."""
+    """Reports the validation top-1 of each epoch to Optuna, and ends the trial if Optuna prunes it."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
 
     def resumed(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Report the epochs that ended before."""
+        """Report the epochs that were finished earlier."""
         for row in rows:
             self.trial.report(row["val_top1"], row["epoch"])
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Report it.
+        """Report the epoch.
 
         Raises:
-            optuna.TrialPruned: the trial lies behind the others.
+            optuna.TrialPruned: the trial is worse than the others.
         """
         self.trial.report(row["val_top1"], row["epoch"])
         if self.trial.should_prune():
