@@ -131,11 +131,14 @@ def test_real_cifar10_trains_end_to_end_and_the_loss_falls(cifar10_parquet: Path
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--set", 'recipe.freeze=["stm.*"]'], r"recipe\.freeze: 'stm\.\*' fits no parameter"),
+        (["--set", 'recipe.freeze=["stm.*"]'], r"recipe\.freeze: 'stm\.\*' matches no parameter"),
         (["--set", "recipe.optimizer=timm:lionn"], "no optimizer named 'timm:lionn'"),
-        (["--set", 'recipe.groups=[{ match = "stm.*" }]'], r"recipe\.groups\[0\]\.match: 'stm\.\*' fits no"),
-        (["--weights", ""], "--weights '' names none"),
-        (["--dataset", ""], "--dataset '' names no images"),
+        (
+            ["--set", 'recipe.groups=[{ match = "stm.*" }]'],
+            r"recipe\.groups\[0\]\.match: 'stm\.\*' matches no",
+        ),
+        (["--weights", ""], "--weights is empty; give weights"),
+        (["--dataset", ""], "--dataset is empty; give a dataset"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_there_is_a_folder(
@@ -176,7 +179,7 @@ def test_a_run_that_is_extended_is_not_finished_before_its_end(short: Path) -> N
     assert not (short / "result.json").exists()
     trained = len((short / "metrics.jsonl").read_text().splitlines())
     few = called("train", "--resume", "run", "--epochs", str(trained))
-    assert f"{trained} epochs of run are been trained in" in str(few.exception)
+    assert f"{trained} epochs of run are already trained" in str(few.exception)
     assert "epochs = 50000" in (short / "run.toml").read_text()
     done = called("train", "--resume", "run", "--epochs", str(trained + 2))
     assert done.exit_code == 0, done.exception
@@ -191,7 +194,10 @@ def test_lost_weights_are_written_again_from_the_checkpoint(short: Path) -> None
         (short / "model.safetensors").unlink()
         if damage:
             (short / "model.safetensors").write_bytes(damage)
-        assert "restore the weights from its checkpoints: zoo train --resume" in called("doctor", "--runs", ".").stdout
+        assert (
+            "restore the weights from its checkpoints: zoo train --resume"
+            in called("doctor", "--runs", ".").stdout
+        )
         assert called("train", "--resume", "run").exit_code == 0
         assert (short / "model.safetensors").read_bytes() == whole
 
@@ -200,7 +206,7 @@ def test_a_run_that_was_cut_off_inside_an_epoch_is_not_extended(short: Path) -> 
     words = ["--limit-train", "200", "--batch-size", "32", "--max-steps", "3", "--dataset", "digits"]
     assert called("train", "cnn-baseline", *words, "--output", "cut").exit_code == 0
     said = str(called("train", "--resume", "cut", "--epochs", "60").exception)
-    assert "cut off after 3 steps (--max-steps)" in said
+    assert "limited to 3 steps (--max-steps)" in said
 
 
 def test_options_of_another_run_are_refused_whatever_their_value(short: Path) -> None:

@@ -294,7 +294,7 @@ def test_a_signal_to_any_process_stops_all_at_the_same_step(broken: Done) -> Non
         ("infinite", 1, r"not finite in step \d+ \(lr .*lower --lr"),
         ("wrong", 2, "unknown field `lrr`"),
         ("small", 2, "a batch of 4 images in 2 micro-batches is too small for 3 processes"),
-        ("matrices", 2, "optimizer 'muon' wants whole parameters"),
+        ("matrices", 2, "optimizer 'muon' needs whole parameters"),
     ],
 )
 def test_one_failure_is_one_message_whoever_fails(name: str, code: int, said: str, broken: Done) -> None:
@@ -421,7 +421,7 @@ def test_torchrun_and_gpus_start_the_processes_which_end_together(
     [
         (["--gpus", "2"], "finds no usable GPU on this machine; add --device cpu to train with 2 processes"),
         (["--gpus", "2", "--device", "cuda:1"], "--device cuda"),
-        (["--gpus", "2", "--device", "mps"], "'mps' is one for one process"),
+        (["--gpus", "2", "--device", "mps"], "'mps' works with one process only"),
         (["--shard", "--device", "cpu"], "--shard needs several processes: add --gpus N"),
     ],
 )

@@ -197,7 +197,7 @@ def test_a_plugins_component_declares_its_weights_and_what_they_want() -> None:
     asked = Request(
         model="hybrid-alt-1", dataset="digits", device="cpu", recipe="mixture-vit", pretrained=True
     )
-    plan = plan_of(asked, found=(changed, "hybrid-alt-1", changed.model("hybrid-alt-1")))
+    plan = plan_of(asked, entry=(changed, "hybrid-alt-1", changed.model("hybrid-alt-1")))
     built = plan.build().state_dict()
     fresh = {name for name, t in built.items() if t.is_floating_point() and not bool((t == 0.5).all())}
     assert fresh == {"head.linear.weight", "head.linear.bias"}
@@ -207,7 +207,7 @@ def test_a_plugins_component_declares_its_weights_and_what_they_want() -> None:
 
 def test_a_model_without_pretrained_weights_says_what_to_name() -> None:
     with pytest.raises(
-        InputError, match="hybrid-alt-1 has no pretrained weights of its own; name some: --weights"
+        InputError, match="hybrid-alt-1 has no pretrained weights of its own; give others: --weights"
     ):
         plan_of(Request(model="hybrid-alt-1", dataset="digits", device="cpu", pretrained=True))
 
@@ -338,7 +338,7 @@ def test_weights_that_are_not_there_are_one_line_before_any_image_is_decoded(hub
     assert done.code == 14
     (line,) = done.err.strip().splitlines()
     assert "timm/test_vit.r160_in1k" in line
-    assert "looked at timm/test_vit.r160_in1k on the Hub" in line
+    assert "tried timm/test_vit.r160_in1k on the Hub" in line
     assert "--weights hf://OWNER/NAME" in line
 
 

@@ -119,7 +119,7 @@ def test_what_is_frozen_is_all_but_the_head_or_all_but_the_logits_or_by_name() -
 
 @pytest.mark.parametrize(
     ("what", "said"),
-    [(("fetaures.*",), "'fetaures.*' fits no parameter"), (("*",), "leaves nothing to train")],
+    [(("fetaures.*",), "'fetaures.*' matches no parameter"), (("*",), "leaves nothing to train")],
 )
 def test_freezing_nothing_or_everything_is_refused(what: tuple[str, ...], said: str) -> None:
     with pytest.raises(SpecError, match=said):

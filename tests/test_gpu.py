@@ -117,7 +117,7 @@ def test_a_step_that_reads_the_device_is_not_recorded() -> None:
     assert found.recorded is None
     assert found.why_not
     assert choose("auto", device, 10, lambda: found).mode == "off"
-    with pytest.raises(DeviceError, match="cannot be a CUDA graph"):
+    with pytest.raises(DeviceError, match="cannot be recorded as a CUDA graph"):
         choose("graph", device, 10, lambda: found)
     assert torch.rand(8, device=device).sum().item() > 0  # the device is as well as before
 

@@ -72,7 +72,7 @@ def test_a_plugin_s_listener_is_told_of_start_epochs_and_end_and_a_faulty_one_en
     done = site.run(*SHORT, "--epochs", "2", "--set", "recipe.epochs=2", *logs, "--output", "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "run\n"
-    assert done.stderr.count("--log watch.faulty failed and is left out from here on") == 1
+    assert done.stderr.count("--log watch.faulty failed and was switched off") == 1
     assert "ConnectionError: the server is down" in done.stderr
     told = [json.loads(line) for line in (site.work / "run/diary.jsonl").read_text().splitlines()]
     assert [t["event"] for t in told] == ["start", "epoch", "epoch", "end"]
@@ -93,7 +93,7 @@ def test_a_wrong_name_is_refused_before_anything_is_loaded(site: Site) -> None:
 def test_a_short_name_of_two_plugins_must_be_written_whole(site: Site) -> None:
     done = site.run(*SHORT, "--log", "tensorboard", "--output", "run")
     assert done.returncode == 2
-    assert "'tensorboard' stands for loggers.tensorboard and watch.tensorboard" in done.stderr
+    assert "--log 'tensorboard' is ambiguous: loggers.tensorboard or watch.tensorboard" in done.stderr
 
 
 def test_listing_the_loggers_imports_none_of_them(site: Site) -> None:
@@ -132,7 +132,7 @@ def test_a_factory_that_fails_ends_the_command_with_one_line(tmp_path: Path) -> 
     def broken(*, folder: Path) -> None:
         raise OSError("disk full")
 
-    with pytest.raises(InputError, match="--log x: cannot be started: OSError: disk full"):
+    with pytest.raises(InputError, match="--log x cannot be started: OSError: disk full"):
         attach(Listener(), {"x": broken}, tmp_path, print)
 
 

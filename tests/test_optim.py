@@ -172,13 +172,13 @@ def test_muon_leaves_vectors_and_the_first_and_last_layer_to_adamw() -> None:
     [
         (
             {"groups": [{"match": "stm.*"}]},
-            r"groups\[0\].match: 'stm.\*' fits no trained parameter; allowed: vec",
+            r"groups\[0\].match: 'stm.\*' matches no trained parameter; allowed: vec",
         ),
         ({"groups": [{"match": "vector"}]}, "allowed: vectors, matrices, first, last"),
-        ({"optimizer": "muon-sphere"}, "0.bias is no matrix, .*add a rule"),
-        ({"groups": [{"match": "first", "momentum": 0.5}]}, "momentum: adam has none"),
+        ({"optimizer": "muon-sphere"}, "0.bias is not a matrix, .*add a rule"),
+        ({"groups": [{"match": "first", "momentum": 0.5}]}, "momentum: adam has no momentum"),
         ({"groups": [{"match": "first", "optimizer": "sdg"}]}, "no optimizer named 'sdg'; allowed: adam"),
-        ({"optimizer": "torch:LBFGS"}, "no optimizer named 'torch:LBFGS'.*of torch: ASGD, Adadelta"),
+        ({"optimizer": "torch:LBFGS"}, "no optimizer named 'torch:LBFGS'.*torch has: ASGD, Adadelta"),
         ({"optimizer": "torch:Muon"}, "torch:Muon cannot take these parameters: Muon only supports 2D"),
         ({"optimizer": "timm:lionn"}, "no optimizer named 'timm:lionn'"),
         ({"groups": [{"match": "first", "lrr": 1}]}, "unknown field `lrr`; allowed: epochs, lr, match, mom"),

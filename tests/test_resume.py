@@ -176,7 +176,7 @@ def test_the_checkpoint_before_a_damaged_one_still_ends_exactly(stopped: Path, t
 def test_when_every_checkpoint_is_damaged_it_says_so(stopped: Path) -> None:
     for path in (stopped / CHECKPOINTS).iterdir():
         path.write_bytes(b"")
-    with pytest.raises(RunError, match="no checkpoint is whole"):
+    with pytest.raises(RunError, match="all checkpoints are damaged"):
         checkpoint.newest(stopped / CHECKPOINTS)
 
 

@@ -154,7 +154,7 @@ def test_sweep_and_reproduce_have_the_options_that_say_so() -> None:
         ({"epochs": 0}, "--epochs must be at least 1, given 0"),
         ({"batch_size": -1}, "--batch-size must be at least 1, given -1"),
         ({"workers": -1}, "--workers must be at least 0, given -1"),
-        ({"weights": ""}, "--weights '' names none"),
+        ({"weights": ""}, "--weights is empty; give weights"),
         ({"weights": "w", "pretrained": True}, "give one of them"),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_recipe_turns_a_models_dropout_off(tmp_path: Path) -> None:
     plain, drops, off = (read_metrics(tmp_path / n)[0]["train_loss"] for n in ("plain", "drops", "off"))
     assert off == plain != drops
     assert read_record(tmp_path / "off").build == read_record(tmp_path / "drops").build
-    with pytest.raises(InputError, match="no dropout to set"):
+    with pytest.raises(InputError, match="no dropout layer"):
         train(tmp_path / "none", model="cnn-baseline", settings=("recipe.dropout=0.1",), **asked)
 
 
@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_lr(tiny: str, tmp_
         ({"settings": ("optimizer=adma",)}, SpecError, "no optimizer named 'adma'; allowed: adam"),
         ({"epochs": 0}, InputError, "--epochs must be at least 1, given 0"),
         ({"device": "tpu"}, InputError, "no device named 'tpu'"),
-        ({"device": "cuda:63"}, DeviceError, "not here"),
+        ({"device": "cuda:63"}, DeviceError, "not available on this machine"),
         ({"precision": "fp8"}, SpecError, "'fp32', 'bf16'"),
         ({"limit_train": 0}, InputError, "at least 1"),
         ({"image_size": 0}, InputError, "--image-size must be at least 1, given 0"),
@@ -294,15 +294,15 @@ def test_the_compiler_is_chosen_where_it_saves_more_than_it_costs() -> None:
             wanted, torch.device(device), 1000, lambda: Pace(plain, recorded, "it reads the device")
         )
 
-    sums = "2 s of about 10 s saved, 60 s of compiling"
+    sums = "compiling takes 60 s and saves 2 s of about 10 s"
     assert choice(0.01) == ("off", f"off: {sums}; no CUDA graph: it reads the device")
-    assert choice(1.0) == ("default", "default: 250 s of about 1000 s saved, 60 s of compiling")
+    assert choice(1.0) == ("default", "default: compiling takes 60 s and saves 250 s of about 1000 s")
     assert choice(1.0, 0.4).mode == "graph"
     assert choice(0.01, 0.02).mode == "off"
     assert choice(1.0, device="cpu").mode == "off"
     assert choice(0.0, wanted="max").mode == "max"
     assert choice(1.0, 0.4, wanted="graph").mode == "graph"
-    with pytest.raises(DeviceError, match=r"cannot be a CUDA graph \(it reads the device\)"):
+    with pytest.raises(DeviceError, match=r"cannot be recorded as a CUDA graph \(it reads the device\)"):
         choice(1.0, wanted="graph")
-    with pytest.raises(DeviceError, match="this run is on cpu"):
+    with pytest.raises(DeviceError, match="this run uses cpu"):
         choice(1.0, 0.4, wanted="graph", device="cpu")

@@ -163,9 +163,9 @@ class Session:
         from zoo.runs.new import unfinished
         from zoo.train.start import plan_of
 
-        found = find_model(request.model)
-        loggers = logs.find(self.log, found[0])
-        plan = self._prepared(lambda show: plan_of(request, show, found))
+        entry = find_model(request.model)
+        loggers = logs.find(self.log, entry[0])
+        plan = self._prepared(lambda show: plan_of(request, show, entry))
         if look and (folder := self.world.once(lambda: unfinished(plan.record))):
             return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers})
         return self._train(plan, self._new_folder(plan, output), loggers)

@@ -1,11 +1,11 @@
-"""Checkpoints: all of a run's state in one file that is whole or not there.
+"""Checkpoints: the whole state of a run in one file, which is either complete or absent.
 
     checkpoints/00001234-<sha256>.safetensors   state after step 1234
-    checkpoints/best-<sha256>.safetensors       the selected weights that it refers to
+    checkpoints/best-<sha256>.safetensors       the selected weights, which the state refers to
 
-The name holds the sha256 of the content, so that one rename commits tensors, numbers and their
-proof together, and any damage shows. Tensors are stored as such, all else as JSON in the header: no
-pickle. The newest `KEEP` checkpoints are kept, with the best weights that they refer to.
+The name holds the sha256 of the content, so that a single rename commits tensors, numbers and checksum
+together, and any damage is detected. Tensors are stored as tensors and everything else as JSON in the
+header, without pickle. The newest `KEEP` checkpoints are kept, with the best weights that they refer to.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ KEEP = 2
 FORMAT = 1
 NAME = re.compile(r"(\d{8,}|best)-([0-9a-f]{64})\.safetensors")
 TENSOR, TUPLE, DTYPE = "$tensor", "$tuple", "$dtype"
-"""Keys that stand in the JSON for a tensor (by its name), for a tuple and for a dtype (by its name)."""
+"""Keys that mark a tensor (by its name), a tuple and a dtype (by its name) in the JSON."""
 
 
-class Found(NamedTuple):
-    """A checkpoint on disk whose content is what its name says."""
+class Checkpoint(NamedTuple):
+    """A checkpoint on disk whose content matches the checksum in its name."""
 
     path: Path
     state: dict[str, Any]
@@ -48,7 +48,7 @@ def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = KEEP) ->
     Returns:
         The file.
     Raises:
-        WriteError: full or read-only disk; the earlier checkpoints are as they were.
+        WriteError: the disk is full or read-only; earlier checkpoints are unchanged.
     """
     path = _write(folder, f"{step:08d}", state)
     _prune(folder, keep)
@@ -56,7 +56,7 @@ def save(folder: Path, step: int, state: dict[str, Any], *, keep: int = KEEP) ->
 
 
 def save_best(folder: Path, weights: dict[str, Tensor]) -> str:
-    """Write the selected weights once; the name that a checkpoint's state refers to is returned."""
+    """Write the selected weights; returns the file name that the state of a checkpoint refers to."""
     return _write(folder, "best", weights).name
 
 
@@ -64,14 +64,14 @@ def load_best(folder: Path, name: str) -> dict[str, Tensor]:
     """Read what `save_best` wrote.
 
     Raises:
-        RunError: absent or damaged.
+        RunError: the file is missing or damaged.
     """
     state: dict[str, Tensor] = _read(folder / name)
     return state
 
 
-def newest(folder: Path, say: Any = None) -> Found | None:
-    """The newest checkpoint that is whole; a damaged one is named through `say` and passed over.
+def newest(folder: Path, say: Any = None) -> Checkpoint | None:
+    """The newest undamaged checkpoint; each damaged one is reported through `say` and skipped.
 
     Raises:
         RunError: there are checkpoints, and all are damaged.
@@ -84,18 +84,18 @@ def newest(folder: Path, say: Any = None) -> Found | None:
             best = state.get("best")
             if best is not None:
                 state["best_weights"] = load_best(folder, best)
-            return Found(path, state)
+            return Checkpoint(path, state)
         except RunError as error:
             damaged.append(str(error))
             if say:
-                say(f"{error}; the one before is used")
+                say(f"{error}; the checkpoint before it is used")
     if damaged:
-        raise RunError(f"{folder}: no checkpoint is whole: {damaged[0]}")
+        raise RunError(f"{folder}: all checkpoints are damaged: {damaged[0]}")
     return None
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a checkpoint, whole or not."""
+    """Whether there is a checkpoint, damaged or not."""
     return any(True for _ in _all(folder))
 
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise RunError(f"checkpoint {path}: cannot be read: {error.strerror}") from None
     if match is None or hashlib.sha256(data).hexdigest() != match[2]:
-        raise RunError(f"checkpoint {path}: damaged: its content is not what its name says")
+        raise RunError(f"checkpoint {path}: damaged: its content does not match the sha256 in its name")
     length = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + length])["__metadata__"]
@@ -123,7 +123,7 @@ def _read(path: Path) -> Any:
             raise RunError(f"checkpoint {path}: written by a newer version of hybrid-zoo; upgrade it")
         return _restore(json.loads(header["zoo"]), load_tensors(data))
     except (SafetensorError, KeyError, ValueError) as error:
-        raise RunError(f"checkpoint {path}: no checkpoint of hybrid-zoo: {error}") from None
+        raise RunError(f"checkpoint {path}: not a checkpoint of hybrid-zoo: {error}") from None
 
 
 def _all(folder: Path) -> Iterator[Path]:
@@ -145,7 +145,7 @@ def _prune(folder: Path, keep: int) -> None:
 
 
 def _best_of(path: Path) -> str | None:
-    """The best weights that a checkpoint refers to, read from its header alone."""
+    """The file name of the best weights that a checkpoint refers to, read from its header only."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -156,7 +156,7 @@ def _best_of(path: Path) -> str | None:
 
 
 def _flatten(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
-    """JSON for a nested value, its tensors moved to `tensors` under their path."""
+    """Convert a nested value to JSON; its tensors are moved to `tensors` under their path."""
     if isinstance(value, Tensor):
         name = path or "tensor"
         tensors[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

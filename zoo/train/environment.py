@@ -1,4 +1,4 @@
-"""Where a run is trained: versions, commit, device, number of processes."""
+"""The environment of a run: versions, commit, device, number of processes."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from zoo.runs.record import RunRecord
 
 
 def differences(record: RunRecord, registry: Registry) -> list[str]:
-    """What keeps a resumed run from being bit-identical to an uninterrupted one: one line each."""
+    """Differences that make a resumed run not bit-identical to an uninterrupted one, a line each."""
     now = environment(torch.device(record.device))
     before = {"processes": "1", **record.environment}
-    found = [
-        f"{key} is {now.get(key, 'absent')} now and was {was} before"
+    changed = [
+        f"{key} is now {now.get(key, 'absent')} and was {was}"
         for key, was in before.items()
         if key in ("torch", "threads", "device", "hybrid-zoo", "processes") and now.get(key) != was
     ]
-    return found + changes(record.plugins, registry)
+    return changed + changes(record.plugins, registry)
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Versions, commit and hardware: what a reader needs to judge a number."""
-    found = {"hybrid-zoo": __version__, "python": platform.python_version(), "device": describe(device)}
-    found["torch"] = str(torch.__version__)
+    """Versions, commit and hardware, which a reader needs to judge a result."""
+    facts = {"hybrid-zoo": __version__, "python": platform.python_version(), "device": describe(device)}
+    facts["torch"] = str(torch.__version__)
     for package in ("torchvision", "timm", "numpy"):
         try:
-            found[package] = version(package)
+            facts[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    found["threads"] = str(torch.get_num_threads())
-    found["processes"] = str(size_here())
-    return found | ({"commit": commit} if (commit := _commit()) else {})
+            facts[package] = "absent"
+    facts["threads"] = str(torch.get_num_threads())
+    facts["processes"] = str(size_here())
+    return facts | ({"commit": commit} if (commit := _commit()) else {})
 
 
 def _commit() -> str:
-    """The commit of the checkout that this code runs from; "" outside of one."""
+    """The commit of the git checkout that this code runs from; "" if there is none."""
     here = Path(__file__).resolve().parent.parent.parent
     if not (here / ".git").exists():
         return ""
@@ -56,5 +56,5 @@ def _commit() -> str:
 
 
 def size_here() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))

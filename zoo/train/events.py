@@ -1,4 +1,4 @@
-"""What a training run tells those who watch it."""
+"""The events of a training run, and the listeners that receive them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Tick(NamedTuple):
-    """Where a run is, told a few times a second: `loss` and `top1` are of the epoch so far."""
+    """The position of a run, sent a few times a second; `loss` and `top1` are means over the epoch so far."""
 
     epoch: int
     epochs: int
@@ -24,22 +24,22 @@ class Tick(NamedTuple):
 
 
 class Listener:
-    """Watches a run; every method may be left as it is.
+    """Receives the events of a run; a subclass overrides the methods that it needs.
 
     Row keys of `epoch`: see `zoo.train.loop`.
     """
 
     def start(self, plan: Plan, parameters: int) -> None:
-        """The first step is about to be taken."""
+        """Called before the first step."""
 
     def resumed(self, rows: Sequence[dict[str, Any]]) -> None:
-        """The run goes on: the rows of the epochs that ended before."""
+        """Called after `start` if the run is resumed, with the rows of the finished epochs."""
 
     def tick(self, tick: Tick) -> None:
-        """Some steps were taken."""
+        """Called a few times a second, between steps."""
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """An epoch ended; `best`: its weights are the selected ones so far."""
+        """Called after each epoch; `best`: its weights are the best so far."""
 
     def end(self, result: dict[str, Any]) -> None:
-        """The run ended and its result is written."""
+        """Called after the result is written; with an empty table if the run ended before that."""

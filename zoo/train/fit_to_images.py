@@ -1,4 +1,4 @@
-"""Modules that begin with what the training images are like."""
+"""Modules whose initial weights depend on the training images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 PIXELS = 5000 * 32 * 32
-"""Of the images that are shown: 5,000 of CIFAR-10, fewer where they are larger."""
+"""Total pixels of the images that are passed: 5,000 images of CIFAR-10, fewer if they are larger."""
 
 
 class Batches(Protocol):
-    """Where images are taken from by their rows."""
+    """A source of images by their row numbers."""
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) uint8 and labels (B,) of these rows, on the device."""
@@ -22,14 +22,14 @@ class Batches(Protocol):
 def fit_to_images(
     module: nn.Module, data: Batches, count: int, prepare: Callable[[Tensor], Tensor], device: torch.device
 ) -> bool:
-    """Show the first training images to every submodule that has a method `fit_to_images(images)`.
+    """Pass the first training images to every submodule that has a method `fit_to_images(images)`.
 
-    Called once, before the first step of a run that begins with fresh weights. The images are those that the
-    training split begins with, not augmented, normalised, float32 (N, 3, H, W) on the device; a method changes
-    weights in place, and as a function of the images alone.
+    Called once, before the first step of a run with newly initialised weights. The images are the first ones of
+    the training split: not augmented, normalised, float32 (N, 3, H, W), on the device. The method changes weights
+    in place, as a function of the images only.
 
     Args:
-        count: images of the split. prepare: uint8 images to what the module takes.
+        count: number of images in the split. prepare: converts uint8 images to the input of the module.
     Returns:
         Whether there was such a submodule.
     """

@@ -1,6 +1,6 @@
 """Listeners that plugins bring: `zoo train --log NAME`.
 
-A listener is told plain data, and one that raises is left out from there on: no logger ends a run.
+A listener receives plain data. One that raises is switched off, so that no logger can end a run.
 """
 
 from __future__ import annotations
@@ -25,57 +25,57 @@ Say = Callable[[str], None]
 
 
 class Several(Listener):
-    """Tells each of several listeners, in order."""
+    """Passes every event to several listeners, in order."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.listeners = tuple(listeners)
 
     def start(self, plan: Plan, parameters: int) -> None:
-        """The first step is about to be taken."""
+        """Called before the first step."""
         for listener in self.listeners:
             listener.start(plan, parameters)
 
     def resumed(self, rows: Sequence[dict[str, Any]]) -> None:
-        """The run goes on."""
+        """Called if the run is resumed."""
         for listener in self.listeners:
             listener.resumed(rows)
 
     def tick(self, tick: Tick) -> None:
-        """Some steps were taken."""
+        """Called a few times a second."""
         for listener in self.listeners:
             listener.tick(tick)
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """An epoch ended."""
+        """Called after each epoch."""
         for listener in self.listeners:
             listener.epoch(row, best)
 
     def end(self, result: dict[str, Any]) -> None:
-        """The run ended."""
+        """Called at the end of the run."""
         for listener in self.listeners:
             listener.end(result)
 
 
 class Guarded(Listener):
-    """A plugin's listener, told plain data; after its first exception it is told nothing more."""
+    """A plugin's listener, which receives plain data, and nothing more after its first exception."""
 
     def __init__(self, name: str, target: Any, say: Say) -> None:
         self.name, self.target, self.say = name, target, say
 
     def start(self, plan: Plan, parameters: int) -> None:
-        """Give it the record of the run, as run.toml holds it."""
-        self._tell("start", msgspec.to_builtins(plan.record), parameters)
+        """Pass the record of the run, as in run.toml."""
+        self._send("start", msgspec.to_builtins(plan.record), parameters)
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Give it the row of metrics.jsonl."""
-        self._tell("epoch", dict(row), best)
+        """Pass the row of metrics.jsonl."""
+        self._send("epoch", dict(row), best)
 
     def end(self, result: dict[str, Any]) -> None:
-        """Give it what result.json holds; an empty table where the run was stopped."""
-        self._tell("end", dict(result))
+        """Pass the content of result.json; an empty table if the run was stopped."""
+        self._send("end", dict(result))
         self.target = None
 
-    def _tell(self, event: str, *values: Any) -> None:
+    def _send(self, event: str, *values: Any) -> None:
         method = getattr(self.target, event, None)
         if method is None:
             return
@@ -85,31 +85,31 @@ class Guarded(Listener):
         except Exception as error:
             self.target = None
             what = f"{type(error).__name__}: {error}"
-            self.say(f"--log {self.name} failed and is left out from here on; the run goes on ({what})")
+            self.say(f"--log {self.name} failed and was switched off; the run continues ({what})")
 
 
 def find_listeners(names: Sequence[str], registry: Registry) -> dict[str, Callable[..., Any]]:
-    """The factories of listeners by component name; "tensorboard" stands for "loggers.tensorboard".
+    """The factories of listeners by component name; "tensorboard" is short for "loggers.tensorboard".
 
     Raises:
         UnknownNameError: no such listener. InputError: two plugins have one of that short name.
         PluginError: its module, or the library that it needs, cannot be imported.
     """
     known = [name for name, component in registry.components.items() if component.kind == "listener"]
-    found = {}
+    factories = {}
     for name in names:
         fitting = [k for k in known if name == k or name == k.partition(".")[2]]
         if not fitting:
             raise UnknownNameError("logger", name, [*known, *(k.partition(".")[2] for k in known)])
         if len(fitting) > 1 and name not in fitting:
-            raise InputError(f"{name!r} stands for {' and '.join(fitting)}; write the whole name")
+            raise InputError(f"--log {name!r} is ambiguous: {' or '.join(fitting)}; give the full name")
         full = name if name in fitting else fitting[0]
-        found[full] = import_factory(registry.component(full).factory, full)
-    return found
+        factories[full] = import_factory(registry.component(full).factory, full)
+    return factories
 
 
 def attach(listener: Listener, factories: dict[str, Callable[..., Any]], folder: Path, say: Say) -> Listener:
-    """The listener, and beside it what the factories make for a run folder.
+    """Combine a listener with those that the factories make for a run folder.
 
     Raises:
         InputError: a factory failed.
@@ -122,5 +122,5 @@ def attach(listener: Listener, factories: dict[str, Callable[..., Any]], folder:
         except ZooError:
             raise
         except Exception as error:
-            raise InputError(f"--log {name}: cannot be started: {type(error).__name__}: {error}") from error
+            raise InputError(f"--log {name} cannot be started: {type(error).__name__}: {error}") from error
     return Several([listener, *made]) if made else listener

@@ -1,7 +1,7 @@
 """The training loop. It reads top to bottom: fit, epoch, step.
 
-Randomness has no state: the order of an epoch is a function of (seed, epoch), what a step draws
-(augmentation, dropout) of (seed, epoch, step).
+Randomness has no state: the order of an epoch is a function of (seed, epoch), and the random numbers of a
+step (augmentation, dropout) are a function of (seed, epoch, step).
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from zoo.train.selection import Selection
 from zoo.train.speed.compiled import Compiler
 
 AUGMENT, NOISE = 1, 2
-"""Tags of a step's two streams of random numbers: augmentation, and what the model draws."""
+"""Seed tags of the two random streams of a step: for augmentation, and for the model."""
 
 TICK_SECONDS = 0.5
 
 
 class Stop(Exception):
-    """Raised between two steps when the run was asked to stop; carries the signal's number."""
+    """Raised between two steps if a signal asked the run to stop; holds the signal's number."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -62,14 +62,14 @@ class Stop(Exception):
 
 
 class Saving(NamedTuple):
-    """How often a checkpoint is written inside an epoch: by time, by steps; 0 is never."""
+    """How often checkpoints are written within an epoch: by time and by steps; 0 means never."""
 
     seconds: float = 60.0
     steps: int = 0
 
 
 class Trainer:
-    """One run: `fit` trains, selects, and reads the test split once at the end."""
+    """One run: `fit` trains, selects the best epoch, and evaluates the test split once at the end."""
 
     def __init__(
         self,
@@ -84,10 +84,10 @@ class Trainer:
 
         Args:
             folder: the run folder; it exists and holds `run.toml`.
-            stop: asked before each step: a signal's number ends the run between two steps, after a
-                checkpoint; -1 asks for a checkpoint alone.
+            stop: called before each step: returns the number of a signal to end the run after a
+                checkpoint, -1 to write only a checkpoint, or 0.
             saving: how often a checkpoint is written.
-            world: the processes that train together; every method is then called by all of them.
+            world: the processes that train together; all of them must call every method.
         """
         self.plan, self.folder, self.stop, self.saving = plan, folder, stop, saving or Saving()
         self.listener = listener or Listener()
@@ -114,7 +114,7 @@ class Trainer:
         )
         self.predict = self.compiler.whole(self.chosen(), eval_batch(plan.record))
         self.at = Position()
-        self.sums = torch.zeros(2, device=self.device)  # loss and hits of the epoch so far
+        self.sums = torch.zeros(2, device=self.device)  # summed loss and number of hits in this epoch
         self.selection = Selection(recipe)
         self.rows: list[dict[str, Any]] = []
         self.saved_at = time.monotonic()
@@ -127,8 +127,8 @@ class Trainer:
         Returns:
             What `result.json` holds.
         Raises:
-            Stop: asked to; the best weights so far are written.
-            TrainingError: a loss or gradients that are not finite.
+            Stop: a signal asked to stop; the best weights so far are saved.
+            TrainingError: the loss or the gradients are not finite.
         """
         parameters = sum(p.numel() for p in self.module.parameters())
         self.listener.start(self.plan, parameters)
@@ -153,14 +153,14 @@ class Trainer:
         result = self._result(parameters)
         if self.world.first:
             draw_curves(self.folder)
-            write_result(self.folder, result)  # last: a run with a result is finished
+            write_result(self.folder, result)  # written last, because a run with a result counts as finished
         self.listener.end(result)
         return result
 
     def _warm_up(self) -> float:
-        """Pass one batch forward and backward, and one as in evaluation, and forget them.
+        """Run one training batch and one evaluation batch, without any effect on the weights.
 
-        Kernels are chosen or compiled here and memory is known to suffice, before the clock of the run starts.
+        Kernels are selected or compiled here, and memory is shown to suffice, before the run's clock starts.
         """
         start = time.perf_counter()
         buffers = [buffer.clone() for buffer in self.module.buffers()]
@@ -169,8 +169,8 @@ class Trainer:
             taken = self.data.take(self.world.share(len(part))(part))
             self._pass(part, *taken, len(rows), generator(0)).zero_()
         self.optimizer.zero_grad(set_to_none=True)
-        for buffer, kept in zip(self.module.buffers(), buffers, strict=True):
-            buffer.copy_(kept)
+        for buffer, before in zip(self.module.buffers(), buffers, strict=True):
+            buffer.copy_(before)
         size = min(len(self.plan.selecting), eval_batch(self.plan.record))
         self.measure(self.plan.selecting.select(np.arange(size)))
         if self.device.type == "cuda":
@@ -178,7 +178,7 @@ class Trainer:
         return time.perf_counter() - start
 
     def _begin(self) -> None:
-        """What is done once, before the first step; its time is training time."""
+        """Work that is done once before the first step, and counts as training time."""
         start = time.perf_counter()
         if not self.plan.record.base_model:
             fit_to_images(self.module, self.data, len(self.data), self.augment.prepare, self.device)
@@ -190,14 +190,14 @@ class Trainer:
         rows = order(self.plan.record.seed, at.epoch, len(self.data)).to(self.device)
         rows = torch.cat((rows, rows[: self.steps * self.batch - len(rows)]))  # whole batches only
         batches = rows.view(self.steps, self.batch)
-        delivered = self.data.steps(self._own(batches), at.step, epoch=at.epoch)
+        delivered = self.data.steps(self._local(batches), at.step, epoch=at.epoch)
         last_tick = start = time.perf_counter()
         spent = at.epoch_seconds
         while at.step < self.steps and at.total < self.total:
-            asked = self.world.agree(self.stop() or -self._is_time_to_save())
-            if asked > 0:
-                raise Stop(asked)
-            if asked or self._is_step_to_save():
+            request = self.world.agree(self.stop() or -self._is_time_to_save())
+            if request > 0:
+                raise Stop(request)
+            if request or self._is_step_to_save():
                 self.save()
             _, images, labels = next(delivered)
             self._step((batches[at.step], images, labels))
@@ -207,17 +207,17 @@ class Trainer:
             if now - last_tick > TICK_SECONDS:
                 last_tick = now
                 self._tick()
-        self._check_finite()  # waits for the device, so that the time below is true
+        self._check_finite()  # waits for the device, so that the time below is correct
         at.epoch_seconds = spent + time.perf_counter() - start
         at.step_seconds += at.epoch_seconds
 
-    def _own(self, batches: Tensor) -> Tensor:
-        """The columns of int64 (steps, B) row numbers that this process works on, by micro-batch."""
+    def _local(self, batches: Tensor) -> Tensor:
+        """The columns of int64 (steps, B) row numbers that this process trains on, by micro-batch."""
         parts = batches.chunk(self.plan.recipe.accumulate, 1)
         return torch.cat([self.world.share(part.shape[1])(part, 1) for part in parts], 1)
 
     def _step(self, batch: Batch) -> None:
-        """One step on a batch: all of its rows, and the images and labels of this process's `_own`."""
+        """Take one step on a batch: the row numbers of the whole batch, and this process's images and labels."""
         rows, images, labels = batch
         at, recipe, seed = self.at, self.plan.recipe, self.plan.record.seed
         seed_noise(mix_seed(seed, at.epoch, at.step, NOISE, *self.world.apart), self.device)
@@ -229,9 +229,9 @@ class Trainer:
         self.guard.before()
         parts = rows.chunk(recipe.accumulate)
         sizes = [len(self.world.share(len(part))(part)) for part in parts]
-        for part, seen, classes in zip(parts, images.split(sizes), labels.split(sizes), strict=True):
+        for part, inputs, classes in zip(parts, images.split(sizes), labels.split(sizes), strict=True):
             with self.world.collecting(part is parts[-1]):
-                total += self._pass(part, seen, classes, len(rows), drawn)
+                total += self._pass(part, inputs, classes, len(rows), drawn)
         total = self.world.sum(total)
         if self._may_step(total, lr, rows):
             self.scaler.step(self.optimizer)
@@ -245,17 +245,17 @@ class Trainer:
     def _pass(
         self, rows: Tensor, images: Tensor, labels: Tensor, batch: int, drawn: torch.Generator
     ) -> Tensor:
-        """Add the gradients of this process's share of the rows; their summed loss and hits, float32 (2,)."""
+        """Add the gradients of this process's share of the rows; returns summed loss and hits, float32 (2,)."""
         mine = self.world.share(len(rows))
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         images, targets = self.change(images, labels, draws.of(mine))
         self.compiler.next_step()
         share = len(labels) / batch * self.world.size  # gradients are averaged over the processes
-        found: Tensor = self.learn(images, targets, labels, share)
-        return found
+        sums: Tensor = self.learn(images, targets, labels, share)
+        return sums
 
     def _learn(self, images: Tensor, targets: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
-        """Add the gradients of `share` of the images' mean loss; their summed loss and hits, float32 (2,)."""
+        """Add the gradients of `share` times the mean loss; returns summed loss and hits, float32 (2,)."""
         with self.plan.hardware.autocast():
             logits = self.forward(images)
             smoothing = self.plan.recipe.label_smoothing
@@ -265,7 +265,7 @@ class Trainer:
         return torch.stack((loss.detach() * len(labels), hits.float()))
 
     def _may_step(self, total: Tensor, lr: float, rows: Tensor) -> bool:
-        if self.scaler.is_enabled():  # fp16: the scaler itself leaves out steps that overflow
+        if self.scaler.is_enabled():  # fp16: the scaler itself skips steps that overflow
             self.scaler.unscale_(self.optimizer)
             if self.plan.recipe.clip_grad_norm:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.recipe.clip_grad_norm)
@@ -304,11 +304,11 @@ class Trainer:
     # ---- evaluation -----------------------------------------------------------
 
     def chosen(self) -> nn.Module:
-        """The module that is evaluated and kept: the averaged one where the recipe averages."""
+        """The module that is evaluated and saved: the averaged one if the recipe averages."""
         return self.average.chosen()
 
     def measure(self, split: Split, *, exact: bool = False) -> Metrics:
-        """Evaluate the chosen module; `exact`: in fp32 and over the recipe's views, as results are."""
+        """Evaluate the chosen module; `exact`: in fp32 and with the recipe's views, as for results."""
         source = self._source(self.world.part(split))
         self.world.align(self.chosen())
         return evaluate(
@@ -321,7 +321,7 @@ class Trainer:
         )
 
     def _source(self, split: Split) -> BatchSource:
-        """The split on the device, or streamed to it; only `steps` of it cuts at random."""
+        """The split, resident on the device or streamed to it; only its method `steps` crops at random."""
         return open_source(
             split,
             self.device,
@@ -331,7 +331,7 @@ class Trainer:
         )
 
     def _means(self) -> list[float]:
-        """Mean loss and share of hits over the epoch's steps that were taken; NaN without any."""
+        """Mean loss and accuracy over the steps of this epoch that were not skipped; NaN if there are none."""
         return (self.sums / ((self.at.step - self.at.left_out) * self.batch)).tolist()
 
     def _check_finite(self) -> None:
@@ -349,7 +349,7 @@ class Trainer:
             Tick(at.epoch + 1, epochs, at.step, self.steps, loss, hits, rate, at.total, int(self.total))
         )
 
-    # ---- what is written ----------------------------------------------------------------------
+    # ---- checkpoints --------------------------------------------------------------------------
 
     def _is_step_to_save(self) -> bool:
         every = self.saving.steps
@@ -360,7 +360,7 @@ class Trainer:
         return every > 0 and time.monotonic() - self.saved_at > every
 
     def save(self) -> None:
-        """Write a checkpoint, and the selected weights where they changed."""
+        """Write a checkpoint, and the selected weights if they changed."""
         folder = self.folder / CHECKPOINTS
         self.at.seconds = time.perf_counter() - self.started
         best = self.selection
@@ -373,7 +373,7 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def state(self) -> dict[str, Any]:
-        """All that decides how the run goes on, but the selected weights, which have a file of their own."""
+        """Everything that a resumed run needs, except for the selected weights, which have their own file."""
         return {
             "position": asdict(self.at),
             "module": dict(self.module.state_dict()),
@@ -388,7 +388,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         self.at = Position(**state["position"])
         parts = self.world.parts
         self.module.load_state_dict(parts(dict(self.module.state_dict()), state["module"]))

@@ -1,4 +1,4 @@
-"""What stands between a broken step and the weights: losses and gradients that are not finite."""
+"""A guard that keeps losses and gradients that are not finite from changing the weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NEVER = 2**62
 
 
 class Guard:
-    """Looks at the loss and the gradients of each step before the optimizer uses them.
+    """Checks the loss and the gradients of each step before the optimizer uses them.
 
-    On a CPU, and where steps are skipped, the answer is read at once. On a GPU, a fused optimizer is
-    told by a flag on the device not to use the gradients, and `check` reads later which step it was:
-    no host waits for the device inside an epoch.
+    On a CPU, and if broken steps are skipped, the check is immediate. On a GPU, a flag on the device tells a
+    fused optimizer not to use the gradients, and `check` reads later which step it was, so that the host does
+    not wait for the device within an epoch.
     """
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, recipe: Recipe, device: torch.device) -> None:
@@ -28,22 +28,22 @@ class Guard:
         fused = bool(optimizer.defaults.get("fused"))
         self.waits = device.type == "cpu" or recipe.on_nan == "skip" or not fused
         self.first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
-        self.kept: list[Tensor] = []
+        self.statistics: list[Tensor] = []
         self.skipped = 0
 
     def before(self) -> None:
-        """Keep the running statistics, which the forward pass changes, where a step may be skipped."""
+        """Copy the running statistics, which the forward pass changes, if steps may be skipped."""
         if self.recipe.on_nan == "skip":
-            self.kept = [b.clone() for b in self.buffers]
+            self.statistics = [b.clone() for b in self.buffers]
 
     def allows(self, loss: Tensor, step: int, lr: float, rows: Tensor) -> bool:
-        """Clip the gradients, and say whether the optimizer may use them.
+        """Clip the gradients; returns whether the optimizer may use them.
 
         Args:
             loss: the step's summed loss, on the device. step: total steps before this one.
             rows: int64, the images of the batch, for the message.
         Raises:
-            TrainingError: not finite, with `on_nan = "stop"`, where the answer is read at once.
+            TrainingError: not finite, with `on_nan = "stop"` and an immediate check.
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = self._size(gradients)
@@ -55,8 +55,10 @@ class Guard:
         return self.passes(finite, loss, step, lr, rows)
 
     def passes(self, finite: Tensor, loss: Tensor, step: int, lr: float, rows: Tensor) -> bool:
-        """As `allows`, by what is already known of the step: all that is left to do under a scaler of fp16,
-        which looks at the gradients itself and leaves out a step in which they overflow.
+        """The second half of `allows`: act on whether the step is finite.
+
+        With fp16 only this half is needed, because the gradient scaler checks the gradients itself and skips a
+        step in which they overflow.
 
         Args:
             finite: bool, on the device.
@@ -69,23 +71,23 @@ class Guard:
             return True
         if self.recipe.on_nan == "stop":
             raise TrainingError(_message(loss.isfinite().item() is True, step, lr, rows.tolist()))
-        for buffer, before in zip(self.buffers, self.kept, strict=True):
+        for buffer, before in zip(self.buffers, self.statistics, strict=True):
             buffer.copy_(before)
         self.skipped += 1
         return False
 
     def _size(self, gradients: list[Tensor]) -> Tensor:
-        """The norm of all gradients; where nothing is clipped by it, any number that is finite if they are."""
+        """The norm of all gradients; without clipping, any number that is finite if and only if they are."""
         if self.recipe.clip_grad_norm or gradients[0].device.type != "cpu" or is_divided(gradients[0]):
             return whole(nn.utils.get_total_norm(gradients))
-        flat = [gradient.flatten() for gradient in gradients]  # a dot product is the fastest pass over memory
+        flat = [gradient.flatten() for gradient in gradients]  # a dot product reads memory fastest
         return torch.stack([one.dot(one) for one in flat]).sum()
 
     def check(self, lr: float) -> None:
-        """Read whether any step since the start was broken; waits for the device.
+        """Check whether any step since the start was not finite; waits for the device.
 
         Raises:
-            TrainingError: one was; it did not change the weights.
+            TrainingError: one was not; it did not change the weights.
         """
         if not self.waits and (step := int(self.first_bad.item())) < NEVER:
             raise TrainingError(_message(False, step, lr, []))
@@ -96,6 +98,6 @@ def _message(loss_is_finite: bool, step: int, lr: float, rows: list[int]) -> str
     shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
     images = f", training images {shown}" if rows else ""
     return (
-        f"{what} not finite in step {step + 1} (lr {lr:.3g}{images}); the weights are those before it; "
-        "lower --lr, set recipe.clip_grad_norm, or leave such steps out with --on-nan skip"
+        f"{what} not finite in step {step + 1} (lr {lr:.3g}{images}); the step did not change the weights; "
+        "lower --lr, set recipe.clip_grad_norm, or skip such steps with --on-nan skip"
     )

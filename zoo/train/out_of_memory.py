@@ -1,4 +1,4 @@
-"""Memory that does not suffice: one line that says what to lower."""
+"""Out of memory: one line that says which settings to lower."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, in the words of torch's allocators."""
+    """Whether an error means that memory did not suffice, by its type or the messages of torch's allocators."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     words = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calculation")
@@ -25,10 +25,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def refusing_too_much(plan: Plan) -> Iterator[None]:
-    """Training by this plan.
+    """The context of a training; turns an out-of-memory error into one that says what to lower.
 
     Raises:
-        DeviceError: memory does not suffice; says what to lower.
+        DeviceError: memory does not suffice.
     """
     try:
         yield
@@ -41,7 +41,7 @@ def refusing_too_much(plan: Plan) -> Iterator[None]:
 def _too_much(plan: Plan) -> str:
     record, recipe = plan.record, plan.recipe
     return (
-        f"out of memory on {record.device} with batches of {plural(recipe.batch_size, 'image')} of "
-        f"{record.sizes.height}x{record.sizes.width} in {record.precision}; lower --batch-size (with "
-        f"--set recipe.accumulate=N the steps stay the same) or --image-size, or use --precision bf16"
+        f"out of memory on {record.device} with batches of {recipe.batch_size} images of "
+        f"{record.sizes.height}x{record.sizes.width} in {record.precision}; lower --batch-size or --image-size, "
+        f"split each batch with --set recipe.accumulate=N, or use --precision bf16"
     )

@@ -1,4 +1,4 @@
-"""From what was asked for to everything that decides a run, before any training starts."""
+"""Resolves a request into a plan: everything that decides a run, before training starts."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ INIT = 0x1217
 """Tag of the seed that initialises the weights."""
 
 
-Found = tuple[Registry, str, Model]
-"""A catalogue, and a model with its name."""
+Entry = tuple[Registry, str, Model]
+"""A catalogue, the name of a model in it, and the model."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs: its record, the images of each split, the hardware.
+    """Everything that a run needs: its record, the images of each split, the hardware.
 
     Attributes:
-        notes: what was chosen and why, a line each.
-        weights: tensors that the module begins with, by name; all others are as the seed makes them.
+        notes: the automatic choices and their reasons, a line each.
+        weights: initial tensors by name; all others are initialised from the seed.
     """
 
     record: RunRecord
@@ -68,7 +68,7 @@ class Plan:
         return self.record.settings
 
     def build(self) -> nn.Module:
-        """The module with its initial weights: a function of the tree, the sizes, the seed and `weights`."""
+        """The module with its initial weights, a function of the tree, the sizes, the seed and `weights`."""
         record = self.record
         tree = node_from_table(record.build, "build")
         torch.manual_seed(mix_seed(record.seed, INIT))
@@ -84,18 +84,18 @@ class Plan:
 def resolve(
     request: Request,
     show: Show = silent,
-    found: Found | None = None,
+    entry: Entry | None = None,
     beginning: Beginning = Beginning(),  # noqa: B008 - frozen
 ) -> Plan:
     """Decide everything: model, recipe, dataset, splits, device, precision.
 
     Args:
-        found: the catalogue and the model, in the place of those that the request names.
-        beginning: what the weights that the run begins with ask for; options of the request win.
+        entry: the catalogue and the model; default: those that the request names.
+        beginning: what the initial weights require; options of the request override it.
     Raises:
-        ZooError: whatever cannot be used, in one line.
+        ZooError: something cannot be used; one line says what.
     """
-    registry, name, model = found or find_model(request.model)
+    registry, name, model = entry or find_model(request.model)
     device = pick_device(request.device)
     refuse_impossible(request)
     spec = request.dataset or model.dataset
@@ -140,9 +140,9 @@ def resolve(
     return _with_compiler(Plan(record, registry, *splits, hardware, notes))
 
 
-def _outline(found: Found, recipe: Recipe, sizes: Sizes) -> nn.Module:
-    """The model without memory, after all that a recipe does to it: what does not fit is said before there is a run."""
-    registry, name, model = found
+def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
+    """Build the model without memory and apply the recipe to it, to report errors before the run starts."""
+    registry, name, model = entry
     refuse_views(recipe.tta, sizes.height, sizes.width)
     meta = torch.device("meta")
     with meta:
@@ -154,7 +154,7 @@ def _outline(found: Found, recipe: Recipe, sizes: Sizes) -> nn.Module:
 
 
 def _with_compiler(plan: Plan) -> Plan:
-    """The plan with the compiler's mode decided, and its reason among the notes."""
+    """The plan with the compiler's mode decided, and the reason added to its notes."""
     record, hardware, recipe = plan.record, plan.hardware, plan.recipe
     steps = recipe.epochs * math.ceil(record.data.train / recipe.batch_size)
     sizes = (record.sizes.in_channels, record.sizes.height, record.sizes.width)
@@ -186,26 +186,38 @@ def replan(
     workers: int | None = None,
     show: Show = silent,
 ) -> Plan:
-    """The plan of a recorded run, to go on with it; `epochs` extends (or shortens) it.
+    """The plan of a recorded run, to resume or repeat it; `epochs` extends (or shortens) it.
 
     Args:
         registry: the catalogue; loaded if not given.
-        workers: of streamed images; they change nothing but the time.
+        workers: processes that decode streamed images; they do not change the results.
     Raises:
-        RunError: the dataset is not the recorded one. Else as `resolve`.
+        RunError: the dataset differs from the recorded one. ZooError: as `resolve`.
     """
-    registry, device = registry or load_registry(), pick_device(record.device)
-    images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show)
+    recorded, registry = record.data, registry or load_registry()
+    device = pick_device(record.device)
+    delivery = Delivery(recorded.mode, workers, str(device))
+    skip_bad = recorded.skipped > 0
+    data = _load(
+        recorded.spec, registry, data_dir, recorded.image_size, skip_bad, delivery, show, recorded.transform
+    )
+    if data.fingerprint != recorded.fingerprint:
+        raise RunError(
+            f"dataset {recorded.spec!r} differs from the one that the run was trained on: its fingerprint is "
+            f"{data.fingerprint[:12]}, the recorded one {recorded.fingerprint[:12]}"
+        )
     if epochs is not None and record.max_steps:
         raise InputError(
-            f"--epochs {epochs}: this run was cut off after {plural(record.max_steps, 'step')} (--max-steps), "
-            "inside an epoch, and cannot be extended; train anew"
+            f"--epochs {epochs}: this run was limited to {record.max_steps} steps (--max-steps), so it ended within an "
+            "epoch and cannot be extended; start a new run"
         )
     if epochs is not None:
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
         record = msgspec.structs.replace(record, settings=recipe, max_steps=None)
-    hardware = Hardware(device, record.precision, record.channels_last, record.compile)
-    return Plan(record, registry, *images.divided(), hardware)
+    splits = _splits(data, record.protocol == "clean", recorded.limit_train, recorded.limit_test)
+    return Plan(
+        record, registry, *splits, Hardware(device, record.precision, record.channels_last, record.compile)
+    )
 
 
 def _load(
@@ -230,12 +242,24 @@ def _load(
     )
 
 
+def _splits(
+    data: ImageData, clean: bool, limit_train: int | None, limit_test: int | None
+) -> tuple[Split, Split, Split]:
+    """Training images, images for selection (validation; test in the paper protocol), and test images."""
+    train = limit(data.train, limit_train)
+    test = limit(data.test, limit_test)
+    if not clean:
+        return train, test, test
+    rows, held_out = validation_split(train.labels, VALIDATION_FRACTION, VALIDATION_SEED, train.copies)
+    return train.select(rows, train.copies), train.select(held_out, train.copies), test
+
+
 def _refuse_empty_classes(data: ImageData) -> None:
     counts = class_counts(data.train, len(data.classes))
     empty = [name for name, count in zip(data.classes, counts, strict=True) if count == 0]
     if empty:
         raise DataError(
-            f"{data.spec}: no training image of class {empty[0]!r} ({len(empty)} of {len(data.classes)} classes "
+            f"{data.spec}: class {empty[0]!r} has no training images ({len(empty)} of {len(data.classes)} classes "
             "are empty); remove the class, or see `zoo datasets check`"
         )
 

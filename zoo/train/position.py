@@ -1,4 +1,4 @@
-"""Where a training stands."""
+"""The position of a training run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass
 class Position:
-    """Where a run is: all of its state that is neither a tensor nor derived.
+    """The counters and clocks of a run: all of its state that is neither a tensor nor derived.
 
     Attributes:
-        left_out: steps of this epoch that were skipped. stale: epochs since the best one.
+        left_out: skipped steps of this epoch. stale: epochs since the best one.
     """
 
     epoch: int = 0

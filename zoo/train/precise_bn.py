@@ -1,4 +1,4 @@
-"""Batch norm's statistics as evaluation meets them: computed anew, with dropout off."""
+"""Precise batch norm: recomputes the running statistics as in evaluation, with dropout off."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from zoo.train.plan import Plan
 
 
 def renew_for_evaluation(module: nn.Module, plan: Plan, prepare: Callable[[Tensor], Tensor]) -> None:
-    """`renew_statistics` from training images, where the recipe asks for it (`precise_bn`)."""
+    """Call `renew_statistics` on training images, if the recipe asks for it (`precise_bn`)."""
     if plan.recipe.precise_bn:
         renew_statistics(module, some_images(plan, prepare))
 
 
 def some_images(plan: Plan, prepare: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """`recipe.precise_bn` training images in whole batches: the same ones in every epoch and process, unaltered.
+    """`recipe.precise_bn` training images in whole batches, without augmentation, the same in every epoch and process.
 
     Yields:
-        float (B, C, H, W); products and convolutions with them are in fp32.
+        float (B, C, H, W); while they are used, products and convolutions are in fp32.
     """
     rows = order(plan.record.seed, 0, len(plan.train))[: plan.recipe.precise_bn].numpy()
     where, last = plan.hardware.device, plan.hardware.channels_last
@@ -40,24 +40,24 @@ def some_images(plan: Plan, prepare: Callable[[Tensor], Tensor]) -> Iterator[Ten
 def renew_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace each batch norm's running mean and variance by those over `batches`, in place.
 
-    Running statistics lag behind the weights, belong to no weights where these are averaged, and were gathered
-    under dropout, which is off when the model is used: what a batch norm then sees has another variance. Here
-    all but the batch norms is as in evaluation, and every batch counts the same.
+    Running statistics lag behind the weights, do not match averaged weights, and were gathered with dropout,
+    which is off in evaluation, so that the inputs of a batch norm then have another variance. Here everything
+    except for the batch norms is in evaluation mode, and every batch has the same weight.
 
     Args:
-        module: any; without batch norms that train nothing is computed. Frozen ones stay as they are.
-        batches: float (B, C, H, W), as the model takes them.
+        module: any; frozen batch norms do not change, and without trained ones nothing is computed.
+        batches: float (B, C, H, W), the input of the model.
 
     Source:
         Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (precise BN); Li et al., "Understanding the Disharmony
         between Dropout and Batch Normalization by Variance Shift" (statistics with dropout off).
     """
-    found = [(n, m) for n, m in module.named_modules() if isinstance(m, _BatchNorm)]
-    norms = [m for n, m in found if m.running_mean is not None and is_trained(module, n)]
+    named = [(n, m) for n, m in module.named_modules() if isinstance(m, _BatchNorm)]
+    norms = [m for n, m in named if m.running_mean is not None and is_trained(module, n)]
     if not norms:
         return
     training = {m: m.training for m in module.modules()}
-    kept = [(norm, norm.momentum, _count(norm)) for norm in norms]
+    before = [(norm, norm.momentum, _count(norm)) for norm in norms]
     module.eval()
     for norm in norms:
         norm.reset_running_stats()
@@ -67,7 +67,7 @@ def renew_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
         for images in batches:
             module(images)
     finally:
-        for norm, momentum, count in kept:
+        for norm, momentum, count in before:
             norm.momentum = momentum
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.fill_(count)

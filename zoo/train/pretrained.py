@@ -1,4 +1,4 @@
-"""Weights that a run begins with: finding them, and what they say about images."""
+"""Initial weights of a run: finding them, and how their images are prepared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zoo.hub.session import talking
 from zoo.plugin.contract import Pretrained
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record
-from zoo.train.plan import Found
+from zoo.train.plan import Entry
 from zoo.train.request import Beginning
 
 MAX_HOPS = 8
@@ -31,14 +31,14 @@ MAX_HOPS = 8
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that a run can begin with: where they are, what they say about images, how to have them.
+    """Weights that a run can start from: their origin, how their images are prepared, how to load them.
 
     Attributes:
-        asked: as the user named them. origin: the reference that will always mean these.
-        load: called with in_channels, height and width of the model; gives (tensors, sha256), and
-            remembers them for the same sizes.
-        hub: their repository on the Hub, where `origin` does not say it.
-        side: images are resized to it, where `beginning` has no transform.
+        asked: the name that the user gave. origin: the permanent reference to exactly these weights.
+        load: called with in_channels, height and width of the model; returns (tensors, sha256), and
+            caches them for the same sizes.
+        hub: their repository on the Hub, if it is not in `origin`.
+        side: images are resized to this side, if `beginning` has no transform.
     """
 
     asked: str
@@ -50,25 +50,29 @@ class Weights:
 
 
 def find_weights(reference: str, registry: Registry | None = None, hops: int = 0) -> Weights:
-    """Find weights by their reference, and learn what they want; the weights themselves are not loaded.
+    """Find weights by their reference, and how their images are prepared, without loading them.
 
     Args:
         reference: "hf://OWNER/NAME[@REVISION]" (a package), a run folder or a package's, or a model
-            that has pretrained weights: of the catalogue, "timm/NAME.TAG", "torchvision/NAME.WEIGHTS".
+            that has pretrained weights: one of the catalogue, "timm/NAME.TAG", "torchvision/NAME.WEIGHTS".
     Raises:
-        InputError: no such model, or one without pretrained weights. ZooError: they cannot be had.
+        InputError: no such model, or one without pretrained weights. ZooError: they cannot be loaded.
     """
     if hops > MAX_HOPS:
-        raise InputError(f"{reference}: pretrained weights that refer to one another in a circle")
+        raise InputError(
+            f"{reference}: its pretrained weights refer to one another in a circle; fix `pretrained` in registry.toml"
+        )
+    if is_ref(reference) or (Path(reference).expanduser() / RECORD).is_file():
+        return weights_of_run(reference)
     registry = registry or load_registry()
     if is_ref(reference) or (Path(reference).expanduser() / RECORD).is_file():
         return weights_of_run(reference, registry)
     return weights_of_model(reference, (registry, reference, registry.model(reference)), hops)
 
 
-def weights_of_run(source: str, registry: Registry) -> Weights:
-    """The weights of a run folder or a package, by the path or the reference."""
-    folder, origin = folder_of(source, registry)
+def weights_of_run(source: str) -> Weights:
+    """The weights of a run folder or a package, given by its path or reference."""
+    folder, origin = folder_of(source)
     record = read_record(folder)
     data = record.data
     beginning = Beginning(
@@ -82,41 +86,45 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
     return Weights(source, origin, load, beginning, side=None if data.transform else _same_size(record))
 
 
-def weights_of_model(asked: str, found: Found, hops: int) -> Weights:
-    """The pretrained weights of a model: what its entry names, else what its component declares."""
-    registry, name, model = found
+def weights_of_model(asked: str, entry: Entry, hops: int) -> Weights:
+    """The pretrained weights of a model: those of its catalogue entry, else those of its component."""
+    registry, name, model = entry
     component = registry.component(model.build.use)
     declared = model.pretrained or component.pretrained
     if declared is None:
         raise InputError(
-            f"{name} has no pretrained weights of its own; name some: --weights hf://OWNER/NAME, a run "
-            "folder, or a model that has, as timm/NAME"
+            f"{name} has no pretrained weights of its own; give others: --weights hf://OWNER/NAME, a run "
+            "folder, or a model that has some, such as timm/NAME"
         )
     if model.pretrained or is_ref(declared):
         return find_weights(declared, registry, hops + 1)
     function = import_factory(declared, model.build.use)
     plain = {key: value for key, value in model.build.args.items() if not isinstance(value, Node)}
-    told = _having(asked, "", lambda: function(**plain))
-    if not isinstance(told, Pretrained):
-        raise InputError(f"{asked}: {declared} must return zoo.plugin.Pretrained, not {type(told).__name__}")
+    pretrained = _fetched(asked, "", lambda: function(**plain))
+    if not isinstance(pretrained, Pretrained):
+        raise InputError(
+            f"{asked}: {declared} must return zoo.plugin.Pretrained, not {type(pretrained).__name__}"
+        )
 
     @lru_cache(1)
     def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:
-        tensors = _having(asked, told.where, lambda: told.load(**sizes))
+        tensors = _fetched(asked, pretrained.where, lambda: pretrained.load(**sizes))
         return tensors, _digest(tensors)
 
-    normalize = True if told.mean else None
-    beginning = Beginning(transform=told.transform, mean=told.mean, std=told.std, normalize=normalize)
-    return Weights(asked, told.origin, load, beginning, told.base_model)
+    normalize = True if pretrained.mean else None
+    beginning = Beginning(
+        transform=pretrained.transform, mean=pretrained.mean, std=pretrained.std, normalize=normalize
+    )
+    return Weights(asked, pretrained.origin, load, beginning, pretrained.base_model)
 
 
-def _having(asked: str, where: str, call: Callable[[], Any]) -> Any:
-    """What a plugin gives that may have to fetch it.
+def _fetched(asked: str, where: str, call: Callable[[], Any]) -> Any:
+    """Call a function of a plugin that may have to download something.
 
     Raises:
-        ZooError: it cannot be had; says what was asked, where it was looked for, and what to do.
+        ZooError: it failed; says what was requested, where it was looked for, and what to do.
     """
-    advice = "or begin with others: --weights hf://OWNER/NAME, or a run folder"
+    advice = "or start from others: --weights hf://OWNER/NAME, or a run folder"
     try:
         with talking(asked):
             return call()
@@ -125,14 +133,14 @@ def _having(asked: str, where: str, call: Callable[[], Any]) -> Any:
         if type(error) is HubError and cause is not None and not isinstance(cause, OSError):
             reason = first_line(cause)
             raise PluginError(f"the weights of {asked} cannot be loaded: {reason}; {advice}") from cause
-        looked = f" (looked at {where}, and in the cache)" if where else ""
+        tried = f" (tried {where} and the cache)" if where else ""
         unreachable = isinstance(error, HubConnectionError) or _is_offline(error)
         kind = HubConnectionError if unreachable else type(error)
-        raise kind(f"the weights of {error}{looked}; {advice}") from error
+        raise kind(f"the weights of {error}{tried}; {advice}") from error
 
 
 def _is_offline(error: BaseException) -> bool:
-    """Whether what failed was a connection that is no conversation with the Hub: an address, a name."""
+    """Whether a connection to another server than the Hub failed, such as a download by urllib."""
     cause = error.__cause__
     return isinstance(cause, OSError) and "urlopen" in str(cause)
 
@@ -147,18 +155,18 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return hasher.hexdigest()
 
 
-def folder_of(source: str, registry: Registry) -> tuple[Path, str]:
-    """The folder, and the name that the record keeps: of a commit, or of the weights themselves."""
+def folder_of(source: str) -> tuple[Path, str]:
+    """The folder, and the permanent reference for the record: with a commit, or the sha256 of the weights."""
     if is_ref(source):
         fetched = fetch(parse_ref(source), registry=registry)
         return fetched.folder, fetched.pinned
     folder = local_folder(source, registry=registry)
     read_record(folder)
     if not (folder / WEIGHTS).is_file():
-        raise InputError(f"{source}: has no {WEIGHTS} to begin with")
+        raise InputError(f"{source}: has no {WEIGHTS} to start from")
     return folder, f"sha256:{sha256_of(folder / WEIGHTS)}"
 
 
 def _same_size(record: RunRecord) -> int | None:
-    """Images are resized to what the weights know, where that is square."""
+    """The side of the images that the weights were trained on, if they are square."""
     return record.sizes.height if record.sizes.height == record.sizes.width else None

@@ -1,4 +1,4 @@
-"""What the user asked for, and the recipe that follows from it."""
+"""A request for a run, and the recipe that follows from it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ HowToCompile = Literal["auto", "off", "graph", "default", "max"]
 
 
 class Option(NamedTuple):
-    """What is known of a field of `Request` beside its type: the one place where an option of a run is described.
+    """The description of a field of `Request` beside its type: the only place that describes an option of a run.
 
     Attributes:
-        help: one line for `--help`. metavar: the placeholder of its value there.
-        flag: its name on the command line, where it is not the field's.
-        least: the smallest number that is allowed.
-        recipe: it replaces the recipe's key of the same name.
-        resume: it may change when an unfinished run goes on.
-        repeat: it may change when a recorded run is trained again.
-        sweep, reproduce: that command has it too.
-        folder: its value is a folder.
+        help: one line for `--help`. metavar: the placeholder of the value in the help.
+        flag: the name on the command line, if it differs from the field's.
+        least: the smallest allowed number.
+        recipe: whether it overrides the recipe's key of the same name.
+        resume: whether it may change when an unfinished run is resumed.
+        repeat: whether it may change when a recorded run is repeated.
+        sweep, reproduce: whether that command has the option too.
+        folder: whether the value is a folder.
     """
 
     help: str
@@ -46,10 +46,10 @@ class Option(NamedTuple):
 
 
 class Request(Struct, kw_only=True):
-    """What the user asked for; None leaves it to the recipe, the model or the machine.
+    """The options of a run; None leaves a choice to the recipe, the model or the machine.
 
-    Each field is described by its `Option`. The command line, what a resume or a repeat may change, and the
-    options of `zoo sweep` and `zoo reproduce` follow from these.
+    Each field is described by its `Option`, from which follow the command line, the options that may change in a
+    resumed or repeated run, and the options of `zoo sweep` and `zoo reproduce`.
     """
 
     model: str
@@ -173,25 +173,25 @@ class Request(Struct, kw_only=True):
 
 
 def options() -> dict[str, Option]:
-    """Each field of `Request` that is an option, in order."""
+    """The fields of `Request` that are options, in order."""
     hints = get_type_hints(Request, include_extras=True)
     described = ((name, getattr(hints[name], "__metadata__", ())) for name in Request.__struct_fields__)
     return {name: extra[0] for name, extra in described if extra}
 
 
 def flag(name: str) -> str:
-    """How a field of `Request` is called on the command line: "limit_train" is "--limit-train"."""
+    """The name of a field of `Request` on the command line: "--limit-train" for "limit_train"."""
     return options()[name].flag or f"--{name.replace('_', '-')}"
 
 
 class Beginning(Struct, kw_only=True, frozen=True):
-    """What weights that a run begins with say about its images, and the recipe that suits them.
+    """How the images of a run with given initial weights are prepared, and the recipe that suits them.
 
     Attributes:
-        transform: as they know images; None leaves sizes to the dataset. mean, std: empty: the dataset's.
-        normalize: whether they want images normalised; None leaves it to the recipe.
-        recipe: taken where none is named.
-        fetch: called with the sizes as soon as they are known, before any image is decoded.
+        transform: how images are resized; None leaves it to the dataset. mean, std: empty means the dataset's.
+        normalize: whether images are normalised; None leaves it to the recipe.
+        recipe: the default recipe.
+        fetch: called with height and width as soon as they are known, before any image is decoded.
     """
 
     transform: Transform | None = None
@@ -203,17 +203,19 @@ class Beginning(Struct, kw_only=True, frozen=True):
 
 
 def refuse_impossible(request: Request) -> None:
-    """Refuse what no run can have.
+    """Refuse values that are wrong for any run.
 
     Raises:
         InputError: names the option.
     """
     if request.dataset == "":
-        raise InputError("--dataset '' names no images; leave it out for the model's own")
+        raise InputError("--dataset is empty; give a dataset, or leave it out for the model's own")
     if request.weights == "":
-        raise InputError("--weights '' names none; --pretrained takes the model's own")
+        raise InputError("--weights is empty; give weights, or use --pretrained for the model's own")
     if request.pretrained and request.weights:
-        raise InputError("--pretrained takes the model's own weights, --weights others: give one of them")
+        raise InputError(
+            "--pretrained (the model's own weights) and --weights (others) cannot be combined; give one of them"
+        )
     for name, option in options().items():
         value = getattr(request, name)
         if option.least is not None and value is not None and value < option.least:
@@ -223,7 +225,7 @@ def refuse_impossible(request: Request) -> None:
 def resolved_recipe(
     request: Request, registry: Registry, model: Model, spec: str, beginning: Beginning
 ) -> tuple[str, Recipe]:
-    """The recipe's name, and the recipe: adapted by the weights and the dataset, overridden by the request."""
+    """The name of the recipe, and the recipe adapted to the weights and the dataset, with the request's options."""
     name, table = choose_recipe(request, registry, model, beginning.recipe)
     table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
     table |= adapted(registry, request.recipe, spec)
@@ -231,7 +233,7 @@ def resolved_recipe(
 
 
 def adapted(registry: Registry, asked: str | None, spec: str) -> dict[str, Any]:
-    """The fields that a dataset of the catalogue replaces in a recipe, unless that was asked for by its name."""
+    """The recipe fields that a dataset of the catalogue overrides, unless the recipe was requested by name."""
     named = asked not in (None, "best", "source")
     return {} if named or spec not in registry.datasets else dict(registry.datasets[spec].adapt)
 
@@ -239,31 +241,31 @@ def adapted(registry: Registry, asked: str | None, spec: str) -> dict[str, Any]:
 def choose_recipe(
     request: Request, registry: Registry, model: Model, default: str | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """The recipe's name and its fields: the default, else the model's own; "best", "source", or any by name."""
+    """The name and fields of the requested recipe ("best", "source" or a name), else the default or the model's own."""
     name = recipe_name(request.recipe or default, request.model, model)
     return name, msgspec.to_builtins(registry.recipe(name))
 
 
 def recipe_name(asked: str | None, name: str, model: Model) -> str:
-    """What the catalogue calls a recipe that was asked for as "best", "source" (or None), or by its name.
+    """The catalogue's name of a recipe that was requested as "best", "source" (or None), or by name.
 
     Args:
-        name: the model's, for people.
+        name: the name of the model, for the message.
     Raises:
         InputError: the model has no better recipe.
     """
     if asked == "best":
         if model.best is None:
-            raise InputError(f"{name!r} has no recipe `best`; its own is {model.recipe!r}")
+            raise InputError(f"{name!r} has no recipe `best`; its own recipe is {model.recipe!r}")
         return model.best
     return model.recipe if asked in (None, "source") else asked
 
 
 def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recipe:
-    """Apply options and `--set recipe.key=value` over a recipe's table, and check the whole.
+    """Apply the options and `--set recipe.key=value` to a recipe's table, and check the result.
 
     Raises:
-        SpecError: an unknown key or a wrong value; names it and what is allowed.
+        SpecError: an unknown key or a wrong value; says what is allowed.
     """
     given = {name: getattr(request, name) for name, option in options().items() if option.recipe}
     table = table | {key: value for key, value in given.items() if value is not None}
@@ -277,7 +279,7 @@ def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recip
 
 
 def parse_value(text: str) -> Any:
-    """A value as in TOML; what TOML does not know is a string."""
+    """Parse a value as TOML; anything that is not valid TOML is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

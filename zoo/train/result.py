@@ -1,4 +1,4 @@
-"""What `result.json` holds of a run that is done."""
+"""The content of `result.json`, the result of a finished run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def result_table(
     skipped_steps: int,
     warm_up_seconds: float,
 ) -> dict[str, Any]:
-    """Plain data: what was trained, what selected its weights, and what they give.
+    """Plain data: what was trained, how its weights were selected, and their metrics.
 
     Args:
-        at: where the run ended. test, validation: of the selected weights; None where they were not measured.
+        at: the final position. test, validation: metrics of the selected weights; None if not measured.
     """
     return {
         "format": FORMAT,

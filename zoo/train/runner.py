@@ -1,6 +1,6 @@
-"""One run in its folder: lock, record, newest checkpoint, training, result.
+"""Trains one run in its folder: lock, record, newest checkpoint, training, result.
 
-`zoo train`, `zoo reproduce` and `zoo sweep` all train here, and so does whoever imports `zoo`.
+`zoo train`, `zoo reproduce`, `zoo sweep` and the Python API all train through this module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 """Receives one line for people."""
 
 Stopper = Callable[[], int]
-"""Asked before each step: the number of the signal that ends the run, -1 for a checkpoint alone, or 0."""
+"""Called before each step; returns a signal's number to end the run, -1 to write only a checkpoint, or 0."""
 
 
 def _nothing(*_: object) -> None:
@@ -34,12 +34,12 @@ def _nothing(*_: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Who watches a run, who may stop it, and how often it is saved; none of it changes what is trained.
+    """What surrounds a training without changing it: listener, stop requests, checkpoints, messages, processes.
 
     Attributes:
-        stop: as `zoo.train.loop.Trainer` asks it.
-        ready: called when all is prepared: from then on a request to stop is answered between two steps.
-        say: receives a line for each checkpoint that is damaged and passed over.
+        stop: as for `zoo.train.loop.Trainer`.
+        ready: called when everything is prepared; from then on, a run stops between two steps.
+        say: receives a line for each damaged checkpoint that is skipped.
         world: the processes that train together.
     """
 
@@ -52,12 +52,12 @@ class Watch:
 
 
 def train_in(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
-    """Train by a plan in a run folder, from its newest checkpoint if it has one; a result of before is replaced.
+    """Train a plan in a run folder, from its newest checkpoint if it has one; replaces a former result.
 
     Returns:
-        What `result.json` holds.
+        The content of `result.json`.
     Raises:
-        zoo.train.loop.Stop: asked to stop, after a checkpoint.
+        zoo.train.loop.Stop: a signal asked to stop; a checkpoint is written.
         BusyError: another process trains in the folder. DeviceError: memory does not suffice.
         ZooError: it cannot be trained.
     """
@@ -68,13 +68,13 @@ def train_in(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
 def finish(
     folder: Path, make_plan: Callable[[], Plan], watch: Watch, *, locked: bool = False
 ) -> dict[str, Any] | None:
-    """Train the run of a folder, or go on with it, unless it is finished.
+    """Train or resume the run of a folder, unless it is finished.
 
     Args:
-        make_plan: called under the lock, and only if there is something to train.
-        locked: the caller holds the folder's lock.
+        make_plan: called while the lock is held, and only if there is something to train.
+        locked: whether the caller already holds the folder's lock.
     Returns:
-        What `result.json` holds; None where the run was finished before.
+        The content of `result.json`; None if the run was already finished.
     Raises:
         As `train_in`, and what `make_plan` raises.
     """
@@ -89,7 +89,7 @@ def _train(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
     world.folder = folder
     if world.first:
         clear_temporaries(folder)
-        (folder / RESULT).unlink(missing_ok=True)  # a run that is extended is not finished any more
+        (folder / RESULT).unlink(missing_ok=True)  # an extended run is no longer finished
         write_record(folder, plan.record)
     with refusing_too_much(plan):
         trainer = Trainer(plan, folder, watch.listener, watch.stop, watch.saving, world)
@@ -109,7 +109,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _ended(watch: Watch) -> Iterator[None]:
-    """Tell the listener when a run ends before its result: an empty table."""
+    """Call the listener's `end` with an empty table if the run ends without a result."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""Which epoch's weights are kept, and when there is no point in going on."""
+"""Selects the epoch whose weights are kept, and decides on early stopping."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from zoo.train.position import Position
 
 
 class Selection:
-    """The best epoch so far by the recipe's rule `select`.
+    """The best epoch so far, by the recipe's rule `select`.
 
     Attributes:
         weights: the selected weights, on the CPU; empty before the first epoch.
-        file: where checkpoints keep them; None: not written yet.
+        file: the file name of these weights in the folder of checkpoints; None: not written yet.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -27,7 +27,7 @@ class Selection:
         self.file: str | None = None
 
     def is_better(self, at: Position, metrics: Metrics) -> bool:
-        """Whether the epoch that just ended is the best so far; `at` remembers the best one."""
+        """Whether the epoch that just ended is the best so far; if so, `at` is updated."""
         score = {"top1": metrics.top1, "loss": -metrics.loss, "last": float(at.epoch)}[self.rule]
         score = -math.inf if math.isnan(score) else score
         if at.best_epoch and score <= at.best_score:
@@ -42,9 +42,9 @@ class Selection:
         self.file = None
 
     def is_over(self, at: Position) -> bool:
-        """Whether `patience` epochs went by without a better one."""
+        """Whether `patience` epochs have passed without a better one."""
         return 0 < self.patience <= at.stale
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take what a checkpoint holds."""
+        """Restore the selection from the state of a checkpoint."""
         self.weights, self.file = state.get("best_weights", {}), state["best"]

@@ -1,7 +1,7 @@
-"""Weights beside those that are trained: their running mean, and the slow ones of lookahead.
+"""Averages of the trained weights: an exponential moving average, and the slow weights of lookahead.
 
-Both are torch's AveragedModel, buffers included: a mean of weights needs running statistics to suit.
-Buffers that no mean can be taken of (whole numbers, masks of minus infinity) are the trained model's.
+Both are torch's AveragedModel, including buffers, because averaged weights need matching running statistics.
+Buffers that cannot be averaged (integers, masks of minus infinity) are copied from the trained model.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Averaging:
-    """All averages of one run; without any, every method does nothing.
+    """All averages of one run; if the recipe has none, every method does nothing.
 
     Attributes:
-        ema: the running mean, after each step (recipe.ema).
-        slow: what the trained weights go back to every few steps (recipe.lookahead).
+        ema: the moving average, updated after each step (recipe.ema).
+        slow: the slow weights, to which the trained weights return every few steps (recipe.lookahead).
     """
 
     def __init__(self, module: nn.Module, recipe: Recipe) -> None:
-        """Copy the module where the recipe averages."""
+        """Copy the module once for each average of the recipe."""
         self.module, self.lookahead, self.alpha = module, recipe.lookahead, 1.0
         self.longest = self.decay = recipe.ema
         self.ema = self.slow = None
@@ -38,12 +38,12 @@ class Averaging:
             self.slow = AveragedModel(module, multi_avg_fn=by_kind(self._follow), use_buffers=True)
 
     def begin(self) -> None:
-        """Before the first step: the slow weights are where the fast ones are."""
+        """Set the slow weights to the trained ones, before the first step."""
         if self.slow is not None:
             self.slow.update_parameters(self.module)
 
     def update(self, step: int, total: int) -> None:
-        """After step `step` (from 0) of `total`."""
+        """Update the averages after step `step` (from 0) of `total`."""
         if self.slow is not None and self.lookahead is not None and (step + 1) % self.lookahead.every == 0:
             self.alpha = alpha_at(self.lookahead, step + 1, total)
             self._update(self.slow)
@@ -53,22 +53,22 @@ class Averaging:
             self._update(self.ema)
 
     def chosen(self) -> nn.Module:
-        """The module to evaluate and keep: the mean, else the slow weights, else the trained ones."""
+        """The module to evaluate and save: the moving average, else the slow weights, else the trained ones."""
         if self.ema is not None:
             return self.ema.module
         return self.module if self.slow is None else self.slow.module
 
     def copies(self) -> list[nn.Module]:
-        """All modules that are averages."""
+        """The modules of all averages."""
         return [average.module for average in (self.ema, self.slow) if average is not None]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
-        found = {"ema": self.ema, "slow": self.slow}
-        return {name: dict(model.state_dict()) for name, model in found.items() if model is not None}
+        """The state that a checkpoint must contain."""
+        averages = {"ema": self.ema, "slow": self.slow}
+        return {name: dict(model.state_dict()) for name, model in averages.items() if model is not None}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         if self.slow is not None:
@@ -80,7 +80,7 @@ class Averaging:
             average.module.get_buffer(name).copy_(self.module.get_buffer(name))
 
     def _follow(self, slow: Tensors, fast: Tensors, count: Tensor | int) -> None:
-        """torch's `multi_avg_fn`, called for the tensors of one type: alpha of the way."""
+        """A `multi_avg_fn` for tensors of one type: move the slow weights towards the fast ones by alpha."""
         del count
         if slow[0].is_floating_point():
             torch._foreach_lerp_(slow, fast, self.alpha)
@@ -88,17 +88,17 @@ class Averaging:
             torch._foreach_copy_(slow, fast)
 
     def _trail(self, mean: Tensors, now: Tensors, count: Tensor | int) -> None:
-        """torch's `multi_avg_fn`, called for the tensors of one type: its running mean, with this step's decay."""
+        """A `multi_avg_fn` for tensors of one type: torch's moving average with the decay of this step."""
         if mean[0].is_floating_point():
             get_ema_multi_avg_fn(self.decay)(mean, now, count)
-        else:  # torch's would cut 2.9999998 down to 2
+        else:  # torch's average would truncate 2.9999998 to 2
             torch._foreach_copy_(mean, now)
 
 
 def decay_at(longest: float, done: int) -> float:
-    """The running mean's decay after `done` steps: no more than lets it reach over a ninth of them.
+    """The decay of the moving average after `done` steps: small at first, and at most `longest`.
 
-    With a constant one a short run's mean is still made of its first weights; a long run ends with `longest`.
+    With a constant decay, the average of a short run would still contain its initial weights.
 
     Source:
         TensorFlow's ExponentialMovingAverage with `num_updates`: min(decay, (1 + n) / (10 + n)).
@@ -107,7 +107,7 @@ def decay_at(longest: float, done: int) -> float:
 
 
 def alpha_at(rule: Lookahead, done: int, total: int) -> float:
-    """The share of the way to the fast weights that the slow ones go after `done` of `total` steps.
+    """The fraction of the way by which the slow weights move to the fast ones after `done` of `total` steps.
 
     Source:
         Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back" (a constant); the fall from
@@ -118,6 +118,6 @@ def alpha_at(rule: Lookahead, done: int, total: int) -> float:
 
 @torch.no_grad()
 def _copy(source: nn.Module, target: nn.Module) -> None:
-    for of_both in (nn.Module.parameters, nn.Module.buffers):
-        for to, of in zip(of_both(target), of_both(source), strict=True):
-            to.copy_(of)
+    for tensors in (nn.Module.parameters, nn.Module.buffers):
+        for to, value in zip(tensors(target), tensors(source), strict=True):
+            to.copy_(value)

@@ -1,7 +1,7 @@
-"""The layers of a model from the images to the logits: what layer-wise learning rates and freezing go by.
+"""The layers of a model from the images to the logits, for layer-wise learning rates and freezing.
 
-Layer 0 is nearest to the images, the last one is the head. Where a model has timm's `group_matcher`, timm
-says what its layers are; torchvision's models and trees of ours are read part by part, in their order.
+Layer 0 is nearest to the images, and the last one is the head. If a model has timm's `group_matcher`, timm
+defines its layers; torchvision's models and our trees are read part by part, in their order.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from torch.nn.modules.batchnorm import _NormBase
 from zoo.errors import SpecError
 
 STACK_SHARE = 0.8
-"""A part that holds a sequence of blocks is read block by block where they have this share of it."""
+"""A part with a sequence of blocks is read block by block if they have this share of its parameters."""
 
 
 def layers(module: nn.Module) -> dict[str, int]:
-    """The number of each parameter's layer, by the parameter's name."""
+    """The layer number of each parameter, by the parameter's name."""
     inner, prefix = _innermost(module)
     if callable(getattr(inner, "group_matcher", None)):
         from timm.models import group_parameters
 
-        found = group_parameters(inner, inner.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
-        last = max(found.values(), default=0)
-        return {prefix + name: found.get(name, last) for name, _ in inner.named_parameters()}
+        numbers = group_parameters(inner, inner.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+        last = max(numbers.values(), default=0)
+        return {prefix + name: numbers.get(name, last) for name, _ in inner.named_parameters()}
     units = _units(inner)
-    own = {name for name, _ in inner.named_parameters()}
-    return {prefix + name: number for number, unit in enumerate(units) for name in unit if name in own}
+    names = {name for name, _ in inner.named_parameters()}
+    return {prefix + name: number for number, unit in enumerate(units) for name in unit if name in names}
 
 
 def layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
-    """The share of the lr that each parameter is trained with: `decay` to the layers between it and the head.
+    """The factor of the lr for each parameter: `decay` to the power of its distance from the head in layers.
 
     Returns:
-        By the parameter's name; empty where `decay` is 1.
+        The factor by the parameter's name; empty if `decay` is 1.
     Source:
         Bao et al., "BEiT" (layer-wise lr decay); for timm's models the same shares as timm's own
         `param_groups_layer_decay`.
@@ -49,24 +49,24 @@ def layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
 
 
 def freeze(module: nn.Module, what: str | tuple[str, ...]) -> nn.Module:
-    """Take parameters out of training, in place, and keep the running statistics of norms among them.
+    """Exclude parameters from training, in place, and freeze the running statistics of norms among them.
 
-    A module that has such statistics is put into eval mode where nothing of it is trained (one without
-    parameters: nothing of what it is part of).
+    A norm with such statistics is put into eval mode if none of its parameters is trained (if it has no
+    parameters: if nothing in the module around it is trained).
 
     Args:
-        what: `freeze` of a recipe.
+        what: the key `freeze` of a recipe.
     Returns:
         The same module.
     Raises:
-        SpecError: a pattern that fits nothing, or nothing is left to train.
+        SpecError: a pattern matches nothing, or nothing is left to train.
     """
     if what == "none" or what == ():
         return module
     frozen = _chosen(module, what)
     parameters = dict(module.named_parameters())
     if not frozen < parameters.keys():
-        raise SpecError(f"recipe.freeze = {what!r} leaves nothing to train; name less")
+        raise SpecError(f"recipe.freeze = {what!r} leaves nothing to train; freeze fewer parameters")
     for name in frozen:
         parameters[name].requires_grad_(False)
     for name, part in module.named_modules():
@@ -85,12 +85,12 @@ def _chosen(module: nn.Module, what: str | tuple[str, ...]) -> set[str]:
         return {name for name in names if numbers.get(name, last) < last}
     for pattern in what:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise SpecError(f"recipe.freeze: {pattern!r} fits no parameter; the first is {names[0]!r}")
+            raise SpecError(f"recipe.freeze: {pattern!r} matches no parameter; names look like {names[0]!r}")
     return {name for name in names if any(fnmatchcase(name, pattern) for pattern in what)}
 
 
 def _logits_layer(module: nn.Module) -> set[str]:
-    """The parameters of what gives the logits: timm's classifier (or classifiers), else the last matrix layer."""
+    """The parameters of the output layer: timm's classifier (or classifiers), else the last matrix layer."""
     inner, _ = _innermost(module)
     heads: object = getattr(inner, "get_classifier", tuple)()
     parts = [m for m in (heads if isinstance(heads, tuple | list) else (heads,)) if isinstance(m, nn.Module)]
@@ -128,9 +128,9 @@ def _units(module: nn.Module) -> list[list[str]]:
 
 
 def _parts(module: nn.Module, prefix: str, *, root: bool, stacked: bool) -> Iterator[tuple[list[str], bool]]:
-    own = [prefix + name for name, _ in module.named_parameters(recurse=False)]
-    if own:
-        yield own, False
+    direct = [prefix + name for name, _ in module.named_parameters(recurse=False)]
+    if direct:
+        yield direct, False
     children = _with_parameters(module)
     for name, child in children:
         path = f"{prefix}{name}."
@@ -144,16 +144,16 @@ def _parts(module: nn.Module, prefix: str, *, root: bool, stacked: bool) -> Iter
 
 
 def _is_divided(part: nn.Module, top: bool, stacked: bool) -> bool:
-    """Whether a part is several layers: a sequence of blocks, or what holds little else."""
+    """Whether a part is several layers: a sequence of blocks, or a module with little else."""
     members = _with_parameters(part)
     blocks = [child for _, child in members if _with_parameters(child)]
     if isinstance(part, nn.Sequential | nn.ModuleList):
         return top or bool(blocks)
-    if stacked:  # what is inside of a block is one layer
+    if stacked:  # a block is one layer
         return False
     size = sum(p.numel() for p in part.parameters())
     stacks = [c for _, c in members if isinstance(c, nn.Sequential | nn.ModuleList)]
-    if len(stacks) != 1:  # branches side by side are one layer
+    if len(stacks) != 1:  # parallel branches are one layer
         return False
     composite = sum(bool(_with_parameters(child)) for _, child in _with_parameters(stacks[0]))
     return composite > 1 and sum(p.numel() for p in stacks[0].parameters()) >= STACK_SHARE * size
@@ -164,7 +164,7 @@ def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _innermost(module: nn.Module) -> tuple[nn.Module, str]:
-    """The module itself, or what it merely wraps, and the prefix of that one's names."""
+    """The module, or the only module that it wraps, and the prefix of that module's names."""
     prefix = ""
     while not callable(getattr(module, "group_matcher", None)):
         children = _with_parameters(module)

@@ -1,4 +1,4 @@
-"""Optimizers by name, parameter groups by rule, and the learning rate as a pure function of the step."""
+"""Optimizers by name: ours, torch's and timm's."""
 
 from __future__ import annotations
 
@@ -19,20 +19,14 @@ from zoo.train.sharded import is_divided, like
 KNOWN = ("adam", "adamw", "sgd", "nesterov", "muon", "muon-sphere")
 
 
-# ---- parameter groups -----------------------------------------------------------------------
-
-
-# ---- optimizers -----------------------------------------------------------------------------
-
-
 def make_optimizer(module: nn.Module, recipe: Recipe, device: torch.device) -> Optimizer:
-    """The recipe's optimizers over the module's parameters, as one; fused where torch has it.
+    """The recipe's optimizers over the module's parameters, as one; fused if torch supports it.
 
     Raises:
-        SpecError: a name that neither torch nor timm knows, or a rule that does not suit the module.
+        SpecError: an unknown optimizer, or a rule that does not suit the module.
     """
     groups = parameter_groups(module, recipe)
-    parts = [_make(name, own, recipe, device) for name, own in groups.items()]
+    parts = [_make(name, its_groups, recipe, device) for name, its_groups in groups.items()]
     return parts[0] if len(parts) == 1 else Several(parts)
 
 
@@ -63,20 +57,22 @@ def _unknown(name: str, hint: str) -> SpecError:
 
 
 def _from_torch(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
-    """Any class of torch.optim that steps from gradients alone; it takes what it knows of the recipe."""
+    """An optimizer of torch.optim that needs gradients only, with those settings of the recipe that it accepts."""
     kinds = {n: k for n, k in vars(torch.optim).items() if inspect.isclass(k) and issubclass(k, Optimizer)}
-    usable = sorted(kinds.keys() - {"Optimizer", "LBFGS", "SparseAdam"})  # a closure; sparse gradients
+    usable = sorted(
+        kinds.keys() - {"Optimizer", "LBFGS", "SparseAdam"}
+    )  # they need a closure, or sparse gradients
     if name not in usable:
-        raise _unknown(f"torch:{name}", f"; of torch: {', '.join(usable)}")
+        raise _unknown(f"torch:{name}", f"; torch has: {', '.join(usable)}")
     offered = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": recipe.betas, "eps": recipe.eps}
     try:
-        return kinds[name](groups, **_taken(kinds[name], offered))
+        return kinds[name](groups, **_accepted(kinds[name], offered))
     except ValueError as error:
         raise SpecError(f"recipe.optimizer: torch:{name} cannot take these parameters: {error}") from None
 
 
-def _taken(kind: Any, offered: dict[str, Any]) -> dict[str, Any]:
-    """Of what is offered, what an optimizer's class takes in this form: one number, or as many."""
+def _accepted(kind: Any, offered: dict[str, Any]) -> dict[str, Any]:
+    """The offered settings that an optimizer's class accepts in this form (a number, or that many numbers)."""
 
     def form(value: Any) -> int:
         return len(value) if isinstance(value, tuple) else 0
@@ -86,26 +82,26 @@ def _taken(kind: Any, offered: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_timm(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
-    """Any of timm's; betas and eps are the optimizer's own unless the recipe has others than a recipe's defaults."""
+    """An optimizer of timm; betas and eps are its own defaults unless the recipe changes them."""
     import timm.optim
 
     if name not in timm.optim.list_optimizers():
-        raise _unknown(f"timm:{name}", "; timm.optim.list_optimizers() has timm's")
-    usual = Recipe()
-    own = {k: v for k in ("betas", "eps") if (v := getattr(recipe, k)) != getattr(usual, k)}
+        raise _unknown(f"timm:{name}", "; timm.optim.list_optimizers() lists timm's")
+    defaults = Recipe()
+    changed = {k: v for k in ("betas", "eps") if (v := getattr(recipe, k)) != getattr(defaults, k)}
     optimizer: Optimizer = timm.optim.create_optimizer_v2(
         groups,
         opt=name,
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
-        **_taken(timm.optim.get_optimizer_class(name, bind_defaults=False), own),
+        **_accepted(timm.optim.get_optimizer_class(name, bind_defaults=False), changed),
     )
     return optimizer
 
 
 def match_layout(optimizer: Optimizer) -> None:
-    """Give restored moments the memory layout of their parameters, as they had when they were made."""
+    """Give restored moments the memory layout of their parameters, which they had originally."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

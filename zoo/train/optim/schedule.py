@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a run."""
+"""The learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from zoo.catalogue.recipe import Recipe
 def lr_at(
     recipe: Recipe, step: int, total: int, steps_per_epoch: int, group: Mapping[str, Any] | None = None
 ) -> float:
-    """The learning rate of step `step` (from 0) of `total`: nothing to save, nothing to drift.
+    """The learning rate of step `step` (from 0) of `total`, without any state.
 
-    Warm-up rises linearly over `warmup_epochs`; the schedule takes the rest. "onecycle" rises over
-    the first 30% (or the warm-up, if set) by a cosine and falls to `final_lr`, as in Smith and
-    Topin (2018) in the two-phase form of torch's OneCycleLR.
+    Warm-up rises linearly over `warmup_epochs`; the schedule takes the rest. "onecycle" rises by a
+    cosine over the first 30% (or the warm-up, if set) and falls to `final_lr`, as in Smith and
+    Topin (2018), in the two-phase form of torch's OneCycleLR.
 
     Args:
-        group: the optimizer's group, where a rule made it: its share of the lr, and when it ends.
+        group: the parameter group, which may have its own factor of the lr and its own last epoch.
     """
     share, epochs = (1.0, None) if group is None else (group.get("lr_share", 1.0), group.get("lr_epochs"))
     if epochs is not None:

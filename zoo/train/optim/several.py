@@ -1,4 +1,4 @@
-"""Several optimizers as one, each with parameters of its own."""
+"""Several optimizers as one, each with its own parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 
 class Several(Optimizer):
-    """Steps all of its parts; groups and state are theirs, numbered as if there were one optimizer.
+    """Steps all of its parts; their groups and state are numbered as those of one optimizer.
 
     Attributes:
         parts: the optimizers. param_groups: all groups of the parts, the same objects.
@@ -25,7 +25,7 @@ class Several(Optimizer):
 
     @property
     def state(self) -> defaultdict[Tensor, Any]:
-        """State by parameter, of all parts."""
+        """The state of all parts, by parameter."""
         return defaultdict(dict, {p: state for part in self.parts for p, state in part.state.items()})
 
     @state.setter
@@ -36,7 +36,7 @@ class Several(Optimizer):
 
     @property
     def found_inf(self) -> Tensor | None:
-        """Not 0 on the device where the gradients must not be used: see `zoo.train.not_finite`."""
+        """A flag on the device, not 0 if the gradients must not be used; see `zoo.train.not_finite`."""
         return getattr(self.parts[0], "found_inf", None)
 
     @found_inf.setter
@@ -51,12 +51,12 @@ class Several(Optimizer):
             part.step()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """What loading ends with: new groups and state, given to the parts they belong to."""
+        """Distribute loaded groups and state to the parts that they belong to."""
         groups, first = state["param_groups"], 0
         for part in self.parts:
-            own = groups[first : first + len(part.param_groups)]
-            first += len(own)
-            owned = {p for group in own for p in group["params"]}
-            kept = defaultdict(dict, {p: s for p, s in state["state"].items() if p in owned})
-            part.__setstate__({"state": kept, "param_groups": own})
+            its_groups = groups[first : first + len(part.param_groups)]
+            first += len(its_groups)
+            owned = {p for group in its_groups for p in group["params"]}
+            its_state = defaultdict(dict, {p: s for p, s in state["state"].items() if p in owned})
+            part.__setstate__({"state": its_state, "param_groups": its_groups})
         self.param_groups = groups

@@ -1,4 +1,4 @@
-"""Batch norm with the statistics of the whole batch, wherever its rows are."""
+"""Batch norm with the statistics of the whole batch, which is divided among processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class _SumOfAll(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
+    """The sum over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -29,15 +29,15 @@ class _SumOfAll(torch.autograd.Function):
 
 
 class WholeBatchNorm(_BatchNorm):
-    """torch's SyncBatchNorm for processes on the CPU, which torch has for GPUs alone.
+    """SyncBatchNorm for processes on the CPU; torch's own works on GPUs only.
 
-    The same statistics, gradients and running averages as batch norm over the rows of all processes.
+    Statistics, gradients and running averages are those of a batch norm over the rows of all processes.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise (B, C, ...), any floating dtype; the result has the same."""
+        """Normalise (B, C, ...), of any floating dtype; the result has the same shape and dtype."""
         normalised = self._normalised(images) if self.training else super().forward(images)
-        for name in ("drop", "act"):  # timm's batch norms have them inside
+        for name in ("drop", "act"):  # timm's batch norms contain dropout and activation
             normalised = getattr(self, name)(normalised) if hasattr(self, name) else normalised
         return normalised
 
@@ -68,14 +68,14 @@ class WholeBatchNorm(_BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
-            raise ValueError(f"batch norm of a tensor with {input.ndim} axes")
+            raise ValueError(f"batch norm needs a tensor with at least 2 axes, given {input.ndim}")
 
 
 def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with its batch norms over all processes: torch's own on GPUs, ours on the CPU.
+    """Synchronise the batch norms of a module over all processes: torch's on GPUs, ours on the CPU.
 
-    Names and parameters stay what they were. A kind of batch norm that is neither torch's nor timm's
-    keeps its own rows' statistics.
+    Names and parameters do not change. A batch norm that is neither torch's nor timm's keeps the
+    statistics of its own rows.
     """
     made: dict[int, nn.Module] = {}
     for parent in list(module.modules()):
@@ -94,7 +94,7 @@ def _is_known(norm: _BatchNorm) -> bool:
 
 def _replacement(norm: _BatchNorm, device: torch.device) -> nn.Module:
     if device.type != "cpu":
-        from timm.layers import convert_sync_batchnorm  # torch's conversion loses timm's activations
+        from timm.layers import convert_sync_batchnorm  # torch's conversion drops timm's activations
 
         converted: nn.Module = convert_sync_batchnorm(norm)
         return converted

@@ -1,8 +1,8 @@
-"""Several processes that train one model: who takes which rows, and all that they say to one another.
+"""Several processes that train one model: the rows that each takes, and their communication.
 
-What one process would do stays the measure. Every process knows the order of the epoch and draws the
-random numbers of whole batches; each works on its own rows, and gradients, losses and counts are summed
-with the weight of their rows. With one process every method here gives back what it was given.
+The result is that of a single process. Every process knows the order of the epoch and draws the random
+numbers of whole batches; each works on its own rows, and gradients, losses and counts are summed, weighted
+by rows. With one process, every method here returns its argument unchanged.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ SHARDING_OPTIMIZERS = ("adam", "adamw", "sgd", "nesterov")
 
 @dataclass(frozen=True)
 class Share:
-    """The rows of a batch that one process takes: `first`, and their mirror images in the batch, `second`.
+    """The rows of a batch that one process takes: `first`, and `second`, their mirror images in the batch.
 
-    Mixup and cutmix blend row i with row n-1-i: a process that takes both needs nobody else's images.
+    Mixup and cutmix blend row i with row n-1-i, so a process that takes both needs no images of others.
     """
 
     first: tuple[int, int]
@@ -54,7 +54,7 @@ class Share:
     whole: bool = False
 
     def __call__(self, values: Tensor, dim: int = 0) -> Tensor:
-        """What belongs to these rows, of a tensor with the whole batch along `dim`."""
+        """Select these rows from a tensor that has the whole batch along `dim`."""
         if self.whole:
             return values
         halves = [values.narrow(dim, begin, end - begin) for begin, end in (self.first, self.second)]
@@ -62,12 +62,12 @@ class Share:
 
 
 class World:
-    """This process among all that train the model; with `size` 1 there is nobody else.
+    """This process among the `size` processes that train the model together.
 
     Attributes:
-        rank: 0..size-1 over all machines; rank 0 alone writes and prints. local: the same on this machine.
+        rank: 0..size-1 over all machines; only rank 0 writes and prints. local: the rank on this machine.
         sharded: whether parameters, gradients and moments are divided among the processes (FSDP2).
-        apart: what tells the random numbers that the model itself draws (dropout) from other ranks'.
+        apart: seed parts that make the model's own random numbers (dropout) differ between ranks.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local: int = 0, *, sharded: bool = False) -> None:
@@ -76,12 +76,12 @@ class World:
         self.apart = (rank,) if rank else ()
         self.device = torch.device("cpu")
         self.store: Any = None
-        self.folder: Path | None = None  # the run folder: named when another process is lost
-        self.hosts = False  # whether the store ends with this process
+        self.folder: Path | None = None  # the run folder, for the message when another process is lost
+        self.hosts = False  # whether this process hosts the store
         self.turns = 0
         self.wrapped: nn.parallel.DistributedDataParallel | None = None
         self.blocks: list[Any] = []
-        self.asked: tuple[Tensor, Any] | None = None  # what the step before was asked, still on its way
+        self.pending: tuple[Tensor, Any] | None = None  # the requests of the step before, being exchanged
 
     # ---- rows ---------------------------------------------------------------------------------
 
@@ -93,14 +93,14 @@ class World:
         return Share((begin, end), (max(end, batch - end), batch - begin))
 
     def bounds(self, count: int) -> tuple[int, int]:
-        """(from, to) of this process's part of `count` things; all parts are disjoint and leave nothing out."""
+        """(begin, end) of this process's part of `count` items; together the parts cover all, without overlap."""
         return count * self.rank // self.size, count * (self.rank + 1) // self.size
 
     def check(self, batch: int, accumulate: int) -> None:
-        """Refuse batches too small to divide.
+        """Refuse batches that are too small to divide.
 
         Raises:
-            InputError: some process would have no row of a (micro-)batch.
+            InputError: a process would get no row of a (micro-)batch.
         """
         least = min(map(len, torch.empty(batch).chunk(accumulate)))
         if self.size > 1 and (least + 1) // 2 < self.size:
@@ -112,42 +112,40 @@ class World:
             )
 
     def part(self, split: Split) -> Split:
-        """The images of an evaluation that fall to this process.
+        """This process's part of the images of an evaluation.
 
         Raises:
-            InputError: fewer images than processes, where all must take part (`--shard`).
+            InputError: fewer images than processes, although all must take part (`--shard`).
         """
         if self.size == 1:
             return split
         if self.sharded and len(split) < self.size:
             raise InputError(
-                f"a split of {plural(len(split), 'image')} is too small for {plural(self.size, 'process')} with --shard"
+                f"a split of {len(split)} images is too small for {self.size} processes with --shard; use fewer"
             )
         begin, end = self.bounds(len(split))
         if not isinstance(split.images, np.ndarray):
             return split.select(np.arange(begin, end))
         return replace(split, images=split.images[begin:end], labels=split.labels[begin:end], copies=1)
 
-    def batches(self, own: BatchSource, total: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of this process's part of `total` images; as many as every other process has, where sharded."""
+    def batches(self, source: BatchSource, total: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches of this process's part of `total` images; with sharding, every process gets equally many batches."""
         if not self.sharded:
-            yield from own.batches(size)
+            yield from source.batches(size)
             return
         count = math.ceil(math.ceil(total / self.size) / size)  # each forward pass needs all processes
-        rows = torch.arange(len(own), device=own.device)
+        rows = torch.arange(len(source), device=source.device)
         for number in range(count):
-            chosen = rows[len(own) * number // count : len(own) * (number + 1) // count]
-            yield chosen, *own.take(chosen)
+            chosen = rows[len(source) * number // count : len(source) * (number + 1) // count]
+            yield chosen, *source.take(chosen)
 
     # ---- the model ----------------------------------------------------------------------------
 
     def build(self, plan: Plan) -> nn.Module:
-        """The plan's module; with batch statistics over all processes' rows, where the recipe has them so."""
+        """The plan's module; its batch norms are synchronised over all processes if the recipe says so."""
         if self.size == 1:
             return plan.build()
-        if (
-            self.sharded
-        ):  # built on the CPU: the whole of it may not fit on a device; FSDP wants it contiguous
+        if self.sharded:  # built on the CPU, as all of it may not fit on a device; FSDP needs it contiguous
             hardware = plan.hardware._replace(device=torch.device("cpu"), channels_last=False)
             plan = replace(plan, hardware=hardware)
         from zoo.train.processes.batch_norm import synchronised
@@ -156,10 +154,10 @@ class World:
         return synchronised(module, self.device) if plan.recipe.sync_batch_norm else module
 
     def shard(self, module: nn.Module, *copies: nn.Module) -> None:
-        """Divide the parameters of the module and its averages, where asked to: a block at a time.
+        """With sharding, divide the parameters of the module and its averages, block by block.
 
         Raises:
-            InputError: a module that changes its own weights by what it is shown.
+            InputError: the module fits its own weights to images.
         """
         if not self.sharded:
             return
@@ -167,40 +165,42 @@ class World:
         from torch.distributed.fsdp import fully_shard
 
         if any(callable(getattr(m, "fit_to_images", None)) for m in module.modules()):
-            raise InputError("--shard does not go with a model that is fitted to images; leave it out")
+            raise InputError(
+                "--shard cannot be used with a model that fits its weights to the images; leave it out"
+            )
         mesh = init_device_mesh(self.device.type, (self.size,))
         for root in (*copies, module):
             self.blocks = [*blocks(root), root]
             for block in self.blocks:
                 fully_shard(block, mesh=mesh)
-            root.to(self.device)  # what is no parameter
+            root.to(self.device)  # moves the buffers
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """What is called for training: averages gradients over the processes as they come."""
+        """Wrap the module for training, so that gradients are averaged over the processes during the backward pass."""
         if self.size == 1 or self.sharded:
             return module
         kind = nn.parallel.DistributedDataParallel
-        name = "forward_sync_buffers"  # as newer versions of torch call it
-        own: dict[str, Any] = {name if name in signature(kind).parameters else "broadcast_buffers": False}
+        name = "forward_sync_buffers"  # its name in newer versions of torch
+        buffers: dict[str, Any] = {name if name in signature(kind).parameters else "broadcast_buffers": False}
         devices = [self.device] if self.device.type == "cuda" else None
-        self.wrapped = kind(module, device_ids=devices, gradient_as_bucket_view=True, **own)
+        self.wrapped = kind(module, device_ids=devices, gradient_as_bucket_view=True, **buffers)
         return self.wrapped
 
     def collecting(self, last: bool) -> AbstractContextManager[object]:
-        """The context of a micro-batch: gradients are exchanged after the last one of a step."""
+        """The context of a micro-batch; gradients are exchanged only after the last one of a step."""
         if self.sharded:
-            self.blocks[-1].set_requires_gradient_sync(last)  # and of all blocks inside
+            self.blocks[-1].set_requires_gradient_sync(last)  # it applies to all inner blocks too
         return nullcontext() if last or self.wrapped is None else self.wrapped.no_sync()
 
     def align(self, module: nn.Module) -> None:
-        """Give everybody rank 0's buffers: running statistics differ where they are not synchronised."""
+        """Copy the buffers of rank 0 to all processes, as running statistics may differ."""
         for buffer in module.buffers() if self.size > 1 else ():
             dist.broadcast(buffer, 0)
 
     # ---- state --------------------------------------------------------------------------------
 
     def full(self, state: Any) -> Any:
-        """A state of nested dicts, lists and tuples with all parameters whole; every process must ask for it."""
+        """A nested state with all divided tensors gathered; every process must call it."""
         if not self.sharded:
             return state
         if isinstance(state, Tensor):
@@ -209,44 +209,44 @@ class World:
             return {key: self.full(value) for key, value in state.items()}
         return type(state)(map(self.full, state)) if type(state) in (list, tuple) else state
 
-    def parts(self, own: Any, state: Any) -> Any:
-        """This process's parts of a state with whole parameters, divided as `own` is."""
+    def parts(self, divided: Any, state: Any) -> Any:
+        """This process's parts of a state with whole parameters, divided as in `divided`."""
         if not self.sharded:
             return state
-        if isinstance(own, dict):
-            return {key: self.parts(own.get(key), value) for key, value in state.items()}
-        return like(own, state) if isinstance(own, Tensor) and is_divided(own) else state
+        if isinstance(divided, dict):
+            return {key: self.parts(divided.get(key), value) for key, value in state.items()}
+        return like(divided, state) if isinstance(divided, Tensor) and is_divided(divided) else state
 
-    # ---- what is said -------------------------------------------------------------------------
+    # ---- communication ------------------------------------------------------------------------
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place; no host waits for it where the values are on a GPU."""
+        """The sum over all processes, in place; on a GPU, the host does not wait for it."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def total(self, values: Tensor) -> Tensor:
-        """As `sum`, of values that may lie on another device."""
+        """As `sum`, for values that may be on another device."""
         return values if self.size == 1 else self.sum(values.to(self.device))
 
-    def agree(self, asked: int) -> int:
-        """What any process was asked (a signal's number, -1 for a checkpoint, or 0), the same for all.
+    def agree(self, request: int) -> int:
+        """The largest request of any process (a signal's number, -1 for a checkpoint, or 0), equal for all.
 
-        The answer is that of the step before, which came in meanwhile: nothing waits, on a GPU least of all.
+        The answer is that of the previous step, which has arrived meanwhile, so that no process waits.
         """
         if self.size == 1:
-            return asked
-        before = self.asked
-        flag = torch.tensor([asked + 1 if asked > 0 else -asked], dtype=torch.int64)
-        self.asked = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, async_op=True)
+            return request
+        before = self.pending
+        flag = torch.tensor([request + 1 if request > 0 else -request], dtype=torch.int64)
+        self.pending = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, async_op=True)
         if before is None:
             return 0
         before[1].wait()
-        heard = int(before[0])
-        return heard - 1 if heard > 1 else -heard
+        largest = int(before[0])
+        return largest - 1 if largest > 1 else -largest
 
     def once(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes, for everybody."""
+        """Call `make` on rank 0 only, and return its result on all processes."""
         if self.size == 1:
             return make()
         made = [make() if self.first else None]
@@ -254,16 +254,16 @@ class World:
         return made[0]  # type: ignore[return-value]
 
     def in_turn(self, make: Callable[[], T]) -> T:
-        """What each process makes for itself, after rank 0 has (and has filled the caches).
+        """Call `make` on rank 0 first (which fills the caches), then on each other process.
 
         Raises:
-            RunError: rank 0 ended.
+            RunError: rank 0 failed.
         """
         self.turns += 1
         key = f"turn{self.turns}"
         while not self.first and not self.store.check([key]):
             if self.store.check(["said"]):
-                raise RunError("another process of this run ended")
+                raise RunError("another process of this run failed")
             time.sleep(0.05)
         made = make()
         if self.first and self.size > 1:
@@ -271,22 +271,26 @@ class World:
         return made
 
     def placed(self, plan: Plan) -> Plan:
-        """Rank 0's plan on this process's device.
+        """The plan of rank 0, placed on this process's device.
 
         Raises:
-            InputError: other data than rank 0's, or what sharding cannot be combined with.
-            DeviceError: a device that cannot be one of several.
+            InputError: the data differs from rank 0's, or the plan cannot be combined with sharding.
+            DeviceError: the device cannot be used by several processes.
         """
         if self.size == 1:
             return plan
         record = self.once(lambda: plan.record)
         if record.data != plan.record.data:
-            raise InputError(f"process {self.rank} has other images for {record.data.spec!r} than process 0")
+            raise InputError(
+                f"process {self.rank} finds other images for {record.data.spec!r} than process 0; use the same data"
+            )
         hardware = plan.hardware
         self.device = own_device(hardware.device, self.local)
         compiled = hardware.compile if self.first else record.compile
         if plan.recipe.compile == "graph":
-            raise InputError("--compile graph is for one process; leave it out, or give --compile default")
+            raise InputError(
+                "--compile graph works with one process only; leave it out, or give --compile default"
+            )
         if self.sharded:
             _check_sharding(plan)
         if self.sharded or compiled == "graph":
@@ -298,14 +302,14 @@ class World:
     # ---- the end ------------------------------------------------------------------------------
 
     def claim(self) -> bool:
-        """Whether this process is the first to say why the run failed: one failure, one message."""
+        """Whether this process is the first to report the failure, so that it is reported once."""
         try:
             return int(self.store.add("said", 1)) == 1
         except (RuntimeError, ValueError):
-            return True  # whoever held the store is gone: better twice than not at all
+            return True  # the process that hosts the store has ended: a second report is better than none
 
     def somebody_said(self, seconds: float) -> bool:
-        """Whether another process says why the run failed, within that time."""
+        """Whether another process reports the failure within that time."""
         deadline = time.monotonic() + seconds
         try:
             while not self.store.check(["said"]):
@@ -317,17 +321,17 @@ class World:
         return True
 
     def leave(self) -> None:
-        """End together: nobody goes before rank 0 has written everything."""
+        """End together, after rank 0 has written everything."""
         if self.size > 1:
             self.once(lambda: None)
             dist.destroy_process_group()
 
 
 def join(device: str, *, sharded: bool) -> World:
-    """The world of several processes that torchrun's environment variables describe.
+    """Join the processes that torchrun's environment variables describe.
 
     Raises:
-        DeviceError: no such device for each process.
+        DeviceError: there is no such device for each process.
     """
     size = int(os.environ["WORLD_SIZE"])
     rank = int(os.environ["RANK"])
@@ -351,27 +355,31 @@ def join(device: str, *, sharded: bool) -> World:
 
 
 def own_device(device: torch.device, local: int) -> torch.device:
-    """The device of the process of that number on this machine.
+    """The device of the process with the rank `local` on this machine.
 
     Raises:
-        DeviceError: it cannot be one of several, or there are fewer GPUs than processes.
+        DeviceError: the device cannot be used by several processes, or there are fewer GPUs than processes.
     """
     if device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise DeviceError(f"device {str(device)!r} is one for one process; several need --device cuda or cpu")
+        raise DeviceError(
+            f"device {str(device)!r} works with one process only; several need --device cuda or cpu"
+        )
     if device.index is not None:
         raise DeviceError(
-            f"device {str(device)!r} is one GPU; several processes take one each: --device cuda"
+            f"device {str(device)!r} is a single GPU, but each process needs its own; give --device cuda"
         )
     if local >= torch.cuda.device_count():
-        here = torch.cuda.device_count()
-        raise DeviceError(f"process {local} of this machine has no GPU: {here} here; start as many processes")
+        count = torch.cuda.device_count()
+        raise DeviceError(
+            f"process {local} of this machine has no GPU: there are {count} GPUs; start {count} processes"
+        )
     return torch.device("cuda", local)
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error says that another process is gone, rather than what went wrong here."""
+    """Whether an error only means that another process has ended."""
     if isinstance(error, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError):
         return True
     words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
@@ -379,10 +387,10 @@ def lost(error: BaseException) -> bool:
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
-    """The parts of a model that are worth dividing on their own, inner ones first; without the model itself.
+    """The parts of a model that are divided one by one, inner ones first, without the model itself.
 
-    They are members of sequences: blocks that are called one after another. A model in which a
-    parameter stands in two places is left whole.
+    They are members of sequences, that is, blocks that are called one after another. A model in which a
+    parameter occurs in two places has none.
     """
     count = sum(p.numel() for p in module.parameters())
     if count != sum(p.numel() for _, p in module.named_parameters(remove_duplicate=False)):
@@ -404,9 +412,9 @@ def _check_sharding(plan: Plan) -> None:
         if name not in (*SHARDING_OPTIMIZERS, None):
             allowed = ", ".join(SHARDING_OPTIMIZERS)
             raise InputError(
-                f"optimizer {name!r} wants whole parameters, which --shard divides; allowed: {allowed}"
+                f"optimizer {name!r} needs whole parameters, which --shard divides; allowed: {allowed}"
             )
     if plan.hardware.precision == "fp16":
-        raise InputError("--shard does not go with precision fp16; use bf16 or fp32")
+        raise InputError("--shard cannot be combined with precision fp16; use bf16 or fp32")
     if recipe.compile not in ("auto", "off"):
-        raise InputError(f"--shard does not go with --compile {recipe.compile}; leave out one of them")
+        raise InputError(f"--shard cannot be combined with --compile {recipe.compile}; leave out one of them")

@@ -1,1 +1,1 @@
-"""What makes a training step faster: compiling, CUDA graphs, memory that is kept."""
+"""Faster training steps: compiling, CUDA graphs, and memory that is not given back."""

@@ -1,4 +1,4 @@
-"""torch.compile and CUDA graphs: whether they pay for a run, and what of a step goes through them."""
+"""torch.compile and CUDA graphs: deciding whether they pay for a run, and applying them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from zoo.models.device import Hardware
 from zoo.train.speed.graphs import NotRecorded, Recorded
 
 WARM_UP_SECONDS = 60.0
-"""What compiling a model for training and for evaluation is taken to cost on a GPU: an assumption too."""
+"""The assumed time to compile a model for training and evaluation on a GPU."""
 
 GAIN = 0.25
-"""The share of an eager step on a GPU that compiling is taken to save: an assumption, not yet measured."""
+"""The assumed share of an eager step on a GPU that compiling saves; not yet measured."""
 
 MARGIN = 2.0
-"""How many times its cost compiling must save before it is chosen."""
+"""Compiling is chosen if it saves at least this many times its cost."""
 
 
 class Choice(NamedTuple):
-    """How a run is compiled, and the reason in words."""
+    """The compile mode of a run, and the reason for it."""
 
     mode: CompileMode
     why: str
 
 
 class Pace(NamedTuple):
-    """Seconds of a step: kernel by kernel, and as a CUDA graph; or why it cannot be one."""
+    """Seconds per step, without and with a CUDA graph, or why there is no graph."""
 
     plain: float
     recorded: float | None = None
@@ -43,51 +43,53 @@ class Pace(NamedTuple):
 
 
 def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pace]) -> Choice:
-    """Weigh the warm-up against the length of the run.
+    """Choose the compile mode by weighing its cost against the length of the run.
 
     Args:
         wanted: the recipe's `compile`; anything but "auto" is taken as it is.
-        steps: of the whole run. pace: measures a step; called on a GPU only.
+        steps: number of steps of the whole run. pace: measures a step; called on a GPU only.
     Raises:
-        DeviceError: "graph" was asked for, and cannot be.
+        DeviceError: "graph" was requested and is not possible.
     """
     if wanted == "off":
-        return Choice("off", "off, as asked")
+        return Choice("off", "off, as requested")
     if wanted == "graph":
         if device.type != "cuda":
             raise DeviceError(
-                f"--compile graph records CUDA graphs, and this run is on {device.type}; leave it out"
+                f"--compile graph needs a CUDA GPU, but this run uses {device.type}; leave it out"
             )
-        if (found := pace()).recorded is None:
-            raise DeviceError(f"a step cannot be a CUDA graph ({found.why_not}); leave out --compile graph")
-        return Choice("graph", "graph, as asked")
+        if (measured := pace()).recorded is None:
+            raise DeviceError(
+                f"a step cannot be recorded as a CUDA graph ({measured.why_not}); leave out --compile graph"
+            )
+        return Choice("graph", "graph, as requested")
     if wanted == "default":
-        return Choice("default", "default, as asked")
+        return Choice("default", "default, as requested")
     if wanted == "max":
-        return Choice("max", "max, as asked")
+        return Choice("max", "max, as requested")
     if device.type != "cuda":
         return Choice(
-            "off", f"off: on a {device.type.upper()} it is not known to pay; --compile default forces it"
+            "off", f"off: compiling rarely helps on a {device.type.upper()}; --compile default forces it"
         )
     plain, recorded, why_not = pace()
     took = steps * min(plain, recorded or plain)
     saved = GAIN * took
-    sums = f"{saved:.0f} s of about {took:.0f} s saved, {WARM_UP_SECONDS:.0f} s of compiling"
+    sums = f"compiling takes {WARM_UP_SECONDS:.0f} s and saves {saved:.0f} s of about {took:.0f} s"
     if saved > MARGIN * WARM_UP_SECONDS:
         return Choice("default", f"default: {sums}")
     if recorded is not None and recorded < plain:
         return Choice(
             "graph",
-            f"graph: a step takes {1e3 * recorded:.2f} ms, {1e3 * plain:.2f} without; compiling: {sums}",
+            f"graph: a step takes {1e3 * recorded:.2f} ms, {1e3 * plain:.2f} ms without; {sums}",
         )
     return Choice("off", f"off: {sums}{f'; no CUDA graph: {why_not}' if why_not else ''}")
 
 
 def why_no_graph(recipe: Recipe, hardware: Hardware) -> str:
-    """Why a step must not be recorded as a CUDA graph; "" where it may be."""
+    """Why a step cannot be recorded as a CUDA graph; "" if it can."""
     if recipe.accumulate > 1:
-        return "gradients of several micro-batches are added"
-    return "fp16 scales the loss anew at each step" if hardware.precision == "fp16" else ""
+        return "it adds the gradients of several micro-batches"
+    return "fp16 changes the scale of the loss between steps" if hardware.precision == "fp16" else ""
 
 
 def measure_pace(module: nn.Module, shape: tuple[int, ...], hardware: Hardware, *, why_not: str = "") -> Pace:
@@ -95,7 +97,7 @@ def measure_pace(module: nn.Module, shape: tuple[int, ...], hardware: Hardware, 
 
     Args:
         module: in training mode, on the device; its gradients and running statistics change.
-        why_not: why a step must not be recorded; "" where it may be.
+        why_not: why a step cannot be recorded; "" if it can.
     """
     images = torch.rand(shape, device=hardware.device).to(memory_format=hardware.memory_format)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -133,15 +135,15 @@ def _median_seconds(step: Callable[[Tensor], object], images: Tensor, device: to
 
 
 class Compiler:
-    """Compiles and records what it is given; gives it back unchanged where the mode is "off"."""
+    """Compiles and records functions; returns them unchanged if the mode is "off"."""
 
     def __init__(self, mode: CompileMode, device: torch.device) -> None:
         self.on, self.mode, self.device = mode in ("default", "max"), mode, device
-        if self.on:  # it says at every start that a CPU is no GPU
+        if self.on:  # it would warn at every start that there is no GPU
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
     def __call__(self, function: Callable[..., Any], *, graphs: bool = False) -> Callable[..., Any]:
-        """The function through torch.compile, with static shapes.
+        """Compile the function with torch.compile and static shapes.
 
         Args:
             graphs: let the compiler record CUDA graphs (on a GPU), so that a step is launched as one.
@@ -158,22 +160,22 @@ class Compiler:
     def recorded(
         self, function: Callable[..., Any], parameters: Sequence[nn.Parameter] = ()
     ) -> Callable[..., Any]:
-        """The function as CUDA graphs, in the mode "graph".
+        """Record the function as CUDA graphs, in the mode "graph".
 
         Args:
-            parameters: whose gradients it gives.
+            parameters: the parameters whose gradients it computes.
         """
         return Recorded(function, self.device, parameters) if self.mode == "graph" else function
 
     def whole(self, function: Callable[..., Any], batch: int) -> Callable[[Tensor], Tensor]:
-        """The function compiled for batches of one size: a smaller one is filled up, and cut afterwards."""
+        """Compile the function for batches of one size; a smaller batch is padded, and the result is cut."""
         compiled = self(function, graphs=True)
         if not self.on:
             return compiled
         return lambda images: compiled(_filled(images, batch))[: len(images)].clone()
 
     def next_step(self) -> None:
-        """Tell recorded graphs that what the last step gave is no longer needed."""
+        """Tell recorded graphs that the outputs of the last step are no longer needed."""
         if self.on and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
 

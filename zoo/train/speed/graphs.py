@@ -1,8 +1,8 @@
-"""CUDA graphs: what a function of tensors does on the device, recorded once and launched as one.
+"""CUDA graphs: the kernels of a function, recorded once and then launched together.
 
-A small model's step is hundreds of kernels of a few microseconds each, which a host cannot launch as fast as
-a GPU runs them. A recording needs no compiler and changes no kernel, so that its numbers are those of the
-plain function.
+A step of a small model consists of hundreds of kernels of a few microseconds each, which a host cannot launch
+as fast as a GPU runs them. Recording needs no compiler and changes no kernel, so the results are those of the
+original function.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from zoo.base.text import first_line
 
 WARM_UPS = 3
-"""Calls before a recording: kernels are chosen, and workspaces made, outside of it."""
+"""Calls before a recording, in which kernels are selected and workspaces allocated."""
 
 
 class NotRecorded(RuntimeError):
-    """A function that cannot be a CUDA graph, as one that reads a value of the device on the host."""
+    """A function that cannot be recorded, for example because the host reads a value from the device."""
 
 
 class Recording(NamedTuple):
-    """One recorded call: where its arguments are read, what it gives, and the gradients that it leaves."""
+    """One recorded call: the memory of its inputs, its output, and the gradients that it writes."""
 
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]
@@ -36,13 +36,13 @@ class Recording(NamedTuple):
 
 
 class Recorded:
-    """A function whose work on a CUDA device is recorded at its first call, and replayed at every other.
+    """A function whose kernels on a CUDA device are recorded at the first call and replayed at later ones.
 
-    Arguments are tensors, or tuples of them and of plain values; each combination of shapes and plain values has a
-    recording of its own. What is given back is overwritten by the next call, and so are the gradients.
+    Arguments are tensors, or tuples of tensors and plain values; each combination of shapes and plain values has
+    its own recording. The output and the gradients are overwritten by the next call.
 
-    Random numbers that the function draws on the device follow the seed set before each call, as they would
-    without a recording; but at the call that records, other calls have drawn before.
+    Random numbers that the function draws on the device follow the seed that is set before each call, as without a
+    recording; only at the recording call have the warm-up calls drawn before.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Recorded:
         """Record nothing yet.
 
         Args:
-            function: its gradients are set anew at each call, never added to.
-            parameters: whose gradients it gives.
-            must: raise NotRecorded where it cannot be recorded; else it is called as it is, and a warning says so.
+            function: its gradients are overwritten at each call, never accumulated.
+            parameters: the parameters whose gradients it computes.
+            must: raise NotRecorded if it cannot be recorded; else it is called directly, with a warning.
         """
         self.function, self.device, self.parameters, self.must = function, device, parameters, must
         self.recordings: dict[Any, Recording] = {}
@@ -66,7 +66,7 @@ class Recorded:
         self.plain = False
 
     def __call__(self, *args: Any) -> Any:
-        """What the function gives for these arguments, in memory that the next call uses again."""
+        """Call the function; its result is in memory that the next call reuses."""
         if self.plain:
             return self.function(*args)
         leaves, shape = tree_flatten(args)
@@ -82,23 +82,23 @@ class Recorded:
                 logging.getLogger(__name__).warning("a step is not recorded as a CUDA graph: %s", error)
                 self.plain, self.recordings = True, {}
                 return self.function(*args)
-        for kept, given in zip(recording.inputs, tensors, strict=True):
-            kept.copy_(given, non_blocking=True)
+        for buffer, given in zip(recording.inputs, tensors, strict=True):
+            buffer.copy_(given, non_blocking=True)
         recording.graph.replay()
         for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):
             parameter.grad = gradient
         return recording.output
 
     def _record(self, leaves: list[Any], shape: Any) -> Recording:
-        kept = [_copy(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        args = tree_unflatten(kept, shape)
-        here, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
-        side.wait_stream(here)
+        copies = [_copy(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        args = tree_unflatten(copies, shape)
+        main, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        side.wait_stream(main)
         with torch.cuda.stream(side):
             for number in range(WARM_UPS):
                 self._forget_gradients()
                 self._warm_up(args, last=number == WARM_UPS - 1)
-        here.wait_stream(side)
+        main.wait_stream(side)
         self._forget_gradients()
         self.pool = self.pool or torch.cuda.graph_pool_handle()
         graph, noise = torch.cuda.CUDAGraph(), torch.cuda.default_generators[_number(self.device)]
@@ -106,18 +106,20 @@ class Recorded:
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=side, capture_error_mode="thread_local"):
                 output = self.function(*args)
-        except RuntimeError as error:  # the warm-up worked: what fails now is what a recording does not allow
+        except RuntimeError as error:  # the warm-up worked, so the recording itself is not possible
             self._forget_gradients()
-            noise.graphsafe_set_state(clean)  # the one that was recorded with stays closed to plain calls
-            raise NotRecorded(first_line(error, None)) from error
-        inputs = [leaf for leaf in kept if isinstance(leaf, Tensor)]
+            noise.graphsafe_set_state(
+                clean
+            )  # the generator state of a failed recording cannot be used by plain calls
+            raise NotRecorded(str(error).strip().splitlines()[0]) from error
+        inputs = [leaf for leaf in copies if isinstance(leaf, Tensor)]
         return Recording(graph, inputs, output, [parameter.grad for parameter in self.parameters])
 
     def _warm_up(self, args: Any, *, last: bool) -> None:
-        """Call the function; the last time, refuse one that waits for the device.
+        """Call the function; at the last call, check that it does not wait for the device.
 
         Raises:
-            NotRecorded: it does.
+            NotRecorded: it waits.
         """
         if not last:
             self.function(*args)
@@ -140,7 +142,7 @@ class Recorded:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """The tensor in memory of its own; one on the host stays as it is: nothing that is recorded may read it."""
+    """A copy of a CUDA tensor; a tensor on the host is returned as it is, as recorded kernels never read it."""
     return tensor.clone() if tensor.is_cuda else tensor
 
 
