@@ -101,7 +101,7 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
-def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **asked: Any) -> None:
+def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **option_values: Any) -> None:
     """Measure how fast MODELS train and infer on this machine, and the overhead of the training loop.
 
     Reported are throughput and latency (medians and quartiles over the repeats), peak memory, FLOPs per
@@ -125,12 +125,12 @@ def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **a
     rows = []
     for model in chosen:
         if not quiet:
-            table.say(f"{model}: {', '.join(asked['what'])}")
-        rows.append(measured({"model": model, **asked}))
+            table.say(f"{model}: {', '.join(option_values['what'])}")
+        rows.append(measured({"model": model, **option_values}))
         if "error" in rows[-1]:
             say_error(f"{model}: {rows[-1]['error']}")
     if as_json:
-        table.emit_json(document(rows, asked))
+        table.emit_json(document(rows, option_values))
     elif as_csv:
         table.emit(as_lines(rows))
     else:
@@ -167,11 +167,11 @@ def outcome(model: str, command: Sequence[str], row_file: Path) -> dict[str, Any
     return {"model": model, "error": why}
 
 
-def document(rows: Sequence[dict[str, Any]], asked: Mapping[str, Any]) -> dict[str, Any]:
+def document(rows: Sequence[dict[str, Any]], option_values: Mapping[str, Any]) -> dict[str, Any]:
     """All measurements, with the settings and the environment, as one JSON document."""
     environment = next((row["environment"] for row in rows if "environment" in row), None)
     without = [{key: value for key, value in row.items() if key != "environment"} for row in rows]
-    return {"environment": environment, "settings": dict(asked), "rows": without}
+    return {"environment": environment, "settings": dict(option_values), "rows": without}
 
 
 def as_lines(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -188,16 +188,16 @@ def _listing(registry: Registry, models: Mapping[str, Model]) -> Listing:
 def _entry(name: str, model: Model, registry: Registry) -> Entry:
     from zoo.cli.shared import describe
 
-    published, own = describe.best_published(model), describe.best_measured(model)
+    published, measured = describe.best_published(model), describe.best_measured(model)
     count = describe.parameters(model)
-    dataset = published.dataset if published else own.dataset if own else model.dataset
-    elsewhere = f" {own.dataset}" if own and own.dataset != dataset else ""
+    dataset = published.dataset if published else measured.dataset if measured else model.dataset
+    elsewhere = f" {measured.dataset}" if measured and measured.dataset != dataset else ""
     cells = [
         name,
         model.family,
         _short(count),
         f"{published.top1:.2%}" if published and published.top1 is not None else "-",
-        f"{own.top1:.2%} {own.protocol}{elsewhere}" if own else "-",
+        f"{measured.top1:.2%} {measured.protocol}{elsewhere}" if measured else "-",
         dataset,
         model.source or "-",
         model.summary,
@@ -206,7 +206,7 @@ def _entry(name: str, model: Model, registry: Registry) -> Entry:
         "family": model.family,
         "parameters": count,
         "published": -(published.top1 or 0.0) if published else None,
-        "own": -own.top1 if own else None,
+        "own": -measured.top1 if measured else None,
         "dataset": model.dataset,
         "source": model.source,
     }

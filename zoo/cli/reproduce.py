@@ -105,7 +105,7 @@ def reproduce(
     figures: bool,
     as_json: bool,
     quiet: bool,
-    **asked: Any,
+    **option_values: Any,
 ) -> None:
     """Train the missing rows of a published table, and print our results beside the published ones.
 
@@ -127,7 +127,7 @@ def reproduce(
                 "give a source, table, study or model to reproduce; `zoo reproduce --list` shows them"
             )
         return list_targets(registry, as_json)
-    ask = Ask(target=target, **asked)
+    ask = Ask(target=target, **option_values)
     rows = rows_of(ask, registry)
     runs = jobs_of(ask, registry, rows)
     failed: list[str] = []
@@ -171,8 +171,8 @@ def train(
             alone(ask, registry, rows, runs, path, invocation, stop, quiet)
         elif not all(job.recorded for job in runs):
             problems = together(ask, path, invocation, spread, stop, quiet)
-        if stop.asked:
-            leave(ask, stop.asked)
+        if stop.stopping:
+            leave(ask, stop.stopping)
     store(path, ask, registry, measured(rows, runs))
     reasons = {job.title: failure(job, invocation) for job in runs if not job.recorded}
     other = "; ".join(problems) or "not finished"

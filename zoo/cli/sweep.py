@@ -93,7 +93,7 @@ def sweep(
     as_json: bool,
     quiet: bool,
     checkpoint_seconds: float,
-    **asked: Any,
+    **option_values: Any,
 ) -> None:
     """Search for better recipe settings for the model NAME, by validation accuracy; test images are not used.
 
@@ -119,9 +119,9 @@ def sweep(
     _need_optuna()
     from zoo.studies.sweep.trials import Sweep
 
-    folder = output or _folder(name, asked["dataset"])
+    folder = output or _folder(name, option_values["dataset"])
     chosen = Sweep(
-        request=Request(model=model, **asked),
+        request=Request(model=model, **option_values),
         space=space,
         folder=folder,
         storage=storage or str(Path(folder) / "trials.db"),
@@ -138,12 +138,14 @@ def sweep(
         sys.exit(1)
 
 
-def _trials(space: Space, asked: int | None) -> int:
+def _trials(space: Space, requested: int | None) -> int:
     """The number of trials: all points of the grid, unless a number was given."""
     size = math.prod(len(choice.values) for choice in space.choices)
-    if not space.ranges and asked is not None and asked > size:
-        raise InputError(f"--trials {asked}: the grid has {size} points; leave out --trials to try them all")
-    return asked or (DEFAULT_TRIALS if space.ranges else size)
+    if not space.ranges and requested is not None and requested > size:
+        raise InputError(
+            f"--trials {requested}: the grid has {size} points; leave out --trials to try them all"
+        )
+    return requested or (DEFAULT_TRIALS if space.ranges else size)
 
 
 def _folder(name: str, dataset: str | None) -> str:
@@ -182,9 +184,9 @@ def run(chosen: Sweep, entry: Entry, engine: Engine, jobs: int, quiet: bool) -> 
                 )
         except Stop:
             pass
-        if stop.asked:
+        if stop.stopping:
             say(f"stopped; repeat the command to continue (the trials are in {chosen.folder})")
-            sys.exit(128 + stop.asked)
+            sys.exit(128 + stop.stopping)
     return problems
 
 

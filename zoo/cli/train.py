@@ -73,7 +73,7 @@ def train(
     log: tuple[str, ...],
     verbose: bool,
     quiet: bool,
-    **asked: Any,
+    **option_values: Any,
 ) -> None:
     """Train MODEL with its recipe, into a run folder.
 
@@ -97,7 +97,7 @@ def train(
         from zoo.runs.new import check_free
 
         check_free(output)
-    device = asked["device"] if resume in (None, "auto") else _recorded_device(Path(str(resume)))
+    device = option_values["device"] if resume in (None, "auto") else _recorded_device(Path(str(resume)))
     if gpus is not None and launch.wanted(gpus):
         sys.exit(launch.start(gpus, device, model))
     with StopRequests() as stop, launch.joined(gpus, device, shard, stop) as world:
@@ -110,7 +110,7 @@ def train(
         else:
             from zoo.train.request import Request
 
-            session.start(Request(model=str(model), **asked), output, look=resume == "auto")
+            session.start(Request(model=str(model), **option_values), output, look=resume == "auto")
 
 
 def _check_what_is_trained(

@@ -34,14 +34,14 @@ class Weights:
     """Weights that a run can start from: their origin, how their images are prepared, how to load them.
 
     Attributes:
-        asked: the name that the user gave. origin: the permanent reference to exactly these weights.
+        reference: the name that the user gave. origin: the permanent reference to exactly these weights.
         load: called with in_channels, height and width of the model; returns (tensors, sha256), and
             caches them for the same sizes.
         hub: their repository on the Hub, if it is not in `origin`.
         side: images are resized to this side, if `beginning` has no transform.
     """
 
-    asked: str
+    reference: str
     origin: str
     load: Callable[..., tuple[Mapping[str, Tensor], str]]
     beginning: Beginning
@@ -86,7 +86,7 @@ def weights_of_run(source: str) -> Weights:
     return Weights(source, origin, load, beginning, side=None if data.transform else _same_size(record))
 
 
-def weights_of_model(asked: str, entry: Entry, hops: int) -> Weights:
+def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
     """The pretrained weights of a model: those of its catalogue entry, else those of its component."""
     registry, name, model = entry
     component = registry.component(model.build.use)
@@ -100,25 +100,25 @@ def weights_of_model(asked: str, entry: Entry, hops: int) -> Weights:
         return find_weights(declared, registry, hops + 1)
     function = import_factory(declared, model.build.use)
     plain = {key: value for key, value in model.build.args.items() if not isinstance(value, Node)}
-    pretrained = _fetched(asked, "", lambda: function(**plain))
+    pretrained = _fetched(reference, "", lambda: function(**plain))
     if not isinstance(pretrained, Pretrained):
         raise InputError(
-            f"{asked}: {declared} must return zoo.plugin.Pretrained, not {type(pretrained).__name__}"
+            f"{reference}: {declared} must return zoo.plugin.Pretrained, not {type(pretrained).__name__}"
         )
 
     @lru_cache(1)
     def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:
-        tensors = _fetched(asked, pretrained.where, lambda: pretrained.load(**sizes))
+        tensors = _fetched(reference, pretrained.where, lambda: pretrained.load(**sizes))
         return tensors, _digest(tensors)
 
     normalize = True if pretrained.mean else None
     beginning = Beginning(
         transform=pretrained.transform, mean=pretrained.mean, std=pretrained.std, normalize=normalize
     )
-    return Weights(asked, pretrained.origin, load, beginning, pretrained.base_model)
+    return Weights(reference, pretrained.origin, load, beginning, pretrained.base_model)
 
 
-def _fetched(asked: str, where: str, call: Callable[[], Any]) -> Any:
+def _fetched(reference: str, where: str, call: Callable[[], Any]) -> Any:
     """Call a function of a plugin that may have to download something.
 
     Raises:
@@ -126,13 +126,13 @@ def _fetched(asked: str, where: str, call: Callable[[], Any]) -> Any:
     """
     advice = "or start from others: --weights hf://OWNER/NAME, or a run folder"
     try:
-        with talking(asked):
+        with talking(reference):
             return call()
     except HubError as error:
         cause = error.__cause__
         if type(error) is HubError and cause is not None and not isinstance(cause, OSError):
-            reason = first_line(cause)
-            raise PluginError(f"the weights of {asked} cannot be loaded: {reason}; {advice}") from cause
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
+            raise PluginError(f"the weights of {reference} cannot be loaded: {reason}; {advice}") from cause
         tried = f" (tried {where} and the cache)" if where else ""
         unreachable = isinstance(error, HubConnectionError) or _is_offline(error)
         kind = HubConnectionError if unreachable else type(error)

@@ -193,7 +193,7 @@ def _fine_tune(
 ) -> Plan:
     """Resolve the source's tree and recipe as entries of a private copy of the catalogue."""
     recipe = msgspec.structs.replace(record.settings, summary="", source=None)
-    tree = node_from_table(without(record.build, "pretrained"), f"{weights.asked}: build")
+    tree = node_from_table(without(record.build, "pretrained"), f"{weights.reference}: build")
     model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)
     request = Request(model=NAME, **{"image_size": weights.side, **given})
     private = registry.having(models={NAME: model}, recipes={NAME: recipe})
@@ -215,12 +215,12 @@ def _warm(plan: Plan, source: Weights) -> Plan:
     fresh = [name for name in needed if name not in weights or not _fits(needed, name, weights[name])]
     if len(fresh) == len(needed):
         raise InputError(
-            f"{source.asked}: none of its weights fits this model; give the weights of the same architecture"
+            f"{source.reference}: none of its weights fits this model; give the weights of the same architecture"
         )
     if fresh:
         shown = ", ".join(fresh[:4]) + (", ..." if len(fresh) > 4 else "")
         print(
-            f"{len(needed) - len(fresh)} of {len(needed)} tensors from {source.asked}; newly initialised: {shown}",
+            f"{len(needed) - len(fresh)} of {len(needed)} tensors from {source.reference}; newly initialised: {shown}",
             file=sys.stderr,
         )
     record = msgspec.structs.replace(

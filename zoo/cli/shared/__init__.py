@@ -1,1 +1,1 @@
-"""What several commands use: options, tables, progress, messages."""
+"""Helpers that several commands share: options, tables, progress, messages."""

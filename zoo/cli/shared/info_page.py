@@ -83,11 +83,13 @@ def _results(model: Model) -> Iterator[str]:
     for dataset in datasets:
         for row in (r for r in model.published if r.dataset == dataset):
             yield f"{dataset:<22}published  {_published(row)}"
-        for own in (r for r in model.measured if r.dataset == dataset):
-            spread = f" ± {own.spread:.2%}" if own.spread is not None else ""
-            seeds = f"{plural(own.seeds, 'seed')}"
-            what = ", ".join(t for t in (own.protocol, seeds, own.recipe, own.device, own.note) if t)
-            yield f"{dataset:<22}own        {own.top1:.2%}{spread}  {table.clean(what)}"
+        for result in (r for r in model.measured if r.dataset == dataset):
+            spread = f" ± {result.spread:.2%}" if result.spread is not None else ""
+            seeds = f"{result.seeds} seed{'s' if result.seeds > 1 else ''}"
+            what = ", ".join(
+                t for t in (result.protocol, seeds, result.recipe, result.device, result.note) if t
+            )
+            yield f"{dataset:<22}own        {result.top1:.2%}{spread}  {table.clean(what)}"
 
 
 def _published(row: Published) -> str:

@@ -108,7 +108,7 @@ def start(gpus: int, device: str, model: str | None) -> int:
                 _signal(path, signal.SIGKILL)
             return 128 + int(stopped.sigval)
         except ChildFailedError as failed:
-            return _report(failed, (Path(folder) / "said").exists(), gpus)
+            return _report(failed, (Path(folder) / "reported").exists(), gpus)
     return 0
 
 
@@ -245,13 +245,13 @@ def _end(world: World, error: BaseException) -> NoReturn:
         shown = RunError(f"{GONE}; to resume: zoo train --resume {folder}" if folder else GONE)
     code, message = explained(shown)
     # The process that caused this may be about to report it.
-    if not (lost(error) and world.somebody_said(3.0)) and world.claim():
+    if not (lost(error) and world.somebody_reported(3.0)) and world.claim():
         with contextlib.redirect_stderr(sys.__stderr__):
             if "--debug" in sys.argv:
                 traceback.print_exception(error)
             say_error(message)
         if folder_ := os.environ.get(TOGETHER):
-            (Path(folder_) / "said").touch()
+            (Path(folder_) / "reported").touch()
         sys.__stderr__.flush() if sys.__stderr__ else None
     if world.hosts:
         time.sleep(

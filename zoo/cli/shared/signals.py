@@ -21,7 +21,7 @@ class StopRequests:
     """Records the signals that arrived; calling it returns the stopping signal's number, -1 (save), or 0."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.stopping = 0  # the number of the signal that asked to stop
         self.save = False
         self.patience = 0.0  # seconds in which a second signal counts as the launcher's copy of the first
         self.since = 0.0
@@ -30,10 +30,10 @@ class StopRequests:
 
     def __call__(self) -> int:
         """The number of the stopping signal, -1 once after SIGUSR1, or 0."""
-        if self.save and not self.asked:
+        if self.save and not self.stopping:
             self.save = False
             return -1
-        return self.asked
+        return self.stopping
 
     def answer_between_steps(self) -> None:
         """From here on, let the run stop between two steps instead of raising."""
@@ -43,11 +43,11 @@ class StopRequests:
         self.save = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.stopping:
             if time.monotonic() - self.since >= self.patience:
                 os._exit(128 + number)
             return
-        self.asked, self.since = number, time.monotonic()
+        self.stopping, self.since = number, time.monotonic()
         if not self.graceful:
             self.raised = True
             raise Interrupted(number)
@@ -70,4 +70,4 @@ class StopRequests:
             if handler is not None:  # None: it was not installed from Python, and cannot be restored
                 signal.signal(number, handler)
         if self.raised and isinstance(error, Exception):
-            raise Interrupted(self.asked) from error
+            raise Interrupted(self.stopping) from error

@@ -99,16 +99,16 @@ def _logits_layer(module: nn.Module) -> set[str]:
             m for m in module.modules() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim > 1
         ]
         parts = wide[-1:]
-    own = {id(p) for part in parts for p in part.parameters()}
-    return {name for name, p in module.named_parameters() if id(p) in own}
+    chosen = {id(p) for part in parts for p in part.parameters()}
+    return {name for name, p in module.named_parameters() if id(p) in chosen}
 
 
 def is_trained(module: nn.Module, name: str) -> bool:
     """Whether anything is trained of a part, or, where it has no parameters, of the nearest one around it."""
     while True:
-        found = list(module.get_submodule(name).parameters())
-        if found or not name:
-            return any(p.requires_grad for p in found)
+        parameters = list(module.get_submodule(name).parameters())
+        if parameters or not name:
+            return any(p.requires_grad for p in parameters)
         name = name.rpartition(".")[0]
 
 

@@ -262,7 +262,7 @@ class World:
         self.turns += 1
         key = f"turn{self.turns}"
         while not self.first and not self.store.check([key]):
-            if self.store.check(["said"]):
+            if self.store.check(["reported"]):
                 raise RunError("another process of this run failed")
             time.sleep(0.05)
         made = make()
@@ -304,15 +304,15 @@ class World:
     def claim(self) -> bool:
         """Whether this process is the first to report the failure, so that it is reported once."""
         try:
-            return int(self.store.add("said", 1)) == 1
+            return int(self.store.add("reported", 1)) == 1
         except (RuntimeError, ValueError):
             return True  # the process that hosts the store has ended: a second report is better than none
 
-    def somebody_said(self, seconds: float) -> bool:
+    def somebody_reported(self, seconds: float) -> bool:
         """Whether another process reports the failure within that time."""
         deadline = time.monotonic() + seconds
         try:
-            while not self.store.check(["said"]):
+            while not self.store.check(["reported"]):
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(0.05)
