@@ -345,7 +345,7 @@ def test_weights_that_are_not_there_are_one_line_before_any_image_is_decoded(hub
 def test_reproduce_fine_tunes_a_row_and_says_which_weights_are_not_there(hub: Hub, runs: Runs) -> None:
     (hub.folder / "registry.toml").write_text(REGISTRY.format(folder=runs.folder))
     listed = hub.worker("reproduce", "tuned", "--list")
-    assert "tuned is fine-tuned from hf://me/low: zoo reproduce" in listed.err
+    assert "tuned is fine-tuned from hf://me/low; to train it alone: zoo reproduce" in listed.err
     small = (
         "--budget",
         "small",
