@@ -179,7 +179,7 @@ def test_a_run_that_is_extended_is_not_finished_before_its_end(short: Path) -> N
     assert not (short / "result.json").exists()
     trained = len((short / "metrics.jsonl").read_text().splitlines())
     few = called("train", "--resume", "run", "--epochs", str(trained))
-    assert f"{trained} epochs of run are already trained" in str(few.exception)
+    assert f"{trained} epochs have already been trained in run" in str(few.exception)
     assert "epochs = 50000" in (short / "run.toml").read_text()
     done = called("train", "--resume", "run", "--epochs", str(trained + 2))
     assert done.exit_code == 0, done.exception

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zoo.base.did_you_mean import did_you_mean
-
 
 class ZooError(Exception):
     """Base of every error that `zoo` raises on purpose; its message is one printable line."""

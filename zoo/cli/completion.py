@@ -99,7 +99,7 @@ def _completer(names: Names) -> Callable[[click.Context, str], list[CompletionIt
         except (ZooError, OSError):
             return []  # an error must not be printed into the user's command line
         fitting = ((name, text) for name, text in sorted(known.items()) if name.startswith(rest))
-        return [CompletionItem(f"{path}{mark}{name}", help=_one_line(text)) for name, text in fitting]
+        return [CompletionItem(f"{path}{mark}{name}", help=one_line(text, 80)) for name, text in fitting]
 
     return complete
 

@@ -151,7 +151,7 @@ def _list(chosen: Sequence[Run], as_json: bool) -> None:
     if sys.stdout.isatty():
         if dropped:
             table.say(f"hint: a wider terminal or --json also shows: {', '.join(dropped)}")
-        table.say(f"{len(rows)} runs; next: zoo report   or: zoo plot {rows[0]['name']}")
+        table.say(f"{plural(len(rows), 'run')}; next: zoo report   or: zoo plot {rows[0]['name']}")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -228,7 +228,7 @@ def _remove(chosen: Sequence[Run], yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise InputError(
-                f"--remove would remove {len(chosen)} runs; add --yes to confirm when not in a terminal"
+                f"--remove would remove {plural(len(chosen), 'run')}; add --yes to confirm when not in a terminal"
             )
         for run in chosen:
             table.say(f"  {table.clean(str(run.folder))}   {size(run.folder) / 1e6:,.1f} MB, {run.state}")

@@ -143,7 +143,7 @@ def _trials(space: Space, requested: int | None) -> int:
     size = math.prod(len(choice.values) for choice in space.choices)
     if not space.ranges and requested is not None and requested > size:
         raise InputError(
-            f"--trials {requested}: the grid has {size} points; leave out --trials to try them all"
+            f"--trials {requested}: the grid has {plural(size, 'point')}; leave out --trials to try them all"
         )
     return requested or (DEFAULT_TRIALS if space.ranges else size)
 
@@ -222,7 +222,7 @@ def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
     if mattered:
         from zoo.studies.figures import draw_importance
 
-        title = f"{name}: importance of each key in {sum(r['state'] == 'complete' for r in rows)} trials"
+        title = f"{name}: importance of each key in {plural(sum(r['state'] == 'complete' for r in rows), 'trial')}"
         for path in draw_importance(stem, title, mattered):
             say(f"figure: {path}")
     say(

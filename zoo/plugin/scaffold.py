@@ -1,7 +1,7 @@
-"""Scaffold of `zoo new plugin`: a complete package folder from the templates in `zoo/plugin/templates`.
+"""`zoo new plugin`: a complete package folder from the templates in `zoo/plugin/templates`.
 
-A template is a text with @marks@. The folder `common` contains the files of every plugin; the folder of a
-family contains its code, and files that replace common ones.
+The folder `common` holds what every plugin has; a family's folder holds its code, and anything that takes
+the place of a common file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TAKEN = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "l
 
 
 class Family(NamedTuple):
-    """A family of plugins: its component, the module of it, and the body of its small model."""
+    """What a family's plugin offers: one component, and the module that builds it."""
 
     component: str
     kind: Kind
@@ -58,7 +58,11 @@ PLACES = (
     ("registry.toml", "src/{package}/registry.toml"),
     ("{module}.py", "src/{package}/{module}.py"),
 )
-"""Each template, and the file that is made from it."""
+"""Template, and the file that is made of it; `{...}` are the values of `_values`."""
+
+SCHEMA = "registry.schema.json"
+"""The JSON Schema of registry files, copied beside the project file: its path then holds on every machine, and without
+a network. `python -m zoo.catalogue.schema registry.schema.json` writes it again for another version."""
 
 
 def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
@@ -75,12 +79,13 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
     known = families()
     if family not in known:
         raise InputError(f"no family named {family!r}; allowed: {', '.join(known)}")
-    marks = _marks(_checked(name), known[family])
-    folder = folder or Path(marks["distribution"])
+    values = _values(_checked(name), known[family])
+    folder = folder or Path(values["distribution"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not an empty folder; give another with --output")
-    for template, place in _templates(family, known[family].module):
-        path = folder / _filled(place, marks)
+    texts = templates(TEMPLATES / family, TEMPLATES / "common", TEMPLATES)
+    for template, place in PLACES:
+        path = folder / place.format(**values)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, texts.get_template(f"{template.format(**values)}{SUFFIX}").render(values))
     write_text(folder / "src" / values["package"] / "py.typed", "")
@@ -111,18 +116,3 @@ def _values(name: str, family: Family) -> dict[str, str]:
         "api": str(API_VERSION),
         "version": __version__,
     }
-    return marks | {"body": _filled(family.body, marks)}
-
-
-def _templates(family: str, module: str) -> list[tuple[Traversable, str]]:
-    """Each template with the file that is made from it; a family's template replaces the common one."""
-    root = files("zoo.plugin") / "templates"
-    templates = []
-    for template, place in (*PLACES, (f"{module}.py", f"src/@package@/{module}.py")):
-        special, common = root / family / f"{template}{SUFFIX}", root / "common" / f"{template}{SUFFIX}"
-        templates.append((special if special.is_file() else common, place))
-    return templates
-
-
-def _filled(text: str, marks: dict[str, str]) -> str:
-    return re.sub(r"@([a-z]+)@", lambda match: marks[match[1]], text)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zoo.base.text import plural
 from zoo.errors import DeviceError
 
 if TYPE_CHECKING:

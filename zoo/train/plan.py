@@ -194,30 +194,18 @@ def replan(
     Raises:
         RunError: the dataset differs from the recorded one. ZooError: as `resolve`.
     """
-    recorded, registry = record.data, registry or load_registry()
-    device = pick_device(record.device)
-    delivery = Delivery(recorded.mode, workers, str(device))
-    skip_bad = recorded.skipped > 0
-    data = _load(
-        recorded.spec, registry, data_dir, recorded.image_size, skip_bad, delivery, show, recorded.transform
-    )
-    if data.fingerprint != recorded.fingerprint:
-        raise RunError(
-            f"dataset {recorded.spec!r} differs from the one that the run was trained on: its fingerprint is "
-            f"{data.fingerprint[:12]}, the recorded one {recorded.fingerprint[:12]}"
-        )
+    registry, device = registry or load_registry(), pick_device(record.device)
+    images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show)
     if epochs is not None and record.max_steps:
         raise InputError(
-            f"--epochs {epochs}: this run was limited to {record.max_steps} steps (--max-steps), so it ended within an "
-            "epoch and cannot be extended; start a new run"
+            f"--epochs {epochs}: this run was limited to {plural(record.max_steps, 'step')} (--max-steps), so it ended "
+            "within an epoch and cannot be extended; start a new run"
         )
     if epochs is not None:
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
         record = msgspec.structs.replace(record, settings=recipe, max_steps=None)
-    splits = _splits(data, record.protocol == "clean", recorded.limit_train, recorded.limit_test)
-    return Plan(
-        record, registry, *splits, Hardware(device, record.precision, record.channels_last, record.compile)
-    )
+    hardware = Hardware(device, record.precision, record.channels_last, record.compile)
+    return Plan(record, registry, *images.divided(), hardware)
 
 
 def _load(
@@ -240,18 +228,6 @@ def _load(
         delivery=delivery,
         transform=transform,
     )
-
-
-def _splits(
-    data: ImageData, clean: bool, limit_train: int | None, limit_test: int | None
-) -> tuple[Split, Split, Split]:
-    """Training images, images for selection (validation; test in the paper protocol), and test images."""
-    train = limit(data.train, limit_train)
-    test = limit(data.test, limit_test)
-    if not clean:
-        return train, test, test
-    rows, held_out = validation_split(train.labels, VALIDATION_FRACTION, VALIDATION_SEED, train.copies)
-    return train.select(rows, train.copies), train.select(held_out, train.copies), test
 
 
 def _refuse_empty_classes(data: ImageData) -> None:

@@ -62,17 +62,15 @@ def find_weights(reference: str, registry: Registry | None = None, hops: int = 0
         raise InputError(
             f"{reference}: its pretrained weights refer to one another in a circle; fix `pretrained` in registry.toml"
         )
-    if is_ref(reference) or (Path(reference).expanduser() / RECORD).is_file():
-        return weights_of_run(reference)
     registry = registry or load_registry()
     if is_ref(reference) or (Path(reference).expanduser() / RECORD).is_file():
         return weights_of_run(reference, registry)
     return weights_of_model(reference, (registry, reference, registry.model(reference)), hops)
 
 
-def weights_of_run(source: str) -> Weights:
+def weights_of_run(source: str, registry: Registry) -> Weights:
     """The weights of a run folder or a package, given by its path or reference."""
-    folder, origin = folder_of(source)
+    folder, origin = folder_of(source, registry)
     record = read_record(folder)
     data = record.data
     beginning = Beginning(
@@ -131,7 +129,7 @@ def _fetched(reference: str, where: str, call: Callable[[], Any]) -> Any:
     except HubError as error:
         cause = error.__cause__
         if type(error) is HubError and cause is not None and not isinstance(cause, OSError):
-            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
+            reason = first_line(cause)
             raise PluginError(f"the weights of {reference} cannot be loaded: {reason}; {advice}") from cause
         tried = f" (tried {where} and the cache)" if where else ""
         unreachable = isinstance(error, HubConnectionError) or _is_offline(error)
@@ -155,7 +153,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return hasher.hexdigest()
 
 
-def folder_of(source: str) -> tuple[Path, str]:
+def folder_of(source: str, registry: Registry) -> tuple[Path, str]:
     """The folder, and the permanent reference for the record: with a commit, or the sha256 of the weights."""
     if is_ref(source):
         fetched = fetch(parse_ref(source), registry=registry)

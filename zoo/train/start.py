@@ -115,15 +115,15 @@ def continued(
     trained = len(read_metrics(folder))
     if epochs is not None and not longer and epochs <= trained:
         raise InputError(
-            f"--epochs {epochs}: {trained} epochs of {folder} are already trained; give a larger number"
+            f"--epochs {epochs}: {plural(trained, 'epoch has', 'epochs have')} already been trained in {folder}; give a larger number"
         )
     for line in differences(record, registry):
         warn(f"{line}: the resumed run will not be bit-identical")
     plan = resumed(folder, record, show, registry, epochs=epochs, **changed)
     if epochs is not None and record.settings.schedule != "constant":
         warn(
-            f"the {record.settings.schedule} schedule now spans {epochs} epochs instead of {record.settings.epochs}, "
-            "so the learning rate jumps to its value in the longer schedule"
+            f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')} instead of "
+            f"{record.settings.epochs}, so the learning rate jumps to its value in the longer schedule"
         )
     return plan
 

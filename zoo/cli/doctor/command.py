@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from zoo.base.text import plural
 from zoo.cli.shared import table
 
 if TYPE_CHECKING:

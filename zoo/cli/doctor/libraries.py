@@ -155,8 +155,7 @@ def settings() -> Iterator[Finding]:
     mine = {k: v for k, v in sorted(os.environ.items()) if k.startswith("ZOO_") and k not in _INTERNAL}
     for name in mine:
         if name not in VARIABLES:
-            near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.6)
-            fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(VARIABLES)}"
+            fix = did_you_mean(name, VARIABLES, 1, 0.6) or f"known: {', '.join(VARIABLES)}"
             yield Finding("settings", name, "warning", f"{name} is set, but no such setting exists", fix)
     known = {k: v for k, v in mine.items() if k in VARIABLES}
     if known:

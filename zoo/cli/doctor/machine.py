@@ -94,7 +94,7 @@ class Probe:
 
 def _cpu(cpu: dict[str, Any]) -> Finding:
     bf16 = "bf16 in hardware" if cpu["bf16"] else "no bf16 in hardware: training uses fp32"
-    text = f"cpu: {cpu['cores']} cores, {cpu['threads']} threads, {cpu['capability']}, {bf16}"
+    text = f"cpu: {plural(cpu['cores'], 'core')}, {plural(cpu['threads'], 'thread')}, {cpu['capability']}, {bf16}"
     return Finding("devices", "cpu", "ok", text, data=cpu)
 
 

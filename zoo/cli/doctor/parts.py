@@ -43,7 +43,8 @@ def plugins() -> Iterator[Finding]:
         return
     loaded = [r for r in registry.plugins if r.status == "loaded"]
     off = [r for r in registry.plugins if r.status == "disabled"]
-    text = f"{len(loaded)} plugins, {len(registry.components)} components, {len(registry.models)} models"
+    counts = ((loaded, "plugin"), (registry.components, "component"), (registry.models, "model"))
+    text = ", ".join(plural(len(things), name) for things, name in counts)
     text += f"; disabled: {', '.join(r.name for r in off)}" if off else ""
     names = [r.name for r in loaded]
     yield Finding("plugins", "catalogue", "ok", text, data={"loaded": names, "off": [r.name for r in off]})
@@ -131,7 +132,9 @@ def runs(root: Path) -> Iterator[Finding]:
     all_runs, problems = find((), root)
     stopped = [run for run in all_runs if run.state == "stopped"]
     training = sum(run.state == "training" for run in all_runs)
-    text = f"{len(all_runs)} runs below {root}/" + (f", {training} of them in training" if training else "")
+    text = f"{plural(len(all_runs), 'run')} below {root}/" + (
+        f", {training} of them in training" if training else ""
+    )
     yield Finding("runs", "runs", "ok", text, data={"runs": len(all_runs), "training": training})
     for problem in problems:
         fix = "restore it from a copy, or remove its folder; other runs are not affected"
@@ -155,6 +158,6 @@ def runs(root: Path) -> Iterator[Finding]:
         )
     leftovers = [path for path in root.rglob(f"{TEMPORARY}*") if not training]
     if leftovers:
-        text = f"{len(leftovers)} files of interrupted writes, such as {leftovers[0]}"
+        text = f"{plural(len(leftovers), 'file')} of interrupted writes, such as {leftovers[0]}"
         fix = f"find {root} -name '{TEMPORARY}*' -exec rm -r {{}} +"
         yield Finding("runs", "temporary", "note", text, fix)

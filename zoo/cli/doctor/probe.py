@@ -7,8 +7,6 @@ import os
 import sys
 from typing import Any
 
-from zoo.base.text import one_line
-
 
 def main() -> None:
     """Print the report, even if torch fails."""

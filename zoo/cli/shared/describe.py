@@ -40,7 +40,7 @@ def parameters(model: Model) -> int | None:
 
 def plugins_of(node: Node) -> list[str]:
     """The plugin of the root component, then the others that the tree uses, each once."""
-    return list(dict.fromkeys(n.use.partition(".")[0] for n in nodes(node)))
+    return list(dict.fromkeys(n.use.partition(".")[0] for _, n in node.walk()))
 
 
 def origin_of(name: str, model: Model, registry: Registry) -> Origin | None:

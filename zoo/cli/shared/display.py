@@ -97,8 +97,9 @@ def summary(plan: Plan, parameters: int) -> str:
     )
     layout = "channels-last" if record.channels_last else "contiguous"
     return (
-        f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, {sizes.num_classes} classes\n"
-        f"{data.spec}: {counts} + {data.test:,} test images\n"
+        f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, "
+        f"{plural(sizes.num_classes, 'class')}\n"
+        f"{data.spec}: {counts} + {plural(data.test, 'test image')}\n"
         f"recipe {record.recipe}, seed {record.seed}, {record.protocol} protocol, "
         f"{record.device} {record.precision} {layout}"
     )

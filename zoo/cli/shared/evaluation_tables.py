@@ -87,7 +87,7 @@ def _calibration(scores: dict[str, Any], split: str) -> None:
         [
             f"{split} calibration: ECE {scores['ece']:.2%}, MCE {scores['mce']:.2%}, Brier {scores['brier']:.4f}",
             f"mean confidence {scores['confidence']:.2%}, accuracy {scores['accuracy']:.2%}; "
-            f"{len(scores['bins'])} bins of equal width",
+            f"{plural(len(scores['bins']), 'bin')} of equal width",
         ]
     )
     columns = [Column(t, right=True) for t in ("CONFIDENCE", "IMAGES", "MEAN CONFIDENCE", "ACCURACY", "GAP")]
@@ -138,8 +138,8 @@ def _latency(latency: dict[str, Any], split: str) -> None:
     table.emit(
         [
             f"latency from images on the device to logits: {table.clean(latency['hardware'])}",
-            f"  {latency['precision']}, {latency['threads']} threads, {latency['rows'][0]['warm_up']} calls of "
-            f"warm-up{views}",
+            f"  {latency['precision']}, {plural(latency['threads'], 'thread')}, "
+            f"{plural(latency['rows'][0]['warm_up'], 'call')} of warm-up{views}",
         ]
     )
 

@@ -130,7 +130,7 @@ def check_devices(gpus: int, device: str) -> None:
     if available == 0:
         raise DeviceError(
             f"--gpus {gpus}: torch finds no usable GPU on this machine; add --device cpu to train with "
-            f"{gpus} processes on the CPU"
+            f"{plural(gpus, 'process')} on the CPU"
         )
     if available < gpus:
         raise DeviceError(
@@ -147,7 +147,9 @@ def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> It
     """
     size = int(os.environ["WORLD_SIZE"]) if _is_started() else 1
     if gpus is not None and gpus != size:
-        raise InputError(f"--gpus {gpus}: torchrun started {size} processes; leave out --gpus under torchrun")
+        raise InputError(
+            f"--gpus {gpus}: torchrun started {plural(size, 'process')}; leave out --gpus under torchrun"
+        )
     if gpus is not None and size == 1:
         check_devices(gpus, device)
     if size == 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from zoo.base.text import one_line, printable_line
+from zoo.base.text import printable_line
 from zoo.errors import ZooError
 
 

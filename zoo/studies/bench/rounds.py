@@ -179,8 +179,8 @@ def loop_share(job: Job) -> dict[str, Any]:
     count = len(load(job.dataset, load_registry(), data_dir=job.data_dir).train)
     if job.batch_size > count:
         raise InputError(
-            f"--batch-size {job.batch_size}: the loop is measured on {job.dataset!r}, which has only {count} images; "
-            "give a larger --dataset, or leave `loop` out of --what"
+            f"--batch-size {job.batch_size}: the loop is measured on {job.dataset!r}, which has only "
+            f"{plural(count, 'image')}; give a larger --dataset, or leave `loop` out of --what"
         )
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         bare = BareStep(Trainer(make_plan(job, job.batch_size), Path(folder)), job.batch_size)

@@ -82,7 +82,7 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     fields |= {key.strip().removeprefix("recipe."): parse_value(text.strip()) for key, _, text in pairs}
     fields |= variant.settings
     called = _free_name(registry, re.sub(r"[^a-z0-9]+", "-", f"{variant.name}-swept".lower()).strip("-"))
-    small = f"{request.limit_train:,} images of " if request.limit_train else ""
+    small = f"{plural(request.limit_train, 'image')} of " if request.limit_train else ""
     where = f"{small}{request.dataset or model.dataset}"
     summary = f"found by zoo sweep on {where}: validation top-1 {best['top1']:.2%}, best of {count} trials"
     begun = recipe_name(parent, variant.name, model)

@@ -25,7 +25,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from zoo.base.files import WriteError
 from zoo.base.structs import NonNegative, Positive, Struct
-from zoo.base.text import reason_of
 from zoo.catalogue.registry import find_model
 from zoo.catalogue.vary import inline, vary
 from zoo.data.batches.mode import Delivery

@@ -121,7 +121,8 @@ class World:
             return split
         if self.sharded and len(split) < self.size:
             raise InputError(
-                f"a split of {len(split)} images is too small for {self.size} processes with --shard; use fewer"
+                f"a split of {len(split)} images is too small for "
+                f"{plural(self.size, 'process')} with --shard; use fewer"
             )
         begin, end = self.bounds(len(split))
         if not isinstance(split.images, np.ndarray):
@@ -373,7 +374,7 @@ def own_device(device: torch.device, local: int) -> torch.device:
     if local >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise DeviceError(
-            f"process {local} of this machine has no GPU: there are {count} GPUs; start {count} processes"
+            f"process {local} of this machine has no GPU: there are {count} GPUs; start {plural(count, 'process')}"
         )
     return torch.device("cuda", local)
 
