@@ -22,7 +22,7 @@ import torch
 from zoo.train.environment import environment
 from zoo.train.loop import Saving, Trainer
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 MODELS = ("cnn-baseline", "hybrid-alt-1", "vit-d2h4", "resnet18")
 

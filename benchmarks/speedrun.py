@@ -31,7 +31,7 @@ from zoo.runs.record import write_record
 from zoo.train.environment import environment
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 KEYS = ("top1", "seconds", "top1_as_trained", "steps", "evaluation", "whole", "warm_up")
 

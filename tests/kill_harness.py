@@ -288,7 +288,7 @@ def prepared_home() -> Path:
     import torch.optim.swa_utils  # noqa: F401 (loaded once, before children are forked)
 
     from zoo.train.plan import resolve
-    from zoo.train.request import Request
+    from zoo.train.run_options import Request
 
     resolve(Request(model="victim", recipe="victim-adam", dataset="digits"))  # imports all that children need
     return home

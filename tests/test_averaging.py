@@ -26,7 +26,7 @@ from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.optim.averaging import Averaging, alpha_at
 from zoo.train.plan import replan, resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 TINY = """
 [models.tiny]

@@ -40,7 +40,7 @@ from zoo.runs.images import split_of
 from zoo.runs.record import read_record, write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Plan
 from zoo.train.pretrained import find_weights
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 from zoo.train.start import plan_of, resumed
 
 MODEL = "timm/test_resnet"

@@ -18,8 +18,9 @@ from zoo.data.files.decode import transform_rule
 from zoo.errors import SpecError
 from zoo.models.compose import create
 from zoo.plugin import Transform
+from zoo.train.optim.freeze import freeze
 from zoo.train.optim.groups import parameter_groups
-from zoo.train.optim.layerwise import freeze, layers
+from zoo.train.optim.layerwise import layers
 from zoo.train.optim.optimizers import make_optimizer
 from zoo.train.optim.schedule import lr_at
 from zoo.train.pretrained import find_weights

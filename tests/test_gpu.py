@@ -18,7 +18,7 @@ from zoo.runs.folder import read_metrics
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import replan, resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 from zoo.train.speed.compiled import choose, measure_pace
 from zoo.train.speed.graphs import Recorded
 

@@ -19,7 +19,7 @@ from zoo.runs.folder import read_metrics
 from zoo.runs.record import write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 
 @pytest.fixture

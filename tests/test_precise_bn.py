@@ -17,7 +17,7 @@ from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import replan, resolve
 from zoo.train.precise_bn import renew_statistics, some_images
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 from zoo_cnn.speedrun import BiasNorm
 
 

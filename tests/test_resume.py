@@ -29,7 +29,7 @@ from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import replan, resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 HARNESS = Path(__file__).with_name("kill_harness.py")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks its processes")

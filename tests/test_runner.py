@@ -20,7 +20,7 @@ from zoo.studies.reproduce.rows import Ask
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
-from zoo.train.request import Request, flag, options
+from zoo.train.run_options import Request, flag, options
 from zoo.train.runner import Watch, finish, train_in
 from zoo.train.start import continued
 

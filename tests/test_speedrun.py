@@ -26,7 +26,7 @@ from zoo.train.loop import Stop, Trainer
 from zoo.train.optim.optimizers import make_optimizer
 from zoo.train.optim.schedule import lr_at
 from zoo.train.plan import replan, resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 from zoo_cnn.speedrun import IdentityConv, Whiten, scaled_head, stages, whiten
 
 SMALL = """

@@ -35,7 +35,7 @@ from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import replan, resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 CLASSES, EACH = 12, 200
 BOUNDS = Bounds()

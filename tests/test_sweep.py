@@ -24,7 +24,7 @@ from zoo.errors import InputError
 from zoo.studies.sweep.outcome import as_toml
 from zoo.studies.sweep.space import parse_space
 from zoo.studies.sweep.trials import Sweep, _revive, open_study, plan_of
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
 

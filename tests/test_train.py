@@ -22,7 +22,7 @@ from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS, read_recor
 from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 from zoo.train.speed.compiled import Choice, Pace, choose
 
 SMALL = """

@@ -16,7 +16,7 @@ from zoo.hub.pack import package
 from zoo.runs.folder import append_metrics, write_result, write_weights
 from zoo.runs.record import write_record
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.cli.shared import options, run_options
+from zoo.cli.shared import click_options as run_options
+from zoo.cli.shared import options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column, emit, emit_json, emit_table, say, width
 from zoo.errors import InputError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.base.text import plural
-from zoo.cli.shared import options, run_options
+from zoo.cli.shared import click_options as run_options
+from zoo.cli.shared import options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import emit, emit_json, say
 from zoo.errors import InputError
@@ -110,7 +111,7 @@ def sweep(
     """
     from zoo.catalogue.registry import find_model
     from zoo.studies.sweep.space import check_space, parse_space
-    from zoo.train.request import Request
+    from zoo.train.run_options import Request
 
     space = parse_space(grid, sample)
     entry = registry, name, _ = find_model(model)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.shared import launch, logs, options, run_options
+from zoo.cli.shared import click_options as run_options
+from zoo.cli.shared import launch, logs, options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import say
 from zoo.errors import InputError
@@ -18,7 +19,7 @@ from zoo.errors import InputError
 if TYPE_CHECKING:
     from zoo.train.plan import Plan
     from zoo.train.processes.world import World
-    from zoo.train.request import Request
+    from zoo.train.run_options import Request
 
 
 @click.command(cls=launch.Command)
@@ -108,7 +109,7 @@ def train(
             _check_resume(given, output)
             session.resume(Path(str(resume)), given)
         else:
-            from zoo.train.request import Request
+            from zoo.train.run_options import Request
 
             session.start(Request(model=str(model), **option_values), output, look=resume == "auto")
 
@@ -130,7 +131,7 @@ def _check_resume(given: dict[str, Any], output: Path | None) -> None:
     Raises:
         InputError: names them, and those that can.
     """
-    from zoo.train.request import flag, options
+    from zoo.train.run_options import flag, options
 
     known = options()
     other = [flag(name) for name in given if not known[name].resume] + (["--output"] if output else [])

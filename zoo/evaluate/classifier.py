@@ -23,7 +23,8 @@ from zoo.data.files.decode import Rule, image_array
 from zoo.data.types import Images, Item
 from zoo.evaluate.views import Forward, views
 from zoo.models.compose import compose, place, sizes_for
-from zoo.models.device import autocast, pick_device, placed
+from zoo.models.device import pick_device, placed
+from zoo.models.precision import autocast
 from zoo.runs.images import dataset_rule, rule_of
 from zoo.runs.load import load as load_module
 from zoo.runs.record import RunRecord, Sizes, read_record

@@ -15,7 +15,8 @@ from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.new_images import other_images
 from zoo.evaluate.one_pass import Keep, Metrics, evaluate
-from zoo.models.device import autocast, pick_device
+from zoo.models.device import pick_device
+from zoo.models.precision import autocast
 from zoo.runs.folder import read_result
 from zoo.runs.images import SplitName, eval_batch, split_of
 from zoo.runs.record import RESULT, RunRecord, read_record

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,10 +14,8 @@ from torch import nn
 from zoo.base.text import plural
 from zoo.catalogue.recipe import CompileMode
 from zoo.errors import DeviceError, InputError
+from zoo.models.precision import Precision, autocast, why_precision
 from zoo.models.window import use_window_convolutions
-
-Precision = Literal["fp32", "bf16", "fp16"]
-DTYPES = (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16))
 
 
 class Hardware(NamedTuple):
@@ -55,30 +52,6 @@ def placed(module: nn.Module, device: torch.device, channels_last: bool) -> nn.M
     return use_window_convolutions(module) if device.type == "cpu" else module
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """torch's autocast; for fp32, products in full precision."""
-    if precision == "fp32":
-        return tf32(device, False)
-    return torch.autocast(device.type, dtype=dict(DTYPES)[precision])
-
-
-@contextlib.contextmanager
-def tf32(device: torch.device, allowed: bool) -> Iterator[None]:
-    """Inside, fp32 products and convolutions on CUDA may round their inputs to TF32, or may not."""
-    if device.type != "cuda":
-        yield
-        return
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = "tf32" if allowed else "ieee"
-    try:
-        yield
-    finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
-
-
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto": CUDA, else Apple's MPS, else the CPU.
 
@@ -104,31 +77,6 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device) -> Precision:
-    """ "auto": bf16 where the hardware computes in it, else fp32.
-
-    Raises:
-        DeviceError: fp16 on a CPU, where torch has no useful gradient scaling.
-    """
-    if name == "auto":
-        return "bf16" if _has_bf16(device) else "fp32"
-    if name == "fp16" and device.type == "cpu":
-        raise DeviceError("precision fp16 works on GPUs only; on a CPU use bf16, fp32 or auto")
-    for known, _ in DTYPES:
-        if name == known:
-            return known  # type: ignore[return-value]
-    raise DeviceError(f"no precision named {name!r}; allowed: auto, fp32, bf16, fp16")
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        can = torch.cpu.get_capabilities()
-        return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-    return False
-
-
 def pick_layout(wanted: bool | None, module: nn.Module, device: torch.device, precision: Precision) -> bool:
     """Whether to use channels-last, which makes convolutions faster on CUDA, and in bf16 on a CPU."""
     if wanted is not None:
@@ -152,10 +100,12 @@ def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
         if device.type == "cpu" and keeps_heap
         else ""
     )
-    reason = "the hardware supports it" if hardware.precision == "bf16" else "the hardware has no bf16"
-    precision = f"{hardware.precision}{f': {reason}' if wanted == 'auto' else ', as requested'}"
     layout = "channels-last (faster convolutions)" if hardware.channels_last else "contiguous"
-    return (f"device {device}: {describe(device)}{heap}", f"precision {precision}", f"layout {layout}")
+    return (
+        f"device {device}: {describe(device)}{heap}",
+        f"precision {why_precision(hardware.precision, wanted)}",
+        f"layout {layout}",
+    )
 
 
 def seed_noise(seed: int, device: torch.device) -> None:

@@ -26,7 +26,8 @@ from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
 from zoo.evaluate.one_pass import Metrics, evaluate
 from zoo.evaluate.views import views
-from zoo.models.device import autocast, seed_noise, tf32
+from zoo.models.device import seed_noise
+from zoo.models.precision import autocast, tf32
 from zoo.runs.curves import draw_curves
 from zoo.runs.folder import append_metrics, has_weights, rewrite_metrics, write_result, write_weights
 from zoo.runs.images import eval_batch, make_augment
@@ -36,7 +37,7 @@ from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
 from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
-from zoo.train.optim.layerwise import freeze
+from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer, match_layout
 from zoo.train.optim.schedule import lr_at
 from zoo.train.plan import Plan

@@ -25,15 +25,16 @@ from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Spli
 from zoo.errors import DataError, InputError
 from zoo.evaluate.views import refuse_views
 from zoo.models.compose import compose, place
-from zoo.models.device import Hardware, pick_device, pick_layout, pick_precision, placed, reasons
+from zoo.models.device import Hardware, pick_device, pick_layout, placed, reasons
+from zoo.models.precision import pick_precision
 from zoo.plugin.contract import Transform
 from zoo.plugin.layers import set_dropout
 from zoo.runs.images import RunImages, images_of
 from zoo.runs.record import DataRecord, RunRecord, Sizes
 from zoo.train.environment import environment
-from zoo.train.optim.layerwise import freeze
+from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
-from zoo.train.request import Beginning, Request, refuse_impossible, resolved_recipe
+from zoo.train.run_options import Beginning, Request, refuse_impossible, resolved_recipe
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 
 INIT = 0x1217

@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.data.batches.open import open_source
 from zoo.data.batches.resident import order
-from zoo.models.device import autocast
+from zoo.models.precision import autocast
 from zoo.runs.images import eval_batch
-from zoo.train.optim.layerwise import is_trained
+from zoo.train.optim.freeze import is_trained
 from zoo.train.plan import Plan
 
 

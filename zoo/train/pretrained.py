@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from zoo.base.files import sha256_of
 from zoo.base.text import first_line
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.catalogue.spec import Node
+from zoo.catalogue.spec import Node, node_from_table
 from zoo.errors import HubConnectionError, HubError, InputError, PluginError
 from zoo.hub.download import fetch, local_folder
 from zoo.hub.ref import is_ref, parse_ref
 from zoo.hub.session import talking
+from zoo.models.compose import check, place
 from zoo.plugin.contract import Pretrained
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record
-from zoo.train.plan import Entry
-from zoo.train.request import Beginning
+from zoo.train.plan import Entry, Plan
+from zoo.train.run_options import Beginning
 
 MAX_HOPS = 8
 
@@ -168,3 +171,35 @@ def folder_of(source: str, registry: Registry) -> tuple[Path, str]:
 def _same_size(record: RunRecord) -> int | None:
     """The side of the images that the weights were trained on, if they are square."""
     return record.sizes.height if record.sizes.height == record.sizes.width else None
+
+
+def with_weights(plan: Plan, source: Weights) -> Plan:
+    """The plan with these initial weights, which its record then names.
+
+    Raises:
+        InputError: none of them fits. ZooError: they cannot be loaded.
+    """
+    sizes = msgspec.structs.asdict(plan.record.sizes)
+    weights, sha256 = source.load(**{key: sizes[key] for key in ("in_channels", "height", "width")})
+    tree = node_from_table(plan.record.build, "build")
+    needed = check(tree, plan.registry, where=place(plan.registry, plan.record.model), **sizes).state_dict()
+    fresh = [name for name in needed if name not in weights or not _fits(needed, name, weights[name])]
+    if len(fresh) == len(needed):
+        raise InputError(
+            f"{source.reference}: none of its weights fits this model; give the weights of the same architecture"
+        )
+    if fresh:
+        shown = ", ".join(fresh[:4]) + (", ..." if len(fresh) > 4 else "")
+        print(
+            f"{len(needed) - len(fresh)} of {len(needed)} tensors from {source.reference}; newly initialised: {shown}",
+            file=sys.stderr,
+        )
+    record = msgspec.structs.replace(
+        plan.record, base_model=source.origin, base_sha256=sha256, base_hub=source.hub
+    )
+    taken = {name: weights[name] for name in needed.keys() - set(fresh)}
+    return replace(plan, record=record, weights=taken)
+
+
+def _fits(needed: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:
+    return name in needed and needed[name].shape == tensor.shape and needed[name].dtype == tensor.dtype

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from torch import Tensor
 
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, find_model, load_registry
@@ -18,15 +17,21 @@ from zoo.data.portable import is_local
 from zoo.data.sources.source import Show, silent
 from zoo.errors import InputError, RunError
 from zoo.hub.ref import is_ref
-from zoo.models.compose import check, place
 from zoo.models.device import usable_device
 from zoo.runs.folder import damage_of_weights, read_metrics
 from zoo.runs.record import CHECKPOINTS, RESULT, RunRecord, read_record, without
 from zoo.train import checkpoint
 from zoo.train.environment import differences
 from zoo.train.plan import Entry, Plan, replan, resolve
-from zoo.train.pretrained import Weights, find_weights, folder_of, weights_of_model, weights_of_run
-from zoo.train.request import Request, apply_settings, flag, options, refuse_impossible
+from zoo.train.pretrained import (
+    Weights,
+    find_weights,
+    folder_of,
+    weights_of_model,
+    weights_of_run,
+    with_weights,
+)
+from zoo.train.run_options import Request, apply_settings, flag, options, refuse_impossible
 
 NAME = "zoo-from"
 """A temporary name for the source's model and recipe while they are resolved."""
@@ -61,7 +66,7 @@ def plan_of(request: Request, show: Show = silent, entry: Entry | None = None) -
         fetch=lambda height, width: source.load(in_channels=3, height=height, width=width),
     )
     sized = msgspec.structs.replace(request, image_size=request.image_size or source.side)
-    return _warm(resolve(sized, show, entry, beginning), source)
+    return with_weights(resolve(sized, show, entry, beginning), source)
 
 
 def plan_from(
@@ -71,7 +76,7 @@ def plan_from(
 
     Args:
         source: a run folder, a package, or `hf://OWNER/NAME[@REVISION]`.
-        given: the given options, by their names in `zoo.train.request.Request`. With `dataset` the
+        given: the given options, by their names in `zoo.train.run_options.Request`. With `dataset` the
             weights are fine-tuned; without it the recorded run is repeated.
         registry: the catalogue; loaded if not given.
     Raises:
@@ -84,7 +89,7 @@ def plan_from(
     if given.get("dataset") is None:
         return warmed(_repeat(record, given, source, registry, show))
     weights = weights_of_run(source, registry)
-    return _warm(_fine_tune(record, weights, given, registry, show), weights)
+    return with_weights(_fine_tune(record, weights, given, registry, show), weights)
 
 
 def continued(
@@ -115,7 +120,8 @@ def continued(
     trained = len(read_metrics(folder))
     if epochs is not None and not longer and epochs <= trained:
         raise InputError(
-            f"--epochs {epochs}: {plural(trained, 'epoch has', 'epochs have')} already been trained in {folder}; give a larger number"
+            f"--epochs {epochs}: {plural(trained, 'epoch has', 'epochs have')} already been trained in {folder}; "
+            "give a larger number"
         )
     for line in differences(record, registry):
         warn(f"{line}: the resumed run will not be bit-identical")
@@ -155,7 +161,7 @@ def warmed(plan: Plan) -> Plan:
         raise InputError(
             f"this run started from weights that are not on the Hub ({record.base_model[:30]}) and cannot be repeated"
         )
-    warm = _warm(plan, find_weights(record.base_model, plan.registry))
+    warm = with_weights(plan, find_weights(record.base_model, plan.registry))
     if record.base_sha256 not in ("", warm.record.base_sha256):
         print(
             f"warning: the weights of {record.base_model} differ from the recorded ones (sha256 "
@@ -200,35 +206,3 @@ def _fine_tune(
     plan = resolve(request, show, (private, NAME, model), weights.beginning)
     chosen = record.recipe if plan.record.recipe == NAME else plan.record.recipe
     return replace(plan, record=msgspec.structs.replace(plan.record, model=record.model, recipe=chosen))
-
-
-def _warm(plan: Plan, source: Weights) -> Plan:
-    """The plan with these initial weights, which its record then names.
-
-    Raises:
-        InputError: none of them fits. ZooError: they cannot be loaded.
-    """
-    sizes = msgspec.structs.asdict(plan.record.sizes)
-    weights, sha256 = source.load(**{key: sizes[key] for key in ("in_channels", "height", "width")})
-    tree = node_from_table(plan.record.build, "build")
-    needed = check(tree, plan.registry, where=place(plan.registry, plan.record.model), **sizes).state_dict()
-    fresh = [name for name in needed if name not in weights or not _fits(needed, name, weights[name])]
-    if len(fresh) == len(needed):
-        raise InputError(
-            f"{source.reference}: none of its weights fits this model; give the weights of the same architecture"
-        )
-    if fresh:
-        shown = ", ".join(fresh[:4]) + (", ..." if len(fresh) > 4 else "")
-        print(
-            f"{len(needed) - len(fresh)} of {len(needed)} tensors from {source.reference}; newly initialised: {shown}",
-            file=sys.stderr,
-        )
-    record = msgspec.structs.replace(
-        plan.record, base_model=source.origin, base_sha256=sha256, base_hub=source.hub
-    )
-    taken = {name: weights[name] for name in needed.keys() - set(fresh)}
-    return replace(plan, record=record, weights=taken)
-
-
-def _fits(needed: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:
-    return name in needed and needed[name].shape == tensor.shape and needed[name].dtype == tensor.dtype

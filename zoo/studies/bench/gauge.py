@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from zoo.models.device import DTYPES, synchronize
+from zoo.models.device import synchronize
+from zoo.models.precision import DTYPES
 
 WARM_UP = 3
 MATRIX_SIDE = 2048

@@ -14,8 +14,8 @@ from zoo.base.text import plural
 from zoo.catalogue.spec import node_from_table
 from zoo.errors import DeviceError
 from zoo.models.compose import check, place
-from zoo.models.device import tf32
 from zoo.models.flops import flops
+from zoo.models.precision import tf32
 from zoo.studies.bench.gauge import Effort, Peak, matrix_rate, rates, spread, timed
 from zoo.studies.bench.rounds import BareStep, Job, loop_share, make_plan
 from zoo.train.loop import Trainer

@@ -32,7 +32,7 @@ from zoo.train.events import Listener
 from zoo.train.listeners import Several
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 from zoo.train.runner import Say, Stopper, Watch, finish
 from zoo.train.speed.heap import keep_heap
 from zoo.train.start import continued, plan_of

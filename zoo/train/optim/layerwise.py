@@ -1,4 +1,4 @@
-"""The layers of a model from the images to the logits, for layer-wise learning rates and freezing.
+"""The layers of a model from the images to the logits, for layer-wise learning rates.
 
 Layer 0 is nearest to the images, and the last one is the head. If a model has timm's `group_matcher`, timm
 defines its layers; torchvision's models and our trees are read part by part, in their order.
@@ -7,12 +7,8 @@ defines its layers; torchvision's models and our trees are read part by part, in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-
-from zoo.errors import SpecError
+from torch import nn
 
 STACK_SHARE = 0.8
 """A part with a sequence of blocks is read block by block if they have this share of its parameters."""
@@ -20,7 +16,7 @@ STACK_SHARE = 0.8
 
 def layers(module: nn.Module) -> dict[str, int]:
     """The layer number of each parameter, by the parameter's name."""
-    inner, prefix = _innermost(module)
+    inner, prefix = innermost(module)
     if callable(getattr(inner, "group_matcher", None)):
         from timm.models import group_parameters
 
@@ -46,70 +42,6 @@ def layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
     numbers = layers(module)
     last = max(numbers.values(), default=0)
     return {name: decay ** (last - number) for name, number in numbers.items()}
-
-
-def freeze(module: nn.Module, what: str | tuple[str, ...]) -> nn.Module:
-    """Exclude parameters from training, in place, and freeze the running statistics of norms among them.
-
-    A norm with such statistics is put into eval mode if none of its parameters is trained (if it has no
-    parameters: if nothing in the module around it is trained).
-
-    Args:
-        what: the key `freeze` of a recipe.
-    Returns:
-        The same module.
-    Raises:
-        SpecError: a pattern matches nothing, or nothing is left to train.
-    """
-    if what == "none" or what == ():
-        return module
-    frozen = _chosen(module, what)
-    parameters = dict(module.named_parameters())
-    if not frozen < parameters.keys():
-        raise SpecError(f"recipe.freeze = {what!r} leaves nothing to train; freeze fewer parameters")
-    for name in frozen:
-        parameters[name].requires_grad_(False)
-    for name, part in module.named_modules():
-        if isinstance(part, _NormBase) and part.track_running_stats and not is_trained(module, name):
-            part.eval()
-    return module
-
-
-def _chosen(module: nn.Module, what: str | tuple[str, ...]) -> set[str]:
-    names = [name for name, _ in module.named_parameters()]
-    if what == "all-but-last":
-        return set(names) - _logits_layer(module)
-    if what == "backbone":
-        numbers = layers(module)
-        last = max(numbers.values(), default=0)
-        return {name for name in names if numbers.get(name, last) < last}
-    for pattern in what:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise SpecError(f"recipe.freeze: {pattern!r} matches no parameter; names look like {names[0]!r}")
-    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in what)}
-
-
-def _logits_layer(module: nn.Module) -> set[str]:
-    """The parameters of the output layer: timm's classifier (or classifiers), else the last matrix layer."""
-    inner, _ = _innermost(module)
-    heads: object = getattr(inner, "get_classifier", tuple)()
-    parts = [m for m in (heads if isinstance(heads, tuple | list) else (heads,)) if isinstance(m, nn.Module)]
-    if not any(True for part in parts for _ in part.parameters()):
-        wide = [
-            m for m in module.modules() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim > 1
-        ]
-        parts = wide[-1:]
-    chosen = {id(p) for part in parts for p in part.parameters()}
-    return {name for name, p in module.named_parameters() if id(p) in chosen}
-
-
-def is_trained(module: nn.Module, name: str) -> bool:
-    """Whether anything is trained of a part, or, where it has no parameters, of the nearest one around it."""
-    while True:
-        parameters = list(module.get_submodule(name).parameters())
-        if parameters or not name:
-            return any(p.requires_grad for p in parameters)
-        name = name.rpartition(".")[0]
 
 
 # ---- part by part -------------------------------------------------------------------------------
@@ -163,7 +95,7 @@ def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(n, child) for n, child in module.named_children() if next(child.parameters(), None) is not None]
 
 
-def _innermost(module: nn.Module) -> tuple[nn.Module, str]:
+def innermost(module: nn.Module) -> tuple[nn.Module, str]:
     """The module, or the only module that it wraps, and the prefix of that module's names."""
     prefix = ""
     while not callable(getattr(module, "group_matcher", None)):

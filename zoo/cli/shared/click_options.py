@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import click
 
-from zoo.train.request import Option, Request, flag, options
+from zoo.train.run_options import Option, Request, flag, options
 
 F = TypeVar("F", bound=Callable[..., Any])
 

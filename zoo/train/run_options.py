@@ -123,7 +123,10 @@ class Request(Struct, kw_only=True):
     limit_test: Annotated[
         int | None,
         Option(
-            "Test on N images only, a stratified subset (each class keeps its share).", "N", least=1, reproduce=True
+            "Test on N images only, a stratified subset (each class keeps its share).",
+            "N",
+            least=1,
+            reproduce=True,
         ),
     ] = None
     max_steps: Annotated[int | None, Option("Stop after N steps.", "N", least=1)] = None

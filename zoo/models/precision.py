@@ -1,0 +1,75 @@
+"""Number types of training: which precision a device gets, and computing in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from zoo.errors import DeviceError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES = (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16))
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """torch's autocast; for fp32, products in full precision."""
+    if precision == "fp32":
+        return tf32(device, False)
+    return torch.autocast(device.type, dtype=dict(DTYPES)[precision])
+
+
+@contextlib.contextmanager
+def tf32(device: torch.device, allowed: bool) -> Iterator[None]:
+    """Inside, fp32 products and convolutions on CUDA may round their inputs to TF32, or may not."""
+    if device.type != "cuda":
+        yield
+        return
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "tf32" if allowed else "ieee"
+    try:
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+def pick_precision(name: str, device: torch.device) -> Precision:
+    """ "auto": bf16 where the hardware computes in it, else fp32.
+
+    Raises:
+        DeviceError: fp16 on a CPU, where torch has no useful gradient scaling.
+    """
+    if name == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise DeviceError("precision fp16 works on GPUs only; on a CPU use bf16, fp32 or auto")
+    for known, _ in DTYPES:
+        if name == known:
+            return known  # type: ignore[return-value]
+    raise DeviceError(f"no precision named {name!r}; allowed: auto, fp32, bf16, fp16")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        can = torch.cpu.get_capabilities()
+        return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    return False
+
+
+def why_precision(precision: Precision, wanted: str) -> str:
+    """The chosen precision with its reason.
+
+    Args:
+        wanted: the recipe's `precision`.
+    """
+    reason = "the hardware supports it" if precision == "bf16" else "the hardware has no bf16"
+    return f"{precision}{f': {reason}' if wanted == 'auto' else ', as requested'}"
