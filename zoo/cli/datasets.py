@@ -14,7 +14,7 @@ from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column
 
 if TYPE_CHECKING:
-    from zoo.data.checks import Finding
+    from zoo.data.findings import Finding
     from zoo.data.split import ImageData
 
 COLUMNS = (
@@ -66,7 +66,8 @@ def check(
     """Read every image of SPEC and report problems.
 
     The check finds unreadable and truncated images, empty classes, labels out of range, images that are
-    in both train and test, and unbalanced classes. The exit code is 1 if the dataset cannot be trained on.
+    in both train and test, unbalanced classes, images that are nearly black, and files that are not read.
+    The exit code is 1 if the dataset cannot be trained on.
 
     Examples:
 
@@ -159,6 +160,5 @@ def _print_report(data: ImageData, findings: list[Finding]) -> None:
         f"fingerprint {data.fingerprint}",
     ]
     for finding in findings:
-        examples = f" ({', '.join(finding.examples)})" if finding.examples else ""
-        lines.append(f"{finding.level}: {finding.message}{examples}")
+        lines.append(f"{finding.level}: {finding.line()}")
     table.emit(map(table.clean, lines if findings else [*lines, "no problems found"]))

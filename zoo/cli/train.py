@@ -225,6 +225,8 @@ class Session:
             say=_warn,
             world=self.world,
         )
+        for line in () if self.quiet else plan.warnings:
+            _warn(line)
         for note in plan.notes if self.verbose else ():
             print(f"  {note}", file=sys.stderr)
         try:

@@ -8,30 +8,22 @@ from typing import Literal
 
 import numpy as np
 
-from zoo.base.structs import Struct
 from zoo.base.text import plural
+from zoo.data.findings import Finding
 from zoo.data.split import ImageData, Split
 
 IMBALANCE = 10.0
 
 
-class Finding(Struct, frozen=True, kw_only=True):
-    """One finding: how bad it is, what kind, one line, how many images or classes, a few of them."""
-
-    level: Literal["error", "warning", "note"]
-    kind: str
-    message: str
-    count: int = 0
-    examples: tuple[str, ...] = ()
-
-
 def check(data: ImageData) -> list[Finding]:
-    """Look for empty classes, duplicates and imbalance; unreadable images are found by `load`.
+    """Look for empty classes, duplicates and imbalance, beside what its source found.
+
+    Unreadable images are found by `load`.
 
     Returns:
         Findings, errors first; an empty list where all is well.
     """
-    findings = [*_empty_classes(data), *_duplicates(data), *_imbalance(data), *_left_out(data)]
+    findings = [*_classes(data), *_duplicates(data), *_imbalance(data), *_left_out(data)]
     return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
 
 
@@ -40,8 +32,13 @@ def class_counts(split: Split, classes: int) -> list[int]:
     return np.bincount(split.labels, minlength=classes).tolist()
 
 
-def _empty_classes(data: ImageData) -> list[Finding]:
+def _classes(data: ImageData) -> list[Finding]:
     findings = []
+    if len(data.classes) == 1:
+        text = "there is one class only: nothing can be learnt from it, and training refuses it"
+        findings.append(
+            Finding(level="warning", kind="one-class", message=text, count=1, examples=data.classes)
+        )
     for side, split in (("train", data.train), ("test", data.test)):
         counts = class_counts(split, len(data.classes))
         empty = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
@@ -103,8 +100,4 @@ def _left_out(data: ImageData) -> list[Finding]:
     if data.skipped:
         text = f"{plural(data.skipped, 'unreadable image is', 'unreadable images are')} left out"
         findings.append(Finding(level="warning", kind="skipped", message=text, count=data.skipped))
-    if data.ignored:
-        one, many = "file in class folders is not an image", "files in class folders are not images"
-        text = plural(data.ignored, one, many)
-        findings.append(Finding(level="note", kind="ignored", message=text, count=data.ignored))
-    return findings
+    return [*findings, *data.findings]

@@ -106,10 +106,13 @@ def load(
         streams, why = _streams(files, source, delivery, skip_bad)
         if streams:
             data = as_cached(files, workers, progress, name=name, skip_bad=skip_bad)
-            return _described(name, spec, dataset, data, _note(why, workers))
+            described = _described(name, spec, dataset, data, _note(why, workers))
+            return replace(described, findings=source.findings(files.listings))
     data = cached(source, rule, progress, name=name, skip_bad=skip_bad)
     data = _altered(data, common, name, progress)
-    return _from_arrays(_described(name, spec, dataset, data), delivery, workers)
+    findings = source.findings() if isinstance(source, FolderSource) else ()
+    described = replace(_described(name, spec, dataset, data), findings=findings)
+    return _from_arrays(described, delivery, workers)
 
 
 def _streams(files: Undecoded, source: FolderSource, delivery: Delivery, skip_bad: bool) -> tuple[bool, str]:

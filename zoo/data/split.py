@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
+from zoo.data.findings import Finding
 from zoo.data.types import Images, Labels
 from zoo.errors import InputError
 
@@ -66,6 +67,7 @@ class ImageData:
             names and the rule that brings images to their size.
         skipped: unreadable images left out (`skip_bad`). ignored: files that were no images.
         notes: how the images are delivered and why, a line each.
+        findings: what its source knows of them without looking at pixels.
     """
 
     name: str
@@ -78,6 +80,7 @@ class ImageData:
     skipped: int = 0
     ignored: int = 0
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def streamed(self) -> bool:

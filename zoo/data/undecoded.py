@@ -44,6 +44,12 @@ class Undecoded(NamedTuple):
         """Images of both splits."""
         return len(self.train[1]) + len(self.test[1])
 
+    @property
+    def listings(self) -> list[Listing]:
+        """Of train and test, or the one that both are drawn from."""
+        train, test = self.train[0], self.test[0]
+        return [train] if train is test else [train, test]
+
 
 def undecoded(source: FolderSource, rule: Rule, *, skip_bad: bool = False) -> Undecoded:
     """List a folder; one image is opened where the rule leaves the size open.
@@ -93,14 +99,13 @@ def as_cached(files: Undecoded, workers: int, show: Show, *, name: str, skip_bad
             skipped += len(split) - len(good)
             split = split.select(good)
         splits.append(split)
-    listings = {id(listing): listing for listing, _ in (files.train, files.test)}
     return Cached(
         splits[0],
         splits[1],
         files.train[0].classes,
         _fingerprint(files, splits),
         skipped,
-        sum(listing.ignored for listing in listings.values()),
+        sum(listing.ignored for listing in files.listings),
         "",
     )
 

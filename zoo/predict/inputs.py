@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from zoo.data.files.formats import ENDINGS
+from zoo.data.files.image_files import is_image, is_visible
 from zoo.errors import DataError
 
 MAX_STDIN = 256 << 20
@@ -90,17 +91,13 @@ def _or_nothing(images: Iterator[Given | DataError], nothing: str) -> Iterator[G
         yield DataError(f"{nothing} ({', '.join(sorted(ENDINGS)[:5])}, ...)")
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in ENDINGS
-
-
 def _below(folder: str) -> Iterator[Given | DataError]:
     """Visible images below a folder, sorted; links to folders are not followed, so that nothing goes in circles."""
     problems: list[OSError] = []
     for base, folders, files in os.walk(folder, onerror=problems.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if is_visible(name))
         for name in sorted(files):
-            if not name.startswith(".") and _is_image(name):
+            if is_visible(name) and is_image(name):
                 yield _file(os.path.join(base, name))
     for problem in problems:
         yield DataError(f"{problem.filename}: cannot be listed ({problem.strerror})")
@@ -111,5 +108,5 @@ def _matching(pattern: str) -> Iterator[Given | DataError]:
     for word in sorted(glob.iglob(pattern, recursive=True)):
         if os.path.isdir(word):
             yield from () if "**" in pattern else _below(word)
-        elif _is_image(word):
+        elif is_image(word):
             yield _file(word)

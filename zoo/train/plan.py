@@ -51,6 +51,7 @@ class Plan:
 
     Attributes:
         notes: the automatic choices and their reasons, a line each.
+        warnings: what is doubtful about the images, a line each.
         weights: initial tensors by name; all others are initialised from the seed.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     test: Split
     hardware: Hardware
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -109,7 +111,7 @@ def resolve(
         beginning.fetch(*transform.size)
     delivery = Delivery(request.data_mode, request.workers, str(device))
     data = _load(spec, registry, request, image_size, delivery, show, transform)
-    _refuse_empty_classes(data)
+    _refuse_classes(data)
     validation = VALIDATION_FRACTION if request.protocol == "clean" else 0.0
     splits = RunImages(data, validation, request.limit_train, request.limit_test).divided()
     sizes = Sizes(
@@ -138,7 +140,8 @@ def resolve(
         environment=environment(device),
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
-    return _with_compiler(Plan(record, registry, *splits, hardware, notes))
+    warnings = tuple(f"{data.spec}: {finding.line()}" for finding in data.findings)
+    return _with_compiler(Plan(record, registry, *splits, hardware, notes, warnings))
 
 
 def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
@@ -231,7 +234,13 @@ def _load(
     )
 
 
-def _refuse_empty_classes(data: ImageData) -> None:
+def _refuse_classes(data: ImageData) -> None:
+    """Refuse what nothing can be learnt from: a class without training images, or one class alone."""
+    if len(data.classes) < 2:
+        raise DataError(
+            f"{data.spec} has one class, {', '.join(data.classes)!r}: training needs two or more; give each class a "
+            "folder (or a label) of its own, see `zoo datasets check`"
+        )
     counts = class_counts(data.train, len(data.classes))
     empty = [name for name, count in zip(data.classes, counts, strict=True) if count == 0]
     if empty:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import unicodedata
 import zipfile
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,10 +30,35 @@ from zoo.data.files.formats import ENDINGS
 from zoo.data.types import Images, Labels
 from zoo.errors import BadImagesError, DataError
 
-FORMAT = 1
+FORMAT = 2  # 1: thumbnails of storage devices were listed
 SETTLED = 2_000_000_000
 """A directory that changed less than this (ns) before it was read may change again within the same tick
 of its clock, and no comparison would show it: such an index is not kept."""
+
+
+SYSTEM = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "@recycle",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+    }
+)
+"""Folders that file systems, archives and storage devices make: thumbnails and waste, never anybody's images."""
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as those of images that are read."""
+    return os.path.splitext(name)[1].lower() in ENDINGS
+
+
+def is_visible(name: str) -> bool:
+    """Whether a file or folder is a person's: no hidden one, and none of `SYSTEM`."""
+    return not name.startswith(".") and name.casefold() not in SYSTEM
 
 
 class Stamp(NamedTuple):
@@ -86,7 +113,8 @@ class Listing:
 
     Attributes:
         labels: int64 (N,). folders: relative path to modification time (ns) of every directory.
-        ignored: visible files that are no images.
+        ignored: visible files that are no images. left_out: how many of them have each ending.
+        loose: images beside the class folders, which belong to no class.
     """
 
     files: Files
@@ -94,6 +122,8 @@ class Listing:
     classes: tuple[str, ...] = field(repr=False)
     ignored: int
     folders: dict[str, int] = field(repr=False, default_factory=dict)
+    left_out: dict[str, int] = field(repr=False, default_factory=dict)
+    loose: int = 0
 
     @property
     def folder(self) -> Path:
@@ -124,29 +154,31 @@ class _Found(NamedTuple):
     sizes: array[int]
     times: array[int]
     folders: dict[str, int]
+    left_out: Counter[str]
 
 
 def visible(folder: Path | str) -> list[os.DirEntry[str]]:
-    """The entries of a folder that do not begin with a dot, sorted by name."""
+    """The entries of a folder that are a person's (see `is_visible`), sorted by name."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        return sorted((e for e in entries if is_visible(e.name)), key=lambda e: e.name)
 
 
-def _walk(folder: str, prefix: str, entries: _Found, above: tuple[tuple[int, int], ...] = ()) -> int:
-    """Collect all image files below a folder, in order; returns how many other visible files there are.
+def _walk(folder: str, prefix: str, entries: _Found, above: tuple[tuple[int, int], ...] = ()) -> None:
+    """Collect all image files below a folder, in order, and count the other visible files by their endings.
 
     Args:
         above: the folders that it lies in, by device and inode: a link back to one of them is no folder.
     """
-    ignored, status = 0, os.stat(folder)
+    status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
     if here in above:
-        return 1
+        entries.left_out["a link back"] += 1
+        return
     entries.folders[prefix.rstrip("/")] = status.st_mtime_ns
     for entry in visible(folder):
         if entry.is_dir():
-            ignored += _walk(entry.path, f"{prefix}{entry.name}/", entries, (*above, here))
-        elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
+            _walk(entry.path, f"{prefix}{entry.name}/", entries, (*above, here))
+        elif is_image(entry.name):
             entries.names.extend(os.fsencode(prefix + entry.name))
             entries.ends.append(len(entries.names))
             try:
@@ -156,8 +188,7 @@ def _walk(folder: str, prefix: str, entries: _Found, above: tuple[tuple[int, int
             entries.sizes.append(status.st_size)
             entries.times.append(status.st_mtime_ns)
         else:
-            ignored += 1
-    return ignored
+            entries.left_out[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
 
 
 def read_folder(folder: Path) -> Listing:
@@ -166,19 +197,22 @@ def read_folder(folder: Path) -> Listing:
     Raises:
         DataError: no class folders, an empty one, or what cannot be listed.
     """
-    entries = _Found(bytearray(), array("q"), array("q"), array("q"), {"": 0})
+    entries = _Found(bytearray(), array("q"), array("q"), array("q"), {"": 0}, Counter())
     counts: list[int] = []
-    ignored, before = 0, time.time_ns()
+    before = time.time_ns()
     try:
         entries.folders[""] = folder.stat().st_mtime_ns
-        classes = [entry.name for entry in visible(folder) if entry.is_dir()]
+        inside = visible(folder)
+        classes = [entry.name for entry in inside if entry.is_dir()]
+        loose = sum(is_image(entry.name) and not entry.is_dir() for entry in inside)
         for name in classes:
-            ignored += _walk(os.path.join(folder, name), f"{name}/", entries)
+            _walk(os.path.join(folder, name), f"{name}/", entries)
             counts.append(len(entries.ends) - sum(counts))
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be listed: {error.strerror}") from error
     if not classes:
         raise DataError(f"{folder} holds no class folders; expected one folder with images per class")
+    _refuse_names(folder, classes)
     if 0 in counts:
         empty = folder / classes[counts.index(0)]
         raise DataError(f"class folder {empty} holds no images; fill it or remove it")
@@ -187,7 +221,26 @@ def read_folder(folder: Path) -> Listing:
     labels = np.repeat(np.arange(len(classes)), counts)
     settled = before - max(entries.folders.values()) > SETTLED
     folders = entries.folders if settled else {}
-    return Listing(Files(folder, names, ends, sizes, times), labels, tuple(classes), ignored, folders)
+    ignored, left_out = entries.left_out.total(), dict(entries.left_out)
+    files = Files(folder, names, ends, sizes, times)
+    return Listing(files, labels, tuple(classes), ignored, folders, left_out, loose)
+
+
+def _refuse_names(folder: Path, classes: Sequence[str]) -> None:
+    """Refuse class folders whose names no file of a run could hold, or that look the same."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{folder}: the name of the class folder {os.fsencode(name)!r} is not UTF-8; rename it"
+            ) from None
+        if seen.setdefault(unicodedata.normalize("NFC", name), name) != name:
+            raise DataError(
+                f"{folder} holds two class folders named {name!r}, one with composed and one with decomposed "
+                "characters (NFC and NFD); put their images into one, or rename one"
+            )
 
 
 # ---- the kept index ---------------------------------------------------------------------------
@@ -221,7 +274,9 @@ def _write(path: Path, listing: Listing) -> None:
     with path.open("wb") as file:
         np.savez(
             file,
-            head=np.array([FORMAT, listing.ignored]),
+            head=np.array([FORMAT, listing.ignored, listing.loose]),
+            left_out=_packed(listing.left_out),
+            left_counts=np.array(list(listing.left_out.values()), np.int64),
             labels=listing.labels,
             classes=_packed(listing.classes),
             folders=_packed(listing.folders),
@@ -247,7 +302,10 @@ def _stored_index(path: Path, folder: Path) -> Listing | None:
                 return None
             files = Files(folder, arrays["names"], arrays["ends"], arrays["sizes"], arrays["times"])
             classes = tuple(_unpacked(arrays["classes"]))
-            return Listing(files, arrays["labels"], classes, int(arrays["head"][1]), folders)
+            counts = arrays["left_counts"].tolist()
+            left_out = dict(zip(_unpacked(arrays["left_out"])[: len(counts)], counts, strict=True))
+            _, ignored, loose = arrays["head"].tolist()
+            return Listing(files, arrays["labels"], classes, ignored, folders, left_out, loose)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

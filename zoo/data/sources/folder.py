@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.data.files.image_files import Listing, read_folder, visible
+from zoo.data.findings import Finding
+from zoo.data.sources.folder_findings import folder_findings
 from zoo.data.sources.source import Opened, Request, Rows, item_rows
+from zoo.data.sources.split_folders import Division, division
 from zoo.data.split import stratified
 from zoo.data.types import Labels
 from zoo.errors import DataError, InputError
@@ -26,17 +31,27 @@ def _rows(listing: Listing, chosen: Labels | None = None) -> Rows:
     return item_rows(files, labels, lambda i: str(files[i]))
 
 
-def _class_folders(folder: Path) -> list[Path]:
-    return [Path(e.path) for e in visible(folder) if e.is_dir()]
+def _matched(train: Listing, test: Listing) -> Listing:
+    """The test listing with the classes of the training listing, whichever way their names spell an accent.
 
-
-def _same_classes(train: Listing, test: Listing) -> None:
+    Raises:
+        DataError: the classes differ.
+    """
     if train.classes == test.classes:
-        return
-    missing, extra = set(train.classes) - set(test.classes), set(test.classes) - set(train.classes)
-    parts = [f"{test.folder} lacks {', '.join(sorted(missing))}"] if missing else []
-    parts += [f"{train.folder} lacks {', '.join(sorted(extra))}"] if extra else []
+        return test
+    places = {_composed(name): place for place, name in enumerate(train.classes)}
+    names = [_composed(name) for name in test.classes]
+    missing, extra = sorted(places.keys() - set(names)), sorted(set(names) - places.keys())
+    if not missing and not extra:
+        labels = np.array([places[name] for name in names], np.int64)[test.labels]
+        return replace(test, labels=labels, classes=train.classes)
+    parts = [f"{test.folder} lacks {', '.join(missing)}"] if missing else []
+    parts += [f"{train.folder} lacks {', '.join(extra)}"] if extra else []
     raise DataError(f"train and test have different classes: {'; '.join(parts)}")
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,8 @@ class FolderSource:
     """Images in `train/CLASS/*` and `test/CLASS/*` (or `val/`), or in `CLASS/*` with a seeded split.
 
     The split of the second form is stratified, 80% train and 20% test; or, `whole`, both hold all images:
-    for an evaluation, which reads one of them.
+    for an evaluation, which reads one of them. Which names stand for train and test:
+    `zoo.data.sources.split_folders`.
     """
 
     root: Path
@@ -61,16 +77,17 @@ class FolderSource:
         root = Path(request.rest).expanduser()
         if not root.is_dir():
             raise InputError(f"no folder {root}; folder:PATH needs an existing folder of images")
-        if not _class_folders(root):
+        if not any(entry.is_dir() for entry in visible(root)):
             raise DataError(f"{root} holds no folders; expected train/ and test/, or one folder per class")
         return cls(root.resolve(), request.seed)
 
-    def _parts(self) -> tuple[Path, Path] | None:
-        test = next((self.root / n for n in ("test", "val", "valid") if (self.root / n).is_dir()), None)
-        train = self.root / "train"
-        if train.is_dir() and test is None:
-            raise DataError(f"{self.root} has train/ but neither test/ nor val/; add one of them")
-        return (train, test) if test is not None and train.is_dir() else None
+    @cached_property
+    def _division(self) -> Division | None:
+        return division(self.root)
+
+    @cached_property
+    def _listings(self) -> list[Listing]:
+        return self.listings()
 
     def listings(self, read: Callable[[Path], Listing] = read_folder) -> list[Listing]:
         """The files of train and test, or of the one folder that both are drawn from.
@@ -78,19 +95,26 @@ class FolderSource:
         Args:
             read: lists one folder of class folders; `list_folder` trusts the times of directories.
         """
-        parts = self._parts()
-        listings = [read(folder) for folder in parts or (self.root,)]
-        if len(listings) == 2:
-            _same_classes(*listings)
-        return listings
+        if self._division is None:
+            return [read(self.root)]
+        train = read(self._division.train)
+        return [train, _matched(train, read(self._division.test))]
+
+    def findings(self, listings: Sequence[Listing] | None = None) -> tuple[Finding, ...]:
+        """What is not read, or read in a way that its names do not make certain.
+
+        Args:
+            listings: as `listings` gave them, so that the folders are not listed again.
+        """
+        return folder_findings(self.root, self._division, listings or self._listings)
 
     def identity(self) -> dict[str, Any]:
         """Path, and a hash over every file's name, size and time."""
         digest = hashlib.sha256()
-        for listing in self.listings():
+        for listing in self._listings:
             digest.update(f"{listing.folder.name}\0{listing.digest(times=True)}\n".encode())
-        division = None if self._parts() else "whole" if self.whole else self.seed
-        return {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": division}
+        drawn = None if self._division else "whole" if self.whole else self.seed
+        return {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": drawn}
 
     def drawn(self, listing: Listing) -> tuple[Labels, Labels]:
         """The rows of train and of test where one folder holds both: stratified, by the seed."""
@@ -102,7 +126,7 @@ class FolderSource:
 
     def open(self) -> Opened:
         """The splits; files are decoded when they are read."""
-        first, *rest = self.listings()
+        first, *rest = self._listings
         ignored = first.ignored + sum(listing.ignored for listing in rest)
         if rest:
             return Opened(_rows(first), _rows(rest[0]), first.classes, ignored)

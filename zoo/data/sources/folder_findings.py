@@ -1,0 +1,112 @@
+"""What the names and places of files say about a folder of images, without opening one."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zoo.base.text import plural
+from zoo.data.files.image_files import Listing, is_image, visible
+from zoo.data.findings import Finding
+from zoo.data.sources.split_folders import Division
+
+FEW = 5
+LOOKED_AT = 10_000
+"""Files of a class whose folders are looked at for an example."""
+
+
+def folder_findings(
+    root: Path, division: Division | None, listings: Sequence[Listing]
+) -> tuple[Finding, ...]:
+    """Files and folders that are left out, and classes that may not be what was meant.
+
+    Args:
+        division: the folders of train and test, where there are two. listings: of each of them, or of `root`.
+    """
+    findings = [*_places(root, division), *_left_out(listings), *_loose(root, division, listings)]
+    return (*findings, *_categories(listings[0]), *_alike(listings[0]))
+
+
+def _places(root: Path, division: Division | None) -> Iterator[Finding]:
+    if division is None:
+        return
+    names = [os.path.relpath(folder, root) for folder in (division.train, division.test)]
+    if names[0] != "train" or names[1] not in ("test", "val", "valid"):
+        text = f"training images are read from {names[0]}/, test images from {names[1]}/"
+        yield Finding(level="note", kind="split-folders", message=text)
+    if division.unread:
+        text = (
+            f"{plural(len(division.unread), 'folder')} with images beside {names[0]}/ and {names[1]}/ not read "
+            "(validation images are taken from the training images)"
+        )
+        examples = tuple(f"{os.path.relpath(folder, root)}/" for folder in division.unread[:FEW])
+        count = len(division.unread)
+        yield Finding(level="warning", kind="unread-folder", message=text, count=count, examples=examples)
+
+
+def _left_out(listings: Sequence[Listing]) -> Iterator[Finding]:
+    endings: Counter[str] = Counter()
+    for listing in listings:
+        endings.update(listing.left_out)
+    if endings:
+        text = f"{plural(endings.total(), 'file')} in class folders not read, having no suffix of an image"
+        examples = tuple(f"{count:,} {ending}" for ending, count in endings.most_common(FEW))
+        count = endings.total()
+        yield Finding(level="note", kind="ignored", message=text, count=count, examples=examples)
+
+
+def _loose(root: Path, division: Division | None, listings: Sequence[Listing]) -> Iterator[Finding]:
+    count = sum(listing.loose for listing in listings)
+    if division is not None:
+        count += sum(is_image(entry.name) and not entry.is_dir() for entry in visible(root))
+    if count:
+        text = f"{plural(count, 'image')} beside the folders of the classes not read"
+        yield Finding(level="warning", kind="loose-image", message=text, count=count)
+
+
+def _categories(listing: Listing) -> Iterator[Finding]:
+    """Classes whose images all lie in folders below: these may be the classes that were meant."""
+    files, labels = listing.files, listing.labels
+    if not len(files):
+        return
+    starts = np.concatenate([[0], files.ends[:-1]])
+    depths = np.add.reduceat(files.names == ord("/"), starts, dtype=np.int64)
+    firsts = np.searchsorted(
+        labels, np.arange(len(listing.classes))
+    )  # the files of a class follow one another
+    nested = np.flatnonzero(np.minimum.reduceat(depths, firsts) > 1).tolist()
+    below: defaultdict[int, set[str]] = defaultdict(set)
+    for label in nested[:FEW]:
+        rows = range(int(firsts[label]), len(files))[:LOOKED_AT]
+        below[label] = {os.fsdecode(files.name(row).split(b"/")[1]) for row in rows if labels[row] == label}
+    if nested:
+        text = (
+            f"{plural(len(nested), 'class holds its images', 'classes hold their images')} in folders below, whose "
+            "names are not read: each folder at the top is a class"
+        )
+        examples = tuple(
+            f"{listing.classes[label]}: {', '.join(sorted(below[label])[:3])}" for label in nested[:FEW]
+        )
+        yield Finding(
+            level="warning", kind="nested-class", message=text, count=len(nested), examples=examples
+        )
+
+
+def _alike(listing: Listing) -> Iterator[Finding]:
+    """Classes whose names differ by case or blanks alone."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in listing.classes:
+        groups["".join(name.casefold().split())].append(name)
+    alike = [names for names in groups.values() if len(names) > 1]
+    if alike:
+        text = (
+            f"{plural(len(alike), 'name is', 'names are')} written in several ways, each a class of its own"
+        )
+        examples = tuple(" and ".join(map(repr, names)) for names in alike[:FEW])
+        yield Finding(
+            level="warning", kind="similar-classes", message=text, count=len(alike), examples=examples
+        )

@@ -1,0 +1,183 @@
+"""Which folders hold the training and the test images: known by their names, in any case, or one level down."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from zoo.data.files.image_files import is_image, visible
+from zoo.errors import DataError
+
+NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "train": ("train", "training", "trainval", "trn"),
+        "test": ("test", "testing", "tests", "tst", "eval", "evaluation", "holdout"),
+        "val": ("val", "valid", "validation", "dev", "validate"),
+    }
+)
+"""Kind of split to the words that stand for it; of two folders of a kind the one with the earlier word is read."""
+
+_FILLERS = frozenset({"set", "data", "image", "images", "img", "imgs", "split", "folder", "dataset"})
+
+KNOWN = "train, training, trainval; test, testing, eval, holdout; val, valid, validation, dev; in any case"
+
+
+class Role(NamedTuple):
+    """What a folder's name says: the kind of split, how usual the word is (0: most), and the other words."""
+
+    kind: str
+    rank: int
+    rest: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Division:
+    """The folders of both splits.
+
+    Attributes:
+        unread: folders beside them that hold images and are not read.
+    """
+
+    train: Path
+    test: Path
+    unread: tuple[Path, ...] = ()
+
+
+def role(name: str) -> Role | None:
+    """The split that a folder's name stands for: of "Training_Set", train; None where it stands for none."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " ", name)
+    words = [w.removesuffix("set") or w for w in re.split(r"[\W_]+", spaced.casefold()) if w]
+    places = {
+        word: (kind, known.index(word)) for kind, known in NAMES.items() for word in words if word in known
+    }
+    if len(places) != 1 or words.count(next(iter(places))) != 1:
+        return None
+    word, (kind, rank) = next(iter(places.items()))
+    return Role(kind, rank, tuple(w for w in words if w != word and w not in _FILLERS))
+
+
+def division(root: Path) -> Division | None:
+    """The folders of training and test images below `root`; None where its folders are classes.
+
+    A pair is a folder of training and one of test (or validation) images whose names are otherwise equal
+    ("seg_train" and "seg_test"). It is looked for in `root`, then in each of its folders.
+
+    Raises:
+        DataError: what the names say is not certain: one of the pair is missing, or there are several pairs.
+    """
+    folders = _inside(root)
+    own = _pair(root, folders)
+    if own is not None:
+        return own
+    below = [pair for folder in folders if (pair := _pair(folder, _folders(folder))) is not None]
+    if below:
+        return _only(root, folders, below)
+    _refuse_half(root, folders)
+    return None
+
+
+def _only(root: Path, folders: Sequence[Path], below: Sequence[Division]) -> Division:
+    """The one pair that is a level down."""
+    places = [pair.train.parent for pair in below]
+    if len(below) > 1:
+        names = ", ".join(f"{place.name}/" for place in places[:3])
+        raise DataError(
+            f"{root}: {len(below)} folders hold training and test folders of their own ({names}); name one of "
+            f"them (folder:{places[0]}), or put the folders of the classes into one train/ and one test/"
+        )
+    beside = [folder for folder in folders if folder != places[0] and _holds_images(folder)]
+    if beside:
+        raise DataError(
+            f"{root}: {places[0].name}/ holds training and test folders, and {beside[0].name}/ beside it holds "
+            f"images too; name the folder that is meant (folder:{places[0]}), or move the other one away"
+        )
+    return below[0]
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in visible(folder) if entry.is_dir()]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder; none where it holds an image itself, as the folder of a class does."""
+    return [] if _has_image(folder) else _inside(folder)
+
+
+def _has_image(folder: Path) -> bool:
+    """Whether an image lies in the folder itself; ends at the first one."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(is_image(e.name) and not e.name.startswith(".") and not e.is_dir() for e in entries)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def _holds_images(folder: Path, depth: int = 3) -> bool:
+    return _has_image(folder) or (depth > 0 and any(_holds_images(f, depth - 1) for f in _folders(folder)))
+
+
+def _pair(parent: Path, folders: Sequence[Path]) -> Division | None:
+    """The folders of both splits among folders beside each other."""
+    roles = {folder: found for folder in folders if (found := role(folder.name)) is not None}
+    rests = sorted({found.rest for found in roles.values()}, key=len)
+    pairs = [pair for rest in rests if (pair := _matching(roles, rest)) is not None]
+    if len(pairs) > 1 and roles[pairs[0][0]].rest:
+        names = "; ".join(f"{train.name}/ and {test.name}/" for train, test in pairs)
+        raise DataError(f"{parent} holds several pairs of splits ({names}); leave one of them there")
+    if not pairs:
+        return None
+    train, test = pairs[0]
+    unread = (f for f in folders if f not in (train, test) and _holds_images(f))
+    return Division(train, test, tuple(unread))
+
+
+def _matching(roles: Mapping[Path, Role], rest: tuple[str, ...]) -> tuple[Path, Path] | None:
+    """Training and test folder among those whose names have these other words."""
+    train = _best(roles, rest, "train")
+    test = _best(roles, rest, "test") or _best(roles, rest, "val")
+    if train is None or test is None or (rest and _has_image(train) and _has_image(test)):
+        return None  # "training shoe" and "testing shoe", with images in them, are classes
+    return train, test
+
+
+def _best(roles: Mapping[Path, Role], rest: tuple[str, ...], kind: str) -> Path | None:
+    """The folder of a kind with the most usual name."""
+    of_kind = sorted(
+        (f for f, r in roles.items() if (r.kind, r.rest) == (kind, rest)), key=lambda f: roles[f].rank
+    )
+    if len(of_kind) > 1 and roles[of_kind[0]].rank == roles[of_kind[1]].rank:
+        first, second = of_kind[:2]
+        raise DataError(
+            f"{first.parent} has {first.name}/ and {second.name}/: which one is meant? Rename one"
+        )
+    return of_kind[0] if of_kind else None
+
+
+def _refuse_half(root: Path, folders: Sequence[Path]) -> None:
+    """Refuse half a pair, which would become a class: a folder named as a split that holds folders of classes.
+
+    A folder named as a split that holds images itself is a class: trains, beside cars.
+    """
+    for folder in folders:
+        found = role(folder.name)
+        if found is None or found.rest or _has_image(folder):
+            continue
+        inside = [f for f in _folders(folder) if _holds_images(f)]
+        if found.kind == "train" and inside:
+            missing = "neither test/ nor val/"
+        elif found.kind != "train" and len(inside) > 1:
+            missing = "no train/"
+        else:
+            continue
+        raise DataError(
+            f"{root} has {folder.name}/ but {missing}; add it or rename what is meant to be it (known names: "
+            f"{KNOWN}), or give the one folder of classes: folder:{folder}"
+        )
