@@ -31,6 +31,12 @@ from zoo.errors import BadImagesError, DataError
 
 FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black
 _FILES = ("train-images", "train-labels", "test-images", "test-labels")
+AT_ONCE = 256 << 20
+"""Bytes of decoded images that are held before they are written."""
+
+UNNAMED_CLASSES = 100_000
+"""Classes without names that a dataset of fewer images may have."""
+
 _STALE = 24 * 3600  # seconds after which another process's temporary file is taken for abandoned
 
 
@@ -145,6 +151,21 @@ def _check_labels(opened: Opened, name: str) -> None:
             row = int(wrong[0])
             allowed = f"0..{classes - 1}" if classes else "0 and above"
             raise DataError(f"{name}: {rows.where(row)}: label {rows.labels[row]}, allowed: {allowed}")
+    _refuse_wild_label(opened, name)
+
+
+def _refuse_wild_label(opened: Opened, name: str) -> None:
+    """Without names, each number up to the highest label is a class: one wild label would make millions."""
+    sides = (opened.train, opened.test)
+    most = max(UNNAMED_CLASSES, sum(len(rows.labels) for rows in sides))
+    for rows in () if opened.classes else sides:
+        row = int(rows.labels.argmax())
+        label = int(rows.labels[row])
+        if label >= most:
+            raise DataError(
+                f"{name}: {rows.where(row)}: label {label} would make {label + 1:,} classes; labels count the "
+                f"classes from 0 (here at most {most - 1:,}), or give them names"
+            )
 
 
 def _clear_stale(folder: Path) -> None:
@@ -272,12 +293,20 @@ class _Decoding:
         """Per chunk: the readable images (n, 3, H, W), their places in the chunk, the chunk's length."""
         start = 0
         for chunk in self.rows.chunks():
-            decoded = self._chunk(pool, chunk, start)
-            good = [i for i, image in enumerate(decoded) if image is not None]
-            self._check_size(decoded, good, start)
-            images = decoded if isinstance(decoded, np.ndarray) else _stacked(decoded)
-            yield images, good, len(chunk)
+            place = 0
+            while place < len(chunk):
+                part = chunk[place : place + self._fitting()]
+                decoded = self._chunk(pool, part, start + place)
+                good = [i for i, image in enumerate(decoded) if image is not None]
+                self._check_size(decoded, good, start + place)
+                images = decoded if isinstance(decoded, np.ndarray) else _stacked(decoded)
+                yield images, good, len(part)
+                place += len(part)
             start += len(chunk)
+
+    def _fitting(self) -> int:
+        """How many images may be decoded before they are written: one, as long as their size is not known."""
+        return max(1, AT_ONCE // (3 * self.size[0] * self.size[1])) if self.size else 1
 
     def _chunk(self, pool: ThreadPoolExecutor, chunk: Chunk, start: int) -> _Found:
         if isinstance(chunk, np.ndarray) and not self.rule:
@@ -296,10 +325,13 @@ class _Decoding:
 
     def _one(self, item: Item, row: int) -> Images | None:
         try:
-            return image_array(item, self.rule, self.rows.where(row))
+            image = image_array(item, self.rule, self.rows.where(row))
         except DataError as error:
             self.bad.append(str(error))
             return None
+        if self.size is not None:  # before many of them are held
+            self._check_size([image], [0], row)
+        return image
 
     def _check_size(self, decoded: _Found, good: Sequence[int], start: int) -> None:
         for i in good:

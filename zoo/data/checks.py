@@ -23,7 +23,7 @@ def check(data: ImageData) -> list[Finding]:
     Returns:
         Findings, errors first; an empty list where all is well.
     """
-    findings = [*_classes(data), *_duplicates(data), *_imbalance(data), *_left_out(data)]
+    findings = [*_classes(data), *_single(data), *_duplicates(data), *_imbalance(data), *_left_out(data)]
     return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
 
 
@@ -51,6 +51,34 @@ def _classes(data: ImageData) -> list[Finding]:
                 Finding(level=level, kind="empty-class", message=text, count=len(empty), examples=empty[:5])
             )
     return findings
+
+
+def _single(data: ImageData) -> list[Finding]:
+    counts = class_counts(data.train, len(data.classes))
+    names = tuple(name for name, n in zip(data.classes, counts, strict=True) if n == data.train.copies)
+    if not names or len(data.classes) < 2:
+        return []
+    text = (
+        f"{plural(len(names), 'class has', 'classes have')} a single training image, which is never held out: "
+        "validation has none of them"
+    )
+    return [Finding(level="note", kind="single-image", message=text, count=len(names), examples=names[:5])]
+
+
+def division_findings(data: ImageData, train: Split, limited: int | None) -> list[Finding]:
+    """What a run's own division of the images does to small classes.
+
+    Args:
+        train: what the run learns from. limited: how many training images were asked for, if fewer than all.
+    """
+    counts = class_counts(train, len(data.classes))
+    names = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
+    if not names:
+        return _single(data)
+    text = f"{plural(limited or len(train), 'image')} leave {len(names):,} of {plural(len(data.classes), 'class')} out"
+    return [
+        Finding(level="warning", kind="class-left-out", message=text, count=len(names), examples=names[:5])
+    ]
 
 
 def _hashes(split: Split) -> list[bytes]:

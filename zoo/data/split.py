@@ -97,12 +97,24 @@ def _per_class(counts: Labels, total: int) -> Labels:
     return share
 
 
-def stratified(labels: Labels, n: int, seed: int) -> Labels:
+def _bounded(shares: Labels, least: Labels, most: Labels, total: int) -> Labels:
+    """The shares brought between bounds, with their sum as near to `total` as the bounds allow."""
+    bounded = np.clip(shares, least, most)
+    rest = total - int(bounded.sum())
+    room = most - bounded if rest > 0 else bounded - least
+    moved = room if abs(rest) >= room.sum() else _per_class(room, abs(rest))
+    return bounded + np.sign(rest) * moved
+
+
+def stratified(labels: Labels, n: int, seed: int, *, leave: int = 0, take: int = 0) -> Labels:
     """Choose `n` rows with the class shares of the whole.
 
     Args:
         labels: int64 (N,). n: how many, 0..N.
         seed: of a numpy Generator (PCG64); the same seed gives the same rows on every machine.
+        leave: so many rows of every class are never chosen, even where fewer than `n` are chosen then.
+        take: so many rows of every class are chosen, where `n` is enough for that. Where the shares keep to
+            both already, they change nothing.
     Returns:
         int64 (n,), sorted row numbers.
     """
@@ -110,7 +122,9 @@ def stratified(labels: Labels, n: int, seed: int) -> Labels:
     classes, counts = np.unique(labels, return_counts=True)
     if n == 0 or not len(classes):
         return np.empty(0, np.int64)
-    shares = _per_class(counts.astype(np.int64), n)
+    counts = counts.astype(np.int64)
+    least = np.minimum(counts, take if n >= take * len(classes) else 0)
+    shares = _bounded(_per_class(counts, n), least, np.maximum(counts - leave, 0), n)
     chosen = [
         generator.permutation(np.flatnonzero(labels == label))[:share]
         for label, share in zip(classes, shares, strict=True)
@@ -126,7 +140,8 @@ def _spread(rows: Labels, originals: int, copies: int) -> Labels:
 def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1) -> tuple[Labels, Labels]:
     """Carve a stratified validation split out of the training rows.
 
-    With `copies` > 1 (an altered training set) all copies of one original land on the same side.
+    Every class keeps a training image: of a class with a single one, validation has none. With `copies` > 1
+    (an altered training set) all copies of one original land on the same side.
 
     Args:
         labels: int64 (N,). fraction: of the originals that validate, 0 < fraction < 1.
@@ -138,18 +153,27 @@ def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1
     """
     originals = len(labels) // copies
     n = round(originals * fraction) if 0 < fraction < 1 else 0
+    validation = stratified(labels[:originals], n, seed, leave=1)
     if not 0 < n < originals:
         raise InputError(
-            f"a validation fraction of {fraction} of {plural(originals, 'image')} leaves one side empty; "
-            "give a fraction between 0 and 1, or use more images"
+            f"holding out {fraction:.3g} of {plural(originals, 'training image')} for validation leaves one side "
+            f"empty; use more images{_enough(fraction)}, or --protocol paper, which selects on the test images"
         )
-    validation = stratified(labels[:originals], n, seed)
+    if not len(validation):
+        raise InputError(
+            f"no class has two of the {plural(originals, 'training image')}, so that none can be held out for "
+            "validation: use more images, or --protocol paper, which selects on the test images"
+        )
     train = np.setdiff1d(np.arange(originals), validation, assume_unique=True)
     return _spread(train, originals, copies), _spread(validation, originals, copies)
 
 
+def _enough(fraction: float) -> str:
+    return f" (at least {int(0.5 / fraction) + 1:,})" if 0 < fraction < 1 else ""
+
+
 def limit(split: Split, n: int | None, seed: int = 0) -> Split:
-    """Keep a stratified subset of `n` images, deterministic, in the split's order.
+    """Keep a stratified subset of `n` images, deterministic, in the split's order; of every class if `n` allows.
 
     Returns:
         The split itself where `n` is None or not below its size; else as `Split.select`.
@@ -161,5 +185,5 @@ def limit(split: Split, n: int | None, seed: int = 0) -> Split:
     if n is None or n >= len(split):
         return split
     originals = len(split) // split.copies
-    rows = stratified(split.labels[:originals], max(1, n // split.copies), seed)
+    rows = stratified(split.labels[:originals], max(1, n // split.copies), seed, take=1)
     return split.select(_spread(rows, originals, split.copies), split.copies)

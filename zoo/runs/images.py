@@ -24,10 +24,17 @@ SplitName = Literal["test", "val", "train"]
 
 EVAL_PIXELS = 512 * 32 * 32
 
+FEWEST = 64
+"""Images of a batch of an evaluation, at least, up to `EVAL_MOST` pixels together."""
+
+EVAL_MOST = FEWEST * 1024 * 1024
+
 
 def eval_batch(record: RunRecord) -> int:
     """How many images one batch of an evaluation has: 512 at 32x32, fewer where they are larger."""
-    return max(64, min(512, EVAL_PIXELS // (record.sizes.height * record.sizes.width)))
+    pixels = record.sizes.height * record.sizes.width
+    fewest = max(1, min(FEWEST, EVAL_MOST // pixels))
+    return max(fewest, min(512, EVAL_PIXELS // pixels))
 
 
 def make_augment(record: RunRecord, device: torch.device, *, cropped: bool = False) -> augment.Augment:

@@ -16,8 +16,8 @@ from zoo.catalogue.provenance import provenance
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode, node_from_table
-from zoo.data.batches.mode import Delivery
-from zoo.data.checks import class_counts
+from zoo.data.batches.mode import Delivery, refuse_batch
+from zoo.data.checks import class_counts, division_findings
 from zoo.data.load import load
 from zoo.data.seeds import mix_seed
 from zoo.data.sources.source import Show, silent
@@ -109,6 +109,8 @@ def resolve(
         transform = transform.at(image_size)
     if transform:
         beginning.fetch(*transform.size)
+    if image_size:
+        refuse_batch(recipe.batch_size, (image_size, image_size), str(device))
     delivery = Delivery(request.data_mode, request.workers, str(device))
     data = _load(spec, registry, request, image_size, delivery, show, transform)
     _refuse_classes(data)
@@ -140,7 +142,8 @@ def resolve(
         environment=environment(device),
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
-    warnings = tuple(f"{data.spec}: {finding.line()}" for finding in data.findings)
+    findings = (*data.findings, *division_findings(data, splits[0], request.limit_train))
+    warnings = tuple(f"{data.spec}: {finding.line()}" for finding in findings)
     return _with_compiler(Plan(record, registry, *splits, hardware, notes, warnings))
 
 

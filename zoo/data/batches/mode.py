@@ -68,6 +68,20 @@ def fit(
     return Fit(True, f"{sums}; {room}")
 
 
+def refuse_batch(batch: int, size: tuple[int, int], device: str) -> None:
+    """Refuse a batch whose pixels alone do not fit, as float32.
+
+    Raises:
+        InputError: says the arithmetic.
+    """
+    need, (free, where) = batch * 3 * size[0] * size[1] * 4, _free(device)
+    if need > free:
+        raise InputError(
+            f"a batch of {plural(batch, 'image')} of {size[1]}x{size[0]} pixels takes {_gigabytes(need)}, and "
+            f"{_gigabytes(free)} are free {where}; give a smaller --image-size or --batch-size"
+        )
+
+
 def _gigabytes(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 5e6 else f"{count / 1e6:.2f} MB"
 

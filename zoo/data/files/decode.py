@@ -32,6 +32,10 @@ MAX_PIXELS = 64_000_000
 """Larger images are refused before their pixels are read: such a file is a decompression bomb."""
 
 
+class TooLargeError(ValueError):
+    """An image would be more than `MAX_PIXELS` pixels when it is scaled."""
+
+
 class Scaling(Protocol):
     """Brings an image to its size."""
 
@@ -91,6 +95,13 @@ class Rule:
     def _scaled(self, image: Image.Image, width: int, height: int) -> Image.Image:
         if image.size == (width, height):
             return image
+        # Pillow scales the width first: what it makes on the way has the new width and the old height.
+        largest = max(height, image.height)
+        if width * largest > MAX_PIXELS:
+            raise TooLargeError(
+                f"{image.width}x{image.height} pixels scaled {self} take {width}x{largest} pixels on the way "
+                f"(at most {MAX_PIXELS:,})"
+            )
         return image.resize((width, height), Image.Resampling[self.interpolation.upper()])
 
 
@@ -112,8 +123,11 @@ def make_rule(
         wanted: (height, width) that the user asked for, which wins; with a crop, the crop becomes it
             and `resize` keeps its proportion.
     Raises:
-        InputError: the crop is larger than what it is cut from, or not square.
+        InputError: the crop is larger than what it is cut from, or not square; more than `MAX_PIXELS` pixels.
     """
+    for height, width in filter(None, (wanted, (crop, crop) if crop else None)):
+        if height * width > MAX_PIXELS:
+            raise InputError(f"images of {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
     if crop and resize and crop > resize:
         raise InputError(f"cannot crop {crop} from images resized to {resize}; give crop <= resize")
     if wanted is None:
@@ -183,7 +197,7 @@ def image_array(item: Item, rule: Scaling, where: str) -> Images:
             return np.asarray(done).transpose(2, 0, 1)
     except DataError:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, TooLargeError) as error:
         raise DataError(f"{where}: refused: {error}") from None
     except Exception as error:  # decoders of foreign bytes raise nearly anything
         reason = first_line(error, 120)

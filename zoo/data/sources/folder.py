@@ -121,7 +121,13 @@ class FolderSource:
         if self.whole:
             everything = np.arange(len(listing.labels))
             return everything, everything
-        test = stratified(listing.labels, max(1, round(len(listing.labels) * TEST_SHARE)), self.seed)
+        wanted = max(1, round(len(listing.labels) * TEST_SHARE))
+        test = stratified(listing.labels, wanted, self.seed, leave=1)
+        if not len(test):
+            raise DataError(
+                f"{self.root}: no class has two images, so that none can be held out for the test; add images, or "
+                "put them into train/ and test/"
+            )
         return np.setdiff1d(np.arange(len(listing.labels)), test), test
 
     def open(self) -> Opened:
