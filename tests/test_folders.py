@@ -127,7 +127,13 @@ def test_what_is_said_of_a_folder_reaches_who_trains(tmp_path: Path) -> None:
     splits(tmp_path, "train", "test")
     images(tmp_path / "val" / "ant", 1)
     plan = resolve(Request(model="cnn-baseline", dataset=f"folder:{tmp_path}", image_size=32, device="cpu"))
-    assert any("not read" in line and "val/" in line for line in plan.warnings)
+    assert [finding.examples for finding in plan.findings] == [("val/",)]
+
+
+def test_a_path_may_look_as_if_it_had_options(tmp_path: Path) -> None:
+    root = splits(tmp_path / "photos?resize=4", "train", "test")
+    assert read(root).dataset.size == (8, 8)
+    assert load(f"folder:{root}?resize=5").dataset.size == (5, 5)
 
 
 @MODES

@@ -13,7 +13,7 @@ import click
 from zoo.cli.shared import click_options as run_options
 from zoo.cli.shared import launch, logs, options
 from zoo.cli.shared.signals import StopRequests
-from zoo.cli.shared.table import say
+from zoo.cli.shared.table import clean, say
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -225,8 +225,8 @@ class Session:
             say=_warn,
             world=self.world,
         )
-        for line in () if self.quiet else plan.warnings:
-            _warn(line)
+        for finding in () if self.quiet else plan.findings:
+            print(f"{finding.level}: {clean(finding.line())}", file=sys.stderr)
         for note in plan.notes if self.verbose else ():
             print(f"  {note}", file=sys.stderr)
         try:

@@ -23,11 +23,11 @@ import numpy as np
 
 from zoo.base.paths import cache_dir
 from zoo.base.text import plural
-from zoo.data.files.decode import Rule, array_image, image_array
+from zoo.data.files.decode import MAX_PIXELS, Rule, array_image, image_array
 from zoo.data.sources.source import Opened, Rows, Show, Source
 from zoo.data.split import Split
 from zoo.data.types import Chunk, Images, Item, Labels
-from zoo.errors import BadImagesError, DataError
+from zoo.errors import BadImagesError, DataError, InputError
 
 FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black
 _FILES = ("train-images", "train-labels", "test-images", "test-labels")
@@ -66,7 +66,11 @@ def cached(source: Source, rule: Rule, show: Show, *, name: str, skip_bad: bool 
         name: of the dataset, for progress and messages. skip_bad: leave unreadable images out.
     Raises:
         DataError: an image cannot be read, sizes differ, a label is out of range, the disk is full.
+        InputError: an image would have more than `MAX_PIXELS` pixels.
     """
+    height, width = rule.out_size() or (1, 1)
+    if height * width > MAX_PIXELS:
+        raise InputError(f"images of {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
     identity = source.identity()
     key = cache_key(identity, rule, skip_bad)
     folder = cache_dir() / "images" / key

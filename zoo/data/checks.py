@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from zoo.data.findings import Finding
 from zoo.data.split import ImageData, Split
 
 IMBALANCE = 10.0
+
+NEARLY_BLACK = 32
+"""An image without a value of this or more, of 255, is one that a wrong white made, or shows next to nothing."""
 
 
 def check(data: ImageData) -> list[Finding]:
@@ -23,7 +26,9 @@ def check(data: ImageData) -> list[Finding]:
     Returns:
         Findings, errors first; an empty list where all is well.
     """
-    findings = [*_classes(data), *_single(data), *_duplicates(data), *_imbalance(data), *_left_out(data)]
+    train, test = _seen(data.train), _seen(data.test)
+    findings = [*_classes(data), *_single(data), *_duplicates(data, train.hashes, test.hashes)]
+    findings += [*_nearly_black(train, test), *_imbalance(data), *_left_out(data)]
     return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
 
 
@@ -81,14 +86,38 @@ def division_findings(data: ImageData, train: Split, limited: int | None) -> lis
     ]
 
 
-def _hashes(split: Split) -> list[bytes]:
-    rows = len(split) // split.copies
-    return [hashlib.blake2b(split.images[i].tobytes(), digest_size=16).digest() for i in range(rows)]
+class _Seen(NamedTuple):
+    """What the pixels of a split say: a hash of each image, and which ones are nearly black."""
+
+    hashes: list[bytes]
+    black: list[int]
 
 
-def _duplicates(data: ImageData) -> list[Finding]:
+def _seen(split: Split) -> _Seen:
+    hashes, black = [], []
+    for row in range(len(split) // split.copies):
+        image = split.images[row]
+        hashes.append(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        if image.max(initial=0) < NEARLY_BLACK:
+            black.append(row)
+    return _Seen(hashes, black)
+
+
+def _nearly_black(train: _Seen, test: _Seen) -> list[Finding]:
+    rows = [f"{side} {row}" for side, seen in (("train", train), ("test", test)) for row in seen.black]
+    if not rows:
+        return []
+    text = (
+        f"{plural(len(rows), 'image is', 'images are')} nearly black: no value above {NEARLY_BLACK - 1} of 255 (of "
+        "images of more than 8 bits, ?white=N says which value is white)"
+    )
+    return [
+        Finding(level="warning", kind="nearly-black", message=text, count=len(rows), examples=tuple(rows[:5]))
+    ]
+
+
+def _duplicates(data: ImageData, train: list[bytes], test: list[bytes]) -> list[Finding]:
     """Equal images (all decoded pixels) across the splits, within train, and with differing labels."""
-    train, test = _hashes(data.train), _hashes(data.test)
     first: dict[bytes, int] = {}
     labels: defaultdict[bytes, set[int]] = defaultdict(set)
     for row, digest in enumerate(train):

@@ -17,15 +17,19 @@ from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.batches.mode import Delivery, fit
 from zoo.data.cache import Cached, cache_key, cached
+from zoo.data.files.colours import Colours, checked_colours
 from zoo.data.files.decode import Rule, make_rule, transform_rule
+from zoo.data.files.depth import Depth, depth_of
 from zoo.data.files.pool import Pool, default_workers
+from zoo.data.findings import Finding
+from zoo.data.portable import LOCAL_SCHEMES
 from zoo.data.sources.alter import Altered, alteration
 from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
 from zoo.data.sources.folder import FolderSource
 from zoo.data.sources.hub import HubSource
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.plugin import PluginSource
-from zoo.data.sources.source import Request, Show, Source, silent
+from zoo.data.sources.source import Once, Request, Show, Source, silent
 from zoo.data.sources.torchvision import VisionSource
 from zoo.data.split import ImageData
 from zoo.data.undecoded import Undecoded, as_cached, undecoded
@@ -48,7 +52,7 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
 )
 """Scheme to what makes its source, and the options it takes (None: it checks them itself)."""
 
-COMMON = frozenset({"resize", "crop", "alter_train", "alter_test", "skip_bad"})
+COMMON = frozenset({"resize", "crop", "alter_train", "alter_test", "skip_bad", "white", "background"})
 """Options of every dataset; the others are the source's own."""
 
 
@@ -64,6 +68,7 @@ def load(
     delivery: Delivery = Delivery(),  # noqa: B008 - a named tuple does not change
     transform: Transform | None = None,
     whole: bool = False,
+    white: float | None = None,
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
 
@@ -82,6 +87,8 @@ def load(
         skip_bad: leave unreadable images out, counted in `ImageData.skipped`, instead of failing.
         delivery: whether the images are for a device as a whole, or streamed; "auto" looks whether they fit.
         transform: how images are brought to their size, in the place of `image_size` and of the dataset's own.
+        white: the value of images of more than 8 bits that is read as white, where the SPEC does not say it;
+            None: what suits all images of the dataset.
         whole: a folder that is not divided into train and test is not divided here either: each split is all of it.
     Raises:
         UnknownNameError, InputError: the SPEC or an option is wrong.
@@ -97,7 +104,8 @@ def load(
     source = _source(dataset.source, Request("", folder, specific, seed, data_dir is not None))
     if whole and isinstance(source, FolderSource):
         source = replace(source, whole=True)
-    rule = transform_rule(transform) if transform else _rule(dataset, common, wanted)
+    given = _colours(dataset, common, white)
+    rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=given)
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     delivery.check()
     workers = default_workers(delivery.device) if delivery.workers is None else delivery.workers
@@ -105,14 +113,38 @@ def load(
         files = undecoded(source, rule, skip_bad=skip_bad)
         streams, why = _streams(files, source, delivery, skip_bad)
         if streams:
+            depth = depth_of(*source.content(files.listings))
+            rule = replace(rule, colours=depth.colours(given))
+            files = Undecoded(files.train, files.test, rule, files.size)
             data = as_cached(files, workers, progress, name=name, skip_bad=skip_bad)
             described = _described(name, spec, dataset, data, _note(why, workers))
-            return replace(described, findings=source.findings(files.listings))
-    data = cached(source, rule, progress, name=name, skip_bad=skip_bad)
+            return _seen(described, source.findings(files.listings), depth, given)
+    once = Once(source)
+    depth = _depth(source, once)
+    rule = replace(rule, colours=depth.colours(given))
+    data = cached(once, rule, progress, name=name, skip_bad=skip_bad)
     data = _altered(data, common, name, progress)
     findings = source.findings() if isinstance(source, FolderSource) else ()
-    described = replace(_described(name, spec, dataset, data), findings=findings)
+    described = _seen(_described(name, spec, dataset, data), findings, depth, given)
     return _from_arrays(described, delivery, workers)
+
+
+def _depth(source: Source, once: Once) -> Depth:
+    """What all images of a source have in common; nothing where it cannot be opened, which is said if it has to be."""
+    try:
+        return depth_of(*(source.content() if isinstance(source, FolderSource) else once.content()))
+    except DataError:
+        return Depth()
+
+
+def _seen(data: ImageData, findings: tuple[Finding, ...], depth: Depth, given: Colours) -> ImageData:
+    """The dataset with what was seen of it."""
+    white = depth.colours(given).white if depth.values.images else None
+    return replace(data, findings=(*findings, *depth.findings(given)), white=white)
+
+
+def _colours(dataset: Dataset, common: dict[str, Any], white: float | None = None) -> Colours:
+    return checked_colours(common.get("white", white), common.get("background"), dataset.source)
 
 
 def _streams(files: Undecoded, source: FolderSource, delivery: Delivery, skip_bad: bool) -> tuple[bool, str]:
@@ -196,10 +228,9 @@ def _short_name(scheme: str, rest: str) -> str:
 def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """The dataset's options and those after "?", as (common, the source's own)."""
     scheme, _, rest = dataset.source.partition(":")
-    _, mark, query = rest.rpartition("?")
+    _, query = _divided(scheme, rest)
     options = dict(dataset.options)
-    if mark and "=" in query:
-        options |= {key: _value(key, text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    options |= {key: _value(key, text) for key, text in parse_qsl(query, keep_blank_values=True)}
     allowed = SCHEMES[scheme][1] if scheme in SCHEMES else None
     common = {k: v for k, v in options.items() if k in COMMON}
     specific = {k: v for k, v in options.items() if k not in COMMON}
@@ -218,6 +249,14 @@ def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     return common, specific
 
 
+def _divided(scheme: str, rest: str) -> tuple[str, str]:
+    """What follows the scheme, as its path and its options; a file or folder may have "?x=y" in its name."""
+    path, mark, query = rest.rpartition("?")
+    if not mark or "=" not in query or (scheme in LOCAL_SCHEMES and Path(rest).expanduser().exists()):
+        return rest, ""
+    return path, query
+
+
 def _value(key: str, text: str) -> int | bool | str | list[str]:
     if key in ("resize", "crop"):
         return int(text) if text.isdecimal() else text
@@ -230,9 +269,8 @@ def _source(source: str, request: Request) -> Source:
     scheme, _, rest = source.partition(":")
     if scheme not in SCHEMES:
         raise UnknownNameError("dataset scheme", scheme, SCHEMES, f"schemes: {', '.join(SCHEMES)}")
-    path, mark, query = rest.rpartition("?")
-    rest = path if mark and "=" in query else rest
-    return SCHEMES[scheme][0](Request(rest, request.data_dir, request.options, request.seed, request.given))
+    path, _ = _divided(scheme, rest)
+    return SCHEMES[scheme][0](Request(path, request.data_dir, request.options, request.seed, request.given))
 
 
 def _rule(dataset: Dataset, common: dict[str, Any], wanted: tuple[int, int] | None) -> Rule:
@@ -251,7 +289,8 @@ def evaluation_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rul
     """
     _, dataset = find(spec, registry)
     common, _ = _options(dataset)
-    return make_rule(None, size, common.get("resize"), common.get("crop"))
+    rule = make_rule(None, size, common.get("resize"), common.get("crop"))
+    return replace(rule, colours=_colours(dataset, common))
 
 
 def _altered(data: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:

@@ -67,7 +67,8 @@ class ImageData:
             names and the rule that brings images to their size.
         skipped: unreadable images left out (`skip_bad`). ignored: files that were no images.
         notes: how the images are delivered and why, a line each.
-        findings: what its source knows of them without looking at pixels.
+        findings: what was seen while they were listed and opened.
+        white: the value of images of more than 8 bits that is read as white; None where there are none.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ImageData:
     ignored: int = 0
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    white: float | None = None
 
     @property
     def streamed(self) -> bool:

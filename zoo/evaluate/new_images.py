@@ -55,6 +55,7 @@ def other_images(
             interpolation=rule.interpolation,  # type: ignore[arg-type]  # a run's rule has come from one
         ),
         whole=True,
+        white=rule.colours.white,
     )
     part = data.test if split == "test" else data.train
     return replace(part, labels=_places(data.classes, record.data.classes, spec)[part.labels])

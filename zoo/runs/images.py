@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -54,10 +54,13 @@ def make_augment(record: RunRecord, device: torch.device, *, cropped: bool = Fal
 
 
 def rule_of(record: RunRecord, registry: Registry) -> Rule:
-    """The run's own scaling and cropping, else its dataset's; the whole image where the dataset is not known here."""
-    if record.data.transform:
-        return transform_rule(record.data.transform)
-    return dataset_rule(record.data.spec, registry, (record.sizes.height, record.sizes.width))
+    """The run's own scaling and cropping, else its dataset's; the whole image where the dataset is not known here.
+
+    White is what it was for the run's images.
+    """
+    rule = dataset_rule(record.data.spec, registry, (record.sizes.height, record.sizes.width))
+    colours = replace(rule.colours, white=record.data.white) if record.data.white else rule.colours
+    return replace(transform_rule(record.data.transform) if record.data.transform else rule, colours=colours)
 
 
 def dataset_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
@@ -66,7 +69,9 @@ def dataset_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
         rule = evaluation_rule(spec, registry, size)
     except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
         return make_rule(None, size, None, None)
-    return rule if rule.out_size() == size else make_rule(None, size, None, None)
+    return (
+        rule if rule.out_size() == size else replace(make_rule(None, size, None, None), colours=rule.colours)
+    )
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class DataRecord(Struct, kw_only=True):
         mode: whether they lay on the device, or were streamed to it; see `zoo.data.split.ImageData.fingerprint`.
         transform: how they were brought to their size, where the weights that the run began with say so;
             `mean` and `std` are then the weights' own too.
+        white: the value of images of more than 8 bits that was read as white; None where there were none.
     """
 
     spec: str
@@ -62,6 +63,7 @@ class DataRecord(Struct, kw_only=True):
     skipped: int = 0
     mode: Literal["resident", "stream"] = "resident"
     transform: Transform | None = None
+    white: float | None = None
 
 
 class RunRecord(Struct, kw_only=True):

@@ -18,6 +18,7 @@ from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode, node_from_table
 from zoo.data.batches.mode import Delivery, refuse_batch
 from zoo.data.checks import class_counts, division_findings
+from zoo.data.findings import Finding
 from zoo.data.load import load
 from zoo.data.seeds import mix_seed
 from zoo.data.sources.source import Show, silent
@@ -51,7 +52,7 @@ class Plan:
 
     Attributes:
         notes: the automatic choices and their reasons, a line each.
-        warnings: what is doubtful about the images, a line each.
+        findings: what is worth knowing about the images.
         weights: initial tensors by name; all others are initialised from the seed.
     """
 
@@ -62,7 +63,7 @@ class Plan:
     test: Split
     hardware: Hardware
     notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -143,8 +144,7 @@ def resolve(
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
     findings = (*data.findings, *division_findings(data, splits[0], request.limit_train))
-    warnings = tuple(f"{data.spec}: {finding.line()}" for finding in findings)
-    return _with_compiler(Plan(record, registry, *splits, hardware, notes, warnings))
+    return _with_compiler(Plan(record, registry, *splits, hardware, notes, findings))
 
 
 def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
@@ -278,4 +278,5 @@ def _data_record(
         skipped=data.skipped,
         mode="stream" if data.streamed else "resident",
         transform=transform,
+        white=data.white,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from zoo.base.text import first_line
+from zoo.data.files.colours import Colours, rgb
 from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError
 from zoo.plugin.contract import Transform
@@ -52,15 +53,17 @@ class Rule:
         resize: the shorter side is scaled to this, keeping the aspect.
         crop: then a centred square of this side is cut out.
         interpolation: Pillow's filter; each averages when it shrinks, but "nearest".
+        colours: how values become colours, before that.
     """
 
     size: tuple[int, int] | None = None
     resize: int | None = None
     crop: int | None = None
     interpolation: str = "bilinear"
+    colours: Colours = field(default_factory=Colours)
 
     def __bool__(self) -> bool:
-        """Whether anything is changed."""
+        """Whether a size is changed."""
         return any((self.size, self.resize, self.crop))
 
     def out_size(self) -> tuple[int, int] | None:
@@ -80,7 +83,8 @@ class Rule:
         table = asdict(self)
         if self.interpolation == "bilinear":
             del table["interpolation"]
-        return table
+        del table["colours"]
+        return table | self.colours.table()
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Scale and crop."""
@@ -123,11 +127,8 @@ def make_rule(
         wanted: (height, width) that the user asked for, which wins; with a crop, the crop becomes it
             and `resize` keeps its proportion.
     Raises:
-        InputError: the crop is larger than what it is cut from, or not square; more than `MAX_PIXELS` pixels.
+        InputError: the crop is larger than what it is cut from, or not square.
     """
-    for height, width in filter(None, (wanted, (crop, crop) if crop else None)):
-        if height * width > MAX_PIXELS:
-            raise InputError(f"images of {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
     if crop and resize and crop > resize:
         raise InputError(f"cannot crop {crop} from images resized to {resize}; give crop <= resize")
     if wanted is None:
@@ -146,17 +147,6 @@ def _centre(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # PIL clips 16-bit values at 255; the upper byte is what an 8-bit file would hold. Where all values fit
-        # a byte they were one, or, of floats up to 1, a share of white: such an image would be black.
-        values = np.asarray(image, np.float64)
-        most = values.max(initial=0)
-        white = 1.0 if image.mode == "F" and most <= 1 else 65_280.0 if most > 255 else 255.0
-        image = Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
 def upright(image: Image.Image) -> Image.Image:
     """The image as viewers show it: turned by its EXIF orientation, if it has one."""
     image.load()  # some formats turn it while they load, and take the tag away
@@ -172,7 +162,8 @@ def upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def _opened(item: Item) -> Image.Image:
+def opened_image(item: Item) -> Image.Image:
+    """The image of an item; its pixels may not be read yet."""
     if callable(item):
         return item()
     source = io.BytesIO(item) if isinstance(item, bytes) else item
@@ -180,20 +171,24 @@ def _opened(item: Item) -> Image.Image:
     return image
 
 
-def image_array(item: Item, rule: Scaling, where: str) -> Images:
+def image_array(item: Item, rule: Scaling, where: str, colours: Colours | None = None) -> Images:
     """Decode one image, upright.
 
+    Args:
+        colours: how its values are read; by default as the rule says.
     Returns:
         uint8 (3, H, W).
     Raises:
         DataError: unreadable, truncated, or more than `MAX_PIXELS` pixels; names `where`.
     """
+    if colours is None:
+        colours = rule.colours if isinstance(rule, Rule) else Colours()
     try:
-        with _opened(item) as image:
+        with opened_image(item) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{where}: {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
-            done = rule.apply(_rgb(upright(image)))
+            done = rule.apply(rgb(upright(image), colours))
             return np.asarray(done).transpose(2, 0, 1)
     except DataError:
         raise

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
+from zoo.data.files.colours import Colours
 from zoo.data.files.decode import Rule, Scaling, image_array
 from zoo.data.files.formats import ENDINGS
 from zoo.data.types import Images, Labels
@@ -381,13 +382,16 @@ class FileImages:
         return self.files.stamp(int(self.rows[row]))
 
     def _decoded(self, row: int) -> Images:
-        return decode_file(str(self.path(row)), self.stamp(row), self.rule, self.size)
+        return decode_file(str(self.path(row)), self.stamp(row), self.rule, self.size, self.rule.colours)
 
 
-def decode_file(path: str, stamp: Stamp, rule: Scaling, size: tuple[int, int]) -> Images:
+def decode_file(
+    path: str, stamp: Stamp, rule: Scaling, size: tuple[int, int], colours: Colours | None = None
+) -> Images:
     """Read and decode one indexed file.
 
     Args:
+        colours: as `zoo.data.files.decode.image_array` takes them.
     Returns:
         uint8 (3, H, W), channels innermost in memory.
     Raises:
@@ -409,7 +413,7 @@ def decode_file(path: str, stamp: Stamp, rule: Scaling, size: tuple[int, int]) -
         )
         raise DataError(f"{path}: was changed after its folder was listed ({what}); start again")
     try:
-        image = image_array(data, rule, path)
+        image = image_array(data, rule, path, colours)
     except DataError as error:
         raise BadImagesError((str(error),)) from None
     if image.shape[1:] != size:

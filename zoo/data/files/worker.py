@@ -65,7 +65,7 @@ def decode_part(part: Part, rule: Rule, out: Images) -> None:
         if part.cuts is not None:
             cuts = part.cuts
             chosen = RandomCut(cuts.key, cuts.rows[place], cuts.bounds, (height, width))
-        image = decode_file(os.fsdecode(path), stamp, chosen, (height, width))
+        image = decode_file(os.fsdecode(path), stamp, chosen, (height, width), rule.colours)
         out[place] = image.transpose(1, 2, 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from zoo.data.sources.folder_findings import folder_findings
 from zoo.data.sources.source import Opened, Request, Rows, item_rows
 from zoo.data.sources.split_folders import Division, division
 from zoo.data.split import stratified
-from zoo.data.types import Labels
+from zoo.data.types import CHUNK, Chunk, Labels
 from zoo.errors import DataError, InputError
 
 TEST_SHARE = 0.2
@@ -107,6 +107,14 @@ class FolderSource:
             listings: as `listings` gave them, so that the folders are not listed again.
         """
         return folder_findings(self.root, self._division, listings or self._listings)
+
+    def content(self, listings: Sequence[Listing] | None = None) -> tuple[str, Iterator[Chunk]]:
+        """What the pixels of all files depend on, and the files, undecoded."""
+        listed = listings or self._listings
+        files = (
+            files[i : i + CHUNK] for files in (x.files for x in listed) for i in range(0, len(files), CHUNK)
+        )
+        return " ".join([str(self.root), *(listing.digest(times=True) for listing in listed)]), files
 
     def identity(self) -> dict[str, Any]:
         """Path, and a hash over every file's name, size and time."""

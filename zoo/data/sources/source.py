@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,6 +79,35 @@ class Source(Protocol):
 
     def open(self) -> Opened:
         """The splits, ready to be read; downloads what is missing."""
+
+
+class Once:
+    """A source that is asked once, though several parts of the loading want to know."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return self.source.identity()
+
+    @cached_property
+    def _opened(self) -> Opened:
+        return self.source.open()
+
+    def identity(self) -> dict[str, Any]:
+        """As the source's."""
+        return self._identity
+
+    def open(self) -> Opened:
+        """As the source's."""
+        return self._opened
+
+    def content(self) -> tuple[str, Iterator[Chunk]]:
+        """What the pixels of all images depend on, and the images, undecoded where they are."""
+        sides = ("train", "test")
+        chunks = (chunk for side in sides for chunk in getattr(self.open(), side).chunks())
+        return json.dumps(self.identity(), sort_keys=True, default=str), chunks
 
 
 def as_nchw(array: ArrayLike) -> Images:

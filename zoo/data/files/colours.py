@@ -1,0 +1,133 @@
+"""From any mode of an image to three channels of 8 bits: what is white, and what shines through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+from zoo.errors import InputError
+
+WHITES = (255.0, 1_023.0, 4_095.0, 16_383.0, 65_280.0)
+"""What 8, 10, 12, 14 and 16 bits call white; of 16 bits it is the last value whose upper byte is 255."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """How values become colours.
+
+    Attributes:
+        white: the value of images of more than 8 bits, or of fractions, that becomes 255; None: by the image alone.
+        background: the colour behind transparent pixels, as Pillow names it; None: white.
+    """
+
+    white: float | None = None
+    background: str | None = None
+
+    def table(self) -> dict[str, float | str]:
+        """What is set, as plain data."""
+        given = {"white": self.white, "background": self.background}
+        return {key: value for key, value in given.items() if value is not None}
+
+
+class Values(NamedTuple):
+    """The values of one or more images of more than 8 bits.
+
+    Attributes:
+        images: how many. most: the largest finite value. fractions: whether all are floating-point numbers.
+        below: how many images have values below 0.
+    """
+
+    images: int = 0
+    most: float = 0.0
+    fractions: bool = True
+    below: int = 0
+
+    def with_(self, other: Values) -> Values:
+        """Of both together."""
+        return Values(
+            self.images + other.images,
+            max(self.most, other.most),
+            self.fractions and other.fractions,
+            self.below + other.below,
+        )
+
+    def white(self) -> float:
+        """The least usual white that all values keep to; of fractions also 1, or their own largest value."""
+        if self.fractions and self.most <= 1:
+            return 1.0
+        if self.fractions and self.most <= 16:  # no whole numbers of any depth: fractions that go beyond 1
+            return self.most
+        top = 65_535.0
+        return next(
+            (white for white in WHITES if self.most <= white), WHITES[-1] if self.most <= top else self.most
+        )
+
+
+def checked_colours(white: object, background: object, where: str) -> Colours:
+    """The options `white` and `background` of a dataset.
+
+    Raises:
+        InputError: white is no positive number, background no colour.
+    """
+    try:
+        value = None if white is None else float(str(white))
+    except ValueError:
+        value = -1.0
+    if value is not None and not 0 < value < float("inf"):
+        raise InputError(
+            f"{where}: white must be the value that is white, such as 1, 255, 4095 or 65535; got {white!r}"
+        )
+    try:
+        if background is not None:
+            ImageColor.getrgb(str(background))
+    except ValueError:
+        raise InputError(
+            f"{where}: background must be a colour, such as white, black or #ff8800; got {background!r}"
+        ) from None
+    return Colours(value, None if background is None else str(background))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits, or fractions, in one channel."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def values_of(image: Image.Image) -> Values:
+    """The values of one deep image."""
+    values = _finite(np.asarray(image, np.float64))
+    return Values(1, float(values.max(initial=0)), image.mode == "F", int(bool((values < 0).any())))
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[np.isfinite(values)]
+
+
+def may_be_transparent(image: Image.Image) -> bool:
+    """Whether an image has a channel, or a colour, that is transparent; it need not be loaded."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether a pixel of an image is transparent at all."""
+    return may_be_transparent(image) and not is_deep(image) and _least_alpha(image.convert("RGBA")) < 255
+
+
+def _least_alpha(image: Image.Image) -> float:
+    least, _ = image.getchannel("A").getextrema()
+    return float(least) if isinstance(least, int | float) else 255.0
+
+
+def rgb(image: Image.Image, colours: Colours) -> Image.Image:
+    """The image in three channels of 8 bits, on its background."""
+    if is_deep(image):
+        white = values_of(image).white() if colours.white is None else colours.white
+        values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=white, neginf=0.0)
+        image = Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
+    elif is_transparent(image):
+        ground = Image.new("RGBA", image.size, (*ImageColor.getrgb(colours.background or "white")[:3], 255))
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
