@@ -72,7 +72,7 @@ def test_an_image_of_another_size_is_refused_before_others_are_held(tmp_path: Pa
 def test_a_batch_that_cannot_fit_is_refused_before_an_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.runs.images import eval_batch
     from zoo.train.plan import resolve
-    from zoo.train.request import Request
+    from zoo.train.run_options import Request
 
     monkeypatch.setattr("zoo.data.batches.mode.host_memory", lambda: 8 << 30)
     monkeypatch.setattr("zoo.train.plan.load", lambda *_, **__: pytest.fail("images were read"))

@@ -126,7 +126,7 @@ def test_a_run_records_its_white_and_reads_new_images_by_it(tmp_path: Path) -> N
     from zoo.evaluate.new_images import other_images
     from zoo.runs.images import rule_of
     from zoo.train.plan import resolve
-    from zoo.train.request import Request
+    from zoo.train.run_options import Request
 
     folder(tmp_path / "run", np.round(PICTURES * 4095 / 255).astype(np.uint16))
     folder(tmp_path / "dark", np.round(PICTURES * 400 / 255).astype(np.uint16))

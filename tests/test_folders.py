@@ -112,7 +112,7 @@ def test_a_class_that_is_named_as_a_split_is_a_class(tmp_path: Path, classes: tu
 
 def test_one_class_is_warned_of_in_a_check_and_refused_in_training(tmp_path: Path) -> None:
     from zoo.train.plan import resolve
-    from zoo.train.request import Request
+    from zoo.train.run_options import Request
 
     images(tmp_path / "images", 10)
     assert "one class only" in kinds(read(tmp_path))["one-class"]
@@ -122,7 +122,7 @@ def test_one_class_is_warned_of_in_a_check_and_refused_in_training(tmp_path: Pat
 
 def test_what_is_said_of_a_folder_reaches_who_trains(tmp_path: Path) -> None:
     from zoo.train.plan import resolve
-    from zoo.train.request import Request
+    from zoo.train.run_options import Request
 
     splits(tmp_path, "train", "test")
     images(tmp_path / "val" / "ant", 1)
