@@ -72,7 +72,7 @@ def test_colour_equals_torchvision_for_each_image_and_factor(ours, theirs, low, 
 
 
 def test_colour_equals_torchvision_on_real_images(cifar10_parquet):
-    data = load(f"parquet:{cifar10_parquet}/plain_text/test-00000-of-00001.parquet?train=test")
+    data = load(f"parquet:{cifar10_parquet}/plain_text/test-00000-of-00001.parquet", whole=True)
     images = torch.from_numpy(data.test.images[:64].copy()).float() / 255
     factors = torch.linspace(-0.25, 0.25, 64)
     expected = torch.stack([F.adjust_hue(x, float(f)) for x, f in zip(images, factors, strict=True)])

@@ -19,7 +19,7 @@ from zoo.catalogue.spec import Dataset
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.load import load
 from zoo.data.sources.hub import HubSource
-from zoo.data.sources.parquet import split_of
+from zoo.data.sources.parquet_files import split_of
 from zoo.data.sources.source import Request
 from zoo.errors import BadImagesError, DataError, InputError, UnknownNameError
 
@@ -231,6 +231,14 @@ def test_class_names_that_differ_between_parquet_splits_are_refused(tmp_path):
         ("data/train-00000-of-00001.parquet", "train"),
         ("plain_text/test/0000.parquet", "test"),
         ("validation.parquet", "validation"),
+        ("train_small-00000-of-00001.parquet", "train_small"),
+        ("data/train-00000-of-00001-a09b74b3ef9c3b56.parquet", "train"),
+        ("train/data-00003-of-00010.parquet", "train"),
+        ("en/training/part-0.parquet", "training"),
+        ("train_1.parquet", "train"),
+        ("train.2.parquet", "train"),
+        ("cifar10-00000-of-00001.parquet", "cifar10"),
+        ("train/0000.parquet", "train"),
     ],
 )
 def test_the_split_of_a_parquet_file_is_in_its_name_or_folder(path, split):
@@ -332,7 +340,7 @@ def test_real_cifar10_is_read_whole(cifar10_parquet, tmp_path):
     source = cifar10_parquet / "plain_text" / "test-00000-of-00001.parquet"
     os.symlink(source, tmp_path / "test-0.parquet")
     os.symlink(source, tmp_path / "train-0.parquet")
-    data = load(f"parquet:{tmp_path / 'test-0.parquet'}?train=test")
+    data = load(f"parquet:{tmp_path / 'test-0.parquet'}", whole=True)
     assert data.test.images.shape == (10000, 3, 32, 32)
     assert np.bincount(data.test.labels).tolist() == [1000] * 10
     assert data.classes[3] == "cat"

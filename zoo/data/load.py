@@ -44,7 +44,7 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
         "sklearn": (DigitsSource.make, frozenset()),
         "torchvision": (VisionSource.make, None),
         "hf": (HubSource.make, frozenset({"image", "label", "train", "test", "config"})),
-        "parquet": (ParquetSource.make, frozenset({"image", "label", "train", "test"})),
+        "parquet": (ParquetSource.make, frozenset({"image", "label", "train", "test", "config"})),
         "folder": (FolderSource.make, frozenset()),
         "idx": (IdxSource.make, frozenset()),
         "plugin": (PluginSource.make, None),
@@ -101,7 +101,7 @@ def load(
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
-    source = _source(dataset.source, Request("", folder, specific, seed, data_dir is not None))
+    source = _source(dataset.source, Request("", folder, specific, seed, data_dir is not None, whole))
     if whole and isinstance(source, FolderSource):
         source = replace(source, whole=True)
     given = _colours(dataset, common, white)
@@ -126,7 +126,8 @@ def load(
     data = _altered(data, common, name, progress)
     findings = source.findings() if isinstance(source, FolderSource) else ()
     described = _seen(_described(name, spec, dataset, data), findings, depth, given)
-    return _from_arrays(described, delivery, workers)
+    delivered = _from_arrays(described, delivery, workers)
+    return replace(delivered, notes=(*getattr(source, "notes", ()), *delivered.notes))
 
 
 def _depth(source: Source, once: Once) -> Depth:
@@ -270,7 +271,7 @@ def _source(source: str, request: Request) -> Source:
     if scheme not in SCHEMES:
         raise UnknownNameError("dataset scheme", scheme, SCHEMES, f"schemes: {', '.join(SCHEMES)}")
     path, _ = _divided(scheme, rest)
-    return SCHEMES[scheme][0](Request(path, request.data_dir, request.options, request.seed, request.given))
+    return SCHEMES[scheme][0](replace(request, rest=path))
 
 
 def _rule(dataset: Dataset, common: dict[str, Any], wanted: tuple[int, int] | None) -> Rule:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zoo.base.text import first_line
-from zoo.data.sources.parquet import TEST_NAMES, ParquetSource, pick_splits
+from zoo.data.sources.parquet import ParquetSource
+from zoo.data.sources.parquet_files import Chosen, choose_files
 from zoo.data.sources.source import Opened, Request
 from zoo.errors import DataError, InputError
 
@@ -21,16 +23,19 @@ class HubSource:
 
     Attributes:
         sha: the commit, so that a cache entry belongs to it for ever.
-        files: all parquet files there, as paths in the repository.
+        files: the parquet files of both splits, as paths in the repository.
         local: the downloaded snapshot, where the Hub could not be reached.
+        seed, whole: as of `zoo.data.sources.parquet.ParquetSource`.
     """
 
     repo: str
     sha: str
-    files: tuple[str, ...]
+    files: Chosen
     cache: str | None
     options: dict[str, Any]
     local: Path | None = None
+    seed: int = 0
+    whole: bool = False
 
     @classmethod
     def make(cls, request: Request) -> HubSource:
@@ -44,26 +49,29 @@ class HubSource:
         if repo.count("/") != 1 or not all(repo.split("/")):
             raise InputError(f"hf:{request.rest}: expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
         cache = str(request.data_dir / "hub") if request.given else None
-        return _online(repo, revision, cache, request) or _offline(repo, revision, cache, request)
+        made = _online(repo, revision, cache, request) or _offline(repo, revision, cache, request)
+        return replace(made, seed=request.seed, whole=request.whole)
 
     def identity(self) -> dict[str, Any]:
         """Repository, commit and options."""
-        return {"scheme": "hf", "repo": self.repo, "sha": self.sha, "options": self.options}
+        identity = {"scheme": "hf", "repo": self.repo, "sha": self.sha, "options": self.options}
+        return identity if self.files.test else identity | {"seed": "whole" if self.whole else self.seed}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the splits, a line each."""
+        return self._parquet((), ()).notes if not self.files.test else ()
 
     def open(self) -> Opened:
         """Download the files of both splits and read them."""
-        train, test = pick_splits(
-            self.files, self.options.get("train"), self.options.get("test"), f"hf:{self.repo}"
-        )
-        paths = [str(self._fetched(name)) for name in (*train, *test)]
-        options = self.options | {"train": None, "test": None}
-        chosen = ParquetSource(
-            tuple(map(Path, paths[: len(train)])),
-            tuple(map(Path, paths[len(train) :])),
-            options.get("image"),
-            options.get("label"),
-        )
-        return chosen.open()
+        train, test = ([self._fetched(name) for name in side] for side in (self.files.train, self.files.test))
+        return self._parquet(train, test).open()
+
+    def _parquet(self, train: Sequence[Path], test: Sequence[Path]) -> ParquetSource:
+        """The downloaded files."""
+        image, label = self.options.get("image"), self.options.get("label")
+        splits = self.files.splits
+        return ParquetSource(tuple(train), tuple(test), image, label, self.seed, self.whole, splits)
 
     def _fetched(self, name: str) -> Path:
         if self.local is not None:
@@ -79,18 +87,16 @@ class HubSource:
         return Path(path)
 
 
-def _chosen(files: list[str], options: dict[str, Any], repo: str) -> tuple[str, ...]:
-    """Parquet files; of one configuration (their folder) where there are several."""
-    wanted = options.get("config")
-    parquet_files = [
-        f for f in files if f.endswith(".parquet") and (not wanted or f.startswith(f"{wanted}/"))
-    ]
-    folders = sorted({f.split("/")[0] for f in parquet_files if "/" in f})
-    if not wanted and len(folders) > 1 and not {"train", *TEST_NAMES} & set(folders):
-        raise InputError(
-            f"hf:{repo} has several configurations: {', '.join(folders)}; choose by ?config=NAME"
-        )
-    return tuple(parquet_files)
+def _chosen(files: list[str], request: Request, repo: str) -> Chosen | None:
+    """The parquet files of both splits; None where there is no parquet file at all.
+
+    Raises:
+        InputError, DataError: as `zoo.data.sources.parquet_files.choose_files`.
+    """
+    parquet_files = [file for file in files if file.endswith(".parquet")]
+    if not parquet_files:
+        return None
+    return choose_files(parquet_files, request.options, f"hf:{repo}", whole=request.whole)
 
 
 def _online(repo: str, revision: str, cache: str | None, request: Request) -> HubSource | None:
@@ -101,7 +107,7 @@ def _online(repo: str, revision: str, cache: str | None, request: Request) -> Hu
     try:
         for candidate in (revision or None, None if revision else CONVERTED):
             info = api.dataset_info(repo, revision=candidate)
-            files = _chosen([s.rfilename for s in info.siblings or []], request.options, repo)
+            files = _chosen([s.rfilename for s in info.siblings or []], request, repo)
             if files:
                 return HubSource(repo, str(info.sha), files, cache, request.options)
             if revision:
@@ -113,7 +119,7 @@ def _online(repo: str, revision: str, cache: str | None, request: Request) -> Hu
             raise InputError(f"hf:{repo} has no revision {revision!r}") from None
     except errors.RepositoryNotFoundError:
         raise InputError(f"no dataset {repo!r} on the Hub (or it is private: `hf auth login`)") from None
-    except InputError:
+    except (InputError, DataError):
         raise
     except Exception:  # no network, in any of the client's forms
         return None
@@ -137,9 +143,12 @@ def _offline(repo: str, revision: str, cache: str | None, request: Request) -> H
         parquet_files = [p.relative_to(folder).as_posix() for p in folder.rglob("*.parquet")]
     except Exception as error:  # as above
         raise DataError(_unreachable(repo, cache, error)) from error
-    files = _chosen(parquet_files, request.options, repo)
+    files = _chosen(parquet_files, request, repo)
     if not files:
         raise DataError(_unreachable(repo, cache, FileNotFoundError("no parquet files downloaded")))
+    if not files.test and not request.whole:  # the others may be missing here only
+        lone = FileNotFoundError(f"of its splits only {files.splits[0]} was downloaded before")
+        raise DataError(_unreachable(repo, cache, lone))
     return HubSource(repo, folder.name, files, cache, request.options, folder)
 
 

@@ -61,7 +61,7 @@ class Request:
     Attributes:
         rest: the part of the SPEC after the scheme. options: the source's own options.
         data_dir: folder for downloads. seed: of a split that the source does not have itself.
-        given: whether the user chose data_dir.
+        given: whether the user chose data_dir. whole: what has one split alone is not divided: each side is all of it.
     """
 
     rest: str
@@ -69,6 +69,7 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     given: bool = False
+    whole: bool = False
 
 
 class Source(Protocol):

@@ -1,0 +1,273 @@
+"""Which split each parquet file belongs to, by its name: after the rules of the Hub's `datasets` library.
+
+A file `NAME-00000-of-00003.parquet` is a shard of the split NAME, whatever NAME is: `train_small` is not `train`.
+Other files belong to the split whose keyword stands in their name, or in the name of a folder above them. A folder
+above the splits is a configuration: a dataset of its own.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zoo.base.text import plural
+from zoo.errors import DataError, InputError
+
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev")
+"""Names of splits that may be the test images, the preferred one first."""
+
+_UNFIT = frozenset({"unlabeled", "unlabelled", "unsupervised", "partial"})
+"""A split with such a word in its name is never taken unless the user names it."""
+
+_SHARD = re.compile(r"(?P<name>.*?)[-_.]?(?P<place>\d+)-of-(?P<total>\d+)(?:[-.].*)?")
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """One file by its path.
+
+    Attributes:
+        path: below the dataset's folder, with "/". split: its split's name, lower case.
+        folder: its configuration: the folders above the split; "" where there are none.
+        place, total: of a shard: which of how many; total is 0 of other files.
+    """
+
+    path: str
+    split: str
+    folder: str
+    place: int = 0
+    total: int = 0
+
+
+class Chosen(NamedTuple):
+    """The files of a dataset; `test` is empty where the files have one split alone, which is to be divided."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[-._ 0-9]+", name.lower()) if word]
+
+
+def _names_a_split(name: str) -> bool:
+    return not {*TRAIN_NAMES, *TEST_NAMES}.isdisjoint(_words(name))
+
+
+def parquet_file(path: str) -> ParquetFile:
+    """What a file's path below the dataset's folder tells: split, configuration, shard."""
+    *folders, name = path.split("/")
+    stem = name.removesuffix(".parquet")
+    shard = _SHARD.fullmatch(stem)
+    base = (shard["name"] if shard else re.sub(r"[-._ ]*\d+$", "", stem)).lower()
+    named = [i for i, folder in enumerate(folders) if _names_a_split(folder)]
+    if base and (_names_a_split(base) or not named):
+        split = base
+    else:
+        split = folders[named[-1] if named else -1].lower() if folders else ""
+    end = named[0] if named else len(folders) - (not base)
+    where = "/".join(folders[: max(0, end)])
+    return ParquetFile(path, split, where, *(map(int, (shard["place"], shard["total"])) if shard else ()))
+
+
+def split_of(path: str) -> str:
+    """The split that a file's path tells: "train" of "data/train-00000-of-00001.parquet"."""
+    return parquet_file(path).split
+
+
+def choose_files(
+    paths: Sequence[str],
+    options: dict[str, Any],
+    where: str,
+    *,
+    whole: bool = False,
+    separate: bool = True,
+    exists: Callable[[str], bool] = lambda path: False,
+) -> Chosen:
+    """Sort the files of a dataset into train and test.
+
+    Args:
+        paths: below the dataset's folder. options: `train`, `test` (splits, with commas between several) and `config`.
+        whole: files without training images are taken as well, for an evaluation: they are both splits.
+        separate: refuse files of several configurations; the user did not name each file.
+        exists: whether a shard that is not among the paths was left out on purpose.
+    Raises:
+        InputError: a split has no file, several could be meant, or train and test are the same.
+        DataError: shards are missing.
+    """
+    files = [parquet_file(path) for path in sorted(paths)]
+    if config := options.get("config"):
+        files = _of_config(files, str(config), where)
+    names = sorted({file.split for file in files})
+    train, test = _split_names(names, options, where, whole=whole)
+    chosen = [[file for file in files if file.split in side] for side in (train, test)]
+    for side, group in zip((train, test), chosen, strict=True):
+        if separate:
+            _check_configs(group, where)
+        _check_shards(group, where, ", ".join(side), exists)
+    first, second = (tuple(file.path for file in group) for group in chosen)
+    return Chosen(first, second, tuple(names))
+
+
+def _of_config(files: list[ParquetFile], config: str, where: str) -> list[ParquetFile]:
+    chosen = [file for file in files if f"{file.path}/".startswith(f"{config}/")]
+    if not chosen:
+        known = _listed(file.folder for file in files)
+        raise InputError(f"{where}: no configuration {config!r}; configurations: {known}")
+    return chosen
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = sorted(set(names) - {""})
+    return (", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")) or "none"
+
+
+def _split_names(
+    names: list[str], options: dict[str, Any], where: str, *, whole: bool
+) -> tuple[list[str], list[str]]:
+    """The splits that are train and test; no test where there is one split alone, and the user named none."""
+    given = {side: _given(names, options.get(side), side, where) for side in ("train", "test")}
+    if len(names) == 1 and not (given["train"] and given["test"]):
+        return names, []
+    train = given["train"] or _usual(names, TRAIN_NAMES, "train", where)
+    rest = names if given["train"] else [name for name in names if name not in train]
+    test = given["test"] or _usual(rest, TEST_NAMES, "test", where)
+    if whole:
+        train, test = train or test, test or train
+    for side, chosen in (("train", train), ("test", test)):
+        if not chosen:
+            raise InputError(
+                f"{where}: no parquet file of split {side!r}; splits: {_listed(names)}; name it by ?{side}=SPLIT"
+            )
+    if not whole and set(train) & set(test):
+        raise InputError(
+            f"{where}: train and test are the same images (split {train[0]!r}); name another split by "
+            "?train=SPLIT or ?test=SPLIT, or give the files of this split alone, which are then divided by chance"
+        )
+    return train, test
+
+
+def _given(names: list[str], given: str | None, side: str, where: str) -> list[str]:
+    """The splits that the user named."""
+    wanted = [word.strip().lower() for word in str(given).split(",")] if given else []
+    for name in wanted:
+        if name not in names:
+            raise InputError(
+                f"{where}: no parquet file of split {name!r}; splits: {_listed(names)}; name it by ?{side}=SPLIT"
+            )
+    return wanted
+
+
+def _usual(names: list[str], keywords: tuple[str, ...], side: str, where: str) -> list[str]:
+    """The split that is called by a keyword, else the only one that has a keyword in its name."""
+    for keyword in keywords:
+        if keyword in names:
+            return [keyword]
+    for keyword in keywords:
+        like = [name for name in names if keyword in _words(name) and _UNFIT.isdisjoint(_words(name))]
+        if len(like) > 1:
+            raise InputError(
+                f"{where}: several splits could be {side}: {_listed(like)}; name one by ?{side}=SPLIT, "
+                "or several with commas between"
+            )
+        if like:
+            return like
+    return []
+
+
+def _check_configs(files: list[ParquetFile], where: str) -> None:
+    folders = {file.folder for file in files}
+    if len(folders) > 1:
+        plain = "" if "" not in folders else "; files that lie above them belong to none"
+        raise InputError(
+            f"{where} has several configurations: {_listed(folders)}{plain}; choose by ?config=NAME"
+        )
+
+
+def _check_shards(files: list[ParquetFile], where: str, split: str, exists: Callable[[str], bool]) -> None:
+    """Shards are all there, once.
+
+    Raises:
+        DataError: names the first that is missing, or what is there twice.
+    """
+    groups: dict[tuple[str, str], list[ParquetFile]] = {}
+    for file in files:
+        groups.setdefault((file.path.rpartition("/")[0], file.split), []).append(file)
+    for group in groups.values():
+        totals = sorted({file.total for file in group})
+        if len(totals) > 1:
+            sets = " and ".join(
+                f"a set of {total}" if total else "files without a number" for total in totals
+            )
+            raise DataError(f"{where}: the files of split {split!r} are not one set: {sets}; remove one")
+        places = sorted(file.place for file in group)
+        if totals[0]:
+            _check_places(group, places, where, exists)
+
+
+def _check_places(
+    group: list[ParquetFile], places: list[int], where: str, exists: Callable[[str], bool]
+) -> None:
+    total, first = group[0].total, group[0]
+    start = int(places[-1] == total)  # some count from 1
+    if len(set(places)) < len(places) or places[-1] > total:
+        raise DataError(
+            f"{where}: the shards of split {first.split!r} do not fit their numbers ({_listed(f.path for f in group)})"
+        )
+    missing = [_path_of(first, place) for place in sorted(set(range(start, start + total)) - set(places))]
+    missing = [path for path in missing if not exists(path)]
+    if missing:
+        raise DataError(
+            f"{where}: {missing[0]} is missing ({plural(len(missing), 'file')} of {total}); "
+            "put it there, or rename the others where they are all of the split"
+        )
+
+
+def _path_of(shard: ParquetFile, place: int) -> str:
+    """The path of another shard of the same set."""
+    folder, slash, name = shard.path.rpartition("/")
+    number = re.compile(r"\d+(?=-of-\d)")
+    return f"{folder}{slash}{number.sub(lambda old: f'{place:0{len(old[0])}d}', name, count=1)}"
+
+
+def local_files(path: str, options: dict[str, Any], where: str, *, whole: bool = False) -> Chosen:
+    """The parquet files of a folder (searched below), of a file pattern, or one file; as absolute paths.
+
+    Raises:
+        InputError: no such files. Else as `choose_files`.
+    """
+    place = Path(path).expanduser()
+    pattern = str(place) if not place.is_dir() else f"{glob.escape(str(place))}/**/*.parquet"
+    paths = [Path(found) for found in glob.glob(pattern, recursive=True) if found.endswith(".parquet")]
+    if not paths:
+        raise InputError(f"no parquet files in {place}; parquet:PATH needs a folder or a pattern of them")
+    root = place if place.is_dir() else _before_pattern(place)
+    relative = {file.relative_to(root).as_posix(): file for file in paths}
+    chosen = choose_files(
+        list(relative),
+        options,
+        where,
+        whole=whole,
+        separate=place.is_dir(),
+        exists=lambda name: not place.is_dir() and (root / name).is_file(),
+    )
+    first, second = (tuple(str(relative[name].resolve()) for name in side) for side in chosen[:2])
+    shared = set(first) & set(second)
+    if shared and not whole:
+        raise InputError(f"{where}: train and test are the same images: both have {min(shared)}")
+    return Chosen(first, second, chosen.splits)
+
+
+def _before_pattern(pattern: Path) -> Path:
+    """The folder that a pattern begins with."""
+    folder = pattern.parent
+    while glob.has_magic(str(folder)):
+        folder = folder.parent
+    return folder
