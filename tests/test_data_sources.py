@@ -275,6 +275,35 @@ def test_torchvision_reads_what_lies_in_the_data_folder(tmp_path):
     assert data.classes[1] == "Trouser"
 
 
+def test_hand_made_images_of_torchvision_are_looked_at_again(tmp_path):
+    write_folder(tmp_path / "eurosat" / "2750", {"Forest": 10, "River": 5})
+    before = load("torchvision:EuroSAT", data_dir=tmp_path).fingerprint
+    (tmp_path / "eurosat" / "2750" / "River" / "000.png").write_bytes(png(pixels(1)[0]))
+    assert load("torchvision:EuroSAT", data_dir=tmp_path).fingerprint != before
+
+
+def test_train_and_test_of_torchvision_are_two_splits(tmp_path):
+    with pytest.raises(InputError, match=r"train and test are the same images \(split 'test'\)"):
+        load("torchvision:STL10?train=test&test=test", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("label", [[1, 0, 1], "a dog on a bench", None, np.array([1, 0])])
+def test_a_torchvision_set_without_classes_is_refused_by_its_first_image(label, monkeypatch, tmp_path):
+    class Attributes:
+        def __init__(self, root):
+            pass
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            return Image.new("RGB", (4, 4)), label
+
+    monkeypatch.setattr("torchvision.datasets.EuroSAT", Attributes)
+    with pytest.raises(DataError, match=r"torchvision:EuroSAT \(train\), image 0: its label holds"):
+        load("torchvision:EuroSAT", data_dir=tmp_path)
+
+
 def test_a_torchvision_set_without_splits_gets_a_fixed_stratified_one(tmp_path):
     write_folder(tmp_path / "eurosat" / "2750", {"Forest": 10, "River": 5})
     data = load("torchvision:EuroSAT", data_dir=tmp_path, seed=3)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zoo.data.sources.labels import as_labels
 from zoo.data.types import CHUNK, Chunk, Images, Item, Labels
 from zoo.errors import DataError
 
@@ -141,8 +142,8 @@ def array_rows(array: NDArray[np.uint8], labels: ArrayLike, name: str, rows: Lab
         for start in range(0, len(chosen), CHUNK):
             yield as_nchw(array[chosen[start : start + CHUNK]])
 
-    picked = np.asarray(labels).astype(np.int64)[chosen]
-    return Rows(picked, chunks, lambda i: f"{name}, image {int(chosen[i])}")
+    numbers = as_labels(labels, lambda i: f"{name}, image {i}")
+    return Rows(numbers[chosen], chunks, lambda i: f"{name}, image {int(chosen[i])}")
 
 
 def item_rows(items: Sequence[Item], labels: ArrayLike, where: Callable[[int], str]) -> Rows:
@@ -152,4 +153,4 @@ def item_rows(items: Sequence[Item], labels: ArrayLike, where: Callable[[int], s
         for start in range(0, len(items), CHUNK):
             yield items[start : start + CHUNK]
 
-    return Rows(np.asarray(labels, np.int64).reshape(-1), chunks, where)
+    return Rows(as_labels(labels, where), chunks, where)

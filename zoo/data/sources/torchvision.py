@@ -14,6 +14,7 @@ from PIL import Image
 
 from zoo.base.text import first_line
 from zoo.data.sources.digits_and_idx import IdxSource, idx_files
+from zoo.data.sources.labels import as_labels, class_numbers
 from zoo.data.sources.source import Opened, Request, Rows, Source, array_rows, item_rows
 from zoo.data.split import stratified
 from zoo.data.types import Item, Labels
@@ -57,8 +58,14 @@ class VisionSource:
         """The source for `torchvision:NAME`; for IDX files in the folder of the option `local`, those.
 
         Raises:
-            UnknownNameError: torchvision has no such dataset.
+            InputError: train and test are one split.
         """
+        split = request.options.get("train")
+        if split and split == request.options.get("test"):
+            raise InputError(
+                f"torchvision:{request.rest}: train and test are the same images (split {split!r}); "
+                "name another split by ?train=SPLIT or ?test=SPLIT"
+            )
         local = request.options.get("local")
         if local and (files := idx_files(Path(local))):
             return IdxSource(tuple(files))
@@ -73,23 +80,31 @@ class VisionSource:
         return {"scheme": "torchvision", "name": self.name, "options": options, "files": self._stamps()}
 
     def _stamps(self) -> list[Any]:
-        """Top-level entries of a folder of that name: shows when hand-made data changed."""
-        folder = self.root / self.name
-        if not folder.is_dir():
-            return []
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
-        return [[p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+        """Files of a folder of that name, however the class spells it: shows when hand-made data changed."""
+        folders = self.root.iterdir() if self.root.is_dir() else ()
+        named = [folder for folder in folders if _spelled(folder.name) == _spelled(self.name)]
+        stamps = []
+        for folder in sorted(folder for folder in named if folder.is_dir()):
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                status = path.stat()
+                stamps.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
+        return stamps
 
     def open(self) -> Opened:
-        """The splits; downloads what is missing."""
+        """The splits; downloads what is missing.
+
+        Raises:
+            UnknownNameError: torchvision has no such dataset. DataError: it cannot be had, or has no classes.
+        """
         make = self._class()
         train, test = self._constructed(make)
         names = tuple(_class_name(c) for c in getattr(train, "classes", ()) or ())
-        labels = _labels(train)
-        known = names if labels.max(initial=0) < len(names) else ()
         title = f"torchvision:{self.name}"
+        labels = _labels(train, f"{title} (train)")
+        known = names if labels.max(initial=0) < len(names) else ()
         if test is not None:
-            rows = _rows(train, labels, f"{title} (train)"), _rows(test, _labels(test), f"{title} (test)")
+            test_labels = _labels(test, f"{title} (test)")
+            rows = _rows(train, labels, f"{title} (train)"), _rows(test, test_labels, f"{title} (test)")
             return Opened(*rows, known)
         chosen = stratified(labels, round(len(labels) * TEST_SHARE), SPLIT_SEED)
         rest = np.setdiff1d(np.arange(len(labels)), chosen)
@@ -153,21 +168,40 @@ class VisionSource:
             ) from error
 
 
+def _spelled(name: str) -> str:
+    """A name without case and signs: "EuroSAT" and "eurosat", "Food101" and "food-101"."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
 def _class_name(name: object) -> str:
     return str(name[0]) if isinstance(name, tuple | list) else str(name)
 
 
-def _labels(dataset: VisionData) -> Labels:
-    """Labels by whichever attribute the class keeps them in; else by reading every sample."""
+def _labels(dataset: VisionData, title: str) -> Labels:
+    """Labels by whichever attribute the class keeps them in; else by reading every sample.
+
+    Raises:
+        DataError: an image has no label, or several.
+    """
+
+    def where(i: int) -> str:
+        return f"{title}, image {i}"
+
     for attribute in ("targets", "labels", "_labels", "y", "_samples"):
         labels = getattr(dataset, attribute, None)
         if labels is None or not len(labels):
             continue
         if attribute == "_samples":
             labels = [label for _, label in labels]
-        array = np.asarray(labels)
-        return (array[:, 0] if array.ndim == 2 else array).astype(np.int64)
-    return np.asarray([int(dataset[i][1]) for i in range(len(dataset))], np.int64)
+        if hasattr(dataset, "compat"):  # QMNIST: the class, and who wrote the digit
+            labels = np.asarray(labels)[:, 0]
+        return as_labels(labels, where)
+    return class_numbers((_plain(dataset[i][1]) for i in range(len(dataset))), where)
+
+
+def _plain(label: Any) -> Any:
+    """A label out of the tensor or array that holds it alone."""
+    return label.item() if getattr(label, "ndim", None) == 0 else label
 
 
 def _pixels(dataset: VisionData) -> np.ndarray | None:
