@@ -42,7 +42,11 @@ _STALE = 24 * 3600  # seconds after which another process's temporary file is ta
 
 @dataclass(frozen=True)
 class Cached:
-    """A cache entry, opened: splits (read-only memory maps), class names and counts."""
+    """A cache entry, opened: splits (read-only memory maps), class names and counts.
+
+    Attributes:
+        named: whether the names are the source's own; else they are the numbers of the labels.
+    """
 
     train: Split
     test: Split
@@ -51,6 +55,7 @@ class Cached:
     skipped: int
     ignored: int
     key: str
+    named: bool = True
 
 
 def cache_key(identity: dict[str, Any], rule: Rule, skip_bad: bool) -> str:
@@ -107,9 +112,16 @@ def _open(folder: Path, key: str) -> Cached | None:
         # Hashing gigabytes at every start would cost seconds: only files that were touched are hashed.
         if stamps != index["stamps"] and fingerprint(*splits, classes) != index["fingerprint"]:
             return None
-        return Cached(*splits, classes, index["fingerprint"], index["skipped"], index["ignored"], key)
+        named = index.get("named", not numbered(classes))  # earlier entries do not say
+        counts = index["skipped"], index["ignored"]
+        return Cached(*splits, classes, index["fingerprint"], *counts, key, named)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
+
+
+def numbered(classes: Sequence[str]) -> bool:
+    """Whether names are only the numbers of the labels: "0", "1", ..."""
+    return tuple(classes) == tuple(map(str, range(len(classes))))
 
 
 def _fits(arrays: dict[str, Any]) -> bool:
@@ -207,6 +219,7 @@ def _build(
             "source": identity,
             "rule": rule.table(),
             "classes": classes,
+            "named": bool(opened.classes),
             "counts": [len(split) for split in splits],
             "copies": _copies(opened),
             "fingerprint": fingerprint(*splits, classes),

@@ -16,7 +16,7 @@ from zoo.base.paths import data_dir as default_data_dir
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.batches.mode import Delivery, fit
-from zoo.data.cache import Cached, cache_key, cached
+from zoo.data.cache import Cached, cache_key, cached, numbered
 from zoo.data.files.colours import Colours, checked_colours
 from zoo.data.files.decode import Rule, make_rule, transform_rule
 from zoo.data.files.depth import Depth, depth_of
@@ -298,9 +298,8 @@ def _altered(data: Cached, common: dict[str, Any], name: str, show: Show) -> Cac
     if not _alters(common):
         return data
     train, test = (tuple(common.get(key, ("original",))) for key in ("alter_train", "alter_test"))
-    source = Altered(
-        data.key, data.fingerprint, data.train, data.test, data.classes, train, test, data.ignored
-    )
+    names = data.classes if data.named else ()
+    source = Altered(data.key, data.fingerprint, data.train, data.test, names, train, test, data.ignored)
     return cached(source, Rule(), show, name=name)
 
 
@@ -329,6 +328,7 @@ def _described(
         skipped=data.skipped,
         ignored=data.ignored,
         notes=notes,
+        named=data.named or not numbered(dataset.classes),
     )
 
 
@@ -336,11 +336,11 @@ def _class_names(name: str, dataset: Dataset, data: Cached) -> tuple[str, ...]:
     """The catalogue's names where it has them (and they fit), else the source's."""
     listed = dataset.classes
     expected = dataset.num_classes or len(listed)
-    numbered = data.classes == tuple(map(str, range(len(data.classes))))
-    if expected and len(data.classes) != expected and not (numbered and len(data.classes) < expected):
+    only_numbers = numbered(data.classes)
+    if expected and len(data.classes) != expected and not (only_numbers and len(data.classes) < expected):
         raise DataError(f"{name} has {plural(len(data.classes), 'class')}, the catalogue says {expected}")
-    if listed and not numbered and set(listed) == set(data.classes) and listed != data.classes:
+    if listed and not only_numbers and set(listed) == set(data.classes) and listed != data.classes:
         raise DataError(f"{name}: the catalogue lists the same classes in another order than the data")
     if listed:
         return listed
-    return tuple(map(str, range(expected))) if numbered and expected else data.classes
+    return tuple(map(str, range(expected))) if only_numbers and expected else data.classes

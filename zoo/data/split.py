@@ -65,6 +65,7 @@ class ImageData:
         fingerprint: sha256 over shapes, image bytes, labels and class names, hexadecimal; where the
             images are streamed from files, "files-" and one over relative paths, sizes, labels, class
             names and the rule that brings images to their size.
+        named: whether the classes have names of their own; else they are the numbers of the labels.
         skipped: unreadable images left out (`skip_bad`). ignored: files that were no images.
         notes: how the images are delivered and why, a line each.
         findings: what was seen while they were listed and opened.
@@ -83,6 +84,7 @@ class ImageData:
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     white: float | None = None
+    named: bool = True
 
     @property
     def streamed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
 from zoo.data.load import find, load
-from zoo.data.split import Split
+from zoo.data.split import ImageData, Split
 from zoo.data.types import Labels
 from zoo.errors import InputError
 from zoo.plugin.contract import Transform
@@ -58,21 +59,34 @@ def other_images(
         white=rule.colours.white,
     )
     part = data.test if split == "test" else data.train
-    return replace(part, labels=_places(data.classes, record.data.classes, spec)[part.labels])
+    present = np.unique(part.labels)
+    places = np.zeros(len(data.classes), np.int64)
+    places[present] = _places(data, present, record.data.classes)
+    return replace(part, labels=places[part.labels])
 
 
-def _places(classes: tuple[str, ...], known: tuple[str, ...], spec: str) -> Labels:
-    """Where each class stands among the run's: by name, or by number where the dataset has no names.
+def _places(data: ImageData, present: Labels, known: tuple[str, ...]) -> Labels:
+    """Where the classes that have images stand among the run's: by name.
+
+    By number only where the dataset has no names, and the run's are none of numbers: they would say otherwise.
 
     Returns:
-        int64, one for each of `classes`.
+        int64, one for each of `present`.
     """
-    if classes == tuple(map(str, range(len(classes)))) and len(classes) <= len(known):
-        return np.arange(len(classes))
-    unknown = [name for name in classes if name not in known]
-    if unknown:
-        raise InputError(
-            f"{spec}: its class {unknown[0]!r} is none of the run's {len(known)}: {', '.join(known[:10])}"
-            f"{', ...' if len(known) > 10 else ''}; name its classes as the run's are, or some of them"
-        )
-    return np.array([known.index(name) for name in classes], np.int64)
+    by_number = not data.named and not any(name.isdecimal() for name in known)
+    if data.classes == known or (by_number and len(data.classes) <= len(known)):
+        return present
+    often = Counter(known) | Counter(data.classes)
+    places = {name: place for place, name in enumerate(known)}
+    for name in (data.classes[number] for number in present.tolist()):
+        if name not in places:
+            raise InputError(
+                f"{data.spec}: its class {name!r} is none of the run's {len(known)}: {', '.join(known[:10])}"
+                f"{', ...' if len(known) > 10 else ''}; name its classes as the run's are, or some of them"
+            )
+        if often[name] > 1:
+            raise InputError(
+                f"{data.spec}: several classes are called {name!r}, and cannot be told apart by their names; "
+                f"give images with all {len(known)} classes of the run, in their order"
+            )
+    return np.array([places[data.classes[number]] for number in present.tolist()], np.int64)

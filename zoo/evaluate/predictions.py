@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,12 +13,19 @@ from zoo.evaluate.one_pass import Predictions
 Kind = Literal["csv", "parquet"]
 
 
+def _columns_of(classes: Sequence[str]) -> list[str]:
+    """A name of its own for each class's column."""
+    often = Counter(classes)
+    names = [f"p_{name}" if often[name] == 1 else f"p_{name} {i}" for i, name in enumerate(classes)]
+    return names if len(set(names)) == len(names) else [f"p_{name} {i}" for i, name in enumerate(classes)]
+
+
 def write_predictions(path: Path, predictions: Predictions, classes: Sequence[str], kind: Kind) -> None:
     """Write a row for each image.
 
     The columns: `row` (of the split, from 0), `label` and `prediction` (class names), `label_index` and
     `prediction_index`, `correct`, `confidence` (of the prediction), then each class's probability
-    (float32), named "p_" and the class.
+    (float32), named "p_" and the class, and its number where several classes have one name ("p_crane 517").
 
     Raises:
         WriteError: it cannot be written.
@@ -37,7 +45,7 @@ def write_predictions(path: Path, predictions: Predictions, classes: Sequence[st
         "confidence": pa.array(predictions.confidence.numpy()),
     }
     arrays = [*columns.values(), *(pa.array(p) for p in predictions.probabilities.T.contiguous().numpy())]
-    table = pa.Table.from_arrays(arrays, [*columns, *(f"p_{name}" for name in classes)])
+    table = pa.Table.from_arrays(arrays, [*columns, *_columns_of(classes)])
     with replacing(path) as temporary:
         if kind == "csv":
             csv.write_csv(table, temporary)

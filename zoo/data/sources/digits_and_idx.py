@@ -45,10 +45,7 @@ class DigitsSource:
         labels = digits.target.astype(np.int64)
         test = stratified(labels, DIGITS_TEST, DIGITS_SEED)
         train = np.setdiff1d(np.arange(len(labels)), test)
-        classes = tuple(map(str, digits.target_names))
-        return Opened(
-            array_rows(images, labels, "digits", train), array_rows(images, labels, "digits", test), classes
-        )
+        return Opened(array_rows(images, labels, "digits", train), array_rows(images, labels, "digits", test))
 
 
 def idx_array(path: Path) -> np.ndarray:
