@@ -19,12 +19,12 @@ from test_train import SMALL
 from zoo.catalogue.registry import load_registry
 from zoo.data.load import load
 from zoo.errors import InputError
-from zoo.evaluate.accuracy import Predictions
 from zoo.evaluate.new_images import other_images
+from zoo.evaluate.one_pass import Predictions
 from zoo.evaluate.predictions import write_predictions
 from zoo.runs.record import RunRecord
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 
 def parquet_of(folder: Path, labels: list[Any], names: list[str] | None = None) -> str:

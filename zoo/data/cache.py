@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ import numpy as np
 from zoo.base.paths import cache_dir
 from zoo.base.text import plural
 from zoo.data.files.decode import MAX_PIXELS, Rule, array_image, image_array
+from zoo.data.origins import all_rows, write_origins
 from zoo.data.sources.source import Opened, Rows, Show, Source
 from zoo.data.split import Split
 from zoo.data.types import Chunk, Images, Item, Labels
@@ -31,6 +32,7 @@ from zoo.errors import BadImagesError, DataError, InputError
 
 FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black
 _FILES = ("train-images", "train-labels", "test-images", "test-labels")
+_SIDES = ("train", "test")
 AT_ONCE = 256 << 20
 """Bytes of decoded images that are held before they are written."""
 
@@ -108,13 +110,19 @@ def _open(folder: Path, key: str) -> Cached | None:
             return None
         classes = tuple(index["classes"])
         splits = _splits(arrays, index["copies"])
+        if index["skipped"] and not all(_origins(folder, side).is_file() for side in _SIDES):
+            return None  # written when nobody noted which images were left out
         stamps = {stem: _stamp(folder / f"{stem}.npy") for stem in _FILES}
         # Hashing gigabytes at every start would cost seconds: only files that were touched are hashed.
         if stamps != index["stamps"] and fingerprint(*splits, classes) != index["fingerprint"]:
             return None
         named = index.get("named", not numbered(classes))  # earlier entries do not say
         counts = index["skipped"], index["ignored"]
-        return Cached(*splits, classes, index["fingerprint"], *counts, key, named)
+        train, test = (
+            replace(split, decoded_from=all_rows(_origins(folder, side), len(split)))
+            for side, split in zip(_SIDES, splits, strict=True)
+        )
+        return Cached(train, test, classes, index["fingerprint"], *counts, key, named)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
@@ -133,9 +141,13 @@ def _fits(arrays: dict[str, Any]) -> bool:
 def _splits(arrays: dict[str, Any], copies: Sequence[int]) -> tuple[Split, Split]:
     made = [
         Split(arrays[f"{side}-images"], np.asarray(arrays[f"{side}-labels"]), n)
-        for side, n in zip(("train", "test"), copies, strict=True)
+        for side, n in zip(_SIDES, copies, strict=True)
     ]
     return made[0], made[1]
+
+
+def _origins(folder: Path, side: str) -> Path:
+    return folder / f"{side}-origins.txt"
 
 
 def _stamp(path: Path) -> list[int]:
@@ -196,6 +208,7 @@ def _build(
 ) -> None:
     """Decode both splits into temporary files, then move them into place, the index last."""
     decoded: dict[str, Path] = {}
+    origins: dict[str, Path] = {}
     skipped, size = 0, rule.out_size()
     bad: list[str] = []
     try:
@@ -209,6 +222,8 @@ def _build(
             skipped, size = skipped + len(rows.labels) - len(readable), job.size
             decoded[f"{side}-labels"] = _temporary(folder, f"{side}-labels")
             _save(decoded[f"{side}-labels"], rows.labels[readable])
+            origins[side] = _temporary(folder, f"{side}-origins")
+            write_origins(origins[side], rows.where, readable)
         if bad and not skip_bad:
             raise BadImagesError(sorted(bad))
         splits = _splits({k: np.load(p, mmap_mode="r") for k, p in decoded.items()}, _copies(opened))
@@ -226,9 +241,11 @@ def _build(
             "skipped": skipped,
             "ignored": opened.ignored,
         }
+        for side, path in origins.items():
+            os.replace(path, _origins(folder, side))
         _publish(folder, decoded, index)
     finally:
-        for path in decoded.values():
+        for path in (*decoded.values(), *origins.values()):
             path.unlink(missing_ok=True)
 
 

@@ -16,6 +16,7 @@ from zoo.errors import InputError
 if TYPE_CHECKING:
     from zoo.data.files.image_files import FileImages
     from zoo.data.files.pool import Pool
+    from zoo.data.origins import Origins
 
 
 VALIDATION_FRACTION = 0.1
@@ -34,22 +35,33 @@ class Split:
         copies: how many altered copies of the same images follow one another in `images`
             (see `zoo.data.sources.alter`): row i and row i + N/copies show the same original.
         pool: what decodes them where they are streamed; None: they are brought to the device whole.
+        decoded_from: where the images of an array came from, if that is known; see `origins`.
     """
 
     images: Images | FileImages
     labels: Labels
     copies: int = 1
     pool: Pool | None = None
+    decoded_from: Origins | None = None
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
 
+    def origins(self) -> list[str]:
+        """The file, or the row of a file, that each image came from."""
+        if not isinstance(self.images, np.ndarray):
+            return [str(self.images.path(row)) for row in range(len(self))]
+        known = self.decoded_from
+        return known.names() if known else [f"image {row}" for row in range(len(self))]
+
     def select(self, rows: Labels, copies: int = 1) -> Split:
         """Some of the images: a copy in memory, or still files."""
         images = self.images
         if isinstance(images, np.ndarray):
-            return replace(self, images=images[rows], labels=self.labels[rows], copies=copies)
+            known = self.decoded_from and self.decoded_from.select(rows)
+            labels = self.labels[rows]
+            return replace(self, images=images[rows], labels=labels, copies=copies, decoded_from=known)
         return replace(self, images=images.select(rows), labels=self.labels[rows], copies=copies)
 
 

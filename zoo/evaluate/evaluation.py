@@ -186,7 +186,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     if table != "none":
         paths.append(folder / f"predictions.{table}")
-        write_predictions(paths[-1], predictions, data.classes, table)
+        write_predictions(paths[-1], predictions, data.classes, table, opened.images.origins())
     if "confusion" in out:
         paths.append(folder / "confusion.png")
         draw_confusion(paths[-1], predictions.confusion(), data.classes, title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,11 @@ from zoo.evaluate.one_pass import Predictions
 Kind = Literal["csv", "parquet"]
 
 
+def _text(path: str) -> str:
+    """A path as UTF-8; bytes that are none stand as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _columns_of(classes: Sequence[str]) -> list[str]:
     """A name of its own for each class's column."""
     often = Counter(classes)
@@ -20,10 +26,13 @@ def _columns_of(classes: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else [f"p_{name} {i}" for i, name in enumerate(classes)]
 
 
-def write_predictions(path: Path, predictions: Predictions, classes: Sequence[str], kind: Kind) -> None:
+def write_predictions(
+    path: Path, predictions: Predictions, classes: Sequence[str], kind: Kind, origins: Sequence[str] = ()
+) -> None:
     """Write a row for each image.
 
-    The columns: `row` (of the split, from 0), `label` and `prediction` (class names), `label_index` and
+    The columns: `row` (of the split, from 0), `source` (the file, or the row of a file, that the image came from:
+    `origins`, where they are known), `label` and `prediction` (class names), `label_index` and
     `prediction_index`, `correct`, `confidence` (of the prediction), then each class's probability
     (float32), named "p_" and the class, and its number where several classes have one name ("p_crane 517").
 
@@ -37,6 +46,7 @@ def write_predictions(path: Path, predictions: Predictions, classes: Sequence[st
     label, prediction = (pa.array(t.numpy()) for t in (predictions.labels, predictions.predicted))
     columns = {
         "row": pa.array(range(len(predictions)), pa.int64()),
+        **({"source": pa.array(map(_text, origins), pa.string())} if origins else {}),
         "label": names.take(label),
         "prediction": names.take(prediction),
         "label_index": label,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -76,7 +77,7 @@ def _single(name: str) -> Alteration:
     raise InputError(f"no alteration named {name!r}; allowed: {', '.join(_SIMPLE)}, brightness:FACTOR")
 
 
-def _altered(split: Split, names: Sequence[str], title: str) -> Rows:
+def _altered(split: Split, names: Sequence[str]) -> Rows:
     changes = [alteration(name) for name in names]
 
     def chunks() -> Iterator[Chunk]:
@@ -84,8 +85,12 @@ def _altered(split: Split, names: Sequence[str], title: str) -> Rows:
             for start in range(0, len(split), CHUNK):
                 yield change(np.asarray(split.images[start : start + CHUNK]))
 
+    @cache
+    def origins() -> list[str]:
+        return split.origins()
+
     def where(row: int) -> str:
-        return f"{title}, image {row % len(split)} ({names[row // len(split)]})"
+        return f"{origins()[row % len(split)]} ({names[row // len(split)]})"
 
     return Rows(np.tile(split.labels, len(names)), chunks, where, copies=len(names))
 
@@ -113,5 +118,5 @@ class Altered:
 
     def open(self) -> Opened:
         """Rows that are computed while they are written."""
-        train = _altered(self.base_train, self.train, "train")
-        return Opened(train, _altered(self.base_test, self.test, "test"), self.classes, self.ignored)
+        train, test = _altered(self.base_train, self.train), _altered(self.base_test, self.test)
+        return Opened(train, test, self.classes, self.ignored)
