@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,23 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from run_modules import load_run
 from test_train import SMALL
 
+from zoo.cli import cli
 from zoo.data.split import Split
-from zoo.errors import TrainingError
+from zoo.errors import RunError, TrainingError
 from zoo.evaluate.one_pass import Metrics
-from zoo.runs.folder import read_metrics
+from zoo.runs.folder import (
+    append_metrics,
+    read_metrics,
+    read_result,
+    rewrite_metrics,
+    write_result,
+    write_weights,
+)
 from zoo.runs.record import write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve
@@ -65,6 +76,65 @@ def test_steps_that_are_not_finite_are_skipped_when_asked(tiny: str, tmp_path: P
     assert all(
         torch.isfinite(t).all() for t in load_run(folder).state_dict().values() if t.is_floating_point()
     )
+
+
+def test_what_is_not_finite_is_null_in_the_files_of_a_run_and_reads_as_before(tmp_path: Path) -> None:
+    row = {"epoch": 1, "train_loss": math.nan, "val_loss": math.inf, "train_top1": 0.1, "lr": None}
+    append_metrics(tmp_path, row)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "train_loss": NaN}\n')  # as earlier versions wrote it
+    result = {"test": {"loss": math.nan, "correct": 1, "count": 10}, "validation": None, "parameters": 1}
+    write_result(tmp_path, result)
+    first, second = read_metrics(tmp_path)
+    assert [math.isnan(first[key]) for key in ("train_loss", "val_loss")] == [True, True]
+    assert first["lr"] is None
+    assert math.isnan(second["train_loss"])
+    assert math.isnan(read_result(tmp_path)["test"]["loss"])
+    rewrite_metrics(tmp_path, [first, second])
+    for name in ("metrics.jsonl", "result.json"):
+        assert "NaN" not in (tmp_path / name).read_text()
+        assert "Infinity" not in (tmp_path / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def ruined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose weights are NaN, and an image."""
+    base = tmp_path_factory.mktemp("ruined")
+    (base / "user").mkdir()
+    (base / "user" / "registry.toml").write_text(SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_CONFIG_DIR", str(base / "user"))
+        plan = resolve(Request(model="tiny", device="cpu", epochs=1, limit_train=100))
+        (base / "run").mkdir()
+        write_record(base / "run", plan.record)
+        state = {
+            k: v * math.nan if v.is_floating_point() else v for k, v in plan.build().state_dict().items()
+        }
+        write_weights(base / "run", state, plan.record)
+    Image.new("RGB", (8, 8)).save(base / "digit.png")
+    return base
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "run"),
+        ("eval", "run", "--json"),
+        ("eval", "run", "--what", "classes,calibration", "--output", "out"),
+        ("predict", "run", "digit.png"),
+        ("predict", "run", "digit.png", "--json"),
+    ],
+)
+def test_outputs_that_are_not_numbers_are_an_error(
+    words: tuple[str, ...], ruined: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ruined)
+    done = CliRunner().invoke(cli, words)
+    assert isinstance(done.exception, RunError)
+    assert "not finite numbers" in str(done.exception)
+    assert "NaN" not in done.stdout
+    for line in done.stdout.splitlines() if "--json" in words else ():
+        json.loads(line, parse_constant=pytest.fail)
 
 
 @pytest.mark.parametrize(

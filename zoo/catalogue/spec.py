@@ -6,13 +6,14 @@ decoded by `decode`, whose errors name the file, the key and the allowed values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from zoo.base.explain import explain, shown
 from zoo.base.structs import Count, Fraction, NonNegative, Positive, PositiveFloat, Struct
+from zoo.base.text import plural
 from zoo.errors import SpecError
 
 T = TypeVar("T")
@@ -139,8 +140,8 @@ class Dataset(Struct, frozen=True):
         size: Height and width of its images, or those that they are resized to (`resize = true`).
         resize: Whether images are resized to `size`.
         channels: Channels of an image.
-        mean: Mean of each channel, of pixel values in 0..1.
-        std: Standard deviation of each channel, of pixel values in 0..1.
+        mean: Mean of each channel (or one for all), of pixel values in 0..1.
+        std: Standard deviation of each channel (or one for all), of pixel values in 0..1.
         train: Number of training images.
         test: Number of test images.
         licence: Licence of the images.
@@ -165,6 +166,36 @@ class Dataset(Struct, frozen=True):
     homepage: str = ""
     options: dict[str, Any] = {}
     adapt: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse a mean and a std that are of other values than 0..1, or not of each channel."""
+        if problem := wrong_normalisation(self.mean, self.std, self.channels):
+            raise ValueError(problem)
+        for name in ("mean", "std"):
+            if len(values := getattr(self, name)) == 1:
+                msgspec.structs.force_setattr(self, name, values * self.channels)
+
+
+COLOURS = 3
+"""Channels of a decoded image, also of a gray one."""
+
+
+def wrong_normalisation(mean: Sequence[float], std: Sequence[float], channels: int = COLOURS) -> str:
+    """What is wrong with a mean and a standard deviation of pixel values in 0..1; "" where nothing is."""
+    for name, values, fits in (
+        ("mean", mean, lambda value: 0 <= value <= 1),
+        ("std", std, lambda value: 0 < value <= 1),
+    ):
+        if len(values) not in (1, channels, COLOURS):
+            given = f"{name} has {plural(len(values), 'value')}"
+            return f"{given}; give one for each of the {channels} channels, or one for all"
+        if wrong := [value for value in values if not fits(value)]:
+            allowed = "0 to 1" if name == "mean" else "above 0, up to 1"
+            return (
+                f"{name} holds {wrong[0]:g}; allowed: {allowed}, as pixel values are taken as 0..1 "
+                "(divide those of 0..255 by 255)"
+            )
+    return ""
 
 
 class Published(Struct, frozen=True):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.base.plain_json import json_text
 from zoo.cli.shared import options, table
 from zoo.errors import InputError, RunError
 
@@ -147,7 +147,7 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
     out = assessed(run, quiet=quiet, **asked)
     recorded = out.pop("recorded")
     if as_json:
-        print(json.dumps(out))
+        print(json_text(out))
     else:
         emit_accuracy(out)
     settle(run, out, recorded)
@@ -255,8 +255,11 @@ def settle(run: str, out: dict[str, Any], recorded: dict[str, Any] | None) -> No
     """Compare with what is recorded of the same split.
 
     Raises:
-        RunError: another number was recorded.
+        RunError: another number was recorded, or the outputs are not finite.
     """
+    from zoo.evaluate.evaluation import check_finite
+
+    check_finite(run, out["loss"])
     for path in out.get("files", ()):
         table.say(f"wrote {path}")
     if recorded is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from zoo.base.plain_json import json_text
 from zoo.base.text import plural
 from zoo.cli.shared import options
 from zoo.errors import DataError, InputError
@@ -162,7 +162,7 @@ def _show(
         "image": predicted.name,
         "classes": [{"name": name, "probability": p} for name, p in best],
     }
-    emit([json.dumps(row | ({"explained": picture} if picture else {}))])
+    emit([json_text(row | ({"explained": picture} if picture else {}))])
 
 
 def _pictures(folder: Path | None, method: str) -> Callable[[Classifier, Predicted], dict[str, Any]] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.base.plain_json import json_text
 from zoo.base.text import plural
 from zoo.cli.shared import click_options as run_options
 from zoo.cli.shared import options
@@ -216,7 +216,7 @@ def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
     mattered = outcome.importance(study)
     results = outcome.document(chosen, rows, recipe, mattered)
     data, table, stem = outcome.paths(chosen)
-    write_text(data, json.dumps(results, indent=2) + "\n")
+    write_text(data, json_text(results, indent=2) + "\n")
     write_text(table, recipe)
     for key, share in mattered.items():
         say(f"{key} explains {share:.0%} of the variance of validation top-1")

@@ -21,6 +21,7 @@ from zoo.catalogue.spec import Model
 from zoo.data.augment import pipeline as augment
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.types import Images, Item
+from zoo.errors import RunError
 from zoo.evaluate.views import Forward, views
 from zoo.models.compose import compose, place, sizes_for
 from zoo.models.device import pick_device, placed
@@ -140,7 +141,16 @@ class Classifier:
             return self.logits(pixels).softmax(1).cpu()
 
     def best(self, probabilities: Tensor, top: int) -> list[Score]:
-        """The `top` most probable classes of one row (K,), the most probable first."""
+        """The `top` most probable classes of one row (K,), the most probable first.
+
+        Raises:
+            RunError: the probabilities are not numbers.
+        """
+        if not bool(probabilities.isfinite().all()):
+            raise RunError(
+                f"{self.name}: the model's outputs are not finite numbers (NaN): "
+                "its weights are damaged, or its training diverged"
+            )
         names = self.classes or [str(number) for number in range(self.sizes.num_classes)]
         values, rows = probabilities.topk(min(top, len(names)))
         return [Score(names[i], p) for i, p in zip(rows.tolist(), values.tolist(), strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 
 from zoo.base.drawing import plain_text
 from zoo.base.files import write_text
+from zoo.base.plain_json import json_text
 from zoo.catalogue.registry import Registry
-from zoo.errors import InputError
+from zoo.errors import InputError, RunError
+from zoo.evaluate.one_pass import Keep, Metrics, Predictions
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.latency import latency
@@ -73,7 +76,7 @@ def judge(
         A document of plain data: the metrics, and a table for each part.
     Raises:
         RunError: as `open_run`, or the other run was not evaluated on the same images.
-        InputError: the folder holds another evaluation.
+        InputError: the folder holds another evaluation. RunError: outputs are not finite.
     """
     name = name or str(run)
     if asked.output is not None:
@@ -85,6 +88,7 @@ def judge(
         check_same(opened, second)
     keep = Keep()
     metrics = opened.measure(keep=keep)
+    check_finite(name, metrics.loss)
     predictions = keep.predictions()
     out: dict[str, Any] = {
         "run": name,
@@ -106,6 +110,19 @@ def judge(
     if asked.output is not None:
         out["files"] = _write(asked.output, opened, predictions, out, asked.table)
     return out
+
+
+def check_finite(run: str, loss: float) -> None:
+    """Refuse predictions that are not numbers: which class comes first among them means nothing.
+
+    Raises:
+        RunError: the loss is not finite.
+    """
+    if not math.isfinite(loss):
+        raise RunError(
+            f"{run}: the loss is {loss}: the model's outputs are not finite numbers, and its accuracy means nothing; "
+            "its weights are damaged, or its training diverged"
+        )
 
 
 def check_folder(folder: Path, name: str, split: str, on: str | None = None) -> None:
@@ -196,5 +213,5 @@ def _write(
             draw(paths[-1], title, out[part])
     paths.append(folder / DOCUMENT)
     names = [str(path) for path in paths]
-    write_text(paths[-1], json.dumps({**out, "files": names}, indent=2) + "\n")
+    write_text(paths[-1], json_text({**out, "files": names}, indent=2) + "\n")
     return names

@@ -11,10 +11,12 @@ curves.png         loss and top-1 over epochs
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.base.files import WriteError, write_bytes, write_text
+from zoo.base.plain_json import json_text
 from zoo.errors import RunError
 from zoo.runs.record import METRICS, RESULT, WEIGHTS, RunRecord
 
@@ -27,14 +29,22 @@ def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     path = folder / METRICS
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_text(row) + "\n")
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def rewrite_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Write `metrics.jsonl` whole: what a resumed run knows to be true."""
-    write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(folder / METRICS, "".join(json_text(row) + "\n" for row in rows))
+
+
+def _with_losses(table: dict[str, Any]) -> dict[str, Any]:
+    """A loss that was not finite stands as null in the file."""
+    return {
+        key: math.nan if value is None and (key == "loss" or key.endswith("_loss")) else value
+        for key, value in table.items()
+    }
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -43,7 +53,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
-            rows.append(json.loads(line))
+            rows.append(json.loads(line, object_hook=_with_losses))
         except ValueError:
             break
     return rows
@@ -51,7 +61,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Write `result.json`."""
-    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    write_text(folder / RESULT, json_text(result, indent=2) + "\n")
 
 
 def read_result(folder: Path, *, checked: bool = True) -> dict[str, Any]:
@@ -66,7 +76,7 @@ def read_result(folder: Path, *, checked: bool = True) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{folder}: has no {RESULT}: this run was not finished")
     try:
-        result: dict[str, Any] = json.loads(path.read_bytes())
+        result: dict[str, Any] = json.loads(path.read_bytes(), object_hook=_with_losses)
         if checked:
             _check_result(result)
     except (ValueError, KeyError, TypeError) as error:

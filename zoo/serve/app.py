@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zoo.base.plain_json import json_text
 from zoo.base.text import one_line, plural
 from zoo.evaluate.classifier import Classifier
 from zoo.serve.batching import Batcher
@@ -225,4 +225,4 @@ def _is_local(host: str) -> bool:
 
 def _json(status: int, value: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     """One line of JSON."""
-    return Response(json.dumps(value) + "\n", status, headers, "application/json")
+    return Response(json_text(value) + "\n", status, headers, "application/json")

@@ -17,7 +17,7 @@ from zoo.base.files import sha256_of
 from zoo.base.text import first_line
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.catalogue.spec import Node, node_from_table
+from zoo.catalogue.spec import Node, node_from_table, wrong_normalisation
 from zoo.errors import HubConnectionError, HubError, InputError, PluginError
 from zoo.hub.download import fetch, local_folder
 from zoo.hub.ref import is_ref, parse_ref
@@ -106,6 +106,10 @@ def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
         raise InputError(
             f"{reference}: {declared} must return zoo.plugin.Pretrained, not {type(pretrained).__name__}"
         )
+
+    problem = wrong_normalisation(told.mean or (0.5,), told.std or (0.5,))
+    if problem or bool(told.mean) != bool(told.std):
+        raise InputError(f"{asked}: {declared}: {problem or 'mean and std belong together'}")
 
     @lru_cache(1)
     def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from zoo.base.files import WriteError, write_text
+from zoo.base.plain_json import json_text
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Published
@@ -125,7 +126,7 @@ def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, 
         source = registry.sources.get(merged[0]["source"]) if merged else None
         title = source.title if source else ask.target
         document = {"format": FORMAT, "table": ask.target, "title": title, "rows": merged}
-        write_text(path, json.dumps(document, indent=2) + "\n")
+        write_text(path, json_text(document, indent=2) + "\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
