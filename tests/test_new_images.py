@@ -14,11 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import balanced_accuracy_score
 from test_train import SMALL
 
 from zoo.catalogue.registry import load_registry
+from zoo.cli.shared.evaluation_tables import emit_accuracy
 from zoo.data.load import load
 from zoo.errors import InputError
+from zoo.evaluate.classes import class_table
 from zoo.evaluate.new_images import other_images
 from zoo.evaluate.one_pass import Predictions
 from zoo.evaluate.predictions import write_predictions
@@ -116,3 +119,29 @@ def test_each_class_has_a_column_of_its_own(classes: tuple[str, ...], tmp_path: 
     assert len(set(columns)) == 3
     assert [table[name].to_pylist() for name in columns] == shares.tolist()
     assert columns == ["p_a", "p_b", "p_c"] or classes != ("a", "b", "c")
+
+
+def classes_of_some(counts: list[list[int]]) -> dict[str, Any]:
+    return class_table(torch.tensor(counts), ("a", "b", "c"))
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains")
+def test_balanced_accuracy_is_of_the_classes_that_have_images(capsys: pytest.CaptureFixture[str]) -> None:
+    table = classes_of_some([[6, 2, 2], [1, 9, 0], [0, 0, 0]])
+    labels, predicted = [0] * 10 + [1] * 10, [0] * 6 + [1] * 2 + [2] * 2 + [0] + [1] * 9
+    assert table["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    out = {"split": "test", "tta": "none", "top1": 0.75, "top5": 1.0, "loss": 1.0, "correct": 15, "count": 20}
+    emit_accuracy({**out, "classes": table}, 3)
+    printed = capsys.readouterr().out
+    assert "test balanced accuracy 75.00%: the mean recall of the 2 classes that have images" in printed
+    emit_accuracy({**out, "classes": classes_of_some([[6, 2, 2], [1, 9, 0], [0, 0, 5]])}, 3)
+    assert "balanced" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(2, False), (5, False), (6, True)])
+def test_top_5_is_shown_where_it_says_something(
+    classes: int, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = {"split": "test", "tta": "none", "top1": 0.75, "top5": 1.0, "loss": 1.0, "correct": 15, "count": 20}
+    emit_accuracy(out, classes)
+    assert ("top-5" in capsys.readouterr().out) == shown

@@ -145,11 +145,11 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
     from zoo.cli.shared.evaluation_tables import emit_accuracy
 
     out = assessed(run, quiet=quiet, **asked)
-    recorded = out.pop("recorded")
+    recorded, num_classes = out.pop("recorded"), out.pop("num_classes")
     if as_json:
         print(json_text(out))
     else:
-        emit_accuracy(out)
+        emit_accuracy(out, num_classes)
     settle(run, out, recorded)
 
 
@@ -163,7 +163,7 @@ def assessed(
     output: Path | None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Measure a run: accuracy alone, or all that was asked for; with `recorded` beside it."""
+    """Measure a run: accuracy alone, or all that was asked for; with `recorded` and `num_classes` beside it."""
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.opened import open_run, recorded_metrics
     from zoo.hub.download import local_folder
@@ -187,7 +187,8 @@ def assessed(
         opened = open_run(folder, split=split, registry=registry, **places)  # type: ignore[arg-type]  # click has checked it
         about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.classifier.tta}
         recorded = recorded_metrics(folder, opened.split, opened.on)
-        return {**about, **opened.measure().as_dict(), "recorded": recorded}
+        num_classes = opened.record.sizes.num_classes
+        return {**about, **opened.measure().as_dict(), "recorded": recorded, "num_classes": num_classes}
     from zoo.evaluate.evaluation import judge
 
     second = None if other is None else local_folder(other, registry=registry)
@@ -197,7 +198,8 @@ def assessed(
     with_bar = Passes(quiet)
     try:
         names = {"name": str(run), "other_name": other or ""}
-        return judge(folder, asked, places, registry=registry, show=with_bar, **names)
+        out = judge(folder, asked, places, registry=registry, show=with_bar, **names)
+        return {**out, "num_classes": read_record(folder).sizes.num_classes}
     finally:
         with_bar.close()
 

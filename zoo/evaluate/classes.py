@@ -35,8 +35,8 @@ def per_class(counts: Tensor) -> dict[str, Tensor]:
 def averages(scores: dict[str, Tensor]) -> dict[str, dict[str, float]]:
     """The mean over classes ("macro"), and weighted by their images ("weighted").
 
-    Classes without an image that nothing was taken for do not count, as with scikit-learn. Macro recall
-    over classes that all have images is also called balanced accuracy.
+    Classes without an image that nothing was taken for do not count, as with scikit-learn. A class without an
+    image that something was taken for counts, with a recall of 0: see `balanced_accuracy`.
     """
     share = scores["support"].double() / scores["support"].sum().clamp(min=1)
     occurs = (scores["support"] + scores["predicted"] > 0).double()
@@ -47,12 +47,18 @@ def averages(scores: dict[str, Tensor]) -> dict[str, dict[str, float]]:
     }
 
 
+def balanced_accuracy(scores: dict[str, Tensor]) -> float:
+    """The mean recall of the classes that have images, as scikit-learn's `balanced_accuracy_score`."""
+    present = (scores["support"] > 0).double()
+    return float((scores["recall"] * present).sum() / present.sum().clamp(min=1))
+
+
 def class_table(counts: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
-    """Both as plain data: `rows` (one a class, in label order), `macro`, `weighted`."""
+    """All as plain data: `rows` (one a class, in label order), `macro`, `weighted`, `balanced_accuracy`."""
     scores = per_class(counts)
     columns = {name: values.tolist() for name, values in scores.items()}
     rows = [
         {"class": name, **{key: column[row] for key, column in columns.items()}}
         for row, name in enumerate(names)
     ]
-    return {"rows": rows, **averages(scores)}
+    return {"rows": rows, **averages(scores), "balanced_accuracy": balanced_accuracy(scores)}

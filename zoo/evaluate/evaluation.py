@@ -16,7 +16,6 @@ from zoo.base.files import write_text
 from zoo.base.plain_json import json_text
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError, RunError
-from zoo.evaluate.one_pass import Keep, Metrics, Predictions
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.latency import latency

@@ -16,14 +16,15 @@ MOST_CELLS = 20
 MOST_PAIRS = 15
 
 
-def emit_accuracy(out: dict[str, Any]) -> None:
+def emit_accuracy(out: dict[str, Any], num_classes: int) -> None:
     """Print all that was measured."""
-    print(_accuracy(out))
+    top5 = num_classes > 5  # of five classes the right one is always among the first five
+    print(_accuracy(out, top5))
     sys.stdout.flush()
     if "top1_interval" in out:
         low, high = out["top1_interval"]["ends"]
         table.emit([f"{out['split']} top-1, 95% interval {low:.2%} to {high:.2%} (Wilson)"])
-    shown: dict[str, Callable[[dict[str, Any], str], None]] = {
+    shown: dict[str, Callable[..., None]] = {
         "classes": _classes,
         "confusion": _confusion,
         "calibration": _calibration,
@@ -34,14 +35,16 @@ def emit_accuracy(out: dict[str, Any]) -> None:
     for part, show in shown.items():
         if part in out:
             table.emit([""])
-            show(out[part], out["split"])
+            show(out[part], out["split"], **({"top5": top5} if part == "compare" else {}))
 
 
-def _accuracy(out: dict[str, Any]) -> str:
+def _accuracy(out: dict[str, Any], top5: bool) -> str:
     tta = out["tta"]
     return (
-        f"{out['split']} top-1 {out['top1']:.4%} ({out['correct']} of {out['count']}), top-5 {out['top5']:.4%}, "
-        f"loss {out['loss']:.4f}" + (f", over the views {tta}" if tta != "none" else "")
+        f"{out['split']} top-1 {out['top1']:.4%} ({out['correct']} of {out['count']}), "
+        + (f"top-5 {out['top5']:.4%}, " if top5 else "")
+        + f"loss {out['loss']:.4f}"
+        + (f", over the views {tta}" if tta != "none" else "")
     )
 
 
@@ -55,6 +58,15 @@ def _classes(metrics: dict[str, Any], split: str) -> None:
         for name, row, support in rows
     ]
     table.emit_table(columns, cells, table.width())
+    present = sum(row["support"] > 0 for row in found["rows"])
+    if any(row["predicted"] and not row["support"] for row in found["rows"]):
+        table.emit(
+            [
+                f"{split} balanced accuracy {found['balanced_accuracy']:.2%}: the mean recall of the "
+                f"{plural(present, 'class')} that {'has' if present == 1 else 'have'} images",
+                "  (the macro average counts every class that occurs or was predicted)",
+            ]
+        )
 
 
 def _confusion(matrix: dict[str, Any], split: str) -> None:
@@ -105,14 +117,14 @@ def _calibration(scores: dict[str, Any], split: str) -> None:
     table.emit_table(columns, cells, table.width())
 
 
-def _compare(other: dict[str, Any], split: str) -> None:
+def _compare(other: dict[str, Any], split: str, top5: bool) -> None:
     paired = other["paired"]
     low, high = paired["interval"]
     sure = "less" if paired["p"] < 0.05 else "not less"
     table.emit(
         [
             f"compared with {table.clean(other['run'])}:",
-            _accuracy(other),
+            _accuracy(other, top5),
             f"difference {paired['difference']:+.2%} of {split} top-1, 95% interval {low:+.2%} to {high:+.2%}",
             f"  (paired bootstrap, {paired['resamples']:,} resamples)",
             f"both right {paired['both_right']:,}, only the first {paired['only_first']:,}, "
