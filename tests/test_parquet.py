@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from test_data_sources import pixels, png
 
+from zoo.cli import cli
 from zoo.data.load import load
 from zoo.data.sources.hub import HubSource
 from zoo.data.sources.parquet_files import choose_files
@@ -284,6 +286,18 @@ def test_a_cell_without_an_image_is_named_by_its_row(tmp_path: Path) -> None:
     assert problems[0].endswith("test-00000-of-00001.parquet row 0: holds no image (null)")
     assert [line.partition(": ")[2] for line in problems] == ["holds no image (null)"] * 4
     assert sizes(load(f"parquet:{tmp_path}", skip_bad=True)) == (2, 2)
+
+
+def test_the_check_shows_five_images_of_a_kind(tmp_path: Path) -> None:
+    junk = [{"bytes": b"junk", "path": None}] * 2
+    both(tmp_path, [0, 1] * 5, image=pa.array([None] * 7 + junk + cells(1).to_pylist(), IMAGE))
+    done = CliRunner().invoke(cli, ["datasets", "check", f"parquet:{tmp_path}"])
+    assert isinstance(done.exception, BadImagesError)
+    lines = done.stdout.splitlines()
+    assert [line.endswith("row 0: holds no image (null)") for line in lines[:2]] == [True, False]
+    assert lines[5] == "... 9 more images: holds no image (null); --json lists each"
+    assert sum("cannot be read as an image" in line for line in lines) == 4
+    assert len(lines) == 10
 
 
 # ---- labels ---------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class BadImagesError(DataError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         more = f"; {len(self.problems) - 1} more like it" if len(self.problems) > 1 else ""
-        advice = "`zoo datasets check` lists them all; --skip-bad leaves them out"
+        advice = "`zoo datasets check --json` lists each; --skip-bad leaves them out"
         super().__init__(f"{self.problems[0]}{more}; {advice}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -88,7 +90,7 @@ def check(
         if as_json:
             table.emit_json({"spec": spec, "unreadable": list(error.problems)})
         else:
-            table.emit(map(table.clean, error.problems))
+            table.emit(map(table.clean, _some_of_each_kind(error.problems)))
         raise
     findings = examine(data)
     if as_json:
@@ -97,6 +99,20 @@ def check(
         _print_report(data, findings)
     if any(finding.level == "error" for finding in findings):
         context.exit(1)
+
+
+MOST_OF_A_KIND = 5
+
+
+def _some_of_each_kind(problems: Sequence[str]) -> Iterator[str]:
+    """At most five lines about images with the same problem, and how many more there are."""
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        kinds.setdefault(re.sub(r"0x[0-9a-f]+", "", problem.rpartition(": ")[2]), []).append(problem)
+    for kind, lines in kinds.items():
+        yield from lines[:MOST_OF_A_KIND]
+        if len(lines) > MOST_OF_A_KIND:
+            yield f"... {plural(len(lines) - MOST_OF_A_KIND, 'more image')}: {kind}; --json lists each"
 
 
 def _row(name: str, dataset: Dataset) -> dict[str, Any]:

@@ -107,9 +107,9 @@ def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
             f"{reference}: {declared} must return zoo.plugin.Pretrained, not {type(pretrained).__name__}"
         )
 
-    problem = wrong_normalisation(told.mean or (0.5,), told.std or (0.5,))
-    if problem or bool(told.mean) != bool(told.std):
-        raise InputError(f"{asked}: {declared}: {problem or 'mean and std belong together'}")
+    problem = wrong_normalisation(pretrained.mean or (0.5,), pretrained.std or (0.5,))
+    if problem or bool(pretrained.mean) != bool(pretrained.std):
+        raise InputError(f"{reference}: {declared}: {problem or 'mean and std belong together'}")
 
     @lru_cache(1)
     def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:

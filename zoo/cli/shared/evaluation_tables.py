@@ -58,11 +58,11 @@ def _classes(metrics: dict[str, Any], split: str) -> None:
         for name, row, support in rows
     ]
     table.emit_table(columns, cells, table.width())
-    present = sum(row["support"] > 0 for row in found["rows"])
-    if any(row["predicted"] and not row["support"] for row in found["rows"]):
+    present = sum(row["support"] > 0 for row in metrics["rows"])
+    if any(row["predicted"] and not row["support"] for row in metrics["rows"]):
         table.emit(
             [
-                f"{split} balanced accuracy {found['balanced_accuracy']:.2%}: the mean recall of the "
+                f"{split} balanced accuracy {metrics['balanced_accuracy']:.2%}: the mean recall of the "
                 f"{plural(present, 'class')} that {'has' if present == 1 else 'have'} images",
                 "  (the macro average counts every class that occurs or was predicted)",
             ]
