@@ -78,6 +78,11 @@ def test_a_batch_that_cannot_fit_is_refused_before_an_image_is_read(monkeypatch:
     monkeypatch.setattr("zoo.train.plan.load", lambda *_, **__: pytest.fail("images were read"))
     with pytest.raises(InputError, match=r"pixels takes .* GB, .* smaller --image-size or --batch-size"):
         resolve(Request(model="cnn-baseline", dataset="digits", image_size=6_000, device="cpu"))
+    split = ("accumulate=128",)  # one image at a time fits
+    with pytest.raises(pytest.fail.Exception, match="images were read"):
+        resolve(
+            Request(model="cnn-baseline", dataset="digits", image_size=6_000, device="cpu", settings=split)
+        )
 
     def images(side: int) -> int:
         record: Any = SimpleNamespace(sizes=SimpleNamespace(height=side, width=side))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def resolve(
     if transform:
         beginning.fetch(*transform.size)
     if image_size:
-        refuse_batch(recipe.batch_size, (image_size, image_size), str(device))
+        refuse_batch(_at_once(recipe, request.limit_train), (image_size, image_size), str(device))
     delivery = Delivery(request.data_mode, request.workers, str(device))
     data = _load(spec, registry, request, image_size, delivery, show, transform)
     _refuse_classes(data)
@@ -145,6 +146,13 @@ def resolve(
     notes = (*data.notes, *reasons(hardware, recipe.precision))
     findings = (*data.findings, *division_findings(data, splits[0], request.limit_train))
     return _with_compiler(Plan(record, registry, *splits, hardware, notes, findings))
+
+
+def _at_once(recipe: Recipe, limit: int | None) -> int:
+    """Images of a batch that this process computes with at once."""
+    processes = os.environ.get("WORLD_SIZE", "")
+    parts = recipe.accumulate * max(1, int(processes) if processes.isdecimal() else 1)
+    return max(1, min(recipe.batch_size, limit or recipe.batch_size) // parts)
 
 
 def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:

@@ -103,7 +103,7 @@ class Rule:
         largest = max(height, image.height)
         if width * largest > MAX_PIXELS:
             raise TooLargeError(
-                f"{image.width}x{image.height} pixels scaled {self} take {width}x{largest} pixels on the way "
+                f"scaling {image.width}x{image.height} pixels ({self}) takes {width}x{largest} pixels on the way "
                 f"(at most {MAX_PIXELS:,})"
             )
         return image.resize((width, height), Image.Resampling[self.interpolation.upper()])
