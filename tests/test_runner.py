@@ -11,12 +11,18 @@ from typing import Any
 import pytest
 from click_tree import command_at
 
+from zoo.base.files import WriteError
 from zoo.cli.shared.display import Bars
-from zoo.errors import BusyError, InputError
-from zoo.runs.folder import read_metrics
+from zoo.errors import BusyError, InputError, RunError
+from zoo.evaluate.opened import evaluate_run
+from zoo.runs.before import BEFORE
+from zoo.runs.find import find
+from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import RunLock
 from zoo.runs.record import METRICS, RESULT, WEIGHTS, read_record
+from zoo.runs.remove import check_removable
 from zoo.studies.reproduce.rows import Ask
+from zoo.train import checkpoint
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
@@ -124,6 +130,92 @@ def test_an_extended_run_has_no_result_until_its_new_end(plan: Plan, tmp_path: P
     assert read_record(tmp_path).settings.epochs == 4
     train_in(tmp_path, continued(tmp_path), Watch())
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+def whole(folder: Path) -> dict[str, bytes]:
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "lock"
+    }
+
+
+class Killed(BaseException):
+    """What ends an extension in these tests."""
+
+
+class Killing(Listener):
+    """Ends the run before its first step, after a look at the folder as a killed process leaves it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.kept = folder, {}
+
+    def start(self, plan: Plan, parameters: int) -> None:
+        self.kept = whole(self.folder / BEFORE)
+        raise Killed
+
+
+def test_an_extension_that_ends_before_it_saves_anything_changes_nothing(plan: Plan, tmp_path: Path) -> None:
+    train_in(tmp_path, plan, Watch())
+    finished, killing = whole(tmp_path), Killing(tmp_path)
+    with pytest.raises(Killed):
+        train_in(tmp_path, continued(tmp_path, epochs=4), Watch(listener=killing))
+    assert killing.kept == finished  # what a process that is killed by the system leaves
+    assert whole(tmp_path) == finished
+    assert not (tmp_path / BEFORE).exists()
+
+
+def test_a_full_disk_does_not_take_the_result_of_a_run_that_is_extended(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_in(tmp_path, plan, Watch())
+    finished, longer = whole(tmp_path), continued(tmp_path, epochs=4)
+
+    def full(path: Path, data: bytes) -> None:
+        raise WriteError(f"{path}: cannot be written: No space left on device")
+
+    for place in (
+        "zoo.runs.record.write_text",
+        "zoo.runs.before.write_bytes",
+        "zoo.train.checkpoint.write_bytes",
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, full)
+            with pytest.raises(WriteError, match="No space left"):
+                train_in(tmp_path, longer, Watch())
+        assert whole(tmp_path) == finished, place
+
+
+def test_the_finished_run_is_kept_until_the_longer_one_is_finished(plan: Plan, tmp_path: Path) -> None:
+    folder, said = tmp_path / "run", []
+    train_in(folder, plan, Watch())
+    finished = whole(folder)
+    with pytest.raises(Stop):
+        train_in(folder, continued(folder, epochs=4), Watch(stop=stopping_after(3), say=said.append))
+    assert said == [f"{folder / BEFORE} keeps the finished run, until the longer one is finished"]
+    assert whole(folder / BEFORE) == finished
+    measured, recorded = evaluate_run(folder / BEFORE, device="cpu")
+    assert measured["correct"] == recorded["correct"]
+    assert unfinished_is(folder)
+    with pytest.raises(RunError, match=f"{BEFORE} keeps what it was before it was extended"):
+        read_result(folder)
+    check_removable(folder)
+    with pytest.raises(Stop):  # stopped again: the run that was finished is still that of two epochs
+        train_in(folder, continued(folder), Watch(stop=stopping_after(1)))
+    assert whole(folder / BEFORE) == finished
+    train_in(folder, continued(folder), Watch())
+    assert read_result(folder)["train"]["epochs"] == 4
+    assert not (folder / BEFORE).exists()
+
+
+def test_checkpoints_are_in_the_order_of_their_steps_however_many_digits_those_have(tmp_path: Path) -> None:
+    for step in (99_999_998, 99_999_999, 100_000_000):
+        checkpoint.save(tmp_path, step, {"step": step}, keep=2)
+    assert [int(name.partition("-")[0]) for name in checkpoint.names(tmp_path)] == [99_999_999, 100_000_000]
+
+
+def unfinished_is(folder: Path) -> bool:
+    """Whether `zoo runs` shows the run as stopped, and nothing inside of it."""
+    runs, _ = find([str(folder.parent)])
+    return [(run.folder, run.state) for run in runs] == [(folder, "stopped")]
 
 
 # ---- one list of options ------------------------------------------------------------------------

@@ -6,6 +6,7 @@ checkpoints/       to go on after an interruption
 model.safetensors  the selected weights
 result.json        what came out, and how it was measured
 curves.png         loss and top-1 over epochs
+before/            while a finished run is extended: what it was, see `zoo.runs.before`
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.base.files import WriteError, write_bytes, write_text
 from zoo.base.plain_json import json_text
 from zoo.errors import RunError
+from zoo.runs.before import BEFORE, is_kept
 from zoo.runs.record import METRICS, RESULT, WEIGHTS, RunRecord
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ def read_result(folder: Path, *, checked: bool = True) -> dict[str, Any]:
     """
     path = folder / RESULT
     if not path.is_file():
-        raise RunError(f"{folder}: has no {RESULT}: this run was not finished")
+        hint = f"; {folder / BEFORE} keeps what it was before it was extended" if is_kept(folder) else ""
+        raise RunError(f"{folder}: has no {RESULT}: this run was not finished{hint}")
     try:
         result: dict[str, Any] = json.loads(path.read_bytes(), object_hook=_with_losses)
         if checked:

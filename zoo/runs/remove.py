@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zoo.base.files import WriteError
 from zoo.errors import RunError
+from zoo.runs.before import BEFORE
 from zoo.runs.lock import RunLock, is_held
 from zoo.runs.record import RECORD, read_record
 
@@ -24,7 +25,7 @@ def check_removable(folder: Path) -> None:
     if whole in (Path.home().resolve(), Path.cwd().resolve(), *Path.cwd().resolve().parents):
         raise RunError(f"{folder}: is your home, the working folder, or above it; it is not removed")
     inside = [path.parent for path in sorted(whole.glob(f"**/{RECORD}")) if path.parent != whole]
-    others = [path for path in inside if path.name != "package"]
+    others = [path for path in inside if path.name not in ("package", BEFORE)]
     if others:
         raise RunError(
             f"{folder}: another run lies in it ({others[0].relative_to(whole)}); it is not removed"

@@ -96,7 +96,12 @@ def newest(folder: Path, say: Any = None) -> Checkpoint | None:
 
 def exists(folder: Path) -> bool:
     """Whether there is a checkpoint, damaged or not."""
-    return any(True for _ in _all(folder))
+    return bool(names(folder))
+
+
+def names(folder: Path) -> list[str]:
+    """The file names of all checkpoints, damaged or not, oldest first."""
+    return [path.name for path in _all(folder)]
 
 
 def _write(folder: Path, stem: str, state: Any) -> Path:
@@ -129,9 +134,8 @@ def _read(path: Path) -> Any:
 def _all(folder: Path) -> Iterator[Path]:
     """Checkpoints by step, oldest first."""
     if folder.is_dir():
-        yield from sorted(
-            p for p in folder.iterdir() if (m := NAME.fullmatch(p.name)) is not None and m[1] != "best"
-        )
+        matches = [m for path in folder.iterdir() if (m := NAME.fullmatch(path.name)) and m[1] != "best"]
+        yield from (folder / m[0] for m in sorted(matches, key=lambda m: (int(m[1]), m[0])))
 
 
 def _prune(folder: Path, keep: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.base.files import clear_temporaries
+from zoo.runs import before
 from zoo.runs.lock import RunLock
 from zoo.runs.record import CHECKPOINTS, RESULT, write_record
 from zoo.train import checkpoint
@@ -87,17 +88,37 @@ def finish(
 def _train(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
     world = watch.world
     world.folder = folder
-    if world.first:
-        clear_temporaries(folder)
-        (folder / RESULT).unlink(missing_ok=True)  # an extended run is no longer finished
-        write_record(folder, plan.record)
-    with refusing_too_much(plan):
-        trainer = Trainer(plan, folder, watch.listener, watch.stop, watch.saving, world)
-        newest = world.once(lambda: checkpoint.newest(folder / CHECKPOINTS, watch.say))
-        if newest is not None:
-            trainer.restore(newest.state)
-        watch.ready()
-        return trainer.fit()
+    with _keeping_what_was(folder, watch) if world.first else nullcontext():
+        if world.first:
+            clear_temporaries(folder)
+            write_record(folder, plan.record)
+        with refusing_too_much(plan):
+            trainer = Trainer(plan, folder, watch.listener, watch.stop, watch.saving, world)
+            newest = world.once(lambda: checkpoint.newest(folder / CHECKPOINTS, watch.say))
+            if newest is not None:
+                trainer.restore(newest.state)
+            watch.ready()
+            return trainer.fit()
+
+
+@contextmanager
+def _keeping_what_was(folder: Path, watch: Watch) -> Iterator[None]:
+    """Keep the finished state of a run that is extended, from before its first change until its new result.
+
+    A run that is extended is not finished any more. If the extension ends before it has saved anything, the run
+    is made what it was; if later, both are there: the checkpoints to go on from, and the finished state.
+    """
+    saved = checkpoint.names(folder / CHECKPOINTS)
+    extended = before.set_aside(folder)
+    try:
+        yield
+    except BaseException:
+        if extended and checkpoint.names(folder / CHECKPOINTS) == saved:
+            before.put_back(folder)
+        elif before.is_kept(folder):
+            watch.say(f"{folder / before.BEFORE} keeps the finished run, until the longer one is finished")
+        raise
+    before.forget(folder)
 
 
 @contextmanager
