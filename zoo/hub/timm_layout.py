@@ -1,27 +1,32 @@
-"""The part of `config.json` with which timm loads a package, for models that timm has."""
+"""The part of `config.json` with which timm loads a package, for models that timm has.
+
+It is written key by key, with no function of timm's: timm's own (`save_config_for_hf`) is private and has changed
+between versions, and it takes over what timm says of its pretrained weights, which is not true of others.
+"""
 
 from __future__ import annotations
 
-import tempfile
+import math
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from zoo.catalogue.registry import Registry
-from zoo.hub.sums import CONFIG
+from zoo.data.files.decode import Rule
 from zoo.models.header import Header
 from zoo.runs.images import rule_of
-from zoo.runs.record import RunRecord
+from zoo.runs.record import RunRecord, Sizes
+
+OF_THE_MODEL = ("fixed_input_size", "first_conv", "classifier")
+"""What the configuration says of a model's modules, whatever its weights are."""
 
 
 def timm_layout(record: RunRecord, header: Header, registry: Registry) -> dict[str, Any]:
-    """The keys of `config.json` that timm reads, if timm can load the weights; otherwise {}.
+    """The keys of `config.json` that timm reads, if timm can load the weights and prepare images; otherwise {}.
 
     timm can load `timm/NAME`, and `torchvision/NAME` if timm has a model of that name whose tensors have
-    the same names and shapes (ResNet and similar models).
+    the same names and shapes (ResNet and similar models). It always scales an image before it cuts a square out.
 
     Args:
         header: the header of the run's weights, which fit its model.
@@ -35,20 +40,32 @@ def timm_layout(record: RunRecord, header: Header, registry: Registry) -> dict[s
     except PackageNotFoundError:
         return {}
     import timm
-    from timm.models import get_pretrained_cfg
 
-    name, sizes = args["name"], record.sizes
-    if not timm.is_model(name):
+    name, rule = args["name"], rule_of(record, registry)
+    if not timm.is_model(name) or not (rule.size or rule.resize):
         return {}
-    source = get_pretrained_cfg(name)
-    extra = (
-        {"img_size": [sizes.height, sizes.width]} if source is not None and source.fixed_input_size else {}
-    )
-    with torch.device("meta"):
-        twin = timm.create_model(name, num_classes=sizes.num_classes, in_chans=sizes.in_channels, **extra)
+    twin, model_args = _twin(name, record.sizes)
     if use == "torchvision.model" and not _same_tensors(header, twin):
         return {}
-    return _timm_config(record, registry, twin, extra)
+    return _timm_config(record, rule, twin, model_args)
+
+
+def _twin(name: str, sizes: Sizes) -> tuple[Any, dict[str, Any]]:
+    """timm's model of that name, and the arguments that differ from its own defaults, besides the classes."""
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    source, args = get_pretrained_cfg(name), {}
+    if source is not None and source.fixed_input_size:
+        args["img_size"] = [sizes.height, sizes.width]
+    if sizes.in_channels != 3:
+        args["in_chans"] = sizes.in_channels
+    options = {"num_classes": sizes.num_classes, **args}
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name, **options), args
+    except (RuntimeError, NotImplementedError):  # timm before 1.0.21 reads numbers from tensors meanwhile
+        return timm.create_model(name, **options), args
 
 
 def _same_tensors(header: Header, twin: torch.nn.Module) -> bool:
@@ -56,38 +73,42 @@ def _same_tensors(header: Header, twin: torch.nn.Module) -> bool:
     return ours == {name: tuple(tensor.shape) for name, tensor in twin.state_dict().items()}
 
 
-def _timm_config(
-    record: RunRecord, registry: Registry, twin: torch.nn.Module, model_args: dict[str, Any]
-) -> dict[str, Any]:
-    from timm.models._hub import save_config_for_hf
+def _timm_config(record: RunRecord, rule: Rule, twin: Any, model_args: dict[str, Any]) -> dict[str, Any]:
+    source = twin.pretrained_cfg
+    table = {
+        "architecture": source["architecture"],
+        "num_classes": record.sizes.num_classes,
+        "num_features": twin.num_features,
+        "label_names": list(record.data.classes),
+        "pretrained_cfg": {key: source.get(key) for key in OF_THE_MODEL} | _preprocessing(record, rule),
+    }
+    if isinstance(pool := getattr(twin, "global_pool", None), str) and pool:
+        table["global_pool"] = pool
+    if model_args:
+        table["model_args"] = model_args
+    return table
 
-    plain, sizes, rule = not record.settings.normalize, record.sizes, rule_of(record, registry)
-    chosen = {
+
+def _preprocessing(record: RunRecord, rule: Rule) -> dict[str, Any]:
+    """What the run did with its images, in timm's words; without sizes for a test of its own, which it had not."""
+    sizes, data, normalize = record.sizes, record.data, record.settings.normalize
+    each = sizes.in_channels if len(data.mean) == 1 else 1
+    return {
+        "custom_load": False,
+        "num_classes": sizes.num_classes,
         "input_size": [sizes.in_channels, sizes.height, sizes.width],
-        "mean": [0.0] * sizes.in_channels if plain else list(record.data.mean),
-        "std": [1.0] * sizes.in_channels if plain else list(record.data.std),
-        "crop_pct": sizes.height / rule.resize if rule.resize else 1.0,
+        "pool_size": None,
+        "mean": list(data.mean) * each if normalize else [0.0] * sizes.in_channels,
+        "std": list(data.std) * each if normalize else [1.0] * sizes.in_channels,
+        "crop_pct": 1.0 if rule.size else _crop_pct(sizes.height, rule.resize or sizes.height),
         "crop_mode": "squash" if rule.size else "center",
         "interpolation": rule.interpolation,
     }
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / CONFIG
-        labels = {"label_names": list(record.data.classes), "pretrained_cfg": chosen}
-        save_config_for_hf(twin, str(path), model_config=labels, model_args=model_args or None)
-        table: dict[str, Any] = msgspec.json.decode(path.read_bytes())
-    table["pretrained_cfg"] = {**table["pretrained_cfg"], **chosen}
-    for key in (
-        "hf_hub_id",
-        "url",
-        "file",
-        "tag",
-        "license",
-        "origin_url",
-        "paper_ids",
-        "paper_name",
-        "notes",
-    ):
-        table["pretrained_cfg"].pop(
-            key, None
-        )  # these describe timm's pretrained weights, and ours are others
-    return table
+
+
+def _crop_pct(crop: int, resize: int) -> float:
+    """The share from which timm computes exactly `resize`: it divides by the share and rounds down."""
+    share = crop / resize
+    while math.floor(crop / share) < resize:
+        share = math.nextafter(share, 0)
+    return share
