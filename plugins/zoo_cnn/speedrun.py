@@ -42,7 +42,7 @@ class Whiten(nn.Module):
         """Set the kernel; the trainer calls this once before the first step.
 
         Args:
-            images: float32 (N, C, H, W), normalised.
+            images: float32 (N, C, H, W), as the model takes them.
         """
         size = self.conv.weight[0].numel()
         moments = torch.zeros(size, size, dtype=torch.float64)

@@ -93,7 +93,7 @@ class Classifier:
         """Call the module, as torch does: gradients flow, and no views are averaged.
 
         Args:
-            images: (B, C, H, W) floats on the module's device, as `prepare` gives them.
+            images: (B, C, H, W) floats on the module's device, as `read` and `prepare` give them.
         Returns:
             Logits (B, K).
         """
@@ -124,6 +124,19 @@ class Classifier:
             DataError: it cannot be read; names `where`.
         """
         return image_array(item, self.preprocessing.rule, where)
+
+    def read(self, images: Picture | Iterable[Picture]) -> Tensor:
+        """Images of any size as the module takes them: scaled, and normalised if the recipe normalises.
+
+        Args:
+            images: one or more files, encoded images or PIL images.
+        Returns:
+            float32 (B, 3, H, W) on the module's device.
+        Raises:
+            DataError: an image cannot be read; names it.
+        """
+        pictures = [images] if isinstance(images, Picture) else images
+        return self.prepare(np.stack([self.decode(*_item(picture)) for picture in pictures]))
 
     def prepare(self, pixels: Images | Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to floats of the same shape on the module's device, as the module takes them."""

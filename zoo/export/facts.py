@@ -15,7 +15,7 @@ from zoo.runs.folder import read_result
 from zoo.runs.record import RunRecord
 
 PREPARED, PIXELS = "images", "pixels"
-"""Names of the input: of normalised floats, and of bytes as an image file decodes to."""
+"""Names of the input: of floats as the model takes them, and of bytes as an image file decodes to."""
 
 OUTPUT = "logits"
 

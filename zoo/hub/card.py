@@ -21,6 +21,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Measured, Model, Node, Source, node_from_table
 from zoo.data.portable import is_local
 from zoo.evaluate.classes import class_table
+from zoo.runs.images import rule_of
 from zoo.runs.record import RunRecord
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "train": {"epochs": None, "steps": 0, "seconds": 0, "images_per_second": 0} | result.get("train", {}),
         "settings": _settings(record.settings),
         "front_matter": card_data(facts).to_yaml(),
+        "takes": takes(record, facts.registry),
         "composition": in_words(tree, facts.registry.components),
         "tree": [line.replace("`", "'") for line in tree_lines(tree)],
         "selection": selection(result),
@@ -242,6 +244,17 @@ def _context(facts: Facts) -> dict[str, Any]:
         "weights": facts.weights,
         "repo": facts.repo,
     }
+
+
+def takes(record: RunRecord, registry: Registry) -> str:
+    """What is done to an image before the model sees it, in a sentence."""
+    rule, data = rule_of(record, registry), record.data
+    scaled = f"scaled {rule}" if rule.size else f"scaled and cut ({rule})"
+    values = "x / 255, from 0 to 1; they are not normalised"
+    if record.settings.normalize:
+        mean, std = (", ".join(f"{number:.4g}" for number in row) for row in (data.mean, data.std))
+        values = f"(x / 255 - mean) / std, with mean {mean} and std {std}"
+    return f"The model takes RGB images, {scaled}, with the values {values}."
 
 
 def tree_lines(node: Node) -> Iterator[str]:

@@ -26,8 +26,8 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
     Args:
         registry: the catalogue with the components that the model is made of.
     Returns:
-        A module, (B, C, H, W) normalised floats to (B, num_classes) logits; `read_record(run)` has
-        the classes and the normalisation.
+        A module, (B, C, H, W) floats to (B, num_classes) logits; `read_record(run)` has the classes, and
+        whether and by what the floats are normalised.
     Raises:
         RunError: no run folder, damaged, from a newer version, or weights that do not fit.
     Warns:

@@ -25,8 +25,8 @@ def fit_to_images(
     """Pass the first training images to every submodule that has a method `fit_to_images(images)`.
 
     Called once, before the first step of a run with newly initialised weights. The images are the first ones of
-    the training split: not augmented, normalised, float32 (N, 3, H, W), on the device. The method changes weights
-    in place, as a function of the images only.
+    the training split: not augmented, normalised if the recipe normalises, float32 (N, 3, H, W), on the device. The
+    method changes weights in place, as a function of the images only.
 
     Args:
         count: number of images in the split. prepare: converts uint8 images to the input of the module.
