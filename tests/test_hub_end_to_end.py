@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -271,6 +273,66 @@ def test_a_dry_run_shows_files_sizes_and_card_and_sends_nothing(
     assert "# hybrid-alt-1 on sklearn:digits" in out
     assert "nothing was sent" in err
     assert [r for r in hub.log if r.kind != "harnesses"] == []
+
+
+def test_an_edited_card_is_pulled_and_verified_and_not_replaced_in_silence(
+    hub: HubServer, worker: Worker, small: Path, tmp_path: Path
+) -> None:
+    good(worker, "publish", small, REPO)
+    repo = hub.store.repos[REPO]
+    files = {name: file.data for name, file in repo.head().files.items() if file.data is not None}
+    edited = (files["README.md"] or b"").replace(b"Test top-1", b"Its test top-1")
+    hub.store.put(REPO, {"README.md": edited})
+    _, err = good(worker, "pull", REPO, "--output", tmp_path / "here")
+    assert "README.md was edited" in err
+    good(worker, "eval", f"hf://{REPO}")
+    out, _ = good(worker, "verify", f"hf://{REPO}")
+    assert "edited later: README.md" in out
+    head = repo.head().oid
+    refused = worker("publish", small, REPO)
+    assert refused.code == 16
+    assert "somebody edited README.md there" in refused.err
+    assert "--create-pr" in refused.err
+    assert "--replace-edits" in refused.err
+    good(worker, "publish", small, REPO, "--create-pr")
+    assert repo.head().oid == head
+    good(worker, "publish", tmp_path / "here", REPO)  # it has the edit, so that nothing is replaced
+    assert repo.head().files["README.md"].data == edited
+    hub.store.put(REPO, {"README.md": edited + b"by hand"})
+    good(worker, "publish", small, REPO, "--replace-edits")
+    assert repo.head().files["README.md"].data == files["README.md"]
+
+
+@pytest.mark.parametrize(("card", "code"), [(b"---\nlicense: mit\n---\n", 0), (b"# Mine\n", 16)])
+def test_a_card_that_was_there_before_is_not_replaced_in_silence(
+    card: bytes, code: int, hub: HubServer, worker: Worker, small: Path
+) -> None:
+    hub.store.put(REPO, {"README.md": card})
+    assert worker("publish", small, REPO).code == code
+
+
+def test_sigterm_leaves_no_repository_and_no_temporary_file(
+    hub: HubServer, worker: Worker, small: Path, tmp_path: Path
+) -> None:
+    hub.faults.append(Fault("commit", "stall"))
+    env = {
+        **os.environ,
+        **hub.env(tmp_path / "hf", "hf_write"),
+        "HF_HUB_DISABLE_XET": "1",
+        "TMPDIR": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "zoo", "publish", str(small), "me/new"]
+    with subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not any(r.kind == "commit" for r in hub.log) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "me/new" in hub.store.repos
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    hub.faults.clear()
+    assert process.returncode == 143, said
+    assert "me/new" not in hub.store.repos
+    assert not list(tmp_path.glob("zoo-publish-*"))
 
 
 def test_a_pull_request_and_a_branch(hub: HubServer, worker: Worker, small: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.shared import options, table
+from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column
 from zoo.errors import InputError, VerifyError
 
@@ -72,7 +74,8 @@ def package(
     from zoo.hub.pack import package as make
 
     folder = output or run / "package"
-    make(run, folder, licence=licence, data_dir=data_dir, device=device, predictions=not no_predictions)
+    with StopRequests():  # so that SIGTERM leaves no temporary folder behind
+        make(run, folder, licence=licence, data_dir=data_dir, device=device, predictions=not no_predictions)
     table.say(f"next: zoo verify {folder}\n  or: zoo publish {folder} OWNER/NAME")
     print(folder)
 
@@ -83,6 +86,11 @@ def package(
 @click.option("--private", is_flag=True, help="Make the repository private if it is created.")
 @click.option("--revision", metavar="BRANCH", help="Branch to commit to, instead of main.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+@click.option(
+    "--replace-edits",
+    is_flag=True,
+    help="Replace the card or a picture in the repository even if somebody edited it there.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, but send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_packaging
@@ -92,6 +100,7 @@ def publish(
     private: bool,
     revision: str | None,
     create_pr: bool,
+    replace_edits: bool,
     dry_run: bool,
     as_json: bool,
     **asked: Any,
@@ -107,7 +116,7 @@ def publish(
     """
     import tempfile
 
-    from zoo.hub.publish import prepare
+    from zoo.hub.publish import check_token, prepare
     from zoo.hub.publish import publish as send
     from zoo.hub.ref import Ref, parse_ref
 
@@ -116,12 +125,15 @@ def publish(
         raise InputError(f"{repo}: already names a branch; leave out --revision")
     ref = Ref(ref.repo, ref.revision or (parse_ref(f"{ref.repo}@{revision}").revision if revision else None))
     asked["predictions"] = not asked.pop("no_predictions")
-    with tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
+    if not dry_run:
+        check_token()  # before the test split is measured
+    with StopRequests(), tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
         plan = prepare(run, ref, Path(temporary), **asked)
+        _say_edits(plan.edited, "it is sent as it is")
         if dry_run:
             _show(plan, ref, as_json)
             return
-        published = send(plan, ref, private=private, create_pr=create_pr)
+        published = send(plan, ref, private=private, create_pr=create_pr, replace_edits=replace_edits)
     if as_json:
         table.emit_json(published._asdict())
     elif published.tag:
@@ -131,6 +143,11 @@ def publish(
     else:
         table.say("the pull request is open; the owner of the repository decides on it")
         print(published.url)
+
+
+def _say_edits(names: Sequence[str], what: str) -> None:
+    for name in names:
+        table.say(f"{name} was edited after the package was made: {what}")
 
 
 def _show(plan: Any, ref: Any, as_json: bool) -> None:
@@ -172,8 +189,12 @@ def pull(ref: str, output: Path | None) -> None:
     from zoo.hub.download import fetch
     from zoo.hub.ref import parse_ref
 
-    fetched = fetch(parse_ref(ref), everything=True)
-    folder = copy_out(fetched, output) if output else fetched.folder
+    with StopRequests():
+        fetched = fetch(parse_ref(ref), everything=True)
+        folder = copy_out(fetched, output) if output else fetched.folder
+    _say_edits(
+        fetched.package.edited, "SHA256SUMS lists another one; weights, config and results are checked"
+    )
     table.say(f"pulled: {fetched.pinned}\nnext: zoo predict {parse_ref(ref)} IMAGE")
     print(folder)
 

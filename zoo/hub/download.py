@@ -128,10 +128,10 @@ def _fetch_files(
     folder, known = Path(), {}
     for name in sorted(names, key=lambda n: manifest.files[n].size):
         if name == WEIGHTS:  # usually the largest and last, and its largest possible size is known by then
-            _check_weights_size(ref, manifest, _file(CONFIG, manifest, session).parent, registry)
-        folder = _file(name, manifest, session).parent
+            _check_weights_size(ref, manifest, fetch_file(CONFIG, manifest, session).parent, registry)
+        folder = fetch_file(name, manifest, session).parent
         if digest := manifest.files[name].sha256:
-            known[name] = digest  # _file has just compared it
+            known[name] = digest  # fetch_file has just compared it
     # The Hub's list of files may be damaged in transit as well: no file that SHA256SUMS lists may be missing.
     return read_package(folder, check_sums(folder, partial=not everything, known=known), registry)
 
@@ -232,7 +232,7 @@ def _check_weights_size(ref: Ref, manifest: Manifest, folder: Path, registry: Re
 # ---- one file ---------------------------------------------------------------------------------
 
 
-def _file(name: str, manifest: Manifest, session: Session) -> Path:
+def fetch_file(name: str, manifest: Manifest, session: Session) -> Path:
     """One file from the cache or the Hub, with the right hash; a damaged one is fetched again, once."""
     digest, ref = manifest.files[name], f"hf://{manifest.repo}@{manifest.commit[:12]}"
     path = _download(name, manifest, session, force=False)

@@ -38,6 +38,7 @@ from zoo.hub.sums import (
     CONFUSION,
     SUMS,
     check_size,
+    FOR_PEOPLE,
     check_sums,
     present,
     write_sums,
@@ -124,7 +125,7 @@ def check_output(output: Path) -> None:
 
 
 def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) -> Package:
-    """Copy a package, write its repository into the card, and check the copy.
+    """Copy a package, write its repository into the card, and check the copy; edited prose and pictures stay.
 
     Args:
         target: a folder that does not exist yet.
@@ -134,7 +135,7 @@ def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) ->
     """
     target.mkdir(parents=True)
     hashes = check_sums(source, target=target)
-    known = {name: hashes[name] for name in present(target) if name != CARD}
+    known = {name: hashes[name] for name in present(target) if name not in FOR_PEOPLE}
     if (target / CARD).is_file():
         write_text(target / CARD, with_repo((target / CARD).read_text("utf-8"), repo))
         check_size(target / CARD)

@@ -30,7 +30,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node, node_from_table
 from zoo.data.portable import portable_spec
 from zoo.errors import MissingPluginError, PackageError, SpecError, ZooError
-from zoo.hub.sums import CONFIG, check_size, check_sums, sums_text
+from zoo.hub.sums import CONFIG, check_size, check_sums, edited, sums_text
 from zoo.models.compose import MAX_PARAMETERS
 from zoo.models.header import MAX_HEADER, Header, compare, non_finite, outline, read_header
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, Sizes, read_record, without
@@ -73,7 +73,8 @@ class Package(NamedTuple):
     """A package that was checked: where it is, and what it holds.
 
     Attributes:
-        hashes: the sha256 of each file that `SHA256SUMS` lists, by name; each file in `folder` has its hash.
+        hashes: the sha256 of each file that `SHA256SUMS` lists, by name; each file in `folder` has its hash, but
+            those for people that were edited.
     """
 
     folder: Path
@@ -81,6 +82,11 @@ class Package(NamedTuple):
     config: Config
     record: RunRecord
     header: Header
+
+    @property
+    def edited(self) -> list[str]:
+        """Prose and pictures that were edited after the package was made; hashed when it is asked for."""
+        return edited(self.folder, self.hashes)
 
     @property
     def sums_sha256(self) -> str:

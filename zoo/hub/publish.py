@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zoo.base.files import sha256_of
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import (
     HubConflictError,
@@ -18,13 +21,13 @@ from zoo.errors import (
     PackageError,
     ZooError,
 )
-from zoo.hub.download import Manifest, ask
+from zoo.hub.download import Digest, Manifest, ask, fetch_file
 from zoo.hub.pack import copy_with_repo
 from zoo.hub.pack import package as make_package
 from zoo.hub.package import Package, check_finite
 from zoo.hub.ref import COMMIT, Ref
 from zoo.hub.session import Session, explain, hub_api, is_transient, retrying, status_of, talking, within
-from zoo.hub.sums import NAMES, SUMS, present
+from zoo.hub.sums import CARD, FOR_PEOPLE, NAMES, SUMS, edited, present, read_sums
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RECORD, WEIGHTS
 
@@ -38,12 +41,17 @@ REFUSALS = (400, 401, 403, 404, 413, 422)
 
 
 class Plan(NamedTuple):
-    """What will be sent: the package, its files with their sizes in bytes, the tag, the commit's title."""
+    """What will be sent: the package, its files with their sizes in bytes, the tag, the commit's title.
+
+    Attributes:
+        edited: prose and pictures that were edited after the package was made; they are sent as they are.
+    """
 
     package: Package
     files: tuple[tuple[str, int], ...]
     tag: str
     title: str
+    edited: tuple[str, ...] = ()
 
 
 class Published(NamedTuple):
@@ -68,16 +76,18 @@ def prepare(
         RunError, DataError: as `zoo.hub.pack.package`.
     """
     registry = registry or load_registry()
+    edits: list[str] = []
     if (source / SUMS).exists():
         _refuse_links(source)
         package = copy_with_repo(source, temporary / "sent", ref.repo, registry)
+        edits = edited(source, read_sums(source / SUMS))
         check_finite(source / WEIGHTS, read_weights(package.folder))
     elif (source / RECORD).is_file():
         _refuse_links(source)
         package = make_package(source, temporary / "sent", repo=ref.repo, registry=registry, **options)
     else:
         raise InputError(f"{source}: is neither a run folder nor a package")
-    return _plan(package)
+    return _plan(package)._replace(edited=tuple(edits))
 
 
 def _plan(package: Package) -> Plan:
@@ -90,25 +100,43 @@ def _plan(package: Package) -> Plan:
     return Plan(package, files, tag, title)
 
 
-def publish(plan: Plan, ref: Ref, *, private: bool = False, create_pr: bool = False) -> Published:
-    """Send a plan as one commit, check that it arrived, and tag it.
+def check_token() -> None:
+    """Refuse to publish without a token.
 
     Raises:
-        HubError: or one of its subclasses. The repository is then as it was before: one that was created
-        for this commit is deleted, as far as the Hub can be reached.
+        HubLoginError: there is none.
     """
     from huggingface_hub import get_token
 
     if not get_token():
         raise HubLoginError("publishing needs a Hub token; run `hf auth login`, or set HF_TOKEN")
+
+
+def publish(
+    plan: Plan, ref: Ref, *, private: bool = False, create_pr: bool = False, replace_edits: bool = False
+) -> Published:
+    """Send a plan as one commit, check that it arrived, and tag it.
+
+    Args:
+        replace_edits: replace the card or a picture in the repository although somebody edited it there.
+    Raises:
+        HubError: or one of its subclasses. The repository is then as it was before: one that was created
+        for this commit is deleted, as far as the Hub can be reached.
+    """
+    check_token()
     api = hub_api()
     with talking(ref.repo) as session:
-        created = False if create_pr else _ensure_repo(api, ref, private, session)
+        absent = not create_pr and _is_absent(api, ref)
         try:
+            if not create_pr:
+                _ensure_repo(api, ref, private, session, absent)
+            head = ask(Ref(ref.repo, ref.revision))
+            if not (create_pr or replace_edits):
+                _refuse_edits(plan, ref, head, session)
             # Uploads may use Xet's client, which has no time limit: only a separate thread can be abandoned.
-            commit, url = within(session, lambda: _commit(api, plan, ref, create_pr, session))
-        except BaseException as error:
-            if created and not isinstance(error, HubConflictError):
+            commit, url = within(session, lambda: _commit(api, plan, ref, create_pr, session, head.commit))
+        except BaseException as error:  # a signal as well: nothing may be left of a publication that failed
+            if absent and not isinstance(error, HubConflictError):
                 _remove(api, ref)
             raise
         if create_pr:
@@ -130,18 +158,22 @@ def _refuse_links(folder: Path) -> None:
             raise PackageError(f"{folder / name}: is a symbolic link; only plain files are sent")
 
 
-def _ensure_repo(api: HfApi, ref: Ref, private: bool, session: Session) -> bool:
-    """Create the repository and the branch if they do not exist; return whether the repository was created."""
+def _is_absent(api: HfApi, ref: Ref) -> bool:
+    """Whether there is no such repository, as far as the Hub says."""
     from huggingface_hub.errors import GatedRepoError
 
-    absent = False
     try:
         _head(api, ref)
     except Exception as error:
         # The Hub answers 401 for a missing repository and for a refused token; creating it tells which.
-        absent = status_of(error) in (401, 404) and not isinstance(error, GatedRepoError)
-        if not absent:
+        if status_of(error) not in (401, 404) or isinstance(error, GatedRepoError):
             raise
+        return True
+    return False
+
+
+def _ensure_repo(api: HfApi, ref: Ref, private: bool, session: Session, absent: bool) -> None:
+    """Create the repository if it is absent, and the branch if it does not exist."""
     if absent:
         try:
             retrying(lambda: api.create_repo(ref.repo, private=private, exist_ok=True))
@@ -149,14 +181,45 @@ def _ensure_repo(api: HfApi, ref: Ref, private: bool, session: Session) -> bool:
             session.progress()  # the failed request must not end the next one
             if not (is_transient(error) or isinstance(error, HubConnectionError)) or not _exists(api, ref):
                 raise
-    try:
-        if ref.revision and ref.revision != "main":
-            retrying(lambda: api.create_branch(ref.repo, branch=ref.revision, exist_ok=True))
-    except BaseException:
-        if absent:
-            _remove(api, ref)
-        raise
-    return absent
+    if ref.revision and ref.revision != "main":
+        branch = ref.revision
+        retrying(lambda: api.create_branch(ref.repo, branch=branch, exist_ok=True))
+
+
+def _refuse_edits(plan: Plan, ref: Ref, head: Manifest, session: Session) -> None:
+    """Refuse to replace a card or a picture that is not what a package put there.
+
+    Raises:
+        HubConflictError: names the files, and how to go on.
+    """
+    replaced = [
+        name
+        for name, size in plan.files
+        if name in FOR_PEOPLE and name in head.files and not _is_same(plan, name, size, head.files[name])
+    ]
+    if not replaced:
+        return
+    listed: dict[str, str] = {}
+    if SUMS in head.files:
+        with contextlib.suppress(PackageError):  # not a list of ours: nothing there was made by us
+            listed = read_sums(fetch_file(SUMS, head, session))
+    theirs = [name for name in replaced if _is_edited(name, head, listed, session)]
+    if theirs:
+        raise HubConflictError(
+            f"{ref.repo}: somebody edited {' and '.join(theirs)} there, and publishing would replace the edit; "
+            "see the difference in a pull request (--create-pr), or replace it (--replace-edits)"
+        )
+
+
+def _is_edited(name: str, head: Manifest, listed: Mapping[str, str], session: Session) -> bool:
+    """Whether a file in a commit is somebody's work, and not what the package there was made with."""
+    digest = head.files[name].sha256 or sha256_of(fetch_file(name, head, session))
+    if digest == listed.get(name):
+        return False
+    if name != CARD or name in listed:
+        return True
+    text = fetch_file(name, head, session).read_text("utf-8", errors="replace")
+    return bool(re.sub(r"\A---\n.*?\n---\s*", "", text, flags=re.DOTALL).strip())  # more than a licence
 
 
 def _head(api: HfApi, ref: Ref) -> ModelInfo:
@@ -183,9 +246,11 @@ def _remove(api: HfApi, ref: Ref) -> None:
         return  # the user sees the error of the commit, which matters more
 
 
-def _commit(api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session) -> tuple[str, str]:
-    """Commit on top of the head; if the response is lost, look at the head to see whether the commit was made."""
-    parent, start = ask(Ref(ref.repo, ref.revision)).commit, time.monotonic()
+def _commit(
+    api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session, parent: str
+) -> tuple[str, str]:
+    """Commit on top of `parent`; if the response is lost, look at the head to see whether the commit was made."""
+    start = time.monotonic()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             response = api.create_commit(
@@ -238,17 +303,20 @@ def _operations(plan: Plan) -> Iterator[CommitOperationAdd]:
 
 def _same(plan: Plan, manifest: Manifest) -> bool:
     """Whether the package in a commit has exactly the plan's files."""
-    hashes = {**plan.package.hashes, SUMS: plan.package.sums_sha256}
-    for name, size in plan.files:
-        digest = manifest.files.get(name)
-        if digest is None or digest.size != size:
-            return False
-        if digest.sha256:
-            if digest.sha256 != hashes[name]:
-                return False
-        elif digest.git != _git_name(plan.package.folder / name):
-            return False
-    return True
+    return all(
+        name in manifest.files and _is_same(plan, name, size, manifest.files[name])
+        for name, size in plan.files
+    )
+
+
+def _is_same(plan: Plan, name: str, size: int, digest: Digest) -> bool:
+    """Whether a file in a commit is exactly the plan's."""
+    if digest.size != size:
+        return False
+    if digest.sha256:
+        sums = plan.package.sums_sha256
+        return digest.sha256 == (sums if name == SUMS else plan.package.hashes[name])
+    return digest.git == _git_name(plan.package.folder / name)
 
 
 def _git_name(path: Path) -> str:

@@ -257,11 +257,14 @@ def within(session: Session, call: Callable[[], T]) -> T:
     session.progress()
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
-        if time.monotonic() - session.moved > LAST:
-            _abort_xet()
-            raise HubConnectionError(f"there was no progress for {LAST:.0f} seconds; try again later")
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+            if time.monotonic() - session.moved > LAST:
+                raise HubConnectionError(f"there was no progress for {LAST:.0f} seconds; try again later")
+    except BaseException:  # also Ctrl-C and SIGTERM
+        _abort_xet()
+        raise
     value, error = outcome[0]
     if error is not None:
         raise error

@@ -19,6 +19,9 @@ NAMES = (CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT,
 NEEDED = (CONFIG, RECORD, RESULT, WEIGHTS)
 """The files that loading and evaluating need."""
 
+FOR_PEOPLE = (CARD, COMPOSITION, CONFUSION, CURVES)
+"""Prose and pictures, which people may edit afterwards: no number, weight or setting is read from them."""
+
 MAX_BYTES = (
     (SUMS, 4 << 10),
     (CONFIG, 4 << 20),
@@ -102,7 +105,7 @@ def read_sums(path: Path) -> dict[str, str]:
 def check_sums(
     folder: Path, *, partial: bool = True, known: Mapping[str, str] | None = None, target: Path | None = None
 ) -> dict[str, str]:
-    """Hash every file and compare it with `SHA256SUMS`.
+    """Hash every file but those for people, and compare it with `SHA256SUMS`; `edited` is for those.
 
     Args:
         partial: pictures, metrics and the card may be absent (a download of what loading needs).
@@ -118,15 +121,29 @@ def check_sums(
             if name in hashes and (name in NEEDED or not partial):
                 raise PackageError(f"{folder}: has no {name}, which its {SUMS} lists")
             continue
+        check_size(path)
+        if name in FOR_PEOPLE:
+            if target:
+                copy_file(path, target / name)
+            continue
         if name not in hashes:
             raise PackageError(f"{path}: is not listed in {SUMS}")
-        check_size(path)
         digest = (known or {}).get(name) or (copy_file(path, target / name) if target else sha256_of(path))
         if digest != hashes[name]:
             raise PackageError(f"{path}: is damaged: its sha256 is not the one in {SUMS}")
     if target:
         write_text(target / SUMS, sums_text(hashes))
     return hashes
+
+
+def edited(folder: Path, hashes: Mapping[str, str]) -> list[str]:
+    """The files for people that are not those which the package was made with.
+
+    Args:
+        hashes: what `SHA256SUMS` lists.
+    """
+    files = [name for name in FOR_PEOPLE if (folder / name).is_file()]
+    return [name for name in files if sha256_of(folder / name) != hashes.get(name)]
 
 
 def copy_file(source: Path, target: Path) -> str:

@@ -58,17 +58,12 @@ def verify(
     else:
         package = open_package(Path(source), registry=registry, partial=False)
     folder, config, record = package.folder, package.config, package.record
-    checks.append(
-        Check(
-            "sha256",
-            True,
-            f"{plural(len(package.hashes), 'file has its hash', 'files have the hashes')} in SHA256SUMS",
-        )
-    )
+    edits = package.edited
+    checks.append(Check("sha256", True, _hashed(len(package.hashes) - len(edits), edits)))
     checks.append(Check("model", True, f"{config.parameters:,} parameters; names, shapes and types fit"))
     check_finite(folder / WEIGHTS, read_weights(folder))
     result = _result(folder)
-    checks += [_card(folder, result), _picture(folder, config)]
+    checks += [_card(folder, result, CARD in edits), _picture(folder, config, COMPOSITION in edits)]
     if is_local(record.data.spec) and dataset is None:
         raise InputError(
             f"{source}: was trained on {record.data.spec!r}, a dataset that only its author has; "
@@ -78,6 +73,12 @@ def verify(
     opened = open_run(folder, data_dir=data_dir, device=chosen, dataset=dataset, registry=registry)
     same_kind = chosen.partition(":")[0] == record.device.partition(":")[0]
     return [*checks, *_numbers(result["test"], opened.measure().as_dict(), same_kind)]
+
+
+def _hashed(count: int, edits: list[str]) -> str:
+    """What the hashes say; prose and pictures are for people, who may have edited them."""
+    listed = f"{plural(count, 'file has its hash', 'files have the hashes')} in SHA256SUMS"
+    return f"{listed}; edited later: {', '.join(edits)}" if edits else listed
 
 
 def _result(folder: Path) -> dict[str, Any]:
@@ -94,8 +95,8 @@ def _result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _card(folder: Path, result: dict[str, Any]) -> Check:
-    """Check that the number on the card is the one in result.json."""
+def _card(folder: Path, result: dict[str, Any], was_edited: bool) -> Check:
+    """Check that the number on the card is the one in result.json; an edited card may have none."""
     from huggingface_hub import ModelCard
 
     if not (folder / CARD).is_file():
@@ -106,6 +107,8 @@ def _card(folder: Path, result: dict[str, Any]) -> Check:
         values = [row.metric_value for row in rows if row.metric_name == "top-1 accuracy"]
     except Exception as error:  # front matter of strangers fails in many ways
         return Check("card", False, f"the front matter cannot be read ({type(error).__name__})")
+    if was_edited and not values:
+        return Check("card", True, "was edited, and states no top-1")
     return Check(
         "card",
         values == [result["test"]["top1"]],
@@ -113,8 +116,8 @@ def _card(folder: Path, result: dict[str, Any]) -> Check:
     )
 
 
-def _picture(folder: Path, config: Config) -> Check:
-    """Check that the drawing is of this tree, by the hash in its metadata."""
+def _picture(folder: Path, config: Config, was_edited: bool) -> Check:
+    """Check that the drawing is of this tree, by the hash in its metadata, which an edited picture may lack."""
     from PIL import Image
 
     if not (folder / COMPOSITION).is_file():
@@ -124,6 +127,8 @@ def _picture(folder: Path, config: Config) -> Check:
             drawn_sha256 = str(image.info.get(TREE_KEY, ""))
     except Exception as error:  # a stranger's file fails in many ways
         return Check("picture", False, f"{COMPOSITION} cannot be read ({type(error).__name__})")
+    if was_edited and not drawn_sha256:
+        return Check("picture", True, f"{COMPOSITION} was edited, and names no tree")
     holds = drawn_sha256 == config.tree_sha256
     return Check("picture", holds, f"{COMPOSITION} shows {'this' if holds else 'another'} tree")
 
