@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub as client
@@ -14,8 +16,9 @@ from hub_server import Fault, HubServer
 from huggingface_hub.utils import close_session, get_session
 from huggingface_hub.utils._http import default_client_factory
 
+from zoo.base.version import __version__
 from zoo.errors import HubConnectionError, HubError, HubGatedError, HubLoginError, HubNotFoundError
-from zoo.hub.session import is_transient, talking
+from zoo.hub.session import hub_api, is_transient, talking
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +132,66 @@ def test_a_wrong_name_and_the_offline_mode_are_no_damage(monkeypatch: pytest.Mon
     monkeypatch.setattr(client.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubConnectionError, match="HF_HUB_OFFLINE"), talking("me/x"):
         client.HfApi(endpoint="http://127.0.0.1:1").model_info("me/x")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "message"),
+    [
+        (
+            "ALL_PROXY",
+            "socks5://127.0.0.1:1",
+            HubConnectionError,
+            "ALL_PROXY names a SOCKS proxy.*pip install socksio",
+        ),
+        ("HTTPS_PROXY", "nonsense://x", HubConnectionError, "HTTPS_PROXY is not the address of a proxy"),
+        (
+            "SSL_CERT_FILE",
+            "/no/such.pem",
+            HubConnectionError,
+            "SSL_CERT_FILE names /no/such.pem, which does not exist",
+        ),
+        ("HF_TOKEN", "hf_täst", HubLoginError, "token has characters that no token has"),
+    ],
+)
+def test_a_wrong_setting_of_this_machine_is_named_at_once(
+    name: str, value: str, kind: type[HubError], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    for variable in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    if name == "ALL_PROXY" and importlib.util.find_spec("socksio"):
+        pytest.skip("this environment has socksio")
+    close_session()
+    with pytest.raises(kind, match=message) as caught, talking("me/x"):
+        client.HfApi(endpoint="https://127.0.0.1:1").model_info("me/x")
+    assert not is_transient(caught.value.__cause__ or caught.value)
+
+
+def test_an_address_that_a_setting_gives_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(HubConnectionError, match=r"HF_ENDPOINT is set to http://127\.0\.0\.1:1"), talking("me/x"):
+        client.HfApi(endpoint="http://127.0.0.1:1").model_info("me/x")
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    with pytest.raises(HubError, match="me/x: /root/cache: Permission denied"), talking("me/x"):
+        raise PermissionError(13, "Permission denied", "/root/cache")
+
+
+def test_our_name_and_version_are_in_every_request() -> None:
+    assert hub_api().library_version == __version__
+    assert hub_api().library_name == "hybrid-zoo"
+
+
+def test_a_file_that_the_storage_lacks_is_no_missing_repository() -> None:
+    class Lost(Exception):
+        response = SimpleNamespace(status_code=404, url="https://cdn.example/blob", headers={})
+
+    with pytest.raises(HubNotFoundError, match="storage lacks one of its files"), talking("me/x"):
+        raise Lost
 
 
 def test_xets_client_can_be_ended_from_outside() -> None:

@@ -15,6 +15,7 @@ import msgspec
 from zoo.base.files import write_bytes
 from zoo.base.paths import cache_dir
 from zoo.base.structs import Struct
+from zoo.base.version import __version__
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
 from zoo.hub.package import Package, most_weights_bytes, open_package, read_config, read_package
@@ -266,6 +267,7 @@ def _download(name: str, manifest: Manifest, session: Session, *, force: bool) -
             force_download=force,
             local_files_only=offline,
             library_name=LIBRARY,
+            library_version=__version__,
             tqdm_class=session.bar(),
         )
         return str(path)

@@ -160,7 +160,12 @@ def read_config(path: Path) -> Config:
             )
         config = msgspec.convert(table["zoo"], Config, strict=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise PackageError(f"{path}: is damaged: {first_line(error)}") from None
+        line = first_line(error)
+        if "unknown field" in line:
+            raise PackageError(
+                f"{path}: {line}: a newer version may have written it; upgrade with `pip install -U hybrid-zoo`"
+            ) from None
+        raise PackageError(f"{path}: is damaged: {line}") from None
     _check_bounds(config, path)
     return config
 

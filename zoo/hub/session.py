@@ -17,12 +17,14 @@ import contextlib
 import importlib
 import os
 import re
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zoo.base.version import __version__
 from zoo.errors import (
     HubConflictError,
     HubConnectionError,
@@ -36,6 +38,7 @@ from zoo.errors import (
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+from zoo.hub.settings import causes, endpoint_note, of_this_machine
 
 T = TypeVar("T")
 LIBRARY = "hybrid-zoo"
@@ -214,7 +217,7 @@ def hub_api() -> HfApi:
     """The client's interface to the Hub, with our name."""
     from huggingface_hub import HfApi
 
-    return HfApi(library_name=LIBRARY)
+    return HfApi(library_name=LIBRARY, library_version=__version__)
 
 
 def is_offline() -> bool:
@@ -279,7 +282,7 @@ def _abort_xet() -> None:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status of an error of the client, or of one of its causes, if there is one."""
-    for below in _chain(error):
+    for below in causes(error):
         status: int | None = getattr(getattr(below, "response", None), "status_code", None)
         if status is not None:
             return status
@@ -304,16 +307,18 @@ def _is_damaged(error: BaseException) -> bool:
 
     if isinstance(error, ZooError | HFValidationError | OSError) or status_of(error) is not None:
         return False
+    if of_this_machine(error, ""):
+        return False
     return _has(error, ValueError, KeyError)
 
 
 def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
     """Whether the error or one of its causes is an instance of one of these classes."""
-    return any(isinstance(below, kinds) for below in _chain(error))
+    return any(isinstance(below, kinds) for below in causes(error))
 
 
 def _names(error: BaseException) -> set[str]:
-    return {c.__name__ for below in _chain(error) for c in type(below).__mro__}
+    return {c.__name__ for below in causes(error) for c in type(below).__mro__}
 
 
 def _retry_after(error: BaseException) -> int | None:
@@ -333,6 +338,8 @@ def explain(error: BaseException, what: str) -> HubError:
         return HubConnectionError(
             f"{what}: this needs the Hub, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE"
         )
+    if status is None and (problem := of_this_machine(error, what)):
+        return problem
     if _has(error, errors.GatedRepoError):
         return HubGatedError(
             f"{what} is gated; accept its terms on its page on the Hub, then run `hf auth login`"
@@ -347,11 +354,21 @@ def explain(error: BaseException, what: str) -> HubError:
         return HubPermissionError(f"{what} was disabled by the Hub")
     if status == 401 and not absent:
         return HubLoginError(f"{what}: the Hub refuses the token; create a new one, then run `hf auth login`")
+    if status == 404 and not absent and _is_elsewhere(error):
+        return HubNotFoundError(f"{what}: the Hub's storage lacks one of its files; try again later")
     if absent or status == 404:
         return HubNotFoundError(
-            f"{what}: there is no such repository (if it is private, run `hf auth login`)"
+            f"{what}: there is no such repository (if it is private, run `hf auth login`){endpoint_note()}"
         )
     return _by_status(status, what) if status is not None else _without_status(error, what)
+
+
+def _is_elsewhere(error: BaseException) -> bool:
+    """Whether the response came from another host than the Hub's own, from its storage."""
+    from huggingface_hub import constants
+
+    urls = [getattr(getattr(below, "response", None), "url", None) for below in causes(error)]
+    return any(url is not None and not str(url).startswith(f"{constants.ENDPOINT}/") for url in urls)
 
 
 def _by_status(status: int, what: str) -> HubError:
@@ -375,12 +392,19 @@ def _by_status(status: int, what: str) -> HubError:
 def _without_status(error: BaseException, what: str) -> HubError:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    chain, names = list(_chain(error)), _names(error)
+    chain, names = list(causes(error)), _names(error)
     if names & LATE:
-        return HubConnectionError(f"{what}: the Hub did not respond in time; try again later")
+        return HubConnectionError(
+            f"{what}: the Hub did not respond in time; try again later{endpoint_note()}"
+        )
+    if certificate := next((e for e in chain if isinstance(e, ssl.SSLCertVerificationError)), None):
+        return HubConnectionError(
+            f"{what}: the Hub's certificate is not accepted ({certificate.verify_message}); behind a proxy, set "
+            f"SSL_CERT_FILE to a file with its certificates{endpoint_note()}"
+        )
     if names & UNREACHABLE or _has(error, LocalEntryNotFoundError):
         return HubConnectionError(
-            f"{what}: the connection to the Hub failed; check the network, or try again later"
+            f"{what}: the connection to the Hub failed; check the network, or try again later{endpoint_note()}"
         )
     if any(XET_NETWORK.search(str(e)) for e in chain if isinstance(e, RuntimeError)):
         return HubConnectionError(f"{what}: the connection to the Hub's storage failed; try again later")
@@ -388,15 +412,8 @@ def _without_status(error: BaseException, what: str) -> HubError:
         return HubConnectionError(f"{what}: the Hub's response was damaged in transit; try again later")
     root_cause = chain[-1]
     if isinstance(root_cause, OSError) and root_cause.strerror:
-        return HubError(f"{what}: {root_cause.strerror}")
+        place = f"{root_cause.filename}: " if root_cause.filename else ""
+        return HubError(f"{what}: {place}{root_cause.strerror}")
     if any("size" in str(e) and "Consistency" in str(e) for e in chain):
         return HubConnectionError(f"{what}: a download ended early several times; try again later")
     return HubError(f"{what}: unexpected response from the Hub ({type(error).__name__})")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

@@ -55,7 +55,8 @@ def _twin(name: str, sizes: Sizes) -> tuple[Any, dict[str, Any]]:
     import timm
     from timm.models import get_pretrained_cfg
 
-    source, args = get_pretrained_cfg(name), {}
+    source = get_pretrained_cfg(name)
+    args: dict[str, Any] = {}
     if source is not None and source.fixed_input_size:
         args["img_size"] = [sizes.height, sizes.width]
     if sizes.in_channels != 3:
