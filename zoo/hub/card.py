@@ -84,6 +84,11 @@ def render(facts: Facts) -> str:
     return _templates().get_template("card.md.tmpl").render(_context(facts))
 
 
+def sentences() -> str:
+    """The template's own text, which is on every card."""
+    return (TEMPLATES / "card.md.tmpl").read_text("utf-8")
+
+
 def _templates() -> Environment:
     environment = templates(TEMPLATES, finalize=_printed)
     environment.filters |= {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +38,9 @@ from zoo.hub.sums import (
     COMPOSITION,
     CONFIG,
     CONFUSION,
+    FOR_PEOPLE,
     SUMS,
     check_size,
-    FOR_PEOPLE,
     check_sums,
     present,
     write_sums,
@@ -47,7 +49,7 @@ from zoo.hub.timm_layout import timm_layout
 from zoo.models.header import Header, read_header
 from zoo.models.tensors import to_bytes
 from zoo.runs.curves import draw_curves
-from zoo.runs.folder import read_result, read_weights, write_result
+from zoo.runs.folder import read_metrics, read_result, read_weights, write_result
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
 
 PLACEHOLDER = "OWNER/NAME"
@@ -105,7 +107,7 @@ def package(
         folder = Path(temporary) / "package"
         folder.mkdir()
         hashes = _write(folder, contents, licence, repo, registry)
-        check_leaks(folder)
+        check_leaks(folder, _ordinary(folder, contents.record, registry, repo))
         config, record = read_description(folder)
         header = read_header(folder / WEIGHTS)
         _replace(folder, output)
@@ -140,8 +142,9 @@ def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) ->
         write_text(target / CARD, with_repo((target / CARD).read_text("utf-8"), repo))
         check_size(target / CARD)
     hashes = write_sums(target, known)
-    check_leaks(target)
-    return read_package(target, hashes, registry)
+    package = read_package(target, hashes, registry)
+    check_leaks(target, _ordinary(target, package.record, registry, repo))
+    return package
 
 
 def with_repo(text: str, repo: str) -> str:
@@ -173,33 +176,61 @@ def config_of(record: RunRecord, parameters: int) -> Config:
     )
 
 
-def check_leaks(folder: Path) -> None:
+def check_leaks(folder: Path, ordinary: str = "") -> None:
     """Refuse files that contain the user's token, the path of the home folder or the name of the computer.
 
+    Args:
+        ordinary: what the package says on any computer. A computer that is called by one of these words, "digits"
+            for example, is not given away by it.
     Raises:
         PackageError: names the file and the kind of secret in it; never the secret itself.
     """
-    secrets = _secrets()
+    secrets = list(_secrets(ordinary))
     for name in present(folder):  # SHA256SUMS has only the names and the hashes of these
         if name == WEIGHTS:
             continue
         data = (folder / name).read_bytes()
         for kind, secret in secrets:
-            if secret.encode() in data:
+            if secret.search(data):
                 raise PackageError(f"{folder / name}: contains {kind}; it must not be published")
 
 
-def _secrets() -> list[tuple[str, str]]:
+def _secrets(ordinary: str) -> Iterator[tuple[str, re.Pattern[bytes]]]:
+    """Each kind of secret with what finds it; of six characters at least."""
     from huggingface_hub import get_token
 
+    for token in {get_token() or "", os.environ.get("HF_TOKEN", "")}:
+        if len(token) > 5:
+            yield "your Hub token", re.compile(re.escape(token.encode(errors="surrogateescape")))
+    with contextlib.suppress(RuntimeError):  # there may be no home folder
+        if len(home := str(Path.home())) > 5:
+            yield "the path of your home folder", _as_word(home)
     host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    secrets = (
-        ("your Hub token", get_token() or ""),
-        ("your Hub token", os.environ.get("HF_TOKEN", "")),
-        ("the path of your home folder", str(Path.home())),
-        ("the name of this computer", host),
-    )
-    return [(kind, secret) for kind, secret in secrets if len(secret) > 5]
+    for name in {host, host.partition(".")[0]}:
+        if len(name) > 5 and name.lower() not in ordinary.lower():
+            yield "the name of this computer", _as_word(name)
+
+
+def _as_word(text: str) -> re.Pattern[bytes]:
+    """Finds a text that is not a part of a longer word or path."""
+    return re.compile(rb"(?<![\w.])" + re.escape(os.fsencode(text)) + rb"(?!\w)")
+
+
+def _ordinary(folder: Path, record: RunRecord, registry: Registry, repo: str) -> str:
+    """What a package of this record says on any computer: the card's sentences, names, keys, and the catalogue."""
+    keys = _keys([msgspec.to_builtins(record), read_result(folder), *read_metrics(folder)[:1]])
+    decides = msgspec.json.encode(msgspec.structs.replace(record, environment={})).decode()
+    catalogue = [registry.models, registry.recipes, registry.datasets, registry.sources, registry.components]
+    return " ".join([card.sentences(), repo, decides, *keys, *map(str, catalogue)])
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Every key in nested tables and lists."""
+    if isinstance(value, dict):
+        yield from map(str, value)
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for item in inside:
+        yield from _keys(item)
 
 
 def _confusion(
