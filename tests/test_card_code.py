@@ -17,7 +17,7 @@ from zoo.runs.folder import read_result
 from zoo.runs.images import split_of
 from zoo.runs.record import read_record
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 from zoo.train.runner import Watch, train_in
 
 FEW = {"dataset": "digits", "device": "cpu", "epochs": 2, "limit_train": 800, "limit_test": 200}

@@ -172,7 +172,10 @@ def test_a_wrong_setting_of_this_machine_is_named_at_once(
 
 def test_an_address_that_a_setting_gives_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(HubConnectionError, match=r"HF_ENDPOINT is set to http://127\.0\.0\.1:1"), talking("me/x"):
+    with (
+        pytest.raises(HubConnectionError, match=r"HF_ENDPOINT is set to http://127\.0\.0\.1:1"),
+        talking("me/x"),
+    ):
         client.HfApi(endpoint="http://127.0.0.1:1").model_info("me/x")
 
 

@@ -21,7 +21,7 @@ from zoo.hub.timm_layout import timm_layout
 from zoo.runs.images import rule_of
 from zoo.runs.record import RunRecord
 from zoo.train.plan import resolve
-from zoo.train.request import Request
+from zoo.train.run_options import Request
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLLOW_THE_RUN = {"input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "num_classes"}
