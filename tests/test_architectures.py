@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import re
+import sys
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -11,13 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from timm.models.mlp_mixer import MlpMixer
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import PluginError, ShapeError, UnknownNameError
 from zoo.models.compose import GIVEN, compose
+from zoo.plugin.layers import set_dropout
 from zoo_cnn import blocks
 from zoo_cnn import classifiers as cnn
 from zoo_hybrid.classifier import classifier as hybrid
@@ -190,26 +196,155 @@ def test_embeddings_and_latents_ask_for_no_weight_decay() -> None:
 
 
 def theirs_to_ours(name: str) -> str:
-    name = re.sub(r"^layers\.(\d+)\.self_attns\.(\d+)\.0\.", r"perceiver.blocks.\1.selves.\2.", name)
-    name = re.sub(r"^layers\.(\d+)\.self_attns\.(\d+)\.1\.", r"perceiver.blocks.\1.self_mlps.\2.", name)
-    name = re.sub(r"^layers\.(\d+)\.cross_attn\.", r"perceiver.blocks.\1.cross.", name)
-    name = re.sub(r"^layers\.(\d+)\.cross_ff\.", r"perceiver.blocks.\1.cross_mlp.", name)
-    for old, new in (
-        ("fn.net.0", "fc1"),
-        ("fn.net.2", "fc2"),
-        ("fn.to_out", "proj"),
-        ("fn.", ""),
-        ("norm_context", "context_norm"),
-        ("to_logits.1", "head.norm"),
-        ("to_logits.2", "head.linear"),
-    ):
+    """A parameter of perceiver-pytorch 0.11, or 0.7 (where parts of a layer have numbers), in our model."""
+    for old, new in (("cross_attn", "0"), ("cross_ff", "1"), ("self_attns", "2")):
         name = name.replace(old, new)
+    name = re.sub(r"^layers\.(\d+)\.2\.(\d+)\.0\.", r"perceiver.blocks.\1.selves.\2.", name)
+    name = re.sub(r"^layers\.(\d+)\.2\.(\d+)\.1\.", r"perceiver.blocks.\1.self_mlps.\2.", name)
+    name = re.sub(r"^layers\.(\d+)\.0\.", r"perceiver.blocks.\1.cross.", name)
+    name = re.sub(r"^layers\.(\d+)\.1\.", r"perceiver.blocks.\1.cross_mlp.", name)
+    name = re.sub(r"fn\.to_out(\.0)?", "proj", name.replace("fn.net.0", "fc1"))
+    name = re.sub(r"fn\.net\.[23]", "fc2", name)
+    for old, new in (("fn.", ""), ("norm_context", "context_norm"), ("to_logits.1", "head.norm")):
+        name = name.replace(old, new)
+    name = name.replace("to_logits.2", "head.linear")
     return "perceiver.latents" if name == "latents" else name
 
 
+class Masks:
+    """In place of every dropout: masks that depend on their number in a pass alone, and a record of what dropped.
+
+    So a module and its source, passed the same weights, must agree in training mode as well.
+    """
+
+    def __init__(self) -> None:
+        self.drops: list[tuple[tuple[int, ...], float]] = []
+
+    def __call__(self, x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+        if not training or p == 0.0:
+            return x
+        noise = torch.rand(x.numel(), generator=torch.Generator().manual_seed(len(self.drops)))
+        self.drops.append((tuple(x.shape), p))
+        return x * (noise >= p).view(x.shape) / (1 - p)
+
+    def of(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """The output in training mode, from the first mask on."""
+        self.drops.clear()
+        with torch.no_grad():
+            return module.train()(x)
+
+
+@pytest.fixture
+def masks(monkeypatch: pytest.MonkeyPatch) -> Masks:
+    found = Masks()
+    for name in (
+        "zoo.plugin.layers.drop",
+        "zoo.plugin.layers.attention",
+    ):  # ours: modules, and attention weights
+        monkeypatch.setattr(sys.modules[name], "dropout", found)
+    monkeypatch.setattr(F, "dropout", found)  # theirs
+    return found
+
+
+def vit_drops(tokens: int, width: int, depth: int) -> list[tuple[tuple[int, ...], float]]:
+    """vit-pytorch 0.24 at `dropout` and `emb_dropout` 0.1: tokens, then each layer's projection, hidden and output."""
+    layer = [(2, tokens, width), (2, tokens, 2048), (2, tokens, width)]
+    return [(shape, 0.1) for shape in [(2, tokens, width), *(layer * depth)]]
+
+
+def perceiver_drops(latents: int, depth: int, selves: int = 2) -> list[tuple[tuple[int, ...], float]]:
+    """perceiver-pytorch 0.7.5 with both dropouts 0.2: behind each attention, and inside each feed-forward."""
+    pair = [(2, latents, latents), (2, latents, 4 * latents)]  # latents are as wide as they are many, here
+    return [(shape, 0.2) for shape in pair * ((1 + selves) * depth)]
+
+
+@pytest.mark.parametrize(
+    ("name", "drops"),
+    [
+        ("hybrid-alt-1", vit_drops(256, 256, 1)),
+        ("hybrid-alt-2", vit_drops(256, 256, 1) * 2),
+        ("hybrid-joint-1", vit_drops(256, 256, 2)),
+        ("hybrid-joint-2", vit_drops(256, 256, 2) * 2),
+        ("vit-d2h4", vit_drops(65, 1024, 2)),
+        ("perceiver", perceiver_drops(32, 4)),
+        ("perceiver-large", perceiver_drops(64, 4, selves=4)),
+        ("hybrid-joint-perceiver-1", perceiver_drops(32, 1)),
+        ("hybrid-joint-perceiver-2", perceiver_drops(32, 1) * 2),
+        ("hybrid-alt-perceiver-1", perceiver_drops(32, 4)),
+        ("hybrid-alt-perceiver-2", perceiver_drops(32, 4) * 2),
+    ],
+)
+def test_a_source_model_drops_where_its_source_did(
+    registry: Registry, masks: Masks, name: str, drops: list[tuple[tuple[int, ...], float]]
+) -> None:
+    """The Mixture Models had vit-pytorch 0.24 and perceiver-pytorch 0.7.5: no attention weight is dropped."""
+    model = built(registry, name, 16)
+    masks.of(model, torch.rand(2, 3, 16, 16))
+    assert masks.drops == drops
+    set_dropout(model, 0.3)
+    masks.of(model, torch.rand(2, 3, 16, 16))
+    assert masks.drops == [(shape, 0.3) for shape, _ in drops], "a recipe's rate must not add a place"
+
+
+def test_a_part_drops_where_it_is_asked_to(masks: Masks) -> None:
+    size = {"channels": 3, "height": 4, "width": 4, "heads": 2, "mlp": 32, "dropout": 0.5}
+    shapes = {
+        "embedding": (2, 16, 16),
+        "weights": (2, 2, 16, 16),
+        "projection": (2, 16, 16),
+        "hidden": (2, 16, 32),
+        "output": (2, 16, 16),
+    }
+    for sites in (["embedding"], ["weights"], ["projection", "hidden"], [], list(shapes)):
+        masks.of(vit_image(dropout_at=sites, **size), torch.rand(2, 3, 4, 4))
+        assert masks.drops == [(shapes[site], 0.5) for site in sites]
+    masks.of(vit_image(**size), torch.rand(2, 3, 4, 4))
+    assert masks.drops == [(shapes[site], 0.5) for site in ("weights", "projection", "hidden", "output")]
+
+
+VIT_SITES = ("embedding", "projection", "hidden", "output")
+PERCEIVER_SITES = {"0.7.5": ("projection", "hidden"), "0.11.0": ("weights", "output")}
+
+
+def theirs_to_our_vit(name: str) -> str:
+    name = re.sub(r"^transformer\.layers\.(\d+)\.0\.", r"layers.\1.attention.", name)
+    name = re.sub(r"^transformer\.layers\.(\d+)\.1\.", r"layers.\1.mlp.", name)
+    for old, new in (("fn.to_qkv", "qkv"), ("fn.to_out.0", "proj"), ("fn.net.0", "fc1"), ("fn.net.3", "fc2")):
+        name = name.replace(old, new)
+    names = {"to_patch_embedding.1": "embed", "mlp_head.0": "norm", "mlp_head.1": "head"}
+    root, _, last = name.rpartition(".")
+    whole = {"pos_embedding": "position", "cls_token": "class_token"}
+    return whole.get(name) or f"{names.get(root, root)}.{last}"
+
+
+def test_the_vit_equals_vit_pytorch_in_training_mode(masks: Masks) -> None:
+    package = pytest.importorskip("vit_pytorch", reason="needs vit-pytorch 0.24")
+    if not importlib.metadata.version("vit-pytorch").startswith("0.24."):
+        pytest.skip("needs vit-pytorch 0.24: another version has other layers")
+    theirs = package.ViT(
+        image_size=16, patch_size=4, num_classes=5, dim=24, depth=2, heads=2, mlp_dim=32, dropout=0.1,
+        emb_dropout=0.1,
+    )  # fmt: skip
+    asked: Any = {"patch": 4, "embed": 24, "depth": 2, "heads": 2, "mlp": 32, "dropout_at": VIT_SITES}
+    ours = vit_classifier(**SMALL, **asked)
+    ours.load_state_dict({theirs_to_our_vit(name): value for name, value in theirs.state_dict().items()})
+    x = torch.randn(3, 3, 16, 16)
+    wanted = masks.of(theirs, x)
+    drops = list(masks.drops)
+    torch.testing.assert_close(masks.of(ours, x), wanted, atol=1e-5, rtol=1e-5)
+    assert masks.drops == drops
+
+    part = vit_image(channels=3, height=16, width=16, read="patches", **asked)
+    part.load_state_dict({k: v for k, v in ours.state_dict().items() if k in part.state_dict()}, strict=False)
+    part.read = nn.Identity()
+    cut = nn.Sequential(*list(theirs.children())[:-1])  # as the mixtures cut it: no class token, no positions
+    torch.testing.assert_close(masks.of(part, x), masks.of(cut, x), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(12, 12), (9, 14), (40, 40)])
-def test_the_perceiver_equals_perceiver_pytorch(size: tuple[int, int]) -> None:
+def test_the_perceiver_equals_perceiver_pytorch(masks: Masks, size: tuple[int, int]) -> None:
     package = pytest.importorskip("perceiver_pytorch", reason="needs the package perceiver-pytorch")
+    sites: Any = PERCEIVER_SITES.get(importlib.metadata.version("perceiver-pytorch"), ())
     torch.manual_seed(0)
     theirs = package.Perceiver(
         num_freq_bands=6, depth=3, max_freq=10.0, num_latents=16, latent_dim=32, cross_heads=2,
@@ -218,12 +353,15 @@ def test_the_perceiver_equals_perceiver_pytorch(size: tuple[int, int]) -> None:
     ).eval()  # fmt: skip
     height, width = size
     ours = perceiver.classifier(
-        in_channels=3, height=height, width=width, num_classes=10, depth=3, latents=16
+        in_channels=3, height=height, width=width, num_classes=10, depth=3, latents=16, dropout_at=sites
     ).eval()
     ours.load_state_dict({theirs_to_ours(name): value for name, value in theirs.state_dict().items()})
     x = torch.randn(3, 3, height, width)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x.permute(0, 2, 3, 1)), atol=1e-5, rtol=1e-5)
+    if sites:
+        trained = masks.of(theirs, x.permute(0, 2, 3, 1))
+        torch.testing.assert_close(masks.of(ours, x), trained, atol=1e-5, rtol=1e-5)
 
 
 def test_the_mixer_is_timms() -> None:
@@ -234,6 +372,27 @@ def test_the_mixer_is_timms() -> None:
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("name", ["mixer", "vit"])
+def test_timms_classes_drop_in_ours_as_in_timm(masks: Masks, name: str) -> None:
+    if name == "mixer":
+        ours: nn.Module = mixer.classifier(**SMALL, patch=4, embed=32, depth=2, dropout=0.2)
+        theirs: nn.Module = MlpMixer(
+            num_classes=5, img_size=16, patch_size=4, num_blocks=2, embed_dim=32,
+            mlp_ratio=(256.5 / 32, 2048.5 / 32), proj_drop_rate=0.2,
+        )  # fmt: skip
+    else:
+        ours = timm_vit(**SMALL, embed=24, depth=2, heads=2, dropout=0.2)
+        theirs = VisionTransformer(
+            img_size=16, patch_size=4, num_classes=5, embed_dim=24, depth=2, num_heads=2, pos_drop_rate=0.2,
+            proj_drop_rate=0.2,
+        )  # fmt: skip
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 16, 16)
+    wanted = masks.of(theirs, x)
+    assert masks.drops
+    torch.testing.assert_close(masks.of(ours, x), wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_a_stem_gives_the_body_fewer_pixels_and_more_channels() -> None:

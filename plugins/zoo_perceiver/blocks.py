@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.plugin.layers import Dropout, attention
+
+Site = Literal["weights", "projection", "hidden", "output"]
+"""Where a Perceiver may drop: attention weights, behind the projection of each attention, behind the gate of each
+feed-forward, and behind its second linear layer."""
+
+SITES: Final[tuple[Site, ...]] = ("weights", "output")
+"""Those of perceiver-pytorch 0.11; the Mixture Models had 0.7.5, whose sites are "projection" and "hidden"."""
+
+
+def drop_at(site: Site, sites: Sequence[Site], dropout: float) -> nn.Module:
+    """Return a dropout if this site is one of those that drop, else the identity."""
+    return Dropout(dropout) if site in sites else nn.Identity()
 
 
 class Attention(nn.Module):
@@ -19,18 +33,30 @@ class Attention(nn.Module):
         context: width of the context; None: self-attention.
         heads: number of heads.
         head_width: width of each head.
-        dropout: on the attention weights.
+        dropout: probability at "weights" and "projection", as far as they are in `sites`.
+        sites: where to drop.
     """
 
-    def __init__(self, width: int, context: int | None, heads: int, head_width: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        context: int | None,
+        heads: int,
+        head_width: int,
+        dropout: float,
+        sites: Sequence[Site] = SITES,
+    ) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
+        # None and not 0: a recipe's dropout sets the rate of what drops, and must not make weights drop that do not
+        self.dropout = Dropout(dropout).p if "weights" in sites else None
         inner = heads * head_width
         self.norm = nn.LayerNorm(width)
         self.context_norm = None if context is None else nn.LayerNorm(context)
         self.to_q = nn.Linear(width, inner, bias=False)
         self.to_kv = nn.Linear(width if context is None else context, 2 * inner, bias=False)
         self.proj = nn.Linear(inner, width)
+        self.drop = drop_at("projection", sites, dropout)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """(B, M, width), and (B, N, context width) where there is a context, to (B, M, width)."""
@@ -39,24 +65,25 @@ class Attention(nn.Module):
         q = self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         kv = self.to_kv(source).unflatten(-1, (2, self.heads, -1))
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = attention(q, k, v, dropout_p=self.dropout, training=self.training)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        mixed = attention(q, k, v, dropout_p=self.dropout or 0.0, training=self.training)
+        return self.drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
 
 class FeedForward(nn.Module):
-    """Layer norm, linear to twice `ratio` widths, gated GELU, linear back, dropout."""
+    """Layer norm, linear to twice `ratio` widths, gated GELU, dropout ("hidden"), linear back, dropout ("output")."""
 
-    def __init__(self, width: int, dropout: float, ratio: int = 4) -> None:
+    def __init__(self, width: int, dropout: float, ratio: int = 4, sites: Sequence[Site] = SITES) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, 2 * ratio * width)
         self.fc2 = nn.Linear(ratio * width, width)
-        self.drop = Dropout(dropout)
+        self.hidden_drop = drop_at("hidden", sites, dropout)
+        self.drop = drop_at("output", sites, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, width) to the same shape."""
         values, gates = self.fc1(self.norm(x)).chunk(2, dim=-1)
-        return self.drop(self.fc2(values * F.gelu(gates)))
+        return self.drop(self.fc2(self.hidden_drop(values * F.gelu(gates))))
 
 
 class Block(nn.Module):
@@ -70,12 +97,14 @@ class Block(nn.Module):
         latent: tuple[int, int],
         self_attentions: int,
         dropout: float,
+        sites: Sequence[Site] = SITES,
     ) -> None:
         super().__init__()
-        self.cross = Attention(width, context, *cross, dropout)
-        self.cross_mlp = FeedForward(width, dropout)
-        self.selves = nn.ModuleList(Attention(width, None, *latent, dropout) for _ in range(self_attentions))
-        self.self_mlps = nn.ModuleList(FeedForward(width, dropout) for _ in range(self_attentions))
+        self.cross = Attention(width, context, *cross, dropout, sites)
+        self.cross_mlp = FeedForward(width, dropout, sites=sites)
+        repeats = range(self_attentions)
+        self.selves = nn.ModuleList(Attention(width, None, *latent, dropout, sites) for _ in repeats)
+        self.self_mlps = nn.ModuleList(FeedForward(width, dropout, sites=sites) for _ in repeats)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, M, width) latents and (B, N, context) inputs to new latents."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ShapeError
 from zoo.plugin.layers import map_to_tokens, tokens_to_map
-from zoo_perceiver.blocks import Attention, Block, FeedForward, fourier_positions
+from zoo_perceiver.blocks import SITES, Attention, Block, FeedForward, Site, fourier_positions
 
 
 class Perceiver(nn.Module):
@@ -29,11 +29,15 @@ class Perceiver(nn.Module):
         self_attentions: self-attentions in each block.
         bands: Fourier frequencies per axis.
         max_freq: twice the highest of them.
-        dropout: in attention and feed-forward.
+        dropout: probability at each of `dropout_at`.
+        dropout_at: where to drop: "weights" (of attention), "projection" (behind attention's), "hidden"
+            (behind the gate of each feed-forward), "output" (behind each feed-forward).
 
     Source:
         "Perceiver: General Perception with Iterative Attention"; sizes as in the package
-        perceiver-pytorch, whose outputs this equals.
+        perceiver-pytorch, whose outputs this equals; in training with `dropout_at` "weights" and
+        "output" those of its 0.11, with "projection" and "hidden" those of its 0.7.5, which the
+        Mixture Models had.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Perceiver(nn.Module):
         bands: int,
         max_freq: float,
         dropout: float,
+        dropout_at: Sequence[Site] = SITES,
     ) -> None:
         super().__init__()
         sizes = {"depth": depth, "latents": latents, "latent_width": latent_width, "bands": bands}
@@ -62,7 +67,8 @@ class Perceiver(nn.Module):
         self.latents = nn.Parameter(torch.randn(latents, latent_width))
         cross, latent = (cross_heads, cross_head_width), (latent_heads, latent_head_width)
         self.blocks = nn.ModuleList(
-            Block(latent_width, context, cross, latent, self_attentions, dropout) for _ in range(depth)
+            Block(latent_width, context, cross, latent, self_attentions, dropout, dropout_at)
+            for _ in range(depth)
         )
 
     def no_weight_decay(self) -> set[str]:
@@ -130,14 +136,20 @@ class PerceiverQuery(nn.Module):
     """
 
     def __init__(
-        self, perceiver: Perceiver, channels: int, heads: int, head_width: int, dropout: float
+        self,
+        perceiver: Perceiver,
+        channels: int,
+        heads: int,
+        head_width: int,
+        dropout: float,
+        sites: Sequence[Site] = SITES,
     ) -> None:
         super().__init__()
         width = perceiver.latents.shape[1]
         self.perceiver = perceiver
         self.query = nn.Linear(channels + 2 * (2 * perceiver.bands + 1), width)
-        self.cross = Attention(width, width, heads, head_width, dropout)
-        self.mlp = FeedForward(width, dropout)
+        self.cross = Attention(width, width, heads, head_width, dropout, sites)
+        self.mlp = FeedForward(width, dropout, sites=sites)
         self.read = nn.Linear(width, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,6 +185,7 @@ def classifier(
     bands: int = 6,
     max_freq: float = 10.0,
     dropout: float = 0.2,
+    dropout_at: Sequence[Site] = SITES,
 ) -> nn.Module:
     """Perceiver classifier for images of any size; `Perceiver` describes the arguments.
 
@@ -199,6 +212,7 @@ def image(
     bands: int = 6,
     max_freq: float = 10.0,
     dropout: float = 0.2,
+    dropout_at: Sequence[Site] = SITES,
     read: Literal["mean", "query"] = "mean",
 ) -> nn.Module:
     """Perceiver as a part; `Perceiver` describes the arguments that are not below.
@@ -212,5 +226,5 @@ def image(
     """
     perceiver = _perceiver(channels, locals())
     if read == "query":
-        return PerceiverQuery(perceiver, channels, latent_heads, latent_head_width, dropout)
+        return PerceiverQuery(perceiver, channels, latent_heads, latent_head_width, dropout, dropout_at)
     return PerceiverImage(perceiver, (channels, height, width))

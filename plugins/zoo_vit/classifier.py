@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.plugin.layers import Dropout, patch_grid, patchify
-from zoo_vit.transformer import encoder
+from zoo.plugin.layers import patch_grid, patchify
+from zoo_vit.transformer import ALL_SITES, Site, drop_at, encoder
 
 
 class ViT(nn.Module):
@@ -21,7 +22,7 @@ class ViT(nn.Module):
         tokens: int,
         layers: nn.Module,
         num_classes: int,
-        dropout: float,
+        drop: nn.Module,
         pool: str,
         std: float,
     ) -> None:
@@ -31,7 +32,7 @@ class ViT(nn.Module):
         self.embed = embed
         self.class_token = nn.Parameter(torch.randn(1, 1, width) * std) if pool == "class" else None
         self.position = nn.Parameter(torch.randn(1, tokens + (pool == "class"), width) * std)
-        self.drop = Dropout(dropout)
+        self.drop = drop
         self.layers = layers
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
@@ -63,10 +64,11 @@ def vit_classifier(
     head_width: int = 64,
     mlp: int = 2048,
     dropout: float = 0.1,
+    dropout_at: Sequence[Site] = ALL_SITES,
     pool: Literal["class", "mean"] = "class",
     init_std: float = 1.0,
 ) -> nn.Module:
-    """ViT classifier; the defaults are the source's baseline.
+    """ViT classifier; the defaults are the source's baseline, but for `dropout_at`.
 
     Args:
         patch: side of a patch, in pixels.
@@ -75,7 +77,10 @@ def vit_classifier(
         heads: heads of each attention.
         head_width: width of each head.
         mlp: hidden width of each MLP.
-        dropout: on embeddings, in attention and MLPs.
+        dropout: probability at each of `dropout_at`.
+        dropout_at: where to drop: "embedding" (tokens before the layers), "weights" (of attention),
+            "projection" (behind attention's), "hidden" and "output" (in and behind each MLP). The
+            source drops at all of them but "weights".
         pool: classify the class token, or the mean of all tokens (then there is no class token).
         init_std: spread of the initial class token and positions (1 in the source, 0.02 in timm).
 
@@ -86,6 +91,15 @@ def vit_classifier(
         Mixture Models, the ViT baseline.
     """
     rows, columns = patch_grid(height, width, patch, "vit.classifier")
-    layers = encoder(width=embed, depth=depth, heads=heads, head_width=head_width, mlp=mlp, dropout=dropout)
+    layers = encoder(
+        width=embed,
+        depth=depth,
+        heads=heads,
+        head_width=head_width,
+        mlp=mlp,
+        dropout=dropout,
+        sites=dropout_at,
+    )
     linear = nn.Linear(in_channels * patch * patch, embed)
-    return ViT(patch, linear, rows * columns, layers, num_classes, dropout, pool, init_std)
+    drop = drop_at("embedding", dropout_at, dropout)
+    return ViT(patch, linear, rows * columns, layers, num_classes, drop, pool, init_std)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ShapeError
 from zoo.plugin.layers import image_reader, patch_grid, patchify, token_width
-from zoo_vit.transformer import encoder
+from zoo_vit.transformer import LAYER_SITES, Site, drop_at, encoder
 
 MAX_GRID = 31
 """Patches per side: the source's rule (image side / 16) gives 16 to 31 where it suits an image."""
@@ -24,15 +25,23 @@ class ViTImage(nn.Module):
         layers: tokens to tokens.
         read: tokens to image.
         tokens: number of tokens, for a position embedding; 0 leaves it out.
+        drop: on the tokens before the layers; None: nothing.
     """
 
     def __init__(
-        self, patch: int, embed: nn.Linear, layers: nn.Module, read: nn.Module, tokens: int = 0
+        self,
+        patch: int,
+        embed: nn.Linear,
+        layers: nn.Module,
+        read: nn.Module,
+        tokens: int = 0,
+        drop: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.patch = patch
         self.embed = embed
         self.position = nn.Parameter(torch.randn(1, tokens, embed.out_features) * 0.02) if tokens else None
+        self.drop = nn.Identity() if drop is None else drop
         self.layers = layers
         self.read = read
 
@@ -45,7 +54,7 @@ class ViTImage(nn.Module):
         tokens = self.embed(patchify(x, self.patch))
         if self.position is not None:
             tokens = tokens + self.position
-        return self.read(self.layers(tokens))
+        return self.read(self.layers(self.drop(tokens)))
 
 
 def paper_patch(height: int, width: int) -> int:
@@ -80,6 +89,7 @@ def vit_image(
     head_width: int = 64,
     mlp: int = 2048,
     dropout: float = 0.1,
+    dropout_at: Sequence[Site] = LAYER_SITES,
     patch: int | None = None,
     embed: int | None = None,
     position: bool = False,
@@ -93,7 +103,10 @@ def vit_image(
         heads: heads of each attention.
         head_width: width of each head.
         mlp: hidden width of each MLP.
-        dropout: in attention and MLPs.
+        dropout: probability at each of `dropout_at`.
+        dropout_at: where to drop: "embedding" (tokens before the layers), "weights" (of attention),
+            "projection" (behind attention's), "hidden" and "output" (in and behind each MLP). The
+            source's mixtures drop at all of them but "weights".
         patch: side of a patch; None: image side / 16.
         embed: width of the tokens; None: height*width for `read = "image"`, 256 for "patches".
         position: learn a position embedding (the source's mixtures have none).
@@ -112,6 +125,15 @@ def vit_image(
     size = token_width(read, embed, height, width, "vit.image")
     shape = (channels, height, width)
     reader = image_reader(read, tokens=rows * columns, features=size, shape=shape, patch=side, norm=norm)
-    layers = encoder(width=size, depth=depth, heads=heads, head_width=head_width, mlp=mlp, dropout=dropout)
+    layers = encoder(
+        width=size,
+        depth=depth,
+        heads=heads,
+        head_width=head_width,
+        mlp=mlp,
+        dropout=dropout,
+        sites=dropout_at,
+    )
     tokens = rows * columns if position else 0
-    return ViTImage(side, nn.Linear(channels * side * side, size), layers, reader, tokens)
+    drop = drop_at("embedding", dropout_at, dropout)
+    return ViTImage(side, nn.Linear(channels * side * side, size), layers, reader, tokens, drop)
