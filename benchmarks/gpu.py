@@ -94,6 +94,8 @@ def throughput(chosen: argparse.Namespace) -> Iterator[Piece]:
             spec = "digits" if name in PERCEIVERS or chosen.smoke else f"parquet:{chosen.data}"
             words = [sys.executable, "-m", "zoo", "bench", name, "--dataset", spec, "--json", "--quiet"]
             words += [
+                "--precision",
+                "auto",
                 "--batch-size",
                 str(chosen.batch_size),
                 "--device",

@@ -65,6 +65,7 @@ def main() -> None:
                     batch_size=batch,
                     compile=mode,
                     device=chosen.device,
+                    precision="auto",
                     seconds=chosen.seconds,
                     repeats=chosen.repeats,
                 )

@@ -96,6 +96,30 @@ def test_a_published_models_recipe_is_its_sources(registry: Registry, name: str)
     assert model.best in registry.recipes
 
 
+def test_a_sources_recipe_computes_in_fp32_as_the_source_did(registry: Registry) -> None:
+    assert {recipe.precision for recipe in registry.recipes.values() if recipe.source} == {"fp32"}
+    assert registry.recipe("mixture-perceiver-47").precision == "fp32"
+    assert registry.dataset("digits").adapt["precision"] == "auto", "no source has digits"
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [
+        ("perceiver", 50),
+        ("perceiver-large", 47),
+        ("hybrid-joint-perceiver-1", 29),
+        ("hybrid-joint-perceiver-2", 27),
+        ("hybrid-alt-perceiver-2", 50),
+    ],
+)
+def test_a_perceivers_recipe_has_the_epochs_of_its_row(registry: Registry, name: str, epochs: int) -> None:
+    """As many as the curves of the source's repository, CSVs/perceiver_validation_acc.csv, have."""
+    model = registry.model(name)
+    recipe = registry.recipe(model.recipe)
+    assert (recipe.epochs, recipe.lr, recipe.batch_size) == (epochs, 3e-4, 16)
+    assert model.published[0].epochs in (None, epochs)
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_published_model_trains_at_its_native_size(registry: Registry, name: str) -> None:
     model = registry.model(name)
