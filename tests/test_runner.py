@@ -14,7 +14,7 @@ from click_tree import command_at
 from zoo.base.files import WriteError
 from zoo.cli.shared.display import Bars
 from zoo.errors import BusyError, InputError, RunError
-from zoo.evaluate.opened import evaluate_run
+from zoo.evaluate.opened import open_run, recorded_metrics
 from zoo.runs.before import BEFORE
 from zoo.runs.find import find
 from zoo.runs.folder import read_metrics, read_result
@@ -192,7 +192,8 @@ def test_the_finished_run_is_kept_until_the_longer_one_is_finished(plan: Plan, t
         train_in(folder, continued(folder, epochs=4), Watch(stop=stopping_after(3), say=said.append))
     assert said == [f"{folder / BEFORE} keeps the finished run, until the longer one is finished"]
     assert whole(folder / BEFORE) == finished
-    measured, recorded = evaluate_run(folder / BEFORE, device="cpu")
+    measured = open_run(folder / BEFORE, device="cpu").measure().as_dict()
+    recorded = recorded_metrics(folder / BEFORE)
     assert measured["correct"] == recorded["correct"]
     assert unfinished_is(folder)
     with pytest.raises(RunError, match=f"{BEFORE} keeps what it was before it was extended"):
