@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import socket
 import subprocess
@@ -21,9 +23,9 @@ import pytest
 from plugin_site import Site, components
 from safetensors.numpy import save_file
 
-from zoo.cli.doctor import hub
+from zoo.cli.doctor import folders, hub, parts
 from zoo.cli.doctor.examine import _guarded
-from zoo.cli.doctor.folders import disk, measure, unwritable
+from zoo.cli.doctor.folders import disk, measure, unmappable, unwritable
 from zoo.cli.doctor.libraries import EXTRAS
 from zoo.cli.doctor.machine import Probe
 from zoo.runs.folder import damage_of_weights
@@ -241,6 +243,34 @@ def test_where_nothing_can_be_written_is_said_and_nothing_is_left_behind(tmp_pat
     assert "is a broken link" in unwritable(tmp_path / "link")
     assert "is not writable" in unwritable(Path("/proc/zoo"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_the_doctor_tries_the_writes_that_a_training_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    assert [finding.level for finding in parts.runs(runs)] == ["ok"]
+    assert unmappable(tmp_path) == ""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        finding, *_ = parts.runs(runs)
+        assert (finding.level, "cannot be locked" in finding.said) == ("error", True)
+        assert "ZOO_LOCKS=files" in finding.fix
+        patch.setenv("ZOO_LOCKS", "files")
+        assert next(parts.runs(runs)).level == "ok"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        assert "cannot be written (Function not implemented)" in unwritable(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.mmap, "mmap", refuse)
+        assert "cannot be mapped into memory (Function not implemented)" in unmappable(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
 
 
 def test_sizes_are_counted_without_following_links(tmp_path: Path) -> None:

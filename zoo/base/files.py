@@ -15,6 +15,11 @@ from zoo.errors import ZooError
 
 TEMPORARY = ".zoo-tmp-"
 
+NO_FOLDER_SYNC = frozenset(
+    (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
+)
+"""What systems answer that cannot make a folder's entries durable; a broken or full disk answers something else."""
+
 
 class WriteError(ZooError):
     """A file could not be written; what was there before is still there."""
@@ -34,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -73,9 +78,22 @@ def clear_temporaries(folder: Path) -> None:
             stale.unlink()
 
 
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable, where its file system can (CIFS and some of FUSE cannot).
+
+    Raises:
+        OSError: the disk is broken or full.
+    """
+    if os.name == "nt":
         return  # folders cannot be opened there
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:  # else the file itself is written and has its name
+            raise
+
+
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from zoo.base.files import TEMPORARY
+from zoo.base.files import TEMPORARY, WriteError, replacing, write_bytes
 from zoo.base.paths import cache_dir, config_dir, data_dir
 from zoo.cli.doctor.finding import Finding, Level, size
 
@@ -58,7 +59,7 @@ def look() -> Iterator[Finding]:
 
 
 def _place(place: Place) -> Finding:
-    problem = unwritable(place.path)
+    problem = unwritable(place.path) or (unmappable(place.path) if place.what == "cache" else "")
     fix = f"make it a writable folder, or set {place.variable} to one"
     if problem:
         text = f"{place.what} {place.path}: {problem}; {place.purpose} cannot be stored"
@@ -74,10 +75,10 @@ def _place(place: Place) -> Finding:
 
 
 def unwritable(path: Path) -> str:
-    """Why a folder is not writable; "" if it is. The file that is written to test it is removed."""
-    parent = path
-    while not parent.exists():
-        if parent.parent == parent:
+    """Why nothing can be written below a folder, as runs and caches are; "" where it can. Nothing is left behind."""
+    there = path
+    while not there.exists():
+        if there.parent == there:
             return "its disk does not exist"
         try:
             parent.lstat()
@@ -88,14 +89,48 @@ def unwritable(path: Path) -> str:
             pass
         except OSError as error:
             return error.strerror or str(error)
-        parent = parent.parent
-    if not parent.is_dir():
-        return f"{parent} is a file"
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is a file"
+    path = _trial(there)
     try:
-        with tempfile.NamedTemporaryFile(dir=parent, prefix=TEMPORARY):
-            return ""
+        write_bytes(path, b"zoo doctor")
+        path.unlink()
+    except WriteError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+        return f"{there} is not writable ({reason})"
     except OSError as error:
-        return f"{parent} is not writable ({error.strerror})"
+        return f"{path} cannot be removed ({error.strerror})"
+    return ""
+
+
+def unmappable(path: Path) -> str:
+    """Why no file of a folder that can be written can be mapped into memory, as decoded images are; "" where it can."""
+    there = existing(path)
+    try:
+        with replacing(_trial(there)) as temporary:
+            temporary.write_bytes(bytes(mmap.PAGESIZE))
+            with temporary.open("rb+") as file, mmap.mmap(file.fileno(), 0) as memory:
+                memory[0] = 1
+            raise _Tried
+    except _Tried:
+        return ""
+    except WriteError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+        return f"files of {there} cannot be mapped into memory ({reason})"
+
+
+class _Tried(Exception):
+    """Ends a trial before its file gets its name."""
+
+
+def _trial(folder: Path) -> Path:
+    return folder / f"{TEMPORARY}doctor-{uuid.uuid4().hex[:8]}"
+
+
+def existing(path: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next((p for p in (path, *path.absolute().parents) if p.exists()), path)
 
 
 def measure(path: Path) -> tuple[int, bool]:
@@ -114,9 +149,9 @@ def _disks() -> Iterator[Finding]:
     seen: dict[int, list[str]] = {}
     roots: dict[int, Path] = {}
     for what, path in [*((p.what, p.path) for p in places()), ("this folder", Path.cwd())]:
-        existing = next((p for p in (path, *path.parents) if p.exists()), None)
-        if existing is not None:
-            device = existing.stat().st_dev
+        there = existing(path)
+        if there.exists():
+            device = there.stat().st_dev
             seen.setdefault(device, []).append(what)
             roots[device] = existing
     for device, whats in seen.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Dataset
 from zoo.cli.doctor.finding import Finding
-from zoo.cli.doctor.folders import hub_cache
+from zoo.cli.doctor.folders import existing, hub_cache, unwritable
 from zoo.errors import ZooError
 from zoo.runs.folder import damage_of_weights
 from zoo.runs.record import CHECKPOINTS
@@ -122,10 +123,33 @@ def _place(name: str, dataset: Dataset, decoded: set[str]) -> str:
 # ---- runs -----------------------------------------------------------------------------------
 
 
+def _writes(root: Path) -> Iterator[Finding]:
+    """What keeps a training from writing and locking a run folder."""
+    from zoo.runs.lock import VARIABLE, check_locks
+
+    if problem := unwritable(root):
+        said = f"runs {root}: {problem}; training cannot begin"
+        fix = "train in a folder that you can write, or give zoo train --output"
+        yield Finding("runs", "writes", "error", said, fix)
+        return
+    folder = existing(root)
+    try:
+        check_locks(folder)
+    except OSError as error:
+        by_file = os.environ.get(VARIABLE) == "files"
+        said = f"files of {folder} cannot be locked ({error.strerror})"
+        if by_file:
+            yield Finding("runs", "locks", "ok", f"{said}; {VARIABLE}=files: a file stands for the lock")
+            return
+        fix = f"train on another file system, or set {VARIABLE}=files: a file then stands for the lock"
+        yield Finding("runs", "locks", "error", f"{said}; training cannot begin", fix)
+
+
 def runs(root: Path) -> Iterator[Finding]:
     """Check for run folders that are damaged or unfinished, and for remains of interrupted writes."""
     from zoo.runs.find import find
 
+    yield from _writes(root)
     if not root.is_dir():
         yield Finding("runs", "runs", "ok", f"no runs below {root}/", data={"runs": 0})
         return

@@ -1,0 +1,108 @@
+"""What a training writes and locks, on file systems that lack something."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from zoo.base.files import WriteError, write_text
+from zoo.errors import BusyError
+from zoo.runs.lock import HELD, RunLock, is_held
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without flock, such as Lustre's or gcsfuse's."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def ended_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        return process.pid
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_where_there_are_no_locks_a_file_stands_for_one_if_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_LOCKS", "files")
+    with RunLock(tmp_path):
+        assert is_held(tmp_path)
+        with (
+            pytest.raises(BusyError, match=f"by process {os.getpid()} on .* delete .*{HELD}"),
+            RunLock(tmp_path),
+        ):
+            pass
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    assert not (tmp_path / HELD).exists()
+    owner = {"pid": ended_process(), "host": socket.gethostname(), "since": 0}
+    (tmp_path / HELD).write_text(json.dumps(owner))
+    assert not is_held(tmp_path)
+    with RunLock(tmp_path):
+        assert json.loads((tmp_path / HELD).read_text())["pid"] == os.getpid()
+    (tmp_path / HELD).write_text(json.dumps(owner | {"host": "elsewhere"}))
+    with pytest.raises(BusyError, match="on elsewhere"), RunLock(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_dead_owner_of_a_lock_that_cannot_be_tried_is_not_said_to_train(tmp_path: Path) -> None:
+    owner = {"pid": ended_process(), "host": socket.gethostname(), "since": 0}
+    (tmp_path / "lock").write_text(json.dumps(owner))
+    assert not is_held(tmp_path)
+    (tmp_path / "lock").write_text(json.dumps(owner | {"pid": os.getpid()}))
+    assert is_held(tmp_path)
+
+
+def test_a_lock_held_by_a_file_holds_where_there_are_locks_too(tmp_path: Path) -> None:
+    """Of two hosts that share a folder, one may have locks there and the other none."""
+    (tmp_path / HELD).write_text(json.dumps({"pid": 1, "host": "elsewhere", "since": 0}))
+    assert is_held(tmp_path)
+    with pytest.raises(BusyError, match="process 1 on elsewhere"), RunLock(tmp_path):
+        pass
+
+
+def test_a_lock_that_is_not_permitted_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(handle: int, operation: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(WriteError, match="cannot be locked: Operation not permitted"), RunLock(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not opened there")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_folder_that_cannot_be_synced_is_passed_over_and_a_broken_disk_is_not(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CIFS and some of FUSE refuse to sync folders, though the file is written and has its name."""
+    sync = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(WriteError) if code == errno.EIO else nullcontext():
+        write_text(tmp_path / "result.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
