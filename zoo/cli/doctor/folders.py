@@ -81,8 +81,8 @@ def unwritable(path: Path) -> str:
         if there.parent == there:
             return "its disk does not exist"
         try:
-            parent.lstat()
-            return f"{parent} is a broken link"
+            there.lstat()
+            return f"{there} is a broken link"
         except NotADirectoryError:
             pass
         except FileNotFoundError:
@@ -153,7 +153,7 @@ def _disks() -> Iterator[Finding]:
         if there.exists():
             device = there.stat().st_dev
             seen.setdefault(device, []).append(what)
-            roots[device] = existing
+            roots[device] = there
     for device, whats in seen.items():
         yield disk(", ".join(whats), shutil.disk_usage(roots[device]).free)
 
