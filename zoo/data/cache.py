@@ -191,7 +191,7 @@ def _refuse_wild_label(opened: Opened, name: str) -> None:
         label = int(rows.labels[row])
         if label >= most:
             raise DataError(
-                f"{name}: {rows.where(row)}: label {label} would make {label + 1:,} classes; labels count the "
+                f"{name}: {rows.where(row)}: label {label} would make {plural(label + 1, 'class')}; labels count the "
                 f"classes from 0 (here at most {most - 1:,}), or give them names"
             )
 
