@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import unicodedata
@@ -192,3 +193,26 @@ def test_a_check_prints_what_it_found(tmp_path: Path) -> None:
     result = CliRunner().invoke(datasets, ["check", f"folder:{tmp_path}", "--json"])
     assert result.exit_code == 0
     assert [finding["kind"] for finding in json.loads(result.stdout)["findings"]] == ["split-folders"]
+
+
+def test_images_that_repeat_are_found_within_the_test_split_and_with_other_labels(tmp_path: Path) -> None:
+    splits(tmp_path, "train", "test")
+    bee = (tmp_path / "train" / "bee" / "000.png").read_bytes()
+    for name in ("000.png", "001.png"):
+        (tmp_path / "test" / "ant" / name).write_bytes(bee)
+    found = {finding.kind: finding for finding in check(read(tmp_path))}
+    assert set(found) == {"train-test-duplicate", "test-duplicate", "train-test-conflict"}
+    assert found["test-duplicate"].count == 1
+    assert found["train-test-conflict"].examples == ("test 0 = train 4", "test 1 = train 4")
+
+
+def test_a_prediction_for_a_folder_leaves_out_what_training_leaves_out(tmp_path: Path) -> None:
+    from zoo.predict.inputs import Given, given_images
+
+    images(tmp_path / "photos", 2)
+    images(tmp_path / "photos" / "@eaDir" / "000.png", 1)
+    images(tmp_path / "__MACOSX", 1)
+    found = [
+        Path(one.name).name for one in given_images([str(tmp_path)], io.BytesIO()) if isinstance(one, Given)
+    ]
+    assert found == ["000.png", "001.png"]

@@ -14,6 +14,8 @@ from zoo.data.split import ImageData, Split
 
 IMBALANCE = 10.0
 
+OTHER = "another label than the same image in train"
+
 NEARLY_BLACK = 32
 """An image without a value of this or more, of 255, is one that a wrong white made, or shows next to nothing."""
 
@@ -117,31 +119,44 @@ def _nearly_black(train: _Seen, test: _Seen) -> list[Finding]:
 
 
 def _duplicates(data: ImageData, train: list[bytes], test: list[bytes]) -> list[Finding]:
-    """Equal images (all decoded pixels) across the splits, within train, and with differing labels."""
+    """Equal images (all decoded pixels) across the splits, within each, and with differing labels."""
     first: dict[bytes, int] = {}
     labels: defaultdict[bytes, set[int]] = defaultdict(set)
     for row, digest in enumerate(train):
         first.setdefault(digest, row)
         labels[digest].add(int(data.train.labels[row]))
-    shared = [(row, first[digest]) for row, digest in enumerate(test) if digest in first]
-    repeated = sum(n - 1 for n in Counter(train).values())
-    torn = [first[digest] for digest, names in labels.items() if len(names) > 1]
-    findings = []
-    if shared:
-        text = f"{plural(len(shared), 'test image is', 'test images are')} also in train"
-        pairs = tuple(f"test {a} = train {b}" for a, b in shared[:5])
-        kind = "train-test-duplicate"
-        findings.append(Finding(level="warning", kind=kind, message=text, count=len(shared), examples=pairs))
-    if repeated:
-        text = f"{plural(repeated, 'training image repeats', 'training images repeat')} an earlier one"
-        findings.append(Finding(level="note", kind="train-duplicate", message=text, count=repeated))
-    if torn:
-        text = f"{plural(len(torn), 'training image occurs', 'training images occur')} with differing labels"
-        rows = tuple(f"train {row}" for row in torn[:5])
-        findings.append(
-            Finding(level="warning", kind="label-conflict", message=text, count=len(torn), examples=rows)
-        )
-    return findings
+    shared = [row for row, digest in enumerate(test) if digest in first]
+    other = [row for row in shared if int(data.test.labels[row]) not in labels[test[row]]]
+    torn = [f"train {first[digest]}" for digest, names in labels.items() if len(names) > 1]
+
+    def pairs(rows: list[int]) -> list[str]:
+        return [f"test {row} = train {first[test[row]]}" for row in rows]
+
+    return [
+        *_counted("warning", "train-test-duplicate", pairs(shared), "test image is", "are", "also in train"),
+        *_counted("warning", "train-test-conflict", pairs(other), "test image has", "have", OTHER),
+        *_repeats("train", "training", train),
+        *_repeats("test", "test", test),
+        *_counted(
+            "warning", "label-conflict", torn, "training image occurs", "occur", "with differing labels"
+        ),
+    ]
+
+
+def _repeats(side: str, noun: str, hashes: list[bytes]) -> list[Finding]:
+    count = sum(n - 1 for n in Counter(hashes).values())
+    text = f"{plural(count, f'{noun} image repeats', f'{noun} images repeat')} an earlier one"
+    return [Finding(level="note", kind=f"{side}-duplicate", message=text, count=count)] if count else []
+
+
+def _counted(
+    level: Literal["warning", "note"], kind: str, examples: list[str], one: str, many: str, rest: str
+) -> list[Finding]:
+    """A finding of as many images as there are examples; `one` ends with the verb that is `many` for several."""
+    count, noun = len(examples), one.rpartition(" ")[0]
+    text = f"{plural(count, one, f'{noun}s {many}')} {rest}"
+    found = Finding(level=level, kind=kind, message=text, count=count, examples=tuple(examples[:5]))
+    return [found] if count else []
 
 
 def _imbalance(data: ImageData) -> list[Finding]:
