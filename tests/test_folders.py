@@ -61,6 +61,8 @@ def kinds(data: ImageData) -> dict[str, str]:
         ("trainset", "testset"),
         ("seg_train", "seg_test"),
         ("train2017", "val2017"),
+        ("01_train", "02_test"),
+        ("archive/birds/train", "archive/birds/test"),
         ("train-images", "test"),
         ("data/train", "data/test"),
         ("birds-v2/Training", "birds-v2/Valid"),
@@ -72,6 +74,14 @@ def test_folders_of_splits_are_known_by_any_usual_name_and_one_level_down(
     data = read(splits(tmp_path, train, test), mode)
     assert (data.classes, len(data.train), len(data.test)) == (("ant", "bee"), 8, 4)
     assert f"training images are read from {train}/, test images from {test}/" in kinds(data)["split-folders"]
+
+
+def test_a_folder_of_annotations_beside_the_images_is_no_second_set(tmp_path: Path) -> None:
+    splits(tmp_path, "images/train", "images/test")
+    for split in ("train", "test"):
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split / "000.txt").write_text("0 0.5 0.5 1 1")
+    assert read(tmp_path).classes == ("ant", "bee")
 
 
 def test_the_plain_names_are_read_without_a_word(tmp_path: Path) -> None:
@@ -87,6 +97,7 @@ def test_the_plain_names_are_read_without_a_word(tmp_path: Path) -> None:
             "has Training/ but neither test/ nor val/",
         ),
         (("test/ant", "test/bee", "lernen/ant", "lernen/bee"), "has test/ but no train/"),
+        (("my_train/ant", "my_train/bee", "final_test/ant", "final_test/bee"), "is named otherwise"),
         (("Train/ant", "train/ant", "test/ant"), "which one is meant"),
         (("ant/train", "ant/test", "bee/train", "bee/test"), "2 folders hold training and test folders"),
         (("data/train/ant", "data/test/ant", "more/ant"), "more/ beside it holds images too"),

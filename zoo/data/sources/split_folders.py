@@ -58,14 +58,16 @@ def role(name: str) -> Role | None:
     if len(places) != 1 or words.count(next(iter(places))) != 1:
         return None
     word, (kind, rank) = next(iter(places.items()))
-    return Role(kind, rank, tuple(w for w in words if w != word and w not in _FILLERS))
+    rest = (w for w in words if w != word and w not in _FILLERS and not w.isdecimal())
+    return Role(kind, rank, tuple(rest))
 
 
 def division(root: Path) -> Division | None:
     """The folders of training and test images below `root`; None where its folders are classes.
 
     A pair is a folder of training and one of test (or validation) images whose names are otherwise equal
-    ("seg_train" and "seg_test"). It is looked for in `root`, then in each of its folders.
+    ("seg_train" and "seg_test"). It is looked for in `root`, then in each of its folders, and further down where
+    there is but one folder.
 
     Raises:
         DataError: what the names say is not certain: one of the pair is missing, or there are several pairs.
@@ -75,9 +77,14 @@ def division(root: Path) -> Division | None:
     if own is not None:
         return own
     below = [pair for folder in folders if (pair := _pair(folder, _folders(folder))) is not None]
+    below = [
+        pair for pair in below if _holds_images(pair.train)
+    ]  # beside them may lie folders of annotations
     if below:
         return _only(root, folders, below)
     _refuse_half(root, folders)
+    if len(folders) == 1 and not _has_image(folders[0]):
+        return division(folders[0])  # an archive in an archive
     return None
 
 
@@ -166,18 +173,19 @@ def _refuse_half(root: Path, folders: Sequence[Path]) -> None:
 
     A folder named as a split that holds images itself is a class: trains, beside cars.
     """
-    for folder in folders:
-        found = role(folder.name)
-        if found is None or found.rest or _has_image(folder):
-            continue
-        inside = [f for f in _folders(folder) if _holds_images(f)]
-        if found.kind == "train" and inside:
+    roles = {f: found for f in folders if (found := role(f.name)) is not None and not _has_image(f)}
+    inside = {f: sum(map(_holds_images, _folders(f))) for f in roles}
+    missing = ""
+    for folder, found in roles.items():
+        partner = next((f for f, r in roles.items() if (r.kind == "train") != (found.kind == "train")), None)
+        if partner is not None and inside[folder] and inside[partner]:
+            missing = f"{partner.name}/ beside it is named otherwise"
+        elif not found.rest and found.kind == "train" and inside[folder]:
             missing = "neither test/ nor val/"
-        elif found.kind != "train" and len(inside) > 1:
+        elif not found.rest and found.kind != "train" and inside[folder] > 1:
             missing = "no train/"
-        else:
-            continue
-        raise DataError(
-            f"{root} has {folder.name}/ but {missing}; add it or rename what is meant to be it (known names: "
-            f"{KNOWN}), or give the one folder of classes: folder:{folder}"
-        )
+        if missing:
+            raise DataError(
+                f"{root} has {folder.name}/ but {missing}; add it or rename what is meant to be it (known names: "
+                f"{KNOWN}), or give the one folder of classes: folder:{folder}"
+            )
