@@ -22,7 +22,7 @@ def explain(error: Exception, kind: Any, table: Any, where: str) -> str:
     message = f"{where}{path}: {_lower(text)}"
     if "unknown field" in text and target is not None:
         return f"{message}; allowed: {', '.join(_fields(target))}"
-    if found:
+    if found and text[:1].isupper():  # msgspec writes capitals; a check of ours says what was given
         message += f", given {shown(given)}"
     choices = _choices(target)
     return f"{message}; allowed: {', '.join(map(repr, choices))}" if choices else message
