@@ -15,14 +15,18 @@ from click.testing import CliRunner
 from PIL import ExifTags, Image, ImageOps
 
 from zoo.base.paths import cache_dir
+from zoo.catalogue.registry import Origin
 from zoo.catalogue.spec import Dataset
 from zoo.cli.datasets import datasets
+from zoo.data.cache import cached
 from zoo.data.checks import check
 from zoo.data.files.decode import Rule, image_array, make_rule
 from zoo.data.load import load
 from zoo.data.sources.alter import alteration
+from zoo.data.sources.plugin import PluginSource
 from zoo.data.split import Split, limit, validation_split
 from zoo.errors import DataError, InputError
+from zoo.plugin import ImageSplits
 
 RNG = np.random.default_rng(11)
 
@@ -65,6 +69,22 @@ def test_a_changed_file_is_decoded_again(tmp_path):
     before = load(f"folder:{tmp_path}").fingerprint
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "a" / "003.png")
     assert load(f"folder:{tmp_path}").fingerprint != before
+
+
+def test_changed_files_of_a_plugin_are_decoded_again(tmp_path):
+    path = tmp_path / "one.png"
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(path)
+
+    def splits(data_dir):
+        return ImageSplits(([path], [0]), ([path], [0]), ("only",))
+
+    source = PluginSource("mine.paths", splits, Origin("mine", "zoo-mine", "1", ""), {}, tmp_path)
+    before, again = (cached(source, Rule(), lambda *_: None, name="x") for _ in range(2))
+    assert again.fingerprint == before.fingerprint
+    Image.new("RGB", (4, 4), (200, 2, 3)).save(path)
+    after = cached(source, Rule(), lambda *_: None, name="x")
+    assert after.train.images[0, 0, 0, 0] == 200
+    assert after.fingerprint != before.fingerprint
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "index", "gone"])

@@ -133,7 +133,7 @@ def test_balanced_accuracy_is_of_the_classes_that_have_images(capsys: pytest.Cap
     out = {"split": "test", "tta": "none", "top1": 0.75, "top5": 1.0, "loss": 1.0, "correct": 15, "count": 20}
     emit_accuracy({**out, "classes": table}, 3)
     printed = capsys.readouterr().out
-    assert "test balanced accuracy 75.00%: the mean recall of the 2 classes with images" in printed
+    assert "test balanced accuracy 75.00%: the mean recall of the 2 classes that have images" in printed
     emit_accuracy({**out, "classes": classes_of_some([[6, 2, 2], [1, 9, 0], [0, 0, 5]])}, 3)
     assert "balanced" not in capsys.readouterr().out
 

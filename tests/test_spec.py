@@ -64,7 +64,7 @@ def test_a_wrong_recipe_names_the_key_the_value_and_what_is_allowed(table: objec
         ({"std": [58.395, 57.12, 57.375]}, "std holds 58.395; allowed: above 0, up to 1"),
         ({"mean": [0.5, -0.1, 0.5]}, "mean holds -0.1"),
         ({"mean": [float("nan")] * 3}, "mean holds nan"),
-        ({"mean": [0.5, 0.5]}, "mean has 2 values; give 3, one for each channel, or one for all"),
+        ({"mean": [0.5, 0.5]}, "mean has 2 values; give one for each channel (3), or one for all"),
         ({"std": []}, "std has 0 values"),
         ({"std": [0.5] * 4}, "std has 4 values"),
     ],

@@ -188,7 +188,7 @@ def wrong_normalisation(mean: Sequence[float], std: Sequence[float], channels: i
     ):
         if len(values) not in (1, channels, COLOURS):
             given = f"{name} has {plural(len(values), 'value')}"
-            return f"{given}; give {channels}, one for each channel, or one for all"
+            return f"{given}; give one for each channel ({channels}), or one for all"
         if wrong := [value for value in values if not fits(value)]:
             allowed = "0 to 1" if name == "mean" else "above 0, up to 1"
             return (

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -110,6 +110,9 @@ def _open(folder: Path, key: str) -> Cached | None:
             return None
         classes = tuple(index["classes"])
         splits = _splits(arrays, index["copies"])
+        beside = index.get("files")  # earlier entries do not say
+        if beside and _stamps_of(map(Path, beside["paths"])) != beside["stamps"]:
+            return None
         if index["skipped"] and not all(_origins(folder, side).is_file() for side in _SIDES):
             return None  # written when nobody noted which images were left out
         stamps = {stem: _stamp(folder / f"{stem}.npy") for stem in _FILES}
@@ -144,6 +147,17 @@ def _splits(arrays: dict[str, Any], copies: Sequence[int]) -> tuple[Split, Split
         for side, n in zip(_SIDES, copies, strict=True)
     ]
     return made[0], made[1]
+
+
+def _stamps_of(paths: Iterable[Path]) -> str:
+    """A hash over size and time of files; what is no file has neither."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(f"{_stamp(path)}\n".encode())
+        except OSError:
+            digest.update(b"none\n")
+    return digest.hexdigest()
 
 
 def _origins(folder: Path, side: str) -> Path:
@@ -211,6 +225,7 @@ def _build(
     origins: dict[str, Path] = {}
     skipped, size = 0, rule.out_size()
     bad: list[str] = []
+    before = _stamps_of((*opened.train.files, *opened.test.files))  # a file may change while it is decoded
     try:
         for side, rows in (("train", opened.train), ("test", opened.test)):
             job = _Decoding(rows, rule, show, f"decoding {name} ({side})", skip_bad, size)
@@ -228,6 +243,8 @@ def _build(
             raise BadImagesError(sorted(bad))
         splits = _splits({k: np.load(p, mmap_mode="r") for k, p in decoded.items()}, _copies(opened))
         classes = opened.classes or tuple(map(str, range(1 + max(int(s.labels.max()) for s in splits))))
+        beside = [str(path.absolute()) for path in (*opened.train.files, *opened.test.files)]
+        files = {"files": {"paths": beside, "stamps": before}} if beside else {}
         index = {
             "format": FORMAT,
             "name": name,
@@ -240,6 +257,7 @@ def _build(
             "fingerprint": fingerprint(*splits, classes),
             "skipped": skipped,
             "ignored": opened.ignored,
+            **files,
         }
         for side, path in origins.items():
             os.replace(path, _origins(folder, side))

@@ -87,6 +87,6 @@ def _places(data: ImageData, present: Labels, known: tuple[str, ...]) -> Labels:
         if often[name] > 1:
             raise InputError(
                 f"{data.spec}: several classes are called {name!r}, and cannot be told apart by their names; "
-                f"give images with all classes of the run ({len(known)}), in their order"
+                "give images with all classes of the run, in their order"
             )
     return np.array([places[data.classes[number]] for number in present.tolist()], np.int64)

@@ -6,7 +6,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,8 @@ class PluginSource:
             raise DataError(f"{name}: {plural(count, 'image')} for {plural(wanted, 'label')}")
         if isinstance(images, Sequence) and isinstance(images[0], bytes | Path):
             items: Sequence[Item] = images
-            return item_rows(items, labels, lambda i: f"{name}, image {i}")
+            files = tuple(item for item in items if isinstance(item, Path))
+            return replace(item_rows(items, labels, lambda i: f"{name}, image {i}"), files=files)
         return array_rows(np.asarray(images), labels, name)
 
 

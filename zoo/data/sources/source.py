@@ -37,12 +37,14 @@ class Rows:
         chunks: a fresh iterator over the images, in the order of the labels.
         where: names row i for an error message (a path, a row of a file).
         copies: as in `zoo.data.split.Split`.
+        files: image files that the source's identity says nothing of: decoded again when one of them changes.
     """
 
     labels: Labels
     chunks: Callable[[], Iterator[Chunk]]
     where: Callable[[int], str]
     copies: int = 1
+    files: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
