@@ -15,6 +15,7 @@ import timm
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.models import PretrainedCfg
+from zoo.train.run_options import Request
 
 from zoo.catalogue.registry import load_registry
 from zoo.hub.timm_layout import timm_layout
@@ -94,7 +95,7 @@ def test_both_modes_of_timms_evaluation_are_the_runs(name: str, normalize: str) 
         assert resolve_data_config(pretrained_cfg=written, use_test_size=use_test_size) == expected
 
 
-@pytest.mark.parametrize(("resize", "crop"), [(40, 32), (13, 9), (37, 29), (100, 98)])
+@pytest.mark.parametrize(("resize", "crop"), [(40, 32), (29, 15), (25, 17), (28, 18), (41, 23)])
 def test_timm_scales_to_the_very_size_that_the_run_scaled_to(resize: int, crop: int) -> None:
     record = record_of("timm/resnet10t", dataset=f"sklearn:digits?resize={resize}&crop={crop}")
     config = resolve_data_config(pretrained_cfg=layout(record)["pretrained_cfg"])

@@ -321,7 +321,7 @@ def _replace(folder: Path, output: Path) -> None:
         os.replace(output, old)
     try:
         os.replace(folder, output)
-    except OSError:
-        if old.exists():
+    except BaseException:  # a signal as well: the old one would be deleted with the temporary folder
+        if old.exists() and not output.exists():
             os.replace(old, output)
         raise
