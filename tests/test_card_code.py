@@ -10,7 +10,6 @@ import pytest
 import torch
 from hub_server.runs import own_caches
 from PIL import Image
-from zoo.train.run_options import Request
 
 from zoo.catalogue.registry import load_registry
 from zoo.hub.pack import package

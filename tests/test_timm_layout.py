@@ -15,7 +15,6 @@ import timm
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.models import PretrainedCfg
-from zoo.train.run_options import Request
 
 from zoo.catalogue.registry import load_registry
 from zoo.hub.timm_layout import timm_layout
