@@ -198,7 +198,7 @@ def wide_resnet(
     num_classes: int,
     depth: int = 16,
     widen: int = 4,
-    dropout: float = 0.0,
+    dropout: float = 0,
 ) -> nn.Module:
     """Wide residual network: three stages of pre-activation blocks at strides 1, 2, 2.
 

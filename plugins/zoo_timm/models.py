@@ -22,8 +22,8 @@ def model(
     width: int,
     num_classes: int,
     name: str,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
+    dropout: float = 0,
+    drop_path: float = 0,
 ) -> nn.Module:
     """Build one of timm's models for this image size and class count.
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.cli.shared import click_options as run_options
-from zoo.cli.shared import options
+from zoo.cli.shared import click_options, options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column, emit, emit_json, emit_table, say, width
 from zoo.errors import InputError
@@ -56,26 +55,13 @@ if TYPE_CHECKING:
     help="Use these images instead of the published datasets (or instead of dataset NAME).",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs of the small budget.")
-@run_options.of_a_run(
+@click_options.of_a_run(
     lambda option: option.reproduce,
     protocol={"default": "paper"},
     limit_train={"help": "Number of training images of the small budget."},
     limit_test={"help": "Number of test images of the small budget."},
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of runs to train at the same time.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where jobs run: local, or as tasks on a Ray cluster (RAY_ADDRESS, else one on this machine).",
-)
+@options.at_once("Number of runs to train at the same time.")
 @click.option(
     "--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="Folder for the run folders."
 )

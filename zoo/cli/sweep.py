@@ -11,8 +11,7 @@ import click
 
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
-from zoo.cli.shared import click_options as run_options
-from zoo.cli.shared import options
+from zoo.cli.shared import click_options, options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import emit, emit_json, say
 from zoo.errors import InputError
@@ -47,20 +46,7 @@ DEFAULT_TRIALS = 20
     help=f"Total number of trials; default: the whole grid, or {DEFAULT_TRIALS} with --sample.",
 )
 @click.option("--prune", is_flag=True, help="Stop trials early that are worse than the median of the others.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of trials to run at the same time.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where jobs run: local, or as tasks on a Ray cluster (RAY_ADDRESS, else one on this machine).",
-)
+@options.at_once("Number of trials to run at the same time.")
 @click.option(
     "--storage",
     metavar="PATH",
@@ -72,7 +58,7 @@ DEFAULT_TRIALS = 20
     metavar="DIR",
     help="Folder of the sweep; default: runs/sweep/NAME-DATASET.",
 )
-@run_options.of_a_run(
+@click_options.of_a_run(
     lambda option: option.sweep,
     recipe={"help": "Name of the recipe to start from, or `best`; default: the model's own."},
     settings={"help": "Override a key of the recipe in all trials. May be repeated."},

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.shared import click_options as run_options
-from zoo.cli.shared import launch, logs, options
+from zoo.cli.shared import click_options, launch, logs, options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import clean, say
 from zoo.errors import InputError
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=launch.Command)
 @click.argument("model", required=False)
-@run_options.of_a_run()
+@click_options.of_a_run()
 @launch.options
 @click.option(
     "--output",
@@ -92,7 +91,7 @@ def train(
       zoo train vit-b16 --dataset folder:photos --gpus 8
       torchrun --nproc-per-node 8 -m zoo train vit-b16 --dataset folder:photos
     """
-    given = run_options.given(context)
+    given = click_options.given(context)
     _check_what_is_trained(model, source, resume, given)
     if output is not None:
         from zoo.runs.new import check_free

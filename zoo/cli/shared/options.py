@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 data_dir = click.option(
     "--data-dir", type=click.Path(file_okay=False), help="Folder for downloaded datasets."
@@ -21,3 +26,16 @@ checkpoint_seconds = click.option(
     show_default=True,
     help="Seconds between checkpoints; 0: only at the end or when stopped.",
 )
+
+
+def at_once(jobs_help: str) -> Callable[[F], F]:
+    """The options `--jobs` and `--engine` of a command that trains several runs at the same time."""
+    jobs = click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help=jobs_help)
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where jobs run: local, or as tasks on a Ray cluster (RAY_ADDRESS, else one on this machine).",
+    )
+    return lambda command: jobs(engine(command))
