@@ -187,9 +187,18 @@ def test_a_run_that_is_extended_is_not_finished_before_its_end(short: Path) -> N
     assert "the same as recorded" in called("eval", "run").stderr
 
 
+def test_to_resume_a_finished_run_succeeds_so_that_a_loop_around_it_ends(short: Path) -> None:
+    done = called("train", "--resume", "run")
+    assert (done.exit_code, done.stdout) == (0, "run\n"), done.exception
+    assert "this run is finished; extend it with --epochs N, N above 2" in done.stderr
+    for epochs in ("1", "2"):
+        refused = called("train", "--resume", "run", "--epochs", epochs)
+        assert refused.exit_code != 0
+        assert "this run is finished" in str(refused.exception)
+
+
 def test_lost_weights_are_written_again_from_the_checkpoint(short: Path) -> None:
     whole = (short / "model.safetensors").read_bytes()
-    assert "this run is finished" in str(called("train", "--resume", "run").exception)
     for damage in (None, whole[:1000]):
         (short / "model.safetensors").unlink()
         if damage:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from zoo.base.streams import silence
 from zoo.base.version import __version__
 from zoo.cli.shared.messages import explained, say_error, say_problems
 from zoo.errors import OtherVersionWarning
@@ -66,7 +67,9 @@ EXIT_CODES = MappingProxyType(
         1: "The command failed, and the message says why; or a check found a problem.",
         2: "The input is wrong: an unknown name, option, key or value.",
         70: "A bug in zoo: please report it with the output of --debug.",
+        129: "The command was stopped because its terminal was closed (SIGHUP).",
         130: "The command was stopped by Ctrl-C.",
+        141: "The command was stopped because the program that reads its output ended.",
         143: "The command was stopped by SIGTERM.",
     }
 )
@@ -151,8 +154,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
     try:
         sys.exit(_run(words, prog_name))
     except BrokenPipeError:
-        # the reader closed the pipe: not an error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)  # the reader closed the pipe: not an error
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
         if debug:

@@ -7,7 +7,6 @@ import io
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import click
 
+from zoo.base import children
 from zoo.base.text import plural
 from zoo.cli.shared import options, table
 from zoo.cli.shared.messages import say_error
@@ -147,13 +147,20 @@ def measured(job: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         job_file, row_file = Path(folder) / "job.json", Path(folder) / "row.json"
         job_file.write_text(json.dumps(job))
-        command = [sys.executable, "-m", "zoo.studies.bench", str(job_file), str(row_file)]
+        command = [*children.python("zoo.studies.bench"), str(job_file), str(row_file)]
         return outcome(str(job["model"]), command, row_file)
 
 
 def outcome(model: str, command: Sequence[str], row_file: Path) -> dict[str, Any]:
     """Run a process that writes a row; if it writes none, the row says how the process ended."""
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=children.environment(),
+    )
     if done.returncode == 0 and row_file.is_file():
         row: dict[str, Any] = json.loads(row_file.read_text())
         return row

@@ -183,8 +183,10 @@ class Session:
     def resume(self, folder: Path, changed: dict[str, Any]) -> None:
         """Resume the run of a folder, after warning about differences that make it not bit-identical."""
         from zoo.catalogue.registry import load_registry
-        from zoo.train.start import continued
+        from zoo.train.start import continued, is_finished
 
+        if changed.get("epochs") is None and is_finished(folder):
+            return _say_finished(folder)
         registry = load_registry()
         loggers = logs.find(self.log, registry)
         plan = self._prepared(lambda show: continued(folder, registry, **changed, show=show, warn=_warn))
@@ -245,6 +247,16 @@ def _recorded_device(folder: Path) -> str:
     from zoo.runs.record import read_record
 
     return read_record(folder).device
+
+
+def _say_finished(folder: Path) -> None:
+    """Say that nothing is left to train, so that `until zoo train --resume RUN` ends."""
+    from zoo.runs.record import read_record
+
+    say(
+        f"{folder}: this run is finished; extend it with --epochs N, N above {read_record(folder).settings.epochs}"
+    )
+    print(folder)
 
 
 def _warn(message: str) -> None:

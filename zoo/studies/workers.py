@@ -20,6 +20,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Literal
 
+from zoo.base import children
+from zoo.base.streams import WatchedStream
 from zoo.errors import InputError, ZooError
 
 Engine = Literal["local", "ray"]
@@ -57,8 +59,8 @@ def run(task: dict[str, Any], stop: Stopper) -> None:
 
 def _here(task: dict[str, Any], jobs: int, stop: Stopper) -> list[str]:
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ}
-    command = [sys.executable, "-m", "zoo.studies.workers"]
+    environment = {"OMP_NUM_THREADS": threads, **children.environment()}
+    command = children.python("zoo.studies.workers")
     # the output of workers is for people and goes to stderr: stdout is for the table
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, text=True, env=environment)
@@ -94,6 +96,10 @@ class ParentEnded:
         """The number of the signal that this counts as, or 0."""
         return int(STOPPED) if self.closed else 0
 
+    def leave(self) -> None:
+        """Count a closed stdout or stderr as the end of the parent."""
+        self.closed = True
+
     def _watch(self) -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
@@ -104,10 +110,13 @@ def main() -> None:
     """Run a worker process: reads its task from stdin, works, and exits with 0, or 143 if it was stopped."""
     from zoo.train.loop import Stop
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it, and closes the pipe
+    for number in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:
+        signal.signal(number, signal.SIG_IGN)  # the parent receives it, and closes the pipe
     task = json.loads(_line())
+    stop = ParentEnded()
+    sys.stdout, sys.stderr = (WatchedStream(s, stop.leave) for s in (sys.stdout, sys.stderr))
     try:
-        run(task, ParentEnded())
+        run(task, stop)
     except Stop as stopped:
         sys.exit(128 + stopped.signal)
     except ZooError as error:

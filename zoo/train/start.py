@@ -113,7 +113,7 @@ def continued(
     registry = registry or load_registry()
     record = read_record(folder)
     longer = epochs is not None and epochs > record.settings.epochs
-    if (folder / RESULT).is_file() and not longer and not damage_of_weights(folder):
+    if is_finished(folder) and not longer:
         raise RunError(
             f"{folder}: this run is finished; to extend it, give --epochs N with N above {record.settings.epochs}"
         )
@@ -132,6 +132,11 @@ def continued(
             f"{record.settings.epochs}, so the learning rate jumps to its value in the longer schedule"
         )
     return plan
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has its result and its weights: there is nothing left to train."""
+    return (folder / RESULT).is_file() and not damage_of_weights(folder)
 
 
 def resumed(

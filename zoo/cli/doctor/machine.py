@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from zoo.base import children
 from zoo.base.text import plural
 from zoo.cli.doctor.finding import Finding, size
 
@@ -27,11 +26,11 @@ class Probe:
     def __init__(self) -> None:
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zoo.cli.doctor.probe"],
+            children.python("zoo.cli.doctor.probe"),
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=subprocess.STDOUT,
-            cwd=os.getcwd(),
+            env=children.environment(),
         )
         self._report: dict[str, Any] | None = None
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import uuid
 import warnings
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from zoo.base import children
 from zoo.base.text import plural
 from zoo.cli.shared.signals import StopRequests
 from zoo.errors import DeviceError, InputError, RunError
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
 WORDS = "zoo.cli.words"
 TOGETHER = "ZOO_PROCESSES_DIR"
 """Folder in which the processes of `--gpus` write their process ids, and a failed one marks that it reported it."""
+
+LAUNCHER = "launcher"
+"""The file in that folder that holds the launcher's process id."""
+
+WATCH_SECONDS = 0.5
+"""How often a process of `--gpus` checks that its launcher is still running."""
 
 PATIENCE = 2.0
 """Seconds in which a repeated signal is taken for the launcher's copy of the first one."""
@@ -97,18 +106,30 @@ def start(gpus: int, device: str, model: str | None) -> int:
     )
     context = click.get_current_context()
     ours = [f"--{name}" for name in ("quiet", "verbose") if context.find_root().params.get(name)]
-    words = ["-m", "zoo", *ours, "train", *context.meta[WORDS], *(["--debug"] if debug else [])]
-    with tempfile.TemporaryDirectory(prefix="zoo-gpus-") as folder:
-        os.environ[TOGETHER] = folder
-        _pass_on_saves(Path(folder))
+    words = [
+        *children.flags(),
+        "-m",
+        "zoo",
+        *ours,
+        "train",
+        *context.meta[WORDS],
+        *(["--debug"] if debug else []),
+    ]
+    with tempfile.TemporaryDirectory(prefix="zoo-gpus-") as name:
+        folder = Path(name)
+        os.environ[TOGETHER] = name
+        if search := children.python_path():
+            os.environ["PYTHONPATH"] = search
+        (folder / LAUNCHER).write_text(str(os.getpid()))
+        _pass_on_saves(folder)
         try:
             elastic_launch(config, sys.executable)(*words)
         except SignalException as stopped:
-            for path in Path(folder).glob("*.pid"):  # a second signal came while they were stopping
+            for path in folder.glob("*.pid"):  # a second signal came while they were stopping
                 _signal(path, signal.SIGKILL)
             return 128 + int(stopped.sigval)
         except ChildFailedError as failed:
-            return _report(failed, (Path(folder) / "reported").exists(), gpus)
+            return _report(failed, (folder / "reported").exists(), gpus)
     return 0
 
 
@@ -167,7 +188,7 @@ def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> It
     # torch warns about the strides of 1x1 kernels, which differ without any effect.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     world = join(device, sharded=shard)
-    with _present(world), _heard(world):
+    with present(world), _heard(world):
         try:
             yield world
             world.leave()
@@ -205,17 +226,29 @@ def _report(failed: Any, reported: bool, gpus: int) -> int:
 
 
 @contextlib.contextmanager
-def _present(world: World) -> Iterator[None]:
-    """Keep this process's id in a file for the process that started it, until this one ends."""
+def present(world: World) -> Iterator[None]:
+    """Keep this process's id in a file for its launcher, until this one ends; stop it when the launcher ends."""
     folder = os.environ.get(TOGETHER)
-    path = Path(folder) / f"{world.rank}.pid" if folder else None
-    if path is not None:
-        path.write_text(str(os.getpid()))
+    if not folder:
+        yield
+        return
+    path = Path(folder) / f"{world.rank}.pid"
+    path.write_text(str(os.getpid()))
+    launcher = int((Path(folder) / LAUNCHER).read_text())
+    threading.Thread(target=_stop_with, args=(launcher,), daemon=True).start()
     try:
         yield
     finally:
-        if path is not None:
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        if os.getppid() != launcher:  # the launcher cannot remove it any more
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop_with(launcher: int) -> None:
+    """Ask this process to stop, as SIGTERM does, once its launcher was killed."""
+    while os.getppid() == launcher:
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -239,7 +272,7 @@ def _end(world: World, error: BaseException) -> NoReturn:
     from zoo.cli.shared.messages import explained, say_error
     from zoo.train.processes.world import lost
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}:
         signal.signal(number, signal.SIG_IGN)  # the launcher stops all processes when one ends
     shown = error  # what is reported
     if lost(error):

@@ -1,12 +1,18 @@
-"""Signals: Ctrl-C and SIGTERM stop a run, a second one ends the process at once; SIGUSR1 writes a checkpoint."""
+"""Ctrl-C, SIGTERM, a closed terminal or a closed pipe stop a run; SIGUSR1 writes a checkpoint.
+
+A second Ctrl-C or SIGTERM ends the process at once.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from types import FrameType
 from typing import Any
+
+from zoo.base.streams import WatchedStream
 
 
 class Interrupted(KeyboardInterrupt):
@@ -15,6 +21,10 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+PIPE = int(getattr(signal, "SIGPIPE", 13))
 
 
 class StopRequests:
@@ -42,30 +52,53 @@ class StopRequests:
     def _save(self, number: int, frame: FrameType | None) -> None:
         self.save = True
 
+    def _reader_left(self) -> None:
+        """Stop because the program or terminal that reads a stream is gone.
+
+        Raises:
+            BrokenPipeError: the run cannot stop between two steps yet.
+        """
+        if not self.graceful:
+            raise BrokenPipeError
+        if not self.stopping:
+            self.stopping, self.since = PIPE, time.monotonic()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.stopping:
+        if self.stopping == PIPE:  # a closed terminal is noticed in both ways
+            self.stopping = number
+        elif self.stopping and number == HANGUP:
+            return  # a shell repeats what the system has already sent
+        elif self.stopping:
             if time.monotonic() - self.since >= self.patience:
                 os._exit(128 + number)
-            return
+        else:
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
         self.stopping, self.since = number, time.monotonic()
         if not self.graceful:
             self.raised = True
             raise Interrupted(number)
 
     def __enter__(self) -> StopRequests:
-        """Install the handlers."""
+        """Install the handlers, and watch stdout and stderr."""
         handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle}
         if hasattr(signal, "SIGUSR1"):
             handlers[signal.SIGUSR1] = self._save
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:  # nohup: ignored
+            handlers[signal.Signals(HANGUP)] = self._handle
         self.before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self.streams = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = (WatchedStream(s, self._reader_left) if s else s for s in self.streams)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Restore the former handlers.
+        """Restore the former handlers and streams.
 
         Raises:
             Interrupted: the handler raised it inside a library, which turned it into an error of its own.
         """
+        sys.stdout, sys.stderr = self.streams
         for number, handler in self.before.items():
             if handler is not None:  # None: it was not installed from Python, and cannot be restored
                 signal.signal(number, handler)
