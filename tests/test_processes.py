@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from zoo.base import children
+from zoo.cli.shared.messages import explained
 from zoo.cli.shared.signals import StopRequests
+from zoo.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 ALIEN = 'raise SystemExit("my own file was run")'
@@ -125,3 +127,61 @@ def test_a_process_of_a_killed_launcher_stops(tmp_path: Path) -> None:
         process.kill()
         assert process.stdout.readline() == f"stopped by {int(signal.SIGTERM)}\n"
     assert not folder.exists()
+
+
+# ---- how many there are -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({}, 1),
+        ({"WORLD_SIZE": "", "RANK": ""}, 1),
+        ({"WORLD_SIZE": "4"}, 1),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, 1),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}, 2),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "RANK=0 and WORLD_SIZE=two"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 and WORLD_SIZE=2"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "29500"}, "but MASTER_ADDR is not set; unset"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "but MASTER_ADDR and MASTER_PORT are not set; unset"),
+    ],
+)
+def test_what_says_how_many_train_together_is_read_with_care(
+    given: dict[str, str], size: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    if isinstance(size, int):
+        assert children.started_together() == size
+        return
+    with pytest.raises(InputError, match=size):
+        children.started_together()
+
+
+# ---- how commands end -------------------------------------------------------------------------------
+
+
+def test_lack_of_memory_while_a_library_is_loaded_is_no_bug_of_ours() -> None:
+    for error in (
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError("libcudart.so: cannot map zero-fill pages"),
+        MemoryError(),
+    ):
+        code, message = explained(error)
+        assert (code, message.startswith("not enough memory")) == (1, True)
+    assert explained(ImportError("No module named 'nothing'"))[0] == 70
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_a_stream_that_was_closed_is_an_empty_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.cli import main
+
+    monkeypatch.setattr(sys, name, None)
+    with pytest.raises(SystemExit) as ended:
+        main(["runs", "nothing-of-this-name"])
+    assert ended.value.code == 2
+    stream = getattr(sys, name)
+    assert stream.read() == "" if name == "stdin" else stream.write("x") == 1
+    stream.close()

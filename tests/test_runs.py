@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -135,6 +137,44 @@ def test_a_damaged_run_is_left_out_of_the_list_and_an_error_by_name(here: Path) 
     assert "runs/b/run.toml: damaged" in result.stderr
     with pytest.raises(RunError, match="damaged"):
         said_by("runs", "runs/b")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not take such names")
+@pytest.mark.parametrize("name", [b"w\xff\xfeild", b"a\nb", b"\x1b[31mred", b"<b>&\"'"])
+def test_a_wild_name_ends_neither_the_list_nor_the_report(here: Path, name: bytes) -> None:
+    wild = os.fsdecode(name)
+    shutil.copytree(here / "runs/a", here / "runs" / wild)
+    assert wild in [row["name"] for row in json.loads(said_by("runs", "--json"))]
+    assert len(said_by("runs").splitlines()) == 5
+    result = zoo("report", "--output", "report.html")
+    assert result.exit_code == 0, result.exception
+    assert (here / "report.html").read_text("utf-8").count("</html>") == 1
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named_and_the_others_are_listed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "runs/private").mkdir()
+    look, stat = Path.iterdir, Path.is_file
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "private":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path)
+
+    def is_file(path: Path) -> bool:
+        if path.parent.name == "private":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    for blocked in (False, True):
+        if blocked:
+            monkeypatch.setattr(Path, "is_file", is_file)
+        result = zoo("runs", "--json")
+        assert [row["name"] for row in json.loads(result.stdout)] == ["a", "b", "deep/c"]
+        assert "runs/private: cannot be read: " in result.stderr
+        assert "Permission denied" in result.stderr
 
 
 def test_numbers_that_are_none_do_not_break_the_list(here: Path) -> None:

@@ -68,7 +68,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole UTF-8 file, atomically and durably (see `replacing`)."""
-    write_bytes(path, text.encode())
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        name = error.object[max(0, error.start - 20) : error.end + 20]
+        raise WriteError(f"{path}: cannot contain a name that is not UTF-8: {name!r}; rename it") from None
+    write_bytes(path, data)
 
 
 def clear_temporaries(folder: Path) -> None:

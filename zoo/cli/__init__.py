@@ -142,6 +142,7 @@ def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, qu
 
 def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    _replace_closed_streams()
     words = list(sys.argv[1:] if args is None else args)
     atexit.register(_leave_quickly)
     warnings.showwarning = _show_warning
@@ -164,6 +165,13 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
         code, message = explained(error)
         say_error(message)
         sys.exit(code)
+
+
+def _replace_closed_streams() -> None:
+    """Replace closed stdin, stdout and stderr (`<&-`, `2>&-`) by empty ones."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 def _show_warning(

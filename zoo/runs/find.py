@@ -75,6 +75,7 @@ def read(folder: Path, name: str = "") -> Run:
         RunError: no run folder, or a damaged one.
     """
     try:
+        next(folder.iterdir(), None)  # fails if the folder cannot be listed
         record = read_record(folder)
         rows = tuple(row for row in read_metrics(folder) if isinstance(row, dict))
         result = read_result(folder, checked=False) if (folder / RESULT).is_file() else None
@@ -107,10 +108,28 @@ def _below(folder: Path, root: Path, level: int = 0) -> Iterator[tuple[Path, str
     if level > MAX_LEVELS or not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):
-        if (path / RECORD).is_file():
+        hidden = path.is_symlink() or path.name.startswith(".")
+        if _is_run(path) or not (hidden or _is_listed(path)):
             yield path, _name(path, root if _inside(path, root) else folder)
-        elif path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+        elif path.is_dir() and not hidden:
             yield from _below(path, root, level + 1)
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return (folder / RECORD).is_file()
+    except OSError:
+        return False
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether a path can be listed; if not, reading it as a run gives the reason."""
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+    except OSError:
+        return False
+    return True
 
 
 def _inside(path: Path, root: Path) -> bool:

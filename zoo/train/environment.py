@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from zoo.base import children
 from zoo.base.version import __version__
 from zoo.catalogue.provenance import changes
 from zoo.catalogue.registry import Registry
@@ -39,7 +39,7 @@ def environment(device: torch.device) -> dict[str, str]:
         except PackageNotFoundError:
             facts[package] = "absent"
     facts["threads"] = str(torch.get_num_threads())
-    facts["processes"] = str(size_here())
+    facts["processes"] = str(children.started_together())
     return facts | ({"commit": commit} if (commit := _commit()) else {})
 
 
@@ -53,8 +53,3 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def size_here() -> int:
-    """The number of processes that train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))

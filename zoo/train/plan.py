@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from zoo.base import children
 from zoo.base.text import plural
 from zoo.catalogue.provenance import provenance
 from zoo.catalogue.recipe import Recipe
@@ -38,6 +38,7 @@ from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
 from zoo.train.run_options import Beginning, Request, refuse_impossible, resolved_recipe
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
+from zoo.train.too_small import refuse_untrainable
 
 INIT = 0x1217
 """Tag of the seed that initialises the weights."""
@@ -150,8 +151,7 @@ def resolve(
 
 def _at_once(recipe: Recipe, limit: int | None) -> int:
     """Images of a batch that this process computes with at once."""
-    processes = os.environ.get("WORLD_SIZE", "")
-    parts = recipe.accumulate * max(1, int(processes) if processes.isdecimal() else 1)
+    parts = recipe.accumulate * children.started_together()
     return max(1, min(recipe.batch_size, limit or recipe.batch_size) // parts)
 
 
@@ -164,7 +164,8 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
         outline = compose(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
     if recipe.dropout is not None:
         set_dropout(outline, recipe.dropout)
-    make_optimizer(freeze(outline, recipe.freeze), recipe, meta)
+    refuse_untrainable(freeze(outline, recipe.freeze), name)
+    make_optimizer(outline, recipe, meta)
     return outline
 
 

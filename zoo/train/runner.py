@@ -21,6 +21,7 @@ from zoo.train.loop import Saving, Trainer
 from zoo.train.out_of_memory import refusing_too_much
 from zoo.train.plan import Plan
 from zoo.train.processes.world import World
+from zoo.train.too_small import refusing_too_few_images
 
 Say = Callable[[str], None]
 """Receives one line for people."""
@@ -88,11 +89,12 @@ def finish(
 def _train(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
     world = watch.world
     world.folder = folder
+    batch = min(plan.recipe.batch_size, len(plan.train))
     with _keeping_what_was(folder, watch) if world.first else nullcontext():
         if world.first:
             clear_temporaries(folder)
             write_record(folder, plan.record)
-        with refusing_too_much(plan):
+        with refusing_too_much(plan), refusing_too_few_images(batch, plan.recipe.accumulate):
             trainer = Trainer(plan, folder, watch.listener, watch.stop, watch.saving, world)
             newest = world.once(lambda: checkpoint.newest(folder / CHECKPOINTS, watch.say))
             if newest is not None:

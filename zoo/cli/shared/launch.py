@@ -70,7 +70,7 @@ def options(command: Any) -> Any:
 
 def wanted(gpus: int) -> bool:
     """Whether this process has to start the others, and is not itself one of them."""
-    return gpus > 1 and not _is_started()
+    return gpus > 1 and children.started_together() == 1
 
 
 def start(gpus: int, device: str, model: str | None) -> int:
@@ -166,7 +166,7 @@ def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> It
     Raises:
         InputError: `gpus` differs from the number of processes, or `shard` is set with one process.
     """
-    size = int(os.environ["WORLD_SIZE"]) if _is_started() else 1
+    size = children.started_together()
     if gpus is not None and gpus != size:
         raise InputError(
             f"--gpus {gpus}: torchrun started {plural(size, 'process')}; leave out --gpus under torchrun"
@@ -197,10 +197,6 @@ def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> It
             raise
         except BaseException as error:
             _end(world, error)
-
-
-def _is_started() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def _pass_on_saves(folder: Path) -> None:

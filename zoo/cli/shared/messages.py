@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from zoo.base.text import printable_line
+from zoo.base.text import first_line, printable_line
 from zoo.errors import ZooError
 
 
@@ -26,8 +26,20 @@ def explained(error: BaseException) -> tuple[int, str]:
         isinstance(error, OSError) and error.strerror
     ):  # such as a folder that cannot be created, or a file that cannot be read
         return 1, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if is_lack_of_memory(error):
+        return (
+            1,
+            f"not enough memory ({first_line(error)}); raise the limit (ulimit -v, the job's memory), or use less",
+        )
     what = f"unexpected {type(error).__name__}: {error}"
     return 70, f"{what}; please report it with the output of --debug"
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, also while a library was loaded."""
+    words = ("failed to map segment", "cannot allocate memory", "cannot map zero-fill pages")
+    loading = isinstance(error, ImportError | OSError) and any(word in str(error).lower() for word in words)
+    return isinstance(error, MemoryError) or loading
 
 
 def say_error(message: str) -> None:

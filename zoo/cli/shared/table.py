@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -71,12 +72,25 @@ def emit_json(value: Any) -> None:
     """Write one JSON document to stdout; NaN and infinity become null."""
     import msgspec
 
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    except UnicodeEncodeError:  # a name that is not UTF-8: escaped, as Python's json reads it back
+        import json
+
+        text = json.dumps(_without_nan(msgspec.to_builtins(value)), indent=2)
     if (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8":
         import json
 
         text = json.dumps(json.loads(text), indent=2)
     emit([text])
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def emit_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], limit: int | None) -> list[str]:
