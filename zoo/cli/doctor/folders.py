@@ -76,9 +76,9 @@ def _place(place: Place) -> Finding:
 
 def unwritable(path: Path) -> str:
     """Why nothing can be written below a folder, as runs and caches are; "" where it can. Nothing is left behind."""
-    there = path
-    while not there.exists():
-        if there.parent == there:
+    parent = path
+    while not parent.exists():
+        if parent.parent == parent:
             return "its disk does not exist"
         try:
             there.lstat()
@@ -89,16 +89,16 @@ def unwritable(path: Path) -> str:
             pass
         except OSError as error:
             return error.strerror or str(error)
-        there = there.parent
-    if not there.is_dir():
-        return f"{there} is a file"
-    path = _trial(there)
+        parent = parent.parent
+    if not parent.is_dir():
+        return f"{parent} is a file"
+    path = _trial(parent)
     try:
         write_bytes(path, b"zoo doctor")
         path.unlink()
     except WriteError as error:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
-        return f"{there} is not writable ({reason})"
+        return f"{parent} is not writable ({reason})"
     except OSError as error:
         return f"{path} cannot be removed ({error.strerror})"
     return ""
@@ -149,11 +149,11 @@ def _disks() -> Iterator[Finding]:
     seen: dict[int, list[str]] = {}
     roots: dict[int, Path] = {}
     for what, path in [*((p.what, p.path) for p in places()), ("this folder", Path.cwd())]:
-        there = existing(path)
-        if there.exists():
-            device = there.stat().st_dev
+        root = existing(path)
+        if root.exists():
+            device = root.stat().st_dev
             seen.setdefault(device, []).append(what)
-            roots[device] = there
+            roots[device] = root
     for device, whats in seen.items():
         yield disk(", ".join(whats), shutil.disk_usage(roots[device]).free)
 
