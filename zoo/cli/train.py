@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.base.cpus import CROWDED, Neighbours, affinity
+from zoo.base.text import plural
 from zoo.cli.shared import click_options, launch, logs, options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import clean, say
@@ -156,6 +158,7 @@ class Session:
     log: tuple[str, ...]
     verbose: bool
     quiet: bool
+    neighbours: Neighbours = field(default_factory=Neighbours)
 
     def start(self, request: Request, output: Path | None, *, look: bool) -> None:
         """Train a new run; with `look`, resume an unfinished one with the same configuration."""
@@ -209,6 +212,20 @@ class Session:
 
         return self.world.once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
 
+    def _say_neighbours(self, plan: Plan) -> None:
+        """Say that other processes leave too few CPUs for the threads that torch chose by itself."""
+        from torch import get_num_threads
+
+        from zoo.models.device import threads_as_asked
+
+        on_cpu = plan.hardware.device.type == "cpu" and not threads_as_asked()
+        busy = self.neighbours.busy() if on_cpu and self.world.first and not self.quiet else None
+        if busy is not None and busy >= CROWDED and get_num_threads() > 1:
+            say(
+                f"other processes keep {busy:.1f} of {plural(affinity(), 'CPU')} busy; beside them, training may be "
+                "faster with OMP_NUM_THREADS=1"
+            )
+
     def _train(self, plan: Plan, folder: Path, loggers: logs.Factories) -> None:
         """Train, and print the run folder."""
         from zoo.cli.shared.display import make_display
@@ -228,6 +245,7 @@ class Session:
         )
         for finding in () if self.quiet else plan.findings:
             print(f"{finding.level}: {clean(finding.line())}", file=sys.stderr)
+        self._say_neighbours(plan)
         for note in plan.notes if self.verbose else ():
             print(f"  {note}", file=sys.stderr)
         try:

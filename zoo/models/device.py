@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from zoo.base import cpus
 from zoo.base.text import plural
 from zoo.catalogue.recipe import CompileMode
 from zoo.errors import DeviceError, InputError
@@ -53,11 +54,18 @@ def placed(module: nn.Module, device: torch.device, channels_last: bool) -> nn.M
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto": CUDA, else Apple's MPS, else the CPU.
+    """The device of that name; "auto": CUDA, else Apple's MPS, else the CPU, with no more threads than it may use.
 
     Raises:
         InputError: not a device's name. DeviceError: one that this machine or this torch does not have.
     """
+    device = _pick(name)
+    if device.type == "cpu":
+        limit_threads()
+    return device
+
+
+def _pick(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -75,6 +83,32 @@ def pick_device(name: str = "auto") -> torch.device:
         available = ", ".join(kind for kind, is_present in present.items() if is_present)
         raise DeviceError(f"device {name!r} is not available on this machine (available: {available})")
     return device
+
+
+def limit_threads() -> None:
+    """Let torch use no more threads than the affinity and the quota of CPU time of this process allow.
+
+    More threads wait for one another and for their turn, and training takes several times as long. A number in
+    OMP_NUM_THREADS or MKL_NUM_THREADS is kept, and without such a limit nothing changes.
+    """
+    if not threads_as_asked() and cpus.usable() < torch.get_num_threads():
+        torch.set_num_threads(cpus.usable())
+
+
+def threads_as_asked() -> str:
+    """The environment variable that sets how many threads torch uses; "" if none does."""
+    return next((name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)), "")
+
+
+def threads_in_words() -> str:
+    """How many threads torch uses on a CPU, and why."""
+    count, limit, variable = plural(torch.get_num_threads(), "thread"), cpus.quota(), threads_as_asked()
+    if variable:
+        return f"{count}: {variable} is set"
+    cores = plural(cpus.affinity(), "CPU")
+    limited = limit is not None and limit < cpus.affinity()
+    why = f"a quota of {limit:g} of {cores}" if limited else f"torch's own choice for {cores}"
+    return f"{count}: {why} (OMP_NUM_THREADS sets another number)"
 
 
 def pick_layout(wanted: bool | None, module: nn.Module, device: torch.device, precision: Precision) -> bool:
@@ -101,8 +135,10 @@ def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
         else ""
     )
     layout = "channels-last (faster convolutions)" if hardware.channels_last else "contiguous"
+    threads = (threads_in_words(),) if device.type == "cpu" else ()
     return (
         f"device {device}: {describe(device)}{heap}",
+        *threads,
         f"precision {why_precision(hardware.precision, wanted)}",
         f"layout {layout}",
     )

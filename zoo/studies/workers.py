@@ -20,7 +20,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Literal
 
-from zoo.base import children
+from zoo.base import children, cpus
 from zoo.base.streams import WatchedStream
 from zoo.errors import InputError, ZooError
 
@@ -58,7 +58,7 @@ def run(task: dict[str, Any], stop: Stopper) -> None:
 
 
 def _here(task: dict[str, Any], jobs: int, stop: Stopper) -> list[str]:
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(max(1, cpus.usable() // jobs))
     environment = {"OMP_NUM_THREADS": threads, **children.environment()}
     command = children.python("zoo.studies.workers")
     # the output of workers is for people and goes to stderr: stdout is for the table

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from zoo.base import children
+from zoo.base import children, cpus
 from zoo.base.text import plural
 from zoo.cli.doctor.finding import Finding, size
 
@@ -32,6 +32,7 @@ class Probe:
             stderr=subprocess.STDOUT,
             env=children.environment(),
         )
+        self.neighbours = cpus.Neighbours()
         self._report: dict[str, Any] | None = None
 
     def report(self) -> dict[str, Any]:
@@ -83,6 +84,7 @@ class Probe:
         if "cpu" not in report:
             return
         yield _cpu(report["cpu"])
+        yield from crowded(self.neighbours.busy(), report["cpu"]["threads"])
         for device in report.get("cuda", []):
             yield _cuda(device)
         if not report.get("cuda"):
@@ -93,8 +95,17 @@ class Probe:
 
 def _cpu(cpu: dict[str, Any]) -> Finding:
     bf16 = "bf16 in hardware" if cpu["bf16"] else "no bf16 in hardware: training uses fp32"
-    text = f"cpu: {plural(cpu['cores'], 'core')}, {plural(cpu['threads'], 'thread')}, {cpu['capability']}, {bf16}"
+    text = f"cpu: {plural(cpu['cores'], 'core')}, {cpu['why']}, {cpu['capability']}, {bf16}"
     return Finding("devices", "cpu", "ok", text, data=cpu)
+
+
+def crowded(busy: float | None, threads: int) -> Iterator[Finding]:
+    """Report CPUs that other processes keep busy; processes that this command started count while they run."""
+    if busy is None or busy < cpus.CROWDED or threads == 1:
+        return
+    text = f"other processes kept {busy:.1f} of {plural(cpus.affinity(), 'CPU')} busy during this check"
+    fix = "training beside them may be faster with fewer threads: compare OMP_NUM_THREADS=1 zoo train ..."
+    yield Finding("devices", "neighbours", "note", text, fix, {"busy": round(busy, 2)})
 
 
 def _cuda(device: dict[str, Any]) -> Finding:

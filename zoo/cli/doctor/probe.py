@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from zoo.base import cpus
+
 
 def main() -> None:
     """Print the report, even if torch fails."""
@@ -49,10 +51,15 @@ def _torchvision(torch: Any) -> None:
 
 
 def _cpu(torch: Any) -> dict[str, Any]:
+    from zoo.models.device import limit_threads, threads_in_words
+
+    limit_threads()
     can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return {
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "why": threads_in_words(),
+        "quota": cpus.quota(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "bf16": bool(can.get("avx512_bf16") or can.get("amx_bf16")),
     }

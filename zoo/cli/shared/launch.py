@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.base import children
+from zoo.base import children, cpus
 from zoo.base.text import plural
 from zoo.cli.shared.signals import StopRequests
 from zoo.errors import DeviceError, InputError, RunError
@@ -92,7 +92,7 @@ def start(gpus: int, device: str, model: str | None) -> int:
     for name in logging.root.manager.loggerDict if not debug else ():  # each failure is reported once, by us
         if name.startswith("torch.distributed."):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus.usable() // gpus)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
