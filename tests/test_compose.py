@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from plugin_site import Site, components, site_in
+from torch import nn
 
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
 from zoo.errors import InputError, PluginError, ShapeError, UnknownNameError, ZooError
-from zoo.models.compose import check, compose, create
+from zoo.models.compose import check, compose, copies_its_input, create
+from zoo.models.flops import flops
+from zoo_hybrid.mixtures import joint
 
 SIZES = {"in_channels": 3, "height": 8, "width": 8, "num_classes": 5}
 
 FACTORIES = """
 from typing import Literal
+import numpy as np
 import torch
 from torch import nn
 
@@ -50,6 +56,9 @@ def wrong(*, channels, height, width):
 def raises(*, channels, height, width):
     raise ValueError("cannot do that")
 
+def imports(*, channels, height, width):
+    import nowhere
+
 def pair(*, channels, height, width):
     class Two(nn.Module):
         def forward(self, x):
@@ -61,6 +70,40 @@ def chain(*, parts, channels, height, width):
 
 def odd(*, parts, channels, height, width):
     return nn.Sequential(*(build(size=3) for build in parts))
+
+class Values(nn.Module):
+    def __init__(self, kind, channels):
+        super().__init__()
+        self.kind, self.conv = kind, nn.Conv2d(channels, channels, 1)
+        if kind == "buffer":
+            self.register_buffer("ones", torch.from_numpy(np.ones((channels, 1, 1), np.float32)))
+        if kind == "device":
+            self.ones = nn.Parameter(torch.ones(channels, 1, 1, device="cpu"))
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.kind == "item":
+            return x / max(x.abs().max().item(), 1e-6)
+        if self.kind == "if":
+            return x if torch.isfinite(x).all() else torch.nan_to_num(x)
+        if self.kind == "wide":
+            x.sum().item()
+            return x.repeat(1, 100_000, 1, 1)[:, : x.shape[1]]
+        return x * self.ones if self.kind in ("buffer", "device") else x
+
+def values(*, channels, height, width, kind: str):
+    if kind == "rates":
+        rates = [x.item() for x in torch.linspace(0, 0.1, 4)]
+        return nn.Sequential(*(nn.Dropout(rate) for rate in rates), nn.Linear(width, width))
+    if kind == "list":
+        assert torch.arange(channels).tolist() == list(range(channels))
+    if kind == "many":
+        torch.zeros(1).item()
+        return nn.Sequential(*(nn.Linear(width, 100_000) for _ in range(20)))
+    if kind == "halves":
+        torch.zeros(1).item()
+        return nn.AvgPool2d(2)
+    return Values(kind, channels)
 
 def stem(*, in_channels, height, width, out: int = 6):
     return nn.Conv2d(in_channels, out, 2, stride=2)
@@ -76,8 +119,8 @@ def whole(*, in_channels, height, width, num_classes, body=None, stem=None, head
     return nn.Sequential(first, middle, last)
 """
 KINDS = {
-    "part": ("scale", "needs", "halves", "narrow", "wrong", "raises", "pair"),
-    "combinator": ("chain", "odd"),
+    "part": ("scale", "needs", "halves", "narrow", "wrong", "raises", "pair", "values", "inplace", "imports"),
+    "combinator": ("chain", "odd", "added"),
     "stem": ("stem",),
     "head": ("top",),
     "classifier": ("whole",),
@@ -97,7 +140,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     site: Site = site_in(tmp_path)
     # a module keeps its name in this process for ever, so each test's plugin has one of its own
     name = f"tiny{abs(hash(tmp_path.name)):x}"
-    site.add(name, plugin_source(), entry="tiny", parts=FACTORIES)
+    site.add(name, plugin_source(), entry="tiny", parts=FACTORIES + IN_PLACE)
     monkeypatch.syspath_prepend(str(site.folder))
     return load_registry()
 
@@ -138,6 +181,40 @@ def test_the_same_seed_gives_the_same_weights(registry: Registry) -> None:
         torch.manual_seed(3)
         made.append(compose(node, registry, **SIZES).state_dict())
     assert all(torch.equal(made[0][k], made[1][k]) for k in made[0])
+
+
+@pytest.mark.parametrize("kind", ["rates", "item", "if", "buffer", "list", "device"])
+def test_a_module_that_looks_at_values_is_tried_out_on_the_cpu(kind: str, registry: Registry) -> None:
+    node = tree(use="tiny.whole", stem={"use": "tiny.stem"}, body={"use": "tiny.values", "kind": kind})
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    outline = check(node, registry, **SIZES)
+    assert torch.equal(before, torch.get_rng_state()), "trying out must not change what the seed gives"
+    module = compose(node, registry, **SIZES)
+    assert module(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+    assert sum(p.numel() for p in outline.parameters()) == sum(p.numel() for p in module.parameters())
+    assert flops(outline, SIZES) > 0
+    with torch.device("meta"):
+        assert {p.device.type for p in compose(node, registry, **SIZES).parameters()} == {"meta"}
+
+
+def test_what_is_wrong_on_the_cpu_too_is_said_as_it_is_there(registry: Registry) -> None:
+    node = tree(use="tiny.whole", body={"use": "tiny.values", "kind": "halves"})
+    with pytest.raises(
+        ShapeError, match=r"\(tiny\.values\): a part must keep its shape; it makes \(3, 4, 4\)"
+    ):
+        compose(node, registry, **SIZES)
+
+
+@pytest.mark.parametrize("kind", ["many", "wide"])
+def test_memory_is_limited_before_it_is_taken_on_the_cpu(kind: str, registry: Registry) -> None:
+    node = tree(use="tiny.whole", body={"use": "tiny.values", "kind": kind})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        InputError, match=r"takes more than 0\.0 GiB of memory .* meta device it fails: build\.body"
+    ):
+        check(node, registry, memory=10_000_000, **SIZES)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 40_000, "kilobytes"
 
 
 BODY = "build.body (tiny."
@@ -197,7 +274,16 @@ WRONG: dict[str, tuple[dict[str, Any], type[ZooError], list[str]]] = {
         PluginError,
         [BODY + "wrong)", "returned str, not a torch module"],
     ),
-    "raises": ({"use": "tiny.raises"}, InputError, [BODY + "raises): cannot do that"]),
+    "raises": (
+        {"use": "tiny.raises"},
+        InputError,
+        [BODY + "raises): cannot do that", "(ValueError in ", ", line ", "; --debug shows the traceback)"],
+    ),
+    "imports": (
+        {"use": "tiny.imports"},
+        PluginError,
+        [BODY + "imports)", "cannot import nowhere; install the package that provides the module nowhere"],
+    ),
     "two tensors": ({"use": "tiny.pair"}, PluginError, [BODY + "pair)", "must return one tensor"]),
     "wrong kind": (
         {"use": "tiny.stem"},
@@ -281,3 +367,78 @@ def test_create_builds_a_model_of_the_catalogue_at_the_size_asked_for() -> None:
 def test_create_says_which_size_a_model_cannot_take() -> None:
     with pytest.raises(ZooError, match=r"models\.vit-d2h4\.build"), torch.device("meta"):
         create("vit-d2h4", num_classes=10, image_size=31)
+
+
+IN_PLACE = """
+
+class InPlace(nn.Module):
+    def __init__(self, channels, way):
+        super().__init__()
+        self.way, self.conv = way, nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        if self.way == "view":
+            x.flatten(1).relu_()
+        x = nn.functional.relu(x, inplace=True) if self.way == "relu" else x
+        return self.conv(nn.functional.dropout(x, 0.5, self.training, inplace=self.way == "dropout"))
+
+def inplace(*, channels, height, width, way: str):
+    return InPlace(channels, way)
+
+class Added(nn.Module):
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x):
+        return x + sum(part(x) for part in self.parts)
+
+def added(*, parts, channels, height, width):
+    return Added([build(channels=channels, height=height, width=width) for build in parts])
+"""
+
+
+@pytest.mark.parametrize("way", ["relu", "dropout", "view"])
+@pytest.mark.parametrize(
+    ("combinator", "arguments"),
+    [
+        ("hybrid.joint", {"residual": True}),
+        ("hybrid.joint", {"fuse": "gate"}),
+        ("hybrid.alternate", {"residual": True}),
+        ("tiny.added", {}),
+    ],
+)
+def test_a_part_that_works_in_place_changes_nothing_for_others(
+    way: str, combinator: str, arguments: dict[str, Any], registry: Registry
+) -> None:
+    """The same as with each part on a copy of its own, which the first module of a chain makes."""
+    of = [{"use": "tiny.inplace", "way": way}, {"use": "tiny.scale"}]
+    body = tree(use="hybrid.classifier", body={"use": combinator, "of": of, **arguments})
+    module = compose(body, registry, **SIZES).get_submodule("body")
+    expected = copy.deepcopy(module)
+    for part in expected.modules():
+        if type(part).__name__ == "InPlace":
+            part._forward_pre_hooks.clear()
+            part.forward = lambda x, given=part.forward: given(x.clone())
+    x = torch.randn(2, 3, 8, 8)
+    given = x.clone()
+    torch.manual_seed(1)
+    out = module(given)
+    torch.manual_seed(1)
+    assert torch.equal(out, expected(x))
+    assert torch.equal(given, x)
+
+
+def test_a_part_that_leaves_its_input_alone_is_given_no_copy(registry: Registry) -> None:
+    body = {"use": "hybrid.joint", "of": [{"use": "tiny.scale"}, {"use": "cnn.residual"}], "residual": True}
+    module = compose(tree(use="hybrid.classifier", body=body), registry, **SIZES)
+    assert not copies_its_input(module)
+
+
+def test_mixtures_refuse_a_part_that_was_not_seen_to_work_in_place() -> None:
+    sizes = {"channels": 3, "height": 8, "width": 8}
+    mixture = joint(parts=[lambda **size: nn.ReLU(inplace=True), lambda **size: nn.Identity()], **sizes)
+    with pytest.raises(PluginError, match="ReLU changes its input in place, which other parts read too"):
+        mixture(torch.zeros(2, 3, 8, 8))
+    with torch.inference_mode():
+        assert mixture(torch.zeros(2, 3, 8, 8)).shape == (2, 3, 8, 8)

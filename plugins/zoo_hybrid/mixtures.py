@@ -8,9 +8,30 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ShapeError
+from zoo.errors import PluginError, ShapeError
 
 Builder = Callable[..., nn.Module]
+
+
+def _unchanged(part: nn.Module, x: Tensor) -> Tensor:
+    """The part's output, for an input that others read too.
+
+    `zoo` gives a copy to a part that it saw writing to its input; this is for one that it did not see.
+    A copy for every part would add gradients in another order, and change the last bit of our results.
+
+    Raises:
+        PluginError: the part wrote to the input in place.
+    """
+    if torch.compiler.is_compiling() or x.is_inference():  # such tensors do not count what is written to them
+        return part(x)
+    version = x._version
+    out = part(x)
+    if x._version != version:
+        name = type(part).__name__
+        raise PluginError(
+            f"{name} changes its input in place, which other parts read too; it must copy it first"
+        )
+    return out
 
 
 class Chain(nn.Sequential):
@@ -23,7 +44,7 @@ class Chain(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         for part in self:
-            x = x + part(x) if self.residual else part(x)
+            x = x + _unchanged(part, x) if self.residual else part(x)
         return x
 
 
@@ -137,7 +158,7 @@ class JointBlock(nn.Module):
 
     def forward(self, x: Tensor, shared: nn.Module | None) -> Tensor:
         """(B, C, H, W) to the same shape; `shared` normalises every branch where it is given."""
-        outputs = [branch(x) for branch in self.branches]
+        outputs = [_unchanged(branch, x) for branch in self.branches]
         if shared is not None:
             outputs = [shared(out) for out in outputs]
         elif len(self.norms):

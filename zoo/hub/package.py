@@ -31,7 +31,7 @@ from zoo.catalogue.spec import Node, node_from_table
 from zoo.data.portable import portable_spec
 from zoo.errors import MissingPluginError, PackageError, SpecError, ZooError
 from zoo.hub.sums import CONFIG, check_size, check_sums, edited, sums_text
-from zoo.models.compose import MAX_PARAMETERS
+from zoo.models.bounds import MAX_PARAMETERS
 from zoo.models.header import MAX_HEADER, Header, compare, non_finite, outline, read_header
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, Sizes, read_record, without
 
@@ -225,7 +225,7 @@ def check_model(config: Config, header: Header, registry: Registry, weights: Pat
         tree = node_from_table(config.build, where)
         check_plugins(tree, config, registry)
         sizes = msgspec.structs.asdict(config.sizes)
-        module = outline(tree, registry, len(header.tensors), where=where, **sizes)
+        module = outline(tree, registry, header, where=where, **sizes)
     except (PackageError, MissingPluginError):
         raise
     except ZooError as error:

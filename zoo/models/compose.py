@@ -1,33 +1,34 @@
 """From a tree of components to a module: one recursive walk that checks before it builds.
 
-A tree is first built on torch's `meta` device, where nothing takes memory: argument names and types
+A tree is first tried out on torch's `meta` device, where nothing takes memory: argument names and types
 are checked against the factories' annotations, and every part is run once, so that a part that does
-not keep its shape is named by its place in the TOML. Only then is the real module built.
+not keep its shape is named by its place in the TOML. What cannot be built or run there, since it looks at
+the values of tensors, is tried out on the CPU within a limit of memory. Only then is the real module built.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import traceback
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
 
 from zoo.base.explain import explain
+from zoo.base.memory import host_memory
 from zoo.base.text import first_line, plural
 from zoo.catalogue.plugins import OURS, import_factory
 from zoo.catalogue.registry import Registry, find_model, native_sizes
 from zoo.catalogue.spec import Model, Node
 from zoo.errors import InputError, PluginError, ShapeError, ZooError
+from zoo.models.bounds import MAX_BYTES, MAX_PARAMETERS, LimitedMemory, MemoryLimitError, limited_numbers
 from zoo.plugin.contract import Component
 
 Shape = tuple[int, int, int]
@@ -42,10 +43,6 @@ GIVEN = MappingProxyType(
     }
 )
 """What compose gives to a factory of each kind, besides the arguments in the tree."""
-
-MAX_TENSORS = 20_000
-MAX_PARAMETERS = 4_000_000_000
-"""Larger models are refused before memory is taken, unless `limit` says otherwise."""
 
 
 def compose(
@@ -72,60 +69,88 @@ def compose(
     sizes = {"in_channels": in_channels, "height": height, "width": width, "num_classes": num_classes}
     if min(sizes.values()) < 1:
         raise ShapeError(f"{where}: channels, height, width and classes must be at least 1, given {sizes}")
-    if torch.get_default_device().type != "meta":
-        check(node, registry, where=where, limit=limit, **sizes)
-    return _Composer(registry, probe=False).build(node, where, sizes, kinds=("classifier",))
+    if torch.get_default_device().type == "meta":
+        module, _ = _tried(node, registry, where, sizes, _Limits(limit), run=False)
+        return module.to("meta")
+    _, findings = _tried(node, registry, where, sizes, _Limits(limit))
+    return _Composer(registry, probe=False, findings=findings).build(
+        node, where, sizes, kinds=("classifier",)
+    )
 
 
 def check(
-    node: Node, registry: Registry, *, where: str = "build", limit: int = MAX_PARAMETERS, **sizes: int
+    node: Node,
+    registry: Registry,
+    *,
+    where: str = "build",
+    limit: int = MAX_PARAMETERS,
+    memory: int | None = None,
+    **sizes: int,
 ) -> nn.Module:
-    """Build the tree on the meta device and run it once there: every error, and no memory.
+    """Build the tree and run it once: every error, before the model itself takes memory.
 
+    Args:
+        memory: bytes that it may take where it must be tried out on the CPU; default: half of what is free,
+            at most `MAX_BYTES`.
     Returns:
-        The module on the meta device, for counting.
+        The module, for counting: on the meta device, or on the CPU where it cannot be built or run there.
     """
-    with torch.device("meta"), _bounded(limit, where):
-        module = _Composer(registry, probe=True).build(node, where, sizes, kinds=("classifier",))
-    out = _shape_out(module, (sizes["in_channels"], sizes["height"], sizes["width"]), where)
-    if out != (sizes["num_classes"],):
-        raise ShapeError(
-            f"{where} ({node.use}): gives {out} for each image, expected ({sizes['num_classes']},)"
-        )
-    return module
+    return _tried(node, registry, where, sizes, _Limits(limit, memory))[0]
 
 
-@contextlib.contextmanager
-def _bounded(limit: int, where: str) -> Iterator[None]:
-    """Refuse a model while it is being built: too many parameters, tensors or modules.
+class _Findings(NamedTuple):
+    """What showed when parts were run.
 
-    A depth of a billion takes no memory on the meta device, but would take for ever.
+    Attributes:
+        shapes: what each stem makes, by its place and sizes.
+        writers: places of the parts that write to their input.
     """
-    numbers = {"parameters": 0, "parameter tensors": 0, "modules": 0}
-    limits = {"parameters": limit, "parameter tensors": MAX_TENSORS, "modules": MAX_TENSORS}
 
-    def count(**more: int) -> None:
-        for what, number in more.items():
-            what = what.replace("_", " ")
-            numbers[what] += number
-            if numbers[what] > limits[what]:
-                raise InputError(
-                    f"{where}: has more than {limits[what]:,} {what}; this is probably a mistake in the sizes"
-                )
+    shapes: dict[Any, Shape]
+    writers: set[str]
 
-    hooks = (
-        register_module_parameter_registration_hook(
-            lambda module, name, value: (
-                count(parameters=value.numel(), parameter_tensors=1) if value is not None else None
-            )
-        ),
-        register_module_module_registration_hook(lambda module, name, child: count(modules=1)),
-    )
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+class _Limits(NamedTuple):
+    """What a tree may take while it is tried out: parameters, and bytes on the CPU."""
+
+    parameters: int
+    memory: int | None = None
+
+
+def _tried(
+    node: Node, registry: Registry, where: str, sizes: dict[str, int], limits: _Limits, run: bool = True
+) -> tuple[nn.Module, _Findings]:
+    """The module on the meta device, else on the CPU, and what showed when it was run.
+
+    Only a stranger's exception leads to the CPU: what this package itself found wrong is wrong there too.
+    The random generator is left as it was, whatever a factory does to it.
+    """
+
+    def tried_on(device: str) -> tuple[nn.Module, _Findings]:
+        composer = _Composer(registry, probe=run)
+        with torch.device(device), limited_numbers(limits.parameters, where):
+            return composer.try_out(node, where, sizes), composer.findings
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return tried_on("meta")
+        except ZooError as error:
+            if isinstance(error, PluginError) or not _of_a_stranger(error):
+                raise
+            on_meta = error
+        memory = min(host_memory() // 2, MAX_BYTES) if limits.memory is None else limits.memory
+        try:
+            with LimitedMemory(memory, where):
+                return tried_on("cpu")
+        except MemoryLimitError as error:
+            raise MemoryLimitError(f"{error}; on torch's meta device it fails: {on_meta}") from on_meta
+
+
+def _of_a_stranger(error: BaseException) -> bool:
+    """Whether an error began with an exception that is not this package's."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return not isinstance(error, ZooError)
 
 
 def check_arguments(node: Node, registry: Registry, where: str = "build") -> None:
@@ -142,10 +167,22 @@ def check_arguments(node: Node, registry: Registry, where: str = "build") -> Non
 
 
 class _Composer:
-    """One walk over one tree; with `probe`, every built part is run on the meta device."""
+    """One walk over one tree, on torch's default device; with `probe`, every built part is run."""
 
-    def __init__(self, registry: Registry, *, probe: bool) -> None:
+    def __init__(self, registry: Registry, *, probe: bool, findings: _Findings | None = None) -> None:
         self.registry, self.probe = registry, probe
+        self.findings = findings or _Findings({}, set())
+
+    def try_out(self, node: Node, where: str, sizes: dict[str, int]) -> nn.Module:
+        """Build a classifier, and run it where the walk probes."""
+        module = self.build(node, where, sizes, kinds=("classifier",))
+        if self.probe:
+            out = _shape_out(module, (sizes["in_channels"], sizes["height"], sizes["width"]), where)
+            if out != (sizes["num_classes"],):
+                raise ShapeError(
+                    f"{where} ({node.use}): gives {out} for each image, expected ({sizes['num_classes']},)"
+                )
+        return module
 
     def build(self, node: Node, where: str, sizes: dict[str, int], kinds: Sequence[str]) -> nn.Module:
         component = self._component(node, where, kinds)
@@ -168,6 +205,10 @@ class _Composer:
             out = _shape_out(module, shape, label)
             if out != shape:
                 raise ShapeError(f"{label}: a part must keep its shape; it makes {out} of {shape}")
+            if _writes_to_its_input(module, shape):
+                self.findings.writers.add(where)
+        if where in self.findings.writers:
+            module.register_forward_pre_hook(_copy_input)
         return module
 
     def _component(self, node: Node, where: str, kinds: Sequence[str]) -> Component:
@@ -231,18 +272,17 @@ class _Composer:
     def _stem_shape(self, module: nn.Module, sizes: dict[str, int], node: Node, where: str) -> None:
         if hasattr(module, "out_shape"):
             return
-        if not self.probe:  # shapes show on the meta device only
-            with torch.device("meta"):
-                twin = _Composer(self.registry, probe=True).build(node, where, sizes, ("stem",))
-            module.out_shape = twin.out_shape
-            return
-        shape = (sizes["in_channels"], sizes["height"], sizes["width"])
-        out = _shape_out(module, shape, f"{where} ({node.use})")
-        if len(out) != 3:
-            raise ShapeError(
-                f"{where} ({node.use}): a stem must give (C, H, W) for each image; it gives {out}"
+        key = (where, *sizes.values())
+        if key not in self.findings.shapes:
+            out = _shape_out(
+                module, (sizes["in_channels"], sizes["height"], sizes["width"]), f"{where} ({node.use})"
             )
-        module.out_shape = out  # type: ignore[assignment]
+            if len(out) != 3:
+                raise ShapeError(
+                    f"{where} ({node.use}): a stem must give (C, H, W) for each image; it gives {out}"
+                )
+            self.findings.shapes[key] = out
+        module.out_shape = self.findings.shapes[key]  # type: ignore[assignment]
 
 
 def _call(factory: Any, arguments: dict[str, Any], label: str) -> Any:
@@ -252,8 +292,18 @@ def _call(factory: Any, arguments: dict[str, Any], label: str) -> Any:
         raise ShapeError(_placed(label, error)) from error
     except ZooError:
         raise
+    except ModuleNotFoundError as error:
+        needed = f"install the package that provides the module {error.name}"
+        raise PluginError(f"{label}: its factory cannot import {error.name}; {needed}") from error
     except Exception as error:
-        raise InputError(_placed(label, error)) from error
+        raise InputError(f"{_placed(label, error)} ({_raised(error)})") from error
+
+
+def _raised(error: Exception) -> str:
+    """The type of a stranger's exception, and the line of the code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}; --debug shows the traceback"
 
 
 def _placed(label: str, error: Exception) -> str:
@@ -264,11 +314,13 @@ def _placed(label: str, error: Exception) -> str:
 
 
 def _shape_out(module: nn.Module, shape: Shape, label: str) -> tuple[int, ...]:
-    """The shape of the output for one image, without the batch axis, by a run on the meta device."""
+    """The shape of the output for one image, without the batch axis, by a run on torch's default device."""
     training = module.training
     try:
         with torch.no_grad():
-            out = module.eval()(torch.empty(2, *shape, device="meta"))
+            out = module.eval()(torch.randn(2, *shape))
+    except MemoryLimitError:
+        raise
     except ZooError as error:
         raise ShapeError(_placed(label, error)) from error
     except Exception as error:
@@ -280,6 +332,33 @@ def _shape_out(module: nn.Module, shape: Shape, label: str) -> tuple[int, ...]:
     if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != 2:
         raise PluginError(f"{label}: must return one tensor with the batch as its first axis")
     return tuple(out.shape[1:])
+
+
+def _writes_to_its_input(module: nn.Module, shape: Shape) -> bool:
+    """Whether the module writes to its input in place, in evaluation or in training mode."""
+    training = module.training
+    try:
+        for mode in (False, True):
+            with torch.inference_mode(False), torch.no_grad():  # tensors of inference count no changes
+                image = torch.randn(2, *shape)
+                version = image._version
+                with contextlib.suppress(Exception):  # what cannot be trained is found later
+                    module.train(mode)(image)
+                if image._version != version:
+                    return True
+    finally:
+        module.train(training)
+    return False
+
+
+def _copy_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Before a module that writes to its input: whoever made the input, or reads it too, keeps it as it was."""
+    return (args[0].clone(), *args[1:]) if args else args
+
+
+def copies_its_input(module: nn.Module) -> bool:
+    """Whether the module, or one inside it, was seen writing to its input, and is given copies of it."""
+    return any(_copy_input in m._forward_pre_hooks.values() for m in module.modules())
 
 
 def _hints(factory: Any) -> dict[str, Any]:

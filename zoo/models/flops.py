@@ -18,13 +18,19 @@ FLOPS = "forward pass of one image, as torch.utils.flop_counter counts: 2 per mu
 
 
 def flops(outline: nn.Module, sizes: Mapping[str, int], *, backward: bool = False) -> int:
-    """FLOPs of one image on the meta device, as `FLOPS` says; the module is left in evaluation mode.
+    """FLOPs of one image, as `FLOPS` says; the module is left in evaluation mode.
 
     Args:
-        outline: the module on the meta device. sizes: with `in_channels`, `height` and `width`.
+        outline: the module, on the meta device if it can be run there. sizes: with `in_channels`, `height` and `width`.
         backward: of the forward and the backward pass, instead of the forward pass alone.
     """
-    image = torch.empty(1, sizes["in_channels"], sizes["height"], sizes["width"], device="meta")
+    device = next((parameter.device for parameter in outline.parameters()), torch.device("meta"))
+    with torch.device(device):
+        return _counted(outline, (1, sizes["in_channels"], sizes["height"], sizes["width"]), backward)
+
+
+def _counted(outline: nn.Module, shape: tuple[int, ...], backward: bool) -> int:
+    image = torch.zeros(shape)
     trained = [parameter for parameter in outline.eval().parameters() if parameter.requires_grad]
     if backward:
         with FlopCounterMode(display=False) as counter:
@@ -43,7 +49,7 @@ def flops(outline: nn.Module, sizes: Mapping[str, int], *, backward: bool = Fals
 
 
 def count(name: str, model: Model, registry: Registry, sizes: dict[str, int]) -> dict[str, Any]:
-    """Build on the meta device; count parameters (int) and the FLOPs (int) of one image.
+    """Build without its memory, where it can be; count parameters (int) and the FLOPs (int) of one image.
 
     Raises:
         ZooError: as `zoo.models.compose.check`.

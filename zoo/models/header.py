@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
 
+from zoo.base.memory import host_memory
 from zoo.base.text import first_line, plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
@@ -22,6 +23,9 @@ from zoo.models.compose import check
 
 MAX_HEADER = 25_000_000
 """Bytes; the bound of the format's own reader in the Hub's client."""
+
+ROOM = 1 << 30
+"""Bytes, beside the weights, that a stranger's model may take where it must be run on the CPU to be checked."""
 
 DTYPES = (
     ("F64", torch.float64),
@@ -127,20 +131,26 @@ def non_finite(weights: Mapping[str, Tensor]) -> list[str]:
     return [name for name, t in weights.items() if t.is_floating_point() and not t.isfinite().all()]
 
 
-def outline(node: Node, registry: Registry, tensors: int, *, where: str, **sizes: int) -> nn.Module:
-    """Build a stranger's tree on the meta device, within what `tensors` tensors can need.
+def outline(node: Node, registry: Registry, header: Header, *, where: str, **sizes: int) -> nn.Module:
+    """Build a stranger's tree before its memory is taken, within what the weights of its header can need.
 
     A tree is small data that can ask for a billion layers: the number of tensors in the weights bounds
     how many modules, parameters and operations building and probing it may take. (Of 66 models of the
     catalogue, timm and torchvision none took more than 1.3, 2.2 and 20 for each tensor.)
+
+    One that cannot be built on the meta device is built on the CPU, within twice the bytes of its weights
+    and `ROOM` for the images on their way.
 
     Raises:
         PackageError: it takes more, or a component cannot take its arguments.
         ZooError: as `zoo.models.compose.check`.
     """
     try:
-        with _budget(tensors, where):
-            return check(node, registry, where=where, **sizes)
+        size = max((entry.data_offsets[1] for entry in header.tensors.values()), default=0)
+        with _budget(len(header.tensors), where):
+            return check(
+                node, registry, where=where, memory=min(2 * size + ROOM, host_memory() // 2), **sizes
+            )
     except ZooError:
         raise
     except Exception as error:  # a factory met by hostile arguments may raise anything

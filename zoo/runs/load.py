@@ -68,7 +68,7 @@ def _check_weights(folder: Path, tree: Node, registry: Registry, sizes: dict[str
     try:
         header = read_header(folder / WEIGHTS)
         compare(
-            folder / WEIGHTS, header, outline(tree, registry, len(header.tensors), where="build", **sizes)
+            folder / WEIGHTS, header, outline(tree, registry, header, where="build", **sizes)
         )
     except PackageError as error:
         raise RunError(str(error)) from None
