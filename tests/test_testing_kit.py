@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import os
+import random
 from pathlib import Path
 from textwrap import dedent
 
 import msgspec
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from plugin_site import Site, components, site_in
 from torch import Tensor, nn
 
 from zoo.catalogue.provenance import changes, provenance
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node
+from zoo.cli import cli
 from zoo.errors import PluginError, ShapeError, UnknownNameError
 from zoo.plugin import Component, Kind
-from zoo.testing import Outcome, cases_of
+from zoo.testing import Case, Outcome, cases_of
 from zoo.testing.cases import _of_component, check_listing
+from zoo.testing.data import check_listener
 
 # ---- components with one fault each ------------------------------------------------------------
 
@@ -118,6 +124,40 @@ class Half(nn.Module):
         return x[:, :, ::2]
 
 
+class InPlace(Scale):
+    """Begins with an activation that works in place, as pre-activation blocks do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(x, inplace=True) * self.weight
+
+
+class DropsInPlace(Scale):
+    """Changes its input while it trains only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.1, self.training, inplace=True) * self.weight
+
+
+class HiddenInPlace(Scale):
+    """Changes its input in a way that torch does not count."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.data.mul_(2)
+        return x * self.weight
+
+
+class Seeding(Scale):
+    def forward(self, x: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return x * self.weight
+
+
+class Loud(Scale):
+    def forward(self, x: Tensor) -> Tensor:
+        print("hello from forward")
+        return x * self.weight
+
+
 def parts(kind: type[nn.Module]) -> object:
     def build(*, channels: int, height: int, width: int) -> nn.Module:
         return kind(channels) if kind is not Half else kind()
@@ -128,6 +168,42 @@ def parts(kind: type[nn.Module]) -> object:
 unused, infinite, hidden, neighbourly, double, strided, compiled, peeking, counting, half = map(
     parts, (Unused, Infinite, Hidden, Neighbourly, Double, Strided, Compiled, Peeking, Counting, Half)
 )
+in_place, drops_in_place, hidden_in_place, seeding, loud = map(
+    parts, (InPlace, DropsInPlace, HiddenInPlace, Seeding, Loud)
+)
+
+
+def fixed(*, channels: int, height: int, width: int) -> nn.Module:
+    torch.manual_seed(0)
+    return Scale(channels)
+
+
+def fixed_elsewhere(*, channels: int, height: int, width: int) -> nn.Module:
+    random.seed(0)
+    return Scale(channels)
+
+
+def drawn_elsewhere(*, channels: int, height: int, width: int) -> nn.Module:
+    module = Scale(channels)
+    module.weight.data += torch.as_tensor(np.random.rand(channels, 1, 1))
+    return module
+
+
+def printing(*, channels: int, height: int, width: int) -> nn.Module:
+    print("building")
+    return Scale(channels)
+
+
+def writing(*, channels: int, height: int, width: int) -> nn.Module:
+    os.write(1, b"from C\n")
+    return Scale(channels)
+
+
+def double_for_all(*, channels: int, height: int, width: int) -> nn.Module:
+    torch.set_default_dtype(torch.float64)
+    return Scale(channels).float()
+
+
 TURNS = itertools.count(1)
 
 
@@ -183,6 +259,17 @@ FAULTS: dict[str, tuple[str, str]] = {
     "peeking": ("export", ""),
     "deaf": ("overfits", "bring the loss to"),
     "counting": ("resume", "differs after resuming"),
+    "in_place": ("input", "changes its input in place"),
+    "drops_in_place": ("input", "changes its input in place"),
+    "hidden_in_place": ("input", "changes its input in place"),
+    "fixed": ("seed", "sets the state of torch's random generator while it is built"),
+    "fixed_elsewhere": ("seed", "sets the state of Python's random generator while it is built"),
+    "drawn_elsewhere": ("seed", "body.weight differs from one build to the next with the same seed"),
+    "seeding": ("seed", "sets the state of torch's random generator while it is run"),
+    "printing": ("output", "prints to stdout while it is built ('building')"),
+    "writing": ("output", "prints to stdout while it is built ('from C')"),
+    "loud": ("output", "prints to stdout while it is run ('hello from forward')"),
+    "double_for_all": ("settings", "changes torch's default dtype for the whole process, to torch.float64"),
 }
 
 
@@ -190,7 +277,7 @@ FAULTS: dict[str, tuple[str, str]] = {
 def registry() -> Registry:
     ours = load_registry()
     kinds: dict[str, Kind] = {"deaf": "classifier"}
-    names = ("right", "needy", "small_only", *FAULTS)
+    names = ("right", "needy", "small_only", "large_only", *FAULTS)
     offered = {
         f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"{__name__}:{n}") for n in names
     }
@@ -224,6 +311,51 @@ def test_a_size_that_is_refused_by_a_shape_error_is_no_fault(registry: Registry)
     outcome = outcomes("small_only", registry, "shapes")["shapes"]
     assert outcome.result == "passed"
     assert "refuses 3x32x32, 3x24x16" in outcome.note
+
+
+def large_only(*, channels: int, height: int, width: int) -> nn.Module:
+    if height < 64 or height % 64:
+        raise ShapeError(f"multiples of 64 rows, given {height}")
+    return Scale(channels)
+
+
+def test_a_component_that_takes_large_images_only_is_tried_with_them(registry: Registry) -> None:
+    outcome = outcomes("large_only", registry, "shapes")["shapes"]
+    assert outcome.result == "passed", outcome
+    assert outcome.note == "takes 3x64x64; refuses 3x16x16, 3x32x32, 8x8x8, 16x16x16, 3x24x16"
+
+
+def test_a_component_is_tried_at_the_sizes_of_the_models_that_use_it(registry: Registry) -> None:
+    """40 pixels are none of the sizes that the kit has of itself."""
+    model = msgspec.structs.replace(
+        registry.models["hybrid-alt-1"],
+        dataset="at-40",
+        recipe="default",
+        build=Node(use="hybrid.classifier", args={"body": Node(use="bad.right")}),
+    )
+    at_40 = msgspec.structs.replace(registry.datasets["digits"], size=(40, 40))
+    more = msgspec.structs.replace(
+        registry,
+        models={**registry.models, "its": model},
+        datasets={**registry.datasets, "at-40": at_40},
+    )
+    cases = _of_component("bad.right", more.component("bad.right"), more, {}, ["its"])
+    (outcome,) = (case.run() for case in cases if case.check == "shapes")
+    assert "3x40x40" in outcome.note
+
+
+def test_a_listener_that_changes_what_it_is_given_is_a_fault(registry: Registry) -> None:
+    component = Component(name="clears", kind="listener", factory=f"{__name__}:Clears")
+    with pytest.raises(AssertionError, match=r"epoch\(\) changes what it is given"):
+        check_listener("bad.clears", component)
+
+
+class Clears:
+    def __init__(self, *, folder: Path) -> None:
+        pass
+
+    def epoch(self, row: dict[str, object], best: bool) -> None:
+        row.clear()
 
 
 def test_an_argument_without_default_is_taken_from_the_examples_or_skipped_aloud(registry: Registry) -> None:
@@ -277,7 +409,7 @@ def test_the_suite_says_how_many_checks_ran(site: Site) -> None:
     site.add("good", components("part"), parts=GOOD)
     code, shown = suite(site, "good", "-k", "not compile and not export")
     assert code == 0, shown
-    assert "zoo.testing: plugin good: 11 checks ran, 0 skipped" in shown
+    assert "zoo.testing: plugin good: 15 checks ran, 0 skipped" in shown
 
 
 def test_a_suite_in_which_every_check_is_skipped_is_red(site: Site) -> None:
@@ -318,6 +450,30 @@ def test_zoo_plugins_check_prints_a_table_and_fails_where_a_check_does(site: Sit
     assert rows[0].split()[:3] == ["good", "listing", "passed"]
     assert any(row.split()[:3] == ["good.part", "shapes", "FAILED"] for row in rows)
     assert "checks: " in done.stderr
+
+
+def test_in_a_pipe_each_line_is_printed_when_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a plugin prints stays out of the result."""
+    events: list[str] = []
+
+    def body(name: str) -> str:
+        events.append(f"ran {name}")
+        print("from the plugin")
+        return ""
+
+    cases = [Case("a", check, lambda check=check: body(check)) for check in ("shapes", "finite")]  # type: ignore[misc]
+    monkeypatch.setattr("zoo.testing.cases_of", lambda name: cases)
+    monkeypatch.setattr("zoo.cli.shared.table.emit", lambda lines: events.extend(list(lines)))
+    done = CliRunner().invoke(cli, ["plugins", "check", "a"])
+    assert done.exit_code == 0, done.output
+    assert [event.split()[:2] for event in events] == [
+        ["SUBJECT", "CHECK"],
+        ["ran", "shapes"],
+        ["a", "shapes"],
+        ["ran", "finite"],
+        ["a", "finite"],
+    ]
+    assert "from the plugin" not in done.stdout
 
 
 # ---- provenance --------------------------------------------------------------------------------

@@ -132,30 +132,49 @@ def check(context: click.Context, names: tuple[str, ...], only: str, as_json: bo
     cases = [case for name in names for case in cases_of(name) if fnmatchcase(case.subject, only)]
     if not cases:
         raise InputError(f"--only {only}: nothing in {', '.join(names)} matches that pattern")
-    outcomes = [_run(case) for case in cases]
     if as_json:
         import msgspec
 
+        outcomes = [_run(case) for case in cases]
         table.emit_json(msgspec.to_builtins(outcomes))
+    elif table.width() is None:
+        outcomes = _run_and_print(cases)
     else:
-        rows = [
-            [
-                o.subject,
-                o.check,
-                o.result.upper() if o.result == "failed" else o.result,
-                f"{o.milliseconds:.0f}",
-                o.note,
-            ]
-            for o in outcomes
-        ]
-        table.emit_table(CHECK_COLUMNS, rows, table.width())
+        outcomes = [_run(case) for case in cases]
+        table.emit_table(CHECK_COLUMNS, [_cells_of(o) for o in outcomes], table.width())
     _conclude(context, outcomes)
 
 
+def _cells_of(o: Outcome) -> list[str]:
+    result = o.result.upper() if o.result == "failed" else o.result
+    return [o.subject, o.check, result, f"{o.milliseconds:.0f}", o.note]
+
+
+def _run_and_print(cases: list[Case]) -> list[Outcome]:
+    """Run the cases, and print the line of each when it is done: in a pipe or a log, nobody waits for the end."""
+    widths = [max(len(case.subject) for case in cases), max(len(case.check) for case in cases), 7, 6]
+    titles = [column.title for column in CHECK_COLUMNS]
+
+    def show(cells: list[str]) -> None:
+        subject, name, result, milliseconds, note = (table.clean(cell) for cell in cells)
+        left = (text.ljust(width) for text, width in zip((subject, name, result), widths, strict=False))
+        table.emit(["  ".join((*left, milliseconds.rjust(widths[3]), note)).rstrip()])
+
+    show(titles)
+    outcomes = []
+    for case in cases:
+        outcomes.append(_run(case))
+        show(_cells_of(outcomes[-1]))
+    return outcomes
+
+
 def _run(case: Case) -> Outcome:
+    from zoo.testing.effects import printed
+
     if sys.stderr.isatty():
         print(f"\r\033[K{case.id}", end="", file=sys.stderr, flush=True)
-    outcome = case.run()
+    with printed():  # stdout is for the result, whatever a plugin prints
+        outcome = case.run()
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     if outcome.detail and "--debug" in sys.argv:

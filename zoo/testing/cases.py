@@ -16,18 +16,24 @@ from zoo.catalogue.spec import Node
 from zoo.errors import PluginError, UnknownNameError
 from zoo.models.compose import GIVEN
 from zoo.plugin.contract import Component
-from zoo.testing import data, modules
+from zoo.testing import data, effects, modules
 from zoo.testing.subject import Failed, Sizes, Skipped, Subject
 
 Check = Callable[[], str]
 PARTS = (2, 1, 3)
 """How many parts a combinator is tried with."""
 
+MODULE_CHECKS = (*modules.CHECKS, *effects.CHECKS)
+"""Name and function of every check of what a component or a model builds, in order."""
+
 SIZES = tuple(
     Sizes(in_channels=c, height=h, width=w, num_classes=n)
     for c, h, w, n in ((3, 16, 16, 10), (3, 32, 32, 3), (8, 8, 8, 4), (16, 16, 16, 10), (3, 24, 16, 5))
 )
-"""Channels, pixels and classes that components are tried with."""
+"""Channels, pixels and classes that components are tried with, besides those of the plugin's models."""
+
+LARGER = tuple(Sizes(3, side, side, 10) for side in (48, 56, 64, 96, 128, 224))
+"""Tried where a component takes none of the others: the first that it takes is the one."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,12 @@ def cases_of(plugin: str, examples: Mapping[str, Mapping[str, Any]] | None = Non
     unknown = sorted(set(examples or {}) - {f"{plugin}.{c.name}" for c in record.components})
     if unknown:
         raise PluginError(f"examples for {unknown[0]!r}, which the plugin {plugin!r} does not offer")
+    mine = [(kind, name) for (kind, name), origin in registry.origins.items() if _brought(origin, record)]
+    models = [name for kind, name in mine if kind == "model"]
     found = [Case(plugin, "listing", lambda: check_listing(record, registry))]
     for component in record.components:
-        found += _of_component(f"{plugin}.{component.name}", component, registry, examples or {})
-    mine = [(kind, name) for (kind, name), origin in registry.origins.items() if _brought(origin, record)]
+        name = f"{plugin}.{component.name}"
+        found += _of_component(name, component, registry, examples or {}, models)
     for kind, name in mine:
         if kind == "model" and name in registry.models:
             found += _of_model(name, registry)
@@ -126,7 +134,8 @@ def _record(plugin: str, registry: Registry) -> PluginRecord:
     for record in named:
         if record.status == "loaded":
             return record
-    raise PluginError(f"the plugin {plugin!r} is {named[0].status}: {named[0].reason}; {named[0].fix}")
+    fix = f"; {named[0].fix}" if named[0].fix else ""
+    raise PluginError(f"the plugin {plugin!r} is left out: {named[0].reason}{fix}")
 
 
 # ---- listing ----------------------------------------------------------------------------------
@@ -147,8 +156,13 @@ def check_listing(record: PluginRecord, registry: Registry) -> str:
 
 
 def _of_component(
-    name: str, component: Component, registry: Registry, examples: Mapping[str, Mapping[str, Any]]
+    name: str,
+    component: Component,
+    registry: Registry,
+    examples: Mapping[str, Mapping[str, Any]],
+    models: Sequence[str] = (),
 ) -> Iterator[Case]:
+    """The cases of a component; `models` are those that its plugin offers."""
     if component.kind == "dataset":
         yield Case(name, "loads", lambda: data.check_component(name, registry))
         return
@@ -161,9 +175,17 @@ def _of_component(
         why = "has arguments without default: give them in `examples`, or use it in a model of registry.toml"
         yield Case(name, "shapes", lambda: _skip(why))
         return
-    subject = Subject(name, registry, tuple(trees), SIZES)
-    for check, body in modules.CHECKS:
+    sizes = dict.fromkeys((*SIZES, *_sizes_in(name, models, registry)))
+    subject = Subject(name, registry, tuple(trees), tuple(sizes), larger=LARGER)
+    for check, body in MODULE_CHECKS:
         yield Case(name, check, lambda b=body: b(subject))  # type: ignore[misc]
+
+
+def _sizes_in(name: str, models: Sequence[str], registry: Registry) -> list[Sizes]:
+    """The sizes of those of a plugin's models that a component is part of: at most three."""
+    users = (registry.models[m] for m in models if m in registry.models)
+    using = (model for model in users if any(node.use == name for _, node in model.build.walk()))
+    return list(dict.fromkeys(Sizes(**native_sizes(model, registry)) for model in using))[:3]
 
 
 def _skip(why: str) -> str:
@@ -222,5 +244,5 @@ def _of_model(name: str, registry: Registry) -> Iterator[Case]:
     other = native._replace(num_classes=native.num_classes + 3)
     half = native._replace(height=native.height * 2, width=native.width * 2)
     subject = Subject(name, registry, (model.build,), (native, other, half), declared=model.parameters)
-    for check, body in modules.CHECKS:
+    for check, body in MODULE_CHECKS:
         yield Case(name, check, lambda b=body: b(subject))  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from pathlib import Path
@@ -82,6 +83,8 @@ def _tell(listener: Any) -> None:
     row = {"epoch": 1, "train_loss": 2.0, "train_top1": 0.1, "val_loss": 2.1, "val_top1": 0.2, "lr": 1e-3}
     events = (("start", ({"model": "m"}, 1)), ("epoch", (row, True)), ("end", ({"test": {"top1": 0.2}},)))
     for event, values in events:
-        method = getattr(listener, event, None)
+        method, before = getattr(listener, event, None), copy.deepcopy(values)
         if method is not None:
             method(*values)
+        if values != before:
+            raise Failed(f"{event}() changes what it is given, which other listeners are given too; copy it")

@@ -46,6 +46,7 @@ class Subject:
     Attributes:
         trees: classifiers; the first that can be built for any of the sizes is the one that is checked.
         declared: the parameter count in the catalogue, at the first of the sizes.
+        larger: sizes that are tried, one after the other, where none of `sizes` is taken.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Subject:
     trees: tuple[Node, ...]
     sizes: tuple[Sizes, ...]
     declared: int | None = None
+    larger: tuple[Sizes, ...] = ()
 
     @cached_property
     def chosen(self) -> tuple[Node, tuple[Sizes, ...]]:
@@ -62,7 +64,15 @@ class Subject:
             taken = tuple(sizes for sizes in self.sizes if self._takes(tree, sizes, refusals))
             if taken:
                 return tree, taken
-        raise Failed(f"cannot be built for any of {', '.join(map(str, self.sizes))}: {refusals[0]}")
+        for tree in self.trees:
+            for sizes in self.larger:
+                if self._takes(tree, sizes, refusals):
+                    return tree, (sizes,)
+        tried = ", ".join(map(str, (*self.sizes, *self.larger)))
+        raise Failed(
+            f"cannot be built for any of {tried}: {refusals[0]}; a model in the plugin's registry.toml that uses it "
+            "says which size it takes"
+        )
 
     def _takes(self, tree: Node, sizes: Sizes, refusals: list[str]) -> bool:
         try:

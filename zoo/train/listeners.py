@@ -6,6 +6,7 @@ A listener receives plain data. One that raises is switched off, so that no logg
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,11 +69,11 @@ class Guarded(Listener):
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
         """Pass the row of metrics.jsonl."""
-        self._send("epoch", dict(row), best)
+        self._send("epoch", copy.deepcopy(row), best)
 
     def end(self, result: dict[str, Any]) -> None:
         """Pass the content of result.json; an empty table if the run was stopped."""
-        self._send("end", dict(result))
+        self._send("end", copy.deepcopy(result))
         self.target = None
 
     def _send(self, event: str, *values: Any) -> None:
