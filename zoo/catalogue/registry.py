@@ -28,6 +28,8 @@ from zoo.plugin.contract import Component
 
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 MAX_PARENTS = 16
+MOST_LEFT_OUT = 3
+"""Plugins that are left out which a message names."""
 
 
 class Origin(NamedTuple):
@@ -117,20 +119,52 @@ class Registry(Struct, frozen=True):
             recipes=MappingProxyType({**self.recipes, **recipes}),
         )
 
+    def left_out(self, name: str, *, only_its_own: bool = False, distribution: str = "") -> str:
+        """Which plugins are left out, and why, for a message about a name that is missing; "" where none is.
+
+        Args:
+            name: the plugins that it begins with the name of come alone, where there are such.
+            distribution: as well as those of this distribution.
+            only_its_own: say nothing of other plugins.
+        """
+        absent = [record for record in self.plugins if record.status != "loaded"]
+        loaded = {record.name for record in self.plugins if record.status == "loaded"}
+        absent = [record for record in absent if record.name not in loaded]
+        its_own = [
+            record
+            for record in absent
+            if record.distribution == distribution
+            or re.match(rf"([a-z]+:)?{re.escape(record.name)}([./_-]|$)", name)
+        ]
+        shown = its_own or ([] if only_its_own else absent)
+        clauses = [f"plugin {record.name!r} is left out: {record.reason}" for record in shown[:MOST_LEFT_OUT]]
+        more = f"{len(shown) - MOST_LEFT_OUT} more plugins are left out" if len(shown) > MOST_LEFT_OUT else ""
+        return "; ".join((*clauses, *([more] if more else []), "see `zoo plugins`")) if clauses else ""
+
+    def unknown(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
+        """The error about a name that is missing, which names the plugins that are left out."""
+        its_own = self.left_out(name, only_its_own=True)
+        if its_own:
+            return UnknownNameError(kind, name, (), its_own)
+        return UnknownNameError(kind, name, known, "; ".join(filter(None, (hint, self.left_out(name)))))
+
     def _get(self, kind: str, table: Mapping[str, Any], name: str, hint: str = "") -> Any:
         if (kind, name) in self.clashes:
             raise InputError(self.clashes[kind, name])
         if name not in table:
-            raise UnknownNameError(kind, name, table, hint)
+            raise self.unknown(kind, name, table, hint)
         return table[name]
 
     def _namespaced(self, space: str, rest: str, name: str) -> Model:
+        if ("namespace", space) in self.clashes:
+            raise InputError(self.clashes["namespace", space])
+        owner = self.origins.get(("namespace", space))
         for full, component in self.components.items():
-            if component.namespace == space:
+            if component.namespace == space and owner in (None, self.origins.get(("component", full))):
                 build = Node(use=full, args={"name": rest})
                 return Model(summary=f"{space}'s {rest}", family=space, build=build, recipe="default")
         spaces = sorted({c.namespace for c in self.components.values() if c.namespace})
-        raise UnknownNameError("model", name, [*self.models, *(f"{s}/NAME" for s in spaces)])
+        raise self.unknown("model", name, [*self.models, *(f"{s}/NAME" for s in spaces)])
 
 
 def load_registry(
@@ -211,7 +245,9 @@ class _Builder:
     """Collects entries, then freezes them; a clash between plugins spoils that one name only."""
 
     def __init__(self) -> None:
-        self.tables: dict[str, dict[str, Any]] = {table: {} for table in ("components", *TABLES)}
+        self.tables: dict[str, dict[str, Any]] = {
+            table: {} for table in ("components", "namespaces", *TABLES)
+        }
         self.origins: dict[tuple[str, str], Origin] = {}
         self.clashes: dict[tuple[str, str], str] = {}
         self.problems: list[str] = []
@@ -229,6 +265,8 @@ class _Builder:
             origin = Origin(record.name, record.distribution, record.version, "", record.source)
             for component in record.components:
                 self._put("component", f"{record.name}.{component.name}", component, origin)
+                if component.namespace:
+                    self._put("namespace", component.namespace, component.name, origin)
 
     def add_file(self, file: CatalogueFile, *, strict: bool) -> None:
         origin = Origin(file.plugin, file.distribution, file.version, file.path, file.source)
@@ -325,7 +363,8 @@ class _Builder:
                 self.problems.append(f"{who}{error}")
                 del self.tables["recipes"][name]
         self._check_references()
-        frozen = {name: MappingProxyType(table) for name, table in self.tables.items()}
+        tables = ("components", *TABLES)
+        frozen = {name: MappingProxyType(self.tables[name]) for name in tables}
         return Registry(
             **frozen,
             origins=MappingProxyType(self.origins),

@@ -181,6 +181,8 @@ def _trained(run: str) -> tuple[Classifier, dict[str, str], Path | None]:
         raise InputError(
             f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights"
         )
+    if not is_ref(run) and not Path(run).exists() and registry.left_out(run, only_its_own=True):
+        raise registry.unknown("run folder or model", run, ())
     folder = local_folder(run, registry=registry)
     record = read_record(folder)
     classifier = open_classifier(folder, registry, record=record)

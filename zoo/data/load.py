@@ -210,9 +210,10 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
     if not colon:
         if Path(spec).expanduser().is_dir():
             raise UnknownNameError("dataset", spec, (), f"for the folder of that name write folder:{spec}")
-        raise UnknownNameError(
-            "dataset", spec, known, "see `zoo datasets`, or give folder:PATH or parquet:PATH"
-        )
+        hint = "see `zoo datasets`, or give folder:PATH or parquet:PATH"
+        if registry is not None:
+            raise registry.unknown("dataset", spec, known, hint)
+        raise UnknownNameError("dataset", spec, known, hint)
     if scheme not in SCHEMES:
         raise UnknownNameError("dataset scheme", scheme, SCHEMES, f"schemes: {', '.join(SCHEMES)}")
     if not rest:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +25,7 @@ import msgspec
 
 from zoo.base.structs import Struct
 from zoo.base.text import first_line, plural
+from zoo.catalogue.provenance import require_components
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node, node_from_table
 from zoo.data.portable import portable_spec
@@ -268,30 +268,7 @@ def check_plugins(tree: Node, config: Config, registry: Registry) -> None:
     Raises:
         MissingPluginError: names the component and, where the config does, what to install.
     """
-    for use in sorted({node.use for _, node in tree.walk()}):
-        if use in registry.components and ("component", use) not in registry.clashes:
-            continue
-        origin = config.plugins.get(use, "")
-        match = re.fullmatch(
-            r"([A-Za-z0-9][A-Za-z0-9._-]{0,100}) ([A-Za-z0-9.+!-]{1,50})(?: \(([\w.:/@+ -]{1,300})\))?",
-            origin,
-        )
-        shown = use if re.fullmatch(r"[\w.-]{1,100}", use) else repr(use[:100])
-        if match is None or match[1] == "hybrid-zoo":
-            advice = (
-                "upgrade with `pip install -U hybrid-zoo`"
-                if match
-                else "the package does not name the plugin that has it"
-            )
-            raise MissingPluginError(
-                f"needs the component {shown}, which no installed plugin offers; {advice}"
-            )
-        from_git = re.fullmatch(r"git\+https://[\w.:/@+-]+", match[3] or "")
-        wanted = f"'{match[1]} @ {match[3]}'" if from_git else f"{match[1]}=={match[2]}"
-        raise MissingPluginError(
-            f"needs the component {shown} of {origin}, which is not installed; if you trust it: "
-            f"pip install {wanted}"
-        )
+    require_components(tree, config.plugins, registry, "the package")
 
 
 # ---- bounds -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from zoo.catalogue.provenance import require_dataset
 from zoo.catalogue.registry import Registry
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.mode import Delivery
@@ -137,8 +138,10 @@ def images_of(
         show: told about the progress, as by `zoo.data.load.load`.
     Raises:
         RunError: the dataset is not the one that was recorded. Else as `zoo.data.load.load`.
+        MissingPluginError: no installed plugin offers it.
     """
     recorded, spec = record.data, dataset or record.data.spec
+    require_dataset(spec, record.plugins, registry)
     data = load(
         spec,
         registry,

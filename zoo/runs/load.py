@@ -30,10 +30,11 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
         whether and by what the floats are normalised.
     Raises:
         RunError: no run folder, damaged, from a newer version, or weights that do not fit.
+        MissingPluginError: no installed plugin offers one of its components.
     Warns:
         OtherVersionWarning: a plugin that the run was made with has another version here.
     """
-    from zoo.catalogue.provenance import changes
+    from zoo.catalogue.provenance import changes, require_components
     from zoo.models.compose import compose
 
     folder = Path(run)
@@ -41,6 +42,7 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
     # The weights are at hand: `pretrained` would download others.
     tree = node_from_table(without(record.build, "pretrained"), f"{folder / RECORD}: build")
     sizes = msgspec.structs.asdict(record.sizes)
+    require_components(tree, record.plugins, registry, "the run", str(folder))
     for line in changes(record.plugins, registry):
         warnings.warn(f"{folder}: {line}", OtherVersionWarning, stacklevel=2)
     _check_weights(folder, tree, registry, sizes)
@@ -67,8 +69,6 @@ def _check_weights(folder: Path, tree: Node, registry: Registry, sizes: dict[str
         raise RunError(f"{folder}: has no {WEIGHTS}: no epoch of this run was finished")
     try:
         header = read_header(folder / WEIGHTS)
-        compare(
-            folder / WEIGHTS, header, outline(tree, registry, header, where="build", **sizes)
-        )
+        compare(folder / WEIGHTS, header, outline(tree, registry, header, where="build", **sizes))
     except PackageError as error:
         raise RunError(str(error)) from None

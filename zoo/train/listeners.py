@@ -16,7 +16,7 @@ import msgspec
 
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry
-from zoo.errors import InputError, UnknownNameError, ZooError
+from zoo.errors import InputError, ZooError
 from zoo.train.events import Listener, Tick
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def find_listeners(names: Sequence[str], registry: Registry) -> dict[str, Callab
     for name in names:
         fitting = [k for k in known if name == k or name == k.partition(".")[2]]
         if not fitting:
-            raise UnknownNameError("logger", name, [*known, *(k.partition(".")[2] for k in known)])
+            raise registry.unknown("logger", name, [*known, *(k.partition(".")[2] for k in known)])
         if len(fitting) > 1 and name not in fitting:
             raise InputError(f"--log {name!r} is ambiguous: {' or '.join(fitting)}; give the full name")
         full = name if name in fitting else fitting[0]

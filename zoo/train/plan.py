@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.base import children
 from zoo.base.text import plural
-from zoo.catalogue.provenance import provenance
+from zoo.catalogue.provenance import provenance, require_components
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode, node_from_table
@@ -209,8 +209,12 @@ def replan(
         workers: processes that decode streamed images; they do not change the results.
     Raises:
         RunError: the dataset differs from the recorded one. ZooError: as `resolve`.
+        MissingPluginError: no installed plugin offers one of the model's components.
     """
     registry, device = registry or load_registry(), pick_device(record.device)
+    require_components(
+        node_from_table(record.build, "build"), record.plugins, registry, "the run", record.model
+    )
     images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show)
     if epochs is not None and record.max_steps:
         raise InputError(

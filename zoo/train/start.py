@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from zoo.base.text import plural
+from zoo.catalogue.provenance import require_components
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, node_from_table
 from zoo.data.portable import is_local
@@ -205,6 +206,7 @@ def _fine_tune(
     """Resolve the source's tree and recipe as entries of a private copy of the catalogue."""
     recipe = msgspec.structs.replace(record.settings, summary="", source=None)
     tree = node_from_table(without(record.build, "pretrained"), f"{weights.reference}: build")
+    require_components(tree, record.plugins, registry, "the run", weights.reference)
     model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)
     request = Request(model=NAME, **{"image_size": weights.side, **given})
     private = registry.having(models={NAME: model}, recipes={NAME: recipe})
