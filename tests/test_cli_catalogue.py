@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from plugin_site import REGISTRY_HOOK, Site, site_in
+
+from zoo.cli import cli
+from zoo.errors import InputError
 
 TOML = """
 [sources.paper]
@@ -237,6 +241,7 @@ def test_sorting_puts_the_best_first_and_the_unknown_last(site: Site) -> None:
 def test_a_list_of_nothing_is_empty_json_and_a_hint(site: Site) -> None:
     done = site.run("list", "zz-onee", "--json")
     assert json.loads(done.stdout) == []
+    assert done.returncode == 2, "as `zoo info` ends for a name that is not there"
     assert "did you mean zz-one" in done.stderr
     done = site.run("list", "--family", "hybird")
     assert done.stdout == ""
@@ -388,6 +393,18 @@ def test_info_shows_a_model_whose_component_is_missing(site: Site) -> None:
     done = site.run("info", "zz-one")
     assert done.returncode == 0
     assert "no plugin offers it" in done.stdout
+
+
+def test_info_ends_with_an_error_where_a_component_is_misspelled(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.work.mkdir(exist_ok=True)
+    (site.work / "registry.toml").write_text((TOML % "x").replace("cnn.residual", "cnn.residul"))
+    monkeypatch.chdir(site.work)
+    done = CliRunner().invoke(cli, ["info", "zz-one"])
+    assert "cnn.residul" in done.stdout
+    assert isinstance(done.exception, InputError)
+    assert re.search(r"zz-one: build[.\w]*\.use: no component named 'cnn\.residul'", str(done.exception))
 
 
 # ---- plugins --------------------------------------------------------------------------------

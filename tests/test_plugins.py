@@ -8,9 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
 from zoo.catalogue.plugins import Found, Selection, load, selection
+from zoo.catalogue.registry import load_registry
+from zoo.cli import cli
+from zoo.data.load import find
+from zoo.errors import InputError, PluginError, UnknownNameError
+from zoo.testing import cases_of
+from zoo.train.listeners import find_listeners
 
 MODEL = """
 [models.{name}]
@@ -49,6 +56,11 @@ BROKEN = {
         "must return Component objects, got dict",
     ),
     "wrong-kind": (components("a", kind="soup"), "component 'a': Invalid enum value 'soup'"),
+    "wrong-kinds": (components("a", kind="soup"), "allowed: classifier, part, combinator, stem, head"),
+    "wrong-hook": (
+        components("a").replace("zoo_components()", "zoo_components(wanted)"),
+        "Argument(s) {'wanted'} are declared in the hookimpl but can not be found in the hookspec",
+    ),
     "no-factory": (components("a", factory="nothing"), 'is not "module:name"'),
     "twice": (components("a", "a"), "offers the component 'a' twice"),
     "bad-name": (components("a b"), "a name is letters and digits"),
@@ -144,6 +156,74 @@ def test_a_model_claimed_by_two_plugins_names_both_distributions(site: Site) -> 
     done = site.run("info", "same")
     assert done.returncode == 2
     assert "model 'same' is claimed by both zoo-one 1.0 and zoo-two 1.0" in done.stderr.splitlines()[-1]
+
+
+def test_a_namespace_claimed_by_two_plugins_names_both_distributions(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        site.add(name, spaced("common", "timm"))
+    monkeypatch.syspath_prepend(str(site.folder))
+    registry = load_registry()
+    with pytest.raises(
+        InputError, match=r"namespace 'common' is claimed by both zoo-one 1\.0 and zoo-two 1\.0"
+    ):
+        registry.model("common/net")
+    assert registry.model("timm/resnet18").build.use == "timm.model", "nobody shadows a built-in one"
+    assert any("namespace 'common' is claimed by both" in problem for problem in registry.problems)
+
+
+def spaced(*spaces: str) -> str:
+    """The source of a plugin with a component for each namespace."""
+    source = components(*spaces, kind="classifier")
+    return source.replace("kind='classifier',", "kind='classifier', namespace=n,")
+
+
+MISSES = {
+    "model": lambda registry: registry.model("lost-tiny"),
+    "namespace": lambda registry: registry.model("lost/tiny"),
+    "recipe": lambda registry: registry.recipe("lost-recipe"),
+    "dataset": lambda registry: find("lost-images", registry),
+    "component": lambda registry: registry.component("lost.part"),
+    "logger": lambda registry: find_listeners(["lost.csv"], registry),
+    "another name": lambda registry: registry.model("tiny-of-another-name"),
+}
+
+
+def test_a_name_that_is_missing_names_the_plugins_that_are_left_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add("lost", "raise RuntimeError('no licence file')")
+    monkeypatch.syspath_prepend(str(site.folder))
+    registry = load_registry()
+    for miss in MISSES.values():
+        with pytest.raises(UnknownNameError) as caught:
+            miss(registry)
+        assert "plugin 'lost' is left out: RuntimeError: no licence file; see `zoo plugins`" in str(
+            caught.value
+        )
+    off = load_registry(chosen=Selection(without=frozenset({"lost"})))
+    with pytest.raises(UnknownNameError, match="plugin 'lost' is left out: named in ZOO_DISABLE_PLUGINS"):
+        off.model("lost-tiny")
+    with pytest.raises(PluginError, match="the plugin 'lost' is left out: RuntimeError: no licence file"):
+        cases_of("lost")
+
+
+def test_the_commands_name_the_plugin_that_is_left_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    site.add("lost", "raise RuntimeError('no licence file')")
+    monkeypatch.syspath_prepend(str(site.folder))
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ["train", "lost-tiny"],
+        ["info", "lost-tiny"],
+        ["export", "lost-tiny"],
+        ["bench", "lost-tiny"],
+    ):
+        done = CliRunner().invoke(cli, words)
+        assert isinstance(done.exception, UnknownNameError), done.output
+        assert "plugin 'lost' is left out: RuntimeError: no licence file" in str(done.exception)
 
 
 def test_a_plugin_cannot_shadow_a_built_in_model(site: Site) -> None:

@@ -230,6 +230,11 @@ def test_a_name_that_cannot_be_used_is_refused(name: str, tmp_path: Path) -> Non
         new_plugin(name, "cnn", tmp_path / "out")
 
 
+def test_a_keyword_is_refused_as_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'class' is a keyword of Python"):
+        new_plugin("zoo-class", "cnn", tmp_path / "out")
+
+
 def test_the_names_of_built_in_plugins_are_refused(tmp_path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(TAKEN) == set(project["entry-points"]["zoo"])

@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from zoo.base.structs import Struct
-from zoo.base.text import printable_line
+from zoo.base.text import one_line, printable_line
 from zoo.errors import PluginError, ZooError
-from zoo.plugin.contract import Component
+from zoo.plugin.contract import Component, Kind
 
 GROUP = "zoo"
 OURS = "hybrid-zoo"
@@ -179,6 +179,8 @@ def _message_of(error: BaseException) -> str:
         text = str(error).strip() or "no message"
     except Exception:
         text = "its message cannot be read"
+    if type(error).__module__.partition(".")[0] == "pluggy":  # its reason is on the last of several lines
+        return f"{type(error).__name__}: {one_line(text)}"
     return f"{type(error).__name__}: {text.splitlines()[0]}"
 
 
@@ -230,7 +232,10 @@ def _components(answer: Any) -> Iterable[Component]:
             raise PluginError(f"zoo_components() must return Component objects, got {kind}")
         try:
             component = msgspec.convert(msgspec.to_builtins(component), Component)
-        except (msgspec.ValidationError, TypeError) as error:  # a struct does not check what it is made of
+        except msgspec.ValidationError as error:  # a struct does not check what it is made of
+            kinds = f"; allowed: {', '.join(get_args(Kind))}" if component.kind not in get_args(Kind) else ""
+            raise PluginError(f"component {component.name!r}: {error}{kinds}") from None
+        except TypeError as error:
             raise PluginError(f"component {component.name!r}: {error}") from None
         if not COMPONENT_NAME.fullmatch(component.name):
             raise PluginError(

@@ -22,7 +22,7 @@ from zoo.catalogue.choose import Choice
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column
-from zoo.errors import UnknownNameError
+from zoo.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
@@ -124,7 +124,7 @@ def list_models(
         dropped = table.emit_table(COLUMNS, [entry.cells for entry in matching], table.width())
         _hint(len(matching), dropped, listing.spaces)
     if not matching:
-        table.say(_nothing(choice, listing.entries))
+        raise InputError(_nothing(choice, listing.entries))
 
 
 # ---- the rows ---------------------------------------------------------------------------------
@@ -233,6 +233,9 @@ def _of_namespaces(pattern: str) -> Listing:
     models: dict[str, Model] = {}
     for use, component in registry.components.items():
         space = component.namespace
+        owner = registry.origins.get(("namespace", space or ""))
+        if owner != registry.origins.get(("component", use)):
+            continue  # nobody takes the place of a built-in plugin
         if space and component.names and fnmatchcase(space, pattern.partition("/")[0]):
             names: Callable[[], Iterable[str]] = import_factory(component.names, use)
             full = (f"{space}/{name}" for name in names())

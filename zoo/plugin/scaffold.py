@@ -95,7 +95,11 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
 
 def _checked(name: str) -> str:
     short = name.removeprefix("zoo-")
-    if not NAME.fullmatch(short) or iskeyword(short) or len(short) > 50:
+    if iskeyword(short):
+        raise InputError(
+            f"{short!r} is a keyword of Python; use lower-case letters and digits, separated by -, such as waves"
+        )
+    if not NAME.fullmatch(short) or len(short) > 50:
         raise InputError(
             f"{name!r} is not a plugin name; use lower-case letters and digits, separated by -, such as waves"
         )
