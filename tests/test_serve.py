@@ -33,6 +33,7 @@ from zoo.serve.page import make_page
 from zoo.serve.server import listen
 
 OPTIONS = ("--port", "0", "--timeout", "1.5", "--max-mib", "1", "--max-pixels", "100000", "--rate", "0")
+OPTIONS += ("--allow-host", "Photos.example")
 
 
 class Server:
@@ -179,6 +180,7 @@ MULTIPART = form()[1]
         ("GET", "/%2e%2e/run.toml", None, {}, 404),
         ("GET", "//etc/passwd", None, {}, 404),
         ("GET", "/", None, {"Host": "rebound.example"}, 421),
+        ("GET", "/", None, {"Host": "example"}, 421),
     ],
 )
 def test_bad_input_is_one_line_of_json(
@@ -210,6 +212,18 @@ def test_what_is_no_request_or_never_whole_is_answered_and_closed(
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert list(json.loads(body)) == ["error"]
     assert time.monotonic() - begun < 12
+
+
+@pytest.mark.parametrize(
+    "host", ["photos.example", "PHOTOS.example.:443", "localhost:1", "127.0.0.1", "[::1]:9"]
+)
+def test_a_proxy_that_keeps_an_allowed_host_name_is_answered(host: str, server: Server) -> None:
+    assert server.ask("GET", "/healthz", None, {"Host": host})[0] == 200
+
+
+def test_a_health_check_in_http_1_0_without_a_host_is_answered(server: Server) -> None:
+    assert server.send(b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert server.send(b"GET /healthz HTTP/1.0\r\nHost: rebound.example\r\n\r\n").startswith(b"HTTP/1.1 421")
 
 
 def test_a_client_that_sends_byte_by_byte_is_cut_off(server: Server) -> None:

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from zoo.errors import InputError
+
 if TYPE_CHECKING:  # pathlib brings ipaddress and urllib: `zoo list` does without
     from pathlib import Path
 
@@ -25,8 +27,17 @@ def _folder(variable: str, kind: str) -> str:
 
 
 def cache_path() -> str:
-    """`cache_dir` as text."""
-    return _folder("ZOO_CACHE_DIR", "cache")
+    """`cache_dir` as text.
+
+    Raises:
+        InputError: no variable names it, and the user has no home folder.
+    """
+    path = _folder("ZOO_CACHE_DIR", "cache")
+    if path.startswith("~"):  # what `expanduser` leaves where it knows no home
+        raise InputError(
+            f"the cache folder {path} needs a home folder, and there is none: set HOME or ZOO_CACHE_DIR"
+        )
+    return path
 
 
 def cache_dir() -> Path:

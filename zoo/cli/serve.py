@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     help="Address to listen on. Anything but 127.0.0.1 lets other machines connect.",
 )
 @click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Also answer requests for host NAME, which a proxy on this machine passes on. May be repeated.",
+)
+@click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8000,
@@ -85,6 +92,7 @@ if TYPE_CHECKING:
 def serve(
     run: str,
     host: str,
+    hosts: tuple[str, ...],
     port: int,
     top: int,
     device: str,
@@ -121,7 +129,7 @@ def serve(
         seconds=timeout,
         grace=grace,
     )
-    whole = _until_stopped(run, host, port, device, top, limits)
+    whole = _until_stopped(run, host, port, device, top, limits, hosts)
     print("stopped" if whole else "stopped; some requests were cut off", file=sys.stderr)
 
 
@@ -138,7 +146,9 @@ def _check_libraries() -> None:
         ) from None
 
 
-def _until_stopped(run: str, host: str, port: int, device: str, top: int, limits: Limits) -> bool:
+def _until_stopped(
+    run: str, host: str, port: int, device: str, top: int, limits: Limits, hosts: tuple[str, ...]
+) -> bool:
     """Serve until a signal; whether all requests under way were answered."""
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier
@@ -153,7 +163,7 @@ def _until_stopped(run: str, host: str, port: int, device: str, top: int, limits
         local = is_local(listening)
         if not local:
             _warn_of(host)
-        app = make_app(Service(classifier, limits, top=top, local=local))
+        app = make_app(Service(classifier, limits, top=top, local=local, hosts=hosts))
 
         def started() -> None:
             print(f"serving {classifier.name}; Ctrl-C stops", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,11 @@ def check_removable(folder: Path) -> None:
     whole = folder.resolve()
     if folder.is_symlink():
         raise RunError(f"{folder}: is a link to {whole}; remove the link, or name that folder")
-    if whole in (Path.home().resolve(), Path.cwd().resolve(), *Path.cwd().resolve().parents):
+    if whole in (
+        Path(os.path.expanduser("~")).resolve(),
+        Path.cwd().resolve(),
+        *Path.cwd().resolve().parents,
+    ):
         raise RunError(f"{folder}: is your home, the working folder, or above it; it is not removed")
     inside = [path.parent for path in sorted(whole.glob(f"**/{RECORD}")) if path.parent != whole]
     others = [path for path in inside if path.name not in ("package", BEFORE)]

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -56,10 +56,19 @@ class Service:
     Args:
         top: classes of an answer that asks for no number. local: served on this machine only, so that
             a request under another name is some web page's attempt to pass for this one.
+        hosts: names under which a proxy on this machine passes requests on.
     """
 
-    def __init__(self, classifier: Classifier, limits: Limits, *, top: int = 5, local: bool = True) -> None:
-        self.classifier, self.limits, self.top, self.local = classifier, limits, top, local
+    def __init__(
+        self,
+        classifier: Classifier,
+        limits: Limits,
+        *,
+        top: int = 5,
+        local: bool = True,
+        hosts: Collection[str] = (),
+    ) -> None:
+        self.classifier, self.limits, self.top, self.local, self.hosts = classifier, limits, top, local, hosts
         self.facts = _facts(classifier)
         self.rates, self.buffers = Rates(limits.rate), Buffers(limits.buffered)
         self.batcher = Batcher(
@@ -174,8 +183,10 @@ class Guard:
             await send(message)
 
         try:
-            if self.service.local and not _is_local(Request(scope).headers.get("host", "")):
-                problem = "this server answers to localhost and to its address only; see --host"
+            if self.service.local and not is_known(Request(scope).headers.get("host"), self.service.hosts):
+                problem = (
+                    "this server answers to localhost and to its address only; see --host and --allow-host"
+                )
                 await _json(421, {"error": problem}, {"Connection": "close"})(scope, receive, answer)
             else:
                 await self.app(scope, receive, answer)
@@ -212,10 +223,16 @@ def make_app(service: Service) -> Starlette:
     return app
 
 
-def _is_local(host: str) -> bool:
-    """Whether a Host header names this machine as itself."""
+def is_known(host: str | None, hosts: Collection[str] = ()) -> bool:
+    """Whether a Host header names this machine as itself, or by one of the names that were allowed.
+
+    Without the header (HTTP/1.0, such as a health check of a proxy) no web page asks: browsers always send it.
+    """
+    if host is None:
+        return True
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    if name.lower().rstrip(".") == "localhost":
+    plain = name.lower().rstrip(".")
+    if plain == "localhost" or plain in {allowed.lower().rstrip(".") for allowed in hosts}:
         return True
     try:
         return ipaddress.ip_address(name.strip("[]")).is_loopback

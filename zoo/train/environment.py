@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -49,7 +50,10 @@ def _commit() -> str:
     if not (here / ".git").exists():
         return ""
     try:
+        # GIT_DIR and the like name a repository of the user's, not ours.
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=plain)
+        return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

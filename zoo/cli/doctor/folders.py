@@ -81,8 +81,8 @@ def unwritable(path: Path) -> str:
         if parent.parent == parent:
             return "its disk does not exist"
         try:
-            there.lstat()
-            return f"{there} is a broken link"
+            parent.lstat()
+            return f"{parent} is a broken link"
         except NotADirectoryError:
             pass
         except FileNotFoundError:

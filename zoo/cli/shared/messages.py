@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,8 @@ def explained(error: BaseException) -> tuple[int, str]:
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context else ""
         return error.exit_code, error.format_message().rstrip(".") + hint
+    if isinstance(error, FileNotFoundError) and error.filename is None and _is_folder_deleted():
+        return 1, "the current folder was deleted; change into one that exists (cd)"
     if (
         isinstance(error, OSError) and error.strerror
     ):  # such as a folder that cannot be created, or a file that cannot be read
@@ -33,6 +36,14 @@ def explained(error: BaseException) -> tuple[int, str]:
         )
     what = f"unexpected {type(error).__name__}: {error}"
     return 70, f"{what}; please report it with the output of --debug"
+
+
+def _is_folder_deleted() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
