@@ -404,7 +404,7 @@ def test_info_ends_with_an_error_where_a_component_is_misspelled(
     done = CliRunner().invoke(cli, ["info", "zz-one"])
     assert "cnn.residul" in done.stdout
     assert isinstance(done.exception, InputError)
-    assert re.search(r"zz-one: build[.\w]*\.use: no component named 'cnn\.residul'", str(done.exception))
+    assert re.search(r"zz-one: build\.body\.of\[0\]\.use: no component named 'cnn\.residul'", str(done.exception))
 
 
 # ---- plugins --------------------------------------------------------------------------------
