@@ -62,9 +62,7 @@ def main() -> None:
     rows = [measure(name, chosen.repeats) for name in MODELS]
     print(f"{'model':14} {'MB':>7} {'seconds':>8} {'share of 60 s':>14}")
     for row in rows:
-        print(
-            f"{row['model']:14} {row['megabytes']:7.1f} {row['seconds']:8.3f} {row['share_at_default']:14.2%}"
-        )
+        print(f"{row['model']:14} {row['megabytes']:7.1f} {row['seconds']:8.3f} {row['share_at_default']:14.2%}")
     if chosen.json:
         record = {"command": " ".join(["python", *sys.argv]), "rows": rows}
         record["environment"] = environment(torch.device("cpu"))

@@ -67,9 +67,7 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def lines(
-    titles: Sequence[str], rows: Sequence[Sequence[Any]], *, markdown: bool = False, left: int = 2
-) -> list[str]:
+def lines(titles: Sequence[str], rows: Sequence[Sequence[Any]], *, markdown: bool = False, left: int = 2) -> list[str]:
     """A table of text: the first `left` columns to the left, the others to the right."""
     cells = [[str(cell) for cell in row] for row in (titles, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]

@@ -63,9 +63,7 @@ def shallow(name: str, model: Model, registry: Registry, seed: int) -> Classifie
     args = model.build.args | {key: SMALL_DEPTH for key in DEPTHS if key in model.build.args}
     torch.manual_seed(seed)
     if args != model.build.args:
-        module = compose(
-            Node(use=model.build.use, args=args, of=model.build.of), registry, where="build", **sizes
-        )
+        module = compose(Node(use=model.build.use, args=args, of=model.build.of), registry, where="build", **sizes)
     else:
         with torch.device("meta"):
             module = compose(model.build, registry, where="build", **sizes)
@@ -73,9 +71,7 @@ def shallow(name: str, model: Model, registry: Registry, seed: int) -> Classifie
             del block[SMALL_DEPTH:]
         _begin(module.to_empty(device="cpu"))
     rule = Rule(size=(sizes["height"], sizes["width"]))
-    return Classifier(
-        name=name, module=module.eval(), sizes=Sizes(**sizes), preprocessing=Preprocessing(rule)
-    )
+    return Classifier(name=name, module=module.eval(), sizes=Sizes(**sizes), preprocessing=Preprocessing(rule))
 
 
 def _begin(module: nn.Module) -> None:

@@ -31,15 +31,7 @@ from typing import Any
 from common import ROOT, data_folder, facts, lines, say, write
 
 SECTIONS = ("tests", "throughput", "timm", "airbench", "papers", "best")
-CIFAR = (
-    "hybrid-alt-1",
-    "hybrid-alt-2",
-    "hybrid-joint-1",
-    "hybrid-joint-2",
-    "resnet18",
-    "vit-d2h4",
-    "mixer-s8-32",
-)
+CIFAR = ("hybrid-alt-1", "hybrid-alt-2", "hybrid-joint-1", "hybrid-joint-2", "resnet18", "vit-d2h4", "mixer-s8-32")
 PERCEIVERS = (
     *("perceiver", "perceiver-large", "hybrid-alt-perceiver-1", "hybrid-alt-perceiver-2"),
     *("hybrid-joint-perceiver-1", "hybrid-joint-perceiver-2"),
@@ -119,9 +111,7 @@ def throughput(chosen: argparse.Namespace) -> Iterator[Piece]:
 
 def timm(chosen: argparse.Namespace) -> Iterator[Piece]:
     """The same training by timm's train.py, or by its API where there is no train.py."""
-    models = (
-        ("cnn-baseline",) if chosen.smoke else (chosen.models or ("resnet18", "vit-cifar", "hybrid-alt-1"))
-    )
+    models = ("cnn-baseline",) if chosen.smoke else (chosen.models or ("resnet18", "vit-cifar", "hybrid-alt-1"))
     peer = "timm-train:bf16" if chosen.timm_train else "timm-api:bf16"
     for name in models:
 
@@ -130,12 +120,7 @@ def timm(chosen: argparse.Namespace) -> Iterator[Piece]:
                 words = [sys.executable, str(ROOT / "benchmarks" / "side_by_side.py"), "--models", name]
                 words += ["--competitors", "zoo", peer, "--device", chosen.device, "--data", str(chosen.data)]
                 words += ["--rounds", str(chosen.rounds), "--epochs", "1" if chosen.smoke else "3"]
-                words += [
-                    "--images",
-                    str(64 if chosen.smoke else 32 * chosen.batch_size),
-                    "--test-images",
-                    "64",
-                ]
+                words += ["--images", str(64 if chosen.smoke else 32 * chosen.batch_size), "--test-images", "64"]
                 words += ["--batch-size", str(chosen.batch_size), "--json", f"{folder}/out.json"]
                 words += ["--workers", str(min(8, os.cpu_count() or 1))]
                 words += ["--timm-train", str(chosen.timm_train)] if chosen.timm_train else []
@@ -172,9 +157,7 @@ def their_speedrun(chosen: argparse.Namespace, seconds: float) -> dict[str, Any]
             torch.save(held, Path(folder, "cifar10", f"{name}.pt"))
         code, count = re.subn(r"range\(200\)", f"range({chosen.runs})", chosen.airbench.read_text())
         if count != 1:
-            raise Failed(
-                f"{chosen.airbench.name}: range(200), its number of runs, stands in it {count} times"
-            )
+            raise Failed(f"{chosen.airbench.name}: range(200), its number of runs, stands in it {count} times")
         Path(folder, "airbench.py").write_text(code)
         said = start([sys.executable, "airbench.py"], seconds, folder).stdout
     last = [line.split("|") for line in said.splitlines() if re.search(r"\|\s+eval\s+\|", line)]
@@ -307,8 +290,7 @@ def main() -> None:
             say(f"{section}, {name}: {rows[-1].get('shown') or rows[-1].get('error')}")
             write(chosen.json, {"dataset": "CIFAR-10 (JPEG)", "machine": machine, "rows": rows})
     cells = [
-        [r["section"], r["what"], r.get("piece_seconds", ""), r.get("shown") or f"FAILED: {r['error']}"]
-        for r in rows
+        [r["section"], r["what"], r.get("piece_seconds", ""), r.get("shown") or f"FAILED: {r['error']}"] for r in rows
     ]
     print("\n".join(lines(("section", "what", "s", "result"), cells, left=4)))
 

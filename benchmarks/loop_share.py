@@ -67,9 +67,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=7, help="measured rounds of each kind")
     options.add_argument("--seconds", type=float, default=8.0, help="of one round")
     options.add_argument("--device", default="auto")
-    options.add_argument(
-        "--precision", default="auto", help="default: what suits the device, not the recipe's"
-    )
+    options.add_argument("--precision", default="auto", help="default: what suits the device, not the recipe's")
     options.add_argument("--compile", default="auto")
     options.add_argument("--data", type=Path, help="folder of CIFAR-10's parquet files")
     options.add_argument("--dataset", metavar="SPEC", help="another dataset, as for `zoo train`")

@@ -48,11 +48,7 @@ class Clock:
 
 def _rates(batch: int, steps: int, seconds: float, first: float) -> dict[str, float]:
     after = batch * (steps - 1) / (seconds - first) if steps > 1 else batch / seconds
-    return {
-        "images_per_second": after,
-        "with_first_step": batch * steps / seconds,
-        "first_step_seconds": first,
-    }
+    return {"images_per_second": after, "with_first_step": batch * steps / seconds, "first_step_seconds": first}
 
 
 # ---- ours ---------------------------------------------------------------------------------------
@@ -183,13 +179,7 @@ def timm_api(job: SimpleNamespace) -> dict[str, Any]:
     device, module, autocast = _prepared(job, torch)
 
     def loader(split: str, train: bool) -> Any:
-        chosen = {
-            "no_aug": False,
-            "scale": (1.0, 1.0),
-            "ratio": (1.0, 1.0),
-            "hflip": 0.5,
-            "color_jitter": 0.0,
-        }
+        chosen = {"no_aug": False, "scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.5, "color_jitter": 0.0}
         return create_loader(
             create_dataset("", root=job.folder, split=split, is_training=train),
             input_size=(3, SIDE, SIDE),
@@ -284,10 +274,7 @@ def papers(job: SimpleNamespace) -> dict[str, Any]:
     change = [t.Compose([*jitter, t.ToTensor()]), t.ToTensor()]
     train, test = (
         torch.utils.data.DataLoader(
-            Arrays(split, steps),
-            batch_size=job.batch_size,
-            shuffle=split == "train",
-            num_workers=job.papers_workers,
+            Arrays(split, steps), batch_size=job.batch_size, shuffle=split == "train", num_workers=job.papers_workers
         )
         for split, steps in zip(("train", "test"), change, strict=True)
     )

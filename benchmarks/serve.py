@@ -47,17 +47,7 @@ GOAL = 50
 def trained(folder: Path) -> Path:
     """A run of hybrid-alt-1 on digits, as quick as can be."""
     words = ["train", "hybrid-alt-1", "--dataset", "digits", "--epochs", "1", "--max-steps", "2"]
-    command = [
-        sys.executable,
-        "-m",
-        "zoo",
-        *words,
-        "--device",
-        "cpu",
-        "--output",
-        str(folder / "run"),
-        "--quiet",
-    ]
+    command = [sys.executable, "-m", "zoo", *words, "--device", "cpu", "--output", str(folder / "run"), "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder / "run"
 
@@ -80,22 +70,8 @@ def serving(run: str) -> Iterator[str]:
 
 def load(url: str, script: Path, connections: int, seconds: int) -> dict[str, float]:
     """One round of wrk."""
-    words = [
-        "wrk",
-        "-t",
-        "1",
-        "-c",
-        str(connections),
-        "-d",
-        f"{seconds}s",
-        "--timeout",
-        "10s",
-        "-s",
-        str(script),
-    ]
-    done = subprocess.run(
-        [*words, f"{url}predict"], capture_output=True, text=True, check=True, timeout=seconds + 60
-    )
+    words = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--timeout", "10s", "-s", str(script)]
+    done = subprocess.run([*words, f"{url}predict"], capture_output=True, text=True, check=True, timeout=seconds + 60)
     found = re.search(r"requests (\d+) seconds (\S+) p50 (\S+) p99 (\S+) failed (\d+)", done.stdout)
     if not found:
         raise SystemExit(f"wrk said nothing that is understood: {done.stdout}{done.stderr}")
@@ -142,8 +118,7 @@ def main() -> None:
         script.write_text(SCRIPT.format(image=Path(base) / "image.png"))
         with serving(run) as url:
             record["rows"] = [
-                measure(url, script, int(n), chosen.rounds, chosen.seconds)
-                for n in chosen.connections.split(",")
+                measure(url, script, int(n), chosen.rounds, chosen.seconds) for n in chosen.connections.split(",")
             ]
     record["machine"]["load_after"] = [round(x, 2) for x in os.getloadavg()]
     record["holds"] = max(row["requests_per_second"] for row in record["rows"]) >= GOAL

@@ -92,9 +92,7 @@ def run(competitor: str, job: dict[str, Any], variables: dict[str, str]) -> dict
         Path(scratch, "job.json").write_text(json.dumps({**job, **own, "scratch": scratch}))
         command = [sys.executable, str(PEERS), f"{scratch}/job.json", f"{scratch}/result.json"]
         start = time.perf_counter()
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=variables, cwd=scratch, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=scratch, check=False)
         seconds = time.perf_counter() - start
         if done.returncode or not Path(scratch, "result.json").is_file():
             last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
@@ -104,9 +102,7 @@ def run(competitor: str, job: dict[str, Any], variables: dict[str, str]) -> dict
     return result | {"process_seconds": seconds - result["adapter_seconds"]}
 
 
-def rounds(
-    model: str, competitors: list[str], job: dict[str, Any], count: int, folder: str
-) -> dict[str, Any]:
+def rounds(model: str, competitors: list[str], job: dict[str, Any], count: int, folder: str) -> dict[str, Any]:
     """All runs of all competitors on one model, by turns: name to its runs, the cold one first."""
     variables = environment(folder, job["threads"])
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in competitors}
@@ -241,13 +237,7 @@ def main() -> None:
     for key in ("data", "timm_train"):
         settings.pop(key)
     found["load_after"] = [round(x, 2) for x in os.getloadavg()]
-    record = {
-        "dataset": "CIFAR-10 (JPEG)",
-        "settings": settings,
-        "machine": found,
-        "goals": goals,
-        "rows": rows,
-    }
+    record = {"dataset": "CIFAR-10 (JPEG)", "settings": settings, "machine": found, "goals": goals, "rows": rows}
     write(chosen.json, record)
 
 

@@ -95,9 +95,7 @@ def theirs(chosen: argparse.Namespace) -> dict[str, Any]:
     if chosen.peer is None:
         return {"left_out": "no --peer PATH to airbench94_muon.py was given"}
     if not torch.cuda.is_available():
-        return {
-            "left_out": f"{chosen.peer.name} computes in half precision on a CUDA GPU, and there is none here"
-        }
+        return {"left_out": f"{chosen.peer.name} computes in half precision on a CUDA GPU, and there is none here"}
     if not chosen.peer.is_file():
         return {"left_out": f"{chosen.peer.name}: no such file"}
     chosen.airbench = chosen.peer
@@ -144,9 +142,7 @@ def main() -> None:
         rows.append(ours(chosen, seed))
         say(f"seed {seed}: top-1 {rows[-1]['top1']:.2%} in {rows[-1]['seconds']:.2f} s")
         summary = {key: spread([row[key] for row in rows]) for key in KEYS}
-        write(
-            chosen.json, record | {"runs": rows, "summary": summary}
-        )  # a call that is cut short keeps these
+        write(chosen.json, record | {"runs": rows, "summary": summary})  # a call that is cut short keeps these
     cells = [
         [name, *(f"{summary[key]['mean']:.4f} ± {summary[key]['deviation']:.4f}" for key in KEYS[:2]), n]
         for name, n in (("speedrun-94", len(rows)),)

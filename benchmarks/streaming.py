@@ -179,10 +179,7 @@ def measure(make: Callable[[Job, ExitStack], Epochs], job: Job) -> dict[str, flo
             _ready(images)
             begin = begin or time.perf_counter()
             count += 1
-        return {
-            "first_batch_seconds": first,
-            "images_per_second": count * job.batch / (time.perf_counter() - begin),
-        }
+        return {"first_batch_seconds": first, "images_per_second": count * job.batch / (time.perf_counter() - begin)}
 
 
 def _ready(images: torch.Tensor) -> None:
@@ -212,9 +209,7 @@ def summary(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
             "first_batch_seconds": statistics.median(run["first_batch_seconds"] for run in found[name]),
             "runs": found[name],
         }
-        rows.append(
-            row | ({} if name == "zoo" else {"faster": statistics.median(faster), "faster_by_round": faster})
-        )
+        rows.append(row | ({} if name == "zoo" else {"faster": statistics.median(faster), "faster_by_round": faster}))
     return rows
 
 

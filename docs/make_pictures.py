@@ -122,9 +122,7 @@ def text_of(screen: pyte.Screen, words: str) -> Text:
         written = Text()
         cells = [line[column] for column in range(COLUMNS)]
         for (colour, bold), run in groupby(cells, key=lambda cell: (cell.fg, cell.bold)):
-            written.append(
-                "".join(cell.data for cell in run), Style(color=_colour(colour), bold=bold or None)
-            )
+            written.append("".join(cell.data for cell in run), Style(color=_colour(colour), bold=bold or None))
         written.rstrip()
         text.append_text(written).append("\n")
     text.rstrip()
@@ -171,9 +169,7 @@ def draw(name: str, folder: Path) -> str:
         return svg_of(text_of(screen_of(PICTURES[name], folder), PICTURES[name].words), name)
     file = folder / f"{name}.svg"
     words = ["info", name, "--picture", str(file)]
-    subprocess.run(
-        [sys.executable, "-m", "zoo", "--no-plugins", *words], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, "-m", "zoo", "--no-plugins", *words], check=True, stdout=subprocess.DEVNULL)
     return file.read_text("utf-8")
 
 

@@ -160,11 +160,7 @@ class Page:
 
     def requests(self) -> list[str]:
         """Every address that was asked for, but for data: and blob:."""
-        asked = [
-            e["params"]["request"]["url"]
-            for e in self.events
-            if e.get("method") == "Network.requestWillBeSent"
-        ]
+        asked = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [url for url in asked if not url.startswith(("data:", "blob:"))]
 
 

@@ -220,16 +220,7 @@ def again(folder: Path, recipe: str, seed: int) -> list[str]:
     """The command after a kill: resume, or the first one where it died before the run was recorded."""
     if not (folder / "run.toml").exists():
         return command(folder, recipe, seed)
-    return [
-        "train",
-        "--resume",
-        str(folder),
-        "--checkpoint-seconds",
-        "0",
-        "--checkpoint-steps",
-        "2",
-        "--quiet",
-    ]
+    return ["train", "--resume", str(folder), "--checkpoint-seconds", "0", "--checkpoint-steps", "2", "--quiet"]
 
 
 def timeless(value: Any) -> Any:
@@ -309,19 +300,13 @@ def series(kills: int, kills_per_run: int, seed: int, home: Path, say: Callable[
         while killed < kills_per_run and not (folder / "result.json").exists():
             if luck.random() < 1 / 3:
                 stage = luck.choice(WRITES)
-                end = launch(
-                    again(folder, recipe, 1), home / "log", die_inside_a_write(luck.randrange(30), stage)
-                )
+                end = launch(again(folder, recipe, 1), home / "log", die_inside_a_write(luck.randrange(30), stage))
                 report.inside_writes += end == -signal.SIGKILL
                 report.stages[stage] = report.stages.get(stage, 0) + (end == -signal.SIGKILL)
             else:
-                end = launch(
-                    again(folder, recipe, 1), home / "log", kill_after=luck.uniform(0.02, took[recipe])
-                )
+                end = launch(again(folder, recipe, 1), home / "log", kill_after=luck.uniform(0.02, took[recipe]))
             if end not in (0, -signal.SIGKILL):
-                report.different.append(
-                    f"{folder.name}: exit status {end}: {(home / 'log').read_text()[-300:]}"
-                )
+                report.different.append(f"{folder.name}: exit status {end}: {(home / 'log').read_text()[-300:]}")
                 break
             killed += end == -signal.SIGKILL
         report.kills += killed
@@ -331,9 +316,7 @@ def series(kills: int, kills_per_run: int, seed: int, home: Path, say: Callable[
         if difference := compare(reference[recipe], folder):
             report.different.append(f"{folder.name} ({recipe}, {killed} kills): {difference}")
         shutil.rmtree(folder)
-        say(
-            f"run {report.runs}: {killed} kills, {report.kills} of {kills}, {len(report.different)} different"
-        )
+        say(f"run {report.runs}: {killed} kills, {report.kills} of {kills}, {len(report.different)} different")
     return report
 
 
@@ -365,10 +348,7 @@ def main() -> int:
 
             from zoo.train.environment import environment
 
-            summary |= {
-                "command": " ".join(["python", *sys.argv]),
-                "environment": environment(torch.device("cpu")),
-            }
+            summary |= {"command": " ".join(["python", *sys.argv]), "environment": environment(torch.device("cpu"))}
             chosen.json.write_text(json.dumps(summary, indent=2) + "\n")
         print(json.dumps(summary, indent=2))
         return 1 if report.different else 0

@@ -80,9 +80,7 @@ def pip_target(folder: Path, wheels: Iterable[Path]) -> None:
     """`pip install --target` of these wheels, without their dependencies and without an index."""
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-input")
     where = ("--no-compile", "--upgrade", "--target", str(folder))
-    done = subprocess.run(
-        [*pip, *where, *map(str, wheels)], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run([*pip, *where, *map(str, wheels)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -94,14 +92,7 @@ class Site:
     work: Path
 
     def add(
-        self,
-        name: str,
-        source: str,
-        *,
-        version: str = "1.0",
-        entry: str = "",
-        parts: str = PART,
-        toml: str = "",
+        self, name: str, source: str, *, version: str = "1.0", entry: str = "", parts: str = PART, toml: str = ""
     ) -> Path:
         """Install the distribution `zoo-<name>`; "{module}" in the texts is its module's name."""
         module = f"zoo_{name}".replace("-", "_")

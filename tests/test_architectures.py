@@ -137,11 +137,7 @@ def test_a_factory_describes_its_own_arguments_and_not_the_contracts(registry: R
 @pytest.mark.parametrize("fuse", ["sum", "mean", "weights", "gate", "concat"])
 @pytest.mark.parametrize("norm", ["none", "branch", "shared"])
 def test_any_parts_mix_in_any_joint(fuse: Any, norm: Any) -> None:
-    parts = [
-        PARTS["cnn.residual"],
-        PARTS["mixer.image"],
-        partial(alternate, parts=[PARTS["perceiver.image"]]),
-    ]
+    parts = [PARTS["cnn.residual"], PARTS["mixer.image"], partial(alternate, parts=[PARTS["perceiver.image"]])]
     body = partial(joint, parts=parts, repeat=2, fuse=fuse, norm=norm, residual=fuse != "sum")
     model = hybrid(body=body, **SMALL)
     model(torch.randn(3, 3, 16, 16)).square().sum().backward()
@@ -177,9 +173,7 @@ def test_the_ablation_leaves_out_only_the_vits_norm() -> None:
     size = {"channels": 3, "height": 16, "width": 16}
     with_norm, without = vit_image(**size), vit_image(norm=False, **size)
     names = set(with_norm.state_dict()) - set(without.state_dict())
-    assert names == {
-        f"read.norm.{k}" for k in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    }
+    assert names == {f"read.norm.{k}" for k in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
 
 
 def test_embeddings_and_latents_ask_for_no_weight_decay() -> None:
@@ -237,10 +231,7 @@ class Masks:
 @pytest.fixture
 def masks(monkeypatch: pytest.MonkeyPatch) -> Masks:
     found = Masks()
-    for name in (
-        "zoo.plugin.layers.drop",
-        "zoo.plugin.layers.attention",
-    ):  # ours: modules, and attention weights
+    for name in ("zoo.plugin.layers.drop", "zoo.plugin.layers.attention"):  # ours: modules, and attention weights
         monkeypatch.setattr(sys.modules[name], "dropout", found)
     monkeypatch.setattr(F, "dropout", found)  # theirs
     return found
@@ -409,11 +400,7 @@ def test_a_stem_gives_the_body_fewer_pixels_and_more_channels() -> None:
     ("build", "sizes", "message"),
     [
         (vit_image, {"channels": 3, "height": 37, "width": 37}, "no patch side near 2 divides 37x37"),
-        (
-            partial(vit_image, patch=5),
-            {"channels": 3, "height": 32, "width": 32},
-            "patch side 5 does not divide",
-        ),
+        (partial(vit_image, patch=5), {"channels": 3, "height": 32, "width": 32}, "patch side 5 does not divide"),
         (partial(vit_image, embed=7), {"channels": 3, "height": 32, "width": 32}, "height\\*width = 1024"),
         (partial(mixer.image, embed=7, read="image"), {"channels": 3, "height": 32, "width": 32}, "given 7"),
         (cnn.vgg16, {**SMALL}, "at least 32x32"),
@@ -427,11 +414,7 @@ def test_a_stem_gives_the_body_fewer_pixels_and_more_channels() -> None:
         (partial(vit_image, depth=-1), {"channels": 3, "height": 8, "width": 8}, "depth must be at least 1"),
         (partial(blocks.depthwise_cnn, depth=-1), {"channels": 3, "height": 8, "width": 8}, "at least 1"),
         (partial(blocks.depthwise_cnn, kernel=4), {"channels": 3, "height": 8, "width": 8}, "odd"),
-        (
-            partial(blocks.conv_stem, strides=(1,)),
-            {"in_channels": 3, "height": 8, "width": 8},
-            "one stride each",
-        ),
+        (partial(blocks.conv_stem, strides=(1,)), {"in_channels": 3, "height": 8, "width": 8}, "one stride each"),
         (partial(joint, parts=[]), {"channels": 3, "height": 8, "width": 8}, "at least one part"),
         (partial(zoo_torchvision.model, name="resnet18"), {**SMALL, "in_channels": 1}, "takes 3 channels"),
     ],
@@ -448,9 +431,7 @@ def test_a_librarys_unknown_name_is_named() -> None:
             library.model(name="resnet1_8", **SMALL)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenet_v3_small", "regnet_y_400mf", "vit_b_32", "googlenet"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "regnet_y_400mf", "vit_b_32", "googlenet"])
 def test_torchvisions_models_take_our_sizes_on_the_meta_device(name: str) -> None:
     with torch.device("meta"):
         model = zoo_torchvision.model(name=name, in_channels=3, height=64, width=64, num_classes=7)

@@ -186,9 +186,7 @@ def test_the_same_seed_gives_the_same_batch_and_another_step_another():
 
 def test_jitter_draws_the_factors_that_torchvision_draws():
     images = torch.full((4096, 3, 2, 2), 100, dtype=torch.uint8)
-    got, _ = make(augmentation.Jitter(brightness=0.5), size=(2, 2))(
-        images, torch.zeros(4096).long(), generator(2)
-    )
+    got, _ = make(augmentation.Jitter(brightness=0.5), size=(2, 2))(images, torch.zeros(4096).long(), generator(2))
     factors = got[:, 0, 0, 0] * 255 / 100
     assert 0.5 <= float(factors.min()) < 0.51
     assert 1.49 < float(factors.max()) <= 1.5001

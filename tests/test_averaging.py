@@ -210,9 +210,7 @@ def test_views_that_need_a_square_are_refused_before_training(tiny: str, tmp_pat
 def test_an_image_and_its_mirror_image_are_the_same_to_the_views(tta: Any) -> None:
     images = torch.randn(4, 3, 5, 6)
     forward = views(looks, tta)
-    torch.testing.assert_close(
-        forward(images), forward(images.flip(-1)) if tta == "mirror" else forward(images)
-    )
+    torch.testing.assert_close(forward(images), forward(images.flip(-1)) if tta == "mirror" else forward(images))
     assert not torch.allclose(looks(images), looks(images.flip(-1)))
 
 
@@ -250,7 +248,5 @@ def test_a_report_counts_what_the_views_say(tiny: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_view_is_named_with_those_that_are_allowed(tiny: str) -> None:
-    with pytest.raises(
-        SpecError, match=r"tta: .*'rotate'; allowed: 'none', 'mirror', 'mirror-translate', 'dihedral'"
-    ):
+    with pytest.raises(SpecError, match=r"tta: .*'rotate'; allowed: 'none', 'mirror', 'mirror-translate', 'dihedral'"):
         resolve(Request(model="tiny", settings=("recipe.tta=rotate",)))

@@ -177,10 +177,7 @@ def test_the_matrix_rate_is_near_what_a_clock_says() -> None:
     assert all(1e8 < rate < 1e16 for rate in matrix_rate(torch.device("cpu"), "fp32", repeats=1))
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/status").exists(),
-    reason="reads what Linux says in /proc",
-)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says in /proc")
 def test_the_peak_sees_memory_that_was_used_and_given_back() -> None:
     peak = Peak(torch.device("cpu"))
     torch.ones(400 << 20, dtype=torch.uint8)  # more than an earlier test may have left to be used again

@@ -80,9 +80,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_an_image_is_read(monkeypatch:
         resolve(Request(model="cnn-baseline", dataset="digits", image_size=6_000, device="cpu"))
     split = ("accumulate=128",)  # one image at a time fits
     with pytest.raises(pytest.fail.Exception, match="images were read"):
-        resolve(
-            Request(model="cnn-baseline", dataset="digits", image_size=6_000, device="cpu", settings=split)
-        )
+        resolve(Request(model="cnn-baseline", dataset="digits", image_size=6_000, device="cpu", settings=split))
 
     def images(side: int) -> int:
         record: Any = SimpleNamespace(sizes=SimpleNamespace(height=side, width=side))
@@ -94,9 +92,7 @@ def test_a_batch_that_cannot_fit_is_refused_before_an_image_is_read(monkeypatch:
 @pytest.mark.parametrize("label", [2_000_000_000, 1_000_000, 2**62])
 def test_a_wild_label_does_not_make_millions_of_classes(label: int) -> None:
     rows = array_rows(np.zeros((4, 8, 8), np.uint8), [0, 1, label, 1], "wild")
-    source: Any = SimpleNamespace(
-        identity=lambda: {"wild": label}, open=lambda: cache.Opened(rows, rows, (), 0)
-    )
+    source: Any = SimpleNamespace(identity=lambda: {"wild": label}, open=lambda: cache.Opened(rows, rows, (), 0))
     with pytest.raises(DataError, match=rf"wild, image 2: label {label} would make {label + 1:,} classes"):
         cache.cached(source, Rule(), lambda *_: None, name="wild")
 
@@ -125,9 +121,7 @@ def test_the_split_of_a_set_without_a_class_in_danger_is_as_it_always_was() -> N
     assert np.array_equal(stratified(labels, 10, 0), stratified(labels, 10, 0, leave=1, take=1))
 
 
-@pytest.mark.parametrize(
-    ("counts", "said"), [((1,) * 20, "no class has two of the 20"), ((2, 2), "at least 6")]
-)
+@pytest.mark.parametrize(("counts", "said"), [((1,) * 20, "no class has two of the 20"), ((2, 2), "at least 6")])
 def test_what_cannot_be_held_out_is_said(counts: tuple[int, ...], said: str) -> None:
     with pytest.raises(InputError, match=rf"{said}.*--protocol paper"):
         validation_split(sizes(*counts), 0.1, 0)
@@ -148,14 +142,10 @@ def test_a_folder_keeps_every_class_in_training_and_says_which_are_small(tmp_pat
     for name, count in {"a": 1, "b": 1, "c": 1, "d": 3}.items():
         (tmp_path / name).mkdir()
         for row in range(count):
-            Image.fromarray(RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
-                tmp_path / name / f"{row}.png"
-            )
+            Image.fromarray(RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / name / f"{row}.png")
     data = load(f"folder:{tmp_path}", delivery=Delivery(mode, 0))
     assert np.bincount(data.train.labels).tolist() == [1, 1, 1, 2]
-    assert (
-        "3 classes have a single training image" in {f.kind: f.message for f in check(data)}["single-image"]
-    )
+    assert "3 classes have a single training image" in {f.kind: f.message for f in check(data)}["single-image"]
     (tmp_path / "d" / "1.png").unlink()
     (tmp_path / "d" / "2.png").unlink()
     with pytest.raises(DataError, match="no class has two images"):

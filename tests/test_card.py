@@ -73,16 +73,7 @@ def test_the_card_has_what_people_need(facts: Facts) -> None:
         "curves.png",
     ):
         assert part in text
-    for title in (
-        "Use it",
-        "Composition",
-        "Results",
-        "Classes",
-        "Training",
-        "Environment",
-        "Limits",
-        "Citation",
-    ):
+    for title in ("Use it", "Composition", "Results", "Classes", "Training", "Environment", "Limits", "Citation"):
         assert re.search(rf"^## {title}", text, re.MULTILINE)
     assert f"`{'f' * 64}`" in text
 
@@ -95,9 +86,7 @@ def test_the_sources_result_and_our_spread_stand_beside_it(facts: Facts) -> None
         published=(Published(dataset=spec, top1=0.987, source="mixture-models"),),
         measured=(Measured(dataset=spec, top1=0.95, spread=0.012, seeds=5, recipe=recipe),),
     )
-    registry = msgspec.structs.replace(
-        facts.registry, models={**facts.registry.models, "hybrid-alt-1": changed}
-    )
+    registry = msgspec.structs.replace(facts.registry, models={**facts.registry.models, "hybrid-alt-1": changed})
     text = render(facts._replace(registry=registry))
     assert "98.70%" in text
     assert "95.00% ± 1.20%" in text
@@ -124,9 +113,7 @@ def test_a_label_is_text_whatever_it_holds(name: str, facts: Facts) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_model_and_a_dataset_are_text_whatever_they_are_called(name: str, facts: Facts) -> None:
     data = msgspec.structs.replace(facts.record.data, spec=f"hf:{name}")
-    record = msgspec.structs.replace(
-        facts.record, model=name, data=data, device=name, environment={name: name}
-    )
+    record = msgspec.structs.replace(facts.record, model=name, data=data, device=name, environment={name: name})
     text = render(facts._replace(record=record, licence=name))
     assert "<script" not in text.split("\n---\n", 1)[1]
     assert re.findall(r"^# ", text.split("\n---\n", 1)[1], re.MULTILINE) == ["# "]
@@ -146,10 +133,7 @@ def test_what_a_plugins_catalogue_says_is_text(text: str, facts: Facts) -> None:
     registry, spec = facts.registry, facts.record.data.spec
     source = Source(title=text, authors=text, url=f"https://evil.example/{text}")
     model = msgspec.structs.replace(
-        registry.models["hybrid-alt-1"],
-        summary=text,
-        source="evil",
-        published=(Published(dataset=spec, top1=0.5),),
+        registry.models["hybrid-alt-1"], summary=text, source="evil", published=(Published(dataset=spec, top1=0.5),)
     )
     dataset = Dataset(source="sklearn:digits", licence=text, homepage=f"https://evil.example/{text}")
     changed = msgspec.structs.replace(
@@ -176,12 +160,7 @@ def test_the_catalogues_addresses_are_links(facts: Facts) -> None:
 def test_the_template_prints_only_what_cannot_be_a_strangers_as_it_stands() -> None:
     """`repo` is checked by the Hub's rules, `key` is a field of ours, `line` stands in a fence without backticks."""
     template = (TEMPLATES / "card.md.tmpl").read_text("utf-8")
-    assert set(re.findall(r"{{([^}]*)\| verbatim }}", template)) == {
-        " front_matter ",
-        " repo ",
-        " line ",
-        " key ",
-    }
+    assert set(re.findall(r"{{([^}]*)\| verbatim }}", template)) == {" front_matter ", " repo ", " line ", " key "}
     assert "safe" not in re.findall(r"\| (\w+)", template)
 
 

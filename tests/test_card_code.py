@@ -67,9 +67,7 @@ def test_the_code_on_the_card_gives_the_recorded_accuracy(normalize: bool, tmp_p
     assert made.hits(ours["logits"]) == made.hits(timms["logits"]) == made.correct
     names = [scores[0].name for scores in ours["scores"]]
     assert sum(name == str(label) for name, label in zip(names, made.labels, strict=True)) == made.correct
-    words = (
-        "(x / 255 - mean) / std, with mean" if normalize else "x / 255, from 0 to 1; they are not normalised"
-    )
+    words = "(x / 255 - mean) / std, with mean" if normalize else "x / 255, from 0 to 1; they are not normalised"
     assert words in made.card
     mean, std = (torch.tensor(row).view(-1, 1, 1) for row in statistics(made.folder))
     other = ours["images"] * std + mean if normalize else (ours["images"] - mean) / std

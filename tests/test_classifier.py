@@ -83,9 +83,7 @@ def test_more_images_than_a_batch_come_out_in_their_order(run: Path) -> None:
 def test_predictions_are_those_of_the_evaluation(run: Path) -> None:
     opened = open_run(run)
     pixels = np.asarray(opened.images.images)
-    correct = int(
-        (zoo.load(run).to("cpu").probabilities(pixels).argmax(1).numpy() == opened.images.labels).sum()
-    )
+    correct = int((zoo.load(run).to("cpu").probabilities(pixels).argmax(1).numpy() == opened.images.labels).sum())
     assert correct == opened.measure().correct
 
 

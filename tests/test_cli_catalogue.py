@@ -92,11 +92,7 @@ def in_terminal(site: Site, columns: int, *words: str, **environment: str) -> st
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")}
-    env |= {
-        "PYTHONPATH": f"{site.folder}{os.pathsep}{env.get('PYTHONPATH', '')}",
-        "TERM": "xterm",
-        **environment,
-    }
+    env |= {"PYTHONPATH": f"{site.folder}{os.pathsep}{env.get('PYTHONPATH', '')}", "TERM": "xterm", **environment}
     command = [sys.executable, "-m", "zoo", *words]
     child = subprocess.Popen(command, cwd=site.work, env=env, stdout=theirs, stderr=subprocess.DEVNULL)
     os.close(theirs)
@@ -144,22 +140,11 @@ def modules_of_a_listing(site: Site) -> set[str]:
     return set(site.python("-c", code).stderr.splitlines()[-1].split())
 
 
-def test_a_fresh_listing_imports_no_more_than_click_and_the_lightest_of_the_standard_library(
-    site: Site,
-) -> None:
+def test_a_fresh_listing_imports_no_more_than_click_and_the_lightest_of_the_standard_library(site: Site) -> None:
     (site.work / "registry.toml").unlink()
     site.run("list")
     kept = modules_of_a_listing(site)
-    heavy = {
-        "rich",
-        "pluggy",
-        "importlib.metadata",
-        "torch",
-        "numpy",
-        "msgspec",
-        "pathlib",
-        "zoo.catalogue.spec",
-    }
+    heavy = {"rich", "pluggy", "importlib.metadata", "torch", "numpy", "msgspec", "pathlib", "zoo.catalogue.spec"}
     assert "zoo.cli.listing" in kept
     assert not heavy & kept
 
@@ -228,9 +213,7 @@ def test_sorting_puts_the_best_first_and_the_unknown_last(site: Site) -> None:
     for key in ("published", "own", "parameters"):
         assert names(site, "zz-*", "--sort", key) == ["zz-one", "zz-two"]
     rows = as_json(site, "list", "--sort", "own")
-    own = [
-        max((m["top1"] for m in row["measured"] if m["dataset"] == row["dataset"]), default=0) for row in rows
-    ]
+    own = [max((m["top1"] for m in row["measured"] if m["dataset"] == row["dataset"]), default=0) for row in rows]
     assert own == sorted(own, reverse=True)
     assert own[0] > own[1] > own[-1] == 0
     done = site.run("list", "--sort", "size")
@@ -252,15 +235,7 @@ def test_a_list_that_is_piped_shows_the_best_on_its_own_dataset_and_whole_summar
     done = site.run("list", "zz-one")
     title, row = done.stdout.splitlines()
     assert title.split() == ["NAME", "FAMILY", "PARAMS", "PUBL.", "OWN", "DATASET", "SOURCE", "SUMMARY"]
-    assert re.split(r"\s{2,}", row)[:7] == [
-        "zz-one",
-        "mine",
-        "4.72M",
-        "75.00%",
-        "80.00% clean",
-        "squares",
-        "paper",
-    ]
+    assert re.split(r"\s{2,}", row)[:7] == ["zz-one", "mine", "4.72M", "75.00%", "80.00% clean", "squares", "paper"]
     assert row.endswith(LONG)
     assert "\033" not in done.stdout
 
@@ -395,9 +370,7 @@ def test_info_shows_a_model_whose_component_is_missing(site: Site) -> None:
     assert "no plugin offers it" in done.stdout
 
 
-def test_info_ends_with_an_error_where_a_component_is_misspelled(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_info_ends_with_an_error_where_a_component_is_misspelled(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.work.mkdir(exist_ok=True)
     (site.work / "registry.toml").write_text((TOML % "x").replace("cnn.residual", "cnn.residul"))
     monkeypatch.chdir(site.work)

@@ -27,9 +27,7 @@ def zoo(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("trained")
-    done = zoo(
-        "train", "hybrid-alt-1", "--dataset", "digits", "--epochs", "2", "--output", base / "run", cwd=base
-    )
+    done = zoo("train", "hybrid-alt-1", "--dataset", "digits", "--epochs", "2", "--output", base / "run", cwd=base)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(base / "run")
     assert "next: zoo eval" in done.stderr.splitlines()[-2]
@@ -99,9 +97,7 @@ def test_bad_input_is_one_line_and_a_non_zero_exit(words: list[str], said: str, 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_cleanly_and_keeps_the_best_weights(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "zoo", "train", "hybrid-alt-1", "--dataset", "digits", "--epochs", "500"]
-    with subprocess.Popen(
-        [*command, "--output", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([*command, "--output", "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         metrics = tmp_path / "run" / "metrics.jsonl"
         deadline = time.monotonic() + 120
         while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
@@ -133,17 +129,12 @@ def test_real_cifar10_trains_end_to_end_and_the_loss_falls(cifar10_parquet: Path
     [
         (["--set", 'recipe.freeze=["stm.*"]'], r"recipe\.freeze: 'stm\.\*' matches no parameter"),
         (["--set", "recipe.optimizer=timm:lionn"], "no optimizer named 'timm:lionn'"),
-        (
-            ["--set", 'recipe.groups=[{ match = "stm.*" }]'],
-            r"recipe\.groups\[0\]\.match: 'stm\.\*' matches no",
-        ),
+        (["--set", 'recipe.groups=[{ match = "stm.*" }]'], r"recipe\.groups\[0\]\.match: 'stm\.\*' matches no"),
         (["--weights", ""], "--weights is empty; give weights"),
         (["--dataset", ""], "--dataset is empty; give a dataset"),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_there_is_a_folder(
-    words: list[str], said: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_trained_is_said_before_there_is_a_folder(words: list[str], said: str, tmp_path: Path) -> None:
     command = ["train", "cnn-baseline", "--dataset", "digits", "--output", str(tmp_path / "run"), *words]
     with pytest.raises(InputError, match=said):
         CliRunner().invoke(cli, command, standalone_mode=False, catch_exceptions=False)
@@ -203,10 +194,7 @@ def test_lost_weights_are_written_again_from_the_checkpoint(short: Path) -> None
         (short / "model.safetensors").unlink()
         if damage:
             (short / "model.safetensors").write_bytes(damage)
-        assert (
-            "restore the weights from its checkpoints: zoo train --resume"
-            in called("doctor", "--runs", ".").stdout
-        )
+        assert "restore the weights from its checkpoints: zoo train --resume" in called("doctor", "--runs", ".").stdout
         assert called("train", "--resume", "run").exit_code == 0
         assert (short / "model.safetensors").read_bytes() == whole
 

@@ -35,9 +35,7 @@ def folder(root: Path, arrays: Any, ending: str = "png") -> Path:
     for row, array in enumerate(arrays):
         place = root / ("train" if row % 3 else "test") / "ab"[row % 2]
         place.mkdir(parents=True, exist_ok=True)
-        (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(
-            place / f"{row:02d}.{ending}"
-        )
+        (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(place / f"{row:02d}.{ending}")
     return root
 
 
@@ -61,10 +59,7 @@ def test_fewer_bits_in_files_of_16_are_as_bright_as_in_8(tmp_path: Path, mode: s
     deep = read(folder(tmp_path / "deep", np.round(PICTURES * top / 255).astype(np.uint16)), mode)
     assert np.abs(pixels(eight).astype(int) - pixels(deep)).max() <= 1
     assert deep.white == top
-    assert (
-        f"12 images have more than 8 bits, or fractions, up to {top:,}: {top:,} is read"
-        in kinds(deep)["white"]
-    )
+    assert f"12 images have more than 8 bits, or fractions, up to {top:,}: {top:,} is read" in kinds(deep)["white"]
     assert (eight.white, kinds(eight)) == (None, {})
 
 
@@ -78,9 +73,7 @@ def test_a_darker_image_of_a_set_stays_darker(tmp_path: Path, mode: str) -> None
 
 
 @pytest.mark.parametrize(("top", "white"), [(1.0, 1.0), (1.5, 1.5), (255.0, 255.0), (1_000.0, 1_023.0)])
-def test_images_of_fractions_share_a_white_and_bear_what_is_no_number(
-    tmp_path: Path, top: float, white: float
-) -> None:
+def test_images_of_fractions_share_a_white_and_bear_what_is_no_number(tmp_path: Path, top: float, white: float) -> None:
     arrays = (PICTURES / 255 * top).astype(np.float32)
     arrays[3, 0, :3] = (np.nan, np.inf, -np.inf)
     arrays[4, 0, 0] = -1
@@ -114,9 +107,7 @@ def test_images_in_parquet_share_a_white_too(tmp_path: Path) -> None:
             buffer = io.BytesIO()
             Image.fromarray(np.round(array * 4095 / 255).astype(np.uint16)).save(buffer, "PNG")
             cells.append({"bytes": buffer.getvalue(), "path": None})
-        pq.write_table(
-            pa.table({"image": pa.array(cells), "label": [0, 1, 0, 1, 0, 1]}), tmp_path / f"{split}.parquet"
-        )
+        pq.write_table(pa.table({"image": pa.array(cells), "label": [0, 1, 0, 1, 0, 1]}), tmp_path / f"{split}.parquet")
     data = load(f"parquet:{tmp_path}")
     assert data.white == 4095
     assert np.abs(pixels(data)[:, 0].astype(int) - PICTURES.astype(int)).max() <= 1
@@ -156,18 +147,11 @@ def png48(values: np.ndarray) -> bytes:
     """A PNG of 16 bits a channel in three channels, of which Pillow reads the upper bytes alone."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values.reshape(len(values), -1))
     head = struct.pack(">IIBBBBB", values.shape[1], len(values), 16, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_images_that_are_nearly_black_are_a_finding(tmp_path: Path) -> None:
@@ -197,9 +181,7 @@ def clear(mode: str) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 @pytest.mark.parametrize(("background", "corner"), [(None, [255] * 3), ("#010203", [1, 2, 3])])
-def test_what_is_transparent_shows_the_background(
-    mode: str, background: str | None, corner: list[int]
-) -> None:
+def test_what_is_transparent_shows_the_background(mode: str, background: str | None, corner: list[int]) -> None:
     rule = Rule(colours=Colours(background=background))
     image = image_array(lambda: clear(mode), rule, "x")
     assert image[:, 0, 0].tolist() == corner
@@ -207,9 +189,7 @@ def test_what_is_transparent_shows_the_background(
 
 
 @MODES
-def test_a_set_with_transparent_images_says_so_and_can_be_given_a_background(
-    tmp_path: Path, mode: str
-) -> None:
+def test_a_set_with_transparent_images_says_so_and_can_be_given_a_background(tmp_path: Path, mode: str) -> None:
     arrays: list[Any] = [clear("RGBA"), *PICTURES[1:].astype(np.uint8)]
     folder(tmp_path, arrays)
     data = read(tmp_path, mode)

@@ -106,9 +106,7 @@ def test_bash_completes_with_it(site: Site, tmp_path: Path) -> None:
         _zoo_completion {command}
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    code = (
-        "import os, sys; os.environ['ZOO_TEST_PYTHON'] = sys.executable; os.execv(sys.argv[1], sys.argv[1:])"
-    )
+    code = "import os, sys; os.environ['ZOO_TEST_PYTHON'] = sys.executable; os.execv(sys.argv[1], sys.argv[1:])"
     done = site.python("-c", code, bash, "-c", f'export PATH="{tmp_path}:$PATH"\n{script}')
     assert "hybrid-joint-1" in done.stdout.splitlines(), done.stderr
 

@@ -200,9 +200,7 @@ def test_a_module_that_looks_at_values_is_tried_out_on_the_cpu(kind: str, regist
 
 def test_what_is_wrong_on_the_cpu_too_is_said_as_it_is_there(registry: Registry) -> None:
     node = tree(use="tiny.whole", body={"use": "tiny.values", "kind": "halves"})
-    with pytest.raises(
-        ShapeError, match=r"\(tiny\.values\): a part must keep its shape; it makes \(3, 4, 4\)"
-    ):
+    with pytest.raises(ShapeError, match=r"\(tiny\.values\): a part must keep its shape; it makes \(3, 4, 4\)"):
         compose(node, registry, **SIZES)
 
 
@@ -210,9 +208,7 @@ def test_what_is_wrong_on_the_cpu_too_is_said_as_it_is_there(registry: Registry)
 def test_memory_is_limited_before_it_is_taken_on_the_cpu(kind: str, registry: Registry) -> None:
     node = tree(use="tiny.whole", body={"use": "tiny.values", "kind": kind})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(
-        InputError, match=r"takes more than 0\.0 GiB of memory .* meta device it fails: build\.body"
-    ):
+    with pytest.raises(InputError, match=r"takes more than 0\.0 GiB of memory .* meta device it fails: build\.body"):
         check(node, registry, memory=10_000_000, **SIZES)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 40_000, "kilobytes"
 
@@ -224,11 +220,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[ZooError], list[str]]] = {
         InputError,
         ["build.body.use: no component named 'tiny.scala'", "tiny.scale"],
     ),
-    "unknown plugin": (
-        {"use": "nope.scale"},
-        InputError,
-        ["build.body.use: no component named 'nope.scale'"],
-    ),
+    "unknown plugin": ({"use": "nope.scale"}, InputError, ["build.body.use: no component named 'nope.scale'"]),
     "unknown argument": (
         {"use": "tiny.scale", "gain": 1},
         InputError,
@@ -239,11 +231,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[ZooError], list[str]]] = {
         InputError,
         ["takes no argument 'channels'", "allowed: start"],
     ),
-    "wrong type": (
-        {"use": "tiny.scale", "start": "big"},
-        InputError,
-        ["build.body.start: ", "`float`", "given 'big'"],
-    ),
+    "wrong type": ({"use": "tiny.scale", "start": "big"}, InputError, ["build.body.start: ", "`float`", "given 'big'"]),
     "wrong choice": (
         {"use": "tiny.scale", "mode": "x"},
         InputError,
@@ -254,26 +242,14 @@ WRONG: dict[str, tuple[dict[str, Any], type[ZooError], list[str]]] = {
         InputError,
         ["build.body.widths[1]: ", "`int`", "given 'a'"],
     ),
-    "missing argument": (
-        {"use": "tiny.needs"},
-        InputError,
-        ["build.body: 'tiny.needs' needs the argument 'depth'"],
-    ),
+    "missing argument": ({"use": "tiny.needs"}, InputError, ["build.body: 'tiny.needs' needs the argument 'depth'"]),
     "shape not kept": (
         {"use": "tiny.halves"},
         ShapeError,
         [BODY + "halves)", "must keep its shape", "(3, 4, 4)", "(3, 8, 8)"],
     ),
-    "size not taken": (
-        {"use": "tiny.narrow"},
-        ShapeError,
-        [BODY + "narrow)", "cannot take 3 channels of 8x8"],
-    ),
-    "not a module": (
-        {"use": "tiny.wrong"},
-        PluginError,
-        [BODY + "wrong)", "returned str, not a torch module"],
-    ),
+    "size not taken": ({"use": "tiny.narrow"}, ShapeError, [BODY + "narrow)", "cannot take 3 channels of 8x8"]),
+    "not a module": ({"use": "tiny.wrong"}, PluginError, [BODY + "wrong)", "returned str, not a torch module"]),
     "raises": (
         {"use": "tiny.raises"},
         InputError,
@@ -297,10 +273,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[ZooError], list[str]]] = {
     ),
     "factory not there": ({"use": "tiny.absent"}, PluginError, ["component 'tiny.absent': cannot import"]),
     "deep": (
-        {
-            "use": "tiny.chain",
-            "of": [{"use": "tiny.scale"}, {"use": "tiny.chain", "of": [{"use": "tiny.halves"}]}],
-        },
+        {"use": "tiny.chain", "of": [{"use": "tiny.scale"}, {"use": "tiny.chain", "of": [{"use": "tiny.halves"}]}]},
         ShapeError,
         ["build.body.of[1].of[0] (tiny.halves): a part must keep its shape"],
     ),

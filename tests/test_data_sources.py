@@ -44,9 +44,7 @@ def write_folder(root: Path, counts: dict[str, int], side: int = 8) -> Path:
     return root
 
 
-def write_parquet(
-    path: Path, images: list[bytes], labels: list, names: list[str] | None, image: str = "img"
-) -> None:
+def write_parquet(path: Path, images: list[bytes], labels: list, names: list[str] | None, image: str = "img") -> None:
     cells = pa.array([{"bytes": b, "path": None} for b in images])
     table = pa.table({image: cells, "label": labels})
     if names:
@@ -177,9 +175,7 @@ def test_gray_palette_alpha_and_16_bit_images_become_three_channels(tmp_path):
 def test_parquet_columns_and_classes_come_from_the_schema(tmp_path):
     images = pixels(6)
     names = ["north", "south"]
-    write_parquet(
-        tmp_path / "data/train-00000-of-00001.parquet", [png(i) for i in images[:4]], [0, 1, 1, 0], names
-    )
+    write_parquet(tmp_path / "data/train-00000-of-00001.parquet", [png(i) for i in images[:4]], [0, 1, 1, 0], names)
     write_parquet(tmp_path / "data/test-00000-of-00001.parquet", [png(i) for i in images[4:]], [1, 0], names)
     data = load(f"parquet:{tmp_path}")
     assert data.classes == ("north", "south")
@@ -190,9 +186,7 @@ def test_parquet_columns_and_classes_come_from_the_schema(tmp_path):
 def test_parquet_columns_can_be_named_and_text_labels_are_numbered(tmp_path):
     cells = [png(i) for i in pixels(4)]
     write_parquet(tmp_path / "train-0.parquet", cells, ["pear", "fig", "fig", "pear"], None, image="picture")
-    write_parquet(
-        tmp_path / "holdout-0.parquet", cells, ["fig", "fig", "pear", "pear"], None, image="picture"
-    )
+    write_parquet(tmp_path / "holdout-0.parquet", cells, ["fig", "fig", "pear", "pear"], None, image="picture")
     with pytest.raises(InputError, match=r"splits: holdout, train; name it by \?test=SPLIT"):
         load(f"parquet:{tmp_path}")
     with pytest.raises(InputError, match="columns: picture, label"):

@@ -223,9 +223,7 @@ def test_several_processes_have_the_losses_and_counts_of_one(name: str, whole: D
 
 
 @pytest.mark.parametrize("name", ["world2", "world3", "sharded"])
-def test_the_weights_are_whole_in_the_same_format_and_the_same_but_for_rounding(
-    name: str, whole: Done
-) -> None:
+def test_the_weights_are_whole_in_the_same_format_and_the_same_but_for_rounding(name: str, whole: Done) -> None:
     one, several = (read_weights(whole.home / n) for n in ("world1", name))
     assert one.keys() == several.keys()
     for key, tensor in one.items():

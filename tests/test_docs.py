@@ -18,9 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def zoo(*words: str, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo", *words], capture_output=True, text=True, cwd=cwd, timeout=240
-    )
+    done = subprocess.run([sys.executable, "-m", "zoo", *words], capture_output=True, text=True, cwd=cwd, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -102,9 +100,7 @@ def test_every_page_is_in_the_contents(page: str) -> None:
 
 def test_the_readme_counts_what_the_catalogue_has() -> None:
     registry = load_registry()
-    counts = re.search(
-        r"(\d+) models, (\d+) datasets and (\d+) sources", (ROOT / "README.md").read_text("utf-8")
-    )
+    counts = re.search(r"(\d+) models, (\d+) datasets and (\d+) sources", (ROOT / "README.md").read_text("utf-8"))
     assert counts is not None
     built_in = [len(registry.models), len(registry.datasets), len(registry.sources)]
     assert [int(count) for count in counts.groups()] == built_in

@@ -35,17 +35,7 @@ DOCS = ROOT / "docs"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All pages as HTML; a warning of Sphinx's is an error."""
     out = tmp_path_factory.mktemp("site")
-    words = [
-        "-W",
-        "--keep-going",
-        "-q",
-        "-b",
-        "html",
-        "-d",
-        str(out / "doctrees"),
-        str(DOCS),
-        str(out / "html"),
-    ]
+    words = ["-W", "--keep-going", "-q", "-b", "html", "-d", str(out / "doctrees"), str(DOCS), str(out / "html")]
     homes = {f"ZOO_{name}_DIR": str(out / name.lower()) for name in ("CACHE", "DATA", "CONFIG")}
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", *words], capture_output=True, text=True, env=os.environ | homes
@@ -89,9 +79,7 @@ def broken(path: Path, links: list[str]) -> Iterator[str]:
         target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
         if not target.exists():
             yield f"{path.name}: {link}: no such file"
-        elif (
-            parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in parsed(target).ids
-        ):
+        elif parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in parsed(target).ids:
             yield f"{path.name}: {link}: no such anchor"
 
 
@@ -228,6 +216,4 @@ def text_of(html: str) -> str:
 def test_the_recipe_keys_are_linked_and_the_schema_has_an_address(site: Path) -> None:
     for name in ("index", "train", "mix", "catalogue/recipes"):
         assert 'recipe-keys.html"' in (site / f"{name}.html").read_text("utf-8")
-    assert (site / "registry.schema.json").read_bytes() == (
-        ROOT / "zoo/catalogue/registry.schema.json"
-    ).read_bytes()
+    assert (site / "registry.schema.json").read_bytes() == (ROOT / "zoo/catalogue/registry.schema.json").read_bytes()

@@ -99,9 +99,7 @@ def findings(broken: subprocess.CompletedProcess[str]) -> dict[tuple[str, str], 
     return {(f["area"], f["what"]): f for f in document["findings"]}
 
 
-def test_what_stops_work_is_exit_code_1_without_a_traceback(
-    broken: subprocess.CompletedProcess[str],
-) -> None:
+def test_what_stops_work_is_exit_code_1_without_a_traceback(broken: subprocess.CompletedProcess[str]) -> None:
     assert broken.returncode == 1
     assert "Traceback" not in broken.stdout + broken.stderr
     assert "fix the errors first" in broken.stderr
@@ -245,9 +243,7 @@ def test_where_nothing_can_be_written_is_said_and_nothing_is_left_behind(tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
 
 
-def test_the_doctor_tries_the_writes_that_a_training_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_tries_the_writes_that_a_training_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
     runs = tmp_path / "runs"
     runs.mkdir()

@@ -106,9 +106,7 @@ def test_scores_of_classes_are_those_of_scikit_learn(said: Predictions) -> None:
     for name, column in zip(("precision", "recall", "f1", "support"), wanted, strict=True):
         np.testing.assert_allclose(scores[name], column, rtol=1e-12)
     for kind, found in averages(scores).items():
-        means = precision_recall_fscore_support(
-            labels, predicted, labels=everything, average=kind, zero_division=0
-        )
+        means = precision_recall_fscore_support(labels, predicted, labels=everything, average=kind, zero_division=0)
         np.testing.assert_allclose(list(found.values()), means[:3], rtol=1e-12)
 
 
@@ -128,10 +126,7 @@ def test_the_calibration_error_is_that_of_another_computation(said: Predictions)
     np.testing.assert_allclose([row["accuracy"] for row in full], accuracy)
     np.testing.assert_allclose([row["confidence"] for row in full], confidence)
     which = np.ceil(sure * 15).astype(int)  # bin m is ((m-1)/15, m/15]
-    gaps = [
-        (np.mean(which == m), abs(hits[which == m].mean() - sure[which == m].mean()))
-        for m in np.unique(which)
-    ]
+    gaps = [(np.mean(which == m), abs(hits[which == m].mean() - sure[which == m].mean())) for m in np.unique(which)]
     assert found["ece"] == pytest.approx(sum(share * gap for share, gap in gaps))
     assert found["mce"] == pytest.approx(max(gap for _, gap in gaps))
     one_hot = np.eye(7)[said.labels]
@@ -157,9 +152,7 @@ def test_the_bootstrap_interval_is_that_of_scipy_over_the_images() -> None:
     first, second = np.zeros(400, bool), np.zeros(400, bool)
     first[:250], second[40:310] = True, True
     found = compare(torch.from_numpy(first), torch.from_numpy(second))
-    drawn = stats.bootstrap(
-        (first.astype(float) - second,), np.mean, n_resamples=10_000, method="percentile", rng=1
-    )
+    drawn = stats.bootstrap((first.astype(float) - second,), np.mean, n_resamples=10_000, method="percentile", rng=1)
     wanted = (drawn.confidence_interval.low, drawn.confidence_interval.high)
     assert found["interval"] == pytest.approx(wanted, abs=0.006)
     assert found["interval"] == list(bootstrap(40, 60, 400))
@@ -201,12 +194,8 @@ def test_a_number_that_is_not_the_recorded_one_fails_after_it_is_shown(trained: 
     assert zoo(tmp_path / "run", "--split", "val").exception is None
 
 
-@pytest.mark.parametrize(
-    "more", [(), ("--what", "classes,confusion,calibration,latency", "--seconds", "0.01")]
-)
-def test_the_test_split_is_read_once(
-    more: tuple[str, ...], trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("more", [(), ("--what", "classes,confusion,calibration,latency", "--seconds", "0.01")])
+def test_the_test_split_is_read_once(more: tuple[str, ...], trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
     plain = rerun.open_source
 
@@ -233,15 +222,7 @@ def test_validation_and_training_images_are_those_of_the_run(trained: Path) -> N
 def test_every_part_names_the_split_and_fits_80_columns(trained: Path) -> None:
     parts = "classes,confusion,calibration,latency"
     done = zoo(
-        trained / "first",
-        "--split",
-        "val",
-        "--what",
-        parts,
-        "--seconds",
-        "0.01",
-        "--compare",
-        trained / "second",
+        trained / "first", "--split", "val", "--what", parts, "--seconds", "0.01", "--compare", trained / "second"
     )
     assert done.exception is None
     for part in done.stdout.split("\n\n"):
@@ -250,9 +231,7 @@ def test_every_part_names_the_split_and_fits_80_columns(trained: Path) -> None:
 
 
 def test_the_document_holds_every_part_and_they_agree(trained: Path) -> None:
-    found = document(
-        trained / "first", "--what", "classes,confusion,calibration,latency", "--seconds", "0.01"
-    )
+    found = document(trained / "first", "--what", "classes,confusion,calibration,latency", "--seconds", "0.01")
     counts = np.array(found["confusion"]["counts"])
     assert (counts.trace(), counts.sum()) == (found["correct"], found["count"])
     assert [row["support"] for row in found["classes"]["rows"]] == counts.sum(1).tolist()
@@ -313,16 +292,12 @@ def test_the_folder_holds_predictions_pictures_and_the_document(trained: Path, t
         (("--what", "robustness", "--corruptions", "rain"), "'rain'"),
     ],
 )
-def test_a_wrong_word_is_refused_with_what_is_allowed(
-    words: tuple[str, ...], named: str, trained: Path
-) -> None:
+def test_a_wrong_word_is_refused_with_what_is_allowed(words: tuple[str, ...], named: str, trained: Path) -> None:
     assert named in refusal(trained / "first", *words)
 
 
 @pytest.mark.parametrize("words", [(), ("--what", "classes", "--compare", "second"), ("--on", "digits")])
-def test_the_catalogue_is_loaded_once(
-    words: tuple[str, ...], trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_catalogue_is_loaded_once(words: tuple[str, ...], trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, loads = index.read, []
     monkeypatch.setattr(index, "read", lambda chosen: loads.append(chosen) or read(chosen))
     monkeypatch.chdir(trained)
@@ -396,10 +371,7 @@ def test_other_images_are_scaled_and_cut_as_the_runs_own(trained: Path, tmp_path
     shutil.copytree(trained / "first", run)
     record = read_record(run)
     cut = Transform(size=(8, 8), resize=12, interpolation="bicubic")
-    write_record(
-        run,
-        msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, transform=cut)),
-    )
+    write_record(run, msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, transform=cut)))
     write_digits(trained / "first", tmp_path / "new", {0, 1}, grow=3)
     split = other_images(read_record(run), load_registry(), f"folder:{tmp_path / 'new'}", "test")
     classifier = open_classifier(run, load_registry())
@@ -428,19 +400,12 @@ def test_other_images_that_do_not_suit_are_refused(trained: Path, tmp_path: Path
 # ---- corruptions ----------------------------------------------------------------------------------
 
 
-def test_accuracy_on_corrupted_images_is_given_by_corruption_and_severity(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_accuracy_on_corrupted_images_is_given_by_corruption_and_severity(trained: Path, tmp_path: Path) -> None:
     words = ("--what", "robustness", "--corruptions", "noise,fog", "--severities", "5,1", "--images", "80")
     done = zoo(trained / "first", *words, "--workers", "0", "--output", tmp_path / "out", "--json")
     assert done.exception is None
     found = json.loads(done.stdout)["robustness"]
-    assert [row["corruption"] for row in found["rows"]] == [
-        "gaussian_noise",
-        "shot_noise",
-        "impulse_noise",
-        "fog",
-    ]
+    assert [row["corruption"] for row in found["rows"]] == ["gaussian_noise", "shot_noise", "impulse_noise", "fog"]
     assert (found["images"], found["severities"]) == (80, [1, 5])
     cells = [row["top1"] for row in found["rows"]]
     assert found["mean"] == pytest.approx(np.mean(cells))
@@ -451,9 +416,7 @@ def test_accuracy_on_corrupted_images_is_given_by_corruption_and_severity(
     assert again == found
 
 
-def test_without_the_library_one_line_says_what_to_install(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_library_one_line_says_what_to_install(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     said = refusal(trained / "first", "--what", "robustness")
     assert "pip install 'hybrid-zoo[robustness]'" in said

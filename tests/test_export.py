@@ -40,10 +40,7 @@ TOLERANCE = 1e-4
 QUICK = ("cnn-baseline-bn-dropout",)
 """These are in every run of the tests; the others are for `pytest -m slow`."""
 
-MODELS = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in published(load_registry())
-]
+MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in published(load_registry())]
 SMALL = Sizes(in_channels=3, height=8, width=8, num_classes=4)
 
 
@@ -122,9 +119,7 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(folder: Path, pixel
 
 
 def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Path) -> None:
-    assert input_facts(opened(folder), preprocessing=True, batch=None)["resize"].startswith(
-        "to 8x8, bilinear;"
-    )
+    assert input_facts(opened(folder), preprocessing=True, batch=None)["resize"].startswith("to 8x8, bilinear;")
     cut = tmp_path / "cut"
     shutil.copytree(folder, cut)
     record = read_record(cut)
@@ -136,9 +131,7 @@ def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Pat
     assert input_facts(target, preprocessing=False, batch=None)["resize"].startswith(wanted)
     assert wanted in describe(target, preprocessing=True)
     untrained = untrained_classifier(*find_model("mixer-s32"))
-    assert (
-        str(untrained.preprocessing.rule) == "the shorter side to 256, bilinear, then a centred square of 224"
-    )
+    assert str(untrained.preprocessing.rule) == "the shorter side to 256, bilinear, then a centred square of 224"
 
 
 def test_no_path_of_this_machine_is_in_the_file(pixels_file: Path) -> None:
@@ -177,9 +170,7 @@ def test_a_fixed_batch_and_an_opset_are_kept(tmp_path: Path) -> None:
         loaded.run(None, {"images": np.zeros((3, 3, 8, 8), np.float32)})
 
 
-def test_a_package_stays_as_its_hashes_say(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_stays_as_its_hashes_say(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = package(folder, tmp_path / "package", predictions=False).folder
     before = sorted(p.name for p in made.iterdir())
     assert "zoo export hf://" in (made / "README.md").read_text()
@@ -232,9 +223,7 @@ def test_a_model_that_cannot_be_traced_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_library_is_one_line_with_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_library_is_one_line_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     done = zoo("cnn-baseline", "--untrained", "--output", str(tmp_path / "a.onnx"))
     assert isinstance(done.exception, InputError)
@@ -245,10 +234,7 @@ def test_a_missing_library_is_one_line_with_what_to_install(
     ("words", "message"),
     [
         (("hybrid-alt-1",), "is a model, not a run; zoo export hybrid-alt-1 --untrained"),
-        (
-            ("hybrid-alt-1", "--untrained", "--opset", "5"),
-            "--opset 5: torch's exporter and this onnx know 18 to",
-        ),
+        (("hybrid-alt-1", "--untrained", "--opset", "5"), "--opset 5: torch's exporter and this onnx know 18 to"),
         (("hybrid-alt-1", "--untrained", "--output", "a.bin"), "a file of format onnx ends in .onnx"),
         (("hybrid-alt-1", "--untrained", "--output", "."), "is a folder; name a file"),
         (("a", "--format", "torch", "--opset", "20"), "--opset is ONNX's"),
@@ -299,9 +285,7 @@ def test_untrained_weights_are_those_of_their_seed_and_touch_no_other_randomness
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    one, two, other = (
-        untrained_classifier(*find_model("cnn-baseline"), seed=seed).module for seed in (1, 1, 2)
-    )
+    one, two, other = (untrained_classifier(*find_model("cnn-baseline"), seed=seed).module for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), wanted)
     first = [next(m.parameters()) for m in (one, two, other)]
     assert torch.equal(first[0], first[1])

@@ -42,10 +42,7 @@ def test_where_there_are_no_locks_a_file_stands_for_one_if_asked_to(
     monkeypatch.setenv("ZOO_LOCKS", "files")
     with RunLock(tmp_path):
         assert is_held(tmp_path)
-        with (
-            pytest.raises(BusyError, match=f"by process {os.getpid()} on .* delete .*{HELD}"),
-            RunLock(tmp_path),
-        ):
+        with pytest.raises(BusyError, match=f"by process {os.getpid()} on .* delete .*{HELD}"), RunLock(tmp_path):
             pass
         assert is_held(tmp_path)
     assert not is_held(tmp_path)

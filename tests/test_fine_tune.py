@@ -164,9 +164,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_without_its_first_weights(
     ]
 
 
-def test_a_run_that_was_killed_before_a_checkpoint_wants_its_weights_again(
-    runs: Runs, tmp_path: Path
-) -> None:
+def test_a_run_that_was_killed_before_a_checkpoint_wants_its_weights_again(runs: Runs, tmp_path: Path) -> None:
     plan = plan_of(request(f"folder:{runs.folder / 'high'}", weights=str(runs.folder / "base")))
     trainer(plan, tmp_path / "run", saving=Saving(0))
     with pytest.raises(InputError, match="not on the Hub"):
@@ -191,12 +189,8 @@ def test_a_plugins_component_declares_its_weights_and_what_they_want() -> None:
     component = msgspec.structs.replace(
         registry.component("hybrid.classifier"), pretrained=f"{__name__}:everything_is_a_half"
     )
-    changed = msgspec.structs.replace(
-        registry, components={**registry.components, "hybrid.classifier": component}
-    )
-    asked = Request(
-        model="hybrid-alt-1", dataset="digits", device="cpu", recipe="mixture-vit", pretrained=True
-    )
+    changed = msgspec.structs.replace(registry, components={**registry.components, "hybrid.classifier": component})
+    asked = Request(model="hybrid-alt-1", dataset="digits", device="cpu", recipe="mixture-vit", pretrained=True)
     plan = plan_of(asked, entry=(changed, "hybrid-alt-1", changed.model("hybrid-alt-1")))
     built = plan.build().state_dict()
     fresh = {name for name, t in built.items() if t.is_floating_point() and not bool((t == 0.5).all())}
@@ -206,9 +200,7 @@ def test_a_plugins_component_declares_its_weights_and_what_they_want() -> None:
 
 
 def test_a_model_without_pretrained_weights_says_what_to_name() -> None:
-    with pytest.raises(
-        InputError, match="hybrid-alt-1 has no pretrained weights of its own; give others: --weights"
-    ):
+    with pytest.raises(InputError, match="hybrid-alt-1 has no pretrained weights of its own; give others: --weights"):
         plan_of(Request(model="hybrid-alt-1", dataset="digits", device="cpu", pretrained=True))
 
 
@@ -304,9 +296,7 @@ def test_a_published_run_is_fine_tuned_by_our_layout_and_by_timms(
 def test_timms_own_release_is_loaded_by_timm_and_seen_as_timm_says(hub: Hub, runs: Runs) -> None:
     torch.manual_seed(5)
     theirs = timm.create_model("test_resnet").state_dict()
-    hub.server.store.put(
-        "timm/test_resnet.r160_in1k", {"model.safetensors": to_bytes(theirs, {"format": "pt"})}
-    )
+    hub.server.store.put("timm/test_resnet.r160_in1k", {"model.safetensors": to_bytes(theirs, {"format": "pt"})})
     record, weights = tuned(hub, runs, "own", f"{MODEL}.r160_in1k", "--pretrained")
     assert same_backbone(weights, theirs)
     assert record.data.transform == Transform(size=(160, 160), resize=168, interpolation="bilinear")
@@ -323,18 +313,14 @@ def test_a_pickle_of_a_stranger_is_never_read(hub: Hub, runs: Runs) -> None:
     files = {"config.json": json.dumps(config).encode(), "evil.bin": b"x", "pytorch_model.bin": b"x"}
     hub.server.store.put("me/evil", files)
     hub.server.log.clear()
-    done = hub.worker(
-        "train", MODEL, "--weights", "timm/hf-hub:me/evil", "--dataset", "digits", "--device", "cpu"
-    )
+    done = hub.worker("train", MODEL, "--weights", "timm/hf-hub:me/evil", "--dataset", "digits", "--device", "cpu")
     assert done.code == 14
     assert len(done.err.strip().splitlines()) == 1
     assert not any(r.path.endswith(".bin") for r in hub.server.log)
 
 
 def test_weights_that_are_not_there_are_one_line_before_any_image_is_decoded(hub: Hub) -> None:
-    done = hub.worker(
-        "train", "timm/test_vit.r160_in1k", "--pretrained", "--dataset", "digits", "--device", "cpu"
-    )
+    done = hub.worker("train", "timm/test_vit.r160_in1k", "--pretrained", "--dataset", "digits", "--device", "cpu")
     assert done.code == 14
     (line,) = done.err.strip().splitlines()
     assert "timm/test_vit.r160_in1k" in line
@@ -346,18 +332,7 @@ def test_reproduce_fine_tunes_a_row_and_says_which_weights_are_not_there(hub: Hu
     (hub.folder / "registry.toml").write_text(REGISTRY.format(folder=runs.folder))
     listed = hub.worker("reproduce", "tuned", "--list")
     assert "tuned is fine-tuned from hf://me/low; to train it alone: zoo reproduce" in listed.err
-    small = (
-        "--budget",
-        "small",
-        "--epochs",
-        "1",
-        "--limit-train",
-        "60",
-        "--limit-test",
-        "40",
-        "--device",
-        "cpu",
-    )
+    small = ("--budget", "small", "--epochs", "1", "--limit-train", "60", "--limit-test", "40", "--device", "cpu")
     done = hub.worker("reproduce", "tuned", *small, "--json", "-q")
     assert done.code == 1
     failed = [line for line in done.err.splitlines() if line.startswith("failed:")]

@@ -28,18 +28,12 @@ from zoo.train.pretrained import find_weights
 # ---- layers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["timm/resnet18", "timm/vit_tiny_patch16_224", "timm/convnext_atto", "mixer-b16"],
-)
+@pytest.mark.parametrize("name", ["timm/resnet18", "timm/vit_tiny_patch16_224", "timm/convnext_atto", "mixer-b16"])
 def test_layer_wise_rates_and_decay_are_timms_for_models_of_timm(name: str) -> None:
     with torch.device("meta"):
         module = create(name)
     theirs = param_groups_layer_decay(
-        module,
-        weight_decay=0.05,
-        layer_decay=0.75,
-        no_weight_decay_list=getattr(module, "no_weight_decay", set)(),
+        module, weight_decay=0.05, layer_decay=0.75, no_weight_decay_list=getattr(module, "no_weight_decay", set)()
     )
     recipe = Recipe(optimizer="adamw", lr=1e-3, layer_decay=0.75, weight_decay=0.05, decay="matrices")
     (ours,) = parameter_groups(module, recipe).values()
@@ -71,21 +65,9 @@ def test_torchvisions_layers_are_the_same_as_timms_for_the_same_network() -> Non
 @pytest.mark.parametrize(
     ("name", "count", "first", "inner", "last"),
     [
-        (
-            "torchvision/vit_b_16",
-            14,
-            "encoder.pos_embedding",
-            ("encoder.layers.encoder_layer_4.ln_1.bias", 5),
-            "heads",
-        ),
+        ("torchvision/vit_b_16", 14, "encoder.pos_embedding", ("encoder.layers.encoder_layer_4.ln_1.bias", 5), "heads"),
         ("torchvision/swin_t", 17, "features.0.0.weight", ("features.3.1.norm1.weight", 5), "head"),
-        (
-            "torchvision/mobilenet_v3_small",
-            14,
-            "features.0.0.weight",
-            ("features.3.block.1.0.weight", 3),
-            "classifier",
-        ),
+        ("torchvision/mobilenet_v3_small", 14, "features.0.0.weight", ("features.3.block.1.0.weight", 3), "classifier"),
         ("hybrid-alt-2", 13, "body.blocks.0.0.0.conv.weight", ("body.blocks.0.1.embed.weight", 5), "head"),
     ],
 )
@@ -119,8 +101,7 @@ def test_what_is_frozen_is_all_but_the_head_or_all_but_the_logits_or_by_name() -
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
-    [(("fetaures.*",), "'fetaures.*' matches no parameter"), (("*",), "leaves nothing to train")],
+    ("what", "said"), [(("fetaures.*",), "'fetaures.*' matches no parameter"), (("*",), "leaves nothing to train")]
 )
 def test_freezing_nothing_or_everything_is_refused(what: tuple[str, ...], said: str) -> None:
     with pytest.raises(SpecError, match=said):

@@ -92,10 +92,7 @@ def test_the_plain_names_are_read_without_a_word(tmp_path: Path) -> None:
     ("folders", "said"),
     [
         (("train/ant", "train/bee"), "has train/ but neither test/ nor val/"),
-        (
-            ("Training/ant", "Training/bee", "prüfung/ant", "prüfung/bee"),
-            "has Training/ but neither test/ nor val/",
-        ),
+        (("Training/ant", "Training/bee", "prüfung/ant", "prüfung/bee"), "has Training/ but neither test/ nor val/"),
         (("test/ant", "test/bee", "lernen/ant", "lernen/bee"), "has test/ but no train/"),
         (("my_train/ant", "my_train/bee", "final_test/ant", "final_test/bee"), "is named otherwise"),
         (("Train/ant", "train/ant", "test/ant"), "which one is meant"),
@@ -113,8 +110,7 @@ def test_what_the_names_leave_open_is_refused(tmp_path: Path, folders: tuple[str
 
 
 @pytest.mark.parametrize(
-    "classes",
-    [("bus", "car", "train"), ("invalid", "valid"), ("testing shoe", "training shoe"), ("dev", "ops")],
+    "classes", [("bus", "car", "train"), ("invalid", "valid"), ("testing shoe", "training shoe"), ("dev", "ops")]
 )
 def test_a_class_that_is_named_as_a_split_is_a_class(tmp_path: Path, classes: tuple[str, ...]) -> None:
     for name in classes:
@@ -223,7 +219,5 @@ def test_a_prediction_for_a_folder_leaves_out_what_training_leaves_out(tmp_path:
     images(tmp_path / "photos", 2)
     images(tmp_path / "photos" / "@eaDir" / "000.png", 1)
     images(tmp_path / "__MACOSX", 1)
-    found = [
-        Path(one.name).name for one in given_images([str(tmp_path)], io.BytesIO()) if isinstance(one, Given)
-    ]
+    found = [Path(one.name).name for one in given_images([str(tmp_path)], io.BytesIO()) if isinstance(one, Given)]
     assert found == ["000.png", "001.png"]

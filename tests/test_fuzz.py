@@ -41,9 +41,7 @@ scalars = st.one_of(
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)),
     max_leaves=12,
 )
 FIELDS = {
@@ -89,9 +87,7 @@ def test_tables_of_any_shape_are_read_or_refused_by_name(tables: dict[str, Any],
 
 
 @examples(100)
-@given(
-    text=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode(errors="replace")))
-)
+@given(text=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode(errors="replace"))))
 def test_bytes_of_any_kind_are_read_or_refused_by_name(text: bytes, folder: Path) -> None:
     read(text, folder)
 
@@ -113,9 +109,7 @@ arguments = st.dictionaries(
 )
 leaves = st.builds(
     lambda use, args: Node(use=use, args=args),
-    st.sampled_from(
-        ["cnn.residual", "vit.image", "mixer.image", "perceiver.image", "cnn.nothing", "cnn.stem"]
-    ),
+    st.sampled_from(["cnn.residual", "vit.image", "mixer.image", "perceiver.image", "cnn.nothing", "cnn.stem"]),
     arguments,
 )
 trees = st.recursive(
@@ -136,14 +130,7 @@ def test_trees_of_any_shape_compose_or_are_refused_with_their_place(body: Node, 
     tree = Node(use="hybrid.classifier", args={"body": body})
     try:
         module = check(
-            tree,
-            registry,
-            in_channels=3,
-            height=16,
-            width=16,
-            num_classes=10,
-            limit=10**9,
-            where="models.x.build",
+            tree, registry, in_channels=3, height=16, width=16, num_classes=10, limit=10**9, where="models.x.build"
         )
     except ZooError as error:
         assert "models.x.build" in str(error)

@@ -22,10 +22,7 @@ from zoo.train.run_options import Request
 from zoo.train.speed.compiled import choose, measure_pace
 from zoo.train.speed.graphs import Recorded
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 def train(folder: Path, device: str, **asked: Any) -> list[dict[str, Any]]:

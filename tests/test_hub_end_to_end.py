@@ -41,19 +41,12 @@ class World(NamedTuple):
 
 @pytest.fixture(scope="module", params=["LFS", "Xet"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder, xet, canary = (
-        tmp_path_factory.mktemp("world"),
-        request.param == "Xet",
-        f"hf_{secrets.token_hex(17)}",
-    )
+    folder, xet, canary = (tmp_path_factory.mktemp("world"), request.param == "Xet", f"hf_{secrets.token_hex(17)}")
     (folder / "me").mkdir()
     (folder / "you").mkdir()
     with HubServer(xet=xet) as hub:
         hub.store.users[canary] = ("me", "write")
-        with (
-            Worker(hub, folder / "me", token=canary, xet=xet) as me,
-            Worker(hub, folder / "you", xet=xet) as you,
-        ):
+        with Worker(hub, folder / "me", token=canary, xet=xet) as me, Worker(hub, folder / "you", xet=xet) as you:
             yield World(hub, me, you, folder, canary)
 
 
@@ -315,12 +308,7 @@ def test_sigterm_leaves_no_repository_and_no_temporary_file(
     hub: HubServer, worker: Worker, small: Path, tmp_path: Path
 ) -> None:
     hub.faults.append(Fault("commit", "stall"))
-    env = {
-        **os.environ,
-        **hub.env(tmp_path / "hf", "hf_write"),
-        "HF_HUB_DISABLE_XET": "1",
-        "TMPDIR": str(tmp_path),
-    }
+    env = {**os.environ, **hub.env(tmp_path / "hf", "hf_write"), "HF_HUB_DISABLE_XET": "1", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "zoo", "publish", str(small), "me/new"]
     with subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
@@ -379,9 +367,7 @@ def test_without_a_token_nothing_is_asked(hub: HubServer, small: Path, tmp_path:
     assert {r.kind for r in hub.log} <= {"harnesses"}
 
 
-def test_only_the_names_of_a_package_are_fetched(
-    hub: HubServer, small: Path, worker: Worker, tmp_path: Path
-) -> None:
+def test_only_the_names_of_a_package_are_fetched(hub: HubServer, small: Path, worker: Worker, tmp_path: Path) -> None:
     names = (
         "../../outside.txt",
         "/etc/passwd",
@@ -466,12 +452,7 @@ def test_the_real_timm_loads_the_package(model: str, hub: HubServer, tmp_path: P
         "assert torch.equal(theirs(x), ours(x))\n"
         "assert theirs.pretrained_cfg['label_names'][3] == '3', theirs.pretrained_cfg\n"
     )
-    env = {
-        **os.environ,
-        **hub.env(tmp_path / "hf"),
-        "HF_HUB_DISABLE_XET": "1",
-        "ZOO_CACHE_DIR": str(tmp_path / "c"),
-    }
+    env = {**os.environ, **hub.env(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "ZOO_CACHE_DIR": str(tmp_path / "c")}
     command = [sys.executable, "-c", code, str(size)]
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -481,9 +462,7 @@ def test_the_real_timm_loads_the_package(model: str, hub: HubServer, tmp_path: P
 def test_timm_prepares_an_image_for_a_package_as_we_do(spec: str, tmp_path: Path) -> None:
     with own_caches(tmp_path):
         size = None if "crop" in spec else 32
-        source = untrained_run(
-            tmp_path / "run", "timm/resnet18", spec, size=size, limit_train=20, limit_test=20
-        )
+        source = untrained_run(tmp_path / "run", "timm/resnet18", spec, size=size, limit_train=20, limit_test=20)
         made = pack(source, tmp_path / "package", predictions=False).folder
         classifier = zoo.load(made)
     config = json.loads((made / "config.json").read_text())["pretrained_cfg"]

@@ -25,9 +25,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["LFS", "Xet"])
-def bench(
-    request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(tmp_path_factory.mktemp("bench"), small, f"hf_{secrets.token_hex(17)}", mode=request.param)
     yield made
     made.close()
@@ -56,9 +54,7 @@ def test_the_commit_itself_survives(fault: str, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("request_name", ["create", "commit", "info"])
-def test_a_wrong_bit_anywhere_in_an_answer_costs_another_request_and_no_more(
-    request_name: str, bench: Bench
-) -> None:
+def test_a_wrong_bit_anywhere_in_an_answer_costs_another_request_and_no_more(request_name: str, bench: Bench) -> None:
     for outcome in turned_bits(bench, Case("publish", bench.mode, request_name, "a wrong bit"), 6):
         assert outcome.met
         assert outcome.word == "done", outcome

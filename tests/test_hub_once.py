@@ -31,9 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("predictions", "passes"), [(True, 1), (False, 0)])
-def test_a_run_is_packed_by_one_hash_of_its_weights(
-    predictions: bool, passes: int, made: Path, tmp_path: Path
-) -> None:
+def test_a_run_is_packed_by_one_hash_of_its_weights(predictions: bool, passes: int, made: Path, tmp_path: Path) -> None:
     run = made.parent / "run"
     with reads() as counted:
         prepare(run, REPO, tmp_path / "sent", predictions=predictions)
@@ -61,9 +59,7 @@ def test_a_download_is_verified_by_one_hash_of_its_weights(made: Path, tmp_path:
         hub.store.put(REPO.repo, {path.name: path.read_bytes() for path in made.iterdir()})
         env = os.environ | hub.env(tmp_path / "hf") | {"HF_HUB_DISABLE_XET": "1"}
         command = [sys.executable, "-m", "hub_server.reads", str(REPO)]
-        done = subprocess.run(
-            command, env=env, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120
-        )
+        done = subprocess.run(command, env=env, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout) == [3, 2]  # no more than a folder's
 

@@ -92,9 +92,7 @@ def test_a_fault_is_met_once_and_then_over(action: str) -> None:
     with HubServer() as hub:
         hub.store.put("me/x", {"a.txt": b"a"})
         hub.faults.append(Fault("info", action, times=1))
-        with pytest.raises(
-            (OSError, EOFError, urllib.error.HTTPError, __import__("http.client").client.HTTPException)
-        ):
+        with pytest.raises((OSError, EOFError, urllib.error.HTTPError, __import__("http.client").client.HTTPException)):
             ask(f"{hub.endpoint}/api/models/me/x")
         assert b'"me/x"' in ask(f"{hub.endpoint}/api/models/me/x")
 
@@ -113,9 +111,7 @@ def test_a_wrong_bit_keeps_the_size() -> None:
 def test_the_hub_ends_with_its_process_even_when_that_is_killed() -> None:
     code = "import time, hub_server\nh = hub_server.HubServer().__enter__()\nprint(h.endpoint, flush=True)"
     code += "\ntime.sleep(60)"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=TESTS, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", code], cwd=TESTS, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline().rsplit(":", 1)[1])
         socket.create_connection(("127.0.0.1", port), 5).close()

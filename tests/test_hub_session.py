@@ -87,11 +87,7 @@ def test_each_failure_of_the_connection_is_known_and_may_be_tried_again(
     answer: bytes | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zoo.hub.session.REQUEST_SECONDS", 0.5)
-    with (
-        listening(answer) as endpoint,
-        pytest.raises(HubConnectionError, match=message) as caught,
-        talking("me/x"),
-    ):
+    with listening(answer) as endpoint, pytest.raises(HubConnectionError, match=message) as caught, talking("me/x"):
         client.HfApi(endpoint=endpoint).model_info("me/x", timeout=1)
     assert caught.value.__cause__ is not None
     assert is_transient(caught.value.__cause__)
@@ -137,19 +133,9 @@ def test_a_wrong_name_and_the_offline_mode_are_no_damage(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("name", "value", "kind", "message"),
     [
-        (
-            "ALL_PROXY",
-            "socks5://127.0.0.1:1",
-            HubConnectionError,
-            "ALL_PROXY names a SOCKS proxy.*pip install socksio",
-        ),
+        ("ALL_PROXY", "socks5://127.0.0.1:1", HubConnectionError, "ALL_PROXY names a SOCKS proxy.*pip install socksio"),
         ("HTTPS_PROXY", "nonsense://x", HubConnectionError, "HTTPS_PROXY is not the address of a proxy"),
-        (
-            "SSL_CERT_FILE",
-            "/no/such.pem",
-            HubConnectionError,
-            "SSL_CERT_FILE names /no/such.pem, which does not exist",
-        ),
+        ("SSL_CERT_FILE", "/no/such.pem", HubConnectionError, "SSL_CERT_FILE names /no/such.pem, which does not exist"),
         ("HF_TOKEN", "hf_täst", HubLoginError, "token has characters that no token has"),
     ],
 )
@@ -172,10 +158,7 @@ def test_a_wrong_setting_of_this_machine_is_named_at_once(
 
 def test_an_address_that_a_setting_gives_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with (
-        pytest.raises(HubConnectionError, match=r"HF_ENDPOINT is set to http://127\.0\.0\.1:1"),
-        talking("me/x"),
-    ):
+    with pytest.raises(HubConnectionError, match=r"HF_ENDPOINT is set to http://127\.0\.0\.1:1"), talking("me/x"):
         client.HfApi(endpoint="http://127.0.0.1:1").model_info("me/x")
 
 

@@ -111,9 +111,7 @@ def test_another_dataset_is_not_taken(copy: Path) -> None:
         verify(str(copy), dataset="sklearn:digits?resize=10")
 
 
-def test_the_command_prints_checks_and_ends_with_its_own_code(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_checks_and_ends_with_its_own_code(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["verify", str(copy), "--json"])
     assert stop.value.code == 0

@@ -53,9 +53,7 @@ ROGUES = {
     "closes": Rogue("import os; os.closerange(0, 64)", "ends the process that imports it"),
     "asks": Rogue("input('your name? ')", "EOFError"),
     # cannot be imported
-    "missing": Rogue(
-        "import no_such_library", "install the package that provides the module no_such_library"
-    ),
+    "missing": Rogue("import no_such_library", "install the package that provides the module no_such_library"),
     "syntax": Rogue("def :", "SyntaxError"),
     "absent": Rogue("", "No module named 'zoo_absent_elsewhere'", value="zoo_absent_elsewhere"),
     "no-module": Rogue("", "is not a module", value="zoo no-module!"),
@@ -63,9 +61,7 @@ ROGUES = {
     "odd-api": Rogue(FINE, "declares 'banana' in the group zoo.api", api="banana"),
     "unsaid": Rogue("raise ValueError", "ValueError: no message"),
     "coloured": Rogue("raise ValueError('\\033[31mred\\a\\nsecond line')", "ValueError: [31mred"),
-    "silent": Rogue(
-        "class E(Exception):\n    def __str__(self): raise self\nraise E", "E: its message cannot be read"
-    ),
+    "silent": Rogue("class E(Exception):\n    def __str__(self): raise self\nraise E", "E: its message cannot be read"),
     # answers with something else
     "empty": Rogue("", "offers nothing"),
     "number": Rogue(answering("return 7"), "must return Component objects, got int"),
@@ -83,10 +79,7 @@ ROGUES = {
     "not-toml": Rogue(FINE + REGISTRY_HOOK, "not valid TOML", toml="[models"),
     "not-text": Rogue(FINE + REGISTRY_HOOK, "unknown table [wishes]", toml="[wishes]\na = 1"),
     "wrong-model": Rogue(
-        FINE + REGISTRY_HOOK,
-        "a model needs a `build` table",
-        toml="[models.wrong]\nsummary = 'x'",
-        status="loaded",
+        FINE + REGISTRY_HOOK, "a model needs a `build` table", toml="[models.wrong]\nsummary = 'x'", status="loaded"
     ),
     # takes what is not its own
     "thief": Rogue(components("residual"), "has the name of a built-in plugin", entry="cnn"),
@@ -98,9 +91,7 @@ ROGUES = {
     ),
     # works, and is named
     "loud": Rogue("print('hello')\n" + FINE, "prints to stdout when listed", status="loaded"),
-    "deep-loud": Rogue(
-        "import os; os.write(1, b'hello')\n" + FINE, "prints to stdout when listed", status="loaded"
-    ),
+    "deep-loud": Rogue("import os; os.write(1, b'hello')\n" + FINE, "prints to stdout when listed", status="loaded"),
     "grumbles": Rogue("import warnings; warnings.warn('old')\n" + FINE, "prints to stderr", status="loaded"),
     "heavy": Rogue("import torch\n" + FINE, "imports torch when listed", status="loaded"),
     "slow": Rogue("import time; time.sleep(0.4)\n" + FINE, " ms to be listed", status="loaded"),
@@ -155,18 +146,14 @@ def listed(gallery: Site, cache: dict[str, str]) -> tuple[list[str], list[str]]:
 
 
 @pytest.fixture(scope="module")
-def records(
-    gallery: Site, cache: dict[str, str], listed: tuple[list[str], list[str]]
-) -> dict[str, dict[str, object]]:
+def records(gallery: Site, cache: dict[str, str], listed: tuple[list[str], list[str]]) -> dict[str, dict[str, object]]:
     """`zoo plugins --json`, by distribution."""
     done = gallery.run("plugins", "--json", **cache)
     assert done.returncode == 0, done.stderr
     return {row["distribution"]: row for row in json.loads(done.stdout)}
 
 
-def test_everything_else_is_listed(
-    listed: tuple[list[str], list[str]], records: dict[str, dict[str, object]]
-) -> None:
+def test_everything_else_is_listed(listed: tuple[list[str], list[str]], records: dict[str, dict[str, object]]) -> None:
     assert len(ROGUES) >= 20
     assert {"hybrid-alt-1", "vit-d2h4", "vgg16"} <= set(listed[0])
     for name in ("aaa", "vandal", "zzz"):
@@ -217,9 +204,7 @@ def test_they_are_looked_at_once_and_not_for_each_listing(
         (("list",), {"ZOO_DISABLE_PLUGINS": ",".join(f"zoo-{name}" for name in ROGUES)}),
     ],
 )
-def test_the_switches_silence_all_of_them(
-    gallery: Site, words: tuple[str, ...], environment: dict[str, str]
-) -> None:
+def test_the_switches_silence_all_of_them(gallery: Site, words: tuple[str, ...], environment: dict[str, str]) -> None:
     done = gallery.run(*words, **environment)
     assert done.returncode == 0
     assert done.stderr == ""
@@ -268,9 +253,7 @@ def plugin(site: Site, name: str, **environment: str) -> dict[str, object]:
     return next((row for row in json.loads(done.stdout) if row["name"] == name), {})
 
 
-def test_two_installed_versions_are_named_and_the_first_on_the_path_is_used(
-    site: Site, tmp_path: Path
-) -> None:
+def test_two_installed_versions_are_named_and_the_first_on_the_path_is_used(site: Site, tmp_path: Path) -> None:
     install(site, tmp_path, "good", version="1.0")
     install(site, tmp_path, "good", version="2.0", folder=str(tmp_path / "second"))
     path = f"{site.folder}:{tmp_path / 'second'}"
@@ -294,9 +277,7 @@ def test_a_wheel_on_the_path_works_unpacked_or_not(site: Site, tmp_path: Path) -
     assert plugin(site, "good", PYTHONPATH=str(wheel)) == {}
 
 
-def test_two_distributions_with_one_package_are_both_named_and_neither_is_used(
-    site: Site, tmp_path: Path
-) -> None:
+def test_two_distributions_with_one_package_are_both_named_and_neither_is_used(site: Site, tmp_path: Path) -> None:
     for name in ("one", "two"):
         entries = {"zoo": {name: "zoo_shared"}}
         wheel = write_wheel(tmp_path / "wheels", name, {"zoo_shared.py": FINE}, entries=entries)

@@ -19,9 +19,7 @@ def test_attention_equals_torchs_in_values_and_gradients(queries: int, keys: int
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     upstream = torch.randn_like(ours)
     for a, b in zip(
-        torch.autograd.grad(ours, (q, k, v), upstream),
-        torch.autograd.grad(theirs, (q, k, v), upstream),
-        strict=True,
+        torch.autograd.grad(ours, (q, k, v), upstream), torch.autograd.grad(theirs, (q, k, v), upstream), strict=True
     ):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
@@ -131,9 +129,7 @@ def test_a_librarys_dropout_is_replaced_without_a_change_of_its_state() -> None:
 def test_every_dropout_of_a_model_is_set_in_attention_too() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True),
-        layers.Dropout(0.5),
-        nn.Dropout1d(0.4),
+        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True), layers.Dropout(0.5), nn.Dropout1d(0.4)
     )
     assert layers.set_dropout(model, 0.0) is model
     x = torch.randn(2, 3, 8)

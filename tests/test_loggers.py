@@ -65,9 +65,7 @@ def site(tmp_path: Path) -> Site:
     return found
 
 
-def test_a_plugin_s_listener_is_told_of_start_epochs_and_end_and_a_faulty_one_ends_nothing(
-    site: Site,
-) -> None:
+def test_a_plugin_s_listener_is_told_of_start_epochs_and_end_and_a_faulty_one_ends_nothing(site: Site) -> None:
     logs = ("--log", "watch.diary", "--log", "faulty")
     done = site.run(*SHORT, "--epochs", "2", "--set", "recipe.epochs=2", *logs, "--output", "run")
     assert done.returncode == 0, done.stderr
@@ -111,15 +109,12 @@ def test_a_logger_without_its_library_says_what_to_install(tmp_path: Path) -> No
         (site.folder / f"{name}.py").write_text("raise ImportError('not here')")
     code = "import sys\nfrom zoo.catalogue.registry import load_registry\nfrom zoo.train.listeners import *\n"
     code += "from zoo.errors import PluginError\nfrom pathlib import Path\n"
-    code += (
-        "for name in sys.argv[1:]:\n  try:\n    attach(Listener(), find_listeners([name], load_registry()),"
-    )
+    code += "for name in sys.argv[1:]:\n  try:\n    attach(Listener(), find_listeners([name], load_registry()),"
     code += " Path('.'), print)\n  except PluginError as error:\n    print(error)\n"
     done = site.python("-c", code, "tensorboard", "trackio", "wandb")
     lines = [line for line in done.stdout.splitlines() if "needs its library" in line]
     assert lines == [
-        f"the logger {n} needs its library: pip install 'hybrid-zoo[{n}]'"
-        for n in ("tensorboard", "trackio", "wandb")
+        f"the logger {n} needs its library: pip install 'hybrid-zoo[{n}]'" for n in ("tensorboard", "trackio", "wandb")
     ], done.stderr
 
 

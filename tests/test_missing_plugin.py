@@ -60,11 +60,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 @pytest.mark.parametrize(
     ("use", "origin", "advice"),
     [
-        (
-            "quantum.net",
-            "zoo-quantum 1.2.0",
-            "is not installed; if you trust it: pip install zoo-quantum==1.2.0",
-        ),
+        ("quantum.net", "zoo-quantum 1.2.0", "is not installed; if you trust it: pip install zoo-quantum==1.2.0"),
         ("quantum.net", "zoo-quantum 1.2.0 (editable folder)", "it came from its author's editable folder"),
         ("quantum.net", "zoo-lost 1.0", "plugin 'lost' is left out: RuntimeError: no licence file"),
         ("lost.net", "", "plugin 'lost' is left out: RuntimeError: no licence file"),
@@ -90,7 +86,5 @@ def test_a_run_whose_dataset_is_of_a_missing_plugin_names_it(
         ("b", "plugin:waves.images?side=8", "component waves.images"),
     ):
         run = changed(made, tmp_path / place, spec=spec, plugins=plugins)
-        with pytest.raises(
-            MissingPluginError, match=rf"needs the {needs} of zoo-waves 2\.0, which is not installed"
-        ):
+        with pytest.raises(MissingPluginError, match=rf"needs the {needs} of zoo-waves 2\.0, which is not installed"):
             WAYS[way](run, registry)

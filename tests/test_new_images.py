@@ -93,12 +93,7 @@ def test_names_that_say_otherwise_are_never_matched_by_number(
     ],
 )
 def test_classes_are_matched_by_what_is_known_of_them(
-    known: str,
-    labels: list[int],
-    names: list[str] | None,
-    places: list[int],
-    record: RunRecord,
-    tmp_path: Path,
+    known: str, labels: list[int], names: list[str] | None, places: list[int], record: RunRecord, tmp_path: Path
 ) -> None:
     assert placed(record, known, parquet_of(tmp_path / "new", labels, names)) == places
 
@@ -139,9 +134,7 @@ def test_balanced_accuracy_is_of_the_classes_that_have_images(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(("classes", "shown"), [(2, False), (5, False), (6, True)])
-def test_top_5_is_shown_where_it_says_something(
-    classes: int, shown: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_top_5_is_shown_where_it_says_something(classes: int, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
     out = {"split": "test", "tta": "none", "top1": 0.75, "top5": 1.0, "loss": 1.0, "correct": 15, "count": 20}
     emit_accuracy(out, classes)
     assert ("top-5" in capsys.readouterr().out) == shown

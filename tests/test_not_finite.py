@@ -19,14 +19,7 @@ from zoo.cli import cli
 from zoo.data.split import Split
 from zoo.errors import RunError, TrainingError
 from zoo.evaluate.one_pass import Metrics
-from zoo.runs.folder import (
-    append_metrics,
-    read_metrics,
-    read_result,
-    rewrite_metrics,
-    write_result,
-    write_weights,
-)
+from zoo.runs.folder import append_metrics, read_metrics, read_result, rewrite_metrics, write_result, write_weights
 from zoo.runs.record import write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve
@@ -73,9 +66,7 @@ def test_steps_that_are_not_finite_are_skipped_when_asked(tiny: str, tmp_path: P
     first, second = read_metrics(folder)
     assert 2.0 < first["train_loss"] < 3.0  # near the log of ten classes: the mean of the eight others
     assert math.isnan(second["train_loss"])
-    assert all(
-        torch.isfinite(t).all() for t in load_run(folder).state_dict().values() if t.is_floating_point()
-    )
+    assert all(torch.isfinite(t).all() for t in load_run(folder).state_dict().values() if t.is_floating_point())
 
 
 def test_what_is_not_finite_is_null_in_the_files_of_a_run_and_reads_as_before(tmp_path: Path) -> None:
@@ -107,9 +98,7 @@ def ruined(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plan = resolve(Request(model="tiny", device="cpu", epochs=1, limit_train=100))
         (base / "run").mkdir()
         write_record(base / "run", plan.record)
-        state = {
-            k: v * math.nan if v.is_floating_point() else v for k, v in plan.build().state_dict().items()
-        }
+        state = {k: v * math.nan if v.is_floating_point() else v for k, v in plan.build().state_dict().items()}
         write_weights(base / "run", state, plan.record)
     Image.new("RGB", (8, 8)).save(base / "digit.png")
     return base

@@ -28,12 +28,7 @@ TOTAL, EPOCH = 40, 10
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.Conv2d(4, 6, 3),
-        nn.Flatten(),
-        nn.Linear(6, 8),
-        nn.Linear(8, 5),
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(6, 8), nn.Linear(8, 5)
     )
 
 
@@ -102,11 +97,7 @@ def test_a_schedule_is_torchs(name: str) -> None:
 
 def test_a_rules_schedule_ends_after_its_epochs_and_its_parameters_stay() -> None:
     recipe = Recipe(
-        schedule="linear",
-        final_lr=0.5,
-        lr=0.5,
-        groups=(Group(match="0.bias", lr=2.0, epochs=2),),
-        optimizer="sgd",
+        schedule="linear", final_lr=0.5, lr=0.5, groups=(Group(match="0.bias", lr=2.0, epochs=2),), optimizer="sgd"
     )
     module = network()
     optimizer = make_optimizer(module, recipe, CPU)
@@ -170,10 +161,7 @@ def test_muon_leaves_vectors_and_the_first_and_last_layer_to_adamw() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"groups": [{"match": "stm.*"}]},
-            r"groups\[0\].match: 'stm.\*' matches no trained parameter; allowed: vec",
-        ),
+        ({"groups": [{"match": "stm.*"}]}, r"groups\[0\].match: 'stm.\*' matches no trained parameter; allowed: vec"),
         ({"groups": [{"match": "vector"}]}, "allowed: vectors, matrices, first, last"),
         ({"optimizer": "muon-sphere"}, "0.bias is not a matrix, .*add a rule"),
         ({"groups": [{"match": "first", "momentum": 0.5}]}, "momentum: adam has no momentum"),
@@ -190,9 +178,7 @@ def test_a_rule_that_does_not_suit_is_one_clear_line(settings: dict[str, Any], m
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["torch:RAdam", "torch:Adafactor", "torch:RMSprop", "timm:lamb", "timm:muon"]
-)
+@pytest.mark.parametrize("name", ["torch:RAdam", "torch:Adafactor", "torch:RMSprop", "timm:lamb", "timm:muon"])
 def test_the_libraries_optimizers_step(name: str) -> None:
     module = network()
     before = copy.deepcopy(module.state_dict())

@@ -162,9 +162,7 @@ def test_no_path_of_a_local_dataset_is_in_any_file(tmp_path: Path, made: Path) -
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
 
 
-def test_a_file_with_the_token_is_refused(
-    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_the_token_is_refused(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary_in_a_class_name")
     (copy / METRICS).write_text('{"note": "hf_canary_in_a_class_name"}\n')
     write_sums(copy)
@@ -180,8 +178,7 @@ def named(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host",
-    ["digits", "python", "hybrid-zoo", "resnet18", "epochs", "fingerprint", "annas-digits", "Residual.lan"],
+    "host", ["digits", "python", "hybrid-zoo", "resnet18", "epochs", "fingerprint", "annas-digits", "Residual.lan"]
 )
 def test_a_computer_that_is_called_by_an_ordinary_word_can_package(
     host: str, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -258,9 +255,7 @@ def test_every_truncation_is_refused(copy: Path, registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FOR_PEOPLE])
-def test_a_damaged_file_is_not_published_and_named_where_the_user_has_it(
-    name: str, copy: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_not_published_and_named_where_the_user_has_it(name: str, copy: Path, tmp_path: Path) -> None:
     data = (copy / name).read_bytes()
     (copy / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(PackageError, match="is damaged") as caught:
@@ -286,9 +281,7 @@ def test_weights_config_record_and_result_are_never_for_people() -> None:
     assert set(NAMES) - set(FOR_PEOPLE) == {CONFIG, RECORD, WEIGHTS, METRICS, "result.json"}
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in (*NAMES, SUMS) if n in ("config.json", "run.toml", "result.json", SUMS)]
-)
+@pytest.mark.parametrize("name", [n for n in (*NAMES, SUMS) if n in ("config.json", "run.toml", "result.json", SUMS)])
 def test_a_missing_file_is_named(name: str, copy: Path, registry: Registry) -> None:
     (copy / name).unlink()
     with pytest.raises(PackageError, match=name):
@@ -324,9 +317,7 @@ def first(header: dict[str, Any]) -> str:
         lambda h: h.update(__metadata__=7),
     ],
 )
-def test_a_header_that_lies_is_refused_although_all_hashes_fit(
-    edit: Any, copy: Path, registry: Registry
-) -> None:
+def test_a_header_that_lies_is_refused_although_all_hashes_fit(edit: Any, copy: Path, registry: Registry) -> None:
     edit_header(copy / WEIGHTS, edit)
     with pytest.raises(PackageError):
         open_package(copy, registry=registry)
@@ -388,14 +379,10 @@ def test_hostile_configs_end_in_our_error_quickly_and_small(copy: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_ten_thousand_hostile_configs_end_in_our_error(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ten_thousand_hostile_configs_end_in_our_error(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     slowest, most, harmless = check_hostile(copy, 10_000, seed=4)
     with capsys.disabled():
-        print(
-            f"\n10,000 hostile configs: slowest {slowest:.3f} s, most memory {most:.0f} MB, {harmless} harmless"
-        )
+        print(f"\n10,000 hostile configs: slowest {slowest:.3f} s, most memory {most:.0f} MB, {harmless} harmless")
 
 
 @pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -419,9 +406,7 @@ def test_hostile_references_are_wrong_input() -> None:
         except InputError:
             continue
         assert ".." not in str(ref)
-        assert (
-            str(ref).removeprefix("hf://").replace("/", "").replace("@", "").replace("_", "a").isprintable()
-        )
+        assert str(ref).removeprefix("hf://").replace("/", "").replace("@", "").replace("_", "a").isprintable()
 
 
 @pytest.mark.parametrize("text", ["a/b", "hf://a/b", "a/b@main", "a/b@refs/pr/1", "a-b/c.d_e@" + "0" * 40])

@@ -91,9 +91,7 @@ def version() -> str:
 def test_every_source_file_is_in_the_wheel(files: dict[str, zipfile.ZipInfo]) -> None:
     """A .gitignore line that is too wide takes a package out of the wheel without a word."""
     sources = {
-        path.relative_to(base).as_posix()
-        for base in (ROOT, ROOT / "plugins")
-        for path in base.glob("zoo*/**/*.py")
+        path.relative_to(base).as_posix() for base in (ROOT, ROOT / "plugins") for path in base.glob("zoo*/**/*.py")
     }
     assert sources - set(files) == set()
 
@@ -166,9 +164,7 @@ def test_the_installed_wheel_comes_from_the_wheel(installed: Path, tmp_path: Pat
 
 def test_both_commands_are_installed(installed: Path, tmp_path: Path) -> None:
     env = clean_environment()
-    shown = [
-        run(installed.parent / name, "--version", cwd=tmp_path, env=env) for name in ("zoo", "hybrid-zoo")
-    ]
+    shown = [run(installed.parent / name, "--version", cwd=tmp_path, env=env) for name in ("zoo", "hybrid-zoo")]
     assert all(version() in text for text in shown)
 
 

@@ -96,9 +96,7 @@ def test_a_split_is_known_by_the_hub_s_words_for_it(names: list[str], train: str
         (["a/train", "b/train"], {"config": "c"}, "no configuration 'c'; configurations: a, b"),
     ],
 )
-def test_what_could_be_meant_in_two_ways_is_refused(
-    names: list[str], options: dict[str, str], says: str
-) -> None:
+def test_what_could_be_meant_in_two_ways_is_refused(names: list[str], options: dict[str, str], says: str) -> None:
     with pytest.raises(InputError) as caught:
         choose_files([f"{name}.parquet" for name in names], options, "x")
     assert says in str(caught.value)
@@ -109,10 +107,7 @@ def test_what_could_be_meant_in_two_ways_is_refused(
     [
         (["train-00000-of-00002"], "train-00001-of-00002.parquet is missing (1 file of 2)"),
         (["a/train-00001-of-00003-ab"], "a/train-00000-of-00003-ab.parquet is missing (2 files of 3)"),
-        (
-            ["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"],
-            "a set of 1 and a set of 2",
-        ),
+        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "a set of 1 and a set of 2"),
         (["train", "train-00000-of-00001"], "files without a number and a set of 1"),
         (["train-00000-of-00001-aa", "train-00000-of-00001-bb"], "do not fit their numbers"),
         (["train-00000-of-00001", "test-00001-of-00002"], "test-00000-of-00002.parquet is missing"),
@@ -141,9 +136,7 @@ def test_links_are_known_by_their_own_names(tmp_path: Path) -> None:
     both(tmp_path / "blobs", [0, 1], ["a", "b"])
     (tmp_path / "view").mkdir()
     for split in ("train", "test"):
-        blob = (tmp_path / "blobs" / f"{split}-00000-of-00001.parquet").rename(
-            tmp_path / "blobs" / f"x{split}"
-        )
+        blob = (tmp_path / "blobs" / f"{split}-00000-of-00001.parquet").rename(tmp_path / "blobs" / f"x{split}")
         (tmp_path / "view" / f"{split}.parquet").symlink_to(blob)
     assert load(f"parquet:{tmp_path / 'view'}").classes == ("a", "b")
     (tmp_path / "view" / "test.parquet").unlink()
@@ -159,9 +152,7 @@ def test_one_split_alone_is_divided_by_the_seed_as_a_folder_is(name: str, tmp_pa
     assert "one split, which is divided by chance: 20% are test images" in data.notes[0]
     whole = load(f"parquet:{tmp_path}", whole=True)
     rows = [image.tobytes() for image in whole.train.images]
-    assert sorted(map(rows.index, (i.tobytes() for s in (data.train, data.test) for i in s.images))) == list(
-        range(20)
-    )
+    assert sorted(map(rows.index, (i.tobytes() for s in (data.train, data.test) for i in s.images))) == list(range(20))
     assert sizes(whole) == (20, 20)
     assert load(f"parquet:{tmp_path}", seed=1).fingerprint != data.fingerprint
 
@@ -338,14 +329,7 @@ def test_test_images_without_classes_lead_to_the_other_splits(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "labels",
-    [
-        [0, 2_000_000_000],
-        [0.5, 1.0],
-        np.array([0, 2**64 - 1], np.uint64),
-        [[0, 1], [1]],
-        [0, "cat"],
-        [None, 1],
-    ],
+    [[0, 2_000_000_000], [0.5, 1.0], np.array([0, 2**64 - 1], np.uint64), [[0, 1], [1]], [0, "cat"], [None, 1]],
 )
 def test_labels_of_arrays_and_files_are_looked_at_as_well(labels: Any) -> None:
     with pytest.raises(DataError, match=r"image [01]: its label"):

@@ -30,10 +30,7 @@ def registry() -> Registry:
         ("hybrid-alt-2", "hybrid.classifier (hybrid.alternate (cnn.residual → vit.image) × 2)"),
         ("hybrid-joint-1", "hybrid.classifier (hybrid.joint (cnn.residual | vit.image))"),
         ("speedrun-94", "hybrid.classifier (cnn.whiten (cnn.stages) → cnn.scaled-head)"),
-        (
-            "hybrid-res9-vit",
-            "hybrid.classifier (cnn.stem → hybrid.alternate (cnn.residual → vit.image) → hybrid.pool)",
-        ),
+        ("hybrid-res9-vit", "hybrid.classifier (cnn.stem → hybrid.alternate (cnn.residual → vit.image) → hybrid.pool)"),
         ("timm/vit_tiny_patch16_224", "timm.model vit_tiny_patch16_224"),
         ("perceiver", "perceiver.classifier"),
     ],
@@ -78,8 +75,7 @@ def test_a_picture_is_the_same_each_time_and_shows_its_tree(registry: Registry, 
     trees = [registry.model(name).build for name in ("hybrid-alt-1", "hybrid-alt-1", "hybrid-alt-2")]
     for kind in ("png", "svg"):
         first, again, other = (
-            draw_tree(tmp_path / f"{n}.{kind}", tree, registry.components).read_bytes()
-            for n, tree in enumerate(trees)
+            draw_tree(tmp_path / f"{n}.{kind}", tree, registry.components).read_bytes() for n, tree in enumerate(trees)
         )
         assert first == again != other
     ElementTree.parse(tmp_path / "0.svg")
@@ -103,9 +99,7 @@ def test_a_strangers_tree_is_drawn_within_bounds(tmp_path: Path) -> None:
     }
     node = Node(use="un.known", args={"name": "$x^2$ \n\x1b[31m 漢字 </svg>" + "y" * 5000, "repeat": True})
     for n in range(25):
-        node = Node(
-            use=("a.joint", "a.turn")[n % 2], args={str(k): [k] * 99 for k in range(40)}, of=(node,) * 9
-        )
+        node = Node(use=("a.joint", "a.turn")[n % 2], args={str(k): [k] * 99 for k in range(40)}, of=(node,) * 9)
     with Image.open(draw_tree(tmp_path / "a.png", node, known)) as image:
         assert image.width <= 2 * MAX_WIDTH
         assert image.height < 30_000
@@ -117,9 +111,7 @@ def test_what_is_left_out_is_counted(registry: Registry) -> None:
     tree = Node(use="hybrid.joint", of=(part,) * 9)
     assert in_words(tree, registry.components).count("cnn.residual") == 6
     assert "and 3 more" in in_words(tree, registry.components)
-    assert in_words(Node(use="hybrid.alternate", of=(part,) * 9), registry.components).endswith(
-        "(cnn.residual × 9)"
-    )
+    assert in_words(Node(use="hybrid.alternate", of=(part,) * 9), registry.components).endswith("(cnn.residual × 9)")
 
 
 def test_the_command_writes_the_file_without_torch(tmp_path: Path) -> None:

@@ -63,9 +63,7 @@ def test_every_stored_picture_is_small_and_needs_no_network(script: ModuleType) 
 
 
 @pytest.mark.parametrize("name", ["list", "info"])
-def test_a_stored_picture_shows_what_the_command_writes_now(
-    script: ModuleType, tmp_path: Path, name: str
-) -> None:
+def test_a_stored_picture_shows_what_the_command_writes_now(script: ModuleType, tmp_path: Path, name: str) -> None:
     picture = script.PICTURES[name]
     now = lines_in(script.svg_of(script.text_of(script.screen_of(picture, tmp_path), picture.words), name))
     assert len(now) > 20
@@ -75,9 +73,7 @@ def test_a_stored_picture_shows_what_the_command_writes_now(
 
 
 @pytest.mark.parametrize("name", ["hybrid-alt-1"])
-def test_a_stored_composition_shows_the_model_as_it_is_now(
-    script: ModuleType, tmp_path: Path, name: str
-) -> None:
+def test_a_stored_composition_shows_the_model_as_it_is_now(script: ModuleType, tmp_path: Path, name: str) -> None:
     assert name in script.COMPOSITIONS
     stored = (IMAGES / f"{name}.svg").read_text("utf-8")
     assert len(stored.encode()) < 100_000
@@ -94,7 +90,5 @@ def test_a_stored_composition_shows_the_model_as_it_is_now(
 def test_a_picture_that_fetches_something_is_seen() -> None:
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><style>@font-face { src: url("https://x.example/f") }</style></svg>'
     assert not self_contained(svg)
-    assert not self_contained(
-        '<svg xmlns="http://www.w3.org/2000/svg"><image href="https://x.example/a"/></svg>'
-    )
+    assert not self_contained('<svg xmlns="http://www.w3.org/2000/svg"><image href="https://x.example/a"/></svg>')
     assert self_contained('<svg xmlns="http://www.w3.org/2000/svg"><g clip-path="url(#a)"/></svg>')

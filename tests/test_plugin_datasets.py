@@ -87,9 +87,7 @@ def test_an_edited_factory_makes_other_images_at_once(site: Site) -> None:
     before = checked(site, "theirs")
     path = site.folder / "zoo_mine_parts.py"
     path.write_text(path.read_text().replace("% 251", "% 250"))
-    os.utime(
-        path, ns=(later := path.stat().st_mtime_ns + 2 * 10**9, later)
-    )  # Python's bytecode knows seconds
+    os.utime(path, ns=(later := path.stat().st_mtime_ns + 2 * 10**9, later))  # Python's bytecode knows seconds
     assert checked(site, "theirs")["fingerprint"] != before["fingerprint"]
 
 

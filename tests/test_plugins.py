@@ -131,9 +131,7 @@ def test_a_plugin_with_the_name_of_a_built_in_one_is_refused(site: Site) -> None
     assert "cnn.residual" in done.stdout
 
 
-def test_a_component_claimed_by_two_plugins_names_both_distributions_and_only_its_use_fails(
-    site: Site,
-) -> None:
+def test_a_component_claimed_by_two_plugins_names_both_distributions_and_only_its_use_fails(site: Site) -> None:
     for name in ("one", "two"):
         site.add(name, components("part"), entry="shared")
     site.add("user", REGISTRY_HOOK, toml=MODEL.format(name="m", use="shared.part"))
@@ -165,9 +163,7 @@ def test_a_namespace_claimed_by_two_plugins_names_both_distributions(
         site.add(name, spaced("common", "timm"))
     monkeypatch.syspath_prepend(str(site.folder))
     registry = load_registry()
-    with pytest.raises(
-        InputError, match=r"namespace 'common' is claimed by both zoo-one 1\.0 and zoo-two 1\.0"
-    ):
+    with pytest.raises(InputError, match=r"namespace 'common' is claimed by both zoo-one 1\.0 and zoo-two 1\.0"):
         registry.model("common/net")
     assert registry.model("timm/resnet18").build.use == "timm.model", "nobody shadows a built-in one"
     assert any("namespace 'common' is claimed by both" in problem for problem in registry.problems)
@@ -199,9 +195,7 @@ def test_a_name_that_is_missing_names_the_plugins_that_are_left_out(
     for miss in MISSES.values():
         with pytest.raises(UnknownNameError) as caught:
             miss(registry)
-        assert "plugin 'lost' is left out: RuntimeError: no licence file; see `zoo plugins`" in str(
-            caught.value
-        )
+        assert "plugin 'lost' is left out: RuntimeError: no licence file; see `zoo plugins`" in str(caught.value)
     off = load_registry(chosen=Selection(without=frozenset({"lost"})))
     with pytest.raises(UnknownNameError, match="plugin 'lost' is left out: named in ZOO_DISABLE_PLUGINS"):
         off.model("lost-tiny")
@@ -215,12 +209,7 @@ def test_the_commands_name_the_plugin_that_is_left_out(
     site.add("lost", "raise RuntimeError('no licence file')")
     monkeypatch.syspath_prepend(str(site.folder))
     monkeypatch.chdir(tmp_path)
-    for words in (
-        ["train", "lost-tiny"],
-        ["info", "lost-tiny"],
-        ["export", "lost-tiny"],
-        ["bench", "lost-tiny"],
-    ):
+    for words in (["train", "lost-tiny"], ["info", "lost-tiny"], ["export", "lost-tiny"], ["bench", "lost-tiny"]):
         done = CliRunner().invoke(cli, words)
         assert isinstance(done.exception, UnknownNameError), done.output
         assert "plugin 'lost' is left out: RuntimeError: no licence file" in str(done.exception)

@@ -41,9 +41,7 @@ def test_the_statistics_are_the_mean_of_the_batches_without_dropout() -> None:
     torch.testing.assert_close(module[1].running_mean, torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0))
     torch.testing.assert_close(module[1].running_var, torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0))
     after = [nn.functional.max_pool2d(module[1].train()(x).relu(), 2) for x in seen]
-    torch.testing.assert_close(
-        module[5].running_mean, torch.stack([x.mean((0, 2, 3)) for x in after]).mean(0)
-    )
+    torch.testing.assert_close(module[5].running_mean, torch.stack([x.mean((0, 2, 3)) for x in after]).mean(0))
 
 
 def test_modes_momentum_and_counts_stay_as_they_were() -> None:

@@ -23,9 +23,7 @@ from zoo.predict.stream import predict as classify
 NO_CAPTUM = "import sys; sys.modules['captum'] = None; from zoo.cli import main; main()"
 
 
-def zoo(
-    *words: str | Path, cwd: Path, stdin: bytes = b"", code: str = ""
-) -> subprocess.CompletedProcess[bytes]:
+def zoo(*words: str | Path, cwd: Path, stdin: bytes = b"", code: str = "") -> subprocess.CompletedProcess[bytes]:
     start = ["-c", code] if code else ["-m", "zoo"]
     command = [sys.executable, *start, *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, input=stdin, timeout=240)
@@ -160,9 +158,7 @@ def test_everything_at_once_from_the_shell(run: Path, images: Path, tmp_path: Pa
     (images / "bad.png").write_bytes((images / "a.png").read_bytes()[:60])
     stdin = b"images/a.png\0images/none.png\0"
     words = ["images", "images/sub/deep/*.jpg", "--files-from", "-", "-0", "--json", "-k", "99"]
-    done = zoo(
-        "predict", run, *words, "--explain", "pictures", "--batch-size", "2", cwd=tmp_path, stdin=stdin
-    )
+    done = zoo("predict", run, *words, "--explain", "pictures", "--batch-size", "2", cwd=tmp_path, stdin=stdin)
     assert done.returncode == 1
     said = done.stderr.decode().splitlines()
     assert [line.split(":")[1].strip() for line in said[:2]] == ["images/bad.png", "images/none.png"]
@@ -189,9 +185,7 @@ def test_the_bytes_of_an_image_on_stdin_are_predicted_as_its_file(run: Path, ima
 def test_without_captum_one_line_says_what_to_install(run: Path, images: Path, tmp_path: Path) -> None:
     done = zoo("predict", run, "images", "--explain", "pictures", cwd=tmp_path, code=NO_CAPTUM)
     assert done.returncode == 2
-    assert done.stderr.decode().splitlines() == [
-        "error: --explain needs captum: pip install 'hybrid-zoo[explain]'"
-    ]
+    assert done.stderr.decode().splitlines() == ["error: --explain needs captum: pip install 'hybrid-zoo[explain]'"]
     assert not (tmp_path / "pictures").exists()
 
 

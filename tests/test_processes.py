@@ -25,21 +25,14 @@ ALIEN = 'raise SystemExit("my own file was run")'
 def test_a_python_file_of_the_current_folder_is_not_run_by_a_child(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}.py").write_text(ALIEN)
     done = subprocess.run(
-        [*children.python("zoo"), "--version"],
-        cwd=tmp_path,
-        env=children.environment(),
-        capture_output=True,
-        text=True,
+        [*children.python("zoo"), "--version"], cwd=tmp_path, env=children.environment(), capture_output=True, text=True
     )
     assert (done.returncode, done.stdout.split()[0]) == (0, "hybrid-zoo"), done.stderr
 
 
 def test_no_process_is_started_in_another_way() -> None:
     """`python -m` puts the current folder before all libraries."""
-    known = {
-        "children.py",
-        "launch.py",
-    }  # the latter gives the words to torch's launcher, with the same flags
+    known = {"children.py", "launch.py"}  # the latter gives the words to torch's launcher, with the same flags
     found = {p.name for p in (ROOT / "zoo").rglob("*.py") if '"-m"' in p.read_text("utf-8")}
     assert found == known
     assert "*children.flags()," in (ROOT / "zoo/cli/shared/launch.py").read_text("utf-8")

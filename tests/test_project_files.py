@@ -61,9 +61,7 @@ def test_ci_runs_the_whole_check_on_the_oldest_and_the_newest_python() -> None:
     versions = job["strategy"]["matrix"]["python"]
     assert versions == [supported()[0], supported()[-1]]
     assert PROJECT["requires-python"] == f">={versions[0]}"
-    (python,) = [
-        step["with"]["python-version"] for step in steps(job) if "setup-python" in step.get("uses", "")
-    ]
+    (python,) = [step["with"]["python-version"] for step in steps(job) if "setup-python" in step.get("uses", "")]
     assert python == "${{ matrix.python }}"
     assert job["timeout-minutes"] == 90
 
@@ -115,9 +113,7 @@ def test_nothing_is_published_before_all_checks_passed() -> None:
 def test_a_tag_that_is_not_the_version_is_refused(tag: str, code: int, tmp_path: Path) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
     (script,) = [
-        s["run"]
-        for s in workflow("release")["jobs"]["build"]["steps"]
-        if s.get("name") == "the tag is the version"
+        s["run"] for s in workflow("release")["jobs"]["build"]["steps"] if s.get("name") == "the tag is the version"
     ]
     env = os.environ | {"GITHUB_REF_NAME": tag, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-e", "-c", script], cwd=ROOT, env=env, capture_output=True, text=True)
@@ -136,9 +132,7 @@ def test_there_is_a_form_for_each_kind_of_issue() -> None:
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
 def test_a_form_is_one_that_github_shows(path: Path) -> None:
     form = read(path)
-    assert (
-        {"name", "description", "body"} <= form.keys() <= {"name", "description", "labels", "title", "body"}
-    )
+    assert {"name", "description", "body"} <= form.keys() <= {"name", "description", "labels", "title", "body"}
     fields = [field for field in form["body"] if field["type"] != "markdown"]
     assert fields
     assert {field["type"] for field in fields} <= INPUTS
@@ -162,9 +156,7 @@ def test_a_form_names_commands_and_options_that_there_are(path: Path) -> None:
 
 def test_a_bug_report_asks_for_what_is_needed() -> None:
     form = read(GITHUB / "ISSUE_TEMPLATE" / "bug.yml")
-    required = {
-        field["id"]: str(field) for field in form["body"] if field.get("validations", {}).get("required")
-    }
+    required = {field["id"]: str(field) for field in form["body"] if field.get("validations", {}).get("required")}
     assert "zoo doctor" in required["doctor"]
     assert "--debug" in required["command"]
 

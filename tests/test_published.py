@@ -19,13 +19,7 @@ CATALOGUE = tomllib.loads((ROOT / "registry.toml").read_text(encoding="utf-8"))
 MODELS: dict[str, Any] = CATALOGUE["models"]
 PAPERS = [name for name, entry in MODELS.items() if entry.get("published")]
 ROWS = [(name, i) for name in PAPERS for i, row in enumerate(MODELS[name]["published"]) if "params" in row]
-SIZES = {
-    "cifar10": (32, 10),
-    "cifar100": (32, 100),
-    "stl10": (96, 10),
-    "cifar10-224": (224, 10),
-    "stl10-32": (32, 10),
-}
+SIZES = {"cifar10": (32, 10), "cifar100": (32, 100), "stl10": (96, 10), "cifar10-224": (224, 10), "stl10-32": (32, 10)}
 SAME = {"stl10-96": "stl10"}
 HUGE = 100_000_000
 """Larger ones are run on the meta device only."""
@@ -157,31 +151,17 @@ def test_a_published_model_trains_at_its_native_size(registry: Registry, name: s
     ],
 )
 def test_mixer_sizes_have_the_counts_of_the_mixer_table(
-    registry: Registry,
-    size: str,
-    layers: int,
-    patch: int,
-    width: int,
-    channel_mlp: int,
-    token_mlp: int,
-    count: int,
+    registry: Registry, size: str, layers: int, patch: int, width: int, channel_mlp: int, token_mlp: int, count: int
 ) -> None:
     node = registry.model(f"mixer-{size.replace('/', '').lower()}").build
-    shape = {
-        "depth": layers,
-        "patch": patch,
-        "embed": width,
-        "channel_mlp": channel_mlp,
-        "token_mlp": token_mlp,
-    }
+    shape = {"depth": layers, "patch": patch, "embed": width, "channel_mlp": channel_mlp, "token_mlp": token_mlp}
     assert {key: node.args[key] for key in shape} == shape
     sizes = {"in_channels": 3, "height": 224, "width": 224, "num_classes": 1000}
     assert parameters(check(node, registry, **sizes)) == count
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [("vit-b16", 86_567_656), ("vit-l16", 304_326_632), ("vit-h14", 630_764_800 + 1_281_000)],
+    ("name", "count"), [("vit-b16", 86_567_656), ("vit-l16", 304_326_632), ("vit-h14", 630_764_800 + 1_281_000)]
 )
 def test_vit_sizes_have_timms_counts(registry: Registry, name: str, count: int) -> None:
     # timm's huge one comes without a head (1280 x 1000 + 1000) by default
@@ -196,8 +176,6 @@ def test_info_counts_every_model_of_the_catalogue_as_it_says() -> None:
 
     registry = load_registry()
     for name, model in registry.models.items():
-        assert (
-            count(name, model, registry, native_sizes(model, registry))["parameters"] == model.parameters
-        ), name
+        assert count(name, model, registry, native_sizes(model, registry))["parameters"] == model.parameters, name
         for row in published_counts(name, model, registry):
             assert row["difference"] == row["expected_difference"], (name, row)

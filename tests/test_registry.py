@@ -101,8 +101,7 @@ def test_a_model_is_found_by_file_and_name(here: Path) -> None:
 
 def test_recipes_extend_one_another(here: Path) -> None:
     (here / "registry.toml").write_text(
-        RECIPE
-        + '[recipes.longer]\nextends = "mine"\nlr = 0.5\n[recipes.longest]\nextends = "longer"\nepochs = 9\n'
+        RECIPE + '[recipes.longer]\nextends = "mine"\nlr = 0.5\n[recipes.longest]\nextends = "longer"\nepochs = 9\n'
     )
     recipe = load_registry().recipe("longest")
     assert (recipe.epochs, recipe.lr) == (9, 0.5)
@@ -125,10 +124,7 @@ def test_a_namespace_makes_a_model_of_any_name(here: Path) -> None:
 
 
 BAD_FILES = {
-    "unknown key": (
-        "[recipes.r]\nepoch = 3",
-        ["recipes.r: ", "unknown field `epoch`", "allowed: accumulate"],
-    ),
+    "unknown key": ("[recipes.r]\nepoch = 3", ["recipes.r: ", "unknown field `epoch`", "allowed: accumulate"]),
     "wrong type": ("[recipes.r]\nepochs = 'x'", ["recipes.r.epochs: ", "expected `int`", "given 'x'"]),
     "unknown parent": ("[recipes.r]\nextends = 'nope'", ["recipes.r.extends: ", "no recipe named 'nope'"]),
     "parent of a wrong type": ("[recipes.r]\nextends = 3", ["recipes.r.extends: ", "no recipe named '3'"]),
@@ -147,10 +143,7 @@ BAD_FILES = {
     "not a table": ("recipes = 3\n", ["recipes: expected a table, got int"]),
     "entry no table": ("[recipes]\nr = 3\n", ["recipes.r: expected a table, got int"]),
     "source no table": ("[sources]\ns = 3\n", ["sources.s: expected a table", "given 3"]),
-    "unknown table": (
-        "[model.x]\n",
-        ["unknown table [model]", "allowed: sources, datasets, recipes, models, studies"],
-    ),
+    "unknown table": ("[model.x]\n", ["unknown table [model]", "allowed: sources, datasets, recipes, models, studies"]),
     "nested lists": ("x = " + "[" * 5000 + "]" * 5000, ["not valid TOML: nested too deeply"]),
     "nested keys": ("[sources.s]\ntitle." + "a." * 5000 + "b = 1", ["nested more than 100 deep"]),
     "taken name": (
@@ -158,14 +151,8 @@ BAD_FILES = {
         ["models.hybrid-alt-1: hybrid-zoo", "already has a model of this name"],
     ),
     "recipe not there": (MODEL, ["models.my-hybrid.recipe: no recipe named 'mine'"]),
-    "best not there": (
-        RECIPE + MODEL + 'best = "finest"',
-        ["models.my-hybrid.best: no recipe named 'finest'"],
-    ),
-    "source not there": (
-        RECIPE + MODEL + 'source = "paper"',
-        ["models.my-hybrid.source: no source named 'paper'"],
-    ),
+    "best not there": (RECIPE + MODEL + 'best = "finest"', ["models.my-hybrid.best: no recipe named 'finest'"]),
+    "source not there": (RECIPE + MODEL + 'source = "paper"', ["models.my-hybrid.source: no source named 'paper'"]),
     "dataset not there": (
         RECIPE + MODEL.replace('dataset = "squares"', 'dataset = "square"'),
         ["models.my-hybrid.dataset: no dataset named 'square'", "did you mean squares?"],

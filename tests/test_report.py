@@ -75,17 +75,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         train("runs/late", "cnn-baseline-bn-dropout", "--dataset", "digits", "--epochs", "2")
         (folder / "runs/late/result.json").unlink()  # as a run that was stopped
         hostile_images(folder / "images")
-        zoo(
-            "train",
-            "cnn-baseline-bn",
-            "--dataset",
-            "folder:images",
-            "--epochs",
-            "1",
-            "--output",
-            "bad/<b>run",
-            "-q",
-        )
+        zoo("train", "cnn-baseline-bn", "--dataset", "folder:images", "--epochs", "1", "--output", "bad/<b>run", "-q")
         zoo("report", "-q", "--output", "report.html", "--images", "6")
         zoo("report", "bad", "-q", "--output", "bad.html", "--catalogue", "none")
         yield folder
@@ -174,9 +164,7 @@ def test_a_name_that_is_not_utf8_is_on_the_page(base: Path) -> None:
 def test_what_does_not_fit_is_left_out_and_said(base: Path) -> None:
     runs, _ = find([])
     images = [f"data:image/png;base64,{i:04}{'A' * 30_000}" for i in range(8)]
-    worst = tuple(
-        Confused(row=i, true=0, said=1, probability=0.9, image=image) for i, image in enumerate(images)
-    )
+    worst = tuple(Confused(row=i, true=0, said=1, probability=0.9, image=image) for i, image in enumerate(images))
     seen = Seen(format=1, cells=((0, 1, 8),), worst=worst)
     content = Content(runs, seen={run.name: seen for run in runs}, images=8)
     whole, left_out = render(content)
@@ -334,18 +322,12 @@ def test_confusion_and_images_are_of_the_run_that_is_named(page: Page, base: Pat
 
 
 def test_the_differences_of_chosen_runs_are_listed(page: Page) -> None:
-    page.run(
-        "document.querySelectorAll('#chips button[aria-pressed=true]').forEach((b, i) => i > 1 && b.click())"
-    )
-    keys = page.run(
-        "[...document.querySelectorAll('#differences tbody tr:not(.group) th')].map(e => e.textContent)"
-    )
+    page.run("document.querySelectorAll('#chips button[aria-pressed=true]').forEach((b, i) => i > 1 && b.click())")
+    keys = page.run("[...document.querySelectorAll('#differences tbody tr:not(.group) th')].map(e => e.textContent)")
     assert {"lr", "seed", "top1"} <= set(keys)
     assert "epochs" not in keys
     page.click("#d-all")
-    every = page.run(
-        "[...document.querySelectorAll('#differences tbody tr:not(.group) th')].map(e => e.textContent)"
-    )
+    every = page.run("[...document.querySelectorAll('#differences tbody tr:not(.group) th')].map(e => e.textContent)")
     assert {"epochs", "batch_size", "fingerprint"} <= set(every)
 
 
@@ -361,29 +343,13 @@ def test_a_screen_reader_finds_a_name_for_each_control_and_chart(page: Page) -> 
     page.wait("['loss', 'top1', 'scatter', 'bars'].every((id) => document.getElementById(id).ariaLabel)")
     page.call("Accessibility.enable")
     nodes = page.call("Accessibility.getFullAXTree")["nodes"]
-    controls = (
-        "button",
-        "checkbox",
-        "combobox",
-        "textbox",
-        "searchbox",
-        "spinbutton",
-        "link",
-        "image",
-        "region",
-    )
+    controls = ("button", "checkbox", "combobox", "textbox", "searchbox", "spinbutton", "link", "image", "region")
     found = [(n["role"]["value"], n.get("name", {}).get("value")) for n in nodes if not n["ignored"]]
     named = [name for role, name in found if role in controls]
     assert len(named) > 60
     assert all(named), [pair for pair in found if pair[0] in controls and not pair[1]]
     headings = [name for role, name in found if role == "heading"]
-    assert {
-        "Results",
-        "Training curves",
-        "Accuracy over cost",
-        "Classes",
-        "Most confidently confused",
-    } <= set(headings)
+    assert {"Results", "Training curves", "Accuracy over cost", "Classes", "Most confidently confused"} <= set(headings)
 
 
 def test_what_strangers_wrote_stays_text(base: Path, browser: Page) -> None:

@@ -130,9 +130,7 @@ def test_another_budget_adds_rows_and_keeps_the_others(table: Path, tmp_path: Pa
     copy = tmp_path / "results" / "cnn-to-others-cifar10.json"
     copy.parent.mkdir()
     first = rows(table / "results" / copy.name)
-    copy.write_text(
-        json.dumps({"format": 1, "table": "", "title": "", "rows": [{**first[0], "budget": "full"}]})
-    )
+    copy.write_text(json.dumps({"format": 1, "table": "", "title": "", "rows": [{**first[0], "budget": "full"}]}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(table)
         zoo(*WORDS, *SMALL, "--seeds", "2", "--results", str(copy.parent))
@@ -202,16 +200,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-LONG = (
-    *WORDS[:3],
-    "cnn-baseline-bn",
-    *WORDS[4:],
-    *SMALL[:6],
-    "--epochs",
-    "40",
-    "--checkpoint-seconds",
-    "0.2",
-)
+LONG = (*WORDS[:3], "cnn-baseline-bn", *WORDS[4:], *SMALL[:6], "--epochs", "40", "--checkpoint-seconds", "0.2")
 
 
 def wait_for(path: Path, glob: str, step: int = 0) -> None:
@@ -225,9 +214,7 @@ def wait_for(path: Path, glob: str, step: int = 0) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
-def test_a_killed_table_goes_on_and_comes_out_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_table_goes_on_and_comes_out_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     cut.mkdir()
     whole.mkdir()
@@ -394,9 +381,9 @@ def test_a_stand_in_is_altered_as_the_dataset_that_it_replaces() -> None:
     registry = load_registry()
 
     def images(row: int, dataset: str) -> Any:
-        return rows_of(
-            Ask(target="cnn-to-others", only=("cnn-baseline/*", "vgg16/*"), dataset=dataset), registry
-        )[row].images
+        return rows_of(Ask(target="cnn-to-others", only=("cnn-baseline/*", "vgg16/*"), dataset=dataset), registry)[
+            row
+        ].images
 
     here = "cifar10=parquet:data/plain_text"
     plain, gray = images(0, here), images(2, here)

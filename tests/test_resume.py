@@ -45,9 +45,7 @@ def harness(script: str, tmp_path: Path, timeout: float = 880) -> dict[str, Any]
         + "finally:\n    shutil.rmtree(home, ignore_errors=True)\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(path)], capture_output=True, text=True, timeout=timeout, env=environment
-    )
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=timeout, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -271,18 +269,7 @@ def test_a_read_only_folder_is_named(stopped: Path, tmp_path: Path) -> None:
         write_text(target / "inner", "text")
 
 
-TRAIN = (
-    "train",
-    "victim",
-    "--recipe",
-    "victim-adam",
-    "--dataset",
-    "digits",
-    "--device",
-    "cpu",
-    "--output",
-    "run",
-)
+TRAIN = ("train", "victim", "--recipe", "victim-adam", "--dataset", "digits", "--device", "cpu", "--output", "run")
 
 
 @contextlib.contextmanager
@@ -296,13 +283,9 @@ def training(folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     sys.path.remove(str(HARNESS.parent))
     write_text(folder / "registry.toml", kill_harness.REGISTRY)
     command = [sys.executable, "-m", "zoo", *TRAIN, *more]
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a job in a shell's background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
     try:
-        started = subprocess.Popen(
-            command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        started = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, before)
     with started as process:
@@ -322,9 +305,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 0.3, 1.5])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_a_run_from_the_first_moment(
-    number: signal.Signals, delay: float, tmp_path: Path
-) -> None:
+def test_signals_end_a_run_from_the_first_moment(number: signal.Signals, delay: float, tmp_path: Path) -> None:
     with training(tmp_path, "--epochs", "9999") as process:
         time.sleep(delay)
         process.send_signal(number)
@@ -402,10 +383,7 @@ def test_a_file_system_without_locks_is_named_and_nobody_is_blamed(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with (
-        pytest.raises(WriteError, match="lock: cannot be locked: No locks available; use a folder"),
-        RunLock(tmp_path),
-    ):
+    with pytest.raises(WriteError, match="lock: cannot be locked: No locks available; use a folder"), RunLock(tmp_path):
         pass
 
 

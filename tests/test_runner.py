@@ -31,14 +31,7 @@ from zoo.train.runner import Watch, finish, train_in
 from zoo.train.start import continued
 
 ROOT = Path(__file__).resolve().parent.parent
-FEW = {
-    "limit_train": 100,
-    "batch_size": 32,
-    "limit_test": 50,
-    "dataset": "digits",
-    "device": "cpu",
-    "epochs": 2,
-}
+FEW = {"limit_train": 100, "batch_size": 32, "limit_test": 50, "dataset": "digits", "device": "cpu", "epochs": 2}
 
 
 class Heard(Listener):
@@ -133,9 +126,7 @@ def test_an_extended_run_has_no_result_until_its_new_end(plan: Plan, tmp_path: P
 
 
 def whole(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "lock"
-    }
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "lock"}
 
 
 class Killed(BaseException):
@@ -172,11 +163,7 @@ def test_a_full_disk_does_not_take_the_result_of_a_run_that_is_extended(
     def full(path: Path, data: bytes) -> None:
         raise WriteError(f"{path}: cannot be written: No space left on device")
 
-    for place in (
-        "zoo.runs.record.write_text",
-        "zoo.runs.before.write_bytes",
-        "zoo.train.checkpoint.write_bytes",
-    ):
+    for place in ("zoo.runs.record.write_text", "zoo.runs.before.write_bytes", "zoo.train.checkpoint.write_bytes"):
         with monkeypatch.context() as patch:
             patch.setattr(place, full)
             with pytest.raises(WriteError, match="No space left"):

@@ -54,17 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ("b", "cnn-baseline", 5e-3),
             ("deep/c", "cnn-baseline-bn", 1e-3),
         ):
-            words = [
-                "--dataset",
-                "digits",
-                "--epochs",
-                "2",
-                "--limit-train",
-                "200",
-                "--limit-test",
-                "60",
-                "-q",
-            ]
+            words = ["--dataset", "digits", "--epochs", "2", "--limit-train", "200", "--limit-test", "60", "-q"]
             said_by("train", model, *words, "--lr", str(lr), "--output", f"runs/{name}")
     (folder / "runs/deep/c/result.json").unlink()
     return folder
@@ -90,9 +80,7 @@ def test_every_run_below_runs_is_listed_with_what_its_record_says(here: Path) ->
     assert rows["a"]["state"] == "finished"
     assert rows["deep/c"]["state"] == "stopped"
     assert rows["deep/c"]["top1"] is None
-    best = max(
-        json.loads(line)["val_top1"] for line in (here / "runs/deep/c/metrics.jsonl").read_text().splitlines()
-    )
+    best = max(json.loads(line)["val_top1"] for line in (here / "runs/deep/c/metrics.jsonl").read_text().splitlines())
     assert rows["deep/c"]["val_top1"] == best
     lines = said_by("runs").splitlines()
     assert lines[0].split()[:3] == ["NAME", "MODEL", "DATASET"]
@@ -218,14 +206,7 @@ def test_a_run_compared_with_itself_has_no_differences(here: Path) -> None:
 
 
 def test_values_are_said_as_people_read_them() -> None:
-    assert [said(v) for v in (None, True, 1e-3, [0.9, 0.999], [], "x")] == [
-        "-",
-        "yes",
-        "0.001",
-        "0.9, 0.999",
-        "-",
-        "x",
-    ]
+    assert [said(v) for v in (None, True, 1e-3, [0.9, 0.999], [], "x")] == ["-", "yes", "0.001", "0.9, 0.999", "-", "x"]
 
 
 # ---- removing --------------------------------------------------------------------------------
@@ -254,9 +235,7 @@ def test_a_run_that_is_being_trained_is_not_removed(here: Path) -> None:
     assert len(table()) == 3  # checked before the first is removed
 
 
-def test_what_is_no_run_or_more_than_a_run_is_not_removed(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_run_or_more_than_a_run_is_not_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "photos").mkdir()
     (here / "photos/cat.jpg").touch()
     shutil.copytree(here / "runs/a", here / "runs/b/inner")

@@ -149,9 +149,7 @@ def test_a_model_without_places_falls_back_to_the_image_and_says_so() -> None:
 def test_a_picture_shows_what_the_model_saw_with_the_method_in_its_text() -> None:
     heat = torch.zeros(SIDE, SIDE)
     heat[2, 3] = 1
-    data = overlay(
-        squares(1, 0)[0][0], Saliency(heat, "occlusion", ""), {"method": "occlusion", "image": "bad\udcff"}
-    )
+    data = overlay(squares(1, 0)[0][0], Saliency(heat, "occlusion", ""), {"method": "occlusion", "image": "bad\udcff"})
     picture = Image.open(io.BytesIO(data))
     picture.load()
     assert picture.size == (320, 320)

@@ -208,9 +208,7 @@ def test_the_folder_is_complete(family: str, tmp_path: Path) -> None:
         assert not path.is_file() or "@" not in path.read_text().replace("actions/checkout@v4", "").replace(
             "actions/setup-python@v5", ""
         ).replace("@hookimpl", "")
-        assert not path.is_file() or not re.search(
-            r"{[{%]", path.read_text().replace("${{ matrix.python }}", "")
-        )
+        assert not path.is_file() or not re.search(r"{[{%]", path.read_text().replace("${{ matrix.python }}", ""))
 
 
 def test_what_is_generated_is_clean(tmp_path: Path) -> None:
@@ -222,9 +220,7 @@ def test_what_is_generated_is_clean(tmp_path: Path) -> None:
     run(*ruff, "format", "--check", "--config", ROOT / "pyproject.toml", "--no-cache", tmp_path, cwd=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "Waves", "my_waves", "-a", "a--b", "class", "3d", "x" * 60, "../up", "zoo-"]
-)
+@pytest.mark.parametrize("name", ["", "Waves", "my_waves", "-a", "a--b", "class", "3d", "x" * 60, "../up", "zoo-"])
 def test_a_name_that_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a plugin name; use lower-case letters"):
         new_plugin(name, "cnn", tmp_path / "out")
@@ -260,9 +256,7 @@ def test_an_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> Non
 def test_the_tutorial_includes_every_file_of_the_example_literally() -> None:
     page = (ROOT / "docs" / "your-architecture.md").read_text()
     included = {
-        line.partition("{literalinclude} ")[2].strip()
-        for line in page.splitlines()
-        if "{literalinclude}" in line
+        line.partition("{literalinclude} ")[2].strip() for line in page.splitlines() if "{literalinclude}" in line
     }
     files = {path for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".toml") and path.is_file()}
     assert {(ROOT / "docs" / path).resolve() for path in included} == files

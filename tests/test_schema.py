@@ -82,9 +82,7 @@ def test_the_file_is_what_the_structs_say(path: Path) -> None:
     assert path.stat().st_size < 2**17
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "registry.toml", *ROOT.glob("examples/*/src/*/registry.toml")], ids=str
-)
+@pytest.mark.parametrize("path", [ROOT / "registry.toml", *ROOT.glob("examples/*/src/*/registry.toml")], ids=str)
 def test_our_registry_files_fit_and_name_the_schema(path: Path, checker: Any) -> None:
     assert wrong(checker, tomllib.loads(path.read_text("utf-8"))) == []
     named = path.parent / first_line(path).removeprefix("#:schema ")
@@ -97,9 +95,7 @@ def test_every_registry_file_of_the_repository_is_checked() -> None:
 
 
 @pytest.mark.parametrize("family", families())
-def test_generated_files_fit_and_the_schema_lies_where_they_say(
-    family: str, tmp_path: Path, checker: Any
-) -> None:
+def test_generated_files_fit_and_the_schema_lies_where_they_say(family: str, tmp_path: Path, checker: Any) -> None:
     folder = new_plugin("waves", family, tmp_path / "waves")
     path = folder / "src" / "zoo_waves" / "registry.toml"
     assert wrong(checker, tomllib.loads(path.read_text("utf-8"))) == []
@@ -131,9 +127,7 @@ def test_what_is_refused_does_not_fit(text: str, tmp_path: Path, checker: Any) -
         f"[models.a]\n{MODEL}{BUILD}published = [{{ dataset = 'digits', changes = {{ dropuot = 0.0 }} }}]",
     ],
 )
-def test_a_misspelled_key_of_a_recipe_is_seen_where_reading_leaves_it_for_later(
-    text: str, checker: Any
-) -> None:
+def test_a_misspelled_key_of_a_recipe_is_seen_where_reading_leaves_it_for_later(text: str, checker: Any) -> None:
     assert wrong(checker, tomllib.loads(text))
 
 
@@ -162,9 +156,7 @@ def test_the_schema_uses_no_keyword_that_editors_misread() -> None:
 def test_main_writes_the_files_named_or_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(tmp_path / "a.json"), str(tmp_path / "b.json")])
     assert capsys.readouterr().out == ""
-    assert (
-        (tmp_path / "a.json").read_text("utf-8") == (tmp_path / "b.json").read_text("utf-8") == schema_text()
-    )
+    assert (tmp_path / "a.json").read_text("utf-8") == (tmp_path / "b.json").read_text("utf-8") == schema_text()
     main([])
     assert capsys.readouterr().out == schema_text()
 

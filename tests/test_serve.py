@@ -109,9 +109,7 @@ def png(side: int = 8, seed: int = 0) -> bytes:
 
 def form(*files: tuple[str, bytes], field: str = "image") -> tuple[bytes, dict[str, str]]:
     parts = [
-        f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode()
-        + data
-        + b"\r\n"
+        f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode() + data + b"\r\n"
         for name, data in files
     ]
     return b"".join(parts) + b"--edge--\r\n", {"Content-Type": "multipart/form-data; boundary=edge"}
@@ -130,9 +128,7 @@ def test_an_image_is_answered_as_zoo_predict_answers(server: Server, run: Path) 
         assert answered["content-type"] == "application/json"
         answer = json.loads(text)
         assert [c["name"] for c in answer["classes"]] == [name for name, _ in expected]
-        assert [c["probability"] for c in answer["classes"]] == pytest.approx(
-            [p for _, p in expected], abs=1e-5
-        )
+        assert [c["probability"] for c in answer["classes"]] == pytest.approx([p for _, p in expected], abs=1e-5)
         assert answer["image"]["width"] == 9
     assert answer["image"]["name"] == "../../etc/<b>x</b>.png"
 
@@ -204,9 +200,7 @@ def test_bad_input_is_one_line_of_json(
         (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nabc", 408),
     ],
 )
-def test_what_is_no_request_or_never_whole_is_answered_and_closed(
-    data: bytes, status: int, server: Server
-) -> None:
+def test_what_is_no_request_or_never_whole_is_answered_and_closed(data: bytes, status: int, server: Server) -> None:
     begun = time.monotonic()
     head, _, body = server.send(data).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
@@ -214,9 +208,7 @@ def test_what_is_no_request_or_never_whole_is_answered_and_closed(
     assert time.monotonic() - begun < 12
 
 
-@pytest.mark.parametrize(
-    "host", ["photos.example", "PHOTOS.example.:443", "localhost:1", "127.0.0.1", "[::1]:9"]
-)
+@pytest.mark.parametrize("host", ["photos.example", "PHOTOS.example.:443", "localhost:1", "127.0.0.1", "[::1]:9"])
 def test_a_proxy_that_keeps_an_allowed_host_name_is_answered(host: str, server: Server) -> None:
     assert server.ask("GET", "/healthz", None, {"Host": host})[0] == 200
 
@@ -240,9 +232,7 @@ def test_concurrent_requests_share_batches_and_are_not_mixed_up(server: Server) 
         together = list(pool.map(lambda data: server.ask("POST", "/predict", data, IMAGE)[2], images))
     for one, other in zip(alone, together, strict=True):
         first, second = json.loads(one)["classes"], json.loads(other)["classes"]
-        assert [c["probability"] for c in first] == pytest.approx(
-            [c["probability"] for c in second], abs=1e-4
-        )
+        assert [c["probability"] for c in first] == pytest.approx([c["probability"] for c in second], abs=1e-4)
     assert len(set(alone)) > 30
 
 
@@ -294,9 +284,7 @@ def test_the_page_in_a_browser(server: Server, tmp_path: Path) -> None:
         page.wait("document.querySelector('#answers li:last-child .error')")
         assert page.run("document.querySelector('#answers h2').textContent") == named.name
         assert page.run("document.querySelectorAll('#answers img').length") == 2
-        assert "known format" in page.run(
-            "document.querySelector('#answers li:last-child .error').textContent"
-        )
+        assert "known format" in page.run("document.querySelector('#answers li:last-child .error').textContent")
         assert page.run("document.documentElement.scrollWidth") <= 390
         drop(page, named)
         page.wait("document.querySelectorAll('#answers tr').length === 10")

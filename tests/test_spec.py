@@ -11,11 +11,7 @@ from zoo.errors import SpecError
 
 NESTED = {
     "use": "hybrid.classifier",
-    "body": {
-        "use": "hybrid.joint",
-        "repeat": 2,
-        "of": [{"use": "cnn.residual", "widths": [8]}, {"use": "vit.image"}],
-    },
+    "body": {"use": "hybrid.joint", "repeat": 2, "of": [{"use": "cnn.residual", "widths": [8]}, {"use": "vit.image"}]},
     "extras": [{"use": "a.b"}, {"use": "c.d", "x": [1, 2.5, "s"]}],
 }
 
@@ -39,10 +35,7 @@ def message(kind: type, table: object) -> str:
         ({"schedule": "step"}, [".schedule: ", "given 'step'", "'cosine'", "'onecycle'"]),
         ({"betas": [0.9]}, [".betas: ", "length 2"]),
         ({"augment": "flip"}, [".augment: ", "a list", "given 'flip'"]),
-        (
-            {"augment": [{"op": "flipp"}]},
-            [".augment[0].op: ", "'flipp'", "'flip', 'vertical-flip'", "'cutmix'"],
-        ),
+        ({"augment": [{"op": "flipp"}]}, [".augment[0].op: ", "'flipp'", "'flip', 'vertical-flip'", "'cutmix'"]),
         ({"augment": [{"p": 0.5}]}, [".augment[0]: ", "missing required field `op`", "'flip'"]),
         (7, ["expected a table", "given 7"]),
     ],
@@ -57,10 +50,7 @@ def test_a_wrong_recipe_names_the_key_the_value_and_what_is_allowed(table: objec
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        (
-            {"mean": [123.675, 116.28, 103.53]},
-            "mean holds 123.675; allowed: 0 to 1, as pixel values are taken as",
-        ),
+        ({"mean": [123.675, 116.28, 103.53]}, "mean holds 123.675; allowed: 0 to 1, as pixel values are taken as"),
         ({"std": [58.395, 57.12, 57.375]}, "std holds 58.395; allowed: above 0, up to 1"),
         ({"mean": [0.5, -0.1, 0.5]}, "mean holds -0.1"),
         ({"mean": [float("nan")] * 3}, "mean holds nan"),
@@ -69,9 +59,7 @@ def test_a_wrong_recipe_names_the_key_the_value_and_what_is_allowed(table: objec
         ({"std": [0.5] * 4}, "std has 4 values"),
     ],
 )
-def test_a_mean_and_a_std_are_of_each_channel_and_of_values_up_to_1(
-    table: dict[str, object], says: str
-) -> None:
+def test_a_mean_and_a_std_are_of_each_channel_and_of_values_up_to_1(table: dict[str, object], says: str) -> None:
     text = message(Dataset, {"source": "sklearn:digits", **table})
     assert says in text
     assert "given {" not in text
@@ -143,9 +131,7 @@ def test_a_wrong_tree_names_its_place(table: object, says: str) -> None:
 def test_a_tree_nested_too_deeply_is_refused(key: str) -> None:
     table: object = {"use": "a.b"}
     for _ in range(MAX_DEPTH + 2):
-        table = {"of": {"use": "a.b", "of": [table]}, "body": {"use": "a.b", "body": table}, "list": [table]}[
-            key
-        ]
+        table = {"of": {"use": "a.b", "of": [table]}, "body": {"use": "a.b", "body": table}, "list": [table]}[key]
     with pytest.raises(SpecError, match="nested more than 32"):
         node_from_table({"use": "a.b", "x": table}, "build")
 

@@ -64,9 +64,7 @@ def trainer_of(folder: Path, base_model: str = "", **more: Any) -> Trainer:
     folder.mkdir()
     write_record(folder, record)
     return Trainer(
-        type(plan)(record, *(getattr(plan, n) for n in plan.__dataclass_fields__ if n != "record")),
-        folder,
-        **more,
+        type(plan)(record, *(getattr(plan, n) for n in plan.__dataclass_fields__ if n != "record")), folder, **more
     )
 
 
@@ -194,9 +192,7 @@ def airbench() -> dict[str, Any]:
     """The peer's network and optimizer, from its file, in float32; what it does on a GPU is left out."""
     file = os.environ.get("ZOO_TEST_AIRBENCH")
     if not file:
-        pytest.skip(
-            "needs airbench94_muon.py of KellerJordan/cifar10-airbench; ZOO_TEST_AIRBENCH names the file"
-        )
+        pytest.skip("needs airbench94_muon.py of KellerJordan/cifar10-airbench; ZOO_TEST_AIRBENCH names the file")
     tree = ast.parse(Path(file).read_text("utf-8"))
     wanted = ("zeropower_via_newtonschulz5", "Muon", "BatchNorm", "Conv", "ConvGroup", "CifarNet")
     tree.body = [node for node in tree.body if getattr(node, "name", None) in wanted]
@@ -272,18 +268,10 @@ def test_logits_are_scaled_and_weights_begin_with_variance_one() -> None:
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (
-            partial(whiten, in_channels=3, height=4, width=9, kernel=5),
-            ShapeError,
-            "patch of side 5 fits into 4x9",
-        ),
+        (partial(whiten, in_channels=3, height=4, width=9, kernel=5), ShapeError, "patch of side 5 fits into 4x9"),
         (partial(whiten, in_channels=3, height=4, width=9, kernel=0), ShapeError, "patch of side 0"),
         (partial(stages, in_channels=3, height=7, width=9), ShapeError, "7x9 is too small for 3 stages.*8x8"),
-        (
-            partial(scaled_head, in_channels=3, height=9, width=9, num_classes=2, pool=0),
-            InputError,
-            "given 0",
-        ),
+        (partial(scaled_head, in_channels=3, height=9, width=9, num_classes=2, pool=0), InputError, "given 0"),
         (partial(stages, in_channels=3, height=9, width=9, keep=1.0), InputError, "keep must be .*given 1.0"),
     ],
 )

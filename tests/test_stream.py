@@ -114,9 +114,7 @@ def test_a_crop_is_a_function_of_seed_epoch_and_sample_alone(tree: Path) -> None
     other = list(sources[1].steps(rows.flip(0).flip(1), 1, epoch=3))  # elsewhere in the epoch
     assert torch.equal(one[0][1], other[0][1].flip(0))
     assert not torch.equal(one[0][1], next(sources[0].steps(rows, epoch=4))[1])
-    assert not torch.equal(
-        one[0][1], next(Streamed(data.train, bounds=BOUNDS, seed=2).steps(rows, epoch=3))[1]
-    )
+    assert not torch.equal(one[0][1], next(Streamed(data.train, bounds=BOUNDS, seed=2).steps(rows, epoch=3))[1])
 
 
 def test_images_that_are_cut_on_the_device_and_in_workers_differ_by_rounding_alone(tree: Path) -> None:
@@ -170,9 +168,7 @@ def test_a_gpu_is_given_the_batches_of_the_cpu(channels_last: bool, tree: Path) 
     for data in (streamed(tree, 2), load("sklearn:digits", delivery=Delivery("stream", 2))):
         expected = drawn(Streamed(data.train, channels_last=channels_last, bounds=BOUNDS))
         source = Streamed(data.train, "cuda", channels_last=channels_last, bounds=BOUNDS)
-        for (rows, images, labels), (_, same_images, same_labels) in zip(
-            drawn(source), expected, strict=True
-        ):
+        for (rows, images, labels), (_, same_images, same_labels) in zip(drawn(source), expected, strict=True):
             torch.cuda._sleep(1_000_000)  # the device lags behind, as it does in training
             assert rows.is_cuda
             assert labels.is_cuda
@@ -240,9 +236,7 @@ def _alive(pid: int) -> bool:
         (lambda path: os.utime(path, (1, 1)), "was changed after .*its time differs"),
     ],
 )
-def test_a_file_that_changes_while_a_run_reads_is_named(
-    spoil: Any, said: str, workers: int, few: Path
-) -> None:
+def test_a_file_that_changes_while_a_run_reads_is_named(spoil: Any, said: str, workers: int, few: Path) -> None:
     data = streamed(few, workers)
     victim = few / "c01" / "00007.jpg"
     source = open_source(data.train)
@@ -256,9 +250,7 @@ def test_a_file_that_changes_while_a_run_reads_is_named(
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=posix)])
-def test_a_damaged_file_is_named_or_left_out_and_counted_as_when_decoded_first(
-    workers: int, few: Path
-) -> None:
+def test_a_damaged_file_is_named_or_left_out_and_counted_as_when_decoded_first(workers: int, few: Path) -> None:
     for name in ("c00/00003.jpg", "c02/00011.jpg"):
         (few / name).write_bytes((few / name).read_bytes()[:200])
     data = streamed(few, workers)
@@ -303,9 +295,7 @@ def test_a_link_to_nothing_is_a_bad_image_and_a_link_back_is_no_folder(few: Path
 def test_another_size_is_named_with_what_to_do(few: Path) -> None:
     Image.new("RGB", (20, 10)).save(few / "c01" / "00000.jpg")
     settle(few)
-    with pytest.raises(
-        DataError, match=r"c01/00000\.jpg has 20x10, the first one 12x12; give --image-size N"
-    ):
+    with pytest.raises(DataError, match=r"c01/00000\.jpg has 20x10, the first one 12x12; give --image-size N"):
         list(Streamed(streamed(few).train).batches(10)) + list(Streamed(streamed(few).test).batches(10))
     assert streamed(few, image_size=9).train.images.shape[2:] == (9, 9)
 
@@ -337,9 +327,7 @@ def asked(root: Path, mode: str = "stream", workers: int = 0, **more: Any) -> Re
 def train(request: Request, folder: Path, stop: Iterator[int] | None = None) -> dict[str, torch.Tensor]:
     plan = resolve(request)
     write_record(folder, plan.record)
-    trainer = Trainer(
-        plan, folder, stop=(lambda: 0) if stop is None else lambda: next(stop), saving=Saving(0, 2)
-    )
+    trainer = Trainer(plan, folder, stop=(lambda: 0) if stop is None else lambda: next(stop), saving=Saving(0, 2))
     trainer.fit()
     return dict(trainer.module.state_dict())
 
@@ -352,10 +340,7 @@ def test_a_streamed_run_ends_as_the_resident_one_with_micro_batches_and_limits(
     tiny: None, few: Path, tmp_path: Path
 ) -> None:
     for number, more in enumerate(
-        (
-            {"settings": ("accumulate=3",), "batch_size": 32},
-            {"protocol": "paper", "limit_train": 60, "limit_test": 10},
-        )
+        ({"settings": ("accumulate=3",), "batch_size": 32}, {"protocol": "paper", "limit_train": 60, "limit_test": 10})
     ):
         folders = [tmp_path / f"{mode}{number}" for mode in ("resident", "stream")]
         ends = [train(asked(few, folder.name[:-1], **more), folder) for folder in folders]
@@ -384,9 +369,7 @@ def test_a_run_stopped_inside_an_epoch_goes_on_to_the_bit_with_another_number_of
     tiny: None, few: Path, tmp_path: Path
 ) -> None:
     steps = '[{op="random-resized-crop"},{op="flip"},{op="cutmix"}]'
-    request = asked(
-        few, settings=(f"augment={steps}", "accumulate=2"), batch_size=16, epochs=3, image_size=10
-    )
+    request = asked(few, settings=(f"augment={steps}", "accumulate=2"), batch_size=16, epochs=3, image_size=10)
     whole = train(request, tmp_path / "whole")
     with pytest.raises(Stop):
         train(request, tmp_path / "part", iter([0] * 9 + [15]))
@@ -400,8 +383,7 @@ def test_a_run_stopped_inside_an_epoch_goes_on_to_the_bit_with_another_number_of
     trainer.fit()
     assert equal(whole, dict(trainer.module.state_dict()))
     other = train(
-        asked(few, "resident", settings=request.settings, batch_size=16, epochs=3, image_size=10),
-        tmp_path / "r",
+        asked(few, "resident", settings=request.settings, batch_size=16, epochs=3, image_size=10), tmp_path / "r"
     )
     assert not equal(whole, other)  # they are cut from images of another size
 

@@ -95,9 +95,7 @@ def test_an_index_of_imagenets_size_is_small_and_gives_an_epoch_without_a_file()
     tracemalloc.start()
     ends = (np.arange(count, dtype=np.int64) + 1) * (len(names) // count)
     sizes, times = np.full(count, 110_000), np.full(count, 1_700_000_000_000_000_000)
-    listing = Listing(
-        Files(Path("/data"), names, ends, sizes, times), labels, tuple(map(str, range(1000))), 0
-    )
+    listing = Listing(Files(Path("/data"), names, ends, sizes, times), labels, tuple(map(str, range(1000))), 0)
     images = FileImages(listing.files, np.arange(count), Rule((224, 224)), (224, 224))
     split = Split(images, labels, pool=Pool(0, images.rule, images.size))
     train = split.select(validation_split(split.labels, 0.1, 0)[0])

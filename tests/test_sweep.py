@@ -89,11 +89,7 @@ def test_a_sweep_from_best_extends_that_recipe_by_its_name(tmp_path: Path) -> No
     registry = load_registry()
     space = parse_space(["lr=0.01"], [])
     sweep = Sweep(
-        request=Request(model="cnn-baseline-bn", recipe="best"),
-        space=space,
-        folder="f",
-        storage="s",
-        trials=1,
+        request=Request(model="cnn-baseline-bn", recipe="best"), space=space, folder="f", storage="s", trials=1
     )
     printed = as_toml(sweep, registry, "cnn-baseline-bn", {"changes": {"recipe.lr": 0.01}, "top1": 0.5}, 1)
     (tmp_path / "mine.toml").write_text(printed)
@@ -146,18 +142,14 @@ def test_the_same_command_again_trains_nothing(
     assert "trial-0000:" not in said.err
 
 
-def test_a_folder_with_another_sweep_is_refused(
-    swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_with_another_sweep_is_refused(swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(swept[0])
     with pytest.raises(InputError, match="contains another sweep"):
         zoo(*GRID[:-1], "build.dropout=0.0,0.2")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
-def test_a_killed_sweep_goes_on_and_finds_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_sweep_goes_on_and_finds_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     cut.mkdir()
     whole.mkdir()
@@ -199,9 +191,7 @@ def test_trials_that_fail_are_counted_and_the_first_reason_is_given(
         zoo(*BASE, "--epochs", "1", "--grid", "build.dropout=1.5,2.5", "--quiet")
 
 
-def test_a_sweep_without_its_data_goes_on_when_they_are_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_without_its_data_goes_on_when_they_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["sweep", "cnn-baseline", "--dataset", "folder:photos", "--output", "found", "--epochs", "1"]
     words += ["--grid", "lr=1e-3,3e-3", "--quiet"]
@@ -244,14 +234,8 @@ def test_a_trial_that_ended_while_others_looked_is_not_tried_again(tmp_path: Pat
         (["--grid", "lr=2020-01-01,1"], "lr=.*expected"),
         (["--grid", "lr=1e-3", "--recipe", "bset"], "no recipe named 'bset'"),
         (["--grid", "lr=1e-3", "--set", "lrr=1"], "lrr"),
-        (
-            ["--grid", "lr=1e-3", "--output", "/dev/null/x"],
-            "--output /dev/null/x: cannot be created: Not a dir",
-        ),
-        (
-            ["--grid", "lr=1e-3", "--output", "o", "--storage", "nonsense://x"],
-            "nonsense://x: cannot be used: Can",
-        ),
+        (["--grid", "lr=1e-3", "--output", "/dev/null/x"], "--output /dev/null/x: cannot be created: Not a dir"),
+        (["--grid", "lr=1e-3", "--output", "o", "--storage", "nonsense://x"], "nonsense://x: cannot be used: Can"),
         (["--grid", "lr=1e-3", "--output", "o", "--storage", "mysql://u@127.0.0.1/x"], "cannot be used: "),
         (["--grid", "lr=1e-3", "--output", "o", "--storage", "/dev/null/x.db"], "x.db: cannot be used: "),
         (["--grid", "lrr=1"], "did you mean lr"),
@@ -282,12 +266,7 @@ def test_a_wrong_key_or_range_is_said_before_anything_starts(
 
 def test_values_and_ranges_are_read_as_toml_reads_them() -> None:
     space = parse_space(
-        [
-            "optimizer=adam,sgd",
-            "recipe.betas=[0.9, 0.99],[0.9, 0.999]",
-            'augment=[],[{ op = "flip" }],[]',
-            "ema=0",
-        ],
+        ["optimizer=adam,sgd", "recipe.betas=[0.9, 0.99],[0.9, 0.999]", 'augment=[],[{ op = "flip" }],[]', "ema=0"],
         ["epochs=5..20", "lr=log:1e-4..1e-2", "momentum=0..1", "build.depth=2..8"],
     )
     assert [choice.values for choice in space.choices] == [
@@ -297,12 +276,7 @@ def test_values_and_ranges_are_read_as_toml_reads_them() -> None:
         (0,),
     ]
     kinds = [(drawn.low, drawn.high, drawn.log, drawn.whole) for drawn in space.ranges]
-    assert kinds == [
-        (5, 20, False, True),
-        (1e-4, 1e-2, True, False),
-        (0, 1, False, False),
-        (2, 8, False, True),
-    ]
+    assert kinds == [(5, 20, False, True), (1e-4, 1e-2, True, False), (0, 1, False, False), (2, 8, False, True)]
     assert len(list(space.grid())) == 8
 
 

@@ -70,9 +70,7 @@ print(json.dumps([found, heavy]))
 
 def test_no_help_needs_torch_or_more_than_80_columns() -> None:
     words = [sys.executable, "-c", WALK, str(Path(__file__).parent)]
-    done = subprocess.run(
-        words, capture_output=True, text=True, timeout=240, env=os.environ | {"COLUMNS": "80"}
-    )
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, env=os.environ | {"COLUMNS": "80"})
     assert done.returncode == 0, done.stderr
     found, heavy = json.loads(done.stdout)
     assert heavy == []
@@ -134,8 +132,7 @@ def on_terminal(words: list[str], cwd: Path, more: Mapping[str, str] | None = No
 
 
 @pytest.mark.parametrize(
-    "words",
-    ["list", "plugins", "datasets", "info hybrid-alt-1", "info hybrid-joint-3 --tree", "list speedrun*"],
+    "words", ["list", "plugins", "datasets", "info hybrid-alt-1", "info hybrid-joint-3 --tree", "list speedrun*"]
 )
 def test_tables_fit_80_columns(words: str, tmp_path: Path) -> None:
     shown = ANSI.sub("", on_terminal(words.split(), tmp_path))
@@ -154,9 +151,7 @@ def test_no_color_takes_the_styles_away_and_quiet_the_hints(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("words", ["-q -v train x", "train x -q -v", "-q train x -v"])
-def test_quiet_and_verbose_before_a_command_are_its_own_options(
-    words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quiet_and_verbose_before_a_command_are_its_own_options(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def instead(quiet: bool, verbose: bool, **_: object) -> None:

@@ -278,9 +278,7 @@ def registry() -> Registry:
     ours = load_registry()
     kinds: dict[str, Kind] = {"deaf": "classifier"}
     names = ("right", "needy", "small_only", "large_only", *FAULTS)
-    offered = {
-        f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"{__name__}:{n}") for n in names
-    }
+    offered = {f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"{__name__}:{n}") for n in names}
     return msgspec.structs.replace(ours, components={**ours.components, **offered})
 
 
@@ -335,9 +333,7 @@ def test_a_component_is_tried_at_the_sizes_of_the_models_that_use_it(registry: R
     )
     at_40 = msgspec.structs.replace(registry.datasets["digits"], size=(40, 40))
     more = msgspec.structs.replace(
-        registry,
-        models={**registry.models, "its": model},
-        datasets={**registry.datasets, "at-40": at_40},
+        registry, models={**registry.models, "its": model}, datasets={**registry.datasets, "at-40": at_40}
     )
     cases = _of_component("bad.right", more.component("bad.right"), more, {}, ["its"])
     (outcome,) = (case.run() for case in cases if case.check == "shapes")

@@ -29,9 +29,7 @@ ZOO = Path(__file__).parent.parent / "zoo"
         (0.5, "second", "0.5 seconds"),
     ],
 )
-def test_one_thing_has_the_singular_and_all_other_numbers_the_plural(
-    count: float, one: str, expected: str
-) -> None:
+def test_one_thing_has_the_singular_and_all_other_numbers_the_plural(count: float, one: str, expected: str) -> None:
     assert plural(count, one) == expected
 
 

@@ -27,31 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLLOW_THE_RUN = {"input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "num_classes"}
 OF_THE_MODEL = {"fixed_input_size", "first_conv", "classifier"}
 NONE_OF_OURS = {"custom_load", "pool_size"}
-DESCRIBE_OTHER_WEIGHTS = {
-    "test_input_size",
-    "test_crop_pct",
-    "test_pool_size",
-    "min_input_size",
-    "label_offset",
-}
-DESCRIBE_OTHER_WEIGHTS |= {
-    "url",
-    "file",
-    "state_dict",
-    "hf_hub_id",
-    "hf_hub_filename",
-    "source",
-    "tag",
-    "license",
-}
-DESCRIBE_OTHER_WEIGHTS |= {
-    "description",
-    "origin_url",
-    "paper_name",
-    "paper_ids",
-    "notes",
-    "label_descriptions",
-}
+DESCRIBE_OTHER_WEIGHTS = {"test_input_size", "test_crop_pct", "test_pool_size", "min_input_size", "label_offset"}
+DESCRIBE_OTHER_WEIGHTS |= {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "tag", "license"}
+DESCRIBE_OTHER_WEIGHTS |= {"description", "origin_url", "paper_name", "paper_ids", "notes", "label_descriptions"}
 AT_THE_TOP = {"architecture", "label_names"}
 
 

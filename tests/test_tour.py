@@ -68,15 +68,8 @@ def test_every_link_into_the_code_has_a_name_and_a_line() -> None:
 
 def test_a_stale_line_and_a_name_that_was_removed_are_seen_and_the_line_is_renewed() -> None:
     text = "[`Trainer.fit`](../zoo/train/loop.py#L1) [`Nothing`](../zoo/train/loop.py#L2) [`x`](../zoo/none.py#L3)"
-    assert [line.split()[0] for line in wrong_links(text)] == [
-        "Trainer.fit",
-        "../zoo/train/loop.py",
-        "../zoo/none.py",
-    ]
-    assert [line.split()[0] for line in wrong_links(renewed(text))] == [
-        "../zoo/train/loop.py",
-        "../zoo/none.py",
-    ]
+    assert [line.split()[0] for line in wrong_links(text)] == ["Trainer.fit", "../zoo/train/loop.py", "../zoo/none.py"]
+    assert [line.split()[0] for line in wrong_links(renewed(text))] == ["../zoo/train/loop.py", "../zoo/none.py"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/design.md"])

@@ -52,9 +52,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
-def train(
-    folder: Path, listener: Listener | None = None, stop: Any = lambda: 0, **asked: Any
-) -> dict[str, Any]:
+def train(folder: Path, listener: Listener | None = None, stop: Any = lambda: 0, **asked: Any) -> dict[str, Any]:
     plan = resolve(Request(**{"model": "tiny", "device": "cpu", **asked}))
     folder.mkdir(parents=True, exist_ok=True)
     write_record(folder, plan.record)
@@ -84,9 +82,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny: str,
     assert a != c
 
 
-def test_the_clean_protocol_reads_the_test_split_once_and_paper_selects_on_it(
-    tiny: str, tmp_path: Path
-) -> None:
+def test_the_clean_protocol_reads_the_test_split_once_and_paper_selects_on_it(tiny: str, tmp_path: Path) -> None:
     clean = train(tmp_path / "clean")
     paper = train(tmp_path / "paper", protocol="paper")
     assert clean["selection"]["split"] == "validation"
@@ -99,9 +95,7 @@ def test_the_clean_protocol_reads_the_test_split_once_and_paper_selects_on_it(
     assert record.data.train > read_record(tmp_path / "clean").data.train
 
 
-def test_an_altered_training_set_is_validated_on_images_of_every_alteration(
-    tiny: str, tmp_path: Path
-) -> None:
+def test_an_altered_training_set_is_validated_on_images_of_every_alteration(tiny: str, tmp_path: Path) -> None:
     """The first alteration here leaves nothing to see, so that images of it alone score as chance does."""
     dataset = "sklearn:digits?alter_train=brightness:0,original"
     result = train(tmp_path / "run", dataset=dataset, epochs=3)["validation"]
@@ -196,9 +190,7 @@ def test_a_stop_between_two_steps_keeps_the_best_weights(tiny: str, tmp_path: Pa
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_lr(tiny: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        TrainingError, match=r"not finite in step \d+ \(lr 1e\+30, training images \d+.*lower --lr"
-    ):
+    with pytest.raises(TrainingError, match=r"not finite in step \d+ \(lr 1e\+30, training images \d+.*lower --lr"):
         train(tmp_path / "run", lr=1e30, settings=("optimizer=sgd",))
 
 
@@ -261,9 +253,7 @@ def test_record_and_result_are_plain_and_complete(tiny: str, tmp_path: Path) -> 
 
 def test_a_dataset_adapts_a_models_own_recipe_and_not_one_that_is_named(tiny: str) -> None:
     own = resolve(Request(model="hybrid-alt-1", dataset="digits", device="cpu")).recipe
-    named = resolve(
-        Request(model="hybrid-alt-1", dataset="digits", recipe="mixture-vit", device="cpu")
-    ).recipe
+    named = resolve(Request(model="hybrid-alt-1", dataset="digits", recipe="mixture-vit", device="cpu")).recipe
     asked = resolve(Request(model="hybrid-alt-1", dataset="digits", epochs=3, device="cpu")).recipe
     assert [type(step).__name__ for step in own.augment] == ["Crop"]  # digits must not be mirrored
     assert [type(step).__name__ for step in named.augment] == ["Flip", "Jitter"]
@@ -287,12 +277,8 @@ def test_a_compiled_run_learns_what_the_plain_one_learns(tiny: str, tmp_path: Pa
 
 
 def test_the_compiler_is_chosen_where_it_saves_more_than_it_costs() -> None:
-    def choice(
-        plain: float, recorded: float | None = None, wanted: str = "auto", device: str = "cuda"
-    ) -> Choice:
-        return choose(
-            wanted, torch.device(device), 1000, lambda: Pace(plain, recorded, "it reads the device")
-        )
+    def choice(plain: float, recorded: float | None = None, wanted: str = "auto", device: str = "cuda") -> Choice:
+        return choose(wanted, torch.device(device), 1000, lambda: Pace(plain, recorded, "it reads the device"))
 
     sums = "compiling takes 60 s and saves 2 s of about 10 s"
     assert choice(0.01) == ("off", f"off: {sums}; no CUDA graph: it reads the device")

@@ -21,11 +21,7 @@ __all__ = ["ZooError", "__version__", "create", "load", "load_registry"]
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    homes = {
-        "create": "zoo.models.compose",
-        "load": "zoo.hub.download",
-        "load_registry": "zoo.catalogue.registry",
-    }
+    homes = {"create": "zoo.models.compose", "load": "zoo.hub.download", "load_registry": "zoo.catalogue.registry"}
     if name not in homes:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     return getattr(import_module(homes[name]), name)

@@ -138,10 +138,7 @@ def model_section(name: str, model: Model, registry: Registry) -> Iterator[str]:
     """One model: its tree, recipes, results and source."""
     yield from (f"(model-{name})=", f"## {name}", "", f"{sentence(model.summary)}", "")
     count = describe.parameters(model)
-    facts = [
-        f"{count:,} parameters" if count else "",
-        f"built for [`{model.dataset}`](#data-{model.dataset})",
-    ]
+    facts = [f"{count:,} parameters" if count else "", f"built for [`{model.dataset}`](#data-{model.dataset})"]
     facts += [f"tags {', '.join(f'`{tag}`' for tag in model.tags)}"] if model.tags else []
     yield from (sentence("; ".join(fact for fact in facts if fact)), "")
     yield from tree(name, model, registry)
@@ -212,23 +209,12 @@ def _dataset(name: str, data: Dataset) -> list[str]:
     classes = data.num_classes or len(data.classes)
     size = f"{data.size[1]}×{data.size[0]}" if data.size else "–"
     scheme = data.source.partition(":")[0]
-    return [
-        f"[`{name}`](#data-{name})",
-        *counts,
-        str(classes or "–"),
-        size,
-        f"`{scheme}`",
-        data.licence or "–",
-    ]
+    return [f"[`{name}`](#data-{name})", *counts, str(classes or "–"), size, f"`{scheme}`", data.licence or "–"]
 
 
 def recipes_page(registry: Registry) -> Iterator[str]:
     """Each recipe with the fields that are not the defaults."""
-    yield from (
-        "# Recipes",
-        "",
-        "What a recipe does not say is the default: [](../recipe-keys.md) lists all keys.",
-    )
+    yield from ("# Recipes", "", "What a recipe does not say is the default: [](../recipe-keys.md) lists all keys.")
     yield from ("`--set recipe.KEY=VALUE` changes one for a run.", "")
     for name in ours("recipe", registry):
         recipe = registry.recipes[name]

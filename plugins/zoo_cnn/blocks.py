@@ -30,9 +30,7 @@ class ResidualLayer(nn.Module):
         return torch.relu(self.norm(self.conv(x)) + self.shortcut(x))
 
 
-def residual_cnn(
-    *, channels: int, height: int, width: int, widths: Sequence[int] = (32, 32, 128, 128)
-) -> nn.Module:
+def residual_cnn(*, channels: int, height: int, width: int, widths: Sequence[int] = (32, 32, 128, 128)) -> nn.Module:
     """Residual layers at full resolution, through `widths` channels and back to `channels`.
 
     Args:

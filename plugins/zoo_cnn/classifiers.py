@@ -191,14 +191,7 @@ class PreActivation(nn.Module):
 
 
 def wide_resnet(
-    *,
-    in_channels: int,
-    height: int,
-    width: int,
-    num_classes: int,
-    depth: int = 16,
-    widen: int = 4,
-    dropout: float = 0,
+    *, in_channels: int, height: int, width: int, num_classes: int, depth: int = 16, widen: int = 4, dropout: float = 0
 ) -> nn.Module:
     """Wide residual network: three stages of pre-activation blocks at strides 1, 2, 2.
 
@@ -224,10 +217,6 @@ def wide_resnet(
             before = after
     stem = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
     head = nn.Sequential(
-        nn.BatchNorm2d(before),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(before, num_classes),
+        nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)
     )
     return nn.Sequential(stem, blocks, head)

@@ -63,13 +63,7 @@ def _turned(rows: Tensor) -> Tensor:
 
 
 def whiten(
-    *,
-    in_channels: int,
-    height: int,
-    width: int,
-    kernel: int = 2,
-    eps: float = 5e-4,
-    then: Builder | None = None,
+    *, in_channels: int, height: int, width: int, kernel: int = 2, eps: float = 5e-4, then: Builder | None = None
 ) -> nn.Module:
     """A frozen convolution that whitens patches of the training images, GELU, and another stem after it.
 

@@ -47,9 +47,7 @@ def classifier(
     if body is not None:
         steps.add_module("body", body(channels=channels, height=rows, width=columns))
     make_head = head or flatten_head
-    steps.add_module(
-        "head", make_head(in_channels=channels, height=rows, width=columns, num_classes=num_classes)
-    )
+    steps.add_module("head", make_head(in_channels=channels, height=rows, width=columns, num_classes=num_classes))
     return steps
 
 

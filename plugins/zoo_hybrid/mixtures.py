@@ -28,9 +28,7 @@ def _unchanged(part: nn.Module, x: Tensor) -> Tensor:
     out = part(x)
     if x._version != version:
         name = type(part).__name__
-        raise PluginError(
-            f"{name} changes its input in place, which other parts read too; it must copy it first"
-        )
+        raise PluginError(f"{name} changes its input in place, which other parts read too; it must copy it first")
     return out
 
 
@@ -61,13 +59,7 @@ class Alternate(nn.Module):
 
 
 def alternate(
-    *,
-    parts: Sequence[Builder],
-    channels: int,
-    height: int,
-    width: int,
-    repeat: int = 1,
-    residual: bool = False,
+    *, parts: Sequence[Builder], channels: int, height: int, width: int, repeat: int = 1, residual: bool = False
 ) -> nn.Module:
     """Alternating mixture: each part takes the output of the one before it.
 

@@ -14,13 +14,8 @@ zoo_components = offers(
         factory="zoo_loggers.tensorboard:tensorboard",
         summary="scalars for TensorBoard in the run folder",
     ),
+    Component(name="trackio", kind="listener", factory="zoo_loggers.trackers:trackio", summary="metrics for trackio"),
     Component(
-        name="trackio", kind="listener", factory="zoo_loggers.trackers:trackio", summary="metrics for trackio"
-    ),
-    Component(
-        name="wandb",
-        kind="listener",
-        factory="zoo_loggers.trackers:wandb",
-        summary="metrics for Weights & Biases",
+        name="wandb", kind="listener", factory="zoo_loggers.trackers:wandb", summary="metrics for Weights & Biases"
     ),
 )

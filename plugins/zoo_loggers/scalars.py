@@ -25,11 +25,7 @@ def of_result(result: Mapping[str, Any]) -> dict[str, float]:
 
 def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a run, flat: "model", "recipe.lr", "data.fingerprint", ..."""
-    flat = {
-        key: record[key]
-        for key in ("model", "recipe", "protocol", "seed", "device", "precision")
-        if key in record
-    }
+    flat = {key: record[key] for key in ("model", "recipe", "protocol", "seed", "device", "precision") if key in record}
     for group, short in (("settings", "recipe"), ("data", "data"), ("sizes", "sizes")):
         for key, value in (record.get(group) or {}).items():
             if isinstance(value, str | int | float):

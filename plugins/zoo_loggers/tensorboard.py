@@ -13,9 +13,7 @@ from zoo_loggers.scalars import of_epoch, of_record, of_result
 try:
     from torch.utils.tensorboard import SummaryWriter
 except ImportError as error:
-    raise PluginError(
-        "the logger tensorboard needs its library: pip install 'hybrid-zoo[tensorboard]'"
-    ) from error
+    raise PluginError("the logger tensorboard needs its library: pip install 'hybrid-zoo[tensorboard]'") from error
 
 
 class TensorBoard:

@@ -12,9 +12,6 @@ zoo_components = offers(
         summary="timm's MlpMixer at any size",
     ),
     Component(
-        name="image",
-        kind="part",
-        factory="zoo_mixer.models:image",
-        summary="Mixer over patches, read back as an image",
+        name="image", kind="part", factory="zoo_mixer.models:image", summary="Mixer over patches, read back as an image"
     ),
 )

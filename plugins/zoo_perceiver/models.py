@@ -67,8 +67,7 @@ class Perceiver(nn.Module):
         self.latents = nn.Parameter(torch.randn(latents, latent_width))
         cross, latent = (cross_heads, cross_head_width), (latent_heads, latent_head_width)
         self.blocks = nn.ModuleList(
-            Block(latent_width, context, cross, latent, self_attentions, dropout, dropout_at)
-            for _ in range(depth)
+            Block(latent_width, context, cross, latent, self_attentions, dropout, dropout_at) for _ in range(depth)
         )
 
     def no_weight_decay(self) -> set[str]:

@@ -13,5 +13,5 @@ zoo_components = offers(
         pretrained="zoo_timm.pretrained:pretrained",
         namespace="timm",
         summary="any model of timm, by name",
-    ),
+    )
 )

@@ -16,14 +16,7 @@ def names() -> list[str]:
 
 
 def model(
-    *,
-    in_channels: int,
-    height: int,
-    width: int,
-    num_classes: int,
-    name: str,
-    dropout: float = 0,
-    drop_path: float = 0,
+    *, in_channels: int, height: int, width: int, num_classes: int, name: str, dropout: float = 0, drop_path: float = 0
 ) -> nn.Module:
     """Build one of timm's models for this image size and class count.
 

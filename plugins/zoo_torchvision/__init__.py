@@ -13,5 +13,5 @@ zoo_components = offers(
         pretrained="zoo_torchvision.pretrained:pretrained",
         namespace="torchvision",
         summary="any classifier of torchvision, by name",
-    ),
+    )
 )

@@ -32,9 +32,7 @@ def pretrained(*, name: str, **unused: object) -> Pretrained:
         raise UnknownNameError("torchvision model", model, names())
     known = get_model_weights(model)
     if chosen and chosen not in known.__members__:
-        raise InputError(
-            f"torchvision/{model} has no weights {chosen!r}; it has {', '.join(known.__members__)}"
-        )
+        raise InputError(f"torchvision/{model} has no weights {chosen!r}; it has {', '.join(known.__members__)}")
     weights: WeightsEnum = known[chosen or "DEFAULT"]
     how = weights.transforms()
     ported = model in PORTED
@@ -54,9 +52,7 @@ def transform_of(how: Any) -> Transform:
     return Transform(size=(side, side), resize=how.resize_size[0], interpolation=how.interpolation.value)
 
 
-def _load(
-    model: str, weights: WeightsEnum, *, in_channels: int, height: int, width: int
-) -> dict[str, Tensor]:
+def _load(model: str, weights: WeightsEnum, *, in_channels: int, height: int, width: int) -> dict[str, Tensor]:
     """With the head that the weights have; a ViT's position embeddings are resampled by torchvision."""
     del in_channels, width
     built = get_model(model, weights=weights)

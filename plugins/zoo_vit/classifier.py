@@ -92,13 +92,7 @@ def vit_classifier(
     """
     rows, columns = patch_grid(height, width, patch, "vit.classifier")
     layers = encoder(
-        width=embed,
-        depth=depth,
-        heads=heads,
-        head_width=head_width,
-        mlp=mlp,
-        dropout=dropout,
-        sites=dropout_at,
+        width=embed, depth=depth, heads=heads, head_width=head_width, mlp=mlp, dropout=dropout, sites=dropout_at
     )
     linear = nn.Linear(in_channels * patch * patch, embed)
     drop = drop_at("embedding", dropout_at, dropout)

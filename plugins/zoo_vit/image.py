@@ -126,13 +126,7 @@ def vit_image(
     shape = (channels, height, width)
     reader = image_reader(read, tokens=rows * columns, features=size, shape=shape, patch=side, norm=norm)
     layers = encoder(
-        width=size,
-        depth=depth,
-        heads=heads,
-        head_width=head_width,
-        mlp=mlp,
-        dropout=dropout,
-        sites=dropout_at,
+        width=size, depth=depth, heads=heads, head_width=head_width, mlp=mlp, dropout=dropout, sites=dropout_at
     )
     tokens = rows * columns if position else 0
     drop = drop_at("embedding", dropout_at, dropout)

@@ -21,9 +21,7 @@ class FastAttention(Attention):
             return super().forward(x, attn_mask, is_causal)
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = attention(
-            self.q_norm(q), self.k_norm(k), v, dropout_p=self.attn_drop.p, training=self.training
-        )
+        mixed = attention(self.q_norm(q), self.k_norm(k), v, dropout_p=self.attn_drop.p, training=self.training)
         return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
 
 

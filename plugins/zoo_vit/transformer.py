@@ -71,13 +71,7 @@ class Layer(nn.Module):
     """One pre-norm transformer layer."""
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        head_width: int,
-        mlp: int,
-        dropout: float,
-        sites: Sequence[Site] = LAYER_SITES,
+        self, width: int, heads: int, head_width: int, mlp: int, dropout: float, sites: Sequence[Site] = LAYER_SITES
     ) -> None:
         super().__init__()
         self.attention = SelfAttention(width, heads, head_width, dropout, sites)

@@ -76,9 +76,7 @@ class Api:
             raise Refused(401, "", "Invalid username or password.")
         owner = payload.get("organization") or user[0]
         if owner != user[0] or user[1] != "write":
-            raise Refused(
-                403, "", f"You don't have the rights to create a model under the namespace {owner!r}"
-            )
+            raise Refused(403, "", f"You don't have the rights to create a model under the namespace {owner!r}")
         repo_id = f"{owner}/{payload['name']}"
         url = f"{self.endpoint}/{repo_id}"
         if repo_id in self.store.repos:
@@ -101,9 +99,7 @@ class Api:
         user = self.user(request)
         if user is None:
             raise Refused(401, "", "Invalid username or password.")
-        return JSONResponse(
-            {"type": "user", "name": user[0], "orgs": [], "auth": {"accessToken": {"role": user[1]}}}
-        )
+        return JSONResponse({"type": "user", "name": user[0], "orgs": [], "auth": {"accessToken": {"role": user[1]}}})
 
     async def validate_yaml(self, request: Request) -> Response:
         import yaml
@@ -131,9 +127,7 @@ class Api:
     async def info(self, request: Request) -> Response:
         repo = self.repo(request)
         commit = self.commit_of(request, repo)
-        return JSONResponse(
-            self._info(repo, commit, blobs=request.query_params.get("blobs") in ("true", "True"))
-        )
+        return JSONResponse(self._info(repo, commit, blobs=request.query_params.get("blobs") in ("true", "True")))
 
     def _info(self, repo: Repo, commit: Commit, *, blobs: bool) -> dict[str, Any]:
         card = self._card(commit)
@@ -142,11 +136,7 @@ class Api:
             row: dict[str, Any] = {"rfilename": path}
             if blobs:
                 row |= {"size": file.size, "blobId": file.oid}
-                row |= (
-                    {"lfs": {"sha256": file.sha256, "size": file.size, "pointerSize": 134}}
-                    if file.sha256
-                    else {}
-                )
+                row |= {"lfs": {"sha256": file.sha256, "size": file.size, "pointerSize": 134}} if file.sha256 else {}
             siblings.append(row)
         return {
             "_id": repo.id,
@@ -185,9 +175,7 @@ class Api:
         page = rows[start : start + 1000]
         headers = {}
         if start + 1000 < len(rows):
-            headers["Link"] = (
-                f'<{self.endpoint}{request.url.path}?recursive=true&cursor={start + 1000}>; rel="next"'
-            )
+            headers["Link"] = f'<{self.endpoint}{request.url.path}?recursive=true&cursor={start + 1000}>; rel="next"'
         return JSONResponse(page, headers=headers)
 
     def _entry(self, path: str, file: File) -> dict[str, Any]:
@@ -212,9 +200,7 @@ class Api:
             return [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": c} for n, c in table.items()]
 
         branches = {n: c for n, c in repo.refs.items() if not n.startswith("refs/pr/")}
-        return JSONResponse(
-            {"branches": rows("heads", branches), "converts": [], "tags": rows("tags", repo.tags)}
-        )
+        return JSONResponse({"branches": rows("heads", branches), "converts": [], "tags": rows("tags", repo.tags)})
 
     async def commits(self, request: Request) -> Response:
         repo, rows = self.repo(request), []
@@ -280,10 +266,7 @@ class Api:
             out: dict[str, Any] = {"oid": row["oid"], "size": row["size"]}
             if row["oid"] not in self.store.objects:
                 verify = f"{self.endpoint}/lfs-verify/{row['oid']}"
-                out["actions"] = {
-                    "upload": {"href": f"{self.cdn}/upload/{row['oid']}"},
-                    "verify": {"href": verify},
-                }
+                out["actions"] = {"upload": {"href": f"{self.cdn}/upload/{row['oid']}"}, "verify": {"href": verify}}
             objects.append(out)
         return JSONResponse({"transfer": transfer, "objects": objects})
 
@@ -356,11 +339,7 @@ class Api:
             "X-Xet-Access-Token": "xet-write" if write else "xet-read",
             "X-Xet-Token-Expiration": str(int(time.time()) + 3600),
         }
-        body = {
-            "casUrl": self.cdn,
-            "exp": int(time.time()) + 3600,
-            "accessToken": headers["X-Xet-Access-Token"],
-        }
+        body = {"casUrl": self.cdn, "exp": int(time.time()) + 3600, "accessToken": headers["X-Xet-Access-Token"]}
         return JSONResponse(body, headers=headers)
 
 

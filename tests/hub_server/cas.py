@@ -145,10 +145,7 @@ def _reconstruction(cas: Cas, cdn: str, terms: list[Term]) -> dict[str, Any]:
                 "url_range": {"start": first, "end": last - 1},
             }
         )
-    rows = [
-        {"hash": t.xorb, "unpacked_length": t.length, "range": {"start": t.start, "end": t.end}}
-        for t in terms
-    ]
+    rows = [{"hash": t.xorb, "unpacked_length": t.length, "range": {"start": t.start, "end": t.end}} for t in terms]
     return {"offset_into_first_range": 0, "terms": rows, "fetch_info": fetch}
 
 

@@ -16,17 +16,7 @@ from hub_server.worker import Done, Worker
 
 REPO, USER, SEED_FILE = "me/digits", "me", "note.txt"
 
-PUBLISH = (
-    "info",
-    "create",
-    "validate-yaml",
-    "preupload",
-    "lfs-batch",
-    "lfs-put",
-    "lfs-verify",
-    "commit",
-    "tag",
-)
+PUBLISH = ("info", "create", "validate-yaml", "preupload", "lfs-batch", "lfs-put", "lfs-verify", "commit", "tag")
 PULL = ("info", "resolve-head", "resolve-get", "cdn-get")
 XET_PUBLISH = ("xet-write-token", "xet-dedup", "xorb-grant", "xorb-put", "shard-put", "commit")
 XET_PULL = ("resolve-head", "xet-read-token", "reconstruction", "xorb-get")
@@ -166,9 +156,7 @@ class Bench:
         repo = self.hub.store.repos.get(REPO)
         files = repo.head().files if repo else None
         if done.code == 0 or (files and "SHA256SUMS" in files):
-            return (
-                [] if repo and files and self._is_whole(files) else ["a half or wrong package is published"]
-            )
+            return [] if repo and files and self._is_whole(files) else ["a half or wrong package is published"]
         after_files = {n: f.oid for n, f in (files or {}).items() if n != SEED_FILE}
         before_files = {n: f.oid for n, f in (before or {}).items() if n != SEED_FILE}
         if repo is not None and before is None:
@@ -257,8 +245,6 @@ def read_table(text: str) -> dict[tuple[str, str], str]:
     part = text.split(START)[1].split(END)[0]
     if "|" not in part:
         return {}
-    rows = [
-        re.split(r"\s*\|\s*", line.strip().strip("|").strip()) for line in part.splitlines() if "|" in line
-    ]
+    rows = [re.split(r"\s*\|\s*", line.strip().strip("|").strip()) for line in part.splitlines() if "|" in line]
     head = rows[0][1:]
     return {(row[0], name): cell for row in rows[2:] for name, cell in zip(head, row[1:], strict=True)}

@@ -174,11 +174,7 @@ async def _spoil(fault: Fault, messages: list[dict[str, Any]], send: Any, transp
 
 async def _refuse(status: int, message: str, retry_after: str | None, send: Any) -> None:
     codes = {404: b"RepoNotFound", 403: b"", 401: b""}
-    code = (
-        message.encode()
-        if message in ("GatedRepo", "RevisionNotFound", "EntryNotFound", "RepoNotFound")
-        else b""
-    )
+    code = message.encode() if message in ("GatedRepo", "RevisionNotFound", "EntryNotFound", "RepoNotFound") else b""
     answer = b'{"error": "no"}'
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
     if code or codes.get(status):

@@ -151,18 +151,14 @@ def _tree(folder: Path, whole: dict[str, bytes], draw: random.Random) -> str:
         elif edit == 2:
             node[draw.choice(ARGUMENTS)] = _value(draw)
         else:
-            node["of"] = [
-                json.loads(json.dumps(draw.choice(nodes))) for _ in range(draw.choice((0, 1, 30, 300)))
-            ]
+            node["of"] = [json.loads(json.dumps(draw.choice(nodes))) for _ in range(draw.choice((0, 1, 30, 300)))]
     return f"tree {agreeing(folder, whole, {'build': build})[:300]}"
 
 
 def _sizes(folder: Path, whole: dict[str, bytes], draw: random.Random) -> str:
     changes: dict[str, Any] = {}
     for _ in range(draw.randrange(1, 3)):
-        key = draw.choice(
-            ("sizes", "classes", "mean", "std", "parameters", "plugins", "format", "model", "normalize")
-        )
+        key = draw.choice(("sizes", "classes", "mean", "std", "parameters", "plugins", "format", "model", "normalize"))
         if key == "sizes":
             sides = [draw.choice((*NUMBERS, 8, 8, 10, 224)) for _ in range(4)]
             changes[key] = dict(zip(("in_channels", "height", "width", "num_classes"), sides, strict=True))
@@ -182,9 +178,7 @@ def _nesting(folder: Path, whole: dict[str, bytes], draw: random.Random) -> str:
         }
         if len(json.dumps(build)) > 200_000:
             break
-    return (
-        f"nesting {depth} {agreeing(folder, whole, {'build': {'use': COMPONENTS[0], 'body': build}})[:100]}"
-    )
+    return f"nesting {depth} {agreeing(folder, whole, {'build': {'use': COMPONENTS[0], 'body': build}})[:100]}"
 
 
 def agreeing(folder: Path, whole: dict[str, bytes], changes: dict[str, Any]) -> str:

@@ -30,11 +30,7 @@ def own_caches(folder: Path) -> Iterator[None]:
 
 
 def untrained_run(
-    folder: Path,
-    model: str = "hybrid-alt-1",
-    spec: str = "sklearn:digits",
-    size: int | None = None,
-    **asked: Any,
+    folder: Path, model: str = "hybrid-alt-1", spec: str = "sklearn:digits", size: int | None = None, **asked: Any
 ) -> Path:
     """The folder of a run whose weights are the initial ones; its result is measured, as ever."""
     torch.set_num_threads(1)
@@ -43,9 +39,7 @@ def untrained_run(
     write_record(folder, plan.record)
     module = plan.build().eval()
     write_weights(folder, module.state_dict(), plan.record)
-    append_metrics(
-        folder, {"epoch": 1, "train_loss": 2.3, "val_loss": 2.2, "train_top1": 0.1, "val_top1": 0.2}
-    )
+    append_metrics(folder, {"epoch": 1, "train_loss": 2.3, "val_loss": 2.2, "train_top1": 0.1, "val_top1": 0.2})
     metrics = open_run(folder, device="cpu").measure().as_dict()
     write_result(
         folder,

@@ -31,9 +31,7 @@ class HubServer:
         for app in self.apps:  # one list of faults and one log for both
             app.faults, app.log = self.apps[0].faults, self.apps[0].log
         self.servers = [
-            uvicorn.Server(
-                uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
-            )
+            uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1))
             for app in self.apps
         ]
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -55,9 +53,7 @@ class HubServer:
 
     def _run(self) -> None:
         async def serve() -> None:
-            await asyncio.gather(
-                *(s.serve(sockets=[k]) for s, k in zip(self.servers, self.sockets, strict=True))
-            )
+            await asyncio.gather(*(s.serve(sockets=[k]) for s, k in zip(self.servers, self.sockets, strict=True)))
 
         asyncio.run(serve())
 

@@ -30,12 +30,7 @@ def explain(error: Exception, kind: Any, table: Any, where: str) -> str:
 
 def _lower(text: str) -> str:
     """The message in TOML's words rather than JSON's."""
-    for theirs, toml in (
-        ("`object`", "a table"),
-        ("`array`", "a list"),
-        ("Object ", "table "),
-        (" | null`", "`"),
-    ):
+    for theirs, toml in (("`object`", "a table"), ("`array`", "a list"), ("Object ", "table "), (" | null`", "`")):
         text = text.replace(theirs, toml)
     return text[:1].lower() + text[1:]
 
@@ -130,9 +125,7 @@ def in_words(kind: Any) -> str:
     if origin is tuple:
         words = re.sub(r"^(table|number|integer)\b", r"\1s", in_words(args[0]))
         return f"list of {words}" if args[-1] is Ellipsis else f"list of {len(args)} {words}"
-    return {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any"}.get(
-        kind, "table"
-    )
+    return {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any"}.get(kind, "table")
 
 
 def _either(words: list[str]) -> str:

@@ -34,9 +34,7 @@ def cache_path() -> str:
     """
     path = _folder("ZOO_CACHE_DIR", "cache")
     if path.startswith("~"):  # what `expanduser` leaves where it knows no home
-        raise InputError(
-            f"the cache folder {path} needs a home folder, and there is none: set HOME or ZOO_CACHE_DIR"
-        )
+        raise InputError(f"the cache folder {path} needs a home folder, and there is none: set HOME or ZOO_CACHE_DIR")
     return path
 
 

@@ -9,15 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from zoo.base.structs import (
-    Count,
-    NonNegative,
-    Positive,
-    PositiveFloat,
-    PositiveFraction,
-    Probability,
-    Struct,
-)
+from zoo.base.structs import Count, NonNegative, Positive, PositiveFloat, PositiveFraction, Probability, Struct
 
 
 class Augmentation(Struct, frozen=True, tag_field="op"):

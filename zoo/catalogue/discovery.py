@@ -90,9 +90,7 @@ def installed() -> list[Found]:
         if place not in places.setdefault(key, []):
             places[key].append(place)
             by_distribution.setdefault(key, entries)
-    return [
-        _with_doubles(entry, places[key]) for key, entries in by_distribution.items() for entry in entries
-    ]
+    return [_with_doubles(entry, places[key]) for key, entries in by_distribution.items() for entry in entries]
 
 
 def _with_doubles(entry: Found, places: list[tuple[str, str]]) -> Found:

@@ -118,9 +118,7 @@ def in_words(tree: Node, components: Mapping[str, Component]) -> str:
 
 def _words(block: _Block) -> str:
     if not block.inner:
-        name = next(
-            (f" {line.removeprefix('name = ')}" for line in block.lines if line.startswith("name = ")), ""
-        )
+        name = next((f" {line.removeprefix('name = ')}" for line in block.lines if line.startswith("name = ")), "")
         return f"{block.title}{name} {block.repeats}".rstrip()
     inside = (" | " if block.branches else " → ").join(_words(b) for b in block.inner)
     return f"{block.title} ({inside}) {block.repeats}".rstrip()
@@ -159,9 +157,7 @@ def _arguments(node: Node, *, shown: Sequence[str], counted: bool) -> Iterator[s
         yield f"and {len(plain) - MAX_ARGUMENTS} more"
 
 
-def _inner(
-    node: Node, components: Mapping[str, Component], branches: bool, left: list[int]
-) -> Iterator[_Block]:
+def _inner(node: Node, components: Mapping[str, Component], branches: bool, left: list[int]) -> Iterator[_Block]:
     children = sorted(node.children(), key=lambda c: ORDER.index(c[0]) if c[0] in ORDER else 1)
     alike = [[c] for c in children] if branches else [list(g) for _, g in groupby(children, lambda c: c[1])]
     most = MAX_BRANCHES if branches else MAX_BOXES
@@ -296,9 +292,7 @@ def _flow(items: Sequence[str], room: float) -> list[str]:
 # ---- from places to a file --------------------------------------------------------------------
 
 
-def _render(
-    path: Path, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, str] | None
-) -> None:
+def _render(path: Path, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, str] | None) -> None:
     with styled(font_family=["DejaVu Sans Mono"]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box
         from matplotlib.figure import Figure
@@ -335,15 +329,7 @@ def _put_box(axes: Axes, mark: _Mark, number: int) -> None:
     style = f"round,pad=0,rounding_size={CORNER}"
     axes.add_patch(
         FancyBboxPatch(
-            (x, y),
-            w,
-            h,
-            style,
-            facecolor=fill,
-            edgecolor=edge,
-            linewidth=1.2,
-            linestyle=dashes,
-            zorder=number,
+            (x, y), w, h, style, facecolor=fill, edgecolor=edge, linewidth=1.2, linestyle=dashes, zorder=number
         )
     )
 

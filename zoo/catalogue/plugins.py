@@ -219,9 +219,7 @@ def _ask(plugin: Any, name: str) -> dict[str, Any]:
         raise PluginError(f"offers the component {twice[0]!r} twice; a name stands for one component")
     paths = manager.hook.zoo_registry()
     if not offered and not paths:
-        raise PluginError(
-            "offers nothing: no function is marked @hookimpl and returns components or a registry"
-        )
+        raise PluginError("offers nothing: no function is marked @hookimpl and returns components or a registry")
     return {"components": tuple(offered), "registry": _registry_path(paths)}
 
 
@@ -238,13 +236,9 @@ def _components(answer: Any) -> Iterable[Component]:
         except TypeError as error:
             raise PluginError(f"component {component.name!r}: {error}") from None
         if not COMPONENT_NAME.fullmatch(component.name):
-            raise PluginError(
-                f"component {component.name!r}: a name is letters and digits with - or _ between"
-            )
+            raise PluginError(f"component {component.name!r}: a name is letters and digits with - or _ between")
         if ":" not in component.factory:
-            raise PluginError(
-                f'component {component.name!r}: factory {component.factory!r} is not "module:name"'
-            )
+            raise PluginError(f'component {component.name!r}: factory {component.factory!r} is not "module:name"')
         yield component
 
 
@@ -267,9 +261,7 @@ def archive_of(path: Path) -> Path | None:
 def _warnings(output: str, heavy: set[str], milliseconds: float) -> tuple[str, ...]:
     warnings = []
     if heavy:
-        warnings.append(
-            f"imports {', '.join(sorted(heavy))} when listed; move that import into the factory's module"
-        )
+        warnings.append(f"imports {', '.join(sorted(heavy))} when listed; move that import into the factory's module")
     if output.strip():
         warnings.append("prints to stdout when listed")
     if milliseconds > SLOW:

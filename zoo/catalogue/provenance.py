@@ -111,11 +111,7 @@ def _missing(kind: str, name: str, origin: str, registry: Registry, record: str)
     if left_out:
         return f"{needs}; {left_out}"
     if match is None or match["name"] == OURS:
-        advice = (
-            f"upgrade with `pip install -U {OURS}`"
-            if match
-            else f"{record} does not name the plugin that has it"
-        )
+        advice = f"upgrade with `pip install -U {OURS}`" if match else f"{record} does not name the plugin that has it"
         return f"{needs}, which no installed plugin offers; {advice}"
     return f"{needs}, which is not installed; {_installing(match['name'], match['version'], match['source'] or '')}"
 
@@ -139,6 +135,4 @@ def changes(recorded: Mapping[str, str], registry: Registry) -> list[str]:
         origin = registry.origins.get(key)
         if origin is not None and str(origin) != was:
             names_of.setdefault((was, str(origin)), []).append(name)
-    return [
-        f"{', '.join(names)}: from {now} now, from {was} before" for (was, now), names in names_of.items()
-    ]
+    return [f"{', '.join(names)}: from {now} now, from {was} before" for (was, now), names in names_of.items()]

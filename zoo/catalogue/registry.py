@@ -94,17 +94,13 @@ class Registry(Struct, frozen=True):
         """The named study."""
         return self._get("study", self.studies, name)
 
-    def search(
-        self, pattern: str = "*", *, family: str = "", tag: str = "", dataset: str = ""
-    ) -> dict[str, Model]:
+    def search(self, pattern: str = "*", *, family: str = "", tag: str = "", dataset: str = "") -> dict[str, Model]:
         """Models whose name matches the glob (or holds it, where it has no wildcard), by name."""
         choice = Choice(pattern, family, tag, dataset)
         return {
             name: model
             for name, model in sorted(self.models.items())
-            if choice.allows(
-                name, model.family, model.tags, {model.dataset, *(p.dataset for p in model.published)}
-            )
+            if choice.allows(name, model.family, model.tags, {model.dataset, *(p.dataset for p in model.published)})
         }
 
     def origin(self, kind: str, name: str) -> Origin:
@@ -133,8 +129,7 @@ class Registry(Struct, frozen=True):
         its_own = [
             record
             for record in absent
-            if record.distribution == distribution
-            or re.match(rf"([a-z]+:)?{re.escape(record.name)}([./_-]|$)", name)
+            if record.distribution == distribution or re.match(rf"([a-z]+:)?{re.escape(record.name)}([./_-]|$)", name)
         ]
         shown = its_own or ([] if only_its_own else absent)
         clauses = [f"plugin {record.name!r} is left out: {record.reason}" for record in shown[:MOST_LEFT_OUT]]
@@ -167,9 +162,7 @@ class Registry(Struct, frozen=True):
         raise self.unknown("model", name, [*self.models, *(f"{s}/NAME" for s in spaces)])
 
 
-def load_registry(
-    *, extra: Sequence[Path] = (), chosen: Selection | None = None, retry: bool = False
-) -> Registry:
+def load_registry(*, extra: Sequence[Path] = (), chosen: Selection | None = None, retry: bool = False) -> Registry:
     """Read the whole catalogue: built-in, plugins', the user's files, then `extra` files.
 
     Args:
@@ -245,9 +238,7 @@ class _Builder:
     """Collects entries, then freezes them; a clash between plugins spoils that one name only."""
 
     def __init__(self) -> None:
-        self.tables: dict[str, dict[str, Any]] = {
-            table: {} for table in ("components", "namespaces", *TABLES)
-        }
+        self.tables: dict[str, dict[str, Any]] = {table: {} for table in ("components", "namespaces", *TABLES)}
         self.origins: dict[tuple[str, str], Origin] = {}
         self.clashes: dict[tuple[str, str], str] = {}
         self.problems: list[str] = []

@@ -48,22 +48,16 @@ def parse_file(path: Path) -> dict[str, Any]:
     try:
         data = _content(path)
         if len(data) > MAX_BYTES:
-            raise SpecError(
-                f"{path}: larger than {MAX_BYTES >> 20} MiB, the most that a registry file may have"
-            )
+            raise SpecError(f"{path}: larger than {MAX_BYTES >> 20} MiB, the most that a registry file may have")
         tables = tomllib.loads(data.decode())
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise SpecError(
-            f"{path}: not valid TOML: byte {error.start} is not UTF-8; save the file as UTF-8"
-        ) from None
+        raise SpecError(f"{path}: not valid TOML: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except RecursionError:
         raise SpecError(f"{path}: not valid TOML: nested too deeply") from None
     except ValueError as error:
-        mark = (
-            "; it starts with a byte order mark: save it without" if data.startswith(BYTE_ORDER_MARK) else ""
-        )
+        mark = "; it starts with a byte order mark: save it without" if data.startswith(BYTE_ORDER_MARK) else ""
         raise SpecError(f"{path}: not valid TOML: {error}{mark}") from None
     _refuse_deep(tables, path)
     for key, value in tables.items():
@@ -93,9 +87,7 @@ def _refuse_deep(tables: dict[str, Any], path: Path) -> None:
     """Level by level, so that no nesting can exhaust the stack: here, or where an error shows a value."""
     level: list[Any] = [tables]
     for _ in range(MAX_NESTING):
-        children = [
-            list(c.values()) if isinstance(c, dict) else c for c in level if isinstance(c, dict | list)
-        ]
+        children = [list(c.values()) if isinstance(c, dict) else c for c in level if isinstance(c, dict | list)]
         level = [value for values in children for value in values]
         if not level:
             return

@@ -64,9 +64,7 @@ def _in_toml(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return [_in_toml(item) for item in schema] if isinstance(schema, list | tuple) else schema
     plain = {
-        key: {name: _in_toml(part) for name, part in value.items()}
-        if key == "properties"
-        else _in_toml(value)
+        key: {name: _in_toml(part) for name, part in value.items()} if key == "properties" else _in_toml(value)
         for key, value in schema.items()
         if key != OPENAPI_ONLY and (key, value) not in (("default", None), ("required", []))
     }
@@ -100,9 +98,7 @@ def _add_grammar(definitions: dict[str, Any]) -> None:
         "properties": {name: {"$ref": f"#/$defs/Recipe/properties/{name}"} for name in fields},
         "additionalProperties": False,
     }
-    fields = {
-        "extends": {"type": "string", "description": "Recipe whose fields this one begins with."}
-    } | fields
+    fields = {"extends": {"type": "string", "description": "Recipe whose fields this one begins with."}} | fields
     definitions["Recipe"]["properties"] = fields
     varied = "|".join(name for name in Recipe.__struct_fields__ if name not in ("summary", "source"))
     changes = {"propertyNames": {"pattern": rf"^(model|dataset|recipe|build\..+|(recipe\.)?({varied}))$"}}

@@ -59,11 +59,7 @@ def vary(registry: Registry, name: str, changes: Mapping[str, Any], where: str) 
             settings[field(key, where)] = value
     changed = msgspec.structs.replace(model, build=node_from_table(table, f"{where}: build"))
     return Variant(
-        name=name,
-        model=changed,
-        recipe=changes.get("recipe"),
-        dataset=changes.get("dataset"),
-        settings=settings,
+        name=name, model=changed, recipe=changes.get("recipe"), dataset=changes.get("dataset"), settings=settings
     )
 
 
@@ -102,8 +98,7 @@ def _put(table: Any, path: list[str], value: Any, where: str) -> None:
 def label(changes: Mapping[str, Any]) -> str:
     """The changes in words, as rows of a table show them: "lr=0.001, patch=8"."""
     return ", ".join(
-        str(value) if key == "model" else f"{key.rpartition('.')[2]}={shown(value)}"
-        for key, value in changes.items()
+        str(value) if key == "model" else f"{key.rpartition('.')[2]}={shown(value)}" for key, value in changes.items()
     )
 
 

@@ -28,35 +28,20 @@ COMMANDS = MappingProxyType(
         "train": ("zoo.cli.train:train", "Train a model with its recipe, into a run folder."),
         "eval": ("zoo.cli.evaluate:evaluate", "Evaluate a run on its test split."),
         "predict": ("zoo.cli.predict:predict", "Classify images, and explain the predictions."),
-        "serve": (
-            "zoo.cli.serve:serve",
-            "Serve a model: a web page to drop images on, and an HTTP endpoint.",
-        ),
+        "serve": ("zoo.cli.serve:serve", "Serve a model: a web page to drop images on, and an HTTP endpoint."),
         "runs": ("zoo.cli.runs:runs", "List, filter, compare and remove runs."),
         "report": ("zoo.cli.report:report", "Write an HTML page of runs and published results."),
         "plot": ("zoo.cli.plot:plot", "Draw the training curves of runs as PNG, SVG or PDF."),
         "bench": ("zoo.cli.bench:bench", "Measure speed, memory and the overhead of the training loop."),
-        "reproduce": (
-            "zoo.cli.reproduce:reproduce",
-            "Train the models of a published table, and print both results.",
-        ),
-        "sweep": (
-            "zoo.cli.sweep:sweep",
-            "Search for better recipe settings: grids, random samples, pruning.",
-        ),
+        "reproduce": ("zoo.cli.reproduce:reproduce", "Train the models of a published table, and print both results."),
+        "sweep": ("zoo.cli.sweep:sweep", "Search for better recipe settings: grids, random samples, pruning."),
         "export": ("zoo.cli.export:export", "Export a run to ONNX or torch.export, checked against torch."),
         "package": ("zoo.cli.hub:package", "Package a run: weights, config, card, hashes."),
         "publish": ("zoo.cli.hub:publish", "Publish a run or a package to the Hub."),
         "pull": ("zoo.cli.hub:pull", "Download a package from the Hub and verify it."),
-        "verify": (
-            "zoo.cli.hub:verify",
-            "Check a package: its hashes, its model, and its accuracy measured again.",
-        ),
+        "verify": ("zoo.cli.hub:verify", "Check a package: its hashes, its model, and its accuracy measured again."),
         "search": ("zoo.cli.hub:search", "Search the Hub for packages."),
-        "doctor": (
-            "zoo.cli.doctor.command:doctor",
-            "Check this installation, and say how to fix what is wrong.",
-        ),
+        "doctor": ("zoo.cli.doctor.command:doctor", "Check this installation, and say how to fix what is wrong."),
         "completion": ("zoo.cli.completion:completion", "Print the completion script for bash, zsh or fish."),
     }
 )
@@ -114,15 +99,11 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", message="hybrid-zoo %(version)s")
 @click.option("--debug", is_flag=True, help="Show the full traceback when a command fails.")
 @click.option("--no-plugins", is_flag=True, help="Load only the built-in plugins.")
-@click.option(
-    "-v", "--verbose", is_flag=True, help="Print the settings that a command chose by itself, and why."
-)
+@click.option("-v", "--verbose", is_flag=True, help="Print the settings that a command chose by itself, and why.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only: no progress, no hints.")
 @click.pass_context
 def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, quiet: bool) -> None:

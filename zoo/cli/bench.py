@@ -41,9 +41,7 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
     unknown = [part for part in parts if part not in WHAT]
     if unknown or not parts:
-        raise InputError(
-            f"--what {value!r}: no measurement named {(unknown or [''])[0]!r}; allowed: {', '.join(WHAT)}"
-        )
+        raise InputError(f"--what {value!r}: no measurement named {(unknown or [''])[0]!r}; allowed: {', '.join(WHAT)}")
     return parts
 
 
@@ -56,16 +54,12 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     callback=_parts,
     help="Measurements to take, separated by commas.",
 )
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per step."
-)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per step.")
 @click.option(
     "--image-size", type=click.IntRange(min=1), help="Side of the images in pixels; default: the model's own."
 )
 @options.device
-@click.option(
-    "--precision", help="Number type of the forward pass: auto, fp32, bf16 or fp16; default: the recipe's."
-)
+@click.option("--precision", help="Number type of the forward pass: auto, fp32, bf16 or fp16; default: the recipe's.")
 @click.option(
     "--compile",
     type=click.Choice(["auto", "off", "graph", "default", "max"]),
@@ -80,11 +74,7 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     help="Override a key of the recipe: recipe.ema=0.99. May be repeated.",
 )
 @click.option(
-    "--dataset",
-    metavar="SPEC",
-    default="digits",
-    show_default=True,
-    help="Dataset that the images come from.",
+    "--dataset", metavar="SPEC", default="digits", show_default=True, help="Dataset that the images come from."
 )
 @options.data_dir
 @click.option(
@@ -137,9 +127,7 @@ def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **o
         _print_table(rows)
     failed = [row["model"] for row in rows if "error" in row]
     if failed:
-        raise DeviceError(
-            f"{len(failed)} of {plural(len(rows), 'model')} could not be measured: {', '.join(failed)}"
-        )
+        raise DeviceError(f"{len(failed)} of {plural(len(rows), 'model')} could not be measured: {', '.join(failed)}")
 
 
 def measured(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,12 +142,7 @@ def measured(job: Mapping[str, Any]) -> dict[str, Any]:
 def outcome(model: str, command: Sequence[str], row_file: Path) -> dict[str, Any]:
     """Run a process that writes a row; if it writes none, the row says how the process ended."""
     done = subprocess.run(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        env=children.environment(),
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, env=children.environment()
     )
     if done.returncode == 0 and row_file.is_file():
         row: dict[str, Any] = json.loads(row_file.read_text())

@@ -58,12 +58,7 @@ def datasets(context: click.Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @click.pass_context
 def check(
-    context: click.Context,
-    spec: str,
-    data_dir: str | None,
-    image_size: int | None,
-    skip_bad: bool,
-    as_json: bool,
+    context: click.Context, spec: str, data_dir: str | None, image_size: int | None, skip_bad: bool, as_json: bool
 ) -> None:
     """Read every image of SPEC and report problems.
 

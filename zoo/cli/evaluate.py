@@ -22,9 +22,7 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str | None
     words = tuple(word.strip() for word in (value or "").split(",") if word.strip())
     wrong = [word for word in words if word not in (*WHAT, "all")]
     if wrong or (value is not None and not words):
-        raise InputError(
-            f"--what {value!r}: nothing named {(wrong or [''])[0]!r}; allowed: {', '.join(WHAT)}, all"
-        )
+        raise InputError(f"--what {value!r}: nothing named {(wrong or [''])[0]!r}; allowed: {', '.join(WHAT)}, all")
     return WHAT if "all" in words else words
 
 
@@ -45,14 +43,9 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     help="Split of the run to measure; with --on: test or train.",
 )
 @click.option(
-    "--what",
-    callback=_parts,
-    metavar="PARTS",
-    help=f"Measure more than accuracy: {', '.join(WHAT)}; or all.",
+    "--what", callback=_parts, metavar="PARTS", help=f"Measure more than accuracy: {', '.join(WHAT)}; or all."
 )
-@click.option(
-    "--compare", "other", metavar="RUN2", help="Compare with RUN2 on the same images, by a paired test."
-)
+@click.option("--compare", "other", metavar="RUN2", help="Compare with RUN2 on the same images, by a paired test.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -74,11 +67,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     help="Corruptions for robustness: names or groups.",
 )
 @click.option(
-    "--severities",
-    default="1,2,3,4,5",
-    show_default=True,
-    callback=_severities,
-    help="Severities for robustness.",
+    "--severities", default="1,2,3,4,5", show_default=True, callback=_severities, help="Severities for robustness."
 )
 @click.option(
     "--images",
@@ -107,16 +96,10 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     help="How long each latency is measured.",
 )
 @click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed for corruptions and the bootstrap.",
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for corruptions and the bootstrap."
 )
 @click.option(
-    "--dataset",
-    metavar="SPEC",
-    help="Where the same images are on this machine, if not at the recorded place.",
+    "--dataset", metavar="SPEC", help="Where the same images are on this machine, if not at the recorded place."
 )
 @click.option(
     "--on",
@@ -154,14 +137,7 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
 
 
 def assessed(
-    run: str,
-    *,
-    quiet: bool,
-    split: str,
-    what: tuple[str, ...],
-    other: str | None,
-    output: Path | None,
-    **more: Any,
+    run: str, *, quiet: bool, split: str, what: tuple[str, ...], other: str | None, output: Path | None, **more: Any
 ) -> dict[str, Any]:
     """Measure a run: accuracy alone, or all that was asked for; with `recorded` and `num_classes` beside it."""
     from zoo.catalogue.registry import load_registry
@@ -174,9 +150,7 @@ def assessed(
     if "robustness" in what:
         from zoo.evaluate.corruptions import choose, library
 
-        more["corruptions"] = choose(
-            [word.strip() for word in more["corruptions"].split(",") if word.strip()]
-        )
+        more["corruptions"] = choose([word.strip() for word in more["corruptions"].split(",") if word.strip()])
         library()  # before anything that takes minutes
     registry = load_registry()
     folder, device = local_folder(run, registry=registry), more.pop("device")

@@ -65,10 +65,7 @@ class Batch(click.ParamType):
     help="Let the file take uint8 (batch, height, width, 3) and normalise inside.",
 )
 @click.option(
-    "--check/--no-check",
-    default=True,
-    show_default=True,
-    help="Run the file and compare its logits with the module's.",
+    "--check/--no-check", default=True, show_default=True, help="Run the file and compare its logits with the module's."
 )
 @click.option(
     "--tolerance",
@@ -77,22 +74,14 @@ class Batch(click.ParamType):
     show_default=True,
     help="Largest difference of a logit that is allowed (times the largest logit, where that is over 1).",
 )
+@click.option("--untrained", is_flag=True, help="RUN is a model of the catalogue; export it with initial weights.")
 @click.option(
-    "--untrained", is_flag=True, help="RUN is a model of the catalogue; export it with initial weights."
+    "--num-classes", type=click.IntRange(min=1), help="With --untrained: number of classes, instead of its dataset's."
 )
 @click.option(
-    "--num-classes",
-    type=click.IntRange(min=1),
-    help="With --untrained: number of classes, instead of its dataset's.",
+    "--image-size", type=click.IntRange(min=1), help="With --untrained: side of the images, instead of its dataset's."
 )
-@click.option(
-    "--image-size",
-    type=click.IntRange(min=1),
-    help="With --untrained: side of the images, instead of its dataset's.",
-)
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="With --untrained: seed for the initial weights."
-)
+@click.option("--seed", type=int, default=0, show_default=True, help="With --untrained: seed for the initial weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export(
     run: str,
@@ -161,9 +150,7 @@ def _untrained(
     from zoo.catalogue.registry import find_model
     from zoo.evaluate.classifier import untrained_classifier
 
-    classifier = untrained_classifier(
-        *find_model(model), num_classes=num_classes, image_size=image_size, seed=seed
-    )
+    classifier = untrained_classifier(*find_model(model), num_classes=num_classes, image_size=image_size, seed=seed)
     return classifier, {"weights": f"untrained, seed {seed}"}
 
 
@@ -178,9 +165,7 @@ def _trained(run: str) -> tuple[Classifier, dict[str, str], Path | None]:
 
     registry = load_registry()
     if not is_ref(run) and not Path(run).exists() and run in registry.models:
-        raise InputError(
-            f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights"
-        )
+        raise InputError(f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights")
     if not is_ref(run) and not Path(run).exists() and registry.left_out(run, only_its_own=True):
         raise registry.unknown("run folder or model", run, ())
     folder = local_folder(run, registry=registry)
@@ -201,9 +186,7 @@ def _place(name: str, folder: Path | None, form: Format) -> Path:
 
 def _say(classifier: Classifier, done: Exported) -> None:
     kind = f"opset {done.opset}" if done.opset else "torch.export"
-    table.say(
-        f"{table.clean(classifier.name)}: {classifier.parameters:,} parameters, {kind}, {done.bytes:,} bytes"
-    )
+    table.say(f"{table.clean(classifier.name)}: {classifier.parameters:,} parameters, {kind}, {done.bytes:,} bytes")
     table.say(f"takes {done.usage}")
     agreement = done.agreement
     if agreement is None:

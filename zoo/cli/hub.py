@@ -31,15 +31,10 @@ def _packaging(command: Any) -> Any:
     """The options that `package` and `publish` share."""
     shared = (
         click.option(
-            "--licence",
-            default="apache-2.0",
-            show_default=True,
-            help="Licence of the weights, as the Hub names it.",
+            "--licence", default="apache-2.0", show_default=True, help="Licence of the weights, as the Hub names it."
         ),
         options.data_dir,
-        click.option(
-            "--device", help="Device on which the test split is measured; default: the device of the run."
-        ),
+        click.option("--device", help="Device on which the test split is measured; default: the device of the run."),
         click.option(
             "--no-predictions",
             is_flag=True,
@@ -56,12 +51,7 @@ def _packaging(command: Any) -> Any:
 @click.option("--output", type=FOLDER, metavar="DIR", help="Folder of the package; default: RUN/package.")
 @_packaging
 def package(
-    run: Path,
-    output: Path | None,
-    licence: str,
-    data_dir: str | None,
-    device: str | None,
-    no_predictions: bool,
+    run: Path, output: Path | None, licence: str, data_dir: str | None, device: str | None, no_predictions: bool
 ) -> None:
     """Make a package of RUN: weights, config, card and pictures, with the hash of each file.
 
@@ -154,16 +144,13 @@ def _show(plan: Any, ref: Any, as_json: bool) -> None:
     card = (plan.package.folder / "README.md").read_text("utf-8")
     if as_json:
         files = [{"name": name, "bytes": size} for name, size in plan.files]
-        table.emit_json(
-            {"repo": ref.repo, "tag": plan.tag, "title": plan.title, "files": files, "card": card}
-        )
+        table.emit_json({"repo": ref.repo, "tag": plan.tag, "title": plan.title, "files": files, "card": card})
         return
     columns = (Column("FILE"), Column("BYTES", right=True))
     table.emit_table(columns, [[name, f"{size:,}"] for name, size in plan.files], table.width())
     total = sum(size for _, size in plan.files)
     table.say(
-        f"zoo publish would make one commit in {ref}: {plan.title!r}, {total:,} bytes, tag {plan.tag}; "
-        "nothing was sent"
+        f"zoo publish would make one commit in {ref}: {plan.title!r}, {total:,} bytes, tag {plan.tag}; nothing was sent"
     )
     table.emit(["", *map(table.clean, card.splitlines())])
 
@@ -171,10 +158,7 @@ def _show(plan: Any, ref: Any, as_json: bool) -> None:
 @click.command("pull")
 @click.argument("ref", metavar="OWNER/NAME[@REVISION]")
 @click.option(
-    "--output",
-    type=FOLDER,
-    metavar="DIR",
-    help="Folder to copy the package to; default: only the Hub's cache.",
+    "--output", type=FOLDER, metavar="DIR", help="Folder to copy the package to; default: only the Hub's cache."
 )
 def pull(ref: str, output: Path | None) -> None:
     """Fetch a package from the Hub, check its hashes and its model, and print its folder.
@@ -192,9 +176,7 @@ def pull(ref: str, output: Path | None) -> None:
     with StopRequests():
         fetched = fetch(parse_ref(ref), everything=True)
         folder = copy_out(fetched, output) if output else fetched.folder
-    _say_edits(
-        fetched.package.edited, "SHA256SUMS lists another one; weights, config and results are checked"
-    )
+    _say_edits(fetched.package.edited, "SHA256SUMS lists another one; weights, config and results are checked")
     table.say(f"pulled: {fetched.pinned}\nnext: zoo predict {parse_ref(ref)} IMAGE")
     print(folder)
 
@@ -235,16 +217,8 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
 
 @click.command("search")
 @click.argument("query", default="")
-@click.option(
-    "--tag", "tags", multiple=True, metavar="TAG", help="Only packages with this tag; may be repeated."
-)
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=50,
-    show_default=True,
-    help="Most packages to list.",
-)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only packages with this tag; may be repeated.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Most packages to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search(query: str, tags: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Search the Hub for packages of this library whose name contains QUERY.

@@ -25,13 +25,9 @@ from zoo.errors import InputError, ZooError
     metavar="FILE",
     help="Draw the tree as a picture, .png or .svg, and print the path of the file.",
 )
+@click.option("--build", is_flag=True, help="Build the model without memory, and count its parameters and FLOPs.")
 @click.option(
-    "--build", is_flag=True, help="Build the model without memory, and count its parameters and FLOPs."
-)
-@click.option(
-    "--num-classes",
-    type=click.IntRange(min=1),
-    help="With --build: number of classes; default: its dataset's.",
+    "--num-classes", type=click.IntRange(min=1), help="With --build: number of classes; default: its dataset's."
 )
 @click.option(
     "--image-size",
@@ -107,9 +103,7 @@ def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:
     limit = table.width()
     if limit is None or margin + column + 2 + max(len(by) for _, by in drawn) <= limit:
         return [f"{table.clean(line).ljust(column)}  {table.dim(table.clean(by))}" for line, by in drawn]
-    return [
-        text for line, by in drawn for text in _fitted(table.clean(line), table.clean(by), limit - margin)
-    ]
+    return [text for line, by in drawn for text in _fitted(table.clean(line), table.clean(by), limit - margin)]
 
 
 def _fitted(line: str, by: str, limit: int) -> list[str]:

@@ -79,19 +79,11 @@ class Listing(NamedTuple):
 @click.argument("pattern", default="*")
 @click.option("--family", default="", metavar="NAME", help="List only models of this family.")
 @click.option("--tag", default="", metavar="TAG", help="List only models with this tag.")
-@click.option(
-    "--dataset", default="", metavar="NAME", help="List only models built or published for this dataset."
-)
-@click.option(
-    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Column to sort the rows by."
-)
-@click.option(
-    "--hub", is_flag=True, help="List packages on the Hub instead, as `zoo search PATTERN --tag TAG` does."
-)
+@click.option("--dataset", default="", metavar="NAME", help="List only models built or published for this dataset.")
+@click.option("--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Column to sort the rows by.")
+@click.option("--hub", is_flag=True, help="List packages on the Hub instead, as `zoo search PATTERN --tag TAG` does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects on stdout.")
-def list_models(
-    pattern: str, family: str, tag: str, dataset: str, sort: str, hub: bool, as_json: bool
-) -> None:
+def list_models(pattern: str, family: str, tag: str, dataset: str, sort: str, hub: bool, as_json: bool) -> None:
     """List the models whose name matches PATTERN (a glob, or part of the name).
 
     PUBL. and OWN are top-1 accuracies on DATASET: the best published one, and our own with its protocol.
@@ -114,9 +106,7 @@ def list_models(
     choice = Choice(pattern, family, tag, dataset)
     listing = _of_namespaces(pattern) if "/" in pattern else _cached() or _made()
     say_problems(listing.problems)
-    matching = [
-        e for e in listing.entries if choice.allows(e.name, e.row["family"], e.row["tags"], e.datasets)
-    ]
+    matching = [e for e in listing.entries if choice.allows(e.name, e.row["family"], e.row["tags"], e.datasets)]
     matching.sort(key=lambda entry: entry.order(sort))
     if as_json:
         table.emit_json([entry.row for entry in matching])

@@ -20,9 +20,7 @@ from zoo.errors import InputError
     help="The picture: .png, .svg or .pdf.",
 )
 @click.option("--what", default="loss,top1", show_default=True, help="Panels: loss, top1, or both.")
-@click.option(
-    "--over", type=click.Choice(["epoch", "minutes"]), default="epoch", show_default=True, help="The x axis."
-)
+@click.option("--over", type=click.Choice(["epoch", "minutes"]), default="epoch", show_default=True, help="The x axis.")
 @click.option("--log", is_flag=True, help="A logarithmic loss.")
 @click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True, help="Of a PNG.")
 def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi: int) -> None:
@@ -46,8 +44,6 @@ def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi:
         raise InputError(f"--what {what!r}: give {' and/or '.join(METRICS)}, with a comma between")
     kind = out.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
-        raise InputError(
-            f"--out {str(out)!r}: give a name that ends in {', '.join('.' + f for f in FORMATS)}"
-        )
+        raise InputError(f"--out {str(out)!r}: give a name that ends in {', '.join('.' + f for f in FORMATS)}")
     write_bytes(out, draw(found_runs(runs), what=panels, x=over, log=log, kind=kind, dpi=dpi))
     print(out)

@@ -76,9 +76,7 @@ def _plugin(record: Any, registry: Registry) -> dict[str, Any]:
         kind: [n for (k, n), o in registry.origins.items() if k == kind and _brought(o, record)]
         for kind in ("model", "recipe", "dataset", "source")
     }
-    if (
-        record.builtin
-    ):  # all built-in plugins share one catalogue: a model counts for the plugin of its root component
+    if record.builtin:  # all built-in plugins share one catalogue: a model counts for the plugin of its root component
         ours = [n for (k, n), o in registry.origins.items() if k == "model" and o.distribution == OURS]
         mine["model"] = [n for n in ours if describe.plugins_of(registry.models[n].build)[0] == record.name]
     return {
@@ -111,9 +109,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 @plugins.command("check")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option(
-    "--only", default="*", metavar="GLOB", help="Check only components and models whose name matches GLOB."
-)
+@click.option("--only", default="*", metavar="GLOB", help="Check only components and models whose name matches GLOB.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects on stdout.")
 @click.pass_context
 def check(context: click.Context, names: tuple[str, ...], only: str, as_json: bool) -> None:

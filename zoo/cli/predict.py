@@ -20,30 +20,19 @@ if TYPE_CHECKING:
     from zoo.predict.inputs import Given
     from zoo.predict.stream import Predicted
 
-METHODS = (
-    *("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients"),
-    "occlusion",
-)
+METHODS = (*("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients"), "occlusion")
 
 
 @click.command()
 @click.argument("run")
 @click.argument("images", nargs=-1)
 @click.option(
-    "--files-from",
-    metavar="FILE",
-    help="Also classify the images whose paths FILE lists, one a line; - is stdin.",
+    "--files-from", metavar="FILE", help="Also classify the images whose paths FILE lists, one a line; - is stdin."
 )
 @click.option("-0", "--null", is_flag=True, help="The paths of --files-from end with a zero byte.")
+@click.option("-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of classes shown.")
 @click.option(
-    "-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of classes shown."
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1, 4096),
-    default=64,
-    show_default=True,
-    help="Images classified at once.",
+    "--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images classified at once."
 )
 @click.option(
     "--threads",
@@ -150,18 +139,9 @@ def _show(
     best = classifier.best(predicted.probabilities, top)
     if not as_json:
         where = f"  [{picture['method']}: {picture['picture']}]" if picture else ""
-        emit(
-            [
-                f"{clean(predicted.name)}: "
-                + ", ".join(f"{clean(name)} {p:.1%}" for name, p in best)
-                + clean(where)
-            ]
-        )
+        emit([f"{clean(predicted.name)}: " + ", ".join(f"{clean(name)} {p:.1%}" for name, p in best) + clean(where)])
         return
-    row: dict[str, Any] = {
-        "image": predicted.name,
-        "classes": [{"name": name, "probability": p} for name, p in best],
-    }
+    row: dict[str, Any] = {"image": predicted.name, "classes": [{"name": name, "probability": p} for name, p in best]}
     emit([json_text(row | ({"explained": picture} if picture else {}))])
 
 

@@ -39,9 +39,7 @@ TITLE = "hybrid-zoo: runs and results"
     metavar="N",
     help="Images of each run that were most confidently confused.",
 )
-@click.option(
-    "--no-data", is_flag=True, help="Only what the folders say: no confusion, no bars, no images; quick."
-)
+@click.option("--no-data", is_flag=True, help="Only what the folders say: no confusion, no bars, no images; quick.")
 @click.option(
     "--catalogue",
     type=click.Choice(["related", "all", "none"]),
@@ -129,12 +127,7 @@ def _fetched(word: str) -> str:
 
 
 def _seen(
-    runs: Sequence[Run],
-    registry: Registry,
-    no_data: bool,
-    data_dir: str | None,
-    device: str | None,
-    quiet: bool,
+    runs: Sequence[Run], registry: Registry, no_data: bool, data_dir: str | None, device: str | None, quiet: bool
 ) -> dict[str, Seen | str]:
     """What each model confuses, or why that is not known."""
     if no_data:
@@ -144,9 +137,7 @@ def _seen(
     seen: dict[str, Seen | str] = {}
     for i, run in enumerate(runs):
         if not quiet and sys.stderr.isatty():
-            print(
-                f"\r\033[Kmeasuring {i + 1} of {len(runs)}: {run.name}", end="", file=sys.stderr, flush=True
-            )
+            print(f"\r\033[Kmeasuring {i + 1} of {len(runs)}: {run.name}", end="", file=sys.stderr, flush=True)
         found, reason = look(run.folder, run.record, registry, data_dir=data_dir, device=device)
         seen[run.name] = reason if found is None else found
     if not quiet and sys.stderr.isatty():

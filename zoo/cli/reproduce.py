@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("target", metavar="SOURCE|TABLE|STUDY|MODEL", required=False)
 @click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of seeds: runs for each row.",
+    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Number of seeds: runs for each row."
 )
 @click.option(
     "--budget",
@@ -62,24 +58,14 @@ if TYPE_CHECKING:
     limit_test={"help": "Number of test images of the small budget."},
 )
 @options.at_once("Number of runs to train at the same time.")
+@click.option("--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="Folder for the run folders.")
 @click.option(
-    "--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="Folder for the run folders."
-)
-@click.option(
-    "--results",
-    default="results",
-    show_default=True,
-    metavar="DIR",
-    help="Folder for the table and the figures.",
+    "--results", default="results", show_default=True, metavar="DIR", help="Folder for the table and the figures."
 )
 @options.checkpoint_seconds
+@click.option("--list", "listing", is_flag=True, help="Show the rows and which are recorded, without training.")
 @click.option(
-    "--list", "listing", is_flag=True, help="Show the rows and which are recorded, without training."
-)
-@click.option(
-    "--figures",
-    is_flag=True,
-    help="Draw the training curves for each dataset, as PNG and SVG in results/figures.",
+    "--figures", is_flag=True, help="Draw the training curves for each dataset, as PNG and SVG in results/figures."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
@@ -110,9 +96,7 @@ def reproduce(
     registry = load_registry()
     if target is None:
         if not listing:
-            raise InputError(
-                "give a source, table, study or model to reproduce; `zoo reproduce --list` shows them"
-            )
+            raise InputError("give a source, table, study or model to reproduce; `zoo reproduce --list` shows them")
         return list_targets(registry, as_json)
     ask = Ask(target=target, **option_values)
     rows = rows_of(ask, registry)
@@ -148,9 +132,7 @@ def train(
     from zoo.studies.reproduce.recorded import file_of, measured, store
 
     path, invocation = file_of(ask, results), uuid.uuid4().hex
-    store(
-        path, ask, registry, measured(rows, runs)
-    )  # fails now, before any training, if it cannot be written
+    store(path, ask, registry, measured(rows, runs))  # fails now, before any training, if it cannot be written
     problems: list[str] = []
     with StopRequests() as stop:
         stop.answer_between_steps()
@@ -163,9 +145,7 @@ def train(
     store(path, ask, registry, measured(rows, runs))
     reasons = {job.title: failure(job, invocation) for job in runs if not job.recorded}
     other = "; ".join(problems) or "not finished"
-    return [
-        f"{title}: {reason or other}; repeat the command to continue" for title, reason in reasons.items()
-    ]
+    return [f"{title}: {reason or other}; repeat the command to continue" for title, reason in reasons.items()]
 
 
 def alone(
@@ -265,9 +245,7 @@ COLUMNS = (
 )
 
 
-def show(
-    ask: Ask, registry: Registry, rows: list[Row], runs: list[Job], as_json: bool, listing: bool
-) -> None:
+def show(ask: Ask, registry: Registry, rows: list[Row], runs: list[Job], as_json: bool, listing: bool) -> None:
     """Print the table on stdout, as text or as JSON."""
     from zoo.studies.reproduce.recorded import measured, state
 

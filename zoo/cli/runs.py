@@ -37,24 +37,14 @@ COLUMNS = (
 @click.command()
 @click.argument("runs", nargs=-1)
 @click.option(
-    "--model",
-    default="",
-    metavar="NAME",
-    help="Only runs of models that match (a glob, or part of the name).",
+    "--model", default="", metavar="NAME", help="Only runs of models that match (a glob, or part of the name)."
 )
 @click.option(
-    "--dataset",
-    default="",
-    metavar="SPEC",
-    help="Only runs on datasets that match (a glob, or part of the name).",
+    "--dataset", default="", metavar="SPEC", help="Only runs on datasets that match (a glob, or part of the name)."
 )
-@click.option(
-    "--state", type=click.Choice(["finished", "stopped", "training"]), help="Only runs in this state."
-)
+@click.option("--state", type=click.Choice(["finished", "stopped", "training"]), help="Only runs in this state.")
 @click.option("--best", is_flag=True, help="Only the best run of each model, dataset and protocol.")
-@click.option(
-    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Column to sort the rows by."
-)
+@click.option("--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Column to sort the rows by.")
 @click.option("--compare", is_flag=True, help="Show how the runs differ in recipe, model, data and results.")
 @click.option("--all", "everything", is_flag=True, help="With --compare: also show what is the same.")
 @click.option("--remove", is_flag=True, help="Remove the folders of these runs, after a confirmation.")
@@ -95,9 +85,7 @@ def runs(
     chosen = [
         run
         for run in all_runs
-        if _matches(run.record.model, model)
-        and _matches(run.record.data.spec, dataset)
-        and state in (None, run.state)
+        if _matches(run.record.model, model) and _matches(run.record.data.spec, dataset) and state in (None, run.state)
     ]
     chosen = best_of_each(chosen) if best else chosen
     chosen = sorted(chosen, key=_order(sort)) if not (compare and runs) else _as_given(chosen, runs)
@@ -200,11 +188,7 @@ def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
     if as_json:
         return table.emit_json(
             [
-                {
-                    "group": group,
-                    "key": key,
-                    "values": dict(zip([r.name for r in chosen], values, strict=True)),
-                }
+                {"group": group, "key": key, "values": dict(zip([r.name for r in chosen], values, strict=True))}
                 for group, key, values in rows
             ]
         )

@@ -36,16 +36,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Port to listen on (0: any free port).",
 )
-@click.option(
-    "-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of classes shown."
-)
+@click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of classes shown.")
 @options.device_or_cpu
 @click.option(
-    "--batch-size",
-    type=click.IntRange(1, 1024),
-    default=16,
-    show_default=True,
-    help="Most images classified at once.",
+    "--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True, help="Most images classified at once."
 )
 @click.option(
     "--queue",

@@ -29,10 +29,7 @@ DEFAULT_TRIALS = 20
 @click.command()
 @click.argument("model", metavar="NAME")
 @click.option(
-    "--grid",
-    multiple=True,
-    metavar="KEY=A,B,C",
-    help="Try each of these values: lr=1e-3,3e-4. May be repeated.",
+    "--grid", multiple=True, metavar="KEY=A,B,C", help="Try each of these values: lr=1e-3,3e-4. May be repeated."
 )
 @click.option(
     "--sample",
@@ -166,9 +163,7 @@ def run(chosen: Sweep, entry: Entry, engine: Engine, jobs: int, quiet: bool) -> 
             else:
                 given = {"sweep": msgspec.to_builtins(chosen), "quiet": quiet}
                 gpu = engine == "ray" and chosen.request.device not in ("cpu", "mps") and _has_gpu()
-                problems = workers.spread(
-                    "zoo.studies.sweep.trials:assist", given, jobs, engine, stop, gpu=gpu
-                )
+                problems = workers.spread("zoo.studies.sweep.trials:assist", given, jobs, engine, stop, gpu=gpu)
         except Stop:
             pass
         if stop.stopping:
@@ -212,9 +207,7 @@ def report(chosen: Sweep, registry: Registry, name: str, as_json: bool) -> int:
         title = f"{name}: importance of each key in {plural(sum(r['state'] == 'complete' for r in rows), 'trial')}"
         for path in draw_importance(stem, title, mattered):
             say(f"figure: {path}")
-    say(
-        f"best of {len(rows)} trials: {best['folder']}, validation top-1 {best['top1']:.2%}; for your registry.toml:"
-    )
+    say(f"best of {len(rows)} trials: {best['folder']}, validation top-1 {best['top1']:.2%}; for your registry.toml:")
     if as_json:
         emit_json(results)
     else:

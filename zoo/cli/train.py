@@ -40,16 +40,11 @@ if TYPE_CHECKING:
     help="Repeat RUN (a folder or hf://OWNER/NAME); with --dataset, fine-tune its weights.",
 )
 @click.option(
-    "--resume",
-    metavar="RUN",
-    help="Resume RUN; `auto`: the newest unfinished run with the same configuration.",
+    "--resume", metavar="RUN", help="Resume RUN; `auto`: the newest unfinished run with the same configuration."
 )
 @options.checkpoint_seconds
 @click.option(
-    "--checkpoint-steps",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Also write a checkpoint every N steps (0: off).",
+    "--checkpoint-steps", type=click.IntRange(min=0), default=0, help="Also write a checkpoint every N steps (0: off)."
 )
 @click.option(
     "--log",
@@ -57,9 +52,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Also log to NAME: tensorboard, trackio, wandb, or a plugin's logger. May be repeated.",
 )
-@click.option(
-    "-v", "--verbose", is_flag=True, help="Print the settings that were chosen automatically, and why."
-)
+@click.option("-v", "--verbose", is_flag=True, help="Print the settings that were chosen automatically, and why.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 @click.pass_context
 def train(
@@ -115,9 +108,7 @@ def train(
             session.start(Request(model=str(model), **option_values), output, look=resume == "auto")
 
 
-def _check_what_is_trained(
-    model: str | None, source: str | None, resume: str | None, given: dict[str, Any]
-) -> None:
+def _check_what_is_trained(model: str | None, source: str | None, resume: str | None, given: dict[str, Any]) -> None:
     if source is not None and (resume is not None or model is not None):
         raise InputError("--from already says what to train; leave out MODEL and --resume")
     if source is not None and given.keys() & {"pretrained", "weights"}:
@@ -271,9 +262,7 @@ def _say_finished(folder: Path) -> None:
     """Say that nothing is left to train, so that `until zoo train --resume RUN` ends."""
     from zoo.runs.record import read_record
 
-    say(
-        f"{folder}: this run is finished; extend it with --epochs N, N above {read_record(folder).settings.epochs}"
-    )
+    say(f"{folder}: this run is finished; extend it with --epochs N, N above {read_record(folder).settings.epochs}")
     print(folder)
 
 

@@ -43,16 +43,12 @@ def _classes(data: ImageData) -> list[Finding]:
     findings = []
     if len(data.classes) == 1:
         text = "there is one class only: nothing can be learnt from it, and training refuses it"
-        findings.append(
-            Finding(level="warning", kind="one-class", message=text, count=1, examples=data.classes)
-        )
+        findings.append(Finding(level="warning", kind="one-class", message=text, count=1, examples=data.classes))
     for side, split in (("train", data.train), ("test", data.test)):
         counts = class_counts(split, len(data.classes))
         empty = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
         if empty:
-            text = (
-                f"{plural(len(empty), 'class has', 'classes have')} no {side} image, of {len(data.classes)}"
-            )
+            text = f"{plural(len(empty), 'class has', 'classes have')} no {side} image, of {len(data.classes)}"
             level: Literal["error", "warning"] = "error" if side == "train" else "warning"
             findings.append(
                 Finding(level=level, kind="empty-class", message=text, count=len(empty), examples=empty[:5])
@@ -83,9 +79,7 @@ def division_findings(data: ImageData, train: Split, limited: int | None) -> lis
     if not names:
         return _single(data)
     text = f"{plural(limited or len(train), 'image')} leave {len(names):,} of {plural(len(data.classes), 'class')} out"
-    return [
-        Finding(level="warning", kind="class-left-out", message=text, count=len(names), examples=names[:5])
-    ]
+    return [Finding(level="warning", kind="class-left-out", message=text, count=len(names), examples=names[:5])]
 
 
 class _Seen(NamedTuple):
@@ -113,9 +107,7 @@ def _nearly_black(train: _Seen, test: _Seen) -> list[Finding]:
         f"{plural(len(rows), 'image is', 'images are')} nearly black: no value above {NEARLY_BLACK - 1} of 255 (of "
         "images of more than 8 bits, ?white=N says which value is white)"
     )
-    return [
-        Finding(level="warning", kind="nearly-black", message=text, count=len(rows), examples=tuple(rows[:5]))
-    ]
+    return [Finding(level="warning", kind="nearly-black", message=text, count=len(rows), examples=tuple(rows[:5]))]
 
 
 def _duplicates(data: ImageData, train: list[bytes], test: list[bytes]) -> list[Finding]:
@@ -137,9 +129,7 @@ def _duplicates(data: ImageData, train: list[bytes], test: list[bytes]) -> list[
         *_counted("warning", "train-test-conflict", pairs(other), "test image has", "have", OTHER),
         *_repeats("train", "training", train),
         *_repeats("test", "test", test),
-        *_counted(
-            "warning", "label-conflict", torn, "training image occurs", "occur", "with differing labels"
-        ),
+        *_counted("warning", "label-conflict", torn, "training image occurs", "occur", "with differing labels"),
     ]
 
 

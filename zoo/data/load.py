@@ -168,33 +168,22 @@ def _from_arrays(data: ImageData, delivery: Delivery, workers: int) -> ImageData
     if delivery.mode == "auto":
         fits, why = fit(count, size, delivery.device, disk=None, decoded=lambda: True)
         # A CPU reads them where the cache maps them: there is nothing to gain by reading ahead.
-        streams, why = (
-            not fits and delivery.device.startswith("cuda"),
-            f"{'resident' if fits else 'mapped'}: {why}",
-        )
+        streams, why = (not fits and delivery.device.startswith("cuda"), f"{'resident' if fits else 'mapped'}: {why}")
     else:
         streams, why = delivery.mode == "stream", f"{delivery.mode}, as asked"
     if not streams:
         return replace(data, notes=(f"data {why}",))
     pool = Pool(workers, Rule(), size)
     splits = {side: replace(getattr(data, side), pool=pool) for side in ("train", "test")}
-    return replace(
-        data, **splits, notes=(f"data {why.replace('mapped', 'stream', 1)}, from the decoded cache",)
-    )
+    return replace(data, **splits, notes=(f"data {why.replace('mapped', 'stream', 1)}, from the decoded cache",))
 
 
 def _note(why: str, workers: int) -> tuple[str, ...]:
-    return (
-        f"data {why}; files are decoded by {plural(workers, 'worker')}"
-        if workers
-        else f"data {why}; no workers",
-    )
+    return (f"data {why}; files are decoded by {plural(workers, 'worker')}" if workers else f"data {why}; no workers",)
 
 
 def _alters(common: dict[str, Any]) -> bool:
-    return any(
-        tuple(common.get(key, ("original",))) != ("original",) for key in ("alter_train", "alter_test")
-    )
+    return any(tuple(common.get(key, ("original",))) != ("original",) for key in ("alter_train", "alter_test"))
 
 
 def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
@@ -242,9 +231,7 @@ def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(f"{dataset.source}: unknown option {', '.join(unknown)}; allowed: {listed}")
     for key in ("resize", "crop"):
         if key in common and (not isinstance(common[key], int) or common[key] < 1):
-            raise InputError(
-                f"{dataset.source}: {key} must be a positive number of pixels, got {common[key]!r}"
-            )
+            raise InputError(f"{dataset.source}: {key} must be a positive number of pixels, got {common[key]!r}")
     for key in ("alter_train", "alter_test"):
         for entry in common.get(key, ()):
             alteration(str(entry))
@@ -304,9 +291,7 @@ def _altered(data: Cached, common: dict[str, Any], name: str, show: Show) -> Cac
     return cached(source, Rule(), show, name=name)
 
 
-def _described(
-    name: str, spec: str, dataset: Dataset, data: Cached, notes: tuple[str, ...] = ()
-) -> ImageData:
+def _described(name: str, spec: str, dataset: Dataset, data: Cached, notes: tuple[str, ...] = ()) -> ImageData:
     classes = _class_names(name, dataset, data)
     height, width = data.train.images.shape[2:]
     filled = msgspec.structs.replace(

@@ -76,9 +76,7 @@ def _first_size(listing: Listing, rule: Rule, skip_bad: bool) -> tuple[int, int]
         except DataError:
             if not skip_bad:
                 raise
-    raise DataError(
-        f"{listing.files[0].parent.parent}: none of {plural(len(listing.files), 'image')} can be read"
-    )
+    raise DataError(f"{listing.files[0].parent.parent}: none of {plural(len(listing.files), 'image')} can be read")
 
 
 def as_cached(files: Undecoded, workers: int, show: Show, *, name: str, skip_bad: bool = False) -> Cached:
@@ -91,9 +89,7 @@ def as_cached(files: Undecoded, workers: int, show: Show, *, name: str, skip_bad
     pool = Pool(workers, files.rule, files.size)
     splits, skipped = [], 0
     for side, (listing, rows) in (("train", files.train), ("test", files.test)):
-        split = Split(
-            FileImages(listing.files, rows, files.rule, files.size), listing.labels[rows], pool=pool
-        )
+        split = Split(FileImages(listing.files, rows, files.rule, files.size), listing.labels[rows], pool=pool)
         if skip_bad:
             good = _readable(split, listing, show, f"checking {name} ({side})")
             skipped += len(split) - len(good)

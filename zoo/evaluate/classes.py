@@ -57,8 +57,5 @@ def class_table(counts: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
     """All as plain data: `rows` (one a class, in label order), `macro`, `weighted`, `balanced_accuracy`."""
     scores = per_class(counts)
     columns = {name: values.tolist() for name, values in scores.items()}
-    rows = [
-        {"class": name, **{key: column[row] for key, column in columns.items()}}
-        for row, name in enumerate(names)
-    ]
+    rows = [{"class": name, **{key: column[row] for key, column in columns.items()}} for row, name in enumerate(names)]
     return {"rows": rows, **averages(scores), "balanced_accuracy": balanced_accuracy(scores)}

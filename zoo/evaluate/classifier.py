@@ -214,11 +214,7 @@ def _item(picture: Picture) -> tuple[Item, str]:
 
 
 def open_classifier(
-    folder: Path,
-    registry: Registry,
-    *,
-    record: RunRecord | None = None,
-    device: str | torch.device | None = None,
+    folder: Path, registry: Registry, *, record: RunRecord | None = None, device: str | torch.device | None = None
 ) -> Classifier:
     """The model of a run folder or package, with the weights that the run selected.
 
@@ -235,9 +231,7 @@ def open_classifier(
         name=record.model,
         module=load_module(folder, registry),
         sizes=record.sizes,
-        preprocessing=Preprocessing(
-            rule_of(record, registry), data.mean, data.std, record.settings.normalize
-        ),
+        preprocessing=Preprocessing(rule_of(record, registry), data.mean, data.std, record.settings.normalize),
         classes=data.classes,
         tta=record.settings.tta,
         dataset=data.spec,

@@ -58,8 +58,7 @@ def library() -> ModuleType:
         import imagecorruptions
     except ImportError as error:
         raise InputError(
-            "robustness needs the library imagecorruptions-imaug: pip install 'hybrid-zoo[robustness]' "
-            f"({error})"
+            f"robustness needs the library imagecorruptions-imaug: pip install 'hybrid-zoo[robustness]' ({error})"
         ) from None
     return imagecorruptions
 
@@ -83,11 +82,7 @@ def corrupt(images: Images, name: str, severity: int, seed: int, first: int = 0)
     out, before = np.empty_like(images), np.random.get_state()
     try:
         # the library prints what it works around, and divides 0 by 0 where `spatter` hits nothing
-        with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-            np.errstate(invalid="ignore"),
-        ):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), np.errstate(invalid="ignore"):
             for row, image in enumerate(images):
                 image_seed = mix_seed(seed, KNOWN.index(name), severity, first + row) & 0xFFFFFFFF
                 np.random.seed(image_seed)
@@ -155,9 +150,7 @@ def choose(words: Sequence[str]) -> tuple[str, ...]:
     chosen: dict[str, None] = {}
     for word in words or ("common",):
         if word not in groups and word not in KNOWN:
-            raise InputError(
-                f"no corruption named {word!r}; groups: {', '.join(groups)}; names: {', '.join(KNOWN)}"
-            )
+            raise InputError(f"no corruption named {word!r}; groups: {', '.join(groups)}; names: {', '.join(KNOWN)}")
         chosen |= dict.fromkeys(groups.get(word, (word,)))
     return tuple(chosen)
 

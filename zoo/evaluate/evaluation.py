@@ -139,9 +139,7 @@ def check_folder(folder: Path, name: str, split: str, on: str | None = None) -> 
         return
     if (_place(run), of_split, of_images) != (_place(name), split, on):
         images = f"the {of_split} split of {of_images}" if of_images else f"its {of_split} split"
-        raise InputError(
-            f"--output {folder}: holds the evaluation of {run} on {images}; choose another folder"
-        )
+        raise InputError(f"--output {folder}: holds the evaluation of {run} on {images}; choose another folder")
 
 
 def _place(name: str) -> str:

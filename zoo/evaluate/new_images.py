@@ -20,13 +20,7 @@ from zoo.runs.record import RunRecord
 
 
 def other_images(
-    record: RunRecord,
-    registry: Registry,
-    spec: str,
-    split: str,
-    *,
-    data_dir: str | None = None,
-    device: str = "cpu",
+    record: RunRecord, registry: Registry, spec: str, split: str, *, data_dir: str | None = None, device: str = "cpu"
 ) -> Split:
     """The images of another dataset as a run's model takes them.
 

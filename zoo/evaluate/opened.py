@@ -41,9 +41,7 @@ class OpenedSplit:
         """One pass in fp32 over the split (or over other `images` of the same size); `keep`: see `evaluate`."""
         classifier = self.classifier
         source = open_source(
-            self.images if images is None else images,
-            classifier.device,
-            channels_last=classifier.channels_last,
+            self.images if images is None else images, classifier.device, channels_last=classifier.channels_last
         )
         return evaluate(
             classifier.module,
@@ -87,9 +85,7 @@ def open_run(
     if on is None:
         images = split_of(record, split, registry, data_dir=data_dir, dataset=dataset)
     elif dataset is not None:
-        raise InputError(
-            "--dataset says where the run's own images are, --on names other ones; give one of them"
-        )
+        raise InputError("--dataset says where the run's own images are, --on names other ones; give one of them")
     else:
         images = other_images(record, registry, on, split, data_dir=data_dir, device=str(where))
     classifier = open_classifier(run, registry, record=record, device=where)
@@ -100,7 +96,5 @@ def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None
     """What `result.json` says of a split; None where the run was not finished, or of training or other images."""
     if on is not None or not (run / RESULT).is_file():
         return None
-    metrics: dict[str, Any] | None = read_result(run).get(
-        {"test": "test", "val": "validation", "train": ""}[split]
-    )
+    metrics: dict[str, Any] | None = read_result(run).get({"test": "test", "val": "validation", "train": ""}[split])
     return metrics

@@ -43,13 +43,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def bootstrap(
-    only_first: int,
-    only_second: int,
-    count: int,
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    only_first: int, only_second: int, count: int, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
     """A percentile bootstrap interval of the accuracy difference (first minus second), over the images.
 
@@ -109,9 +103,7 @@ def check_same(first: OpenedSplit, second: OpenedSplit) -> None:
     """
     a, b = first.record.data, second.record.data
     if a.classes != b.classes:
-        raise RunError(
-            f"the runs have other classes: {len(a.classes)} of {a.spec}, {len(b.classes)} of {b.spec}"
-        )
+        raise RunError(f"the runs have other classes: {len(a.classes)} of {a.spec}, {len(b.classes)} of {b.spec}")
     same = first.on is not None or a.fingerprint == b.fingerprint or a.spec == b.spec
     if not same or not np.array_equal(first.images.labels, second.images.labels):
         raise RunError(

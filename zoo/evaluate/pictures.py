@@ -47,9 +47,7 @@ def draw_reliability(path: Path, title: str, measured: dict[str, Any]) -> None:
         upper.plot([0, 1], [0, 1], color="0.3", linestyle=(0, (4, 2)), linewidth=1, label="calibrated")
         upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
         images = sum(row["count"] for row in bins)
-        sums = (
-            f"ECE {measured['ece']:.2%} of {plural(images, 'image')}, {plural(len(measured['bins']), 'bin')}"
-        )
+        sums = f"ECE {measured['ece']:.2%} of {plural(images, 'image')}, {plural(len(measured['bins']), 'bin')}"
         figure.suptitle(f"{title}\n{sums}", fontsize=9, wrap=True)
         upper.legend(frameon=False, fontsize=8, loc="upper left")
         lower.bar(places, [row["count"] for row in bins], width, color="0.6", edgecolor="white")

@@ -46,9 +46,7 @@ class Agreement:
         return math.isfinite(self.largest) and self.largest <= tolerance * max(1.0, self.scale)
 
 
-def agreement(
-    classifier: Classifier, run: Run, *, batch: int | None, preprocessing: bool, seed: int = 1
-) -> Agreement:
+def agreement(classifier: Classifier, run: Run, *, batch: int | None, preprocessing: bool, seed: int = 1) -> Agreement:
     """Run the file and the module over the same random images, at several batch sizes.
 
     Raises:

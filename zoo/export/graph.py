@@ -103,9 +103,7 @@ def trace(classifier: Classifier, *, batch: int | None, preprocessing: bool) -> 
             return torch.export.export(module, (example,), dynamic_shapes=shapes)
     except Exception as error:
         hint = "" if batch else "; with a fixed --batch N it may be"
-        raise ExportError(
-            f"{classifier.name}: cannot be traced by torch.export: {first(error)}{hint}"
-        ) from error
+        raise ExportError(f"{classifier.name}: cannot be traced by torch.export: {first(error)}{hint}") from error
 
 
 def first(error: BaseException) -> str:

@@ -46,12 +46,7 @@ def check_libraries(opset: int | None) -> None:
 
 
 def write(
-    program: ExportedProgram,
-    path: Path,
-    opset: int | None,
-    metadata: dict[str, str],
-    usage: str,
-    preprocessing: bool,
+    program: ExportedProgram, path: Path, opset: int | None, metadata: dict[str, str], usage: str, preprocessing: bool
 ) -> int:
     """Write the program as ONNX.
 
@@ -130,9 +125,7 @@ def _name_batch(model: Any, batch: str) -> None:
 
 def _save(model: Any, path: Path) -> None:
     ir = importlib.import_module("onnx_ir")
-    weights = sum(
-        v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None
-    )
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     if weights > ONE_FILE:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:

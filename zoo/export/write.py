@@ -117,12 +117,7 @@ def check_options(output: Path, format: Format, opset: int | None, batch: int | 
 
 
 def _checked(
-    classifier: Classifier,
-    written: Path,
-    format: Format,
-    batch: int | None,
-    preprocessing: bool,
-    tolerance: float,
+    classifier: Classifier, written: Path, format: Format, batch: int | None, preprocessing: bool, tolerance: float
 ) -> Agreement:
     run: Run = onnx_file.runner(written) if format == "onnx" else torch_file.runner(written)
     measured = agreement(classifier, run, batch=batch, preprocessing=preprocessing)

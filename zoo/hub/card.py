@@ -138,12 +138,7 @@ def card_data(facts: Facts) -> Any:
     record = facts.record
     base = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)@[0-9a-f]+", record.base_model)
     model = facts.model
-    tags = [
-        LIBRARY,
-        "image-classification",
-        *(model.tags if model else ()),
-        *([model.family] if model else []),
-    ]
+    tags = [LIBRARY, "image-classification", *(model.tags if model else ()), *([model.family] if model else [])]
     dataset = dataset_id(record.data.spec)
     return ModelCardData(
         license=facts.licence,
@@ -269,9 +264,7 @@ def tree_lines(node: Node) -> Iterator[str]:
         plain = {k: v for k, v in n.args.items() if not _has_nodes(v)}
         args = " ".join(f"{k}={msgspec.json.encode(v).decode()}" for k, v in plain.items())
         label = n.use if not key or key.startswith("of[") else f"{key}: {n.use}"
-        yield " ".join(
-            "".join(c if c.isprintable() else " " for c in f"{first}{label}  {args}").rstrip().split("\n")
-        )
+        yield " ".join("".join(c if c.isprintable() else " " for c in f"{first}{label}  {args}").rstrip().split("\n"))
         children = n.children()
         for i, (name, child) in enumerate(children):
             last = i == len(children) - 1

@@ -117,9 +117,7 @@ def fetch(ref: Ref, *, everything: bool = False, registry: Registry | None = Non
     return Fetched(ref, manifest.commit, package)
 
 
-def _fetch_files(
-    ref: Ref, manifest: Manifest, session: Session, everything: bool, registry: Registry
-) -> Package:
+def _fetch_files(ref: Ref, manifest: Manifest, session: Session, everything: bool, registry: Registry) -> Package:
     """Fetch the files of a commit, hash each and check the package."""
     names = [n for n in (SUMS, *NAMES) if n in manifest.files and (everything or n in (SUMS, *NEEDED))]
     for name in (SUMS, *NEEDED):
@@ -179,9 +177,7 @@ def _digest(ref: Ref, sibling: Any) -> Digest:
     sha256 = lfs.sha256 if lfs is not None else None
     if not isinstance(size, int) or size < 0 or not (sha256 or sibling.blob_id):
         raise HubError(f"{ref}: the Hub's response lacks the size or the hash of {sibling.rfilename}")
-    return Digest(
-        size=lfs.size if lfs is not None else size, sha256=sha256, git=None if sha256 else sibling.blob_id
-    )
+    return Digest(size=lfs.size if lfs is not None else size, sha256=sha256, git=None if sha256 else sibling.blob_id)
 
 
 def _place(repo: str, revision: str | None) -> Path:

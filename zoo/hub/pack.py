@@ -239,9 +239,7 @@ def _confusion(
     try:
         counts = open_run(source, data_dir=data_dir, device=device, registry=registry).confusion()
     except DataError as error:
-        raise DataError(
-            f"{error}; or add --no-predictions for a package without the table of classes"
-        ) from None
+        raise DataError(f"{error}; or add --no-predictions for a package without the table of classes") from None
     correct, total = int(counts.trace()), int(counts.sum())
     recorded = result["test"]
     if (correct, total) != (recorded["correct"], recorded["count"]):
@@ -290,12 +288,7 @@ def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: 
 
 
 def _write_weights(path: Path, weights: Mapping[str, Tensor], config: Config) -> None:
-    metadata = {
-        "format": "pt",
-        "zoo.format": str(FORMAT),
-        "zoo.model": config.model,
-        TREE_KEY: config.tree_sha256,
-    }
+    metadata = {"format": "pt", "zoo.format": str(FORMAT), "zoo.model": config.model, TREE_KEY: config.tree_sha256}
     write_bytes(path, to_bytes(weights, metadata))
 
 

@@ -150,14 +150,10 @@ def read_config(path: Path) -> Config:
     try:
         table = msgspec.json.decode(raw)
         if not isinstance(table, dict) or not isinstance(table.get("zoo"), dict):
-            raise PackageError(
-                f"{path}: is not part of a package of hybrid-zoo, because it has no table `zoo`"
-            )
+            raise PackageError(f"{path}: is not part of a package of hybrid-zoo, because it has no table `zoo`")
         version = table["zoo"].get("format")
         if isinstance(version, int) and version > FORMAT:
-            raise PackageError(
-                f"{path}: has a newer format ({version}); upgrade with `pip install -U hybrid-zoo`"
-            )
+            raise PackageError(f"{path}: has a newer format ({version}); upgrade with `pip install -U hybrid-zoo`")
         config = msgspec.convert(table["zoo"], Config, strict=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         line = first_line(error)
@@ -317,9 +313,7 @@ def _check_argument(value: Any, where: str, depth: int) -> int:
         below = sum(_check_argument(v, f"{where}.{str(k)[:40]}", depth + 1) for k, v in items)
         return below + isinstance(value, dict)
     if isinstance(value, str) and len(value) > MAX_STRING:
-        raise PackageError(
-            f"{where}: is a string of {len(value):,} characters; at most {MAX_STRING} are allowed"
-        )
+        raise PackageError(f"{where}: is a string of {len(value):,} characters; at most {MAX_STRING} are allowed")
     if isinstance(value, int | float) and not abs(value) <= MAX_INTEGER:
         raise PackageError(f"{where}: {str(value)[:30]} is outside of -{MAX_INTEGER:,} to {MAX_INTEGER:,}")
     return 0

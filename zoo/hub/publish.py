@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.files import sha256_of
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.errors import (
-    HubConflictError,
-    HubConnectionError,
-    HubError,
-    HubLoginError,
-    InputError,
-    PackageError,
-    ZooError,
-)
+from zoo.errors import HubConflictError, HubConnectionError, HubError, HubLoginError, InputError, PackageError, ZooError
 from zoo.hub.download import Digest, Manifest, ask, fetch_file
 from zoo.hub.pack import copy_with_repo
 from zoo.hub.pack import package as make_package
@@ -63,9 +55,7 @@ class Published(NamedTuple):
     url: str
 
 
-def prepare(
-    source: Path, ref: Ref, temporary: Path, *, registry: Registry | None = None, **options: Any
-) -> Plan:
+def prepare(source: Path, ref: Ref, temporary: Path, *, registry: Registry | None = None, **options: Any) -> Plan:
     """Prepare what will be sent: make a package from a run, or copy and check a package.
 
     Args:
@@ -246,9 +236,7 @@ def _remove(api: HfApi, ref: Ref) -> None:
         return  # the user sees the error of the commit, which matters more
 
 
-def _commit(
-    api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session, parent: str
-) -> tuple[str, str]:
+def _commit(api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session, parent: str) -> tuple[str, str]:
     """Commit on top of `parent`; if the response is lost, look at the head to see whether the commit was made."""
     start = time.monotonic()
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -303,10 +291,7 @@ def _operations(plan: Plan) -> Iterator[CommitOperationAdd]:
 
 def _same(plan: Plan, manifest: Manifest) -> bool:
     """Whether the package in a commit has exactly the plan's files."""
-    return all(
-        name in manifest.files and _is_same(plan, name, size, manifest.files[name])
-        for name, size in plan.files
-    )
+    return all(name in manifest.files and _is_same(plan, name, size, manifest.files[name]) for name, size in plan.files)
 
 
 def _is_same(plan: Plan, name: str, size: int, digest: Digest) -> bool:

@@ -37,9 +37,7 @@ def parse_ref(text: str) -> Ref:
     """
     repo, mark, revision = text.removeprefix(SCHEME).partition("@")
     owner, slash, name = repo.partition("/")
-    is_valid = slash and all(
-        NAME.fullmatch(part) and ".." not in part and "--" not in part for part in (owner, name)
-    )
+    is_valid = slash and all(NAME.fullmatch(part) and ".." not in part and "--" not in part for part in (owner, name))
     if not is_valid:
         raise InputError(f"{text[:120]!r}: expected OWNER/NAME or OWNER/NAME@REVISION, as on the Hub")
     if mark and (not REVISION.fullmatch(revision) or ".." in revision or "//" in revision):

@@ -37,11 +37,7 @@ def search(query: str = "", *, tags: Sequence[str] = (), limit: int = 50) -> lis
         infos = retrying(
             lambda: list(
                 api.list_models(
-                    filter=[LIBRARY, *tags],
-                    search=query or None,
-                    sort="downloads",
-                    limit=limit,
-                    cardData=True,
+                    filter=[LIBRARY, *tags], search=query or None, sort="downloads", limit=limit, cardData=True
                 )
             )
         )
@@ -58,8 +54,6 @@ def _hit(info: Any) -> Hit | None:
     for row in getattr(card, "eval_results", None) or ():
         value = row.metric_value
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
-            results.append(
-                (str(row.dataset_name)[:80], str(row.metric_name or row.metric_type)[:80], float(value))
-            )
+            results.append((str(row.dataset_name)[:80], str(row.metric_name or row.metric_type)[:80], float(value)))
     tags = tuple(str(tag)[:80] for tag in info.tags or () if tag)
     return Hit(repo, int(info.downloads or 0), tags, tuple(results))

@@ -173,12 +173,7 @@ def talking(what: str) -> Iterator[Session]:
     """
     http = importlib.import_module("huggingface_hub.utils._http")  # see the docstring of this module
     from huggingface_hub import set_client_factory
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-        logging,
-    )
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     session = Session()
     original: Callable[[], Any] = getattr(http, "_GLOBAL_CLIENT_FACTORY", http.default_client_factory)
@@ -335,21 +330,15 @@ def explain(error: BaseException, what: str) -> HubError:
 
     status, absent = status_of(error), _has(error, errors.RepositoryNotFoundError)
     if _has(error, errors.OfflineModeIsEnabled):
-        return HubConnectionError(
-            f"{what}: this needs the Hub, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE"
-        )
+        return HubConnectionError(f"{what}: this needs the Hub, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE")
     if status is None and (problem := of_this_machine(error, what)):
         return problem
     if _has(error, errors.GatedRepoError):
-        return HubGatedError(
-            f"{what} is gated; accept its terms on its page on the Hub, then run `hf auth login`"
-        )
+        return HubGatedError(f"{what} is gated; accept its terms on its page on the Hub, then run `hf auth login`")
     if _has(error, errors.RevisionNotFoundError):
         return HubNotFoundError(f"{what}: the repository has no such revision")
     if _has(error, errors.EntryNotFoundError) and not _has(error, errors.LocalEntryNotFoundError):
-        return HubNotFoundError(
-            f"{what}: the repository has no such file, so it is not a package of hybrid-zoo"
-        )
+        return HubNotFoundError(f"{what}: the repository has no such file, so it is not a package of hybrid-zoo")
     if _has(error, errors.DisabledRepoError):
         return HubPermissionError(f"{what} was disabled by the Hub")
     if status == 401 and not absent:
@@ -373,17 +362,13 @@ def _is_elsewhere(error: BaseException) -> bool:
 
 def _by_status(status: int, what: str) -> HubError:
     if status == 403:
-        return HubPermissionError(
-            f"{what}: the token does not allow this; use one with write access to the repository"
-        )
+        return HubPermissionError(f"{what}: the token does not allow this; use one with write access to the repository")
     if status in (409, 412):
         return HubConflictError(
             f"{what}: the Hub reports a conflict (HTTP {status}); look at the repository, then try again"
         )
     if status == 429:
-        return HubConnectionError(
-            f"{what}: the Hub has received too many requests; try again in a few minutes"
-        )
+        return HubConnectionError(f"{what}: the Hub has received too many requests; try again in a few minutes")
     if status >= 500:
         return HubConnectionError(f"{what}: the Hub has an internal error (HTTP {status}); try again later")
     return HubError(f"{what}: the Hub refused the request (HTTP {status})")
@@ -394,9 +379,7 @@ def _without_status(error: BaseException, what: str) -> HubError:
 
     chain, names = list(causes(error)), _names(error)
     if names & LATE:
-        return HubConnectionError(
-            f"{what}: the Hub did not respond in time; try again later{endpoint_note()}"
-        )
+        return HubConnectionError(f"{what}: the Hub did not respond in time; try again later{endpoint_note()}")
     if certificate := next((e for e in chain if isinstance(e, ssl.SSLCertVerificationError)), None):
         return HubConnectionError(
             f"{what}: the Hub's certificate is not accepted ({certificate.verify_message}); behind a proxy, set "

@@ -24,15 +24,11 @@ def of_this_machine(error: BaseException, what: str) -> HubError | None:
             "`pip install socksio`, or unset the variable"
         )
     if proxies and any(type(e) is ValueError and "proxy" in str(e).lower() for e in causes(error)):
-        return HubConnectionError(
-            f"{what}: {' or '.join(proxies)} is not the address of a proxy; correct or unset it"
-        )
+        return HubConnectionError(f"{what}: {' or '.join(proxies)} is not the address of a proxy; correct or unset it")
     for name in CERTIFICATES:
         path = os.environ.get(name, "")
         if path and not os.path.exists(path) and any(isinstance(e, OSError) for e in causes(error)):
-            return HubConnectionError(
-                f"{what}: {name} names {path}, which does not exist; correct or unset it"
-            )
+            return HubConnectionError(f"{what}: {name} names {path}, which does not exist; correct or unset it")
     token = get_token() or ""
     names = {type(e).__name__ for e in causes(error)}
     is_unsendable = names & {"UnicodeEncodeError", "LocalProtocolError"}

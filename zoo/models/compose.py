@@ -73,9 +73,7 @@ def compose(
         module, _ = _tried(node, registry, where, sizes, _Limits(limit), run=False)
         return module.to("meta")
     _, findings = _tried(node, registry, where, sizes, _Limits(limit))
-    return _Composer(registry, probe=False, findings=findings).build(
-        node, where, sizes, kinds=("classifier",)
-    )
+    return _Composer(registry, probe=False, findings=findings).build(node, where, sizes, kinds=("classifier",))
 
 
 def check(
@@ -225,9 +223,7 @@ class _Composer:
         signature = inspect.signature(factory)
         given = GIVEN[component.kind]
         open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-        allowed = [
-            n for n, p in signature.parameters.items() if n not in given and p.kind is not p.VAR_KEYWORD
-        ]
+        allowed = [n for n, p in signature.parameters.items() if n not in given and p.kind is not p.VAR_KEYWORD]
         hints = _hints(factory)
         out = {}
         for key, value in node.args.items():
@@ -235,9 +231,7 @@ class _Composer:
                 names = ", ".join(allowed) or "none"
                 raise InputError(f"{where}: {node.use!r} takes no argument {key!r}; allowed: {names}")
             out[key] = self._value(value, hints.get(key), f"{where}.{key}")
-        missing = [
-            n for n in allowed if n not in out and signature.parameters[n].default is inspect.Parameter.empty
-        ]
+        missing = [n for n in allowed if n not in out and signature.parameters[n].default is inspect.Parameter.empty]
         if missing:
             raise InputError(f"{where}: {node.use!r} needs the argument {missing[0]!r}")
         return out
@@ -274,13 +268,9 @@ class _Composer:
             return
         key = (where, *sizes.values())
         if key not in self.findings.shapes:
-            out = _shape_out(
-                module, (sizes["in_channels"], sizes["height"], sizes["width"]), f"{where} ({node.use})"
-            )
+            out = _shape_out(module, (sizes["in_channels"], sizes["height"], sizes["width"]), f"{where} ({node.use})")
             if len(out) != 3:
-                raise ShapeError(
-                    f"{where} ({node.use}): a stem must give (C, H, W) for each image; it gives {out}"
-                )
+                raise ShapeError(f"{where} ({node.use}): a stem must give (C, H, W) for each image; it gives {out}")
             self.findings.shapes[key] = out
         module.out_shape = self.findings.shapes[key]  # type: ignore[assignment]
 
@@ -413,7 +403,5 @@ def create(
         UnknownNameError: no such model. Else as `compose`.
     """
     registry, name, model = find_model(name)
-    sizes = sizes_for(
-        model, registry, num_classes=num_classes, image_size=image_size, in_channels=in_channels
-    )
+    sizes = sizes_for(model, registry, num_classes=num_classes, image_size=image_size, in_channels=in_channels)
     return compose(model.build, registry, where=place(registry, name), **sizes)

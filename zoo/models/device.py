@@ -125,10 +125,7 @@ def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
     Args:
         wanted: the recipe's `precision`.
     """
-    device, keeps_heap = (
-        hardware.device,
-        sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0",
-    )
+    device, keeps_heap = (hardware.device, sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0")
     heap = (
         "; freed memory is kept for reuse (ZOO_KEEP_HEAP=0 turns this off)"
         if device.type == "cpu" and keeps_heap

@@ -37,9 +37,7 @@ def _counted(outline: nn.Module, shape: tuple[int, ...], backward: bool) -> int:
             outline(image).sum().backward()
         outline.zero_grad(set_to_none=True)
         return int(counter.get_total_flops())
-    for (
-        parameter
-    ) in trained:  # without gradients, the counter fails at parameters that enter a module as inputs
+    for parameter in trained:  # without gradients, the counter fails at parameters that enter a module as inputs
         parameter.requires_grad_(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         outline(image)

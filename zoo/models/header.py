@@ -67,9 +67,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MAX_HEADER, size - 8):
-                raise PackageError(
-                    f"{path}: not a safetensors file: its header would be {length:,} bytes long"
-                )
+                raise PackageError(f"{path}: not a safetensors file: its header would be {length:,} bytes long")
             raw = file.read(length)
     except OSError as error:
         raise PackageError(f"{path}: cannot be read: {error.strerror}") from None
@@ -106,14 +104,9 @@ def compare(path: Path, header: Header, module: nn.Module) -> None:
         PackageError: a tensor too many, too few, or of another shape or type; names the first.
     """
     names = {dtype: name for name, dtype in DTYPES}
-    wanted = {
-        name: (names.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in module.state_dict().items()
-    }
+    wanted = {name: (names.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in module.state_dict().items()}
     given = {name: (e.dtype, e.shape) for name, e in header.tensors.items()}
-    for label, odd in (
-        ("lacks", wanted.keys() - given.keys()),
-        ("has besides", given.keys() - wanted.keys()),
-    ):
+    for label, odd in (("lacks", wanted.keys() - given.keys()), ("has besides", given.keys() - wanted.keys())):
         if odd:
             raise PackageError(
                 f"{path}: does not fit its model: it {label} {plural(len(odd), 'tensor')}, as {min(odd)[:80]!r}"
@@ -148,9 +141,7 @@ def outline(node: Node, registry: Registry, header: Header, *, where: str, **siz
     try:
         size = max((entry.data_offsets[1] for entry in header.tensors.values()), default=0)
         with _budget(len(header.tensors), where):
-            return check(
-                node, registry, where=where, memory=min(2 * size + ROOM, host_memory() // 2), **sizes
-            )
+            return check(node, registry, where=where, memory=min(2 * size + ROOM, host_memory() // 2), **sizes)
     except ZooError:
         raise
     except Exception as error:  # a factory met by hostile arguments may raise anything
@@ -159,10 +150,7 @@ def outline(node: Node, registry: Registry, header: Header, *, where: str, **siz
 
 class _Counter:
     def __init__(self, limit: int, what: str, where: str) -> None:
-        self.left, self.message = (
-            limit,
-            f"{where}: takes more than {limit:,} {what}; its weights are of fewer",
-        )
+        self.left, self.message = (limit, f"{where}: takes more than {limit:,} {what}; its weights are of fewer")
 
     def __call__(self, *registered: Any) -> None:
         self.left -= 1

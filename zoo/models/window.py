@@ -23,9 +23,7 @@ class WindowConv2d(nn.Conv2d):
             return super().forward(x)
         spans = [
             _span(size, kernel, stride, pad)
-            for size, kernel, stride, pad in zip(
-                x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True
-            )
+            for size, kernel, stride, pad in zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
         ]
         if None in spans:
             return super().forward(x)
@@ -50,13 +48,7 @@ class ProductConvTranspose2d(nn.ConvTranspose2d):
         high, wide = (
             (size - 1) * stride - 2 * pad + dilation * (kernel - 1) + more + 1
             for size, stride, pad, dilation, kernel, more in zip(
-                x.shape[2:],
-                self.stride,
-                padding,
-                self.dilation,
-                self.kernel_size,
-                self.output_padding,
-                strict=True,
+                x.shape[2:], self.stride, padding, self.dilation, self.kernel_size, self.output_padding, strict=True
             )
         )
         columns = torch.bmm(self.weight.flatten(1).t().expand(len(x), -1, -1), x.flatten(2))

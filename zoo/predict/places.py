@@ -92,9 +92,7 @@ def _altered(image: Tensor) -> Tensor:
     return batch
 
 
-def _changes(
-    name: str, module: nn.Module, output: Any, height: int, width: int
-) -> tuple[Layer, Tensor] | None:
+def _changes(name: str, module: nn.Module, output: Any, height: int, width: int) -> tuple[Layer, Tensor] | None:
     """How much each cell of a layer changed with each probe, (P, rows, columns); None for other shapes."""
     if not isinstance(output, Tensor) or not output.is_floating_point() or len(output) != 1 + PROBES**2:
         return None

@@ -19,9 +19,7 @@ from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
 from zoo.predict.places import Layer, layers_with_places
 
-Method = Literal[
-    "auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients", "occlusion"
-]
+Method = Literal["auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients", "occlusion"]
 BY_LAYER: tuple[Method, ...] = ("auto", "hires-cam", "grad-cam", "layer-integrated-gradients")
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -125,9 +123,7 @@ class Explainer:
         try:
             with torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                heat = make(model, layer.module).attribute(
-                    image.clone().requires_grad_(), target=target, **options
-                )
+                heat = make(model, layer.module).attribute(image.clone().requires_grad_(), target=target, **options)
         except RuntimeError as error:
             if "unused" not in str(error) and "does not require grad" not in str(error):
                 raise
@@ -176,9 +172,7 @@ def overlay(pixels: Images, saliency: Saliency, text: dict[str, str]) -> bytes:
     height, width = pixels.shape[1:]
     factor = max(1, -(-PICTURE // min(height, width)))
     size = (width * factor, height * factor)
-    seen = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize(
-        size, Image.Resampling.NEAREST
-    )
+    seen = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize(size, Image.Resampling.NEAREST)
     heat = Image.fromarray(saliency.heat.numpy()).resize(size, Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(heat), 0, 1)
     colours = colormaps["inferno"](strength)[..., :3] * 255

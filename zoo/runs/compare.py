@@ -11,16 +11,7 @@ from zoo.runs.find import Run, row_of, said
 
 GROUPS = ("result", "model", "recipe", "data", "run", "environment")
 
-_RUN_FIELDS = (
-    "protocol",
-    "seed",
-    "device",
-    "precision",
-    "channels_last",
-    "compile",
-    "max_steps",
-    "base_model",
-)
+_RUN_FIELDS = ("protocol", "seed", "device", "precision", "channels_last", "compile", "max_steps", "base_model")
 
 
 def facts(run: Run) -> dict[tuple[str, str], Any]:

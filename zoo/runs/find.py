@@ -138,9 +138,7 @@ def _inside(path: Path, root: Path) -> bool:
 
 def _name(folder: Path, root: Path) -> str:
     absolute = folder.absolute()
-    return (
-        absolute.relative_to(root.absolute()).as_posix() if _inside(folder, root) else folder.resolve().name
-    )
+    return absolute.relative_to(root.absolute()).as_posix() if _inside(folder, root) else folder.resolve().name
 
 
 def _distinct(places: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:

@@ -70,9 +70,7 @@ def dataset_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
         rule = evaluation_rule(spec, registry, size)
     except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
         return make_rule(None, size, None, None)
-    return (
-        rule if rule.out_size() == size else replace(make_rule(None, size, None, None), colours=rule.colours)
-    )
+    return rule if rule.out_size() == size else replace(make_rule(None, size, None, None), colours=rule.colours)
 
 
 @dataclass(frozen=True)
@@ -163,12 +161,7 @@ def images_of(
 
 
 def split_of(
-    record: RunRecord,
-    split: SplitName,
-    registry: Registry,
-    *,
-    data_dir: str | None = None,
-    dataset: str | None = None,
+    record: RunRecord, split: SplitName, registry: Registry, *, data_dir: str | None = None, dataset: str | None = None
 ) -> Split:
     """The images of one split of a run, to the last one.
 

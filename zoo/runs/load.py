@@ -51,9 +51,7 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise RunError(
-            f"{folder / WEIGHTS}: does not fit the model of {RECORD}: {one_line(error, 300)}"
-        ) from None
+        raise RunError(f"{folder / WEIGHTS}: does not fit the model of {RECORD}: {one_line(error, 300)}") from None
     return module.eval()
 
 

@@ -74,9 +74,7 @@ class RunLock:
             self.held = held if taken else None
         else:
             if taken and _is_alive(held):
-                taken = (
-                    False  # a process that cannot lock here, on another host perhaps, holds it by its file
-                )
+                taken = False  # a process that cannot lock here, on another host perhaps, holds it by its file
         if not taken:
             by_file = f"; if that process no longer runs, delete {held}" if held.exists() else ""
             owner = _named(_read(held) or _owner(self.handle))

@@ -35,9 +35,7 @@ def check_free(folder: Path) -> None:
         InputError: it is not empty, or no folder.
     """
     left_behind = ("lock", TEMPORARY)  # by a run that was killed before it was recorded
-    if folder.exists() and (
-        not folder.is_dir() or any(not p.name.startswith(left_behind) for p in folder.iterdir())
-    ):
+    if folder.exists() and (not folder.is_dir() or any(not p.name.startswith(left_behind) for p in folder.iterdir())):
         hint = "; go on with it by --resume" if (folder / "run.toml").is_file() else ""
         raise InputError(f"--output {folder}: is there already and not empty; choose another folder{hint}")
 

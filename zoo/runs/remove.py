@@ -23,18 +23,12 @@ def check_removable(folder: Path) -> None:
     whole = folder.resolve()
     if folder.is_symlink():
         raise RunError(f"{folder}: is a link to {whole}; remove the link, or name that folder")
-    if whole in (
-        Path(os.path.expanduser("~")).resolve(),
-        Path.cwd().resolve(),
-        *Path.cwd().resolve().parents,
-    ):
+    if whole in (Path(os.path.expanduser("~")).resolve(), Path.cwd().resolve(), *Path.cwd().resolve().parents):
         raise RunError(f"{folder}: is your home, the working folder, or above it; it is not removed")
     inside = [path.parent for path in sorted(whole.glob(f"**/{RECORD}")) if path.parent != whole]
     others = [path for path in inside if path.name not in ("package", BEFORE)]
     if others:
-        raise RunError(
-            f"{folder}: another run lies in it ({others[0].relative_to(whole)}); it is not removed"
-        )
+        raise RunError(f"{folder}: another run lies in it ({others[0].relative_to(whole)}); it is not removed")
     if is_held(folder):
         raise RunError(f"{folder}: is being trained; stop it first")
 

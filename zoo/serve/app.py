@@ -60,20 +60,12 @@ class Service:
     """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        limits: Limits,
-        *,
-        top: int = 5,
-        local: bool = True,
-        hosts: Collection[str] = (),
+        self, classifier: Classifier, limits: Limits, *, top: int = 5, local: bool = True, hosts: Collection[str] = ()
     ) -> None:
         self.classifier, self.limits, self.top, self.local, self.hosts = classifier, limits, top, local, hosts
         self.facts = _facts(classifier)
         self.rates, self.buffers = Rates(limits.rate), Buffers(limits.buffered)
-        self.batcher = Batcher(
-            classifier.probabilities, most=limits.batch, queue=limits.queue, told=self._batch
-        )
+        self.batcher = Batcher(classifier.probabilities, most=limits.batch, queue=limits.queue, told=self._batch)
         self.metrics = Metrics(self.facts["model"], lambda: self.batcher.under_way)
         self.page: Page = make_page(self.facts, limits)
 
@@ -184,9 +176,7 @@ class Guard:
 
         try:
             if self.service.local and not is_known(Request(scope).headers.get("host"), self.service.hosts):
-                problem = (
-                    "this server answers to localhost and to its address only; see --host and --allow-host"
-                )
+                problem = "this server answers to localhost and to its address only; see --host and --allow-host"
                 await _json(421, {"error": problem}, {"Connection": "close"})(scope, receive, answer)
             else:
                 await self.app(scope, receive, answer)

@@ -45,9 +45,7 @@ class Batcher:
         """
         if self.under_way >= self.limit:
             raise Refused(
-                503,
-                f"busy: {plural(self.limit, 'image is', 'images are')} waiting already; try again",
-                Retry_After="1",
+                503, f"busy: {plural(self.limit, 'image is', 'images are')} waiting already; try again", Retry_After="1"
             )
         self.under_way += 1
 

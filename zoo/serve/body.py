@@ -77,9 +77,7 @@ async def read_body(request: Request, limits: Limits, held: Held) -> bytes:
             return await _collected(chunks, limits, held)
     except TimeoutError:
         raise Refused(
-            408,
-            f"the request's body did not come within {plural(limits.seconds, 'second')}",
-            Connection="close",
+            408, f"the request's body did not come within {plural(limits.seconds, 'second')}", Connection="close"
         ) from None
     except ClientDisconnect:
         raise Refused(400, "the connection ended before the request's body did", Connection="close") from None

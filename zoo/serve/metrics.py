@@ -33,9 +33,7 @@ class Metrics:
         )
         gauge = Gauge("zoo_under_way", "Images that wait for the model or are in it.", registry=self.registry)
         gauge.set_function(waiting)
-        facts = Gauge(
-            "zoo_model_info", "The model that is served.", ["model", "version"], registry=self.registry
-        )
+        facts = Gauge("zoo_model_info", "The model that is served.", ["model", "version"], registry=self.registry)
         facts.labels(model, __version__).set(1)
 
     def text(self) -> bytes:

@@ -31,12 +31,6 @@ def make_page(facts: dict[str, Any], limits: Limits) -> Page:
         "img-src blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
     document = pages.get_template("page.html").render(
-        facts=facts,
-        limits=limits,
-        formats=FORMATS[:5],
-        version=__version__,
-        style=style,
-        script=script,
-        plural=plural,
+        facts=facts, limits=limits, formats=FORMATS[:5], version=__version__, style=style, script=script, plural=plural
     )
     return Page(document, policy)

@@ -132,9 +132,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except OSError as error:
-        advice = (
-            "; give another --port, or --port 0 for any free one" if error.errno == errno.EADDRINUSE else ""
-        )
+        advice = "; give another --port, or --port 0 for any free one" if error.errno == errno.EADDRINUSE else ""
         raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}{advice}") from None
     except (UnicodeError, OverflowError) as error:
         raise InputError(f"cannot listen on {host}:{port}: {error}") from None

@@ -121,36 +121,16 @@ def _legend(figure: Figure, series: Sequence[Series], held_out: str) -> None:
     from matplotlib.lines import Line2D
 
     models = [
-        Line2D(
-            [],
-            [],
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=4,
-            label=s.name,
-        )
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4, label=s.name)
         for i, s in enumerate(series)
     ]
     solid = {"val": "validation", "test": "test"}[held_out]
     kinds = [
-        Line2D(
-            [],
-            [],
-            color="0.3",
-            linestyle=(0, (3, 1.6)),
-            marker="o",
-            markerfacecolor="white",
-            label="training",
-        ),
+        Line2D([], [], color="0.3", linestyle=(0, (3, 1.6)), marker="o", markerfacecolor="white", label="training"),
         Line2D([], [], color="0.3", marker="o", markersize=4, label=solid),
     ]
     figure.legend(
-        handles=[*models, *kinds],
-        loc="outside lower center",
-        ncols=2,
-        fontsize=7,
-        frameon=False,
-        handlelength=3.5,
+        handles=[*models, *kinds], loc="outside lower center", ncols=2, fontsize=7, frameon=False, handlelength=3.5
     )
 
 

@@ -31,9 +31,7 @@ POLL_SECONDS = 0.1
 STOPPED = signal.SIGTERM
 
 
-def spread(
-    call: str, given: Any, jobs: int, engine: Engine, stop: Stopper, *, gpu: bool = False
-) -> list[str]:
+def spread(call: str, given: Any, jobs: int, engine: Engine, stop: Stopper, *, gpu: bool = False) -> list[str]:
     """Run `call(given, stop)` in `jobs` processes and wait for all of them.
 
     Args:
@@ -171,9 +169,7 @@ def _gather(ray: Any, waiting: list[Any], stop: Stopper) -> list[str]:
                 ray.get(reference)
             except (ray.exceptions.RayError, KeyboardInterrupt) as error:
                 if not cancelled:
-                    failures.append(
-                        f"a Ray task ended with {type(error).__name__}: {str(error).splitlines()[-1]}"
-                    )
+                    failures.append(f"a Ray task ended with {type(error).__name__}: {str(error).splitlines()[-1]}")
         if stop() > 0 and not cancelled:
             cancelled = True
             for reference in waiting:

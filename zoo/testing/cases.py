@@ -113,9 +113,7 @@ def cases_of(plugin: str, examples: Mapping[str, Mapping[str, Any]] | None = Non
                 for check, body in data.CHECKS
             ]
     if len(found) == 1:
-        raise PluginError(
-            f"the plugin {plugin!r} offers no component and no model: there is nothing to check"
-        )
+        raise PluginError(f"the plugin {plugin!r} offers no component and no model: there is nothing to check")
     return found
 
 
@@ -209,9 +207,7 @@ def check_signature(name: str, component: Component) -> str:
     return f"{plural(len(own), 'argument')} of its own"
 
 
-def _trees(
-    name: str, component: Component, registry: Registry, example: Mapping[str, Any] | None
-) -> Sequence[Node]:
+def _trees(name: str, component: Component, registry: Registry, example: Mapping[str, Any] | None) -> Sequence[Node]:
     """Classifiers around the component, the first that can be built being the one that is checked."""
     nodes = [Node(use=name, args=dict(example))] if example is not None else []
     if example is None and not _needs(name, component):

@@ -132,9 +132,7 @@ def _seeded(subject: Subject, seed: int, others: int) -> Seeded:
 
     sow()
     module = subject.build(seed=seed)
-    weights = {
-        name: value.detach().clone() for name, value in module.state_dict().items() if torch.is_tensor(value)
-    }
+    weights = {name: value.detach().clone() for name, value in module.state_dict().items() if torch.is_tensor(value)}
     states = {("built", generator.name): generator.state() for generator in GENERATORS}
     sow()
     with torch.no_grad():
@@ -222,10 +220,5 @@ SETTINGS = (
     Setting("anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, False),
 )
 
-CHECKS = (
-    ("input", check_input),
-    ("seed", check_seed),
-    ("output", check_output),
-    ("settings", check_settings),
-)
+CHECKS = (("input", check_input), ("seed", check_seed), ("output", check_output), ("settings", check_settings))
 """Name and function of every check of a side effect, in order."""

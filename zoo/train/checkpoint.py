@@ -167,9 +167,7 @@ def _flatten(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         return {TENSOR: name}
     if isinstance(value, dict):
         items = [[k, _flatten(v, tensors, f"{path}/{k}")] for k, v in value.items()]
-        return (
-            {str(k): v for k, v in items} if all(isinstance(k, str) for k, _ in items) else {"$items": items}
-        )
+        return {str(k): v for k, v in items} if all(isinstance(k, str) for k, _ in items) else {"$items": items}
     if isinstance(value, tuple):
         return {TUPLE: _flatten(list(value), tensors, path)}
     if isinstance(value, list):

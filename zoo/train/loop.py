@@ -110,9 +110,7 @@ class Trainer:
         self.augment = make_augment(plan.record, self.device, cropped=self.data.cropped)
         change = self.augment.apply
         self.change = self.compiler.recorded(self.compiler(change)) if self.augment.compilable else change
-        self.learn = self.compiler.recorded(
-            self._learn, [p for p in self.module.parameters() if p.requires_grad]
-        )
+        self.learn = self.compiler.recorded(self._learn, [p for p in self.module.parameters() if p.requires_grad])
         self.predict = self.compiler.whole(self.chosen(), eval_batch(plan.record))
         self.at = Position()
         self.sums = torch.zeros(2, device=self.device)  # summed loss and number of hits in this epoch
@@ -243,9 +241,7 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _pass(
-        self, rows: Tensor, images: Tensor, labels: Tensor, batch: int, drawn: torch.Generator
-    ) -> Tensor:
+    def _pass(self, rows: Tensor, images: Tensor, labels: Tensor, batch: int, drawn: torch.Generator) -> Tensor:
         """Add the gradients of this process's share of the rows; returns summed loss and hits, float32 (2,)."""
         mine = self.world.share(len(rows))
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
@@ -346,9 +342,7 @@ class Trainer:
         loss, hits = self._means()
         rate = at.step * self.batch / at.epoch_seconds
         epochs = math.ceil(self.total / self.steps)
-        self.listener.tick(
-            Tick(at.epoch + 1, epochs, at.step, self.steps, loss, hits, rate, at.total, int(self.total))
-        )
+        self.listener.tick(Tick(at.epoch + 1, epochs, at.step, self.steps, loss, hits, rate, at.total, int(self.total)))
 
     # ---- checkpoints --------------------------------------------------------------------------
 
@@ -406,9 +400,7 @@ class Trainer:
 
     def _result(self, parameters: int) -> dict[str, Any]:
         record, at = self.plan.record, self.at
-        self.chosen().load_state_dict(
-            self.world.parts(dict(self.chosen().state_dict()), self.selection.weights)
-        )
+        self.chosen().load_state_dict(self.world.parts(dict(self.chosen().state_dict()), self.selection.weights))
         test = self.measure(self.plan.test, exact=True) if len(self.plan.test) else None
         validation = self.measure(self.plan.selecting, exact=True) if record.protocol == "clean" else None
         return result_table(

@@ -120,10 +120,7 @@ def resolve(
     validation = VALIDATION_FRACTION if request.protocol == "clean" else 0.0
     splits = RunImages(data, validation, request.limit_train, request.limit_test).divided()
     sizes = Sizes(
-        in_channels=3,
-        height=splits[0].images.shape[2],
-        width=splits[0].images.shape[3],
-        num_classes=len(data.classes),
+        in_channels=3, height=splits[0].images.shape[2], width=splits[0].images.shape[3], num_classes=len(data.classes)
     )
     outline = _outline((registry, name, model), recipe, sizes)
     precision = pick_precision(recipe.precision, device)
@@ -179,10 +176,7 @@ def _with_compiler(plan: Plan) -> Plan:
         hardware.device,
         min(steps, record.max_steps or steps),
         lambda: measure_pace(
-            plan.build().train(),
-            (recipe.batch_size, *sizes),
-            hardware,
-            why_not=why_no_graph(recipe, hardware),
+            plan.build().train(), (recipe.batch_size, *sizes), hardware, why_not=why_no_graph(recipe, hardware)
         ),
     )
     return replace(
@@ -212,9 +206,7 @@ def replan(
         MissingPluginError: no installed plugin offers one of the model's components.
     """
     registry, device = registry or load_registry(), pick_device(record.device)
-    require_components(
-        node_from_table(record.build, "build"), record.plugins, registry, "the run", record.model
-    )
+    require_components(node_from_table(record.build, "build"), record.plugins, registry, "the run", record.model)
     images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show)
     if epochs is not None and record.max_steps:
         raise InputError(

@@ -76,9 +76,7 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
     folder, origin = folder_of(source, registry)
     record = read_record(folder)
     data = record.data
-    beginning = Beginning(
-        transform=data.transform, mean=data.mean, std=data.std, normalize=record.settings.normalize
-    )
+    beginning = Beginning(transform=data.transform, mean=data.mean, std=data.std, normalize=record.settings.normalize)
 
     def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:
         del sizes
@@ -103,9 +101,7 @@ def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
     plain = {key: value for key, value in model.build.args.items() if not isinstance(value, Node)}
     pretrained = _fetched(reference, "", lambda: function(**plain))
     if not isinstance(pretrained, Pretrained):
-        raise InputError(
-            f"{reference}: {declared} must return zoo.plugin.Pretrained, not {type(pretrained).__name__}"
-        )
+        raise InputError(f"{reference}: {declared} must return zoo.plugin.Pretrained, not {type(pretrained).__name__}")
 
     problem = wrong_normalisation(pretrained.mean or (0.5,), pretrained.std or (0.5,))
     if problem or bool(pretrained.mean) != bool(pretrained.std):
@@ -117,9 +113,7 @@ def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
         return tensors, _digest(tensors)
 
     normalize = True if pretrained.mean else None
-    beginning = Beginning(
-        transform=pretrained.transform, mean=pretrained.mean, std=pretrained.std, normalize=normalize
-    )
+    beginning = Beginning(transform=pretrained.transform, mean=pretrained.mean, std=pretrained.std, normalize=normalize)
     return Weights(reference, pretrained.origin, load, beginning, pretrained.base_model)
 
 
@@ -198,9 +192,7 @@ def with_weights(plan: Plan, source: Weights) -> Plan:
             f"{len(needed) - len(fresh)} of {len(needed)} tensors from {source.reference}; newly initialised: {shown}",
             file=sys.stderr,
         )
-    record = msgspec.structs.replace(
-        plan.record, base_model=source.origin, base_sha256=sha256, base_hub=source.hub
-    )
+    record = msgspec.structs.replace(plan.record, base_model=source.origin, base_sha256=sha256, base_hub=source.hub)
     taken = {name: weights[name] for name in needed.keys() - set(fresh)}
     return replace(plan, record=record, weights=taken)
 

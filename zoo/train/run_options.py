@@ -78,24 +78,16 @@ class Request(Struct, kw_only=True):
     ] = None
     epochs: Annotated[
         int | None,
-        Option(
-            "Passes over the training images.", least=1, recipe=True, resume=True, repeat=True, sweep=True
-        ),
+        Option("Passes over the training images.", least=1, recipe=True, resume=True, repeat=True, sweep=True),
     ] = None
     batch_size: Annotated[int | None, Option("Images per step.", least=1, recipe=True, repeat=True)] = None
     lr: Annotated[float | None, Option("Peak learning rate.", recipe=True, repeat=True)] = None
-    seed: Annotated[
-        int, Option("Seed for initial weights, image order and augmentation.", repeat=True, sweep=True)
-    ] = 0
+    seed: Annotated[int, Option("Seed for initial weights, image order and augmentation.", repeat=True, sweep=True)] = 0
     device: Annotated[
-        str,
-        Option(
-            "Device to train on: auto, cpu, cuda, cuda:N or mps.", repeat=True, sweep=True, reproduce=True
-        ),
+        str, Option("Device to train on: auto, cpu, cuda, cuda:N or mps.", repeat=True, sweep=True, reproduce=True)
     ] = "auto"
     precision: Annotated[
-        str | None,
-        Option("Number type of the forward pass: auto, fp32, bf16 or fp16.", recipe=True, repeat=True),
+        str | None, Option("Number type of the forward pass: auto, fp32, bf16 or fp16.", recipe=True, repeat=True)
     ] = None
     compile: Annotated[
         HowToCompile | None,
@@ -123,10 +115,7 @@ class Request(Struct, kw_only=True):
     limit_test: Annotated[
         int | None,
         Option(
-            "Test on N images only, a stratified subset (each class keeps its share).",
-            "N",
-            least=1,
-            reproduce=True,
+            "Test on N images only, a stratified subset (each class keeps its share).", "N", least=1, reproduce=True
         ),
     ] = None
     max_steps: Annotated[int | None, Option("Stop after N steps.", "N", least=1)] = None

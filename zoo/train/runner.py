@@ -67,9 +67,7 @@ def train_in(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
         return _train(folder, plan, watch)
 
 
-def finish(
-    folder: Path, make_plan: Callable[[], Plan], watch: Watch, *, locked: bool = False
-) -> dict[str, Any] | None:
+def finish(folder: Path, make_plan: Callable[[], Plan], watch: Watch, *, locked: bool = False) -> dict[str, Any] | None:
     """Train or resume the run of a folder, unless it is finished.
 
     Args:

@@ -24,14 +24,7 @@ from zoo.runs.record import CHECKPOINTS, RESULT, RunRecord, read_record, without
 from zoo.train import checkpoint
 from zoo.train.environment import differences
 from zoo.train.plan import Entry, Plan, replan, resolve
-from zoo.train.pretrained import (
-    Weights,
-    find_weights,
-    folder_of,
-    weights_of_model,
-    weights_of_run,
-    with_weights,
-)
+from zoo.train.pretrained import Weights, find_weights, folder_of, weights_of_model, weights_of_run, with_weights
 from zoo.train.run_options import Request, apply_settings, flag, options, refuse_impossible
 
 NAME = "zoo-from"
@@ -70,9 +63,7 @@ def plan_of(request: Request, show: Show = silent, entry: Entry | None = None) -
     return with_weights(resolve(sized, show, entry, beginning), source)
 
 
-def plan_from(
-    source: str, given: Mapping[str, Any], show: Show = silent, registry: Registry | None = None
-) -> Plan:
+def plan_from(source: str, given: Mapping[str, Any], show: Show = silent, registry: Registry | None = None) -> Plan:
     """The plan of a run that repeats another run or fine-tunes its weights.
 
     Args:
@@ -200,9 +191,7 @@ def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, registry: 
     return replan(changed, registry, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
 
 
-def _fine_tune(
-    record: RunRecord, weights: Weights, given: Mapping[str, Any], registry: Registry, show: Show
-) -> Plan:
+def _fine_tune(record: RunRecord, weights: Weights, given: Mapping[str, Any], registry: Registry, show: Show) -> Plan:
     """Resolve the source's tree and recipe as entries of a private copy of the catalogue."""
     recipe = msgspec.structs.replace(record.settings, summary="", source=None)
     tree = node_from_table(without(record.build, "pretrained"), f"{weights.reference}: build")

@@ -69,9 +69,7 @@ def _place(place: Place) -> Finding:
     if not place.path.exists():
         shown = "does not exist yet"
     data = {"path": str(place.path), "bytes": bytes_, "whole": whole}
-    return Finding(
-        "folders", place.what, "ok", f"{place.what} {place.path}: {shown} ({place.purpose})", data=data
-    )
+    return Finding("folders", place.what, "ok", f"{place.what} {place.path}: {shown} ({place.purpose})", data=data)
 
 
 def unwritable(path: Path) -> str:

@@ -35,9 +35,7 @@ def look(patience: float = PATIENCE) -> Iterator[Finding]:
 
 def _token(present: bool) -> Finding:
     if present:
-        return Finding(
-            "hub", "token", "ok", "a token is set (it is neither shown nor tested)", data={"token": True}
-        )
+        return Finding("hub", "token", "ok", "a token is set (it is neither shown nor tested)", data={"token": True})
     text = "no token: public packages can be used, but nothing can be published"
     return Finding("hub", "token", "note", text, "to publish: hf auth login", {"token": False})
 

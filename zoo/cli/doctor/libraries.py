@@ -70,17 +70,13 @@ def look() -> Iterator[Finding]:
 def _needed(needs: list[Requirement]) -> Iterator[Finding]:
     wrong = [(need, _problem(need)) for need in needs]
     present = {need.name: installed for need in needs if (installed := _version(need.name))}
-    shown = ", ".join(
-        f"{name} {present[name]}" for name in ("torch", "torchvision", "timm") if name in present
-    )
+    shown = ", ".join(f"{name} {present[name]}" for name in ("torch", "torchvision", "timm") if name in present)
     if not any(problem for _, problem in wrong):
         text = f"{shown}; all {len(needs)} required libraries are installed"
         yield Finding("versions", "needed", "ok", text, data=present)
     for need, problem in wrong:
         if problem:
-            yield Finding(
-                "versions", need.name, "error", problem, f"pip install '{need.name}{need.specifier}'"
-            )
+            yield Finding("versions", need.name, "error", problem, f"pip install '{need.name}{need.specifier}'")
 
 
 def _extras(needs: list[Requirement]) -> Iterator[Finding]:
@@ -130,11 +126,7 @@ def _pair() -> Iterator[Finding]:
     fix = "reinstall both from one index: pip install --force-reinstall torch torchvision"
     for text in requires("torchvision") or ():
         need = Requirement(text)
-        if (
-            need.name == "torch"
-            and need.marker is None
-            and not need.specifier.contains(torch, prereleases=True)
-        ):
+        if need.name == "torch" and need.marker is None and not need.specifier.contains(torch, prereleases=True):
             text = f"torchvision {vision} requires torch{need.specifier}, but torch {torch} is installed"
             yield Finding("versions", "torchvision", "error", text, fix)
             return

@@ -156,9 +156,7 @@ def runs(root: Path) -> Iterator[Finding]:
     all_runs, problems = find((), root)
     stopped = [run for run in all_runs if run.state == "stopped"]
     training = sum(run.state == "training" for run in all_runs)
-    text = f"{plural(len(all_runs), 'run')} below {root}/" + (
-        f", {training} of them in training" if training else ""
-    )
+    text = f"{plural(len(all_runs), 'run')} below {root}/" + (f", {training} of them in training" if training else "")
     yield Finding("runs", "runs", "ok", text, data={"runs": len(all_runs), "training": training})
     for problem in problems:
         fix = "restore it from a copy, or remove its folder; other runs are not affected"

@@ -13,9 +13,7 @@ from zoo.train.run_options import Option, Request, flag, options
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def of_a_run(
-    wanted: Callable[[Option], bool] = lambda option: True, **changed: dict[str, Any]
-) -> Callable[[F], F]:
+def of_a_run(wanted: Callable[[Option], bool] = lambda option: True, **changed: dict[str, Any]) -> Callable[[F], F]:
     """Add the options of a run to a command: all of them, or those that are `wanted`.
 
     Args:

@@ -83,9 +83,7 @@ def details_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
     details["source"] = {"key": model.source, **msgspec.to_builtins(source)} if source else None
     return details | {
         "build": model.build.to_table(),
-        "components": [
-            component_of(use, registry) for use in dict.fromkeys(n.use for _, n in model.build.walk())
-        ],
+        "components": [component_of(use, registry) for use in dict.fromkeys(n.use for _, n in model.build.walk())],
         "recipe": recipe_of(model.recipe, registry),
         "best": recipe_of(model.best, registry) if model.best else None,
         "note": model.note,
@@ -101,7 +99,5 @@ def recipe_of(name: str, registry: Registry) -> dict[str, Any]:
 def recipe_changes(recipe: Recipe) -> dict[str, Any]:
     """The fields of a recipe that differ from the defaults."""
     default, fields = Recipe(), Recipe.__struct_fields__
-    changed = (
-        f for f in fields if getattr(recipe, f) != getattr(default, f) and f not in ("summary", "source")
-    )
+    changed = (f for f in fields if getattr(recipe, f) != getattr(default, f) and f not in ("summary", "source"))
     return {f: msgspec.to_builtins(getattr(recipe, f)) for f in changed}

@@ -90,11 +90,7 @@ def summary(plan: Plan, parameters: int) -> str:
     """Three lines: the model, the images, and the settings."""
     record, data = plan.record, plan.record.data
     sizes = record.sizes
-    counts = (
-        f"{data.train:,} train + {data.validation:,} validation"
-        if data.validation
-        else f"{data.train:,} train"
-    )
+    counts = f"{data.train:,} train + {data.validation:,} validation" if data.validation else f"{data.train:,} train"
     layout = "channels-last" if record.channels_last else "contiguous"
     return (
         f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, "

@@ -54,8 +54,7 @@ def _classes(metrics: dict[str, Any], split: str) -> None:
     rows = [(row["class"], row, f"{row['support']:,}") for row in metrics["rows"]]
     rows += [(f"{kind} average", metrics[kind], "") for kind in ("macro", "weighted")]
     cells = [
-        [name, *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), support]
-        for name, row, support in rows
+        [name, *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")), support] for name, row, support in rows
     ]
     table.emit_table(columns, cells, table.width())
     present = sum(row["support"] > 0 for row in metrics["rows"])
@@ -74,14 +73,10 @@ def _confusion(matrix: dict[str, Any], split: str) -> None:
     widths = [max(len(str(row[i])) for row in counts) for i in range(len(names))]
     shown = [name[: max(5, w)] for name, w in zip(names, widths, strict=True)]
     side = min(20, max(map(len, names)))
-    wide = max(side, len(f"{split}: true") + 2) + sum(
-        2 + max(len(n), w) for n, w in zip(shown, widths, strict=True)
-    )
+    wide = max(side, len(f"{split}: true") + 2) + sum(2 + max(len(n), w) for n, w in zip(shown, widths, strict=True))
     if len(names) <= MOST_CELLS and wide <= (table.width() or 10**6):
         columns = [Column(f"{split}: true"), *(Column(name, right=True) for name in shown)]
-        table.emit_table(
-            columns, [[n[:20], *map(str, row)] for n, row in zip(names, counts, strict=True)], None
-        )
+        table.emit_table(columns, [[n[:20], *map(str, row)] for n, row in zip(names, counts, strict=True)], None)
         return
     wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
     cells = [[names[i], names[j], f"{n:,}", f"{n / sum(counts[i]):.1%}"] for n, i, j in _most(wrong)]

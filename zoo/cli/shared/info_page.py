@@ -86,9 +86,7 @@ def _results(model: Model) -> Iterator[str]:
         for result in (r for r in model.measured if r.dataset == dataset):
             spread = f" ± {result.spread:.2%}" if result.spread is not None else ""
             seeds = f"{result.seeds} seed{'s' if result.seeds > 1 else ''}"
-            what = ", ".join(
-                t for t in (result.protocol, seeds, result.recipe, result.device, result.note) if t
-            )
+            what = ", ".join(t for t in (result.protocol, seeds, result.recipe, result.device, result.note) if t)
             yield f"{dataset:<22}own        {result.top1:.2%}{spread}  {table.clean(what)}"
 
 

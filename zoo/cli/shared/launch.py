@@ -106,15 +106,7 @@ def start(gpus: int, device: str, model: str | None) -> int:
     )
     context = click.get_current_context()
     ours = [f"--{name}" for name in ("quiet", "verbose") if context.find_root().params.get(name)]
-    words = [
-        *children.flags(),
-        "-m",
-        "zoo",
-        *ours,
-        "train",
-        *context.meta[WORDS],
-        *(["--debug"] if debug else []),
-    ]
+    words = [*children.flags(), "-m", "zoo", *ours, "train", *context.meta[WORDS], *(["--debug"] if debug else [])]
     with tempfile.TemporaryDirectory(prefix="zoo-gpus-") as name:
         folder = Path(name)
         os.environ[TOGETHER] = name
@@ -154,9 +146,7 @@ def check_devices(gpus: int, device: str) -> None:
             f"{plural(gpus, 'process')} on the CPU"
         )
     if available < gpus:
-        raise DeviceError(
-            f"--gpus {gpus}: this machine has {available} GPUs; give --gpus {available} or fewer"
-        )
+        raise DeviceError(f"--gpus {gpus}: this machine has {available} GPUs; give --gpus {available} or fewer")
 
 
 @contextlib.contextmanager
@@ -168,16 +158,12 @@ def joined(gpus: int | None, device: str, shard: bool, stop: StopRequests) -> It
     """
     size = children.started_together()
     if gpus is not None and gpus != size:
-        raise InputError(
-            f"--gpus {gpus}: torchrun started {plural(size, 'process')}; leave out --gpus under torchrun"
-        )
+        raise InputError(f"--gpus {gpus}: torchrun started {plural(size, 'process')}; leave out --gpus under torchrun")
     if gpus is not None and size == 1:
         check_devices(gpus, device)
     if size == 1:
         if shard:
-            raise InputError(
-                "--shard needs several processes: add --gpus N with N above 1, or start zoo with torchrun"
-            )
+            raise InputError("--shard needs several processes: add --gpus N with N above 1, or start zoo with torchrun")
         from zoo.train.processes.world import World
 
         yield World()
@@ -285,7 +271,5 @@ def _end(world: World, error: BaseException) -> NoReturn:
             (Path(folder_) / "reported").touch()
         sys.__stderr__.flush() if sys.__stderr__ else None
     if world.hosts:
-        time.sleep(
-            1.0
-        )  # the store ends with this process: let the others read first that the error was reported
+        time.sleep(1.0)  # the store ends with this process: let the others read first that the error was reported
     os._exit(code)

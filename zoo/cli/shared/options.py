@@ -9,9 +9,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-data_dir = click.option(
-    "--data-dir", type=click.Path(file_okay=False), help="Folder for downloaded datasets."
-)
+data_dir = click.option("--data-dir", type=click.Path(file_okay=False), help="Folder for downloaded datasets.")
 device = click.option(
     "--device", default="auto", show_default=True, help="Device to use: auto, cpu, cuda, cuda:N or mps."
 )

@@ -115,9 +115,7 @@ class RandomResizedCrop(Operation[augmentation.RandomResizedCrop]):
         for name in ("scale", "ratio"):
             low, high = getattr(self.step, name)
             if low > high:
-                raise InputError(
-                    f"augment random-resized-crop.{name} is [{low}, {high}]; the smaller comes first"
-                )
+                raise InputError(f"augment random-resized-crop.{name} is [{low}, {high}]; the smaller comes first")
         return Bounds(self.step.scale, self.step.ratio)
 
     def check(self, place: int, size: tuple[int, int]) -> None:

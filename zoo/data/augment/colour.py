@@ -66,9 +66,7 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     high = torch.maximum(torch.maximum(red, green), blue)
     span = high - torch.minimum(torch.minimum(red, green), blue)
     scale = (span + TINY).reciprocal_().mul_(1 / 6)
-    first = torch.where(
-        high == green, (blue - red).mul_(scale).add_(2 / 6), (red - green).mul_(scale).add_(4 / 6)
-    )
+    first = torch.where(high == green, (blue - red).mul_(scale).add_(2 / 6), (red - green).mul_(scale).add_(4 / 6))
     hue = torch.where(high == red, (green - blue).mul_(scale), first).add_(factor.view(-1, 1, 1))
     places = torch.arange(5, 0, -2, device=images.device).view(-1, 1, 1) / 6  # red, green, blue
     k = hue.unsqueeze(1) + places  # of a circle
@@ -139,9 +137,5 @@ class Jitter(Operation[augmentation.Jitter]):
 
 
 OPERATIONS: Operations = MappingProxyType(
-    {
-        augmentation.Brightness: Brightness,
-        augmentation.Grayscale: Grayscale,
-        augmentation.Jitter: Jitter,
-    }
+    {augmentation.Brightness: Brightness, augmentation.Grayscale: Grayscale, augmentation.Jitter: Jitter}
 )

@@ -30,9 +30,7 @@ def mixup(images: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tenso
     return torch.lerp(images.flip(0), images, share), torch.lerp(targets.flip(0), targets, share)
 
 
-def cutmix(
-    images: Tensor, targets: Tensor, share: Tensor, row: Tensor, column: Tensor
-) -> tuple[Tensor, Tensor]:
+def cutmix(images: Tensor, targets: Tensor, share: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Paste a box of its mirror in the batch into each image; the same box for all.
 
     The box covers 1 - `share` of the image before it is clipped at the border; the targets are mixed by
@@ -74,9 +72,7 @@ class _Mixing(Operation[MixT]):
     def draw(self, numbers: Tensor, generator: torch.Generator | None) -> int:
         """The first row is the share of the image itself; each other row is one number."""
         numbers[0] = beta(self.step.alpha, generator)
-        numbers[1:] = numbers[
-            1:, :1
-        ].clone()  # the same for all images, so that any part of the batch knows it
+        numbers[1:] = numbers[1:, :1].clone()  # the same for all images, so that any part of the batch knows it
         return 0
 
     def share(self, drawn: Drawn) -> Tensor:

@@ -26,13 +26,7 @@ from zoo.data.augment.crop import Bounds
 from zoo.data.augment.interface import Drawn, Operations, Samples
 
 OPERATIONS: Operations = MappingProxyType(
-    {
-        **geometry.OPERATIONS,
-        **colour.OPERATIONS,
-        **mix.OPERATIONS,
-        **boxes.OPERATIONS,
-        **randaugment.OPERATIONS,
-    }
+    {**geometry.OPERATIONS, **colour.OPERATIONS, **mix.OPERATIONS, **boxes.OPERATIONS, **randaugment.OPERATIONS}
 )
 """Which operation does the steps of each struct of `zoo.catalogue.augmentation`."""
 

@@ -45,9 +45,7 @@ class Fit(NamedTuple):
     why: str
 
 
-def fit(
-    count: int, size: tuple[int, int], device: str, *, disk: Path | None, decoded: Callable[[], bool]
-) -> Fit:
+def fit(count: int, size: tuple[int, int], device: str, *, disk: Path | None, decoded: Callable[[], bool]) -> Fit:
     """Compare what the decoded images take with what is free.
 
     Args:
@@ -62,9 +60,7 @@ def fit(
         return Fit(False, f"{sums}; {room}")
     space = shutil.disk_usage(_existing(disk)).free if disk is not None else 0
     if disk is not None and need > SHARE * space and not decoded():
-        return Fit(
-            False, f"{sums}; {room}; {_gigabytes(space)} free for the decoded cache, {SHARE:.0%} of it ours"
-        )
+        return Fit(False, f"{sums}; {room}; {_gigabytes(space)} free for the decoded cache, {SHARE:.0%} of it ours")
     return Fit(True, f"{sums}; {room}")
 
 

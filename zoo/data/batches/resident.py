@@ -96,9 +96,7 @@ class Resident:
             return flat.index_select(0, indices).view(nhwc).permute(0, 3, 1, 2), labels
         return self.images.view(len(self), -1).index_select(0, indices).view(shape), labels
 
-    def steps(
-        self, batches: Tensor, start: int = 0, *, epoch: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def steps(self, batches: Tensor, start: int = 0, *, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Training batches (rows, images, labels) for each row of `batches`, int64 (steps, B), from `start` on."""
         del epoch  # nothing is cut here (see `BatchSource`)
         for indices in batches[start:].to(self.device):
@@ -119,12 +117,7 @@ class Resident:
 
     def _resident(self, images: Images | FileImages, rows: Labels | None) -> Tensor:
         count, (channels, height, width) = len(self.labels), images.shape[1:]
-        if (
-            rows is None
-            and not self.channels_last
-            and isinstance(images, np.memmap)
-            and self._stays_mapped(images)
-        ):
+        if rows is None and not self.channels_last and isinstance(images, np.memmap) and self._stays_mapped(images):
             return _mapped(images)
         shape = (count, height, width, channels) if self.channels_last else (count, channels, height, width)
         out = torch.empty(shape, dtype=torch.uint8, device=self.device)

@@ -54,9 +54,7 @@ class _FileReader:
 
     def begin(self, rows: Labels, key: int | None) -> _Begun:
         # Enough parts are under way to keep every worker at work while its last answer is taken.
-        self.depth = (
-            max(2, -(-2 * self.pool.workers * self.pool.part // len(rows))) if self.pool.workers else 0
-        )
+        self.depth = max(2, -(-2 * self.pool.workers * self.pool.part // len(rows))) if self.pool.workers else 0
         height, width = self.images.size
         host = torch.empty((len(rows), height, width, 3), dtype=torch.uint8, pin_memory=self.pin)
         pixels = host.numpy()
@@ -142,9 +140,7 @@ class Streamed:
         """Number of images."""
         return len(self.labels)
 
-    def steps(
-        self, batches: Tensor, start: int = 0, *, epoch: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def steps(self, batches: Tensor, start: int = 0, *, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Training batches (rows, images, labels), read ahead.
 
         Args:

@@ -62,9 +62,7 @@ class Values(NamedTuple):
         if self.fractions and self.most <= 16:  # no whole numbers of any depth: fractions that go beyond 1
             return self.most
         top = 65_535.0
-        return next(
-            (white for white in WHITES if self.most <= white), WHITES[-1] if self.most <= top else self.most
-        )
+        return next((white for white in WHITES if self.most <= white), WHITES[-1] if self.most <= top else self.most)
 
 
 def checked_colours(white: object, background: object, where: str) -> Colours:

@@ -401,16 +401,12 @@ def decode_file(
         with open(path, "rb") as file:
             status, data = os.fstat(file.fileno()), file.read()
     except FileNotFoundError:
-        raise DataError(
-            f"{path}: was deleted after its folder was listed; put it back, or start again"
-        ) from None
+        raise DataError(f"{path}: was deleted after its folder was listed; put it back, or start again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     now = Stamp(status.st_size, status.st_mtime_ns)
     if now != stamp:
-        what = (
-            f"{stamp.size:,} bytes then, {now.size:,} now" if now.size != stamp.size else "its time differs"
-        )
+        what = f"{stamp.size:,} bytes then, {now.size:,} now" if now.size != stamp.size else "its time differs"
         raise DataError(f"{path}: was changed after its folder was listed ({what}); start again")
     try:
         image = image_array(data, rule, path, colours)

@@ -53,9 +53,7 @@ class Pool:
                 f"{plural(workers, 'worker is', 'workers are')} not possible; give 0 (decode in the process) or more"
             )
         if workers and os.name == "nt":
-            raise InputError(
-                f"{plural(workers, 'worker')}: worker processes need Linux or macOS; give --workers 0"
-            )
+            raise InputError(f"{plural(workers, 'worker')}: worker processes need Linux or macOS; give --workers 0")
         self.workers, self.rule, self.size = workers, rule, size
         self.part = max(4, min(64, PART_BYTES // (size[0] * size[1] * 3)))
         self._own = threading.local()
@@ -121,9 +119,7 @@ class _Worker:
     def decode(self, part: Part, out: Images) -> None:
         """Let the process decode, and copy what it decoded."""
         about = f"while it decoded {os.fsdecode(part.paths[0])}"
-        about += (
-            f" or one of the {plural(len(part.paths) - 1, 'image')} after it" if len(part.paths) > 1 else ""
-        )
+        about += f" or one of the {plural(len(part.paths) - 1, 'image')} after it" if len(part.paths) > 1 else ""
         wrong = self._ask(msgspec.msgpack.encode(part), about)
         if wrong:
             raise DataError(wrong.decode())

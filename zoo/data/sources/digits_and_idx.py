@@ -72,8 +72,7 @@ _IDX = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labe
 def idx_files(folder: Path) -> list[Path]:
     """The four IDX files of a folder, or an empty list where one is missing."""
     paths = [
-        next((p for end in ("-ubyte", "-ubyte.gz") if (p := folder / f"{stem}{end}").is_file()), None)
-        for stem in _IDX
+        next((p for end in ("-ubyte", "-ubyte.gz") if (p := folder / f"{stem}{end}").is_file()), None) for stem in _IDX
     ]
     present = [path for path in paths if path is not None]
     return present if len(present) == len(_IDX) else []
@@ -90,9 +89,7 @@ class IdxSource:
         """The source for `idx:PATH`."""
         files = idx_files(Path(request.rest).expanduser())
         if not files:
-            raise InputError(
-                f"idx:{request.rest}: expected the files {', '.join(s + '-ubyte[.gz]' for s in _IDX)}"
-            )
+            raise InputError(f"idx:{request.rest}: expected the files {', '.join(s + '-ubyte[.gz]' for s in _IDX)}")
         return cls(tuple(files))
 
     def identity(self) -> dict[str, Any]:
@@ -103,14 +100,10 @@ class IdxSource:
     def open(self) -> Opened:
         """Both splits, in memory."""
         images, labels, test_images, test_labels = (idx_array(path) for path in self.files)
-        for path, some, many in (
-            (self.files[0], images, labels),
-            (self.files[2], test_images, test_labels),
-        ):
+        for path, some, many in ((self.files[0], images, labels), (self.files[2], test_images, test_labels)):
             if len(some) != len(many):
                 raise DataError(f"{path} holds {plural(len(some), 'image')} for {plural(len(many), 'label')}")
         name = str(self.files[0].parent)
         return Opened(
-            array_rows(images, labels, f"{name} (train)"),
-            array_rows(test_images, test_labels, f"{name} (test)"),
+            array_rows(images, labels, f"{name} (train)"), array_rows(test_images, test_labels, f"{name} (test)")
         )

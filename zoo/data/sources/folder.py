@@ -111,9 +111,7 @@ class FolderSource:
     def content(self, listings: Sequence[Listing] | None = None) -> tuple[str, Iterator[Chunk]]:
         """What the pixels of all files depend on, and the files, undecoded."""
         listed = listings or self._listings
-        files = (
-            files[i : i + CHUNK] for files in (x.files for x in listed) for i in range(0, len(files), CHUNK)
-        )
+        files = (files[i : i + CHUNK] for files in (x.files for x in listed) for i in range(0, len(files), CHUNK))
         return " ".join([str(self.root), *(listing.digest(times=True) for listing in listed)]), files
 
     def identity(self) -> dict[str, Any]:

@@ -19,9 +19,7 @@ LOOKED_AT = 10_000
 """Files of a class whose folders are looked at for an example."""
 
 
-def folder_findings(
-    root: Path, division: Division | None, listings: Sequence[Listing]
-) -> tuple[Finding, ...]:
+def folder_findings(root: Path, division: Division | None, listings: Sequence[Listing]) -> tuple[Finding, ...]:
     """Files and folders that are left out, and classes that may not be what was meant.
 
     Args:
@@ -75,9 +73,7 @@ def _categories(listing: Listing) -> Iterator[Finding]:
         return
     starts = np.concatenate([[0], files.ends[:-1]])
     depths = np.add.reduceat(files.names == ord("/"), starts, dtype=np.int64)
-    firsts = np.searchsorted(
-        labels, np.arange(len(listing.classes))
-    )  # the files of a class follow one another
+    firsts = np.searchsorted(labels, np.arange(len(listing.classes)))  # the files of a class follow one another
     nested = np.flatnonzero(np.minimum.reduceat(depths, firsts) > 1).tolist()
     below: defaultdict[int, set[str]] = defaultdict(set)
     for label in nested[:FEW]:
@@ -88,12 +84,8 @@ def _categories(listing: Listing) -> Iterator[Finding]:
             f"{plural(len(nested), 'class holds its images', 'classes hold their images')} in folders below, whose "
             "names are not read: each folder at the top is a class"
         )
-        examples = tuple(
-            f"{listing.classes[label]}: {', '.join(sorted(below[label])[:3])}" for label in nested[:FEW]
-        )
-        yield Finding(
-            level="warning", kind="nested-class", message=text, count=len(nested), examples=examples
-        )
+        examples = tuple(f"{listing.classes[label]}: {', '.join(sorted(below[label])[:3])}" for label in nested[:FEW])
+        yield Finding(level="warning", kind="nested-class", message=text, count=len(nested), examples=examples)
 
 
 def _alike(listing: Listing) -> Iterator[Finding]:
@@ -103,10 +95,6 @@ def _alike(listing: Listing) -> Iterator[Finding]:
         groups["".join(name.casefold().split())].append(name)
     alike = [names for names in groups.values() if len(names) > 1]
     if alike:
-        text = (
-            f"{plural(len(alike), 'name is', 'names are')} written in several ways, each a class of its own"
-        )
+        text = f"{plural(len(alike), 'name is', 'names are')} written in several ways, each a class of its own"
         examples = tuple(" and ".join(map(repr, names)) for names in alike[:FEW])
-        yield Finding(
-            level="warning", kind="similar-classes", message=text, count=len(alike), examples=examples
-        )
+        yield Finding(level="warning", kind="similar-classes", message=text, count=len(alike), examples=examples)

@@ -149,9 +149,7 @@ def _difference(classes: tuple[str, ...], others: tuple[str, ...], where: str) -
         what = f"{len(classes)} in this file, {len(others)} in {where}"
         extra = [name for name in (*classes, *others) if (name in classes) != (name in others)]
         what += f" ({extra[0]!r} is in one of them only)" if extra else ""
-    return (
-        f"different classes, or another order of them: {what}; write the files with one list of class names"
-    )
+    return f"different classes, or another order of them: {what}; write the files with one list of class names"
 
 
 def _cells(files: Sequence[Path], column: str) -> Iterator[tuple[Path, list[Any]]]:
@@ -206,9 +204,7 @@ def _item(cell: object, path: Path, row: int) -> Item:
     return partial(_refuse, f"{path} row {row}: holds no image ({what})")
 
 
-def _rows(
-    files: Sequence[Path], columns: Columns, classes: tuple[str, ...], chosen: Labels | None = None
-) -> Rows:
+def _rows(files: Sequence[Path], columns: Columns, classes: tuple[str, ...], chosen: Labels | None = None) -> Rows:
     """A split of all rows, or of the chosen ones (ascending)."""
     import pyarrow as pa
 
@@ -229,9 +225,7 @@ def _rows(
                         cells = list(enumerate(batch.column(0).to_pylist(), row))
                         row += len(cells)
                         yield [
-                            _item(cell, path, i)
-                            for i, cell in cells
-                            if kept is None or int(end) - count + i in kept
+                            _item(cell, path, i) for i, cell in cells if kept is None or int(end) - count + i in kept
                         ]
                 except (OSError, pa.ArrowException) as error:
                     raise DataError(f"{path}: {first_line(error, None)}") from None

@@ -129,9 +129,7 @@ def _listed(names: Iterable[str]) -> str:
     return (", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")) or "none"
 
 
-def _split_names(
-    names: list[str], options: dict[str, Any], where: str, *, whole: bool
-) -> tuple[list[str], list[str]]:
+def _split_names(names: list[str], options: dict[str, Any], where: str, *, whole: bool) -> tuple[list[str], list[str]]:
     """The splits that are train and test; no test where there is one split alone, and the user named none."""
     given = {side: _given(names, options.get(side), side, where) for side in ("train", "test")}
     if len(names) == 1 and not (given["train"] and given["test"]):
@@ -186,9 +184,7 @@ def _check_configs(files: list[ParquetFile], where: str) -> None:
     folders = {file.folder for file in files}
     if len(folders) > 1:
         plain = "" if "" not in folders else "; files that lie above them belong to none"
-        raise InputError(
-            f"{where} has several configurations: {_listed(folders)}{plain}; choose by ?config=NAME"
-        )
+        raise InputError(f"{where} has several configurations: {_listed(folders)}{plain}; choose by ?config=NAME")
 
 
 def _check_shards(files: list[ParquetFile], where: str, split: str, exists: Callable[[str], bool]) -> None:
@@ -203,18 +199,14 @@ def _check_shards(files: list[ParquetFile], where: str, split: str, exists: Call
     for group in groups.values():
         totals = sorted({file.total for file in group})
         if len(totals) > 1:
-            sets = " and ".join(
-                f"a set of {total}" if total else "files without a number" for total in totals
-            )
+            sets = " and ".join(f"a set of {total}" if total else "files without a number" for total in totals)
             raise DataError(f"{where}: the files of split {split!r} are not one set: {sets}; remove one")
         places = sorted(file.place for file in group)
         if totals[0]:
             _check_places(group, places, where, exists)
 
 
-def _check_places(
-    group: list[ParquetFile], places: list[int], where: str, exists: Callable[[str], bool]
-) -> None:
+def _check_places(group: list[ParquetFile], places: list[int], where: str, exists: Callable[[str], bool]) -> None:
     total, first = group[0].total, group[0]
     start = int(places[-1] == total)  # some count from 1
     if len(set(places)) < len(places) or places[-1] > total:

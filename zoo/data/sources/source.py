@@ -130,9 +130,7 @@ def as_nchw(array: ArrayLike) -> Images:
     elif array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3):
-        raise DataError(
-            f"images are {array.dtype} of shape {array.shape}; uint8 with 1 or 3 channels is needed"
-        )
+        raise DataError(f"images are {array.dtype} of shape {array.shape}; uint8 with 1 or 3 channels is needed")
     return np.broadcast_to(array, (array.shape[0], 3, *array.shape[2:]))
 
 

@@ -52,9 +52,7 @@ def role(name: str) -> Role | None:
     """The split that a folder's name stands for: of "Training_Set", train; None where it stands for none."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " ", name)
     words = [w.removesuffix("set") or w for w in re.split(r"[\W_]+", spaced.casefold()) if w]
-    places = {
-        word: (kind, known.index(word)) for kind, known in NAMES.items() for word in words if word in known
-    }
+    places = {word: (kind, known.index(word)) for kind, known in NAMES.items() for word in words if word in known}
     if len(places) != 1 or words.count(next(iter(places))) != 1:
         return None
     word, (kind, rank) = next(iter(places.items()))
@@ -77,9 +75,7 @@ def division(root: Path) -> Division | None:
     if own is not None:
         return own
     below = [pair for folder in folders if (pair := _pair(folder, _folders(folder))) is not None]
-    below = [
-        pair for pair in below if _holds_images(pair.train)
-    ]  # beside them may lie folders of annotations
+    below = [pair for pair in below if _holds_images(pair.train)]  # beside them may lie folders of annotations
     if below:
         return _only(root, folders, below)
     _refuse_half(root, folders)
@@ -157,14 +153,10 @@ def _matching(roles: Mapping[Path, Role], rest: tuple[str, ...]) -> tuple[Path, 
 
 def _best(roles: Mapping[Path, Role], rest: tuple[str, ...], kind: str) -> Path | None:
     """The folder of a kind with the most usual name."""
-    of_kind = sorted(
-        (f for f, r in roles.items() if (r.kind, r.rest) == (kind, rest)), key=lambda f: roles[f].rank
-    )
+    of_kind = sorted((f for f, r in roles.items() if (r.kind, r.rest) == (kind, rest)), key=lambda f: roles[f].rank)
     if len(of_kind) > 1 and roles[of_kind[0]].rank == roles[of_kind[1]].rank:
         first, second = of_kind[:2]
-        raise DataError(
-            f"{first.parent} has {first.name}/ and {second.name}/: which one is meant? Rename one"
-        )
+        raise DataError(f"{first.parent} has {first.name}/ and {second.name}/: which one is meant? Rename one")
     return of_kind[0] if of_kind else None
 
 

@@ -133,9 +133,7 @@ class VisionSource:
             return train, self._first(make, extra, self.options.get("test"), _TESTS)
         return self._build(make, extra), None
 
-    def _first(
-        self, make: Make, extra: dict[str, Any], given: str | None, usual: tuple[str, ...]
-    ) -> VisionData:
+    def _first(self, make: Make, extra: dict[str, Any], given: str | None, usual: tuple[str, ...]) -> VisionData:
         """Build with the given split, or with the first usual one that the class accepts."""
         refused: Exception = ValueError("no split is named")
         for split in (given,) if given else usual:

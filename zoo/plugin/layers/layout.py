@@ -167,9 +167,7 @@ class TokensToPatches(nn.Module):
         norm: end with a batch norm.
     """
 
-    def __init__(
-        self, features: int, channels: int, height: int, width: int, patch: int, norm: bool = True
-    ) -> None:
+    def __init__(self, features: int, channels: int, height: int, width: int, patch: int, norm: bool = True) -> None:
         super().__init__()
         self.patch, self.height, self.width = patch, height, width
         self.linear = nn.Linear(features, patch * patch * channels)

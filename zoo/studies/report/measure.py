@@ -70,12 +70,7 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 
 def look(
-    folder: Path,
-    record: RunRecord,
-    registry: Registry,
-    *,
-    data_dir: str | None = None,
-    device: str | None = None,
+    folder: Path, record: RunRecord, registry: Registry, *, data_dir: str | None = None, device: str | None = None
 ) -> tuple[Seen | None, str]:
     """Run the model over its test images, or take what was seen before.
 
@@ -91,9 +86,7 @@ def look(
         return None, reason_of(error)
 
 
-def _look(
-    folder: Path, record: RunRecord, registry: Registry, data_dir: str | None, device: str | None
-) -> Seen:
+def _look(folder: Path, record: RunRecord, registry: Registry, data_dir: str | None, device: str | None) -> Seen:
     _check_here(record, registry)
     where = device or usable_device(record.device)
     opened = open_run(folder, data_dir=data_dir, device=where, registry=registry)
@@ -166,9 +159,7 @@ class Flops(Struct, frozen=True, kw_only=True):
 def flops(build: dict[str, Any], sizes: dict[str, int], registry: Registry) -> int | None:
     """Count the FLOPs of one image on the meta device: 2 for each multiply-add of matmul and convolution."""
     tree = without(build, "pretrained")
-    place = _place(
-        "flops", [json.dumps(tree, sort_keys=True, default=str), sizes, torch.__version__, __version__]
-    )
+    place = _place("flops", [json.dumps(tree, sort_keys=True, default=str), sizes, torch.__version__, __version__])
     return _kept(place, Flops, lambda: Flops(format=FORMAT, count=_count(tree, sizes, registry))).count
 
 

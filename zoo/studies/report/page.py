@@ -119,13 +119,9 @@ def render(content: Content, limit: int = MAX_BYTES) -> tuple[str, list[str]]:
             )
     left_out = []
     if images < content.images:
-        left_out.append(
-            f"{plural(images, 'image')} of each run, not {content.images}: the page would be too large"
-        )
+        left_out.append(f"{plural(images, 'image')} of each run, not {content.images}: the page would be too large")
     if points < MAX_POINTS:
-        left_out.append(
-            f"{plural(points, 'epoch')} of each run's curves at most: the page would be too large"
-        )
+        left_out.append(f"{plural(points, 'epoch')} of each run's curves at most: the page would be too large")
     return page, left_out
 
 
@@ -137,9 +133,7 @@ def table_rows(content: Content) -> list[dict[str, Any]]:
     rows = []
     for i, run in enumerate(content.runs):
         row = row_of(run) | {"kind": "run", "run": i, "flops": content.flops.get(run.name)}
-        row["source"] = (
-            "" if run.state == "finished" else f"{run.state} after {plural(row['epochs'], 'epoch')}"
-        )
+        row["source"] = "" if run.state == "finished" else f"{run.state} after {plural(row['epochs'], 'epoch')}"
         rows.append(row)
         row["dataset"] = portable_spec(row["dataset"])
     rows += [dict(row) for row in content.catalogue]
@@ -166,12 +160,7 @@ def _data(content: Content, images: int, points: int) -> dict[str, Any]:
 
 
 def _run(
-    run: Run,
-    content: Content,
-    images: int,
-    points: int,
-    shared_images: dict[str, str],
-    classes: list[list[str]],
+    run: Run, content: Content, images: int, points: int, shared_images: dict[str, str], classes: list[list[str]]
 ) -> dict[str, Any]:
     """One run, its class names and images put among those that runs share."""
     names = list(run.record.data.classes)
@@ -216,9 +205,7 @@ def _agreement(run: Run, seen: Seen) -> str:
     correct = sum(n for true, guess, n in seen.cells if true == guess)
     count = sum(n for _, _, n in seen.cells)
     recorded = number(run.result, "test.correct")
-    measured = (
-        f"Measured again on the test split: {correct:,} of {count:,} right ({correct / max(count, 1):.2%})"
-    )
+    measured = f"Measured again on the test split: {correct:,} of {count:,} right ({correct / max(count, 1):.2%})"
     if recorded is None:
         return f"{measured}. The run records no result yet."
     same = "as recorded" if recorded == correct else f"recorded were {recorded:,}"
@@ -252,11 +239,7 @@ def _page(content: Content, data: dict[str, Any]) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     pages = templates(ASSETS)
-    pages.policies["json.dumps_kwargs"] = {
-        "ensure_ascii": False,
-        "separators": (",", ":"),
-        "allow_nan": False,
-    }
+    pages.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     page = pages.get_template("page.html").render(
         policy=policy,
         version=__version__,
@@ -284,12 +267,8 @@ def _safe_script(code: str) -> str:
 def _lead(content: Content) -> str:
     runs = content.runs
     models, datasets = {r.record.model for r in runs}, {r.record.data.fingerprint for r in runs}
-    counted = (
-        f"{plural(len(runs), 'run')} of {plural(len(models), 'model')} on {plural(len(datasets), 'data set')}"
-    )
-    more = (
-        f", beside {plural(len(content.catalogue), 'result')} of the catalogue" if content.catalogue else ""
-    )
+    counted = f"{plural(len(runs), 'run')} of {plural(len(models), 'model')} on {plural(len(datasets), 'data set')}"
+    more = f", beside {plural(len(content.catalogue), 'result')} of the catalogue" if content.catalogue else ""
     return f"{counted}{more}."
 
 

@@ -44,13 +44,7 @@ Make = Callable[[], Listener]
 
 
 def work(
-    ask: Ask,
-    registry: Registry,
-    invocation: str,
-    stop: Stopper,
-    listener: Make,
-    say: Say,
-    done: Callable[[], None],
+    ask: Ask, registry: Registry, invocation: str, stop: Stopper, listener: Make, say: Say, done: Callable[[], None]
 ) -> None:
     """Train the missing runs of a table, until every run has a result or has failed.
 
@@ -147,9 +141,7 @@ def perform(
         metered.begin(made.record.device)
         return made
 
-    watch = Watch(
-        listener=Several([metered, listener]), stop=stop, saving=Saving(ask.checkpoint_seconds), say=say
-    )
+    watch = Watch(listener=Several([metered, listener]), stop=stop, saving=Saving(ask.checkpoint_seconds), say=say)
     return finish(job.folder, plan, watch)
 
 

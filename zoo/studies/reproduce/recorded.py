@@ -145,9 +145,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         for row in rows:
             _identity(row)
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: not a table of `zoo reproduce` ({error}); move it away, or use --results"
-        ) from None
+        raise RunError(f"{path}: not a table of `zoo reproduce` ({error}); move it away, or use --results") from None
     return rows
 
 

@@ -139,9 +139,7 @@ def rows_of(ask: Ask, registry: Registry) -> list[Row]:
     if ask.dataset is not None and not ask.dataset.rpartition("=")[2]:
         raise InputError(f"--dataset {ask.dataset!r} names no dataset; leave it out for the published ones")
     if ask.budget == "full" and (ask.epochs or ask.limit_train or ask.limit_test):
-        raise InputError(
-            "--epochs, --limit-train and --limit-test apply to the small budget only; add --budget small"
-        )
+        raise InputError("--epochs, --limit-train and --limit-test apply to the small budget only; add --budget small")
     rows = list(_all_rows(ask, registry))
     wanted = [row for row in rows if _is_wanted(row, ask.only)]
     if not wanted:
@@ -202,9 +200,7 @@ def _all_rows(ask: Ask, registry: Registry) -> Iterator[Row]:
         results = [p for p in _published(registry, source) if dataset in ("", p[1].dataset)]
         if not results:
             known = [name for name in targets(registry) if name.startswith(f"{source}/")]
-            raise UnknownNameError(
-                "table", ask.target, known or targets(registry), "see `zoo reproduce --list`"
-            )
+            raise UnknownNameError("table", ask.target, known or targets(registry), "see `zoo reproduce --list`")
         for model, published in results:
             yield _row(ask, registry, f"{source}/{published.dataset}", source, model, published)
     elif ask.target in registry.studies:
@@ -295,9 +291,7 @@ def _row(
     return row if ask.budget == "full" else _small(row, ask, registry)
 
 
-def _recipe(
-    ask: Ask, name: str, entry: Model, of_row: str | None, best_of_row: str | None
-) -> tuple[str, str]:
+def _recipe(ask: Ask, name: str, entry: Model, of_row: str | None, best_of_row: str | None) -> tuple[str, str]:
     """The name of the recipe, and why the row is not trained ("" if it is)."""
     if ask.recipe == "best":
         best = best_of_row or entry.best
@@ -311,10 +305,7 @@ def _small(row: Row, ask: Ask, registry: Registry) -> Row:
     table = msgspec.to_builtins(registry.recipe(row.recipe)) | changed_fields(row)
     epochs = ask.epochs or max(1, math.ceil(table["epochs"] / SMALL_EPOCHS))
     return msgspec.structs.replace(
-        row,
-        epochs=epochs,
-        limit_train=ask.limit_train or SMALL_TRAIN,
-        limit_test=ask.limit_test or SMALL_TEST,
+        row, epochs=epochs, limit_train=ask.limit_train or SMALL_TRAIN, limit_test=ask.limit_test or SMALL_TEST
     )
 
 
@@ -334,9 +325,7 @@ def images_for(name: str, given: str | None, registry: Registry) -> Images:
     if spec is None:
         return Images(spec=name, adapt=dataset.adapt)
     listed = registry.datasets.get(spec)
-    options = {
-        k: v for k, v in dataset.options.items() if k in ("resize", "crop", "alter_train", "alter_test")
-    }
+    options = {k: v for k, v in dataset.options.items() if k in ("resize", "crop", "alter_train", "alter_test")}
     full = spec if not options else _with_options(listed.source if listed else spec, options)
     described = listed or dataset
     return Images(

@@ -65,10 +65,7 @@ def parse_space(grid: Sequence[str], sample: Sequence[str]) -> Space:
     Raises:
         InputError: a wrong form, no values, an invalid range, or a key that is given twice.
     """
-    space = Space(
-        choices=tuple(map(_choice, grid)),
-        ranges=tuple(map(_range, sample)),
-    )
+    space = Space(choices=tuple(map(_choice, grid)), ranges=tuple(map(_range, sample)))
     keys = [choice.key for choice in space.choices] + [drawn.key for drawn in space.ranges]
     if not keys:
         raise InputError("nothing to sweep over: give --grid KEY=A,B,C or --sample KEY=log:1e-4..1e-2")

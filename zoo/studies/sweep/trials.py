@@ -194,9 +194,7 @@ def _next(sweep: Sweep, study: optuna.Study, holding: ExitStack, say: Say) -> Tr
             if point is None:
                 return None
             study.enqueue_trial(point)
-        study.sampler = optuna.samplers.TPESampler(
-            seed=mix_seed(sweep.request.seed, begun) % 2**32, multivariate=False
-        )
+        study.sampler = optuna.samplers.TPESampler(seed=mix_seed(sweep.request.seed, begun) % 2**32, multivariate=False)
         trial = study.ask()
         _suggest(trial, sweep.space)
         if FOLDER not in trial.user_attrs:
@@ -233,15 +231,12 @@ def _done(study: optuna.Study) -> list[FrozenTrial]:
     return [
         t
         for t in study.get_trials(deepcopy=False)
-        if t.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        or (t.state is TrialState.FAIL and ERROR in t.user_attrs)
+        if t.state in (TrialState.COMPLETE, TrialState.PRUNED) or (t.state is TrialState.FAIL and ERROR in t.user_attrs)
     ]
 
 
 def _untried(space: Space, study: optuna.Study) -> dict[str, Any] | None:
-    counted = (
-        t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL or ERROR in t.user_attrs
-    )
+    counted = (t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL or ERROR in t.user_attrs)
     tried = [t.params for t in counted]
     points = ({key: for_optuna(value) for key, value in point.items()} for point in space.grid())
     return next((point for point in points if point not in tried), None)
@@ -285,9 +280,7 @@ def _try(sweep: Sweep, study: optuna.Study, trial: Trial, entry: Entry, stop: St
         say(f"{folder.name}: {words}: validation top-1 {score:.2%}")
 
 
-def _plan(
-    sweep: Sweep, study: optuna.Study, entry: Entry, changes: Mapping[str, Any], folder: Path, say: Say
-) -> Plan:
+def _plan(sweep: Sweep, study: optuna.Study, entry: Entry, changes: Mapping[str, Any], folder: Path, say: Say) -> Plan:
     """The plan of a new or resumed trial; also sets the study's pruner, which depends on the epochs."""
     if (folder / RECORD).is_file():
         warn = partial(_warn, say, folder.name)

@@ -58,9 +58,7 @@ def _logits_layer(module: nn.Module) -> set[str]:
     heads: object = getattr(inner, "get_classifier", tuple)()
     parts = [m for m in (heads if isinstance(heads, tuple | list) else (heads,)) if isinstance(m, nn.Module)]
     if not any(True for part in parts for _ in part.parameters()):
-        wide = [
-            m for m in module.modules() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim > 1
-        ]
+        wide = [m for m in module.modules() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim > 1]
         parts = wide[-1:]
     chosen = {id(p) for part in parts for p in part.parameters()}
     return {name for name, p in module.named_parameters() if id(p) in chosen}

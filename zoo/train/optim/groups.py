@@ -53,9 +53,7 @@ def parameter_groups(module: nn.Module, recipe: Recipe) -> dict[str, list[dict[s
         by_settings.items(), key=lambda item: (item[0][0], -item[0][1], -item[0][2])
     ):
         rule = rules[number]
-        group: dict[str, Any] = {"params": parameters, "weight_decay": decay} | _settings(
-            rule, recipe, number
-        )
+        group: dict[str, Any] = {"params": parameters, "weight_decay": decay} | _settings(rule, recipe, number)
         if scale != 1.0:
             group["lr_share"] = scale * group.get("lr_share", 1.0)
         groups.setdefault(rule.optimizer or recipe.optimizer, []).append(group)

@@ -59,9 +59,7 @@ def _unknown(name: str, hint: str) -> SpecError:
 def _from_torch(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Optimizer:
     """An optimizer of torch.optim that needs gradients only, with those settings of the recipe that it accepts."""
     kinds = {n: k for n, k in vars(torch.optim).items() if inspect.isclass(k) and issubclass(k, Optimizer)}
-    usable = sorted(
-        kinds.keys() - {"Optimizer", "LBFGS", "SparseAdam"}
-    )  # they need a closure, or sparse gradients
+    usable = sorted(kinds.keys() - {"Optimizer", "LBFGS", "SparseAdam"})  # they need a closure, or sparse gradients
     if name not in usable:
         raise _unknown(f"torch:{name}", f"; torch has: {', '.join(usable)}")
     offered = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": recipe.betas, "eps": recipe.eps}

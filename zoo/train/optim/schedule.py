@@ -9,9 +9,7 @@ from typing import Any
 from zoo.catalogue.recipe import Recipe
 
 
-def lr_at(
-    recipe: Recipe, step: int, total: int, steps_per_epoch: int, group: Mapping[str, Any] | None = None
-) -> float:
+def lr_at(recipe: Recipe, step: int, total: int, steps_per_epoch: int, group: Mapping[str, Any] | None = None) -> float:
     """The learning rate of step `step` (from 0) of `total`, without any state.
 
     Warm-up rises linearly over `warmup_epochs`; the schedule takes the rest. "onecycle" rises by a

@@ -166,9 +166,7 @@ class World:
         from torch.distributed.fsdp import fully_shard
 
         if any(callable(getattr(m, "fit_to_images", None)) for m in module.modules()):
-            raise InputError(
-                "--shard cannot be used with a model that fits its weights to the images; leave it out"
-            )
+            raise InputError("--shard cannot be used with a model that fits its weights to the images; leave it out")
         mesh = init_device_mesh(self.device.type, (self.size,))
         for root in (*copies, module):
             self.blocks = [*blocks(root), root]
@@ -289,9 +287,7 @@ class World:
         self.device = own_device(hardware.device, self.local)
         compiled = hardware.compile if self.first else record.compile
         if plan.recipe.compile == "graph":
-            raise InputError(
-                "--compile graph works with one process only; leave it out, or give --compile default"
-            )
+            raise InputError("--compile graph works with one process only; leave it out, or give --compile default")
         if self.sharded:
             _check_sharding(plan)
         if self.sharded or compiled == "graph":
@@ -364,13 +360,9 @@ def own_device(device: torch.device, local: int) -> torch.device:
     if device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise DeviceError(
-            f"device {str(device)!r} works with one process only; several need --device cuda or cpu"
-        )
+        raise DeviceError(f"device {str(device)!r} works with one process only; several need --device cuda or cpu")
     if device.index is not None:
-        raise DeviceError(
-            f"device {str(device)!r} is a single GPU, but each process needs its own; give --device cuda"
-        )
+        raise DeviceError(f"device {str(device)!r} is a single GPU, but each process needs its own; give --device cuda")
     if local >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise DeviceError(
@@ -412,9 +404,7 @@ def _check_sharding(plan: Plan) -> None:
     for name in (recipe.optimizer, *(rule.optimizer for rule in recipe.groups)):
         if name not in (*SHARDING_OPTIMIZERS, None):
             allowed = ", ".join(SHARDING_OPTIMIZERS)
-            raise InputError(
-                f"optimizer {name!r} needs whole parameters, which --shard divides; allowed: {allowed}"
-            )
+            raise InputError(f"optimizer {name!r} needs whole parameters, which --shard divides; allowed: {allowed}")
     if plan.hardware.precision == "fp16":
         raise InputError("--shard cannot be combined with precision fp16; use bf16 or fp32")
     if recipe.compile not in ("auto", "off"):

@@ -55,9 +55,7 @@ def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pac
         return Choice("off", "off, as requested")
     if wanted == "graph":
         if device.type != "cuda":
-            raise DeviceError(
-                f"--compile graph needs a CUDA GPU, but this run uses {device.type}; leave it out"
-            )
+            raise DeviceError(f"--compile graph needs a CUDA GPU, but this run uses {device.type}; leave it out")
         if (measured := pace()).recorded is None:
             raise DeviceError(
                 f"a step cannot be recorded as a CUDA graph ({measured.why_not}); leave out --compile graph"
@@ -68,9 +66,7 @@ def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pac
     if wanted == "max":
         return Choice("max", "max, as requested")
     if device.type != "cuda":
-        return Choice(
-            "off", f"off: compiling rarely helps on a {device.type.upper()}; --compile default forces it"
-        )
+        return Choice("off", f"off: compiling rarely helps on a {device.type.upper()}; --compile default forces it")
     plain, recorded, why_not = pace()
     took = steps * min(plain, recorded or plain)
     saved = GAIN * took
@@ -78,10 +74,7 @@ def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pac
     if saved > MARGIN * WARM_UP_SECONDS:
         return Choice("default", f"default: {sums}")
     if recorded is not None and recorded < plain:
-        return Choice(
-            "graph",
-            f"graph: a step takes {1e3 * recorded:.2f} ms, {1e3 * plain:.2f} ms without; {sums}",
-        )
+        return Choice("graph", f"graph: a step takes {1e3 * recorded:.2f} ms, {1e3 * plain:.2f} ms without; {sums}")
     return Choice("off", f"off: {sums}{f'; no CUDA graph: {why_not}' if why_not else ''}")
 
 
@@ -157,9 +150,7 @@ class Compiler:
         compiled = torch.compile(function, mode=mode, dynamic=False)
         return lambda *args: _call(compiled, args)
 
-    def recorded(
-        self, function: Callable[..., Any], parameters: Sequence[nn.Parameter] = ()
-    ) -> Callable[..., Any]:
+    def recorded(self, function: Callable[..., Any], parameters: Sequence[nn.Parameter] = ()) -> Callable[..., Any]:
         """Record the function as CUDA graphs, in the mode "graph".
 
         Args:
@@ -190,6 +181,4 @@ def _call(compiled: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         return compiled(*args)
     except torch._dynamo.exc.TorchDynamoException as error:
         reason = first_line(error, None)
-        raise DeviceError(
-            f"the model could not be compiled ({reason}); train it with --compile off"
-        ) from error
+        raise DeviceError(f"the model could not be compiled ({reason}); train it with --compile off") from error

@@ -108,9 +108,7 @@ class Recorded:
                 output = self.function(*args)
         except RuntimeError as error:  # the warm-up worked, so the recording itself is not possible
             self._forget_gradients()
-            noise.graphsafe_set_state(
-                clean
-            )  # the generator state of a failed recording cannot be used by plain calls
+            noise.graphsafe_set_state(clean)  # the generator state of a failed recording cannot be used by plain calls
             raise NotRecorded(str(error).strip().splitlines()[0]) from error
         inputs = [leaf for leaf in copies if isinstance(leaf, Tensor)]
         return Recording(graph, inputs, output, [parameter.grad for parameter in self.parameters])
