@@ -163,8 +163,8 @@ def test_an_address_that_a_setting_gives_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_folder_that_cannot_be_written_is_named() -> None:
-    with pytest.raises(HubError, match="me/x: /root/cache: Permission denied"), talking("me/x"):
-        raise PermissionError(13, "Permission denied", "/root/cache")
+    with pytest.raises(HubError, match="me/x: /home/me/cache: Permission denied"), talking("me/x"):
+        raise PermissionError(13, "Permission denied", "/home/me/cache")
 
 
 def test_our_name_and_version_are_in_every_request() -> None:
