@@ -262,7 +262,7 @@ def test_the_doctor_tries_the_writes_that_a_training_makes(tmp_path: Path, monke
         assert next(parts.runs(runs)).level == "ok"
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
-        assert "cannot be written (Function not implemented)" in unwritable(tmp_path)
+        assert "is not writable (Function not implemented)" in unwritable(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(folders.mmap, "mmap", refuse)
         assert "cannot be mapped into memory (Function not implemented)" in unmappable(tmp_path)
