@@ -22,7 +22,7 @@ from zoo.data.cache import cached
 from zoo.data.checks import check
 from zoo.data.files.decode import Rule, image_array, make_rule
 from zoo.data.load import load
-from zoo.data.sources.alter import alteration
+from zoo.data.sources.altered_images import alteration
 from zoo.data.sources.plugin import PluginSource
 from zoo.data.split import Split, limit, validation_split
 from zoo.errors import DataError, InputError

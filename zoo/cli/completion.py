@@ -27,7 +27,7 @@ Names = Callable[[Registry], Iterable[tuple[str, str]]]
 def completion(shell: str) -> None:
     """Print the script that makes SHELL complete commands, options, models, datasets and recipes.
 
-    For bash, put the line into ~/.bashrc; for zsh, into ~/.zshrc after compinit.
+    For bash, put the first example into ~/.bashrc; for zsh, the second one into ~/.zshrc, after compinit.
 
     Examples:
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.base.plain_json import json_text
-from zoo.cli.shared import options, table
+from zoo.cli.shared import common_options as options
+from zoo.cli.shared import table
 from zoo.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     "--output",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help=f"Write eval.json, predictions and pictures there; --what is then {','.join(OF_A_FOLDER)}.",
+    help=f"Write eval.json, predictions and pictures there; the default of --what is then {','.join(OF_A_FOLDER)}.",
 )
 @click.option(
     "--predictions",
@@ -99,19 +100,21 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for corruptions and the bootstrap."
 )
 @click.option(
-    "--dataset", metavar="SPEC", help="Where the same images are on this machine, if not at the recorded place."
+    "--dataset", metavar="SPEC", help="The run's own dataset, if it is at another place on this machine than recorded."
 )
 @click.option(
     "--on",
     metavar="SPEC",
-    help="Measure on other images, given as `zoo train --dataset` takes them, with the run's classes or some of them.",
+    help="Measure on other images: a SPEC as for `zoo train --dataset`, with the run's classes or some of them.",
 )
 @options.data_dir
 @click.option("--device", default=None, help="Device to measure on. Default: the device of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
-    """Evaluate RUN: the recorded test accuracy, measured again; with --what, --compare, --output more.
+    """Measure the test accuracy of RUN again, and compare it with the recorded one.
+
+    --what measures more than accuracy, --compare compares with a second run, --output writes files.
 
     RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION].
 

@@ -72,7 +72,7 @@ class Batch(click.ParamType):
     type=click.FloatRange(min=0, min_open=True),
     default=1e-4,
     show_default=True,
-    help="Largest difference of a logit that is allowed (times the largest logit, where that is over 1).",
+    help="Largest allowed difference between logits (multiplied by the largest logit, if that is over 1).",
 )
 @click.option("--untrained", is_flag=True, help="RUN is a model of the catalogue; export it with initial weights.")
 @click.option(
@@ -101,7 +101,7 @@ def export(
     """Export the model of RUN to one file, run it, and compare its logits with torch's.
 
     RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION]; with --untrained, a model's name.
-    The file says what it takes: its metadata `zoo.input` and `zoo.classes` (in a .pt2 file, zoo.json).
+    The metadata `zoo.input` and `zoo.classes` of the file describe its input and classes (in a .pt2 file: zoo.json).
     ONNX needs: pip install 'hybrid-zoo[export]'
 
     Examples:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.shared import options, table
+from zoo.cli.shared import common_options as options
+from zoo.cli.shared import table
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column
 from zoo.errors import InputError, VerifyError
@@ -189,7 +190,7 @@ def pull(ref: str, output: Path | None) -> None:
     help="Where the images are, if the package was trained on a dataset that only its author has.",
 )
 @options.data_dir
-@click.option("--device", help="Default: the recorded kind of device, if this machine has one.")
+@click.option("--device", help="Device to measure on; default: the recorded kind of device, if this machine has one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(source: str, dataset: str | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
     """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
@@ -218,12 +219,14 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
 @click.command("search")
 @click.argument("query", default="")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only packages with this tag; may be repeated.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Most packages to list.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Maximum number of packages to list."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search(query: str, tags: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Search the Hub for packages of this library whose name contains QUERY.
 
-    Results are those on the cards; `zoo verify` checks them.
+    The accuracies are what the model cards claim; `zoo verify` measures them again.
 
     Examples:
 

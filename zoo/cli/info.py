@@ -25,7 +25,9 @@ from zoo.errors import InputError, ZooError
     metavar="FILE",
     help="Draw the tree as a picture, .png or .svg, and print the path of the file.",
 )
-@click.option("--build", is_flag=True, help="Build the model without memory, and count its parameters and FLOPs.")
+@click.option(
+    "--build", is_flag=True, help="Build the model without allocating its weights, and count its parameters and FLOPs."
+)
 @click.option(
     "--num-classes", type=click.IntRange(min=1), help="With --build: number of classes; default: its dataset's."
 )

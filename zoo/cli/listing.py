@@ -86,8 +86,9 @@ class Listing(NamedTuple):
 def list_models(pattern: str, family: str, tag: str, dataset: str, sort: str, hub: bool, as_json: bool) -> None:
     """List the models whose name matches PATTERN (a glob, or part of the name).
 
-    PUBL. and OWN are top-1 accuracies on DATASET: the best published one, and our own with its protocol.
-    The models of a namespace are listed only if PATTERN names it (timm/..., torchvision/...).
+    PUBL. and OWN are top-1 accuracies on the dataset in column DATASET: the best published one, and the one
+    that we measured, with its protocol. Models of timm and torchvision are listed only if PATTERN starts with
+    timm/ or torchvision/.
 
     Examples:
 

@@ -21,13 +21,19 @@ from zoo.errors import InputError
 )
 @click.option("--what", default="loss,top1", show_default=True, help="Panels: loss, top1, or both.")
 @click.option("--over", type=click.Choice(["epoch", "minutes"]), default="epoch", show_default=True, help="The x axis.")
-@click.option("--log", is_flag=True, help="A logarithmic loss.")
-@click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True, help="Of a PNG.")
+@click.option("--log", is_flag=True, help="Draw the loss on a logarithmic axis.")
+@click.option(
+    "--dpi",
+    type=click.IntRange(20, 1200),
+    default=150,
+    show_default=True,
+    help="Resolution of a PNG, in dots per inch.",
+)
 def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi: int) -> None:
     """Draw the curves of RUNS (folders, names or patterns below runs/, hf://OWNER/NAME) into one picture.
 
-    Training is dashed, validation (or test, where it selected) is solid; each run has a colour, which
-    colour-blind people tell apart.
+    Training curves are dashed; validation curves are solid (test curves, if test images selected the best
+    epoch). Each run has its own colour; colour-blind people can tell the colours apart.
 
     Examples:
 

@@ -12,7 +12,7 @@ import click
 
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
-from zoo.cli.shared import options
+from zoo.cli.shared import common_options as options
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ METHODS = (*("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "int
     "--explain",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write a picture for each image that shows where the model saw the first class.",
+    help="For each image, write a picture that marks the regions which led the model to its top class.",
 )
 @click.option(
     "--explain-method",

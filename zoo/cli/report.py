@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.base.text import plural
-from zoo.cli.shared import options, table
+from zoo.cli.shared import common_options as options
+from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_problems
 
 if TYPE_CHECKING:
@@ -37,9 +38,13 @@ TITLE = "hybrid-zoo: runs and results"
     default=12,
     show_default=True,
     metavar="N",
-    help="Images of each run that were most confidently confused.",
+    help="Number of images shown for each run: those misclassified with the highest confidence.",
 )
-@click.option("--no-data", is_flag=True, help="Only what the folders say: no confusion, no bars, no images; quick.")
+@click.option(
+    "--no-data",
+    is_flag=True,
+    help="Use only what the run folders record: no confusion, no figures per class, no images. This is quick.",
+)
 @click.option(
     "--catalogue",
     type=click.Choice(["related", "all", "none"]),
@@ -47,10 +52,10 @@ TITLE = "hybrid-zoo: runs and results"
     show_default=True,
     help="Published results: of the runs' models and datasets, all, or none.",
 )
-@click.option("--title", default=TITLE, show_default=True, help="Of the page.")
+@click.option("--title", default=TITLE, show_default=True, help="Title of the page.")
 @click.option("--stamp", is_flag=True, help="Print the date; without it the same runs give the same page.")
 @options.data_dir
-@click.option("--device", help="Of the passes over test splits; default: the device of each run.")
+@click.option("--device", help="Device on which test images are measured; default: the device of each run.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def report(
     runs: tuple[str, ...],
@@ -64,11 +69,11 @@ def report(
     device: str | None,
     quiet: bool,
 ) -> None:
-    """Write RUNS and the results published beside them as one HTML page that needs no network.
+    """Write one HTML page, readable offline, that shows RUNS beside published results.
 
     RUNS are run folders, folders that hold runs, names or patterns below runs/, or hf://OWNER/NAME;
-    default: all below runs/. What a model confuses is measured where its images are on this machine
-    (none is downloaded) and kept in the cache.
+    default: all below runs/. The confusion of classes is measured if the images are on this machine
+    (nothing is downloaded), and is kept in the cache.
 
     Examples:
 

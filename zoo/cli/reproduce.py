@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.cli.shared import click_options, options
+from zoo.cli.shared import click_options
+from zoo.cli.shared import common_options as options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column, emit, emit_json, emit_table, say, width
 from zoo.errors import InputError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     type=click.Choice(["full", "small"]),
     default="full",
     show_default=True,
-    help="full: as published; small: 2,000 images and a tenth of the epochs, and every row says so.",
+    help="full: as published; small: 2,000 images and a tenth of the epochs; each row is marked so.",
 )
 @click.option(
     "--recipe",
@@ -63,7 +64,9 @@ if TYPE_CHECKING:
     "--results", default="results", show_default=True, metavar="DIR", help="Folder for the table and the figures."
 )
 @options.checkpoint_seconds
-@click.option("--list", "listing", is_flag=True, help="Show the rows and which are recorded, without training.")
+@click.option(
+    "--list", "listing", is_flag=True, help="Show the rows, and which of them have a recorded result, without training."
+)
 @click.option(
     "--figures", is_flag=True, help="Draw the training curves for each dataset, as PNG and SVG in results/figures."
 )

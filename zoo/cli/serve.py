@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.shared import options
+from zoo.cli.shared import common_options as options
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ if TYPE_CHECKING:
 @click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of classes shown.")
 @options.device_or_cpu
 @click.option(
-    "--batch-size", type=click.IntRange(1, 1024), default=16, show_default=True, help="Most images classified at once."
+    "--batch-size",
+    type=click.IntRange(1, 1024),
+    default=16,
+    show_default=True,
+    help="Maximum number of images classified at once.",
 )
 @click.option(
     "--queue",
@@ -67,7 +71,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 64_000_000),
     default=32_000_000,
     show_default=True,
-    help="Most pixels of an image; a larger one is answered 413.",
+    help="Maximum number of pixels of an image; a larger one is answered with 413.",
 )
 @click.option(
     "--timeout",
@@ -100,8 +104,8 @@ def serve(
 ) -> None:
     """Serve the model of RUN: a page to drop images on, and POST /predict.
 
-    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION]. The address is printed once requests
-    are taken. Nothing that is uploaded is written to disk.
+    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION]. The address is printed as soon as the
+    server accepts requests. Nothing that is uploaded is written to disk.
 
     Examples:
 

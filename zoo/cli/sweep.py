@@ -11,7 +11,8 @@ import click
 
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
-from zoo.cli.shared import click_options, options
+from zoo.cli.shared import click_options
+from zoo.cli.shared import common_options as options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import emit, emit_json, say
 from zoo.errors import InputError
@@ -81,7 +82,8 @@ def sweep(
 ) -> None:
     """Search for better recipe settings for the model NAME, by validation accuracy; test images are not used.
 
-    Keys are recipe.KEY (or just KEY), build.PATH for an argument in the model's tree, `recipe` and `model`.
+    A KEY is recipe.KEY (or just KEY), a setting of the recipe; build.PATH, an argument in the model's tree; or
+    `recipe` or `model`, with names as values.
     Repeating the command continues an interrupted sweep. The best trial is printed on stdout, as tables for
     a registry.toml.
 

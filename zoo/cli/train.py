@@ -12,7 +12,8 @@ import click
 
 from zoo.base.cpus import CROWDED, Neighbours, affinity
 from zoo.base.text import plural
-from zoo.cli.shared import click_options, launch, logs, options
+from zoo.cli.shared import click_options, launch, logs
+from zoo.cli.shared import common_options as options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import clean, say
 from zoo.errors import InputError

@@ -23,7 +23,7 @@ from zoo.data.files.depth import Depth, depth_of
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.findings import Finding
 from zoo.data.portable import LOCAL_SCHEMES
-from zoo.data.sources.alter import Altered, alteration
+from zoo.data.sources.altered_images import Altered, alteration
 from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
 from zoo.data.sources.folder import FolderSource
 from zoo.data.sources.hub import HubSource

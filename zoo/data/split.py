@@ -33,7 +33,7 @@ class Split:
         images: uint8 (N, 3, H, W), maybe a read-only memory map, or files that are decoded when read.
         labels: int64 (N,).
         copies: how many altered copies of the same images follow one another in `images`
-            (see `zoo.data.sources.alter`): row i and row i + N/copies show the same original.
+            (see `zoo.data.sources.altered_images`): row i and row i + N/copies show the same original.
         pool: what decodes them where they are streamed; None: they are brought to the device whole.
         decoded_from: where the images of an array came from, if that is known; see `origins`.
     """

@@ -18,6 +18,7 @@ from zoo.base.structs import Struct
 from zoo.base.version import __version__
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
+from zoo.hub.hub_hash import Digest, matches
 from zoo.hub.package import Package, most_weights_bytes, open_package, read_config, read_package
 from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
 from zoo.hub.session import LIBRARY, Session, hub_api, is_offline, is_transient, retrying, talking, within
@@ -26,14 +27,6 @@ from zoo.runs.record import WEIGHTS
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
-
-
-class Digest(Struct, frozen=True, kw_only=True):
-    """What the Hub states about one file: its size, and its sha256 (large files) or git's sha1 of the blob."""
-
-    size: int
-    sha256: str | None = None
-    git: str | None = None
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -233,7 +226,7 @@ def fetch_file(name: str, manifest: Manifest, session: Session) -> Path:
     """One file from the cache or the Hub, with the right hash; a damaged one is fetched again, once."""
     digest, ref = manifest.files[name], f"hf://{manifest.repo}@{manifest.commit[:12]}"
     path = _download(name, manifest, session, force=False)
-    if _matches(path, digest):
+    if matches(path, digest):
         return path
     if is_offline():
         raise PackageError(
@@ -242,7 +235,7 @@ def fetch_file(name: str, manifest: Manifest, session: Session) -> Path:
     print(f"{ref}: {name} does not have the hash that the Hub names; fetching it again", file=sys.stderr)
     _delete(path)
     path = _download(name, manifest, session, force=True)
-    if not _matches(path, digest):
+    if not matches(path, digest):
         _delete(path)
         raise PackageError(
             f"{ref}: {name} was damaged in transit twice: it does not have the hash that the Hub names; it was deleted"
@@ -277,19 +270,6 @@ def _download(name: str, manifest: Manifest, session: Session, *, force: bool) -
                 "unset HF_HUB_OFFLINE to fetch it"
             ) from error
         raise
-
-
-def _matches(path: Path, digest: Digest) -> bool:
-    try:
-        if path.stat().st_size != digest.size:
-            return False
-        hasher = hashlib.sha256() if digest.sha256 else hashlib.sha1(b"blob %d\0" % digest.size)
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                hasher.update(block)
-    except OSError:
-        return False
-    return hasher.hexdigest() == (digest.sha256 or digest.git)
 
 
 def _delete(path: Path) -> None:

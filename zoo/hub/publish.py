@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoo.base.files import sha256_of
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import HubConflictError, HubConnectionError, HubError, HubLoginError, InputError, PackageError, ZooError
-from zoo.hub.download import Digest, Manifest, ask, fetch_file
+from zoo.hub.download import Manifest, ask, fetch_file
+from zoo.hub.hub_hash import Digest, git_name
 from zoo.hub.pack import copy_with_repo
 from zoo.hub.pack import package as make_package
 from zoo.hub.package import Package, check_finite
@@ -301,12 +301,7 @@ def _is_same(plan: Plan, name: str, size: int, digest: Digest) -> bool:
     if digest.sha256:
         sums = plan.package.sums_sha256
         return digest.sha256 == (sums if name == SUMS else plan.package.hashes[name])
-    return digest.git == _git_name(plan.package.folder / name)
-
-
-def _git_name(path: Path) -> str:
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return digest.git == git_name(plan.package.folder / name)
 
 
 def _check_arrived(plan: Plan, manifest: Manifest, ref: Ref) -> str:

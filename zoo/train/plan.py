@@ -36,7 +36,8 @@ from zoo.runs.record import DataRecord, RunRecord, Sizes
 from zoo.train.environment import environment
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
-from zoo.train.run_options import Beginning, Request, refuse_impossible, resolved_recipe
+from zoo.train.recipe_settings import Beginning, resolved_recipe
+from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 from zoo.train.too_small import refuse_untrainable
 

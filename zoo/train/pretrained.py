@@ -27,7 +27,7 @@ from zoo.plugin.contract import Pretrained
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record
 from zoo.train.plan import Entry, Plan
-from zoo.train.run_options import Beginning
+from zoo.train.recipe_settings import Beginning
 
 MAX_HOPS = 8
 

@@ -1,20 +1,12 @@
-"""A request for a run, and the recipe that follows from it."""
+"""The options of a run, each described once: `Request`. Recipes follow from it in `recipe_settings.py`."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
-
-import msgspec
+from typing import Annotated, Literal, NamedTuple, get_type_hints
 
 from zoo.base.structs import Struct
-from zoo.catalogue.recipe import Recipe
-from zoo.catalogue.registry import Registry
-from zoo.catalogue.spec import Model, decode
 from zoo.data.batches.mode import DataMode
-from zoo.errors import InputError, SpecError
-from zoo.plugin.contract import Transform
+from zoo.errors import InputError
 
 HowToCompile = Literal["auto", "off", "graph", "default", "max"]
 
@@ -132,8 +124,8 @@ class Request(Struct, kw_only=True):
     protocol: Annotated[
         Literal["clean", "paper"],
         Option(
-            "How the best epoch is selected. clean: on validation images, the test images are read once. "
-            "paper: on test images, as the papers did.",
+            "Which images select the best epoch. clean: validation images; the test images are read once, at the end. "
+            "paper: test images, as the papers did.",
             reproduce=True,
         ),
     ] = "clean"
@@ -176,24 +168,6 @@ def flag(name: str) -> str:
     return options()[name].flag or f"--{name.replace('_', '-')}"
 
 
-class Beginning(Struct, kw_only=True, frozen=True):
-    """How the images of a run with given initial weights are prepared, and the recipe that suits them.
-
-    Attributes:
-        transform: how images are resized; None leaves it to the dataset. mean, std: empty means the dataset's.
-        normalize: whether images are normalised; None leaves it to the recipe.
-        recipe: the default recipe.
-        fetch: called with height and width as soon as they are known, before any image is decoded.
-    """
-
-    transform: Transform | None = None
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    normalize: bool | None = None
-    recipe: str | None = None
-    fetch: Callable[[int, int], object] = lambda height, width: None
-
-
 def refuse_impossible(request: Request) -> None:
     """Refuse values that are wrong for any run.
 
@@ -212,67 +186,3 @@ def refuse_impossible(request: Request) -> None:
         value = getattr(request, name)
         if option.least is not None and value is not None and value < option.least:
             raise InputError(f"{flag(name)} must be at least {option.least}, given {value}")
-
-
-def resolved_recipe(
-    request: Request, registry: Registry, model: Model, spec: str, beginning: Beginning
-) -> tuple[str, Recipe]:
-    """The name of the recipe, and the recipe adapted to the weights and the dataset, with the request's options."""
-    name, table = choose_recipe(request, registry, model, beginning.recipe)
-    table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
-    table |= adapted(registry, request.recipe, spec)
-    return name, apply_settings(table, request, f"recipe {name}")
-
-
-def adapted(registry: Registry, asked: str | None, spec: str) -> dict[str, Any]:
-    """The recipe fields that a dataset of the catalogue overrides, unless the recipe was requested by name."""
-    named = asked not in (None, "best", "source")
-    return {} if named or spec not in registry.datasets else dict(registry.datasets[spec].adapt)
-
-
-def choose_recipe(
-    request: Request, registry: Registry, model: Model, default: str | None = None
-) -> tuple[str, dict[str, Any]]:
-    """The name and fields of the requested recipe ("best", "source" or a name), else the default or the model's own."""
-    name = recipe_name(request.recipe or default, request.model, model)
-    return name, msgspec.to_builtins(registry.recipe(name))
-
-
-def recipe_name(asked: str | None, name: str, model: Model) -> str:
-    """The catalogue's name of a recipe that was requested as "best", "source" (or None), or by name.
-
-    Args:
-        name: the name of the model, for the message.
-    Raises:
-        InputError: the model has no better recipe.
-    """
-    if asked == "best":
-        if model.best is None:
-            raise InputError(f"{name!r} has no recipe `best`; its own recipe is {model.recipe!r}")
-        return model.best
-    return model.recipe if asked in (None, "source") else asked
-
-
-def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recipe:
-    """Apply the options and `--set recipe.key=value` to a recipe's table, and check the result.
-
-    Raises:
-        SpecError: an unknown key or a wrong value; says what is allowed.
-    """
-    given = {name: getattr(request, name) for name, option in options().items() if option.recipe}
-    table = table | {key: value for key, value in given.items() if value is not None}
-    for setting in request.settings:
-        key, mark, text = setting.partition("=")
-        key = key.strip().removeprefix("recipe.")
-        if not mark:
-            raise SpecError(f"--set {setting}: write --set recipe.KEY=VALUE")
-        table[key] = parse_value(text.strip())
-    return decode(Recipe, table, where)
-
-
-def parse_value(text: str) -> Any:
-    """Parse a value as TOML; anything that is not valid TOML is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

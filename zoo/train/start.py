@@ -25,7 +25,8 @@ from zoo.train import checkpoint
 from zoo.train.environment import differences
 from zoo.train.plan import Entry, Plan, replan, resolve
 from zoo.train.pretrained import Weights, find_weights, folder_of, weights_of_model, weights_of_run, with_weights
-from zoo.train.run_options import Request, apply_settings, flag, options, refuse_impossible
+from zoo.train.recipe_settings import apply_settings
+from zoo.train.run_options import Request, flag, options, refuse_impossible
 
 NAME = "zoo-from"
 """A temporary name for the source's model and recipe while they are resolved."""

@@ -1,5 +1,8 @@
 """A recipe's augmentation as one pure function of whole batches on the device.
 
+To add a step, write its struct in `zoo.catalogue.augmentation` and its operation in a file beside this one, with a
+line in that file's `OPERATIONS`.
+
 Randomness is drawn apart from its use: `Augment.draw` takes all numbers of a batch from one CPU generator
 (made afresh from seed, epoch and step, see `zoo.data.batches.resident.generator`) and brings them to the device
 in one copy; `Augment.apply` is a function of tensors only, which torch.compile can fuse.

@@ -71,7 +71,7 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     Raises:
         SpecError: the tables are not valid, which would be a bug in zoo.
     """
-    from zoo.train.run_options import adapted, parse_value, recipe_name
+    from zoo.train.recipe_settings import adapted, parse_value, recipe_name
 
     variant = vary(registry, name, best["changes"], "zoo sweep")
     model, request = variant.model, sweep.request

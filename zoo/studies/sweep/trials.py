@@ -40,7 +40,8 @@ from zoo.studies.sweep.space import Space, as_text, changes_of, for_optuna
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Entry, Plan, resolve
-from zoo.train.run_options import Request, apply_settings, choose_recipe, refuse_impossible
+from zoo.train.recipe_settings import apply_settings, choose_recipe
+from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.runner import Say, Stopper, Watch, finish
 from zoo.train.speed.heap import keep_heap
 from zoo.train.start import continued
