@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.catalogue.recipe import Lookahead, Recipe
+from zoo.catalogue.registry import load_registry
 from zoo.errors import ShapeError, SpecError
 from zoo.evaluate.opened import open_run, recorded_metrics
 from zoo.evaluate.views import views
@@ -240,9 +241,9 @@ def test_a_report_counts_what_the_views_say(tiny: str, tmp_path: Path) -> None:
     result = trainer_of(tmp_path / "run", "tta=dihedral").fit()
     record = read_record(tmp_path / "run")
     plain = msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, tta="none"))
-    found = [look(tmp_path / "run", record)]
+    found = [look(tmp_path / "run", record, load_registry())]
     write_record(tmp_path / "run", plain)
-    found.append(look(tmp_path / "run", plain))
+    found.append(look(tmp_path / "run", plain, load_registry()))
     with_views, without = (sum(n for i, j, n in seen.cells if i == j) for seen, _ in found if seen)
     assert with_views == result["test"]["correct"] != without  # turned digits are other digits
 

@@ -55,7 +55,7 @@ def write_parquet(path: Path, images: list[bytes], labels: list, names: list[str
 
 
 def registry(**datasets: Dataset) -> SimpleNamespace:
-    return SimpleNamespace(datasets=datasets, dataset=datasets.__getitem__)
+    return SimpleNamespace(datasets=datasets, dataset=datasets.__getitem__, unknown=UnknownNameError)
 
 
 def test_digits_are_the_1797_of_scikit_learn_with_a_fixed_stratified_split():

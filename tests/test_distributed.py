@@ -263,7 +263,7 @@ def test_a_run_goes_on_with_another_number_of_processes_as_if_nothing_had_been(
     """From 2 to 3 processes, from 3 to 2 with divided parameters, and from those to one."""
     done = whole if name == "half" else broken
     assert set(done.codes[f"{name}-resumed"]) == {0}, done.said(f"{name}-resumed", 0)
-    assert re.search(r"warning: processes is \d now and was \d before", done.said(f"{name}-resumed", 0))
+    assert re.search(r"warning: processes is now \d and was \d", done.said(f"{name}-resumed", 0))
     one, resumed = whole.rows("world1"), done.rows(name)
     assert all(close(a, b) for a, b in zip(one, resumed, strict=True)), (one, resumed)
     assert close(whole.result("world1")["test"], done.result(name)["test"])

@@ -135,7 +135,7 @@ def _duplicates(data: ImageData, train: list[bytes], test: list[bytes]) -> list[
 
 def _repeats(side: str, noun: str, hashes: list[bytes]) -> list[Finding]:
     count = sum(n - 1 for n in Counter(hashes).values())
-    text = f"{plural(count, f'{noun} image repeats', f'{noun} images repeat')} an earlier one"
+    text = f"{plural(count, f'{noun} image')} seen earlier in the same set"
     return [Finding(level="note", kind=f"{side}-duplicate", message=text, count=count)] if count else []
 
 

@@ -203,7 +203,7 @@ def _secrets(ordinary: str) -> Iterator[tuple[str, re.Pattern[bytes]]]:
         if len(token) > 5:
             yield "your Hub token", re.compile(re.escape(token.encode(errors="surrogateescape")))
     with contextlib.suppress(RuntimeError):  # there may be no home folder
-        if len(home := os.path.expanduser("~")) > 5:
+        if len(home := str(Path.home())) > 5:
             yield "the path of your home folder", _as_word(home)
     host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
     for name in {host, host.partition(".")[0]}:
