@@ -133,7 +133,6 @@ def test_nothing_in_the_product_knows_of_the_test_hub() -> None:
         assert "hub_server" not in text
         if "serve" not in path.as_posix():  # a server of ours says where it listens
             assert "127.0.0.1" not in text
-        if (
-            path.parent.name != "doctor" and path.name != "settings.py"
-        ):  # say which setting is wrong; the client reads it
+        # These say which setting is wrong; the client alone goes by it.
+        if path.parent.name != "doctor" and path.name != "settings.py":
             assert "HF_ENDPOINT" not in text
