@@ -17,7 +17,7 @@ import msgspec
 from zoo.base.paths import builtin_registry, user_registries
 from zoo.base.structs import Struct
 from zoo.catalogue import index
-from zoo.catalogue.choose import Choice
+from zoo.catalogue.model_filter import Choice
 from zoo.catalogue.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry_file import TABLES, CatalogueFile, kind_of, parse_file, table_of

@@ -16,7 +16,7 @@ import click
 
 from zoo.base import children
 from zoo.base.text import plural
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_error
 from zoo.cli.shared.table import Column

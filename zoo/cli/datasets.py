@@ -11,7 +11,7 @@ import click
 from zoo.base.text import plural
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Dataset
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column

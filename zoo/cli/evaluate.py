@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.base.plain_json import json_text
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.errors import InputError, RunError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column

@@ -18,7 +18,7 @@ from zoo.base import stamps
 from zoo.base.paths import cache_path, user_registries
 from zoo.base.text import plural
 from zoo.base.version import __version__
-from zoo.catalogue.choose import Choice
+from zoo.catalogue.model_filter import Choice
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column

@@ -12,7 +12,7 @@ import click
 
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import machine_options as options
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.base.text import plural
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_problems
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from zoo.cli.shared import click_options
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import click_from_fields
+from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column, emit, emit_json, emit_table, say, width
 from zoo.errors import InputError
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     help="Use these images instead of the published datasets (or instead of dataset NAME).",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs of the small budget.")
-@click_options.of_a_run(
+@click_from_fields.of_a_run(
     lambda option: option.reproduce,
     protocol={"default": "paper"},
     limit_train={"help": "Number of training images of the small budget."},

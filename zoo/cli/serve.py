@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import machine_options as options
 from zoo.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import click
 
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
-from zoo.cli.shared import click_options
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import click_from_fields
+from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import emit, emit_json, say
 from zoo.errors import InputError
@@ -56,7 +56,7 @@ DEFAULT_TRIALS = 20
     metavar="DIR",
     help="Folder of the sweep; default: runs/sweep/NAME-DATASET.",
 )
-@click_options.of_a_run(
+@click_from_fields.of_a_run(
     lambda option: option.sweep,
     recipe={"help": "Name of the recipe to start from, or `best`; default: the model's own."},
     settings={"help": "Override a key of the recipe in all trials. May be repeated."},

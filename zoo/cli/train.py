@@ -12,8 +12,8 @@ import click
 
 from zoo.base.cpus import CROWDED, Neighbours, affinity
 from zoo.base.text import plural
-from zoo.cli.shared import click_options, launch, logs
-from zoo.cli.shared import common_options as options
+from zoo.cli.shared import click_from_fields, launch, logs
+from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import clean, say
 from zoo.errors import InputError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=launch.Command)
 @click.argument("model", required=False)
-@click_options.of_a_run()
+@click_from_fields.of_a_run()
 @launch.options
 @click.option(
     "--output",
@@ -87,7 +87,7 @@ def train(
       zoo train vit-b16 --dataset folder:photos --gpus 8
       torchrun --nproc-per-node 8 -m zoo train vit-b16 --dataset folder:photos
     """
-    given = click_options.given(context)
+    given = click_from_fields.given(context)
     _check_what_is_trained(model, source, resume, given)
     if output is not None:
         from zoo.runs.new import check_free

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options about the machine that several commands share: device, folders, checkpoints, processes at once."""
 
 from __future__ import annotations
 
