@@ -2,247 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import random
 from pathlib import Path
 from textwrap import dedent
 
 import msgspec
-import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from plugin_site import Site, components, site_in
-from torch import Tensor, nn
 
 from zoo.catalogue.provenance import changes, provenance
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node
 from zoo.cli import cli
-from zoo.errors import PluginError, ShapeError, UnknownNameError
+from zoo.errors import PluginError, UnknownNameError
 from zoo.plugin import Component, Kind
 from zoo.testing import Case, Outcome, cases_of
 from zoo.testing.cases import _of_component, check_listing
 from zoo.testing.data import check_listener
-
-# ---- components with one fault each ------------------------------------------------------------
-
-
-class Scale(nn.Module):
-    """A part that is right."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight
-
-
-def right(*, channels: int, height: int, width: int, gain: float = 1.0) -> nn.Module:
-    return Scale(channels)
-
-
-class Unused(Scale):
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.other = nn.Parameter(torch.ones(3))
-
-
-class Infinite(Scale):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight / 0
-
-
-class Hidden(Scale):
-    """Draws something that the state dict does not hold."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.drawn = torch.randn(channels, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        drawn = self.drawn.to(x.device)
-        return x * self.weight * drawn
-
-
-class Neighbourly(Scale):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight - x.mean(0)
-
-
-class Double(Scale):
-    """Refuses anything but float32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = nn.functional.conv2d(x, torch.eye(x.shape[1], device=x.device)[..., None, None])
-        if y.dtype != torch.float32:
-            raise TypeError("float32 only")
-        return y * self.weight
-
-
-class Strided(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, 2, 2, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.view_as_complex(self.weight).real.mean()
-
-
-class Compiled(Scale):
-    """Is another module once it is compiled."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight * (2 if torch.compiler.is_compiling() else 1)
-
-
-class Peeking(Scale):
-    """Looks at values to decide what to do."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not x.is_meta and x.sum().item() > 1e9:
-            return x
-        return x * self.weight
-
-
-class Counting(Scale):
-    """Goes on from where it was, and does not say where."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += self.training
-        return x * self.weight * (1 + 0.1 * self.calls)
-
-
-class Half(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, ::2]
-
-
-class InPlace(Scale):
-    """Begins with an activation that works in place, as pre-activation blocks do."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.relu(x, inplace=True) * self.weight
-
-
-class DropsInPlace(Scale):
-    """Changes its input while it trains only."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.dropout(x, 0.1, self.training, inplace=True) * self.weight
-
-
-class HiddenInPlace(Scale):
-    """Changes its input in a way that torch does not count."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x.data.mul_(2)
-        return x * self.weight
-
-
-class Seeding(Scale):
-    def forward(self, x: Tensor) -> Tensor:
-        torch.manual_seed(0)
-        return x * self.weight
-
-
-class Loud(Scale):
-    def forward(self, x: Tensor) -> Tensor:
-        print("hello from forward")
-        return x * self.weight
-
-
-def parts(kind: type[nn.Module]) -> object:
-    def build(*, channels: int, height: int, width: int) -> nn.Module:
-        return kind(channels) if kind is not Half else kind()
-
-    return build
-
-
-unused, infinite, hidden, neighbourly, double, strided, compiled, peeking, counting, half = map(
-    parts, (Unused, Infinite, Hidden, Neighbourly, Double, Strided, Compiled, Peeking, Counting, Half)
-)
-in_place, drops_in_place, hidden_in_place, seeding, loud = map(
-    parts, (InPlace, DropsInPlace, HiddenInPlace, Seeding, Loud)
-)
-
-
-def fixed(*, channels: int, height: int, width: int) -> nn.Module:
-    torch.manual_seed(0)
-    return Scale(channels)
-
-
-def fixed_elsewhere(*, channels: int, height: int, width: int) -> nn.Module:
-    random.seed(0)
-    return Scale(channels)
-
-
-def drawn_elsewhere(*, channels: int, height: int, width: int) -> nn.Module:
-    module = Scale(channels)
-    module.weight.data += torch.as_tensor(np.random.rand(channels, 1, 1))
-    return module
-
-
-def printing(*, channels: int, height: int, width: int) -> nn.Module:
-    print("building")
-    return Scale(channels)
-
-
-def writing(*, channels: int, height: int, width: int) -> nn.Module:
-    os.write(1, b"from C\n")
-    return Scale(channels)
-
-
-def double_for_all(*, channels: int, height: int, width: int) -> nn.Module:
-    torch.set_default_dtype(torch.float64)
-    return Scale(channels).float()
-
-
-TURNS = itertools.count(1)
-
-
-def growing(*, channels: int, height: int, width: int) -> nn.Module:
-    return nn.Sequential(*(Scale(channels) for _ in range(next(TURNS))))
-
-
-def bare(*, channels: int, height: int, width: int, gain=1.0) -> nn.Module:
-    return Scale(channels)
-
-
-def positional(channels: int, /, *, height: int, width: int) -> nn.Module:
-    return Scale(channels)
-
-
-def needy(*, channels: int, height: int, width: int, gain: float) -> nn.Module:
-    return Scale(channels)
-
-
-class Deaf(nn.Module):
-    """Gives every image the same logits."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bias + 0 * x.mean((1, 2, 3))[:, None]
-
-
-def deaf(*, in_channels: int, height: int, width: int, num_classes: int) -> nn.Module:
-    return Deaf(num_classes)
-
-
-def small_only(*, channels: int, height: int, width: int) -> nn.Module:
-    if height > 16:
-        raise ShapeError(f"at most 16 rows, given {height}")
-    return Scale(channels)
-
 
 FAULTS: dict[str, tuple[str, str]] = {
     "bare": ("signature", "'gain' has no annotation"),
@@ -278,7 +54,9 @@ def registry() -> Registry:
     ours = load_registry()
     kinds: dict[str, Kind] = {"deaf": "classifier"}
     names = ("right", "needy", "small_only", "large_only", *FAULTS)
-    offered = {f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"{__name__}:{n}") for n in names}
+    offered = {
+        f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"faulty_components:{n}") for n in names
+    }
     return msgspec.structs.replace(ours, components={**ours.components, **offered})
 
 
@@ -309,12 +87,6 @@ def test_a_size_that_is_refused_by_a_shape_error_is_no_fault(registry: Registry)
     outcome = outcomes("small_only", registry, "shapes")["shapes"]
     assert outcome.result == "passed"
     assert "refuses 3x32x32, 3x24x16" in outcome.note
-
-
-def large_only(*, channels: int, height: int, width: int) -> nn.Module:
-    if height < 64 or height % 64:
-        raise ShapeError(f"multiples of 64 rows, given {height}")
-    return Scale(channels)
 
 
 def test_a_component_that_takes_large_images_only_is_tried_with_them(registry: Registry) -> None:

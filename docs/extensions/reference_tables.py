@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
 from typing import get_args
@@ -53,14 +54,14 @@ def augmentation_steps() -> Iterator[str]:
         yield from (f"**`{struct.__struct_config__.tag}`**: {summary_of(struct)}", "", *table_of_keys(struct))
 
 
-class Generated(Directive):
+class Generated(Directive, ABC):
     """A directive whose content is Markdown made from the code, read by the page's own parser."""
 
     source = ""
 
+    @abstractmethod
     def lines(self) -> Iterator[str]:
         """The Markdown."""
-        raise NotImplementedError
 
     def run(self):
         """One container with what the lines say."""

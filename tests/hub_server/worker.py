@@ -79,6 +79,12 @@ class Worker:
         self.process.stdin.flush()
         return Done(*json.loads(self._line(limit, words)))
 
+    def good(self, *words: str | Path) -> tuple[str, str]:
+        """What a command that has to succeed writes to stdout and to stderr."""
+        done = self(*words)
+        assert done.code == 0, (words, done.err[-1500:])
+        return done.out, done.err
+
     def _line(self, limit: float, what: Any) -> str:
         assert self.process.stdout is not None
         timer, start = threading.Timer(limit, self.process.kill), time.monotonic()

@@ -91,7 +91,7 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+@options.quiet
 def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **option_values: Any) -> None:
     """Measure how fast MODELS train and infer on this machine, and the overhead of the training loop.
 

@@ -109,8 +109,8 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
 )
 @options.data_dir
 @click.option("--device", default=None, help="Device to measure on. Default: the device of the run.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@options.quiet
 def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Measure the test accuracy of RUN again, and compare it with the recorded one.
 
@@ -157,26 +157,25 @@ def assessed(
         library()  # before anything that takes minutes
     registry = load_registry()
     folder, device = local_folder(run, registry=registry), more.pop("device")
-    if is_ref(run) and device is None:
-        device = usable_device(read_record(folder).device)
+    record = read_record(folder)
+    if device is None and (is_ref(run) or other is not None):  # one device for both
+        device = usable_device(record.device)
     places = {key: more.pop(key) for key in ("data_dir", "dataset", "on")} | {"device": device}
     if not what and other is None and output is None:
         opened = open_run(folder, split=split, registry=registry, **places)  # type: ignore[arg-type]  # click has checked it
         about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.classifier.tta}
         recorded = recorded_metrics(folder, opened.split, opened.on)
-        num_classes = opened.record.sizes.num_classes
-        return {**about, **opened.measure().as_dict(), "recorded": recorded, "num_classes": num_classes}
+        measured = {**opened.measure().as_dict(), "recorded": recorded}
+        return {**about, **measured, "num_classes": record.sizes.num_classes}
     from zoo.evaluate.evaluation import judge
 
     second = None if other is None else local_folder(other, registry=registry)
-    if other is not None and device is None:
-        places["device"] = read_record(folder).device  # one device for both
     asked = _asked(what, split=split, other=second, output=output, **more)
     with_bar = Passes(quiet)
     try:
         names = {"name": str(run), "other_name": other or ""}
         out = judge(folder, asked, places, registry=registry, show=with_bar, **names)
-        return {**out, "num_classes": read_record(folder).sizes.num_classes}
+        return {**out, "num_classes": record.sizes.num_classes}
     finally:
         with_bar.close()
 

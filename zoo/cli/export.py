@@ -82,7 +82,7 @@ class Batch(click.ParamType):
     "--image-size", type=click.IntRange(min=1), help="With --untrained: side of the images, instead of its dataset's."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="With --untrained: seed for the initial weights.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def export(
     run: str,
     form: Format,

@@ -83,7 +83,7 @@ def package(
     help="Replace the card or a picture in the repository even if somebody edited it there.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, but send nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_packaging
 def publish(
     run: Path,
@@ -191,7 +191,7 @@ def pull(ref: str, output: Path | None) -> None:
 )
 @options.data_dir
 @click.option("--device", help="Device to measure on; default: the recorded kind of device, if this machine has one.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def verify(source: str, dataset: str | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
     """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
 
@@ -222,7 +222,7 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Maximum number of packages to list."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def search(query: str, tags: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Search the Hub for packages of this library whose name contains QUERY.
 

@@ -56,7 +56,7 @@ TITLE = "hybrid-zoo: runs and results"
 @click.option("--stamp", is_flag=True, help="Print the date; without it the same runs give the same page.")
 @options.data_dir
 @click.option("--device", help="Device on which test images are measured; default: the device of each run.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@options.quiet
 def report(
     runs: tuple[str, ...],
     output: Path,

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     "--figures", is_flag=True, help="Draw the training curves for each dataset, as PNG and SVG in results/figures."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+@options.quiet
 def reproduce(
     target: str | None,
     jobs: int,

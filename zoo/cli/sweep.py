@@ -64,7 +64,7 @@ DEFAULT_TRIALS = 20
 )
 @options.checkpoint_seconds
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+@options.quiet
 def sweep(
     model: str,
     grid: tuple[str, ...],

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     help="Also log to NAME: tensorboard, trackio, wandb, or a plugin's logger. May be repeated.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Print the settings that were chosen automatically, and why.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+@options.quiet
 @click.pass_context
 def train(
     context: click.Context,

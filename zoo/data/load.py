@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -96,37 +96,65 @@ def load(
     """
     name, dataset = find(spec, registry)
     common, specific = _options(dataset)
-    progress = silent if show is None else show
     wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
     source = _source(dataset.source, Request("", folder, specific, seed, data_dir is not None, whole))
-    if whole and isinstance(source, FolderSource):
-        source = replace(source, whole=True)
     given = _colours(dataset, common, white)
     rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=given)
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     delivery.check()
-    workers = default_workers(delivery.device) if delivery.workers is None else delivery.workers
+    job = _Job(name, spec, dataset, common, rule, skip_bad, delivery, silent if show is None else show)
     if isinstance(source, FolderSource) and delivery.mode != "resident" and not _alters(common):
         files = undecoded(source, rule, skip_bad=skip_bad)
         streams, why = _streams(files, source, delivery, skip_bad)
         if streams:
-            depth = depth_of(*source.content(files.listings))
-            rule = replace(rule, colours=depth.colours(given))
-            files = Undecoded(files.train, files.test, rule, files.size)
-            data = as_cached(files, workers, progress, name=name, skip_bad=skip_bad)
-            described = _described(name, spec, dataset, data, _note(why, workers))
-            return _seen(described, source.findings(files.listings), depth, given)
+            return _from_files(source, files, job, why)
+    return _from_source(source, job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be loaded and how; `rule.colours` holds what was asked for, before any image was seen."""
+
+    name: str
+    spec: str
+    dataset: Dataset
+    common: dict[str, Any]
+    rule: Rule
+    skip_bad: bool
+    delivery: Delivery
+    show: Show
+
+    @property
+    def workers(self) -> int:
+        """Number of processes that decode."""
+        return default_workers(self.delivery.device) if self.delivery.workers is None else self.delivery.workers
+
+    def rule_for(self, depth: Depth) -> Rule:
+        """How images are decoded, by what all of them have in common."""
+        return replace(self.rule, colours=depth.colours(self.rule.colours))
+
+
+def _from_files(source: FolderSource, found: Undecoded, job: _Job, why: str) -> ImageData:
+    """The dataset of a folder whose images stay files."""
+    depth = depth_of(*source.content(found.listings))
+    files = Undecoded(found.train, found.test, job.rule_for(depth), found.size)
+    data = as_cached(files, job.workers, job.show, name=job.name, skip_bad=job.skip_bad)
+    described = _described(job.name, job.spec, job.dataset, data, _note(why, job.workers))
+    return _seen(described, source.findings(found.listings), depth, job.rule.colours)
+
+
+def _from_source(source: Source, job: _Job) -> ImageData:
+    """The dataset of any source, decoded into the cache."""
     once = Once(source)
     depth = _depth(source, once)
-    rule = replace(rule, colours=depth.colours(given))
-    data = cached(once, rule, progress, name=name, skip_bad=skip_bad)
-    data = _altered(data, common, name, progress)
+    data = cached(once, job.rule_for(depth), job.show, name=job.name, skip_bad=job.skip_bad)
+    data = _altered(data, job.common, job.name, job.show)
     findings = source.findings() if isinstance(source, FolderSource) else ()
-    described = _seen(_described(name, spec, dataset, data), findings, depth, given)
-    delivered = _from_arrays(described, delivery, workers)
+    described = _seen(_described(job.name, job.spec, job.dataset, data), findings, depth, job.rule.colours)
+    delivered = _from_arrays(described, job.delivery, job.workers)
     return replace(delivered, notes=(*getattr(source, "notes", ()), *delivered.notes))
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.models.device import synchronize
+from zoo.models.device import mean_seconds
 
 WARM_UP = 5
 FEWEST, MOST = 20, 1000
@@ -31,10 +30,10 @@ def latency(
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
     for _ in range(WARM_UP):
-        _seconds(call, images, device)
+        mean_seconds(lambda: call(images), 1, device)
     taken: list[float] = []
     while len(taken) < FEWEST or (sum(taken) < seconds and len(taken) < MOST):
-        taken.append(_seconds(call, images, device))
+        taken.append(mean_seconds(lambda: call(images), 1, device))
     median = statistics.median(taken)
     return {
         "batch": shape[0],
@@ -45,11 +44,3 @@ def latency(
         "min_ms": 1e3 * min(taken),
         "images_per_second": shape[0] / median,
     }
-
-
-def _seconds(call: Callable[[Tensor], object], images: Tensor, device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    call(images)
-    synchronize(device)
-    return time.perf_counter() - start

@@ -26,7 +26,7 @@ from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
 from zoo.evaluate.one_pass import Metrics, evaluate
 from zoo.evaluate.views import views
-from zoo.models.device import seed_noise
+from zoo.models.device import seed_noise, synchronize
 from zoo.models.precision import autocast, tf32
 from zoo.runs.curves import draw_curves
 from zoo.runs.folder import append_metrics, has_weights, rewrite_metrics, write_result, write_weights
@@ -172,8 +172,7 @@ class Trainer:
             buffer.copy_(before)
         size = min(len(self.plan.selecting), eval_batch(self.plan.record))
         self.measure(self.plan.selecting.select(np.arange(size)))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return time.perf_counter() - start
 
     def _begin(self) -> None:
@@ -333,8 +332,7 @@ class Trainer:
 
     def _check_finite(self) -> None:
         self.guard.check(lr_at(self.plan.recipe, max(0, self.at.total - 1), self.total, self.steps))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
 
     def _tick(self) -> None:
         at = self.at

@@ -11,7 +11,7 @@ from typing import Any, Final
 from zoo.base.files import TEMPORARY
 from zoo.base.paths import cache_dir, data_dir
 from zoo.base.text import plural
-from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Dataset
 from zoo.cli.doctor.finding import Finding
 from zoo.cli.doctor.folders import existing, hub_cache, unwritable
@@ -80,10 +80,10 @@ def data() -> Iterator[Finding]:
     text = ", ".join(f"{name} ({how})" for name, how in local.items())
     yield Finding("data", "here", "ok", f"on this machine: {text or 'none'}", data=local)
     if absent:
-        yield _absent(absent, registry)
+        yield _absent(absent)
 
 
-def _absent(absent: list[str], registry: Registry) -> Finding:
+def _absent(absent: list[str]) -> Finding:
     shown = ", ".join(absent[:SHOWN]) + (f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else "")
     text = f"downloaded at first use: {shown}"
     return Finding("data", "absent", "note", text, "zoo datasets lists all", {"absent": absent})

@@ -21,10 +21,10 @@ def best_published(model: Model) -> Published | None:
     return max(on_own_dataset or rows, key=lambda row: row.top1 or 0.0, default=None)
 
 
-def best_measured(model: Model, dataset: str | None = None) -> Measured | None:
-    """Our best top-1 on `dataset` (default: that of `best_published`), else on any dataset."""
+def best_measured(model: Model) -> Measured | None:
+    """Our best top-1 on the dataset of `best_published`, else on any dataset."""
     published = best_published(model)
-    dataset = dataset or (published.dataset if published else model.dataset)
+    dataset = published.dataset if published else model.dataset
     same = [row for row in model.measured if row.dataset == dataset]
     return max(same or model.measured, key=lambda row: row.top1, default=None)
 

@@ -17,6 +17,8 @@ device_or_cpu = click.option(
     "--device", default="cpu", show_default=True, help="Device to use: cpu, cuda, cuda:N or mps."
 )
 
+quiet = click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+
 checkpoint_seconds = click.option(
     "--checkpoint-seconds",
     type=click.FloatRange(min=0),

@@ -62,8 +62,10 @@ def random_boxes(key: int, rows: Tensor, height: int, width: int, bounds: Bounds
     wide, tall = wide.gather(0, first)[0], tall.gather(0, first)[0]
     top = (drawn[-2] * (height - tall + 1)).long()
     left = (drawn[-1] * (width - wide + 1)).long()
-    none = torch.tensor(centre_box(height, width, bounds.ratio), device=rows.device)
-    return torch.where(fits.any(0)[:, None], torch.stack((top, left, tall, wide), 1), none)
+    fit, centre = fits.any(0), centre_box(height, width, bounds.ratio)
+    # Numbers, not a tensor of them: copying it to a GPU would wait for it.
+    found = (top, left, tall, wide)
+    return torch.stack([torch.where(fit, *sides) for sides in zip(found, centre, strict=True)], 1)
 
 
 def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:

@@ -93,10 +93,14 @@ def randaugment(images: Tensor, draws: Tensor, bin_: int) -> Tensor:
 def _round(images: Tensor, operations: Tensor, signs: Tensor, bin_: int) -> Tensor:
     number = (operations * len(CHANGES)).long().clamp(max=len(CHANGES) - 1)
     negative = (signs <= 0.5) & (number >= 1) & (number <= SIGNED)
-    group = (number * 2 + negative).tolist()
+    group, order = (number * 2 + negative).sort(stable=True)
+    codes, counts = group.unique_consecutive(return_counts=True)
+    # One copy to the device for all groups, for which a GPU is not waited for.
+    divided = order.to(images.device, non_blocking=images.is_cuda).split(counts.tolist())
     result = images.clone()
-    for code in sorted(set(group) - {0}):
-        rows = torch.tensor([i for i, g in enumerate(group) if g == code], device=images.device)
+    for code, rows in zip(codes.tolist(), divided, strict=True):
+        if code == 0:  # the operation that changes nothing
+            continue
         changed = apply_one(images.index_select(0, rows), code // 2, bin_, bool(code % 2))
         result.index_copy_(0, rows, changed)
     return result

@@ -79,7 +79,7 @@ class FolderSource:
             raise InputError(f"no folder {root}; folder:PATH needs an existing folder of images")
         if not any(entry.is_dir() for entry in visible(root)):
             raise DataError(f"{root} holds no folders; expected train/ and test/, or one folder per class")
-        return cls(root.resolve(), request.seed)
+        return cls(root.resolve(), request.seed, request.whole)
 
     @cached_property
     def _division(self) -> Division | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from zoo.models.device import synchronize
+from zoo.models.device import mean_seconds
 from zoo.models.precision import DTYPES
 
 WARM_UP = 3
@@ -34,16 +33,6 @@ def timed(call: Callable[[], None], device: torch.device, effort: Effort) -> lis
         took = mean_seconds(call, 1, device)
     calls = effort.steps or max(1, round(effort.seconds / effort.repeats / took))
     return [mean_seconds(call, calls, device) for _ in range(effort.repeats)]
-
-
-def mean_seconds(call: Callable[[], None], calls: int, device: torch.device) -> float:
-    """Mean seconds per call over several calls in a row."""
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    synchronize(device)
-    return (time.perf_counter() - start) / calls
 
 
 def rates(seconds: Sequence[float], batch: int) -> dict[str, Any]:

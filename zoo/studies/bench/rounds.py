@@ -16,8 +16,9 @@ from zoo.catalogue.registry import find_model, load_registry, native_sizes
 from zoo.data.batches.resident import generator
 from zoo.data.load import load
 from zoo.errors import InputError
+from zoo.models.device import mean_seconds
 from zoo.models.precision import tf32
-from zoo.studies.bench.gauge import Effort, mean_seconds, spread, timed
+from zoo.studies.bench.gauge import Effort, spread, timed
 from zoo.train.events import Listener
 from zoo.train.loop import Trainer
 from zoo.train.plan import Plan, resolve

@@ -272,10 +272,6 @@ def _lead(content: Content) -> str:
     return f"{counted}{more}."
 
 
-def _many(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
-
-
 def cell(key: str, value: Any) -> str:
     """A value of the table as people read it."""
     if value is None or value == "":

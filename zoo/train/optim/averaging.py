@@ -6,6 +6,8 @@ Buffers that cannot be averaged (integers, masks of minus infinity) are copied f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -74,8 +76,21 @@ class Averaging:
         if self.slow is not None:
             self.slow.load_state_dict(state["slow"])
 
+    @torch.no_grad()
     def _update(self, average: AveragedModel) -> None:
-        average.update_parameters(self.module)
+        """As `AveragedModel.update_parameters`, which copies its count to the device and so waits for a GPU."""
+        merge = average.multi_avg_fn
+        if average.n_averaged == 0 or merge is None:
+            average.update_parameters(self.module)
+        else:
+            kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+            for mean, now in zip(_tensors(average.module), _tensors(self.module), strict=True):
+                means, nows = kinds.setdefault(mean.dtype, ([], []))
+                means.append(mean.detach())
+                nows.append(now.detach())
+            for means, nows in kinds.values():
+                merge(means, nows, average.n_averaged)
+            average.n_averaged += 1
         for name in self.endless:
             average.module.get_buffer(name).copy_(self.module.get_buffer(name))
 
@@ -116,8 +131,12 @@ def alpha_at(rule: Lookahead, done: int, total: int) -> float:
     return 1.0 - (1.0 - rule.alpha) * (done / total) ** rule.power
 
 
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Its parameters and buffers."""
+    return chain(module.parameters(), module.buffers())
+
+
 @torch.no_grad()
 def _copy(source: nn.Module, target: nn.Module) -> None:
-    for tensors in (nn.Module.parameters, nn.Module.buffers):
-        for to, value in zip(tensors(target), tensors(source), strict=True):
-            to.copy_(value)
+    for to, value in zip(_tensors(target), _tensors(source), strict=True):
+        to.copy_(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from zoo.base.text import first_line
 from zoo.catalogue.recipe import CompileMode, Recipe
 from zoo.errors import DeviceError
-from zoo.models.device import Hardware
+from zoo.models.device import Hardware, mean_seconds
 from zoo.train.speed.graphs import NotRecorded, Recorded
 
 WARM_UP_SECONDS = 60.0
@@ -117,13 +116,7 @@ def measure_pace(module: nn.Module, shape: tuple[int, ...], hardware: Hardware, 
 
 
 def _median_seconds(step: Callable[[Tensor], object], images: Tensor, device: torch.device) -> float:
-    took = []
-    for _ in range(12):
-        torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        step(images)
-        torch.cuda.synchronize(device)
-        took.append(time.perf_counter() - start)
+    took = [mean_seconds(lambda: step(images), 1, device) for _ in range(12)]
     return statistics.median(took[3:])
 
 

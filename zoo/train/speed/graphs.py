@@ -109,7 +109,7 @@ class Recorded:
         except RuntimeError as error:  # the warm-up worked, so the recording itself is not possible
             self._forget_gradients()
             noise.graphsafe_set_state(clean)  # the generator state of a failed recording cannot be used by plain calls
-            raise NotRecorded(str(error).strip().splitlines()[0]) from error
+            raise NotRecorded(first_line(error, None)) from error
         inputs = [leaf for leaf in copies if isinstance(leaf, Tensor)]
         return Recording(graph, inputs, output, [parameter.grad for parameter in self.parameters])
 
