@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from torch import nn
 
+from zoo.catalogue.recipe import Lookahead
 from zoo.catalogue.registry import load_registry
 from zoo.data.augment.pipeline import build
 from zoo.data.batches.resident import Resident, generator, order
@@ -17,6 +20,7 @@ from zoo.models.device import Hardware, seed_noise
 from zoo.runs.folder import read_metrics
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train.loop import Saving, Stop, Trainer
+from zoo.train.optim.averaging import Averaging
 from zoo.train.plan import replan, resolve
 from zoo.train.run_options import Request
 from zoo.train.speed.compiled import choose, measure_pace
@@ -49,6 +53,19 @@ def test_batches_and_geometry_are_those_of_the_cpu_bit_for_bit() -> None:
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
     torch.testing.assert_close(found[0][2], found[1][2], rtol=0, atol=1e-6)
+
+
+def test_averages_do_not_wait_for_the_device() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).cuda()
+    recipe = msgspec.structs.replace(load_registry().recipe("best-cnn"), ema=0.998, lookahead=Lookahead(every=1))
+    averaging = Averaging(net, recipe)
+    averaging.begin()
+    averaging.update(0, 9)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        averaging.update(1, 9)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_loss_curve_is_the_cpus_within_tolerance(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ from zoo.catalogue.vary import vary
 from zoo.cli import cli
 from zoo.errors import InputError, UnknownNameError
 from zoo.models.compose import check
+from zoo.studies.reproduce.recorded import unclean
 from zoo.studies.reproduce.rows import Ask, jobs_of, rows_of, targets
+
+RESULTS = Path(__file__).parent.parent / "results"
 
 STUDY = """
 [models.little]
@@ -159,6 +162,37 @@ def test_what_a_file_holds_stays_until_more_is_measured(
         zoo(*WORDS, *SMALL, *words)
     assert end is None or end.value.code == code
     assert rows(file) == before
+
+
+def test_a_row_that_a_commit_with_changes_measured_needs_a_note(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(table, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    file = Path("results/cnn-to-others-cifar10.json")
+    for run in (run for row in rows(file) for run in row["runs"]):
+        path = Path(run["folder"]) / "result.json"
+        result = json.loads(path.read_text())
+        result["environment"]["commit"] = "0123456789ab-dirty"
+        path.write_text(json.dumps(result))
+    said = "on cifar10 was measured at 0123456789ab-dirty, a commit with changes"
+    zoo(*WORDS, *SMALL, "--seeds", "2")
+    assert capsys.readouterr().err.count(said) == 2
+    document = json.loads(file.read_text())
+    document["rows"][0]["note"] = "a comment was not committed"
+    file.write_text(json.dumps(document))
+    zoo(*WORDS, *SMALL, "--seeds", "2")
+    assert capsys.readouterr().err.count(said) == 1
+    assert [row.get("note") for row in rows(file)] == ["a comment was not committed", None]
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_no_result_of_ours_is_of_a_commit_with_changes_unless_it_says_which(path: Path) -> None:
+    document = json.loads(path.read_text())
+    if isinstance(document, dict) and "table" in document:
+        assert unclean(document["rows"]) == []
+    else:
+        assert "-dirty" not in path.read_text() or document["note"]
 
 
 def test_a_run_that_was_trained_anew_replaces_what_the_file_holds(

@@ -107,6 +107,7 @@ def reproduce(
     failed: list[str] = []
     if not listing:
         failed = train(ask, registry, rows, runs, Path(results), (engine, jobs), quiet)
+        warn_of_changes(ask, Path(results))
     show(ask, registry, rows, runs, as_json, listing)
     if figures:
         draw(ask, registry, Path(results))
@@ -115,6 +116,14 @@ def reproduce(
     if failed:
         sys.exit(1)
     return None
+
+
+def warn_of_changes(ask: Ask, results: Path) -> None:
+    """Say which rows of the table a commit with changes measured."""
+    from zoo.studies.reproduce.recorded import file_of, read, unclean
+
+    for line in unclean(read(file_of(ask, results))):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def train(

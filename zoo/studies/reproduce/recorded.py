@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -21,6 +21,8 @@ from zoo.studies.reproduce import energy
 from zoo.studies.reproduce.rows import Ask, Job, Row
 
 FORMAT = 1
+DIRTY = "-dirty"
+"""How `zoo.train.environment` ends the name of a commit that had changes."""
 IDENTITY = ("table", "variant", "model", "dataset", "protocol", "budget", "recipe", "images")
 """Two rows with equal values of these keys are the same row; the later measurement replaces the earlier."""
 
@@ -104,7 +106,7 @@ def file_of(ask: Ask, results: Path) -> Path:
 
 
 def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Merge measured rows into the file; other rows are kept, and a row with more seeds of the same runs too.
+    """Merge measured rows into the file; other rows are kept, a row with more seeds of the same runs, and notes.
 
     Raises:
         RunError: the file exists and is not such a table. WriteError: it cannot be written.
@@ -119,7 +121,12 @@ def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, 
     with WaitingLock(guard):
         stored = read(path)
         fuller = {_identity(old) for old in stored for new in rows if _has_more(old, new)}
-        fresh = [row for row in rows if row["top1"] is not None and _identity(row) not in fuller]
+        notes = {_identity(old): old for old in stored if old.get("note")}
+        fresh = [
+            _with_note(row, notes.get(_identity(row)))
+            for row in rows
+            if row["top1"] is not None and _identity(row) not in fuller
+        ]
         replaced = {_identity(row) for row in fresh}
         merged = [*fresh, *(row for row in stored if _identity(row) not in replaced)]
         merged.sort(key=lambda row: (row["budget"] != "full", row["protocol"] != "paper"))
@@ -127,6 +134,20 @@ def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, 
         title = source.title if source else ask.target
         document = {"format": FORMAT, "table": ask.target, "title": title, "rows": merged}
         write_text(path, json_text(document, indent=2) + "\n")
+
+
+def unclean(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each row that a commit with changes measured and whose `note` does not say what they were."""
+    lines = []
+    for row in rows:
+        commits = {run["result"]["environment"].get("commit", "") for run in row["runs"]}
+        dirty = sorted(commit for commit in commits if commit.endswith(DIRTY))
+        if dirty and not row.get("note"):
+            lines.append(
+                f"{row['model']} on {row['dataset']} was measured at {dirty[0]}, a commit with changes: commit them "
+                "and measure again, or say in the row's `note` what they were"
+            )
+    return lines
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -147,6 +168,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: not a table of `zoo reproduce` ({error}); move it away, or use --results") from None
     return rows
+
+
+def _with_note(row: Mapping[str, Any], old: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """A row with the `note` that somebody wrote to it, as long as its runs are the same."""
+    return {**row, "note": old["note"]} if old is not None and old["runs"] == row["runs"] else row
 
 
 def _has_more(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
