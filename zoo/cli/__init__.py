@@ -22,7 +22,7 @@ COMMANDS = MappingProxyType(
     {
         "list": ("zoo.cli.listing:list_models", "List the models of the catalogue."),
         "info": ("zoo.cli.info:info", "Show one model: its tree, recipe and results."),
-        "plugins": ("zoo.cli.plugins:plugins", "List plugins, and check whether they keep the contract."),
+        "plugins": ("zoo.cli.plugins:plugins", "List plugins, and run the conformance checks on them."),
         "datasets": ("zoo.cli.datasets:datasets", "List and check datasets."),
         "new": ("zoo.cli.new:new", "Create the package folder of a new plugin, with tests that pass."),
         "train": ("zoo.cli.train:train", "Train a model with its recipe, into a run folder."),

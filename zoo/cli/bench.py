@@ -95,9 +95,9 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **option_values: Any) -> None:
     """Measure how fast MODELS train and infer on this machine, and the overhead of the training loop.
 
-    Reported are throughput and latency (medians and quartiles over the repeats), peak memory, FLOPs per
-    image, the achieved FLOP/s as a share of a large matrix product's in the same precision, and the
-    throughput of the real training loop as a share of its bare step's.
+    It reports throughput and latency (medians and quartiles over the repeats), peak memory, FLOPs per image,
+    achieved FLOP/s relative to those of a large matrix product in the same precision, and the throughput of
+    the whole training loop relative to that of the training step alone.
 
     Examples:
 

@@ -87,7 +87,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Batch size of the second latency measurement; the first one has 1.",
+    help="Batch size for `--what latency`, which also measures batches of 1.",
 )
 @click.option(
     "--seconds",
@@ -100,7 +100,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed for corruptions and the bootstrap."
 )
 @click.option(
-    "--dataset", metavar="SPEC", help="The run's own dataset, if it is at another place on this machine than recorded."
+    "--dataset", metavar="SPEC", help="Where the run's own dataset is on this machine, if not at the recorded path."
 )
 @click.option(
     "--on",

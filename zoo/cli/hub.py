@@ -187,7 +187,7 @@ def pull(ref: str, output: Path | None) -> None:
 @click.option(
     "--dataset",
     metavar="SPEC",
-    help="Where the images are, if the package was trained on a dataset that only its author has.",
+    help="Your copy of the images, as a SPEC; needed if the package was trained on its author's own files.",
 )
 @options.data_dir
 @click.option("--device", help="Device to measure on; default: the recorded kind of device, if this machine has one.")

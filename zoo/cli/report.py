@@ -50,7 +50,7 @@ TITLE = "hybrid-zoo: runs and results"
     type=click.Choice(["related", "all", "none"]),
     default="related",
     show_default=True,
-    help="Published results: of the runs' models and datasets, all, or none.",
+    help="Published results to show. related: those for the runs' models and datasets; all; none.",
 )
 @click.option("--title", default=TITLE, show_default=True, help="Title of the page.")
 @click.option("--stamp", is_flag=True, help="Print the date; without it the same runs give the same page.")
@@ -72,7 +72,7 @@ def report(
     """Write one HTML page, readable offline, that shows RUNS beside published results.
 
     RUNS are run folders, folders that hold runs, names or patterns below runs/, or hf://OWNER/NAME;
-    default: all below runs/. The confusion of classes is measured if the images are on this machine
+    default: all below runs/. The confusion matrix is measured if the test images are on this machine
     (nothing is downloaded), and is kept in the cache.
 
     Examples:

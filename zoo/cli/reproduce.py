@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     type=click.Choice(["full", "small"]),
     default="full",
     show_default=True,
-    help="full: as published; small: 2,000 images and a tenth of the epochs; each row is marked so.",
+    help="full: train as published; small: a quick trial with 2,000 images and a tenth of the epochs, marked as such.",
 )
 @click.option(
     "--recipe",

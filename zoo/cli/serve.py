@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="Also answer requests for host NAME, which a proxy on this machine passes on. May be repeated.",
+    help="Also accept requests whose Host header is NAME, for use behind a proxy that keeps it. May be repeated.",
 )
 @click.option(
     "--port",
