@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -70,6 +71,7 @@ class Peak:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
+            gc.collect()  # what is garbage already must not make room for what is measured
             _forget_peak()
             self.before = resident_peak()
 
