@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click_tree import command_at
 
@@ -19,7 +20,7 @@ from zoo.runs.before import BEFORE
 from zoo.runs.find import find
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import RunLock
-from zoo.runs.record import METRICS, RESULT, WEIGHTS, read_record
+from zoo.runs.record import METRICS, RESULT, WEIGHTS, read_record, write_record
 from zoo.runs.remove import check_removable
 from zoo.studies.reproduce.rows import Ask
 from zoo.train import checkpoint
@@ -28,7 +29,7 @@ from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import Request, flag, options
 from zoo.train.runner import Watch, finish, train_in
-from zoo.train.start import continued
+from zoo.train.start import continued, plan_from
 
 ROOT = Path(__file__).resolve().parent.parent
 FEW = {"limit_train": 100, "batch_size": 32, "limit_test": 50, "dataset": "digits", "device": "cpu", "epochs": 2}
@@ -241,3 +242,16 @@ def test_sweep_and_reproduce_have_the_options_that_say_so() -> None:
 def test_an_impossible_request_names_the_option(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         resolve(Request(model="cnn-baseline", dataset="digits", **given))
+
+
+def test_a_repeated_run_records_this_machine_and_not_the_one_that_it_repeats(plan: Plan, tmp_path: Path) -> None:
+    elsewhere = {**plan.record.environment, "torch": "0.1", "device": "another, 99 threads", "commit": "0" * 12}
+    record = msgspec.structs.replace(plan.record, environment=elsewhere, plugins={"cnn.baseline": "hybrid-zoo 0.0.1"})
+    write_record(tmp_path, record)
+    (tmp_path / WEIGHTS).touch()
+    again = plan_from(str(tmp_path), {}).record
+    assert again.environment == plan.record.environment
+    assert again.plugins == plan.record.plugins
+    assert msgspec.structs.replace(again, environment={}, plugins={}) == msgspec.structs.replace(
+        plan.record, environment={}, plugins={}
+    )

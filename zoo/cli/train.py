@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.base.cpus import CROWDED, Neighbours, affinity
-from zoo.base.text import plural
+from zoo.base.cpus import Neighbours
 from zoo.cli.shared import click_from_fields, launch, logs
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.signals import StopRequests
@@ -160,7 +159,7 @@ class Session:
 
         entry = find_model(request.model)
         loggers = logs.find(self.log, entry[0])
-        plan = self._prepared(lambda show: plan_of(request, show, entry))
+        plan = self._beside_others(self._prepared(lambda show: plan_of(request, show, entry)))
         if look and (folder := self.world.once(lambda: unfinished(plan.record))):
             return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers})
         return self._train(plan, self._new_folder(plan, output), loggers)
@@ -172,7 +171,7 @@ class Session:
 
         registry = load_registry()
         loggers = logs.find(self.log, registry)
-        plan = self._prepared(lambda show: plan_from(source, given, show, registry))
+        plan = self._beside_others(self._prepared(lambda show: plan_from(source, given, show, registry)))
         self._train(plan, self._new_folder(plan, output), loggers)
 
     def resume(self, folder: Path, changed: dict[str, Any]) -> None:
@@ -204,19 +203,16 @@ class Session:
 
         return self.world.once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
 
-    def _say_neighbours(self, plan: Plan) -> None:
-        """Say that other processes leave too few CPUs for the threads that torch chose by itself."""
-        from torch import get_num_threads
+    def _beside_others(self, plan: Plan) -> Plan:
+        """The plan with fewer threads if other processes keep CPUs busy and a step is faster so."""
+        from zoo.train.speed.threads import beside_others
 
-        from zoo.models.device import threads_as_asked
-
-        on_cpu = plan.hardware.device.type == "cpu" and not threads_as_asked()
-        busy = self.neighbours.busy() if on_cpu and self.world.first and not self.quiet else None
-        if busy is not None and busy >= CROWDED and get_num_threads() > 1:
-            say(
-                f"other processes keep {busy:.1f} of {plural(affinity(), 'CPU')} busy; beside them, training may be "
-                "faster with OMP_NUM_THREADS=1"
-            )
+        if self.world.size > 1:
+            return plan
+        plan, line = beside_others(plan, self.neighbours.busy())
+        if line and not self.quiet:
+            say(line)
+        return plan
 
     def _train(self, plan: Plan, folder: Path, loggers: logs.Factories) -> None:
         """Train, and print the run folder."""
@@ -237,7 +233,6 @@ class Session:
         )
         for finding in () if self.quiet else plan.findings:
             print(f"{finding.level}: {clean(finding.line())}", file=sys.stderr)
-        self._say_neighbours(plan)
         for note in plan.notes if self.verbose else ():
             print(f"  {note}", file=sys.stderr)
         try:

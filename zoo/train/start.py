@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from zoo.base.text import plural
-from zoo.catalogue.provenance import require_components
+from zoo.catalogue.provenance import provenance, require_components
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, node_from_table
 from zoo.data.portable import is_local
@@ -22,11 +23,12 @@ from zoo.models.device import usable_device
 from zoo.runs.folder import damage_of_weights, read_metrics
 from zoo.runs.record import CHECKPOINTS, RESULT, RunRecord, read_record, without
 from zoo.train import checkpoint
-from zoo.train.environment import differences
+from zoo.train.environment import differences, environment
 from zoo.train.plan import Entry, Plan, replan, resolve
 from zoo.train.pretrained import Weights, find_weights, folder_of, weights_of_model, weights_of_run, with_weights
 from zoo.train.recipe_settings import apply_settings
 from zoo.train.run_options import Request, flag, options, refuse_impossible
+from zoo.train.speed.threads import as_recorded
 
 NAME = "zoo-from"
 """A temporary name for the source's model and recipe while they are resolved."""
@@ -116,6 +118,7 @@ def continued(
             f"--epochs {epochs}: {plural(trained, 'epoch has', 'epochs have')} already been trained in {folder}; "
             "give a larger number"
         )
+    threads = as_recorded(record)
     for line in differences(record, registry):
         warn(f"{line}: the resumed run will not be bit-identical")
     plan = resumed(folder, record, show, registry, epochs=epochs, **changed)
@@ -124,7 +127,7 @@ def continued(
             f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')} instead of "
             f"{record.settings.epochs}, so the learning rate jumps to its value in the longer schedule"
         )
-    return plan
+    return replace(plan, notes=(*plan.notes, threads)) if threads else plan
 
 
 def is_finished(folder: Path) -> bool:
@@ -189,7 +192,17 @@ def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, registry: 
         seed=given.get("seed", record.seed),
         device=given.get("device") or usable_device(record.device),
     )
-    return replan(changed, registry, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
+    plan = replan(changed, registry, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
+    return replace(plan, record=_made_here(plan.record, registry))
+
+
+def _made_here(record: RunRecord, registry: Registry) -> RunRecord:
+    """The record of a repetition: its versions, commit, hardware and plugins are those of this machine."""
+    tree = node_from_table(record.build, "build")
+    names = {"model": record.model, "recipe": record.recipe, "dataset": record.data.spec}
+    return msgspec.structs.replace(
+        record, plugins=provenance(registry, tree, **names), environment=environment(torch.device(record.device))
+    )
 
 
 def _fine_tune(record: RunRecord, weights: Weights, given: Mapping[str, Any], registry: Registry, show: Show) -> Plan:

@@ -104,7 +104,7 @@ def crowded(busy: float | None, threads: int) -> Iterator[Finding]:
     if busy is None or busy < cpus.CROWDED or threads == 1:
         return
     text = f"other processes kept {busy:.1f} of {plural(cpus.affinity(), 'CPU')} busy during this check"
-    fix = "training beside them may be faster with fewer threads: compare OMP_NUM_THREADS=1 zoo train ..."
+    fix = "nothing to do: `zoo train` times a step with fewer threads, and uses those that are faster"
     yield Finding("devices", "neighbours", "note", text, fix, {"busy": round(busy, 2)})
 
 
