@@ -64,7 +64,7 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option(
     "--compile",
     type=click.Choice(["auto", "off", "graph", "default", "max"]),
-    help="off; graph: CUDA graphs only; default or max: torch.compile; auto: chosen as for a long run.",
+    help="off; graph: CUDA graphs only; default or max: torch.compile; auto: as in a long training.",
 )
 @click.option("--recipe", metavar="NAME", help="Name of a recipe, or `best`; default: the model's own.")
 @click.option(
@@ -94,6 +94,8 @@ def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @options.quiet
 def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **option_values: Any) -> None:
     """Measure how fast MODELS train and infer on this machine, and the overhead of the training loop.
+
+    Without MODELS it measures cnn-baseline, resnet18, vit-cifar, mixer-s8-32 and hybrid-alt-1.
 
     It reports throughput and latency (medians and quartiles over the repeats), peak memory, FLOPs per image,
     achieved FLOP/s relative to those of a large matrix product in the same precision, and the throughput of

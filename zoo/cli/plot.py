@@ -32,8 +32,8 @@ from zoo.errors import InputError
 def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi: int) -> None:
     """Draw the curves of RUNS (folders, names or patterns below runs/, hf://OWNER/NAME) into one picture.
 
-    Training curves are dashed; validation curves are solid (test curves, if test images selected the best
-    epoch). Each run has its own colour; colour-blind people can tell the colours apart.
+    Training curves are dashed; validation curves are solid; under the protocol paper, test curves take
+    their place. Each run has its own colour; colour-blind people can tell the colours apart.
 
     Examples:
 

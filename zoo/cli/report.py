@@ -43,7 +43,7 @@ TITLE = "hybrid-zoo: runs and results"
 @click.option(
     "--no-data",
     is_flag=True,
-    help="Use only what the run folders record: no confusion, no figures per class, no images. This is quick.",
+    help="Use only what the run folders record: no confusion matrix, no per-class results, no images. This is quick.",
 )
 @click.option(
     "--catalogue",

@@ -83,7 +83,7 @@ def reproduce(
     quiet: bool,
     **option_values: Any,
 ) -> None:
-    """Train the missing rows of a published table, and print our results beside the published ones.
+    """Train the models of a published table that have no result yet, and print our results beside the published ones.
 
     Examples:
 

@@ -50,14 +50,14 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 10_000),
     default=64,
     show_default=True,
-    help="Images that may wait; further ones are answered 503.",
+    help="Images that may wait; further ones are answered with 503.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(0, 1e6),
     default=100.0,
     show_default=True,
-    help="Requests a second that each client may send before it is answered 429 (0: no limit).",
+    help="Requests a second that each client may send before it is answered with 429 (0: no limit).",
 )
 @click.option(
     "--max-mib",
@@ -78,14 +78,14 @@ if TYPE_CHECKING:
     type=click.FloatRange(0.1, 3600),
     default=10.0,
     show_default=True,
-    help="Seconds within which a request must arrive; a later one is answered 408.",
+    help="Seconds within which a request must arrive; a later one is answered with 408.",
 )
 @click.option(
     "--grace",
     type=click.FloatRange(1, 3600),
     default=10.0,
     show_default=True,
-    help="Seconds that requests under way have to finish after Ctrl-C.",
+    help="Seconds to wait after Ctrl-C for running requests to finish.",
 )
 def serve(
     run: str,

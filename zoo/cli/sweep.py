@@ -82,8 +82,9 @@ def sweep(
 ) -> None:
     """Search for better recipe settings for the model NAME, by validation accuracy; test images are not used.
 
-    A KEY is recipe.KEY (or just KEY), a setting of the recipe; build.PATH, an argument in the model's tree; or
-    `recipe` or `model`, with names as values.
+    A KEY is one of: a setting of the recipe (lr, or recipe.lr); an argument in the model's tree (build.depth);
+    `recipe` or `model`, whose values are names.
+
     Repeating the command continues an interrupted sweep. The best trial is printed on stdout, as tables for
     a registry.toml.
 

@@ -124,8 +124,8 @@ class Request(Struct, kw_only=True):
     protocol: Annotated[
         Literal["clean", "paper"],
         Option(
-            "Which images select the best epoch. clean: validation images; the test images are read once, at the end. "
-            "paper: test images, as the papers did.",
+            "clean: validation images select the epoch; the test images are read once, at the end. paper: as the "
+            "papers did, train on all training images and evaluate each epoch on the test images.",
             reproduce=True,
         ),
     ] = "clean"
@@ -141,7 +141,8 @@ class Request(Struct, kw_only=True):
     data_mode: Annotated[
         DataMode,
         Option(
-            "resident: all decoded images stay on the device; stream: they are sent batch by batch; auto: what fits."
+            "resident: all decoded images stay on the device; stream: they are sent batch by batch; auto: stream if "
+            "they would need more than half of the free memory."
         ),
     ] = "auto"
     workers: Annotated[

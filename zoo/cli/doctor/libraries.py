@@ -17,7 +17,7 @@ from zoo.catalogue.plugins import OURS
 from zoo.cli.doctor.finding import Finding
 
 EXTRAS: Final = (
-    ("energy", "energy measurement of trainings"),
+    ("energy", "measuring the energy that training uses"),
     ("explain", "explanations of predictions"),
     ("export", "ONNX files"),
     ("ray", "sweeps over several machines"),

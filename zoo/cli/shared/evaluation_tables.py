@@ -120,8 +120,9 @@ def _compare(other: dict[str, Any], split: str, top5: bool) -> None:
         [
             f"compared with {table.clean(other['run'])}:",
             _accuracy(other, top5),
-            f"difference {paired['difference']:+.2%} of {split} top-1, 95% interval {low:+.2%} to {high:+.2%}",
-            f"  (paired bootstrap, {paired['resamples']:,} resamples)",
+            f"{split} top-1 of the first minus the second, in points: {100 * paired['difference']:+.2f}",
+            f"  (95% interval {100 * low:+.2f} to {100 * high:+.2f}; paired bootstrap, "
+            f"{paired['resamples']:,} resamples)",
             f"both right {paired['both_right']:,}, only the first {paired['only_first']:,}, "
             f"only the second {paired['only_second']:,}, both wrong {paired['both_wrong']:,}",
             f"McNemar's exact test: p = {paired['p']:.3g}, {sure} than 0.05",
@@ -165,8 +166,8 @@ def _robustness(robustness: dict[str, Any], split: str) -> None:
     table.emit_table(columns, cells, table.width())
     table.emit(
         [
-            f"{split} top-1 of {robustness['images']:,} images: clean {robustness['clean']:.2%}, "
-            f"corrupted {robustness['mean']:.2%}",
+            f"{split} top-1 of {robustness['images']:,} images: {robustness['clean']:.2%} as they are, "
+            f"{robustness['mean']:.2%} corrupted",
             f"  (mean of {len(robustness['rows'])} corruptions, seed {robustness['seed']})",
         ]
     )
