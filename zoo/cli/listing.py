@@ -86,8 +86,8 @@ class Listing(NamedTuple):
 def list_models(pattern: str, family: str, tag: str, dataset: str, sort: str, hub: bool, as_json: bool) -> None:
     """List the models whose name matches PATTERN (a glob, or part of the name).
 
-    PUBL. and OWN are top-1 accuracies on the dataset in column DATASET: the best published one, and the one
-    that we measured, with its protocol. Models of timm and torchvision are listed only if PATTERN starts with
+    PUBL. and OWN are top-1 accuracies on the dataset in column DATASET: the best published one, and the best
+    that we measured, with its protocol and perhaps with another recipe (`zoo info NAME` lists all). Models of timm and torchvision are listed only if PATTERN starts with
     timm/ or torchvision/.
 
     Examples:
