@@ -55,7 +55,7 @@ def faulty(*, folder):
 
 tensorboard = diary
 """
-SHORT = ("train", "hybrid-alt-1", "--dataset", "digits", "--limit-train", "128", "--limit-test", "40")
+SHORT = ("train", "cnn-baseline", "--dataset", "digits", "--limit-train", "128", "--limit-test", "40")
 
 
 @pytest.fixture
