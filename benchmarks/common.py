@@ -24,7 +24,7 @@ PACKAGES = (
 def data_folder(given: Path | None) -> Path:
     """The folder of CIFAR-10's two parquet files: the one given, $ZOO_TEST_DATA's, or beside the checkout."""
     base = Path(os.environ.get("ZOO_TEST_DATA", ROOT.parent / "shared" / "data"))
-    folder = given or base / "cifar10-jpeg" / "plain_text"
+    folder = given or base / "cifar10" / "plain_text"
     if not list(folder.glob("train*.parquet")):
         raise SystemExit(f"{folder}: no CIFAR-10 parquet files (train*.parquet); name their folder by --data")
     return folder

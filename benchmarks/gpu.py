@@ -288,7 +288,7 @@ def main() -> None:
             rows.append({"section": section, **worked(name, piece, left)})
             longest = max(longest, rows[-1]["piece_seconds"])
             say(f"{section}, {name}: {rows[-1].get('shown') or rows[-1].get('error')}")
-            write(chosen.json, {"dataset": "CIFAR-10 (JPEG)", "machine": machine, "rows": rows})
+            write(chosen.json, {"dataset": "CIFAR-10 (lossless)", "machine": machine, "rows": rows})
     cells = [
         [r["section"], r["what"], r.get("piece_seconds", ""), r.get("shown") or f"FAILED: {r['error']}"] for r in rows
     ]

@@ -93,7 +93,7 @@ def main() -> None:
         chosen.json,
         {
             "what": "end-to-end images per second of the trainer over those of its bare step",
-            "dataset": chosen.dataset or "CIFAR-10 (JPEG)",
+            "dataset": chosen.dataset or "CIFAR-10 (lossless)",
             "batch_size": chosen.batch_size,
             "goal": goal,
             "reached": reached,

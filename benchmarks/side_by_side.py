@@ -237,7 +237,7 @@ def main() -> None:
     for key in ("data", "timm_train"):
         settings.pop(key)
     found["load_after"] = [round(x, 2) for x in os.getloadavg()]
-    record = {"dataset": "CIFAR-10 (JPEG)", "settings": settings, "machine": found, "goals": goals, "rows": rows}
+    record = {"dataset": "CIFAR-10 (lossless)", "settings": settings, "machine": found, "goals": goals, "rows": rows}
     write(chosen.json, record)
 
 

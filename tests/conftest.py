@@ -23,8 +23,8 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def cifar10_parquet() -> Path:
-    """The folder with all of CIFAR-10 as JPEG in the Hub's parquet layout; skips where it is absent."""
-    folder = Path(os.environ.get("ZOO_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10-jpeg"
+    """The folder with all of CIFAR-10, lossless, in the Hub's parquet layout; skips where it is absent."""
+    folder = Path(os.environ.get("ZOO_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
     if not folder.is_dir():
-        pytest.skip(f"needs CIFAR-10 (JPEG) parquet files in {folder}; set ZOO_TEST_DATA to their folder")
+        pytest.skip(f"needs CIFAR-10 as parquet files in {folder}; set ZOO_TEST_DATA to their folder")
     return folder
