@@ -22,7 +22,8 @@ from torch import nn
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import PluginError, ShapeError, UnknownNameError
-from zoo.models.compose import GIVEN, compose
+from zoo.models.arguments import GIVEN
+from zoo.models.compose import compose
 from zoo.plugin.layers import set_dropout
 from zoo_cnn import blocks
 from zoo_cnn import classifiers as cnn

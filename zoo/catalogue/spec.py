@@ -7,6 +7,7 @@ decoded by `decode`, whose errors name the file, the key and the allowed values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -30,11 +31,14 @@ class Node(Struct, frozen=True):
         args: The factory's own arguments. A value that is itself a `Node` (or a list of them)
             reaches the factory as a builder (or a list of builders).
         of: The children of a combinator; they reach the factory as `parts`.
+        defaults: Of a run's tree: the defaults that the factory's arguments had when the run was recorded.
+            They are no part of the TOML of the tree.
     """
 
     use: str
     args: dict[str, Any] = {}
     of: tuple[Node, ...] = ()
+    defaults: dict[str, Any] = {}
 
     def children(self) -> list[tuple[str, Node]]:
         """All direct children, each with the key (as in TOML) that leads to it."""
@@ -74,9 +78,32 @@ MAX_DEPTH = 32
 """How deep a model's tree may nest; deeper ones are refused with a clear line."""
 
 
-def node_from_table(table: Any, where: str, depth: int = 0) -> Node:
+Defaults = Mapping[str, dict[str, Any]]
+"""Recorded defaults of arguments, by the name of the component."""
+
+
+def recorded_tree(build: Any, defaults: Mapping[str, str] | msgspec.UnsetType, where: str) -> Node:
+    """Read the tree of a run or package.
+
+    Args:
+        defaults: as `RunRecord.defaults`; older records have none.
+    Raises:
+        SpecError: as `node_from_table`, or defaults that are no JSON table.
+    """
+    read: dict[str, dict[str, Any]] = {}
+    for use, text in ({} if isinstance(defaults, msgspec.UnsetType) else defaults).items():
+        try:
+            read[use] = msgspec.json.decode(text, type=dict[str, Any])
+        except (msgspec.MsgspecError, RecursionError):
+            raise SpecError(f"{where}: the recorded defaults of {use!r} are no JSON table") from None
+    return node_from_table(build, where, defaults=read)
+
+
+def node_from_table(table: Any, where: str, depth: int = 0, defaults: Defaults = MappingProxyType({})) -> Node:
     """Read one node of a model's tree from its TOML table.
 
+    Args:
+        defaults: what `recorded_tree` read.
     Raises:
         SpecError: not a table, no `use`, `of` is no list of tables, or nested too deeply.
     """
@@ -90,18 +117,18 @@ def node_from_table(table: Any, where: str, depth: int = 0) -> Node:
     of = table.get("of", [])
     if not isinstance(of, list):
         raise SpecError(f"{where}.of: expected a list of tables, got {shown(of)}")
-    children = tuple(node_from_table(t, f"{where}.of[{i}]", depth + 1) for i, t in enumerate(of))
-    args = {k: _argument(v, f"{where}.{k}", depth) for k, v in table.items() if k not in ("use", "of")}
-    return Node(use=use, args=args, of=children)
+    children = tuple(node_from_table(t, f"{where}.of[{i}]", depth + 1, defaults) for i, t in enumerate(of))
+    args = {k: _argument(v, f"{where}.{k}", depth, defaults) for k, v in table.items() if k not in ("use", "of")}
+    return Node(use=use, args=args, of=children, defaults=defaults.get(use, {}))
 
 
-def _argument(value: Any, where: str, depth: int) -> Any:
+def _argument(value: Any, where: str, depth: int, defaults: Defaults) -> Any:
     if isinstance(value, Mapping) and "use" in value:
-        return node_from_table(value, where, depth + 1)
+        return node_from_table(value, where, depth + 1, defaults)
     if isinstance(value, list):
         if depth > MAX_DEPTH:
             raise SpecError(f"{where}: nested more than {MAX_DEPTH} lists deep")
-        return [_argument(v, f"{where}[{i}]", depth + 1) for i, v in enumerate(value)]
+        return [_argument(v, f"{where}[{i}]", depth + 1, defaults) for i, v in enumerate(value)]
     return value
 
 

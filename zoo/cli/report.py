@@ -155,10 +155,11 @@ def _seen(
 def _flops(runs: Sequence[Run], registry: Registry) -> dict[str, int | None]:
     import msgspec
 
+    from zoo.runs.record import tree_of
     from zoo.studies.report.measure import flops
 
     sizes = {run.name: msgspec.structs.asdict(run.record.sizes) for run in runs}
-    return {run.name: flops(run.record.build, sizes[run.name], registry) for run in runs}
+    return {run.name: flops(tree_of(run.record, pretrained=False), sizes[run.name], registry) for run in runs}
 
 
 def _with_flops(rows: list[dict[str, Any]], registry: Registry, quiet: bool) -> list[dict[str, Any]]:
@@ -174,7 +175,7 @@ def _with_flops(rows: list[dict[str, Any]], registry: Registry, quiet: bool) -> 
         model = registry.models[row["model"]]
         if row["dataset"] in registry.datasets:
             there = msgspec.structs.replace(model, dataset=row["dataset"])
-            row["flops"] = flops(model.build.to_table(), sizes_for(there, registry), registry)
+            row["flops"] = flops(model.build, sizes_for(there, registry), registry)
     return rows
 
 

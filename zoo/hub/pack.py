@@ -173,6 +173,7 @@ def config_of(record: RunRecord, parameters: int) -> Config:
         normalize=record.settings.normalize,
         parameters=parameters,
         plugins=record.plugins,
+        defaults=record.defaults,
     )
 
 

@@ -27,11 +27,11 @@ from zoo.base.structs import Struct
 from zoo.base.text import first_line, plural
 from zoo.catalogue.provenance import require_components
 from zoo.catalogue.registry import Registry
-from zoo.catalogue.spec import Node, node_from_table
+from zoo.catalogue.spec import Node, recorded_tree
 from zoo.data.portable import portable_spec
 from zoo.errors import MissingPluginError, PackageError, SpecError, ZooError
 from zoo.hub.sums import CONFIG, check_size, check_sums, edited, sums_text
-from zoo.models.bounds import MAX_PARAMETERS
+from zoo.models.bounds import MAX_INTEGER, MAX_PARAMETERS, MAX_STRING
 from zoo.models.header import MAX_HEADER, Header, compare, non_finite, outline, read_header
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, Sizes, read_record, without
 
@@ -42,7 +42,7 @@ FORMAT = 1
 TREE_KEY = "zoo.tree_sha256"
 """The key in the metadata of the weights and of the picture that names their model tree."""
 
-MAX_INTEGER, MAX_STRING, MAX_ITEMS, MAX_CLASSES, MAX_NODES = 1_000_000, 500, 4096, 100_000, 1000
+MAX_ITEMS, MAX_CLASSES, MAX_NODES = 4096, 100_000, 1000
 HEADER_ROOM = MAX_HEADER + (64 << 20)
 """Bytes of a weights file beyond its parameters: the header and the buffers."""
 
@@ -53,6 +53,7 @@ class Config(Struct, frozen=True, kw_only=True):
     Attributes:
         build: the tree as in TOML. tree_sha256: of its canonical JSON (`tree_sha256`).
         plugins: component name to the distribution and version that it came from.
+        defaults: component name to the defaults of its arguments, as in the run's record; older packages have none.
         mean, std, normalize: as in the run's dataset and recipe.
     """
 
@@ -67,6 +68,7 @@ class Config(Struct, frozen=True, kw_only=True):
     normalize: bool
     parameters: int
     plugins: dict[str, str]
+    defaults: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Package(NamedTuple):
@@ -194,6 +196,7 @@ def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
         "model": (config.model, record.model),
         "build": (config.build, without(record.build, "pretrained")),
         "tree_sha256": (config.tree_sha256, tree_sha256(config.build)),
+        "defaults": (config.defaults, record.defaults),
         "sizes": (config.sizes, record.sizes),
         "classes": (config.classes, record.data.classes),
         "mean": (config.mean, record.data.mean),
@@ -218,7 +221,7 @@ def check_model(config: Config, header: Header, registry: Registry, weights: Pat
         MissingPluginError, PackageError: see `open_package`.
     """
     try:
-        tree = node_from_table(config.build, where)
+        tree = recorded_tree(config.build, config.defaults, where)
         check_plugins(tree, config, registry)
         sizes = msgspec.structs.asdict(config.sizes)
         module = outline(tree, registry, header, where=where, **sizes)
@@ -252,7 +255,7 @@ def most_weights_bytes(config: Config, registry: Registry, folder: Path) -> int:
         MissingPluginError: the model needs a plugin that is not installed. PackageError: as `check_model`.
     """
     try:
-        check_plugins(node_from_table(config.build, f"{folder / CONFIG}: build"), config, registry)
+        check_plugins(recorded_tree(config.build, config.defaults, f"{folder / CONFIG}: build"), config, registry)
     except SpecError as error:
         raise PackageError(f"{folder}: the model cannot be built: {error}") from None
     return 8 * config.parameters + HEADER_ROOM
@@ -296,6 +299,8 @@ def _check_bounds(config: Config, path: Path) -> None:
         raise PackageError(f"{path}: zoo.mean and zoo.std must have one number for each channel")
     try:
         nodes = _check_argument(config.build, f"{path}: zoo.build", 0)
+        for _, node in recorded_tree(config.build, config.defaults, f"{path}: zoo.build").walk():
+            _check_argument(node.defaults, f"{path}: zoo.defaults", 0)
     except SpecError as error:
         raise PackageError(str(error)) from None
     if nodes > MAX_NODES:

@@ -26,6 +26,9 @@ MAX_PARAMETERS = 4_000_000_000
 MAX_BYTES = 4 * MAX_PARAMETERS
 """The most that a model may take where it must be built and run once on the CPU to be checked."""
 
+MAX_INTEGER, MAX_STRING = 1_000_000, 500
+"""The largest number, and the longest text, that a package may hold as an argument of a component."""
+
 
 @contextlib.contextmanager
 def limited_numbers(limit: int, where: str) -> Iterator[None]:

@@ -14,7 +14,6 @@ import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,21 +27,11 @@ from zoo.catalogue.plugins import OURS, import_factory
 from zoo.catalogue.registry import Registry, find_model, native_sizes
 from zoo.catalogue.spec import Model, Node
 from zoo.errors import InputError, PluginError, ShapeError, ZooError
+from zoo.models.arguments import GIVEN, changed_defaults
 from zoo.models.bounds import MAX_BYTES, MAX_PARAMETERS, LimitedMemory, MemoryLimitError, limited_numbers
 from zoo.plugin.contract import Component
 
 Shape = tuple[int, int, int]
-
-GIVEN = MappingProxyType(
-    {
-        "classifier": ("in_channels", "height", "width", "num_classes"),
-        "head": ("in_channels", "height", "width", "num_classes"),
-        "part": ("channels", "height", "width"),
-        "combinator": ("parts", "channels", "height", "width"),
-        "stem": ("in_channels", "height", "width"),
-    }
-)
-"""What compose gives to a factory of each kind, besides the arguments in the tree."""
 
 
 def compose(
@@ -231,6 +220,10 @@ class _Composer:
                 names = ", ".join(allowed) or "none"
                 raise InputError(f"{where}: {node.use!r} takes no argument {key!r}; allowed: {names}")
             out[key] = self._value(value, hints.get(key), f"{where}.{key}")
+        for key, value in changed_defaults(factory, node.defaults).items():
+            if key in allowed and key not in out:
+                with contextlib.suppress(InputError):  # of another type now: the recorded value is no choice any more
+                    out[key] = self._value(value, hints.get(key), f"{where}.{key}")
         missing = [n for n in allowed if n not in out and signature.parameters[n].default is inspect.Parameter.empty]
         if missing:
             raise InputError(f"{where}: {node.use!r} needs the argument {missing[0]!r}")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from zoo.base.text import one_line
-from zoo.catalogue.spec import Node, node_from_table
+from zoo.catalogue.spec import Node
 from zoo.errors import OtherVersionWarning, PackageError, RunError
 from zoo.runs.folder import read_weights
-from zoo.runs.record import RECORD, WEIGHTS, read_record, without
+from zoo.runs.record import RECORD, WEIGHTS, read_record, tree_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +40,7 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
     folder = Path(run)
     record = read_record(folder)
     # The weights are at hand: `pretrained` would download others.
-    tree = node_from_table(without(record.build, "pretrained"), f"{folder / RECORD}: build")
+    tree = tree_of(record, f"{folder / RECORD}: build", pretrained=False)
     sizes = msgspec.structs.asdict(record.sizes)
     require_components(tree, record.plugins, registry, "the run", str(folder))
     for line in changes(record.plugins, registry):

@@ -12,7 +12,7 @@ import msgspec
 from zoo.base.files import write_text
 from zoo.base.structs import Struct
 from zoo.catalogue.recipe import CompileMode, Recipe
-from zoo.catalogue.spec import decode, node_from_table
+from zoo.catalogue.spec import Node, decode, recorded_tree
 from zoo.errors import RunError, SpecError
 from zoo.plugin.contract import Transform
 
@@ -76,6 +76,8 @@ class RunRecord(Struct, kw_only=True):
         base_hub: the repository that a card names as its base model, where it is not in `base_model`.
         plugins: what the run is made of to who brought it: see `zoo.catalogue.provenance.provenance`.
         environment: versions, commit, device: what is recorded and does not decide.
+        defaults: component name to the defaults of its arguments, as JSON: a plugin may change them later. Runs of
+            earlier versions have none.
     """
 
     format: int = FORMAT
@@ -97,11 +99,22 @@ class RunRecord(Struct, kw_only=True):
     base_hub: str = ""
     plugins: dict[str, str] = {}
     environment: dict[str, str] = {}
+    defaults: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+def tree_of(record: RunRecord, where: str = "build", *, pretrained: bool = True) -> Node:
+    """The model's tree, with the defaults that its components had when the run was recorded.
+
+    Args:
+        pretrained: whether arguments of that name stay; they would download weights where the run's are at hand.
+    """
+    build = record.build if pretrained else without(record.build, "pretrained")
+    return recorded_tree(build, record.defaults, where)
 
 
 def configuration(record: RunRecord) -> str:
     """A hash of everything that decides how a run goes; runs of the same one are the same run."""
-    decides = msgspec.structs.replace(record, environment={}, plugins={})
+    decides = msgspec.structs.replace(record, environment={}, plugins={}, defaults=msgspec.UNSET)
     return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]
 
 
@@ -133,7 +146,7 @@ def read_record(folder: Path) -> RunRecord:
         )
     try:
         record = decode(RunRecord, table, str(path))
-        node_from_table(record.build, f"{path}: build")
+        tree_of(record, f"{path}: build")
     except SpecError as error:
         raise RunError(f"{error}; the run folder is damaged") from None
     return record

@@ -14,7 +14,7 @@ from zoo.catalogue.plugins import PluginRecord, import_factory
 from zoo.catalogue.registry import Registry, load_registry, native_sizes
 from zoo.catalogue.spec import Node
 from zoo.errors import PluginError, UnknownNameError
-from zoo.models.compose import GIVEN
+from zoo.models.arguments import GIVEN
 from zoo.plugin.contract import Component
 from zoo.testing import data, effects, modules
 from zoo.testing.subject import Failed, Sizes, Skipped, Subject

@@ -16,7 +16,7 @@ from zoo.base.text import plural
 from zoo.catalogue.provenance import provenance, require_components
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, find_model, load_registry
-from zoo.catalogue.spec import Model, decode, node_from_table
+from zoo.catalogue.spec import Model, decode
 from zoo.data.batches.mode import Delivery, refuse_batch
 from zoo.data.checks import class_counts, division_findings
 from zoo.data.findings import Finding
@@ -26,14 +26,16 @@ from zoo.data.sources.source import Show, silent
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split
 from zoo.errors import DataError, InputError
 from zoo.evaluate.views import refuse_views
+from zoo.models.arguments import defaults_of
 from zoo.models.compose import compose, place
 from zoo.models.device import Hardware, pick_device, pick_layout, placed, reasons
 from zoo.models.precision import pick_precision
 from zoo.plugin.contract import Transform
 from zoo.plugin.layers import set_dropout
 from zoo.runs.images import RunImages, images_of
-from zoo.runs.record import DataRecord, RunRecord, Sizes
+from zoo.runs.record import DataRecord, RunRecord, Sizes, tree_of
 from zoo.train.environment import environment
+from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
 from zoo.train.recipe_settings import Beginning, resolved_recipe
@@ -77,7 +79,7 @@ class Plan:
     def build(self) -> nn.Module:
         """The module with its initial weights, a function of the tree, the sizes, the seed and `weights`."""
         record = self.record
-        tree = node_from_table(record.build, "build")
+        tree = tree_of(record)
         torch.manual_seed(mix_seed(record.seed, INIT))
         where = place(self.registry, record.model)
         module = compose(tree, self.registry, where=where, **msgspec.structs.asdict(record.sizes))
@@ -141,6 +143,7 @@ def resolve(
         max_steps=request.max_steps,
         plugins=provenance(registry, model.build, model=name, recipe=recipe_name, dataset=spec),
         environment=environment(device),
+        defaults=defaults_of(model.build, registry),
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
     findings = (*data.findings, *division_findings(data, splits[0], request.limit_train))
@@ -158,8 +161,14 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
     registry, name, model = entry
     refuse_views(recipe.tta, sizes.height, sizes.width)
     meta = torch.device("meta")
+
+    def build() -> nn.Module:
+        return compose(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
+
     with meta:
-        outline = compose(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
+        outline = build()
+    refuse_extra_state(outline, name)
+    refuse_random_buffers(outline, build, name)
     if recipe.dropout is not None:
         set_dropout(outline, recipe.dropout)
     refuse_untrainable(freeze(outline, recipe.freeze), name)
@@ -207,7 +216,7 @@ def replan(
         MissingPluginError: no installed plugin offers one of the model's components.
     """
     registry, device = registry or load_registry(), pick_device(record.device)
-    require_components(node_from_table(record.build, "build"), record.plugins, registry, "the run", record.model)
+    require_components(tree_of(record), record.plugins, registry, "the run", record.model)
     images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show)
     if epochs is not None and record.max_steps:
         raise InputError(

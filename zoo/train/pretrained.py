@@ -17,7 +17,7 @@ from zoo.base.files import sha256_of
 from zoo.base.text import first_line
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.catalogue.spec import Node, node_from_table, wrong_normalisation
+from zoo.catalogue.spec import Node, wrong_normalisation
 from zoo.errors import HubConnectionError, HubError, InputError, PluginError
 from zoo.hub.download import fetch, local_folder
 from zoo.hub.ref import is_ref, parse_ref
@@ -25,7 +25,7 @@ from zoo.hub.session import talking
 from zoo.models.compose import check, place
 from zoo.plugin.contract import Pretrained
 from zoo.runs.folder import read_weights
-from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record
+from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record, tree_of
 from zoo.train.plan import Entry, Plan
 from zoo.train.recipe_settings import Beginning
 
@@ -179,7 +179,7 @@ def with_weights(plan: Plan, source: Weights) -> Plan:
     """
     sizes = msgspec.structs.asdict(plan.record.sizes)
     weights, sha256 = source.load(**{key: sizes[key] for key in ("in_channels", "height", "width")})
-    tree = node_from_table(plan.record.build, "build")
+    tree = tree_of(plan.record)
     needed = check(tree, plan.registry, where=place(plan.registry, plan.record.model), **sizes).state_dict()
     fresh = [name for name in needed if name not in weights or not _fits(needed, name, weights[name])]
     if len(fresh) == len(needed):

@@ -14,14 +14,14 @@ import torch
 from zoo.base.text import plural
 from zoo.catalogue.provenance import provenance, require_components
 from zoo.catalogue.registry import Registry, find_model, load_registry
-from zoo.catalogue.spec import Model, node_from_table
+from zoo.catalogue.spec import Model
 from zoo.data.portable import is_local
 from zoo.data.sources.source import Show, silent
 from zoo.errors import InputError, RunError
 from zoo.hub.ref import is_ref
 from zoo.models.device import usable_device
 from zoo.runs.folder import damage_of_weights, read_metrics
-from zoo.runs.record import CHECKPOINTS, RESULT, RunRecord, read_record, without
+from zoo.runs.record import CHECKPOINTS, RESULT, RunRecord, read_record, tree_of
 from zoo.train import checkpoint
 from zoo.train.environment import differences, environment
 from zoo.train.plan import Entry, Plan, replan, resolve
@@ -208,7 +208,7 @@ def _made_here(record: RunRecord, registry: Registry) -> RunRecord:
 def _fine_tune(record: RunRecord, weights: Weights, given: Mapping[str, Any], registry: Registry, show: Show) -> Plan:
     """Resolve the source's tree and recipe as entries of a private copy of the catalogue."""
     recipe = msgspec.structs.replace(record.settings, summary="", source=None)
-    tree = node_from_table(without(record.build, "pretrained"), f"{weights.reference}: build")
+    tree = tree_of(record, f"{weights.reference}: build", pretrained=False)
     require_components(tree, record.plugins, registry, "the run", weights.reference)
     model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)
     request = Request(model=NAME, **{"image_size": weights.side, **given})

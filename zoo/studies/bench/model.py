@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from zoo.base.text import plural
-from zoo.catalogue.spec import node_from_table
 from zoo.errors import DeviceError
 from zoo.models.compose import check, place
 from zoo.models.flops import flops
 from zoo.models.precision import tf32
+from zoo.runs.record import tree_of
 from zoo.studies.bench.gauge import Effort, Peak, matrix_rate, rates, spread, timed
 from zoo.studies.bench.rounds import BareStep, Job, loop_share, make_plan
 from zoo.train.loop import Trainer
@@ -57,7 +57,7 @@ def described(job: Job, plan: Plan) -> dict[str, Any]:
     """The model, the hardware, and the FLOPs of one image."""
     record = plan.record
     sizes = msgspec.structs.asdict(record.sizes)
-    tree = node_from_table(record.build, "build")
+    tree = tree_of(record)
     outline = check(tree, plan.registry, where=place(plan.registry, record.model), **sizes)
     forward, step = flops(outline, sizes), flops(outline, sizes, backward=True)
     return {

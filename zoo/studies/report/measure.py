@@ -25,13 +25,13 @@ from zoo.base.structs import Struct
 from zoo.base.text import reason_of
 from zoo.base.version import __version__
 from zoo.catalogue.registry import Registry
-from zoo.catalogue.spec import node_from_table
+from zoo.catalogue.spec import Node
 from zoo.data.load import find
 from zoo.errors import DataError, ZooError
 from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import open_run
 from zoo.models.device import usable_device
-from zoo.runs.record import WEIGHTS, RunRecord, configuration, without
+from zoo.runs.record import WEIGHTS, RunRecord, configuration
 
 FORMAT = 2
 REMOTE = ("hf", "torchvision", "plugin")
@@ -156,19 +156,19 @@ class Flops(Struct, frozen=True, kw_only=True):
     count: int | None
 
 
-def flops(build: dict[str, Any], sizes: dict[str, int], registry: Registry) -> int | None:
+def flops(tree: Node, sizes: dict[str, int], registry: Registry) -> int | None:
     """Count the FLOPs of one image on the meta device: 2 for each multiply-add of matmul and convolution."""
-    tree = without(build, "pretrained")
-    place = _place("flops", [json.dumps(tree, sort_keys=True, default=str), sizes, torch.__version__, __version__])
+    text = json.dumps(msgspec.to_builtins(tree), sort_keys=True, default=str)
+    place = _place("flops", [text, sizes, torch.__version__, __version__])
     return _kept(place, Flops, lambda: Flops(format=FORMAT, count=_count(tree, sizes, registry))).count
 
 
-def _count(build: dict[str, Any], sizes: dict[str, int], registry: Registry) -> int | None:
+def _count(tree: Node, sizes: dict[str, int], registry: Registry) -> int | None:
     from zoo.models.compose import check
     from zoo.models.flops import flops as counted
 
     try:
-        return counted(check(node_from_table(build, "build"), registry, where="build", **sizes), sizes)
+        return counted(check(tree, registry, where="build", **sizes), sizes)
     except (ZooError, RuntimeError, NotImplementedError):
         return None
 

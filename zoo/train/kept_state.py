@@ -1,0 +1,60 @@
+"""Refuse models that depend on more than a weights file can keep: their runs could not be opened again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import InputError
+
+
+def refuse_extra_state(module: nn.Module, name: str) -> None:
+    """Refuse a model whose state dict has values that are no dense tensors.
+
+    Raises:
+        InputError: names the value.
+    """
+    for key, value in module.state_dict().items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            what = str(value.layout) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(
+                f"{name}: the state {key} is a {what}, and a weights file keeps dense tensors only; keep numbers in "
+                "buffers (register_buffer) in place of get_extra_state"
+            )
+
+
+def refuse_random_buffers(outline: nn.Module, build: Callable[[], nn.Module], name: str) -> None:
+    """Refuse a model that draws a buffer at random and leaves it out of its state dict.
+
+    Args:
+        outline: the model without memory. build: makes the model itself, on the CPU; only called where the outline
+            has such buffers.
+    Raises:
+        InputError: names the buffer.
+    """
+    if not dict(_left_out(outline)):
+        return
+    one, other = _drawn(build, 1), _drawn(build, 2)
+    for key in one.keys() & other.keys():
+        if not torch.equal(one[key], other[key]):
+            raise InputError(
+                f"{name}: the buffer {key} is drawn at random and not kept (persistent=False), so the model would be "
+                "another one each time it is loaded; register it with persistent=True"
+            )
+
+
+def _left_out(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The buffers that the module's state dict leaves out, by name."""
+    for place, part in module.named_modules():
+        for key in part._non_persistent_buffers_set:
+            if isinstance(buffer := part._buffers.get(key), Tensor):
+                yield f"{place}.{key}" if place else key, buffer
+
+
+def _drawn(build: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
+    """The left-out buffers of a model that is built from this seed; the generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return dict(_left_out(build()))
