@@ -53,6 +53,10 @@ def narrow(*, channels, height, width):
 def wrong(*, channels, height, width):
     return "no module"
 
+def exits(*, channels, height, width):
+    raise SystemExit(3)
+
+
 def raises(*, channels, height, width):
     raise ValueError("cannot do that")
 
@@ -119,7 +123,7 @@ def whole(*, in_channels, height, width, num_classes, body=None, stem=None, head
     return nn.Sequential(first, middle, last)
 """
 KINDS = {
-    "part": ("scale", "needs", "halves", "narrow", "wrong", "raises", "pair", "values", "inplace", "imports"),
+    "part": ("scale", "needs", "halves", "narrow", "wrong", "raises", "exits", "pair", "values", "inplace", "imports"),
     "combinator": ("chain", "odd", "added"),
     "stem": ("stem",),
     "head": ("top",),
@@ -255,6 +259,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[ZooError], list[str]]] = {
         InputError,
         [BODY + "raises): cannot do that", "(ValueError in ", ", line ", "; --debug shows the traceback)"],
     ),
+    "exits": ({"use": "tiny.exits"}, InputError, [BODY + "exits): 3", "(SystemExit in ", ", line "]),
     "imports": (
         {"use": "tiny.imports"},
         PluginError,

@@ -6,9 +6,11 @@ import gzip
 import io
 import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -321,6 +323,26 @@ def test_the_hub_out_of_reach_says_so_and_names_digits(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="--dataset digits") as caught:
         load("hf:someone/pictures", data_dir=tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SSL_CERT_FILE", "/nowhere.pem", "SSL_CERT_FILE names /nowhere.pem, which does not exist"),
+        ("HF_ENDPOINT", "http://127.0.0.1:1", "; HF_ENDPOINT is set to http://127.0.0.1:1"),
+        ("HTTPS_PROXY", "http://127.0.0.1:1", "; HTTPS_PROXY is set"),
+    ],
+)
+def test_a_dataset_of_the_hub_names_the_setting_that_keeps_it_away(name, value, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    for variable in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    huggingface_hub.close_session()
+    with pytest.raises(DataError, match=re.escape(said)):
+        load("hf:someone/pictures", data_dir=tmp_path)
+    huggingface_hub.close_session()
 
 
 def test_a_hub_dataset_downloaded_before_is_used_without_a_network(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ which is written last and makes the entry valid. It may be deleted at any time.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -91,7 +92,10 @@ def cached(source: Source, rule: Rule, show: Show, *, name: str, skip_bad: bool 
         _clear_stale(folder)
         _build(folder, opened, rule, show, name, skip_bad, identity)
     except OSError as error:
-        raise DataError(f"cannot write the image cache {folder}: {error}; set ZOO_CACHE_DIR") from error
+        lacks_memory = error.errno == errno.ENOMEM
+        advice = "raise the limit of memory (ulimit -v), or use a smaller --image-size"
+        advice = advice if lacks_memory else "set ZOO_CACHE_DIR"
+        raise DataError(f"cannot write the image cache {folder}: {error}; {advice}") from error
     again = _open(folder, key)
     if again is None:
         raise DataError(f"the image cache {folder} changed while it was written; try again")

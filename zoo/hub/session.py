@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zoo.base.hub_settings import causes, endpoint_note, of_this_machine
 from zoo.base.version import __version__
 from zoo.errors import (
     HubConflictError,
@@ -38,7 +39,6 @@ from zoo.errors import (
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-from zoo.hub.settings import causes, endpoint_note, of_this_machine
 
 T = TypeVar("T")
 LIBRARY = "hybrid-zoo"

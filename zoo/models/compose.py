@@ -278,18 +278,18 @@ def _call(factory: Any, arguments: dict[str, Any], label: str) -> Any:
     except ModuleNotFoundError as error:
         needed = f"install the package that provides the module {error.name}"
         raise PluginError(f"{label}: its factory cannot import {error.name}; {needed}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a factory that exits would end the command without a word
         raise InputError(f"{_placed(label, error)} ({_raised(error)})") from error
 
 
-def _raised(error: Exception) -> str:
+def _raised(error: BaseException) -> str:
     """The type of a stranger's exception, and the line of the code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}; --debug shows the traceback"
 
 
-def _placed(label: str, error: Exception) -> str:
+def _placed(label: str, error: BaseException) -> str:
     """The error's first line, after the place in the tree, unless it names a deeper place itself."""
     text = first_line(error, None)
     root = label.partition(" ")[0]
@@ -306,7 +306,7 @@ def _shape_out(module: nn.Module, shape: Shape, label: str) -> tuple[int, ...]:
         raise
     except ZooError as error:
         raise ShapeError(_placed(label, error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         channels, height, width = shape
         what = f"cannot take {plural(channels, 'channel')} of {height}x{width}"
         raise ShapeError(f"{label}: {what}: {first_line(error, None)}") from error

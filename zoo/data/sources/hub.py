@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from zoo.base.hub_settings import endpoint_note, of_this_machine
 from zoo.base.text import first_line
+from zoo.base.version import __version__
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.parquet_files import Chosen, choose_files
 from zoo.data.sources.source import Opened, Request
 from zoo.errors import DataError, InputError
+
+US: Mapping[str, str] = MappingProxyType({"library_name": "hybrid-zoo", "library_version": __version__})
+"""Our name in the user agent of every request."""
 
 CONVERTED = "refs/convert/parquet"
 """Where the Hub keeps parquet files that it made of a dataset in another format."""
@@ -49,7 +55,12 @@ class HubSource:
         if repo.count("/") != 1 or not all(repo.split("/")):
             raise InputError(f"hf:{request.rest}: expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
         cache = str(request.data_dir / "hub") if request.given else None
-        made = _online(repo, revision, cache, request) or _offline(repo, revision, cache, request)
+        try:
+            made = _online(repo, revision, cache, request)
+        except (InputError, DataError):
+            raise
+        except Exception as error:  # no network, in any of the client's forms
+            made = _offline(repo, revision, cache, request, error)
         return replace(made, seed=request.seed, whole=request.whole)
 
     def identity(self) -> dict[str, Any]:
@@ -80,7 +91,7 @@ class HubSource:
 
         try:
             path = huggingface_hub.hf_hub_download(
-                self.repo, name, repo_type="dataset", revision=self.sha, cache_dir=self.cache
+                self.repo, name, repo_type="dataset", revision=self.sha, cache_dir=self.cache, **US
             )
         except Exception as error:  # the client raises its own, its transport's and the system's
             raise DataError(_unreachable(self.repo, self.cache, error)) from error
@@ -99,11 +110,11 @@ def _chosen(files: list[str], request: Request, repo: str) -> Chosen | None:
     return choose_files(parquet_files, request.options, f"hf:{repo}", whole=request.whole)
 
 
-def _online(repo: str, revision: str, cache: str | None, request: Request) -> HubSource | None:
+def _online(repo: str, revision: str, cache: str | None, request: Request) -> HubSource:
     import huggingface_hub as hub
     from huggingface_hub import errors
 
-    api = hub.HfApi()
+    api = hub.HfApi(**US)
     try:
         for candidate in (revision or None, None if revision else CONVERTED):
             info = api.dataset_info(repo, revision=candidate)
@@ -119,14 +130,11 @@ def _online(repo: str, revision: str, cache: str | None, request: Request) -> Hu
             raise InputError(f"hf:{repo} has no revision {revision!r}") from None
     except errors.RepositoryNotFoundError:
         raise InputError(f"no dataset {repo!r} on the Hub (or it is private: `hf auth login`)") from None
-    except (InputError, DataError):
-        raise
-    except Exception:  # no network, in any of the client's forms
-        return None
     raise InputError(f"hf:{repo} holds no parquet files; it cannot be read")
 
 
-def _offline(repo: str, revision: str, cache: str | None, request: Request) -> HubSource:
+def _offline(repo: str, revision: str, cache: str | None, request: Request, unreachable: Exception) -> HubSource:
+    """What was downloaded before, where the Hub is `unreachable`."""
     import huggingface_hub as hub
 
     try:
@@ -138,14 +146,15 @@ def _offline(repo: str, revision: str, cache: str | None, request: Request) -> H
                 cache_dir=cache,
                 local_files_only=True,
                 allow_patterns=["*.parquet"],
+                **US,
             )
         )
         parquet_files = [p.relative_to(folder).as_posix() for p in folder.rglob("*.parquet")]
-    except Exception as error:  # as above
-        raise DataError(_unreachable(repo, cache, error)) from error
+    except Exception:  # there is no such download
+        raise DataError(_unreachable(repo, cache, unreachable)) from unreachable
     files = _chosen(parquet_files, request, repo)
     if not files:
-        raise DataError(_unreachable(repo, cache, FileNotFoundError("no parquet files downloaded")))
+        raise DataError(_unreachable(repo, cache, unreachable)) from unreachable
     if not files.test and not request.whole:  # the others may be missing here only
         lone = FileNotFoundError(f"of its splits only {files.splits[0]} was downloaded before")
         raise DataError(_unreachable(repo, cache, lone))
@@ -156,7 +165,9 @@ def _unreachable(repo: str, cache: str | None, error: Exception) -> str:
     from huggingface_hub import constants
 
     place = cache or constants.HF_HUB_CACHE
-    reason = first_line(error, 160)
+    if problem := of_this_machine(error, f"hf:{repo}"):
+        return str(problem)
+    reason = f"{first_line(error, 160)}{endpoint_note()}"
     return (
         f"hf:{repo} is not in {place} and cannot be downloaded ({reason}); "
         "connect to the network, or use `--dataset digits`, which needs none"

@@ -16,7 +16,7 @@ def of_this_machine(error: BaseException, what: str) -> HubError | None:
     """What a setting of this machine explains of a request without a response; None where none does."""
     from huggingface_hub import get_token
 
-    proxies = [name for key in PROXIES for name in (key, key.lower()) if os.environ.get(name)]
+    proxies = _proxies()
     if any(isinstance(e, ImportError) and "socks" in str(e).lower() for e in causes(error)):
         socks = [name for name in proxies if os.environ[name].startswith("socks")]
         return HubConnectionError(
@@ -38,9 +38,16 @@ def of_this_machine(error: BaseException, what: str) -> HubError | None:
 
 
 def endpoint_note() -> str:
-    """Where requests are sent, if a setting of this machine says so."""
-    endpoint = os.environ.get("HF_ENDPOINT", "")
-    return f"; HF_ENDPOINT is set to {endpoint}" if endpoint else ""
+    """Where requests are sent, and through which proxies, if settings of this machine say so."""
+    endpoint, proxies = os.environ.get("HF_ENDPOINT", ""), _proxies()
+    notes = [f"HF_ENDPOINT is set to {endpoint}"] if endpoint else []
+    notes += [f"{' and '.join(proxies)} {'is' if len(proxies) == 1 else 'are'} set"] if proxies else []
+    return "".join(f"; {note}" for note in notes)
+
+
+def _proxies() -> list[str]:
+    """The environment variables that name a proxy; their values may hold a password."""
+    return [name for key in PROXIES for name in (key, key.lower()) if os.environ.get(name)]
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
