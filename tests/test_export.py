@@ -118,6 +118,15 @@ def test_the_file_says_what_it_takes_and_where_it_comes_from(folder: Path, pixel
     assert model.producer_name == "hybrid-zoo"
 
 
+def test_the_same_stands_in_a_json_file_beside_it(folder: Path, pixels_file: Path) -> None:
+    table = json.loads(pixels_file.with_name("model.onnx.json").read_text("utf-8"))
+    said = {p.key: p.value for p in onnx.load(pixels_file).metadata_props}
+    assert {f"zoo.{key}" for key in table} == said.keys() | {"zoo.usage"}
+    for key in ("input", "output", "classes"):
+        assert table[key] == json.loads(said[f"zoo.{key}"])
+    assert table["usage"].startswith("`pixels`: uint8 (batch, 8, 8, 3)")
+
+
 def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Path) -> None:
     assert input_facts(opened(folder), preprocessing=True, batch=None)["resize"].startswith("to 8x8, bilinear;")
     cut = tmp_path / "cut"

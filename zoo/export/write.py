@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from zoo.base.files import WriteError
+from zoo.base.files import WriteError, write_text
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
 from zoo.export import onnx_file, torch_file
@@ -27,8 +28,9 @@ class Exported:
     """What was written.
 
     Attributes:
-        files: the file, and beside it the one with its weights where one file cannot hold them.
-        opset: of ONNX. agreement: None where it was not checked.
+        files: the file, and beside it the one with its weights where one file cannot hold them, and a JSON file
+            with the metadata.
+        bytes: of the file and its weights. opset: of ONNX. agreement: None where it was not checked.
         metadata: as it stands in the file. usage: what the input is, in one sentence.
     """
 
@@ -89,10 +91,11 @@ def export(
             checked = None
             if check:
                 checked = _checked(classifier, written, format, batch, preprocessing, tolerance)
+            size = sum(path.stat().st_size for path in Path(temporary).iterdir())
+            _write_facts(written.with_name(f"{output.name}.json"), metadata, usage)
             files = _move(Path(temporary), output)
     except OSError as error:
         raise WriteError(f"{output}: cannot be written: {error.strerror or error}") from error
-    size = sum(path.stat().st_size for path in files)
     return Exported(output, files, size, opset, checked, metadata, usage)
 
 
@@ -127,6 +130,13 @@ def _checked(
             f"logit {measured.scale:.2e}; allowed: {tolerance:g} of it); nothing was kept; --no-check keeps it anyway"
         )
     return measured
+
+
+def _write_facts(path: Path, metadata: Mapping[str, str], usage: str) -> None:
+    """Write the metadata as JSON, for whoever deploys the file and does not open it first."""
+    table = {key.removeprefix("zoo."): value for key, value in metadata.items()}
+    table |= {key: json.loads(table[key]) for key in ("input", "output", "classes")}
+    write_text(path, json.dumps({"usage": usage, **table}, ensure_ascii=False, indent=2) + "\n")
 
 
 def _move(folder: Path, output: Path) -> tuple[Path, ...]:
