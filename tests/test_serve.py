@@ -218,6 +218,26 @@ def test_a_health_check_in_http_1_0_without_a_host_is_answered(server: Server) -
     assert server.send(b"GET /healthz HTTP/1.0\r\nHost: rebound.example\r\n\r\n").startswith(b"HTTP/1.1 421")
 
 
+def test_a_whole_address_in_place_of_a_path_is_understood_and_its_name_counts(server: Server) -> None:
+    def ask(target: str, host: str = "localhost") -> bytes:
+        return server.send(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+
+    assert ask("http://localhost:1/healthz").startswith(b"HTTP/1.1 200")
+    assert ask("http://127.0.0.1").startswith(b"HTTP/1.1 200")
+    assert ask("HTTP://photos.example/healthz").startswith(b"HTTP/1.1 200")
+    assert ask("http://rebound.example/healthz").startswith(b"HTTP/1.1 421")
+    assert ask("http://localhost/healthz", "rebound.example").startswith(b"HTTP/1.1 200")
+    assert ask("http://localhost/nothing").startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize(("count", "status"), [(1, 200), (1200, 431)])
+def test_a_head_is_limited_although_it_comes_in_one_piece(server: Server, count: int, status: int) -> None:
+    many = b"".join(b"x-%d: aaaaaaaaaa\r\n" % i for i in range(count))
+    found = server.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + many + b"\r\n")
+    assert found.startswith(f"HTTP/1.1 {status}".encode())
+    assert status == 200 or b"at most 16,384 are allowed" in found
+
+
 def test_a_client_that_sends_byte_by_byte_is_cut_off(server: Server) -> None:
     begun = time.monotonic()
     with pytest.raises((ConnectionError, BrokenPipeError)):

@@ -175,7 +175,11 @@ class Guard:
             await send(message)
 
         try:
-            if self.service.local and not is_known(Request(scope).headers.get("host"), self.service.hosts):
+            scope, host = with_plain_path(scope)
+            if (size := head_size(scope)) > self.service.limits.head:
+                problem = f"the request's head has {size:,} bytes; at most {self.service.limits.head:,} are allowed"
+                await _json(431, {"error": problem}, {"Connection": "close"})(scope, receive, answer)
+            elif self.service.local and not is_known(host, self.service.hosts):
                 problem = "this server answers to localhost and to its address only; see --host and --allow-host"
                 await _json(421, {"error": problem}, {"Connection": "close"})(scope, receive, answer)
             else:
@@ -211,6 +215,25 @@ def make_app(service: Service) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+def with_plain_path(scope: Scope) -> tuple[Scope, str | None]:
+    """The request with a path alone, and the name that it was sent to.
+
+    A client that takes this server for a proxy sends a whole address ("GET http://host/path"); HTTP wants that to be
+    understood, and the name in it to be taken in place of the Host header.
+    """
+    scheme, mark, rest = scope["path"].partition("://")
+    if not mark or scheme.lower() not in ("http", "https"):
+        return scope, Request(scope).headers.get("host")
+    host, _, path = rest.partition("/")
+    return {**scope, "path": f"/{path}"}, host
+
+
+def head_size(scope: Scope) -> int:
+    """Bytes of a request's first line and headers; the parser limits only what comes in several pieces."""
+    line = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def is_known(host: str | None, hosts: Collection[str] = ()) -> bool:
