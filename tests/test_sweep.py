@@ -23,7 +23,7 @@ from zoo.cli import cli
 from zoo.errors import InputError
 from zoo.studies.sweep.outcome import as_toml
 from zoo.studies.sweep.space import parse_space
-from zoo.studies.sweep.trials import Sweep, _revive, open_study, plan_of
+from zoo.studies.sweep.trials import Sweep, _revive, open_study, plan_of, work
 from zoo.train.run_options import Request
 
 optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
@@ -140,6 +140,23 @@ def test_the_same_command_again_trains_nothing(
     assert trials(base) == before
     assert said.out == printed
     assert "trial-0000:" not in said.err
+
+
+def test_each_trial_says_when_it_begins_and_how_many_run_and_wait(tmp_path: Path) -> None:
+    registry, said = load_registry(), []
+    sweep = Sweep(
+        request=Request(model="cnn-baseline", dataset="digits", epochs=1, limit_train=64, limit_test=10, device="cpu"),
+        space=parse_space(["lr=0.01,0.02"], []),
+        folder=str(tmp_path),
+        storage=f"sqlite:///{tmp_path}/trials.db",
+        trials=2,
+    )
+    work(sweep, (registry, "cnn-baseline", registry.model("cnn-baseline")), lambda: 0, said.append)
+    begun = [line for line in said if "begins" in line]
+    assert begun == [
+        "trial-0000: recipe.lr=0.01: begins; 0 trials finished, 1 running, 1 waiting",
+        "trial-0001: recipe.lr=0.02: begins; 1 trial finished, 1 running, 0 waiting",
+    ]
 
 
 def test_a_folder_with_another_sweep_is_refused(swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:

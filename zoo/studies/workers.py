@@ -28,6 +28,11 @@ Engine = Literal["local", "ray"]
 Stopper = Callable[[], int]
 
 POLL_SECONDS = 0.1
+
+RAY_SETTINGS = (("RAY_worker_niceness", "0"), ("RAY_COLOR_PREFIX", "0"), ("RAY_DEDUP_LOGS", "0"))
+"""Settings of a Ray that we start; the user's have priority. By default its workers yield to all else on the machine,
+its messages are coloured in pipes too, and a line that two workers print alike is printed once."""
+
 STOPPED = signal.SIGTERM
 
 
@@ -137,6 +142,9 @@ def _line() -> bytes:
 
 
 def _on_ray(task: dict[str, Any], jobs: int, stop: Stopper, gpu: bool) -> list[str]:
+    if "ray" not in sys.modules:  # it reads some of them when it is imported
+        for name, value in RAY_SETTINGS:
+            os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError:
@@ -153,7 +161,7 @@ def _on_ray(task: dict[str, Any], jobs: int, stop: Stopper, gpu: bool) -> list[s
             num_gpus=1 if gpu else 0,
             max_retries=0,
             runtime_env={"env_vars": settings},
-        )(_ray_task)
+        )(_ray_task).options(name="zoo")
         return _gather(ray, [work.remote(task, os.getcwd()) for _ in range(jobs)], stop)
     finally:
         if ours:

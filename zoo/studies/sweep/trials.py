@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from zoo.base.files import WriteError
 from zoo.base.structs import NonNegative, Positive, Struct
+from zoo.base.text import plural
 from zoo.catalogue.registry import find_model
 from zoo.catalogue.vary import inline, vary
 from zoo.data.batches.mode import Delivery
@@ -260,6 +261,7 @@ def _try(sweep: Sweep, study: optuna.Study, trial: Trial, entry: Entry, stop: St
     folder = Path(sweep.folder) / trial.user_attrs[FOLDER]
     changes = changes_of(sweep.space, trial.params)
     words = ", ".join(f"{key}={inline(value)}" for key, value in changes.items())
+    say(f"{folder.name}: {words}: begins; {_progress(sweep, study)}")
     watch = Watch(listener=Reported(trial), stop=stop, saving=Saving(sweep.checkpoint_seconds), say=say)
     try:
         result = finish(
@@ -279,6 +281,14 @@ def _try(sweep: Sweep, study: optuna.Study, trial: Trial, entry: Entry, stop: St
         trial.set_user_attr("seconds", result["train"]["seconds"])
         study.tell(trial, score)
         say(f"{folder.name}: {words}: validation top-1 {score:.2%}")
+
+
+def _progress(sweep: Sweep, study: optuna.Study) -> str:
+    """How many trials are finished, run and wait, over all processes of the sweep."""
+    states, done = (TrialState.RUNNING,), len(_done(study))
+    running = len(study.get_trials(deepcopy=False, states=states))
+    waiting = max(0, sweep.trials - done - running)
+    return f"{plural(done, 'trial')} finished, {running} running, {waiting} waiting"
 
 
 def _plan(sweep: Sweep, study: optuna.Study, entry: Entry, changes: Mapping[str, Any], folder: Path, say: Say) -> Plan:
