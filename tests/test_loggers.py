@@ -123,11 +123,12 @@ def test_an_unknown_logger_in_python_is_named_too() -> None:
         find_listeners(["tensorbord"], load_registry())
 
 
-def test_a_factory_that_fails_ends_the_command_with_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [OSError("disk full"), SystemExit("disk full")])
+def test_a_factory_that_fails_ends_the_command_with_one_line(error: BaseException, tmp_path: Path) -> None:
     def broken(*, folder: Path) -> None:
-        raise OSError("disk full")
+        raise error
 
-    with pytest.raises(InputError, match="--log x cannot be started: OSError: disk full"):
+    with pytest.raises(InputError, match=r"--log x cannot be started: \w+: disk full"):
         attach(Listener(), {"x": broken}, tmp_path, print)
 
 
@@ -135,6 +136,16 @@ def test_without_loggers_the_display_stays_as_it_is(tmp_path: Path) -> None:
     display = Listener()
     assert attach(display, {}, tmp_path, print) is display
     assert isinstance(attach(display, {"x": lambda folder: object()}, tmp_path, print), Several)
+
+
+def test_a_listener_that_exits_does_not_end_the_run() -> None:
+    class Exiting:
+        def epoch(self, row: dict[str, object], best: bool) -> None:
+            raise SystemExit("quota")
+
+    said: list[str] = []
+    Guarded("x", Exiting(), said.append).epoch({}, True)
+    assert said == ["--log x failed and was switched off; the run continues (SystemExit: quota)"]
 
 
 def test_a_listener_is_told_of_the_end_once() -> None:

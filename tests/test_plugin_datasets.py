@@ -48,10 +48,13 @@ def floats(*, data_dir):
 def absent(*, data_dir):
     raise ConnectionError("the server does not answer")
 
+def exits(*, data_dir):
+    raise SystemExit("no licence")
+
 def part(*, channels, height, width):
     pass
 """
-NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent")
+NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent", "exits")
 TOML = """
 [datasets.theirs]
 source = "plugin:mine.arrays"
@@ -109,6 +112,7 @@ def test_encoded_images_and_paths_are_decoded(name: str, train: list[int], site:
         ("plugin:mine.uneven", "3 images for 2 labels"),
         ("plugin:mine.floats", "uint8 with 1 or 3 channels is needed"),
         ("plugin:mine.absent", "(zoo-mine 1.0): ConnectionError: the server does not answer"),
+        ("plugin:mine.exits", "(zoo-mine 1.0): SystemExit: no licence"),
         ("plugin:", "nothing after the colon"),
     ],
 )

@@ -83,7 +83,7 @@ class Guarded(Listener):
         try:
             with contextlib.redirect_stdout(sys.stderr):  # a command's stdout is for its result
                 method(*values)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.target = None
             what = f"{type(error).__name__}: {error}"
             self.say(f"--log {self.name} failed and was switched off; the run continues ({what})")
@@ -122,6 +122,6 @@ def attach(listener: Listener, factories: dict[str, Callable[..., Any]], folder:
                 made.append(Guarded(name, factory(folder=folder), say))
         except ZooError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(f"--log {name} cannot be started: {type(error).__name__}: {error}") from error
     return Several([listener, *made]) if made else listener

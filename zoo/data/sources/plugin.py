@@ -73,7 +73,7 @@ class PluginSource:
             splits = self.factory(data_dir=self.data_dir, **self.options)
         except ZooError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(
                 f"plugin:{self.name} ({self.origin}): {type(error).__name__}: {str(error).strip()[:300]}"
             ) from error
