@@ -6,6 +6,8 @@ import io
 import json
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,10 @@ from zoo.data.files.image_files import Stamp
 from zoo.data.files.worker import Cuts, Part, decode_part
 from zoo.data.load import load
 from zoo.data.split import ImageData
-from zoo.errors import InputError
+from zoo.errors import DataError, InputError
+from zoo.evaluate.classifier import _item
+from zoo.serve.body import decode
+from zoo.serve.limits import Limits
 
 RNG = np.random.default_rng(9)
 MODES = pytest.mark.parametrize("mode", ["resident", "stream"])
@@ -61,6 +66,111 @@ def test_fewer_bits_in_files_of_16_are_as_bright_as_in_8(tmp_path: Path, mode: s
     assert deep.white == top
     assert f"12 images have more than 8 bits, or fractions, up to {top:,}: {top:,} is read" in kinds(deep)["white"]
     assert (eight.white, kinds(eight)) == (None, {})
+
+
+def png(path: Path, values: np.ndarray) -> Path:
+    """A PNG of 16 bits a channel: two channels are grey and transparency, three colour, four both."""
+    kind = {2: 4, 3: 2, 4: 6}[values.shape[2]]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    whole = [struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x)) for name, x in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+    return path
+
+
+def tiff(path: Path, values: np.ndarray, order: str = "<", planes: int = 1) -> Path:
+    """An uncompressed TIFF of 16 bits a channel in colour."""
+    height, width, channels = values.shape
+    pixels = values.astype(f"{order}u2").tobytes()
+    tags = [(256, width), (257, height), (259, 1), (262, 2), (277, channels), (278, height), (284, planes)]
+    entries = [(tag, 4, 1, struct.pack(f"{order}I", value)) for tag, value in tags]
+    entries.append((258, 3, 3, struct.pack(f"{order}I", 8)))  # 16, 16, 16 stand after the head
+    entries.append((273, 4, 1, struct.pack(f"{order}I", 16)))
+    entries.append((279, 4, 1, struct.pack(f"{order}I", len(pixels))))
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 16 + len(pixels))
+    table = b"".join(struct.pack(f"{order}HHI", *entry[:3]) + entry[3] for entry in sorted(entries))
+    bits = struct.pack(f"{order}4H", 16, 16, 16, 0)
+    end = struct.pack(f"{order}H", len(entries)) + table + struct.pack(f"{order}I", 0)
+    path.write_bytes(head + bits + pixels + end)
+    return path
+
+
+COLOURED = RNG.integers(0, 256, (12, 8, 9, 3)) * np.linspace(0.2, 1, 12)[:, None, None, None]
+COLOURED[-1, 0, 0] = 255
+
+
+@MODES
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("write", [png, tiff, partial(tiff, order=">")])
+def test_fewer_bits_in_colour_of_16_are_as_bright_as_in_8(
+    tmp_path: Path, mode: str, bits: int, write: Callable[[Path, np.ndarray], Path]
+) -> None:
+    top = 2**bits - 1
+    for row, values in enumerate(COLOURED):
+        place = tmp_path / "deep" / ("train" if row % 3 else "test") / "ab"[row % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        write(place / f"{row:02d}.{'png' if write is png else 'tif'}", np.round(values * top / 255))
+    eight = read(folder(tmp_path / "eight", COLOURED.astype(np.uint8)), mode)
+    deep = read(tmp_path / "deep", mode)
+    assert np.abs(pixels(eight).astype(int) - pixels(deep)).max() <= 1
+    assert (deep.white, set(kinds(deep))) == (top, {"white"})
+    assert pixels(read(f"{tmp_path / 'deep'}?white=65535", mode)).max() == top >> 8
+
+
+def test_colour_of_16_whole_bits_is_what_pillow_makes_of_it(tmp_path: Path) -> None:
+    values = RNG.integers(0, 65_536, (8, 9, 3))
+    values[0, 0] = 65_535
+    for path in (png(tmp_path / "x.png", values), tiff(tmp_path / "x.tif", values)):
+        assert (image_array(path, Rule(), "") == np.asarray(Image.open(path)).transpose(2, 0, 1)).all()
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("opaque", [4_095, 65_535])
+def test_transparency_of_16_bits_has_a_white_of_its_own(tmp_path: Path, channels: int, opaque: int) -> None:
+    values = np.full((4, 6, channels), 2_047)
+    values[0, 0], values[..., -1], values[:, :3, -1] = 4_095, opaque, 0
+    shown = image_array(png(tmp_path / "x.png", values), Rule(), "")
+    assert set(np.unique(shown[:, :, :3])) == {255}  # white shines through
+    assert set(np.unique(shown[:, :, 3:])) == {127}
+
+
+def test_a_turned_image_in_colour_of_16_bits_is_upright(tmp_path: Path) -> None:
+    values = np.round(COLOURED[-1] * 4_095 / 255)
+    path = png(tmp_path / "x.png", values)
+    tags = Image.Exif()
+    tags[0x112] = 6
+    data = tags.tobytes()[6:]
+    chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    path.write_bytes(path.read_bytes()[:33] + chunk + path.read_bytes()[33:])
+    turned = image_array(path, Rule(), "").transpose(1, 2, 0)
+    assert np.abs(turned.astype(int) - np.rot90(COLOURED[-1], -1)).max() <= 1
+
+
+def test_16_bit_channels_in_planes_are_refused_as_pillow_reads_them_wrongly(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "x.tif", COLOURED[0], planes=2)
+    with pytest.raises(DataError, match="a TIFF of separate 16-bit channels; write it with the channels of a pixel"):
+        image_array(path, Rule(), "x.tif")
+
+
+def test_an_open_image_of_16_bits_in_colour_is_predicted_as_its_file(tmp_path: Path) -> None:
+    path = png(tmp_path / "x.png", np.round(COLOURED[-1] * 4_095 / 255))
+    with Image.open(path) as image:
+        item, _ = _item(image)
+        assert (image_array(item, Rule(), "") == image_array(path, Rule(), "")).all()
+        image.load()
+
+
+def test_an_upload_of_16_bits_in_colour_is_read_as_its_file(tmp_path: Path) -> None:
+    path = png(tmp_path / "x.png", np.round(COLOURED[-1] * 4_095 / 255))
+
+    class Reader:
+        def decode(self, item: Any, where: str) -> np.ndarray:
+            return image_array(item, Rule(), where)
+
+    images, size = decode(Reader(), path.read_bytes(), Limits())  # type: ignore[arg-type]
+    assert size == (9, 8)
+    assert (images == image_array(path, Rule(), "")).all()
 
 
 @MODES
@@ -143,22 +253,12 @@ def test_a_worker_that_cuts_at_random_reads_by_the_white_of_the_set(tmp_path: Pa
     assert set(out.ravel().tolist()) == {25}
 
 
-def png48(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel in three channels, of which Pillow reads the upper bytes alone."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values.reshape(len(values), -1))
-    head = struct.pack(">IIBBBBB", values.shape[1], len(values), 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
 def test_images_that_are_nearly_black_are_a_finding(tmp_path: Path) -> None:
     root = folder(tmp_path, PICTURES.astype(np.uint8) // 4 + 100)
     dark = RNG.integers(0, 4096, (8, 8, 3)).astype(np.uint16)
-    (root / "train" / "a" / "02.png").write_bytes(png48(dark))
-    found = kinds(read(root))
+    png(root / "train" / "a" / "02.png", dark)
+    assert "nearly-black" not in kinds(read(root))
+    found = kinds(read(f"{root}?white=65535"))
     assert found["nearly-black"].startswith("1 image is nearly black: no value above 31 of 255")
 
 

@@ -20,6 +20,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model
 from zoo.data.augment import pipeline as augment
 from zoo.data.files.decode import Rule, image_array
+from zoo.data.files.deep_colour import unread_file
 from zoo.data.types import Images, Item
 from zoo.errors import RunError
 from zoo.evaluate.views import Forward, views
@@ -207,7 +208,8 @@ class Classifier:
 def _item(picture: Picture) -> tuple[Item, str]:
     """A picture as the decoder takes it, and its name in an error."""
     if isinstance(picture, Image.Image):
-        return picture.copy, "the image"  # the decoder closes what it opened
+        # The decoder closes what it opened.
+        return unread_file(picture) or picture.copy, "the image"
     if isinstance(picture, bytes):
         return picture, "the image"
     return Path(picture), str(picture)

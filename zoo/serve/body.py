@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from zoo.base.text import plural
 from zoo.data.files.decode import upright
+from zoo.data.files.deep_colour import upper_of
 from zoo.data.files.formats import FORMATS
 from zoo.data.types import Images
 from zoo.errors import DataError
@@ -223,9 +224,11 @@ def decode(classifier: Classifier, data: bytes, limits: Limits) -> tuple[Images,
             raise _Told(_too_many(limits)) from None
         if image.size[0] * image.size[1] > limits.pixels:
             raise _Told(_too_many(limits, f" of {image.size[0]}x{image.size[1]}"))
+        deep = upper_of(image) is not None
         turned = upright(image)
         sizes[0] = turned.size
-        return turned
+        # Of 16 bits a channel, the decoder reads both bytes itself.
+        return Image.open(io.BytesIO(data), formats=FORMATS) if deep else turned
 
     try:
         return classifier.decode(opened, "the image"), sizes[0]

@@ -100,6 +100,11 @@ def values_of(image: Image.Image) -> Values:
     return Values(1, float(values.max(initial=0)), image.mode == "F", int(bool((values < 0).any())))
 
 
+def values_of_channels(values: NDArray[np.uint16]) -> Values:
+    """The values of one image with 16 bits a channel (H, W, 3 or 4); transparency is none of them."""
+    return Values(1, float(values[..., :3].max(initial=0)), False)
+
+
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[np.isfinite(values)]
 
@@ -112,6 +117,21 @@ def may_be_transparent(image: Image.Image) -> bool:
 def is_transparent(image: Image.Image) -> bool:
     """Whether a pixel of an image is transparent at all."""
     return may_be_transparent(image) and not is_deep(image) and _least_alpha(image.convert("RGBA")) < 255
+
+
+def rgb_of_values(values: NDArray[np.uint16], colours: Colours) -> Image.Image:
+    """An image of 8 bits a channel from one with 16, as `Colours.white` says; transparency has a white of its own."""
+    white = values_of_channels(values).white() if colours.white is None else colours.white
+    bands = [_eight_bits(white)[values[..., :3]]]
+    if values.shape[2] == 4:
+        clear = values[..., 3:]
+        bands.append(_eight_bits(Values(1, float(clear.max(initial=0)), False).white())[clear])
+    return Image.fromarray(np.concatenate(bands, axis=2))
+
+
+def _eight_bits(white: float) -> NDArray[np.uint8]:
+    """What each value of 16 bits becomes."""
+    return np.clip(np.arange(65_536) * (255.0 / white), 0, 255).astype(np.uint8)
 
 
 def _least_alpha(image: Image.Image) -> float:

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from zoo.base.text import first_line
-from zoo.data.files.colours import Colours, rgb
+from zoo.data.files.colours import Colours, rgb, rgb_of_values
+from zoo.data.files.deep_colour import upper_of, whole_values
 from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError
 from zoo.plugin.contract import Transform
@@ -147,16 +149,21 @@ def _centre(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The image as viewers show it: turned by its EXIF orientation, if it has one."""
+def upright(image: Image.Image, pixels: Image.Image | None = None) -> Image.Image:
+    """The image as viewers show it: turned by its EXIF orientation, if it has one.
+
+    Args:
+        pixels: what is turned in its place.
+    """
     image.load()  # some formats turn it while they load, and take the tag away
+    pixels = image if pixels is None else pixels
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata raise nearly anything; the pixels are whole
-        return image
+        return pixels
     if not (isinstance(orientation, int) and 2 <= orientation <= 8):
-        return image
-    turned = image.transpose(_TURNS[orientation - 2])
+        return pixels
+    turned = pixels.transpose(_TURNS[orientation - 2])
     for name in _ORIENTED:
         turned.info.pop(name, None)
     return turned
@@ -169,6 +176,18 @@ def opened_image(item: Item) -> Image.Image:
     source = io.BytesIO(item) if isinstance(item, bytes) else item
     image: Image.Image = Image.open(source)
     return image
+
+
+def channel_values(item: Item, image: Image.Image) -> NDArray[np.uint16] | None:
+    """The values of an image in colour (or with transparency) of 16 bits a channel; None for all others.
+
+    Args:
+        image: what `opened_image` gave for the item; its pixels are not read yet.
+    Raises:
+        ValueError: such an image that cannot be read rightly.
+    """
+    upper = upper_of(image)
+    return None if upper is None else whole_values(upper, image, lambda: opened_image(item))
 
 
 def image_array(item: Item, rule: Scaling, where: str, colours: Colours | None = None) -> Images:
@@ -188,8 +207,9 @@ def image_array(item: Item, rule: Scaling, where: str, colours: Colours | None =
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{where}: {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
-            done = rule.apply(rgb(upright(image), colours))
-            return np.asarray(done).transpose(2, 0, 1)
+            values = channel_values(item, image)
+            shown = upright(image, None if values is None else rgb_of_values(values, colours))
+            return np.asarray(rule.apply(rgb(shown, colours))).transpose(2, 0, 1)
     except DataError:
         raise
     except (Image.DecompressionBombError, TooLargeError) as error:

@@ -21,10 +21,21 @@ from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.base.structs import Struct
 from zoo.base.text import plural
-from zoo.data.files.colours import Colours, Values, is_deep, is_transparent, may_be_transparent, values_of
-from zoo.data.files.decode import MAX_PIXELS, opened_image
+from zoo.data.files.colours import (
+    Colours,
+    Values,
+    is_deep,
+    is_transparent,
+    may_be_transparent,
+    rgb_of_values,
+    values_of,
+    values_of_channels,
+)
+from zoo.data.files.decode import MAX_PIXELS, channel_values, opened_image
 from zoo.data.findings import Finding
 from zoo.data.types import Chunk, Item
+
+FORMAT = 2  # 1: images in colour of 16 bits a channel were taken for ones of 8
 
 HEAD = 4096
 """Bytes that a file is judged by."""
@@ -79,7 +90,7 @@ def depth_of(key: str, chunks: Iterable[Chunk]) -> Depth:
     Args:
         key: what the images depend on. chunks: all of them; decoded arrays have 8 bits.
     """
-    path = cache_dir() / "files" / f"depth-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    path = cache_dir() / "files" / f"depth-{hashlib.sha256(f'{FORMAT} {key}'.encode()).hexdigest()[:24]}.json"
     with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(path.read_bytes(), type=Depth)
     depth = _looked_at(chunks)
@@ -112,7 +123,12 @@ def _seen(item: Item) -> tuple[Values, bool]:
         if _is_plain(item):
             return _PLAIN
         with opened_image(item) as image:
-            if not (is_deep(image) or may_be_transparent(image)) or image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS:
+                return _PLAIN
+            channels = channel_values(item, image)
+            if channels is not None:
+                return values_of_channels(channels), is_transparent(rgb_of_values(channels, Colours()))
+            if not (is_deep(image) or may_be_transparent(image)):
                 return _PLAIN
             image.load()
             return (values_of(image) if is_deep(image) else Values()), is_transparent(image)
