@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tomllib
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -30,7 +33,7 @@ from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, write_record
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import Plan
-from zoo.train.pretrained import find_weights
+from zoo.train.pretrained import find_weights, rows_by_name
 from zoo.train.run_options import Request
 from zoo.train.start import plan_of, resumed
 
@@ -112,6 +115,57 @@ def test_the_run_records_what_it_began_with(runs: Runs) -> None:
     assert len(record.base_sha256) == 64
     base = read_record(runs.folder / "base")
     assert (record.data.mean, record.data.std) == (base.data.mean, base.data.std)
+
+
+def parquet_of(folder: Path, names: list[str]) -> str:
+    """The low digits as parquet files, their classes in the order of `names`; of each class few images."""
+    bytes_of = pa.struct([("bytes", pa.binary())])
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    digits = load_digits()
+    for side, rows in (("train", range(120)), ("test", range(120, 180))):
+        kept = [row for row in rows if digits.target[row] < 6]
+        encoded = []
+        for row in kept:
+            stream = io.BytesIO()
+            Image.fromarray((digits.images[row] * 15.9375).astype(np.uint8)).save(stream, "PNG")
+            encoded.append({"bytes": stream.getvalue()})
+        labels = [names.index(str(digits.target[row])) for row in kept]
+        table = pa.table({"image": pa.array(encoded, bytes_of), "label": labels})
+        pq.write_table(table.replace_schema_metadata(metadata), folder / f"{side}.parquet")
+    return f"parquet:{folder}"
+
+
+def test_a_head_follows_the_names_of_classes_in_another_order(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = list("304152")
+    plan = plan_of(request(parquet_of(tmp_path, names), weights=str(runs.folder / "base")))
+    assert "in another order: the last layer's weights follow their names" in capsys.readouterr().err
+    base = runs.weights("base")
+    order = [int(name) for name in names]
+    assert torch.equal(plan.weights["fc.weight"], base["fc.weight"][order])
+    assert torch.equal(plan.weights["fc.bias"], base["fc.bias"][order])
+    assert all(torch.equal(tensor, base[name]) for name, tensor in plan.weights.items() if "fc" not in name)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "rows", "line"),
+    [
+        (("a", "b"), ("a", "b"), None, ""),
+        (("a", "b", "c"), ("b", "c", "d"), [1, 2, 0], "1 class of 3 had no such name in W (d)"),
+        (("a", "b"), ("x", "y"), None, "2 classes of 2 had no such name in W (x, y)"),
+        (("a", "b"), ("b", "a", "c"), None, ""),
+        (("a", "a"), ("a", "b"), None, ""),
+        ((), ("a", "b"), None, ""),
+    ],
+)
+def test_classes_begin_as_those_of_their_names(
+    before: tuple[str, ...], now: tuple[str, ...], rows: list[int] | None, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rows_by_name(before, now, "W") == rows
+    assert line in (said := capsys.readouterr().err)
+    assert bool(line) == bool(said)
 
 
 def test_optimizer_state_and_gradients_are_of_what_trains_alone(runs: Runs, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from torch import Tensor
 
 from zoo.base.files import sha256_of
-from zoo.base.text import first_line
+from zoo.base.text import first_line, plural
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node, wrong_normalisation
@@ -42,6 +43,7 @@ class Weights:
             caches them for the same sizes.
         hub: their repository on the Hub, if it is not in `origin`.
         side: images are resized to this side, if `beginning` has no transform.
+        classes: names of the classes that they tell apart, in order; empty if that is not known.
     """
 
     reference: str
@@ -50,6 +52,7 @@ class Weights:
     beginning: Beginning
     hub: str = ""
     side: int | None = None
+    classes: tuple[str, ...] = ()
 
 
 def find_weights(reference: str, registry: Registry | None = None, hops: int = 0) -> Weights:
@@ -82,7 +85,8 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
         del sizes
         return read_weights(folder), sha256_of(folder / WEIGHTS)
 
-    return Weights(source, origin, load, beginning, side=None if data.transform else _same_size(record))
+    side = None if data.transform else _same_size(record)
+    return Weights(source, origin, load, beginning, side=side, classes=data.classes)
 
 
 def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
@@ -180,7 +184,8 @@ def with_weights(plan: Plan, source: Weights) -> Plan:
     sizes = msgspec.structs.asdict(plan.record.sizes)
     weights, sha256 = source.load(**{key: sizes[key] for key in ("in_channels", "height", "width")})
     tree = tree_of(plan.record)
-    needed = check(tree, plan.registry, where=place(plan.registry, plan.record.model), **sizes).state_dict()
+    where = place(plan.registry, plan.record.model)
+    needed = check(tree, plan.registry, where=where, **sizes).state_dict()
     fresh = [name for name in needed if name not in weights or not _fits(needed, name, weights[name])]
     if len(fresh) == len(needed):
         raise InputError(
@@ -194,7 +199,46 @@ def with_weights(plan: Plan, source: Weights) -> Plan:
         )
     record = msgspec.structs.replace(plan.record, base_model=source.origin, base_sha256=sha256, base_hub=source.hub)
     taken = {name: weights[name] for name in needed.keys() - set(fresh)}
+    rows = rows_by_name(source.classes, plan.record.data.classes, source.reference)
+    if rows is not None:
+        more = check(tree, plan.registry, where=where, **{**sizes, "num_classes": len(rows) + 1}).state_dict()
+        taken = {name: _ordered(tensor, more[name], rows) for name, tensor in taken.items()}
     return replace(plan, record=record, weights=taken)
+
+
+def rows_by_name(before: tuple[str, ...], now: tuple[str, ...], reference: str) -> list[int] | None:
+    """Which class of the weights each class of the dataset begins as, where a head for as many classes is taken over.
+
+    A class begins as the one of its name. Those whose names are new get what is left, in order: if all names are
+    new, nothing is moved.
+
+    Returns:
+        A number below len(before) for each class, or None if none is moved.
+    """
+    if before == now or len(before) != len(now) or len({*before}) < len(before) or len({*now}) < len(now):
+        return None
+    left = iter([row for row, name in enumerate(before) if name not in now])
+    rows = [before.index(name) if name in before else next(left) for name in now]
+    new = [name for name in now if name not in before]
+    if not new:
+        line = f"the classes are those of {reference} in another order: the last layer's weights follow their names"
+    else:
+        shown = ", ".join(new[:4]) + (", ..." if len(new) > 4 else "")
+        line = (
+            f"{plural(len(new), 'class')} of {len(now)} had no such name in {reference} ({shown}): in the last layer, "
+            "they begin with the weights of other classes"
+        )
+    print(line, file=sys.stderr)
+    return None if rows == list(range(len(rows))) else rows
+
+
+def _ordered(tensor: Tensor, with_one_more: Tensor, rows: list[int]) -> Tensor:
+    """A tensor with its classes reordered; the one that differs in size for one class more is the axis of classes."""
+    sizes = zip(tensor.shape, with_one_more.shape, strict=True)
+    axes = [axis for axis, (size, larger) in enumerate(sizes) if (size, larger) == (len(rows), len(rows) + 1)]
+    for axis in axes:
+        tensor = tensor.index_select(axis, torch.tensor(rows, device=tensor.device))
+    return tensor
 
 
 def _fits(needed: Mapping[str, Tensor], name: str, tensor: Tensor) -> bool:
