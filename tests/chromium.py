@@ -41,6 +41,31 @@ def executable() -> str:
     return chosen
 
 
+CONTRASTS = """(() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  const light = (rgb) => rgb.map((c, i) => linear(c / 255) * [0.2126, 0.7152, 0.0722][i]).reduce((a, b) => a + b);
+  const over = ([r, g, b, a = 1], below) => [r, g, b].map((c, i) => a * c + (1 - a) * below[i]);
+  const style = (e) => getComputedStyle(e);
+  const ground = (e) => (e ? over(channels(style(e).backgroundColor), ground(e.parentElement)) : [255, 255, 255]);
+  const opacity = (e) => (e ? style(e).opacity * opacity(e.parentElement) : 1);
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const low = [];
+  for (let text = walker.nextNode(); text; text = walker.nextNode()) {
+    const e = text.parentElement;
+    const seen = text.data.trim() && e.checkVisibility({ visibilityProperty: true }) && !e.closest("option, noscript");
+    if (!seen) continue;
+    const [r, g, b, a = 1] = channels(style(e).color);
+    const behind = ground(e);
+    const [x, y] = [light(over([r, g, b, a * opacity(e)], behind)), light(behind)].sort((p, q) => q - p);
+    const contrast = (x + 0.05) / (y + 0.05);
+    if (contrast < 4.5) low.push(`${text.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
+  }
+  return low;
+})()"""
+"""The texts whose contrast is below 4.5 (WCAG 2.2, 1.4.3), as colours of style sheets make it."""
+
+
 class Page:
     """One page: what it logs, what it asks the network for, and what a script in it returns."""
 
@@ -143,6 +168,10 @@ class Page:
         if path is not None:
             path.write_bytes(data)
         return data
+
+    def low_contrasts(self) -> list[str]:
+        """The texts that stand out too little from what is behind them, with their contrast."""
+        return list(self.run(CONTRASTS))
 
     def complaints(self) -> list[str]:
         """Errors and warnings of the console, uncaught exceptions, breaches of the page's policy."""

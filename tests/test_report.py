@@ -17,12 +17,14 @@ from chromium import Page, opened
 from click.testing import CliRunner
 from PIL import Image
 
+from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import InputError
 from zoo.runs.find import find
 from zoo.studies.report import page as page_module
+from zoo.studies.report import published
 from zoo.studies.report.measure import Confused, Seen
-from zoo.studies.report.page import MAX_BYTES, Content, render
+from zoo.studies.report.page import MAX_BYTES, Content, render, table_rows
 
 pytest.importorskip("bokeh", reason="zoo report draws with Bokeh: pip install 'hybrid-zoo[report]'")
 
@@ -136,7 +138,7 @@ POINTS = "v.model.renderers.reduce((n, r) => n + r.data_source.data.x.length, 0)
 def test_the_page_is_small_whole_and_the_same_twice(base: Path) -> None:
     first = (base / "report.html").read_bytes()
     assert len(first) < MAX_BYTES
-    assert b"10 runs of 3 models on 1 data set" in first
+    assert b"10 runs of 3 models on 1 dataset" in first
     assert str(base).encode() not in first
     zoo("report", "-q", "--output", "again.html", "--images", "6")
     assert (base / "again.html").read_bytes() == first
@@ -195,6 +197,22 @@ def test_a_run_whose_data_is_gone_says_so(base: Path, tmp_path: Path) -> None:
     assert "nowhere" in told["reason"]
 
 
+def test_no_name_stands_twice_among_the_results_of_a_dataset() -> None:
+    rows = published.rows(load_registry(), [], "all")
+    names = [(row["dataset"], row["name"]) for row in rows]
+    assert len(names) == len(set(names)) > 20
+
+
+def test_rows_are_in_the_order_of_their_datasets_with_the_best_first(base: Path) -> None:
+    runs, _ = find([])
+    rows = table_rows(Content(runs, published.rows(load_registry(), runs)))
+    datasets = [name for name, _ in page_module.datasets(rows)]
+    assert datasets[0] == "digits"
+    assert len(datasets) > 1
+    order = [(datasets.index(row["dataset"]), -row.get("top1", -1)) for row in rows]
+    assert order == sorted(order)
+
+
 # ---- in the browser --------------------------------------------------------------------------
 
 
@@ -235,7 +253,7 @@ def test_the_filters_narrow_the_table_and_the_scatter(page: Page) -> None:
     points = plot(page, "scatter", POINTS)
     page.run("document.getElementById('f-text').focus()")
     page.type("cnn-baseline-bn-")
-    names, protocols = column(page, 1), column(page, 12)
+    names, protocols = column(page, 1), column(page, 3)
     assert 0 < len(names) < every
     assert f"{len(names)} of {every} rows" in page.run("document.getElementById('status').textContent")
     page.wait(f"document.getElementById('cost-status').textContent.includes('of the {len(names)} rows')")
@@ -278,7 +296,10 @@ def test_hovering_tells_the_run_and_its_numbers(page: Page, base: Path) -> None:
     page.wait("document.querySelector('.bk-Tooltip')")
     said = page.run("document.querySelector('.bk-Tooltip').shadowRoot.textContent")
     assert run in said
-    assert f"loss {loss:.4f}" in said
+    told = [float(number) for number in re.findall(r"loss ([\d.]+)", said)]
+    assert min(abs(number - loss) for number in told) < 6e-5  # where the fifth digit is a 5, two roundings are right
+    assert "protocol: clean" in said
+    assert re.search(r"after \d[\d.]* s,", said)
     rows = [json.loads(line) for line in (base / "runs" / run / "metrics.jsonl").read_text().splitlines()]
     assert rows[2]["train_loss"] == pytest.approx(loss, rel=1e-5)
 
@@ -329,6 +350,69 @@ def test_the_differences_of_chosen_runs_are_listed(page: Page) -> None:
     page.click("#d-all")
     every = page.run("[...document.querySelectorAll('#differences tbody tr:not(.group) th')].map(e => e.textContent)")
     assert {"epochs", "batch_size", "fingerprint"} <= set(every)
+
+
+def choose(page: Page, control: str, value: str) -> None:
+    page.run(f"document.getElementById('{control}').value = '{value}'")
+    page.run(f"document.getElementById('{control}').dispatchEvent(new Event('change'))")
+
+
+def test_one_dataset_is_shown_at_a_time(page: Page) -> None:
+    digits = column(page, 1)
+    assert set(column(page, 5)) == {"digits"}
+    assert set(column(page, 6)) == {"run"}
+    choose(page, "dataset", "cifar10")
+    assert set(column(page, 5)) == {"cifar10"}
+    assert not set(digits) & set(column(page, 1))
+    assert "rows on cifar10" in page.run("document.getElementById('status').textContent")
+    assert page.run("document.getElementById('curves').hidden")  # no run is on it
+    page.click("#filters button[type=reset]")
+    page.run("new Promise((done) => setTimeout(done, 50))")
+    assert set(column(page, 5)) == {"cifar10"}
+    page.wait("document.getElementById('scatter').ariaLabel.includes('protocol')")
+    choose(page, "dataset", "digits")
+    assert column(page, 1) == digits
+    page.wait("document.querySelector('#loss .bk-Plot')")
+    assert plot(page, "loss", LINES_SHOWN) == 2 * 8
+    assert page.complaints() == []
+
+
+def test_ticks_are_counts_and_times_as_people_write_them(page: Page) -> None:
+    page.wait("document.querySelector('#scatter .bk-Plot')")
+    labels = "v.model.below[0].formatter.doFormat({}, {{}})"
+    assert plot(page, "scatter", labels.format("[950, 1e6, 2.5e9, 66710, 66720]")) == [
+        "950",
+        "1M",
+        "2.5G",
+        "66.71k",
+        "66.72k",
+    ]
+    choose(page, "s-cost", "minutes")
+    page.wait("document.getElementById('scatter').ariaLabel.includes('training time')")
+    assert plot(page, "scatter", labels.format("[0.005, 0.75, 5, 180]")) == ["0.3 s", "45 s", "5 min", "3 h"]
+    choose(page, "c-x", "minutes")
+    assert plot(page, "loss", "v.model.below[0].axis_label") == "training time (s)"
+
+
+def test_the_charts_are_three_stops_of_the_tab_key_away(page: Page) -> None:
+    stops = []
+    for _ in range(2):
+        page.key("Tab", code=9)
+        stops.append(page.run("document.activeElement.textContent"))
+    assert stops == ["Skip to the results", "Skip to the charts"]
+    page.key("Enter", "\r", code=13)
+    page.key("Tab", code=9)
+    page.wait("document.getElementById('charts').contains(document.activeElement)")
+    assert page.run("document.activeElement.closest('.chart').id") == "loss"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_has_a_contrast_that_can_be_read(base: Path, browser: Page, dark: bool) -> None:
+    page = show(browser, base / "report.html", dark=dark)
+    page.wait("document.querySelector('#confusion td')")
+    page.run("document.querySelectorAll('#chips button')[2].click()")
+    page.run("document.querySelectorAll('details').forEach((e) => (e.open = true))")
+    assert page.low_contrasts() == []
 
 
 def test_the_theme_can_be_chosen_against_the_system(page: Page) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from zoo.cli import cli
 from zoo.errors import InputError, RunError, ZooError
-from zoo.runs.compare import differences
+from zoo.runs.compare import differences, told
 from zoo.runs.curves import draw_curves
 from zoo.runs.find import find, row_of, said
 from zoo.runs.lock import RunLock, is_held
@@ -205,6 +205,15 @@ def test_a_run_compared_with_itself_has_no_differences(here: Path) -> None:
     assert differences(find(["a", "twin"])[0]) == []
 
 
+def test_measured_values_have_the_digits_that_mean_something() -> None:
+    assert told("result", "top1", 0.9055555) == "90.56%"
+    assert told("result", "val_loss", 0.405235608) == "0.4052"
+    assert told("result", "seconds", 2.967692588) == "3 s"
+    assert told("data", "mean", [0.491400, 0.482158]) == "0.4914, 0.4822"
+    assert told("recipe", "lr", 0.000123456) == "0.000123456"
+    assert told("result", "top1", None) == "-"
+
+
 def test_values_are_said_as_people_read_them() -> None:
     assert [said(v) for v in (None, True, 1e-3, [0.9, 0.999], [], "x")] == ["-", "yes", "0.001", "0.9, 0.999", "-", "x"]
 
@@ -297,12 +306,45 @@ def test_an_svg_has_a_line_for_each_run_and_split(here: Path) -> None:
     assert (here / "again.svg").read_text() == text
 
 
+def labels(path: Path) -> list[str]:
+    """The texts of an SVG."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text("utf-8"))
+
+
+def test_panels_are_named_one_by_one_or_together(here: Path) -> None:
+    for what, panels in (
+        ("both", ["loss", "top-1"]),
+        ("all", ["loss", "top-1", "learning rate"]),
+        ("lr", ["learning rate"]),
+    ):
+        said_by("plot", "a", "--what", what, "--out", "a.svg")
+        shown = labels(here / "a.svg")
+        assert [word for word in ("loss", "top-1", "learning rate") if word in shown] == panels
+
+
+def test_a_run_of_one_epoch_is_drawn_with_marks_that_the_legend_explains(here: Path) -> None:
+    metrics = here / "runs/a/metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    said_by("plot", "a", "--out", "a.svg")
+    text = (here / "a.svg").read_text("utf-8")
+    assert len(re.findall(r'<use [^>]*style="fill: #0072b2', text)) == 2  # validation; training's are hollow
+    assert len(re.findall(r'<use [^>]*style="fill: #666666', text)) == 1  # and so in the legend
+    ticks = [label for label in labels(here / "a.svg") if label.endswith("%")]
+    assert len(ticks) == len(set(ticks)) > 1
+
+
+def test_time_is_drawn_in_the_unit_that_fits(here: Path) -> None:
+    said_by("plot", "a", "--over", "minutes", "--out", "a.svg")
+    assert "training time (s)" in labels(here / "a.svg")
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         (["a", "--out", "curves.gif"], "ends in .png, .svg, .pdf"),
-        (["a", "--what", "loss,lr"], "loss and/or top1"),
-        (["a", "--what", ""], "loss and/or top1"),
+        (["a", "--what", "loss,accuracy"], "some of loss, top1, lr"),
+        (["a", "--what", "both,loss"], "some of loss, top1, lr"),
+        (["a", "--what", ""], "some of loss, top1, lr"),
         (["empty"], "none of these runs has finished an epoch"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.base.text import first_line, one_line, plural, printable_line, reason_of
+from zoo.base.text import duration, first_line, one_line, plural, printable_line, reason_of
 
 ZOO = Path(__file__).parent.parent / "zoo"
 
@@ -31,6 +31,11 @@ ZOO = Path(__file__).parent.parent / "zoo"
 )
 def test_one_thing_has_the_singular_and_all_other_numbers_the_plural(count: float, one: str, expected: str) -> None:
     assert plural(count, one) == expected
+
+
+def test_a_time_is_told_in_the_unit_that_fits_it() -> None:
+    told = [duration(seconds) for seconds in (0, 0.13842, 2.9677, 45.41, 119, 160.2, 7199, 9000, 720_000)]
+    assert told == ["0 s", "0.14 s", "3 s", "45.4 s", "119 s", "2.7 min", "120 min", "2.5 h", "200 h"]
 
 
 def test_a_verb_goes_with_its_number() -> None:

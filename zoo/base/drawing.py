@@ -19,8 +19,13 @@ from zoo.base.text import printable_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Okabe and Ito, "Color Universal Design" (2008), the darker ones first: they also differ in gray."""
+COLOURS = ("#0072B2", "#D55E00", "#169C70", "#800055", "#B21AFF", "#604A20")
+"""Blue and vermilion of Okabe and Ito, "Color Universal Design" (2008), and four more, chosen so that all have a
+contrast of at least 3 on white and that people who see no red or no green tell them apart; `zoo report` has the same.
+"""
+
+DASHES = (0, (3, 1.6))
+"""The line of what was trained on; what was held out is solid."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 NAMELESS = MappingProxyType(

@@ -38,6 +38,19 @@ def plural(count: float, one: str, many: str = "") -> str:
     return f"{number} {one if count == 1 else many or _plural_of(one)}"
 
 
+def unit_of_time(seconds: float) -> tuple[str, int]:
+    """The unit that fits a time, and how many seconds it has."""
+    units = (("h", 3600), ("min", 60))
+    return next(((unit, size) for unit, size in units if seconds >= 2 * size), ("s", 1))
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that fits it, with as many digits as mean something: "0.14 s", "45.4 s", "2.7 min"."""
+    unit, size = unit_of_time(seconds)
+    value = seconds / size
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.{2 if value < 10 else 3}g} {unit}"
+
+
 def _plural_of(word: str) -> str:
     if word.endswith(("s", "x", "ch", "sh")):
         return f"{word}es"

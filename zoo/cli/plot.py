@@ -19,8 +19,20 @@ from zoo.errors import InputError
     metavar="FILE",
     help="The picture: .png, .svg or .pdf.",
 )
-@click.option("--what", default="loss,top1", show_default=True, help="Panels: loss, top1, or both.")
-@click.option("--over", type=click.Choice(["epoch", "minutes"]), default="epoch", show_default=True, help="The x axis.")
+@click.option(
+    "--what",
+    default="both",
+    show_default=True,
+    metavar="PANELS",
+    help="Panels: loss, top1, lr (the learning rate) with commas between; both (loss,top1) or all.",
+)
+@click.option(
+    "--over",
+    type=click.Choice(["epoch", "minutes"]),
+    default="epoch",
+    show_default=True,
+    help="The x axis; minutes: time of training.",
+)
 @click.option("--log", is_flag=True, help="Draw the loss on a logarithmic axis.")
 @click.option(
     "--dpi",
@@ -39,17 +51,16 @@ def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi:
 
     \b
       zoo plot runs/resnet18-cifar10-20261121-120000
+      zoo plot runs/resnet18-cifar10-20261121-120000 --what all
       zoo plot 'vit-*' 'resnet18-*' --what top1 --over minutes --out compare.svg
     """
     from zoo.base.files import write_bytes
     from zoo.cli.report import found_runs
-    from zoo.runs.curves import FORMATS, METRICS, draw
+    from zoo.runs.curves import FORMATS, draw, panels
 
-    panels = [word.strip() for word in what.split(",") if word.strip()]
-    if not panels or any(panel not in METRICS for panel in panels) or len(set(panels)) < len(panels):
-        raise InputError(f"--what {what!r}: give {' and/or '.join(METRICS)}, with a comma between")
+    shown = panels(what)
     kind = out.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise InputError(f"--out {str(out)!r}: give a name that ends in {', '.join('.' + f for f in FORMATS)}")
-    write_bytes(out, draw(found_runs(runs), what=panels, x=over, log=log, kind=kind, dpi=dpi))
+    write_bytes(out, draw(found_runs(runs), what=shown, x=over, log=log, kind=kind, dpi=dpi))
     print(out)

@@ -163,7 +163,7 @@ def _flops(runs: Sequence[Run], registry: Registry) -> dict[str, int | None]:
 
 
 def _with_flops(rows: list[dict[str, Any]], registry: Registry, quiet: bool) -> list[dict[str, Any]]:
-    """The catalogue's rows with the FLOPs of their models at their data set's size."""
+    """The catalogue's rows with the FLOPs of their models at their dataset's size."""
     import msgspec
 
     from zoo.models.compose import sizes_for

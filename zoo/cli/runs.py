@@ -179,8 +179,7 @@ def _time(seconds: float | None) -> str:
 
 
 def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
-    from zoo.runs.compare import differences
-    from zoo.runs.find import said
+    from zoo.runs.compare import differences, told
 
     if len(chosen) < 2:
         raise InputError(f"--compare needs at least two runs, {len(chosen)} given: zoo runs --compare A B")
@@ -193,7 +192,7 @@ def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
             ]
         )
     columns = [Column("FACT"), *(Column(run.name, flexible=True) for run in chosen)]
-    cells = [[f"{group}.{key}", *(said(value) for value in values)] for group, key, values in rows]
+    cells = [[f"{group}.{key}", *(told(group, key, value) for value in values)] for group, key, values in rows]
     table.emit_table(columns, cells, table.width())
     if not rows:
         table.say("no differences")

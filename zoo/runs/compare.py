@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from zoo.base.text import duration
 from zoo.runs.find import Run, row_of, said
 
 GROUPS = ("result", "model", "recipe", "data", "run", "environment")
@@ -37,6 +38,20 @@ def facts(run: Run) -> dict[tuple[str, str], Any]:
     for key, value in {**record["environment"], **record["plugins"]}.items():
         found["environment", str(key)] = value
     return found
+
+
+def told(group: str, key: str, value: Any) -> str:
+    """A fact as people read it: measured values with as many digits as mean something, settings with all of theirs."""
+    if group == "result" and isinstance(value, int | float):
+        if key.endswith(("top1", "top5")):
+            return f"{value:.2%}"
+        if key.endswith("loss"):
+            return f"{value:.4f}"
+        if key == "seconds":
+            return duration(value)
+    if group == "data" and isinstance(value, list | tuple) and all(isinstance(v, float) for v in value):
+        return ", ".join(f"{v:.4g}" for v in value) or "-"
+    return said(value)
 
 
 def differences(runs: Sequence[Run], *, everything: bool = False) -> list[tuple[str, str, list[Any]]]:

@@ -212,7 +212,7 @@ def best_of_each(runs: Iterable[Run]) -> list[Run]:
 
 # ---- curves ----------------------------------------------------------------------------------
 
-CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "test_loss", "test_top1")
+CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "test_loss", "test_top1", "lr")
 MAX_POINTS = 400
 
 

@@ -1,6 +1,6 @@
 """Plots for print and for eyes that see colours differently, as files that are the same each time.
 
-Each series has a colour of Okabe and Ito, a marker and a place in the legend; what was trained on is
+Each series has a colour that colour-blind people tell apart, a marker and a place in the legend; what was trained on is
 dashed, what was not is solid. Nothing depends on the clock or on the user's matplotlib settings.
 """
 
@@ -12,7 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zoo.base.drawing import COLOURS, MARKERS, save, styled
+from zoo.base.drawing import COLOURS, DASHES, MARKERS, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,18 +41,42 @@ def draw_table(stem: Path, title: str, series: Sequence[Series]) -> list[Path]:
     Raises:
         WriteError: they cannot be written.
     """
+    series = _merged(series)
     with _style():
         from matplotlib.figure import Figure
+        from matplotlib.ticker import PercentFormatter
 
         figure = Figure(figsize=(INCH, 3.6 + 0.17 * ((len(series) + 1) // 2)), layout="constrained")
         figure.suptitle(title, fontsize=9, wrap=True)
         left, right = figure.subplots(1, 2)
-        held_out = _curves(left, series, "loss", 1.0)
-        _curves(right, series, "top1", 100.0)
+        held_out = _curves(left, series, "loss")
+        _curves(right, series, "top1")
         left.set_ylabel("loss")
-        right.set_ylabel("top-1 (%)")
+        right.set_ylabel("top-1")
+        right.yaxis.set_major_formatter(PercentFormatter(1.0))
         _legend(figure, series, held_out)
         return _save(figure, stem)
+
+
+def _merged(series: Sequence[Series]) -> list[Series]:
+    """Models whose curves are equal, as one: a recipe can make one network of two models, and one line hides the other.
+
+    Their names are joined by "=".
+    """
+    found: list[Series] = []
+    for one in series:
+        same = next((i for i, other in enumerate(found) if _drawn(other) == _drawn(one)), None)
+        if same is None:
+            found.append(one)
+        else:
+            found[same] = Series(f"{found[same].name} = {one.name}", one.runs)
+    return found
+
+
+def _drawn(one: Series) -> list[list[tuple[Any, ...]]]:
+    """What of a series is drawn: its clocks differ even where its curves do not."""
+    keys = ("epoch", *(f"{split}_{metric}" for split in ("train", "val", "test") for metric in ("loss", "top1")))
+    return [[tuple(row.get(key) for key in keys) for row in rows] for rows in one.runs]
 
 
 def draw_importance(stem: Path, title: str, importance: Mapping[str, float]) -> list[Path]:
@@ -78,7 +102,7 @@ def draw_importance(stem: Path, title: str, importance: Mapping[str, float]) -> 
         return _save(figure, stem)
 
 
-def _curves(axes: Axes, series: Sequence[Series], metric: str, scale: float) -> str:
+def _curves(axes: Axes, series: Sequence[Series], metric: str) -> str:
     """Draw one metric of all series; which split was held out: "val" or "test"."""
     from matplotlib.ticker import MaxNLocator
 
@@ -86,11 +110,11 @@ def _curves(axes: Axes, series: Sequence[Series], metric: str, scale: float) -> 
     for number, one in enumerate(series):
         rows = [row for run in one.runs for row in run]
         held_out = "val" if any(f"val_{metric}" in row for row in rows) else "test"
-        for split, dashes in (("train", (0, (3, 1.6))), (held_out, "solid")):
+        for split, dashes in (("train", DASHES), (held_out, "solid")):
             epochs, means = _mean(one.runs, f"{split}_{metric}")
             axes.plot(
                 epochs,
-                [value * scale for value in means],
+                means,
                 color=COLOURS[number % len(COLOURS)],
                 linestyle=dashes,
                 linewidth=1.0 if split == "train" else 1.5,
@@ -126,7 +150,7 @@ def _legend(figure: Figure, series: Sequence[Series], held_out: str) -> None:
     ]
     solid = {"val": "validation", "test": "test"}[held_out]
     kinds = [
-        Line2D([], [], color="0.3", linestyle=(0, (3, 1.6)), marker="o", markerfacecolor="white", label="training"),
+        Line2D([], [], color="0.3", linestyle=DASHES, marker="o", markerfacecolor="white", label="training"),
         Line2D([], [], color="0.3", marker="o", markersize=4, label=solid),
     ]
     figure.legend(

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.templates import templates
-from zoo.base.text import plural
+from zoo.base.text import duration, plural
 from zoo.base.version import __version__
 from zoo.base.web_page import allowed
 from zoo.data.portable import portable_spec
 from zoo.errors import InputError
-from zoo.runs.compare import GROUPS, facts
-from zoo.runs.find import MAX_POINTS, Run, curves, number, row_of, said, short
+from zoo.runs.compare import GROUPS, facts, told
+from zoo.runs.find import MAX_POINTS, Run, curves, number, row_of, short
 
 if TYPE_CHECKING:
     from zoo.studies.report.measure import Seen
@@ -45,16 +45,16 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("name", "Name"),
     Column("top1", "Top-1", True),
-    Column("dataset", "Data set"),
+    Column("protocol", "Protocol"),
     Column("model", "Model"),
+    Column("dataset", "Dataset"),
     Column("kind", "Kind"),
     Column("val_top1", "Validation", True),
     Column("top5", "Top-5", True),
     Column("parameters", "Parameters", True),
     Column("flops", "FLOPs", True),
-    Column("minutes", "Minutes", True),
+    Column("minutes", "Training time", True),
     Column("epochs", "Epochs", True),
-    Column("protocol", "Protocol"),
     Column("recipe", "Recipe"),
     Column("seed", "Seed", True),
     Column("device", "Device"),
@@ -129,7 +129,10 @@ def render(content: Content, limit: int = MAX_BYTES) -> tuple[str, list[str]]:
 
 
 def table_rows(content: Content) -> list[dict[str, Any]]:
-    """The rows of the table: runs, then the catalogue's; `run` is the place among the runs."""
+    """The rows of the table: runs, then the catalogue's; `run` is the place among the runs.
+
+    They are in the order in which the page offers their datasets, the best first: as they are read without scripts.
+    """
     rows = []
     for i, run in enumerate(content.runs):
         row = row_of(run) | {"kind": "run", "run": i, "flops": content.flops.get(run.name)}
@@ -140,8 +143,28 @@ def table_rows(content: Content) -> list[dict[str, Any]]:
     for row in rows:
         seconds = row.get("seconds")
         row["minutes"] = None if seconds is None else float(f"{seconds / 60:.4g}")
+        row["source"] = "; ".join(filter(None, (row.get("source"), row.get("note"))))
     keys = {*(column.key for column in COLUMNS), "run"}
-    return [{k: v for k, v in row.items() if k in keys and v is not None} for row in rows]
+    kept = [{k: v for k, v in row.items() if k in keys and v is not None} for row in rows]
+    place = {name: i for i, (name, _) in enumerate(datasets(kept))}
+    return sorted(kept, key=lambda row: (place[row["dataset"]], -row.get("top1", -1.0)))
+
+
+def datasets(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The datasets of rows, each with what there is of it: those of most runs first.
+
+    Results on different datasets cannot be ranked beside one another, so the page shows one at a time.
+    """
+    counts: dict[str, list[int]] = {}
+    for row in rows:
+        counts.setdefault(row["dataset"], [0, 0])["run" not in row] += 1
+    found = sorted(counts.items(), key=lambda item: (-item[1][0], -item[1][1], item[0]))
+    return [(name, f"{name} ({_counted(runs, others)})") for name, (runs, others) in found]
+
+
+def _counted(runs: int, others: int) -> str:
+    told = [plural(runs, "run")] if runs else []
+    return ", ".join([*told, f"{plural(others, 'result')} of the catalogue"] if others else told)
 
 
 def _data(content: Content, images: int, points: int) -> dict[str, Any]:
@@ -169,6 +192,8 @@ def _run(
     seen = content.seen.get(run.name, "it was not asked for")
     entry: dict[str, Any] = {
         "name": run.name,
+        "dataset": portable_spec(run.record.data.spec),
+        "protocol": run.record.protocol,
         "curves": curves(run, points),
         "classes": classes.index(names),
         "seen": None,
@@ -219,11 +244,10 @@ def _facts(runs: Sequence[Run], words: dict[str, int]) -> list[list[Any]]:
         table["data", "spec"] = portable_spec(table["data", "spec"])
     keys = sorted({key: None for table in tables for key in table}, key=lambda key: GROUPS.index(key[0]))
 
-    def word(value: Any) -> int:
-        text = said(value)
-        return words.setdefault(text if len(text) <= 400 else f"{text[:399]}…", len(words))
+    def word(value: str) -> int:
+        return words.setdefault(value if len(value) <= 400 else f"{value[:399]}…", len(words))
 
-    return [[*key, [word(table.get(key)) for table in tables]] for key in keys]
+    return [[*key, [word(told(*key, table.get(key))) for table in tables]] for key in keys]
 
 
 # ---- HTML -----------------------------------------------------------------------------------
@@ -247,6 +271,7 @@ def _page(content: Content, data: dict[str, Any]) -> str:
         content=content,
         lead=_lead(content),
         columns=COLUMNS,
+        datasets=datasets(data["rows"]),
         cell=cell,
         style=_asset("page.css"),
         data=data,
@@ -266,8 +291,8 @@ def _safe_script(code: str) -> str:
 
 def _lead(content: Content) -> str:
     runs = content.runs
-    models, datasets = {r.record.model for r in runs}, {r.record.data.fingerprint for r in runs}
-    counted = f"{plural(len(runs), 'run')} of {plural(len(models), 'model')} on {plural(len(datasets), 'data set')}"
+    models, sets = {r.record.model for r in runs}, {r.record.data.fingerprint for r in runs}
+    counted = f"{plural(len(runs), 'run')} of {plural(len(models), 'model')} on {plural(len(sets), 'dataset')}"
     more = f", beside {plural(len(content.catalogue), 'result')} of the catalogue" if content.catalogue else ""
     return f"{counted}{more}."
 
@@ -281,5 +306,5 @@ def cell(key: str, value: Any) -> str:
     if key in ("parameters", "flops"):
         return short(value)
     if key == "minutes":
-        return f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+        return duration(60 * value)
     return str(value)

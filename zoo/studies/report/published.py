@@ -17,7 +17,7 @@ def rows(registry: Registry, runs: Collection[Run], which: Which = "related") ->
     """Rows with the keys of `zoo.runs.find.row_of`, as far as a source prints them, and kind, source, note.
 
     Args:
-        which: "related": of models and data sets that the runs are of.
+        which: "related": of models and datasets that the runs are of.
     """
     if which == "none":
         return []
@@ -52,7 +52,7 @@ def _measured(name: str, model: Model) -> Iterator[dict[str, Any]]:
     for row in model.measured:
         yield {
             "kind": "catalogue",
-            "name": f"{name}, {plural(row.seeds, 'seed')}",
+            "name": _name(name, row),
             "model": name,
             "dataset": row.dataset,
             "top1": row.top1,
@@ -64,6 +64,12 @@ def _measured(name: str, model: Model) -> Iterator[dict[str, Any]]:
             "source": row.record or "the catalogue",
             "note": _note(row),
         }
+
+
+def _name(model: str, row: Measured) -> str:
+    """The model, and what tells this result from others of it."""
+    told = f"{model}, {row.recipe}" if row.recipe else model
+    return f"{told} ({row.protocol}, {plural(row.seeds, 'seed')})"
 
 
 def _note(row: Measured) -> str:

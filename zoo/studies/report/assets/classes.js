@@ -2,7 +2,7 @@
 const MOST_BARS = 40;
 const MOST_CELLS = 30;
 const LONG_NAME = 16;
-const shownRun = () => RUNS[Number($("k-run").value)];
+const shownRun = () => RUNS[$("k-run").value];
 const namesOf = (run) => DATA.classes[run.classes];
 
 function classRows(run) {
@@ -32,6 +32,16 @@ function drawBars(run) {
   $("class-data").lastElementChild.replaceChildren(table(["class", "test images", "recall", "precision"], cells, new Set([1, 2, 3])));
 }
 
+// A cell in a colour, mixed with the page's, and its text in black or white: one of them always has a contrast of 4.5.
+function paint(cell, tone, share) {
+  const ground = css("--bg").match(/[\da-f]{2}/g).map((part) => parseInt(part, 16));
+  const mixed = tone.split(",").map((part, i) => Math.round(share * Number(part) + (1 - share) * ground[i]));
+  const light = mixed.map((part) => part / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  const luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2];
+  cell.style.background = `rgb(${mixed})`;
+  cell.style.color = luminance > 0.179 ? "#000" : "#fff"; // where both contrasts are equal
+}
+
 function confusionTable(run, names) {
   const { cells, total } = run.seen;
   const counts = new Map(cells.map(([t, s, n]) => [t * names.length + s, n]));
@@ -39,8 +49,7 @@ function confusionTable(run, names) {
     const n = counts.get(t * names.length + s) || 0;
     const share = total[t] ? n / total[t] : 0;
     const made = node("td", { class: n ? null : "zero", title: `true ${names[t]}, said ${names[s]}: ${n}` }, n);
-    if (n) made.style.background = `rgba(var(${t === s ? "--heat" : "--wrong"}), ${(0.12 + 0.88 * share).toFixed(3)})`;
-    if (share > 0.55) made.style.color = "var(--on-heat)";
+    if (n) paint(made, css(t === s ? "--heat" : "--wrong"), 0.12 + 0.88 * share);
     return made;
   };
   const head = node("tr", {}, node("td", {}), ...names.map((name) => node("th", { scope: "col", title: name }, name)));
@@ -85,8 +94,9 @@ function drawImages(run) {
 
 function drawClasses() {
   const run = shownRun();
+  if (!run) return; // no run is on this dataset
   $("class-parts").hidden = !run.seen;
-  $("classes-note").textContent = run.seen ? run.note : `Not measured: ${run.reason}`;
+  $("classes-note").textContent = `Protocol ${run.protocol}. ` + (run.seen ? run.note : `Not measured: ${run.reason}`);
   if (run.seen) {
     drawBars(run);
     drawConfusion(run);
@@ -95,7 +105,6 @@ function drawClasses() {
 }
 
 function startClasses() {
-  $("k-run").append(...RUNS.map((run, i) => node("option", { value: i }, run.name + (run.seen ? "" : " (not measured)"))));
   $("k-run").addEventListener("change", drawClasses);
   $("k-bar").addEventListener("change", drawClasses);
   redraw.theme.push(drawClasses);
@@ -123,6 +132,31 @@ function drawDifferences() {
     : `${rows.length} ${everything ? "facts" : "differences"} of ${runs.length} runs; bold: not as in the first.`;
 }
 
+// ---- the dataset of the page
+
+function offerRuns() {
+  const runs = runsHere();
+  $("k-run").replaceChildren(...runs.map((i) => node("option", { value: i }, RUNS[i].name + (RUNS[i].seen ? "" : " (not measured)"))));
+  $("k-run").value = [...chosenRuns(), ...runs].find((i) => RUNS[i].seen) ?? runs[0] ?? "";
+}
+
+function chooseFirst() {
+  if (chosenRuns().length) return;
+  const best = [...LINES].map((line) => DATA.rows[line.dataset.i]).filter((row) => row.dataset === state.dataset && row.run != null);
+  for (const row of best.slice(0, CHOSEN_AT_FIRST)) add(row.run);
+}
+
+function setDataset() {
+  state.dataset = $("dataset").value;
+  for (const place of document.querySelectorAll(".note.on")) place.textContent = `Dataset ${state.dataset}.`;
+  for (const part of document.querySelectorAll(".of-runs")) part.hidden = !runsHere().length;
+  filterRows();
+  chooseFirst();
+  offerRuns();
+  tell("chosen");
+  tell("theme");
+}
+
 function start() {
   for (const start of [startTable, startCurves, startScatter, startClasses]) start();
   $("d-all").addEventListener("change", drawDifferences);
@@ -130,15 +164,9 @@ function start() {
   $("theme").addEventListener("change", setTheme);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => tell("theme"));
   for (const id of ["loss", "top1", "scatter", "bars", "confusion"]) $(id).addEventListener("keydown", onKey);
-  filterRows();
   sortRows("top1", true);
-  for (const line of LINES) {
-    const run = DATA.rows[line.dataset.i].run;
-    if (run != null && state.chosen.size < CHOSEN_AT_FIRST) add(run);
-  }
-  $("k-run").value = [...state.chosen, ...RUNS.keys()].find((run) => RUNS[run].seen) ?? 0;
-  tell("chosen");
-  tell("theme");
+  $("dataset").addEventListener("change", setDataset);
+  setDataset();
 }
 Bokeh.set_log_level("warn");
 start();

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const RUNS = DATA.runs;
 const CHOSEN_AT_FIRST = 8;
 
-const state = { chosen: new Set(), slots: new Map(), shown: [], sort: { key: "", down: false } };
+const state = { dataset: "", chosen: new Set(), slots: new Map(), shown: [], sort: { key: "", down: false } };
 const redraw = { chosen: [], rows: [], theme: [] };
 const tell = (what) => redraw[what].forEach((draw) => draw());
 
@@ -20,11 +20,20 @@ function node(tag, attributes, ...children) {
 }
 
 const percent = (x) => (x == null ? "-" : (100 * x).toFixed(2) + "%");
-const short = (x) => {
+const short = (x, written = (value) => value.toFixed(2)) => {
   if (x == null) return "-";
-  for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]]) if (x >= size) return (x / size).toFixed(2) + unit;
+  for (const [unit, size] of [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]]) if (x >= size) return written(x / size) + unit;
   return String(x);
 };
+
+// A time in the unit that fits it, with as many digits as mean something.
+const duration = (minutes) => {
+  if (minutes == null || Number.isNaN(minutes)) return "-";
+  const [size, unit] = timeUnit(minutes);
+  const value = minutes / size;
+  return (value >= 100 ? value.toFixed(0) : Number(value.toPrecision(value < 10 ? 2 : 3))) + " " + unit;
+};
+const timeUnit = (minutes) => (minutes >= 120 ? [60, "h"] : minutes >= 2 ? [1, "min"] : [1 / 60, "s"]); // minutes of one, its name
 
 function table(head, rows, numeric) {
   const align = (i) => (numeric && numeric.has(i) ? "n" : null);
@@ -35,7 +44,7 @@ function table(head, rows, numeric) {
 }
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const COLOURS = 7;
+const COLOURS = 6;
 // A run has its colour from when it was first chosen, so that the first few all differ.
 const slot = (run) => state.slots.get(run);
 const colour = (run) => css("--c" + (slot(run) % COLOURS));
@@ -51,7 +60,10 @@ function choose(run, on) {
   tell("chosen");
 }
 
-const chosenRuns = () => RUNS.map((_, i) => i).filter((i) => state.chosen.has(i));
+// The page shows one dataset at a time: runs on another stay chosen, and are shown when it is.
+const runsHere = () => RUNS.map((_, i) => i).filter((i) => RUNS[i].dataset === state.dataset);
+const chosenRuns = () => runsHere().filter((i) => state.chosen.has(i));
+const protocolOf = (run) => RUNS[run].protocol;
 
 function setTheme() {
   const theme = $("theme").value;

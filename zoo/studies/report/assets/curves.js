@@ -9,13 +9,17 @@ function column(run, split, metric) {
 
 const splitName = (run, split) => (split === "train" ? "training" : RUNS[run].curves.val_loss ? "validation" : "test");
 
+// Seconds, minutes or hours: what fits the longest run that is here.
+const timeHere = () => timeUnit(Math.max(...runsHere().map((run) => RUNS[run].curves.minutes.at(-1) || 0)));
+
 function drawLine(made, run, split, metric, x) {
   const [ys, curves] = [column(run, split, metric), RUNS[run].curves];
   if (!ys) return { renderers: [], data: null };
   const gap = (values) => (values || curves.epoch.map(() => null)).map((v) => (v == null ? NaN : v));
   const data = {
-    x: curves[x], y: gap(ys), epoch: curves.epoch, minutes: curves.minutes, loss: gap(column(run, split, "loss")),
-    top1: gap(column(run, split, "top1")), run: ys.map(() => RUNS[run].name), split: ys.map(() => splitName(run, split)),
+    x: x === "epoch" ? curves.epoch : curves.minutes.map((minutes) => minutes / timeHere()[0]), y: gap(ys), epoch: curves.epoch,
+    after: curves.minutes.map(duration), lr: (curves.lr || ys.map(() => null)).map((rate) => (rate == null ? "-" : String(Number(rate.toPrecision(3))))), loss: gap(column(run, split, "loss")),
+    top1: gap(column(run, split, "top1")), run: ys.map(() => RUNS[run].name), protocol: ys.map(() => protocolOf(run)), split: ys.map(() => splitName(run, split)),
   };
   const source = new M.ColumnDataSource({ data });
   const line = glyph(made.plot, source, new M.Line({
@@ -37,11 +41,13 @@ function addHits(made) {
 }
 
 function drawCurves() {
+  CHARTS.clear();
+  if (!runsHere().length) return ["loss", "top1"].forEach((id) => hide(id, "No run is on this dataset."));
   for (const metric of ["loss", "top1"]) {
     const made = makePlot({
-      x: $("c-x").value, whole: $("c-x").value === "epoch", y: metric === "loss" ? "loss" : "top-1",
+      x: $("c-x").value === "epoch" ? "epoch" : `training time (${timeHere()[1]})`, whole: $("c-x").value === "epoch", y: metric === "loss" ? "loss" : "top-1",
       yLog: metric === "loss" && $("c-log").checked, yFormat: metric === "loss" ? null : percents(),
-      tips: [["run", "@run, @split"], ["epoch", "@epoch, after @minutes{0.00} minutes"], ["", "loss @loss{0.0000}, top-1 @top1{0.00%}"]],
+      tips: [["run", "@run, @split"], ["protocol", "@protocol"], ["epoch", "@epoch, after @after, learning rate @lr"], ["", "loss @loss{0.0000}, top-1 @top1{0.00%}"]],
     });
     CHARTS.set(metric, { made, hits: addHits(made), drawn: new Map() });
   }
@@ -53,21 +59,22 @@ function curveLabel(metric) {
   const runs = chosenRuns();
   const last = (run) => (column(run, "val", metric) || []).at(-1);
   const told = runs.slice(0, 6).map((run) => `${RUNS[run].name} ends at ${metric === "loss" ? (last(run) ?? NaN).toFixed(3) : percent(last(run))}`);
-  return `${metric === "loss" ? "Loss" : "Top-1"} of ${runs.length} runs. ${told.join("; ")}`;
+  return `${metric === "loss" ? "Loss" : "Top-1"} of ${runs.length} runs on ${state.dataset}. ${told.join("; ")}`;
 }
 
 function showLines() {
+  const shown = new Set(chosenRuns());
   for (const [metric, { made, hits, drawn }] of CHARTS) {
     const draw = (run) => ["train", "val"].map((split) => ({ split, ...drawLine(made, run, split, metric, $("c-x").value) }));
     for (const run of chosenRuns()) if (!drawn.has(run)) drawn.set(run, draw(run));
     const near = [];
     for (const [run, lines] of drawn)
       for (const { split, data, renderers } of lines) {
-        const on = state.chosen.has(run) && $("c-" + split).checked;
+        const on = shown.has(run) && $("c-" + split).checked;
         for (const renderer of renderers) renderer.visible = on;
         if (on && data) near.push(data);
       }
-    const keys = ["x", "y", "epoch", "minutes", "loss", "top1", "run", "split"];
+    const keys = ["x", "y", "epoch", "after", "lr", "loss", "top1", "run", "protocol", "split"];
     hits.data = Object.fromEntries(keys.map((key) => [key, near.flatMap((data) => data[key])]));
   }
 }
@@ -76,12 +83,13 @@ function drawChips() {
   const chips = $("chips");
   if (!chips.childElementCount)
     chips.append(...RUNS.map((run, i) => {
-      const chip = node("button", { type: "button", "data-run": i }, node("i", { "aria-hidden": "true" }), run.name);
+      const chip = node("button", { type: "button", "data-run": i }, node("i", { "aria-hidden": "true" }), run.name, node("small", {}, `protocol ${run.protocol}`));
       chip.addEventListener("click", () => choose(i, !state.chosen.has(i)));
       return chip;
     }));
   for (const chip of chips.children) {
     const run = Number(chip.dataset.run);
+    chip.hidden = RUNS[run].dataset !== state.dataset;
     chip.setAttribute("aria-pressed", state.chosen.has(run));
     chip.firstChild.style.setProperty("--colour", `var(${state.slots.has(run) ? "--c" + (slot(run) % COLOURS) : "--line"})`);
   }
@@ -122,22 +130,24 @@ function drawScatter() {
   if (!rows.length) return hide("scatter", "None of the rows above has both.");
   const title = $("s-cost").selectedOptions[0].textContent;
   const made = makePlot({
-    x: title, y: "top-1", xLog: $("s-log").checked, xFormat: cost === "minutes" ? null : counts(), yFormat: percents(), height: 380,
-    tips: [["", "@name"], ["kind", "@kind"], ["model", "@model"], ["data set", "@dataset"], ["top-1", "@y{0.00%}"], [title, cost === "minutes" ? "@x{0.00}" : "@x{0,0}"]],
+    x: title, y: "top-1", xLog: $("s-log").checked, xFormat: cost === "minutes" ? times() : counts(), yFormat: percents(), height: 380,
+    tips: [["", "@name"], ["kind", "@kind"], ["model", "@model"], ["protocol", "@protocol"], ["top-1", "@y{0.00%}"], [title, "@cost"]],
   });
   for (const [kind, marker, tone] of KINDS) {
     const mine = rows.filter((row) => row.kind === kind);
     const text = (key) => mine.map((row) => row[key] ?? "-");
     const source = new M.ColumnDataSource({ data: {
-      x: mine.map((row) => costOf(row, cost)), y: mine.map((row) => row.top1), name: text("name"), kind: text("kind"), model: text("model"), dataset: text("dataset"),
+      x: mine.map((row) => costOf(row, cost)), y: mine.map((row) => row.top1), name: text("name"), kind: text("kind"), model: text("model"), protocol: text("protocol"),
+      cost: mine.map((row) => (cost === "minutes" ? duration(row.minutes) : row[cost].toLocaleString("en"))),
+      filled: mine.map((row) => (row.protocol === "clean" ? 0.75 : 0)),
     } });
     const points = glyph(made.plot, source, new M.Scatter({
-      x: { field: "x" }, y: { field: "y" }, size: { value: marker === "diamond" ? 15 : 11 }, marker: { value: marker }, fill_color: css("--c" + tone), fill_alpha: 0.75, line_color: css("--bg"),
+      x: { field: "x" }, y: { field: "y" }, size: { value: marker === "diamond" ? 15 : 11 }, marker: { value: marker }, fill_color: css("--c" + tone), fill_alpha: { field: "filled" }, line_color: css("--c" + tone), line_width: 2,
     }));
     made.hover.renderers = [...made.hover.renderers, points];
   }
   const best = rows.reduce((a, b) => (b.top1 > a.top1 ? b : a));
-  show("scatter", made.plot, `Top-1 over ${title} of ${rows.length} results; the best is ${best.name} with ${percent(best.top1)}. The table of results has the same numbers.`);
+  show("scatter", made.plot, `Top-1 over ${title} of ${rows.length} results; the best is ${best.name} with ${percent(best.top1)}, protocol ${best.protocol || "not known"}. The table of results has the same numbers.`);
 }
 
 function startScatter() {

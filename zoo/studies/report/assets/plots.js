@@ -42,7 +42,20 @@ function makePlot({ x, y, xLog, yLog, xRange, yRange, xFormat, yFormat, tips, he
 }
 
 const percents = () => new M.NumeralTickFormatter({ format: "0.[0]%" });
-const counts = () => new M.NumeralTickFormatter({ format: "0.[0]a" });
+
+// Labels of our own making: Bokeh's need a format, and its "a" writes a million as "1m".
+class Labels extends M.TickFormatter {
+  constructor(label) {
+    super();
+    this.label = label;
+  }
+
+  doFormat(ticks) {
+    return ticks.map((tick) => this.label(tick));
+  }
+}
+const counts = () => new Labels((tick) => short(tick, (value) => Number(value.toPrecision(4))));
+const times = () => new Labels(duration);
 
 function glyph(plot, source, made, options) {
   const renderer = new M.GlyphRenderer({ data_source: source, glyph: made, ...options });

@@ -1,7 +1,7 @@
 // The table of results: written by the server side, sorted and filtered here.
 const BODY = document.querySelector("#table tbody");
 const LINES = [...BODY.rows];
-const FILTERS = ["kind", "dataset", "protocol"];
+const FILTERS = ["kind", "protocol"];
 
 function fillFilters() {
   for (const key of FILTERS) {
@@ -11,8 +11,8 @@ function fillFilters() {
 }
 
 function passes(row, text, least) {
-  const words = [row.name, row.model, row.recipe, row.dataset, row.source].join(" ").toLowerCase();
-  return text.every((word) => words.includes(word)) && (least === null || (row.top1 != null && 100 * row.top1 >= least))
+  const words = [row.name, row.model, row.recipe, row.source].join(" ").toLowerCase();
+  return row.dataset === state.dataset && text.every((word) => words.includes(word)) && (least === null || (row.top1 != null && 100 * row.top1 >= least))
     && FILTERS.every((key) => !$("f-" + key).value || row[key] === $("f-" + key).value);
 }
 
@@ -52,7 +52,8 @@ function sortRows(key, down) {
 function sayStatus() {
   const { key, down } = state.sort;
   const title = key && document.querySelector(`#table thead button[data-key="${key}"]`).textContent;
-  $("status").textContent = `${state.shown.length} of ${DATA.rows.length} rows`
+  const all = DATA.rows.filter((row) => row.dataset === state.dataset).length;
+  $("status").textContent = `${state.shown.length} of ${all} rows on ${state.dataset}`
     + (title ? `, sorted by ${title}, ${down ? "descending" : "ascending"}` : "");
 }
 
