@@ -10,6 +10,7 @@ import click
 from zoo.base.plain_json import json_text
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
+from zoo.cli.shared.run_argument import RunName
 from zoo.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=RunName())
 @click.option(
     "--split",
     type=click.Choice(["test", "val", "train"]),
@@ -46,7 +47,9 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option(
     "--what", callback=_parts, metavar="PARTS", help=f"Measure more than accuracy: {', '.join(WHAT)}; or all."
 )
-@click.option("--compare", "other", metavar="RUN2", help="Compare with RUN2 on the same images, by a paired test.")
+@click.option(
+    "--compare", "other", type=RunName(), metavar="RUN2", help="Compare with RUN2 on the same images, by a paired test."
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -116,12 +119,14 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
 
     --what measures more than accuracy, --compare compares with a second run, --output writes files.
 
-    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION].
+    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or
+    hf://OWNER/NAME[@REVISION].
 
     Examples:
 
     \b
       zoo eval runs/hybrid-alt-1-digits-20261121-120000
+      zoo eval last
       zoo eval hf://me/hybrid-digits
       zoo eval RUN --what classes,calibration --split val
       zoo eval RUN --compare RUN2 --output evaluation

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.shared import table
+from zoo.cli.shared.run_argument import chosen_run, complete
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Batch(click.ParamType):
 
 
 @click.command("export")
-@click.argument("run")
+@click.argument("run", shell_complete=complete)
 @click.option(
     "--format",
     "form",
@@ -100,7 +101,8 @@ def export(
 ) -> None:
     """Export the model of RUN to one file, run it, and compare its logits with torch's.
 
-    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION]; with --untrained, a model's name.
+    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or
+    hf://OWNER/NAME[@REVISION]; with --untrained, a model's name.
     The metadata `zoo.input` and `zoo.classes` of the file describe its input and classes (in a .pt2 file: zoo.json).
     ONNX needs: pip install 'hybrid-zoo[export]'
 
@@ -162,13 +164,12 @@ def _trained(run: str) -> tuple[Classifier, dict[str, str], Path | None]:
     from zoo.hub.download import local_folder
     from zoo.hub.ref import is_ref
     from zoo.runs.record import read_record
+    from zoo.runs.which import known
 
     registry = load_registry()
-    if not is_ref(run) and not Path(run).exists() and run in registry.models:
+    if not is_ref(run) and known(run) is None and run in registry.models:
         raise InputError(f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights")
-    if not is_ref(run) and not Path(run).exists() and registry.left_out(run, only_its_own=True):
-        raise registry.unknown("run folder or model", run, ())
-    folder = local_folder(run, registry=registry)
+    folder = local_folder(chosen_run(run), registry=registry)
     record = read_record(folder)
     classifier = open_classifier(folder, registry, record=record)
     return classifier, origin_of(folder, record), None if is_ref(run) else folder

@@ -11,6 +11,7 @@ import click
 
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
+from zoo.cli.shared.run_argument import RunName
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column
 from zoo.errors import InputError, VerifyError
@@ -48,11 +49,11 @@ def _packaging(command: Any) -> Any:
 
 
 @click.command("package")
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RunName())
 @click.option("--output", type=FOLDER, metavar="DIR", help="Folder of the package; default: RUN/package.")
 @_packaging
 def package(
-    run: Path, output: Path | None, licence: str, data_dir: str | None, device: str | None, no_predictions: bool
+    run: str, output: Path | None, licence: str, data_dir: str | None, device: str | None, no_predictions: bool
 ) -> None:
     """Make a package of RUN: weights, config, card and pictures, with the hash of each file.
 
@@ -64,15 +65,16 @@ def package(
     """
     from zoo.hub.pack import package as make
 
-    folder = output or run / "package"
+    source = _local(run)
+    folder = output or source / "package"
     with StopRequests():  # so that SIGTERM leaves no temporary folder behind
-        make(run, folder, licence=licence, data_dir=data_dir, device=device, predictions=not no_predictions)
+        make(source, folder, licence=licence, data_dir=data_dir, device=device, predictions=not no_predictions)
     table.say(f"next: zoo verify {folder}\n  or: zoo publish {folder} OWNER/NAME")
     print(folder)
 
 
 @click.command("publish")
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RunName())
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option("--private", is_flag=True, help="Make the repository private if it is created.")
 @click.option("--revision", metavar="BRANCH", help="Branch to commit to, instead of main.")
@@ -86,7 +88,7 @@ def package(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_packaging
 def publish(
-    run: Path,
+    run: str,
     repo: str,
     private: bool,
     revision: str | None,
@@ -111,6 +113,7 @@ def publish(
     from zoo.hub.publish import publish as send
     from zoo.hub.ref import Ref, parse_ref
 
+    source = _local(run)
     ref = parse_ref(repo)
     if ref.revision and revision:
         raise InputError(f"{repo}: already names a branch; leave out --revision")
@@ -119,7 +122,7 @@ def publish(
     if not dry_run:
         check_token()  # before the test split is measured
     with StopRequests(), tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
-        plan = prepare(run, ref, Path(temporary), **asked)
+        plan = prepare(source, ref, Path(temporary), **asked)
         _say_edits(plan.edited, "it is sent as it is")
         if dry_run:
             _show(plan, ref, as_json)
@@ -134,6 +137,17 @@ def publish(
     else:
         table.say("the pull request is open; the owner of the repository decides on it")
         print(published.url)
+
+
+def _local(run: str) -> Path:
+    """The folder of RUN, which must be on this machine.
+
+    Raises:
+        InputError: it is a package on the Hub.
+    """
+    if run.startswith("hf://"):
+        raise InputError(f"{run} is a package already; for a copy to publish: zoo pull {run} --output DIR")
+    return Path(run)
 
 
 def _say_edits(names: Sequence[str], what: str) -> None:
@@ -183,7 +197,7 @@ def pull(ref: str, output: Path | None) -> None:
 
 
 @click.command("verify")
-@click.argument("source", metavar="hf://OWNER/NAME[@REVISION]|DIR")
+@click.argument("source", type=RunName(), metavar="RUN")
 @click.option(
     "--dataset",
     metavar="SPEC",
@@ -194,6 +208,9 @@ def pull(ref: str, output: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def verify(source: str, dataset: str | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
     """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
+
+    RUN is hf://OWNER/NAME[@REVISION], the folder of a package, or a run that has its package in it: its folder, its
+    name below runs/, or `last`.
 
     Examples:
 

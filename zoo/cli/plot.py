@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from zoo.cli.shared.run_argument import RunNames, found_runs
 from zoo.errors import InputError
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True)
+@click.argument("runs", nargs=-1, required=True, type=RunNames())
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -42,7 +43,7 @@ from zoo.errors import InputError
     help="Resolution of a PNG, in dots per inch.",
 )
 def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi: int) -> None:
-    """Draw the curves of RUNS (folders, names or patterns below runs/, hf://OWNER/NAME) into one picture.
+    """Draw the curves of RUNS (folders, names or patterns below runs/, `last`, hf://OWNER/NAME) into one picture.
 
     Training curves are dashed; validation curves are solid; under the protocol paper, test curves take
     their place. Each run has its own colour; colour-blind people can tell the colours apart.
@@ -55,7 +56,6 @@ def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi:
       zoo plot 'vit-*' 'resnet18-*' --what top1 --over minutes --out compare.svg
     """
     from zoo.base.files import write_bytes
-    from zoo.cli.report import found_runs
     from zoo.runs.curves import FORMATS, draw, panels
 
     shown = panels(what)

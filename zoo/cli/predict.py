@@ -13,6 +13,7 @@ import click
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
 from zoo.cli.shared import machine_options as options
+from zoo.cli.shared.run_argument import RunName
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ METHODS = (*("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "int
 
 
 @click.command()
-@click.argument("run")
-@click.argument("images", nargs=-1)
+@click.argument("run", type=RunName())
+@click.argument("images", nargs=-1, type=click.Path())
 @click.option(
     "--files-from", metavar="FILE", help="Also classify the images whose paths FILE lists, one a line; - is stdin."
 )
@@ -70,8 +71,9 @@ def predict(
 ) -> None:
     """Print the top classes of IMAGES by the model of RUN.
 
-    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION]. An image is a file, a folder (all
-    images below it), a pattern in quotes, or - for the bytes of one image on stdin.
+    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or
+    hf://OWNER/NAME[@REVISION]. An image is a file, a folder (all images below it), a pattern in quotes, or -
+    for the bytes of one image on stdin.
 
     Examples:
 

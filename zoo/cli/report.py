@@ -13,6 +13,7 @@ from zoo.base.text import plural
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_problems
+from zoo.cli.shared.run_argument import RunNames, found_runs
 
 if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
@@ -23,7 +24,7 @@ TITLE = "hybrid-zoo: runs and results"
 
 
 @click.command()
-@click.argument("runs", nargs=-1)
+@click.argument("runs", nargs=-1, type=RunNames())
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -71,7 +72,7 @@ def report(
 ) -> None:
     """Write one HTML page, readable offline, that shows RUNS beside published results.
 
-    RUNS are run folders, folders that hold runs, names or patterns below runs/, or hf://OWNER/NAME;
+    RUNS are run folders, folders that hold runs, names or patterns below runs/, `last`, or hf://OWNER/NAME;
     default: all below runs/. The confusion matrix is measured if the test images are on this machine
     (nothing is downloaded), and is kept in the cache.
 
@@ -111,24 +112,6 @@ def report(
             f"{plural(len(found), 'run')}, {plural(len(content.catalogue), 'result')} of the catalogue, {size:.2f} MB"
         )
     print(output)
-
-
-def found_runs(words: Sequence[str]) -> list[Run]:
-    """The runs that the words of a command stand for, "hf://" ones fetched; problems go to stderr."""
-    from zoo.runs.find import find
-
-    places = [_fetched(word) if word.startswith("hf://") else word for word in words]
-    runs, problems = find(places)
-    say_problems([f"{problem}; left out" for problem in problems])
-    return runs
-
-
-def _fetched(word: str) -> str:
-    """The folder of a package of the Hub, with its curves; the import of the Hub brings torch."""
-    from zoo.hub.download import fetch
-    from zoo.hub.ref import parse_ref
-
-    return str(fetch(parse_ref(word), everything=True).folder)
 
 
 def _seen(

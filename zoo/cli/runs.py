@@ -11,7 +11,7 @@ import click
 
 from zoo.base.text import plural
 from zoo.cli.shared import table
-from zoo.cli.shared.messages import say_problems
+from zoo.cli.shared.run_argument import RunNames, found_runs
 from zoo.cli.shared.table import Column
 from zoo.errors import InputError
 
@@ -35,7 +35,7 @@ COLUMNS = (
 
 
 @click.command()
-@click.argument("runs", nargs=-1)
+@click.argument("runs", nargs=-1, type=RunNames())
 @click.option(
     "--model", default="", metavar="NAME", help="Only runs of models that match (a glob, or part of the name)."
 )
@@ -63,7 +63,7 @@ def runs(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """List RUNS: run folders, folders of runs, or names and patterns below runs/; default: all runs below runs/.
+    """List RUNS: run folders, folders of runs, names and patterns below runs/, `last`, hf://; default: all below runs/.
 
     TOP-1 is the accuracy on the test split, VAL. that on the validation split (of an unfinished run: its best
     so far).
@@ -76,12 +76,13 @@ def runs(
       zoo runs --compare runs/a runs/b
       zoo runs --remove --state stopped
     """
-    from zoo.runs.find import best_of_each, find
+    from zoo.runs.find import best_of_each
 
     if remove and not (runs or model or dataset or state):
         raise InputError("--remove needs a selection: give names, patterns, --model, --dataset or --state")
-    all_runs, problems = find(runs)
-    say_problems([f"{problem}; left out" for problem in problems])
+    if remove and (there := [word for word in runs if word.startswith("hf://")]):
+        raise InputError(f"--remove {there[0]}: only runs on this machine can be removed")
+    all_runs = found_runs(runs)
     chosen = [
         run
         for run in all_runs

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.shared import machine_options as options
+from zoo.cli.shared.run_argument import RunName
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=RunName())
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -104,8 +105,9 @@ def serve(
 ) -> None:
     """Serve the model of RUN: a page to drop images on, and POST /predict.
 
-    RUN is a run folder, a package, or hf://OWNER/NAME[@REVISION]. The address is printed as soon as the
-    server accepts requests. Nothing that is uploaded is written to disk.
+    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or
+    hf://OWNER/NAME[@REVISION]. The address is printed as soon as the server accepts requests. Nothing that is
+    uploaded is written to disk.
 
     Examples:
 

@@ -13,6 +13,7 @@ import click
 from zoo.base.cpus import Neighbours
 from zoo.cli.shared import click_from_fields, launch, logs
 from zoo.cli.shared import machine_options as options
+from zoo.cli.shared.run_argument import RunName, chosen_run
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import clean, say
 from zoo.errors import InputError
@@ -36,11 +37,16 @@ if TYPE_CHECKING:
 @click.option(
     "--from",
     "source",
+    type=RunName(),
     metavar="RUN",
-    help="Repeat RUN (a folder or hf://OWNER/NAME); with --dataset, fine-tune its weights.",
+    help="Repeat RUN (a folder, a name below runs/, `last`, hf://OWNER/NAME); with --dataset, fine-tune its weights.",
 )
 @click.option(
-    "--resume", metavar="RUN", help="Resume RUN; `auto`: the newest unfinished run with the same configuration."
+    "--resume",
+    type=RunName("auto"),
+    metavar="RUN",
+    help="Resume RUN (a folder, a name below runs/, `last`); `auto`: the newest unfinished run with the same "
+    "configuration.",
 )
 @options.checkpoint_seconds
 @click.option(
@@ -78,6 +84,7 @@ def train(
       zoo train hybrid-alt-1 --dataset digits
       zoo train resnet18 --dataset cifar10 --recipe best --seed 1
       zoo train ./my.toml#my-hybrid --dataset folder:photos --set recipe.lr=3e-4
+      zoo train --resume last
       zoo train --resume runs/resnet18-cifar10-20261121-120000
       zoo train --from hf://me/hybrid-digits --dataset folder:photos
       zoo train timm/mixer_b16_224.goog_in21k --dataset cifar10 --pretrained
@@ -86,8 +93,12 @@ def train(
       zoo train vit-b16 --dataset folder:photos --gpus 8
       torchrun --nproc-per-node 8 -m zoo train vit-b16 --dataset folder:photos
     """
+    if option_values["weights"] == "last":
+        option_values["weights"] = chosen_run("last")
     given = click_from_fields.given(context)
     _check_what_is_trained(model, source, resume, given)
+    if (resume or "").startswith("hf://"):
+        raise InputError(f"--resume {resume}: only a run on this machine can be resumed; --from {resume} repeats it")
     if output is not None:
         from zoo.runs.new import check_free
 
@@ -98,10 +109,10 @@ def train(
     with StopRequests() as stop, launch.joined(gpus, device, shard, stop) as world:
         session = Session(stop, world, (checkpoint_seconds, checkpoint_steps), log, verbose, quiet)
         if source is not None:
-            session.start_from(source, given, output)
+            session.start_from(world.once(lambda: source), given, output)
         elif resume not in (None, "auto"):
             _check_resume(given, output)
-            session.resume(Path(str(resume)), given)
+            session.resume(world.once(lambda: Path(str(resume))), given)
         else:
             from zoo.train.run_options import Request
 

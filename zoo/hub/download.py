@@ -24,6 +24,7 @@ from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
 from zoo.hub.session import LIBRARY, Session, hub_api, is_offline, is_transient, retrying, talking, within
 from zoo.hub.sums import CONFIG, NAMES, NEEDED, SUMS, check_sums, limit_of
 from zoo.runs.record import WEIGHTS
+from zoo.runs.which import folder_of_run
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
@@ -56,14 +57,16 @@ class Fetched(NamedTuple):
 
 
 def local_folder(run: str | Path, *, registry: Registry | None = None) -> Path:
-    """The folder of a RUN: itself (a package is checked first), or the download of `hf://OWNER/NAME[@REVISION]`.
+    """The folder of a RUN, as `zoo.runs.which` finds it, or the download of `hf://OWNER/NAME[@REVISION]`.
+
+    A package is checked first.
 
     Args:
         registry: the catalogue; loaded if not given and needed.
     """
     if isinstance(run, str) and is_ref(run):
         return fetch(parse_ref(run), registry=registry).folder
-    folder = Path(run)
+    folder = folder_of_run(run)
     if (folder / SUMS).is_file():
         open_package(folder, registry=registry or load_registry())
     return folder
@@ -72,11 +75,13 @@ def local_folder(run: str | Path, *, registry: Registry | None = None) -> Path:
 def load(run: str | Path) -> Classifier:
     """The trained model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`.
 
+    Args:
+        run: one of these, the name of a run below runs/, or "last" for the newest one there.
     Returns:
         A classifier on the CPU: `predict` takes images, a call takes the floats that its torch module takes
         (`module`), and `to` brings it to another device.
     Raises:
-        RunError: no run folder, damaged, from a newer version, or weights that do not fit.
+        InputError: no such run. RunError: damaged, from a newer version, or weights that do not fit.
         PackageError, HubError: a package that is damaged, or cannot be had.
     Warns:
         OtherVersionWarning: a plugin that the run was made with has another version here.

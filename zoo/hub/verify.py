@@ -14,10 +14,11 @@ from zoo.evaluate.opened import open_run
 from zoo.hub.download import fetch
 from zoo.hub.package import TREE_KEY, Config, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
-from zoo.hub.sums import CARD, COMPOSITION
+from zoo.hub.sums import CARD, COMPOSITION, SUMS
 from zoo.models.device import usable_device
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RESULT, WEIGHTS
+from zoo.runs.which import folder_of_run
 
 OTHER_DEVICE = 0.001
 """Share of the test images whose class may differ on another kind of device."""
@@ -42,7 +43,7 @@ def verify(
     """Hash every file again, rebuild, evaluate on the recorded images, and compare with the record.
 
     Args:
-        source: `hf://OWNER/NAME[@REVISION]`, or a package's folder.
+        source: `hf://OWNER/NAME[@REVISION]`, a package's folder, or a run that has its package in it.
         dataset: where the images are, for a package made from a dataset of its author's own.
         registry: the catalogue; loaded if not given.
     Returns:
@@ -56,7 +57,7 @@ def verify(
         package = fetched.package
         checks.append(Check("commit", True, fetched.pinned))
     else:
-        package = open_package(Path(source), registry=registry, partial=False)
+        package = open_package(_package_of(source), registry=registry, partial=False)
     folder, config, record = package.folder, package.config, package.record
     edits = package.edited
     checks.append(Check("sha256", True, _hashed(len(package.hashes) - len(edits), edits)))
@@ -73,6 +74,13 @@ def verify(
     opened = open_run(folder, data_dir=data_dir, device=chosen, dataset=dataset, registry=registry)
     same_kind = chosen.partition(":")[0] == record.device.partition(":")[0]
     return [*checks, *_numbers(result["test"], opened.measure().as_dict(), same_kind)]
+
+
+def _package_of(source: str) -> Path:
+    """The folder of a package, or of the package in a run's folder."""
+    folder = folder_of_run(source)
+    inside = folder / "package"
+    return inside if not (folder / SUMS).is_file() and (inside / SUMS).is_file() else folder
 
 
 def _hashed(count: int, edits: list[str]) -> str:

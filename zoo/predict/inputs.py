@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ MAX_STDIN = 256 << 20
 """Bytes that an image on stdin may have: it must be held whole."""
 
 BLOCK = 1 << 16
+ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf)://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ def _from_stdin(stdin: BinaryIO) -> Given | DataError:
 
 
 def _file(word: str) -> Given | DataError:
+    if ADDRESS.match(word):
+        return DataError(f"{word}: is an address, not a file; fetch it first: curl -L {word} | zoo predict RUN -")
     try:
         mode = os.stat(word).st_mode
     except (OSError, ValueError) as error:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.errors import InputError, RunError
+from zoo.errors import RunError
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import is_held
-from zoo.runs.record import METRICS, RECORD, RESULT, RunRecord, read_record
-
-RUNS = Path("runs")
-MAX_LEVELS = 4
-"""How deep below a folder runs are looked for."""
+from zoo.runs.record import RECORD, RESULT, RunRecord, read_record
+from zoo.runs.which import LAST, RUNS, below, last, name_of, unknown, written
 
 State = Literal["finished", "stopped", "training"]
 
@@ -48,15 +45,15 @@ def find(words: Sequence[str], root: Path = RUNS) -> tuple[list[Run], list[str]]
     """The runs that words stand for, each once, by name.
 
     Args:
-        words: run folders, folders that hold runs, names below `root`, or globs of those names; none: all
-            below `root`.
+        words: run folders, folders that hold runs, names below `root`, globs of those names, or "last" (see
+            `zoo.runs.which`); none: all below `root`.
     Returns:
         The runs, and one line for each folder that looks like a run and cannot be read.
     Raises:
         InputError: a word stands for nothing. RunError: a run that was named is damaged.
     """
-    places = [pair for word in words for pair in _places(word, root)] if words else list(_below(root, root))
-    named = {Path(word).resolve() for word in words}
+    places = [pair for word in words for pair in _places(word, root)] if words else list(below(root, root))
+    named = {path.resolve() for word in words for path in (Path(word), root / word)}
     runs, problems = [], []
     for folder, name in _distinct(places):
         try:
@@ -79,13 +76,13 @@ def read(folder: Path, name: str = "") -> Run:
         record = read_record(folder)
         rows = tuple(row for row in read_metrics(folder) if isinstance(row, dict))
         result = read_result(folder, checked=False) if (folder / RESULT).is_file() else None
-        written = [path.stat().st_mtime for p in (RECORD, METRICS, RESULT) if (path := folder / p).is_file()]
+        modified = written(folder)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{folder}: cannot be read: {error}") from None
     if result is not None and not isinstance(result, dict):
         raise RunError(f"{folder / RESULT}: damaged: not a JSON object")
     state: State = "training" if is_held(folder) else "finished" if result else "stopped"
-    return Run(name or folder.resolve().name, folder, record, rows, result, state, max(written))
+    return Run(name or folder.resolve().name, folder, record, rows, result, state, modified)
 
 
 def _places(word: str, root: Path) -> list[tuple[Path, str]]:
@@ -93,52 +90,15 @@ def _places(word: str, root: Path) -> list[tuple[Path, str]]:
     path = Path(word).expanduser()
     for candidate in (path, root / word):
         if (candidate / RECORD).is_file():
-            return [(candidate, _name(candidate, root))]
-        if found := list(_below(candidate, root)):
+            return [(candidate, name_of(candidate, root))]
+        if found := list(below(candidate, root)):
             return found
-    found = [(folder, name) for folder, name in _below(root, root) if fnmatchcase(name, word)]
+    found = [(folder, name) for folder, name in below(root, root) if fnmatchcase(name, word)]
+    if not found and word == LAST and (folder := last(root)) is not None:
+        return [(folder, name_of(folder, root))]
     if not found:
-        kind = "pattern" if any(c in word for c in "*?[") else "run folder"
-        raise InputError(f"no run of the {kind} {word!r}; `zoo runs` lists those below {root}/")
+        raise unknown(word, root)
     return found
-
-
-def _below(folder: Path, root: Path, level: int = 0) -> Iterator[tuple[Path, str]]:
-    """Run folders below a folder; what lies inside a run (its package) is no run of its own."""
-    if level > MAX_LEVELS or not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
-        hidden = path.is_symlink() or path.name.startswith(".")
-        if _is_run(path) or not (hidden or _is_listed(path)):
-            yield path, _name(path, root if _inside(path, root) else folder)
-        elif path.is_dir() and not hidden:
-            yield from _below(path, root, level + 1)
-
-
-def _is_run(folder: Path) -> bool:
-    try:
-        return (folder / RECORD).is_file()
-    except OSError:
-        return False
-
-
-def _is_listed(path: Path) -> bool:
-    """Whether a path can be listed; if not, reading it as a run gives the reason."""
-    try:
-        if path.is_dir():
-            next(path.iterdir(), None)
-    except OSError:
-        return False
-    return True
-
-
-def _inside(path: Path, root: Path) -> bool:
-    return path.absolute().is_relative_to(root.absolute())
-
-
-def _name(folder: Path, root: Path) -> str:
-    absolute = folder.absolute()
-    return absolute.relative_to(root.absolute()).as_posix() if _inside(folder, root) else folder.resolve().name
 
 
 def _distinct(places: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:

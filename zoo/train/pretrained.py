@@ -27,6 +27,7 @@ from zoo.models.compose import check, place
 from zoo.plugin.contract import Pretrained
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record, tree_of
+from zoo.runs.which import known
 from zoo.train.plan import Entry, Plan
 from zoo.train.recipe_settings import Beginning
 
@@ -59,7 +60,7 @@ def find_weights(reference: str, registry: Registry | None = None, hops: int = 0
     """Find weights by their reference, and how their images are prepared, without loading them.
 
     Args:
-        reference: "hf://OWNER/NAME[@REVISION]" (a package), a run folder or a package's, or a model
+        reference: "hf://OWNER/NAME[@REVISION]" (a package), a run as in `zoo.runs.which`, or a model
             that has pretrained weights: one of the catalogue, "timm/NAME.TAG", "torchvision/NAME.WEIGHTS".
     Raises:
         InputError: no such model, or one without pretrained weights. ZooError: they cannot be loaded.
@@ -69,7 +70,8 @@ def find_weights(reference: str, registry: Registry | None = None, hops: int = 0
             f"{reference}: its pretrained weights refer to one another in a circle; fix `pretrained` in registry.toml"
         )
     registry = registry or load_registry()
-    if is_ref(reference) or (Path(reference).expanduser() / RECORD).is_file():
+    is_folder = (Path(reference).expanduser() / RECORD).is_file()
+    if is_ref(reference) or is_folder or (reference not in registry.models and known(reference) is not None):
         return weights_of_run(reference, registry)
     return weights_of_model(reference, (registry, reference, registry.model(reference)), hops)
 

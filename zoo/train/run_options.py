@@ -133,7 +133,7 @@ class Request(Struct, kw_only=True):
     weights: Annotated[
         str | None,
         Option(
-            "Start from these weights: hf://OWNER/NAME, a run folder, or a model that has some, such as timm/NAME.TAG.",
+            "Start from these weights: hf://OWNER/NAME, a run, or a model that has some, such as timm/NAME.TAG.",
             "WEIGHTS",
         ),
     ] = None

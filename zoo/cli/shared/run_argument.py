@@ -1,0 +1,125 @@
+"""RUN and RUNS on the command line: words that mean runs, said and completed in the same way by every command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from zoo.cli.shared import table
+from zoo.cli.shared.launch import TOGETHER
+from zoo.cli.shared.messages import say_problems
+
+if TYPE_CHECKING:
+    from zoo.runs.find import Run
+
+HUB = "hf://"
+HELP = (
+    "RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or "
+    "hf://OWNER/NAME[@REVISION]."
+)
+
+
+class RunName(click.ParamType):
+    """One run: becomes the path of its folder, or stays `hf://...`.
+
+    Args:
+        also: words that the command itself understands, which stay as they are.
+    """
+
+    name = "RUN"
+
+    def __init__(self, *also: str) -> None:
+        self.also = also
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The folder's path; the newest run is named on stderr where `last` was typed."""
+        word = str(value)
+        if word in self.also or (ctx is not None and ctx.resilient_parsing):
+            return word
+        return chosen_run(word)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The runs below runs/, `last`, and folders."""
+        return offered(incomplete, self.also)
+
+
+class RunNames(click.ParamType):
+    """Several runs, which the command looks up itself: they may be patterns, and folders of runs."""
+
+    name = "RUNS"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The runs below runs/, `last`, and folders."""
+        return offered(incomplete)
+
+
+def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """As `RunName.shell_complete`, for an argument that is not always a run."""
+    del ctx, param
+    return offered(incomplete)
+
+
+def chosen_run(word: str) -> str:
+    """The path of the run's folder, or the word where it names a package on the Hub.
+
+    Raises:
+        InputError: as `zoo.runs.which.folder_of_run`.
+    """
+    from zoo.runs.which import folder_of_run
+
+    if word.startswith(HUB):
+        return word
+    folder = str(folder_of_run(word))
+    _say_last(word, folder)
+    return folder
+
+
+def found_runs(words: Sequence[str]) -> list[Run]:
+    """The runs that the words of a command mean, "hf://" ones fetched; problems go to stderr."""
+    from zoo.runs.find import find
+    from zoo.runs.which import LAST, known
+
+    places = [_fetched(word) if word.startswith(HUB) else word for word in words]
+    runs, problems = find(places)
+    if LAST in words:
+        _say_last(LAST, str(known(LAST)))
+    say_problems([f"{problem}; left out" for problem in problems])
+    return runs
+
+
+def offered(incomplete: str, also: Sequence[str] = ()) -> list[CompletionItem]:
+    """What completes a word that means a run; the shell adds the folders itself."""
+    words = dict.fromkeys((*also, *_names()), "")
+    items = [CompletionItem(word, help=text) for word, text in words.items() if word.startswith(incomplete)]
+    return [*items, CompletionItem(incomplete, type="dir")]
+
+
+def _names() -> Iterator[str]:
+    from zoo.runs.which import LAST, RUNS, below
+
+    try:
+        names = [name for _, name in below(RUNS, RUNS)]
+    except OSError:  # an error must not be printed into the user's command line
+        names = []
+    yield from (*([LAST] if names else []), *names)
+
+
+def _fetched(word: str) -> str:
+    """The folder of a package of the Hub, with its curves; the import of the Hub brings torch."""
+    from zoo.hub.download import fetch
+    from zoo.hub.ref import parse_ref
+
+    return str(fetch(parse_ref(word), everything=True).folder)
+
+
+def _say_last(word: str, folder: str) -> None:
+    """Say once which run `last` is: several processes that train together are given the same words."""
+    from zoo.runs.which import LAST
+
+    is_first = os.environ.get("RANK", "0") == "0" and TOGETHER not in os.environ
+    if word == LAST and folder != LAST and is_first:
+        table.say(f"last: {folder}")

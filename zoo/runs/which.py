@@ -1,0 +1,168 @@
+"""Which run a word means: a run folder, the name of a run below runs/, or `last`. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from zoo.base.did_you_mean import nearest
+from zoo.errors import InputError, RunError, ZooError
+from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, read_record
+
+RUNS = Path("runs")
+LAST = "last"
+"""The word for the run below runs/ that was written to last."""
+
+MAX_LEVELS = 4
+"""How deep below a folder runs are looked for."""
+
+MOST_NAMED = 5
+"""Runs that a message names."""
+
+PARTS = (RECORD, RESULT, METRICS, WEIGHTS, "SHA256SUMS")
+"""A folder with one of these is a run or a package, whole or damaged."""
+
+
+# ---- one run -----------------------------------------------------------------------------------------
+
+
+def folder_of_run(word: str | Path, root: Path = RUNS) -> Path:
+    """The folder of the run or the package that a word means.
+
+    Args:
+        word: a folder, the name of a run below `root`, or "last"; a folder comes before a name, and both before "last".
+    Raises:
+        InputError: there is none; says where it was looked for, and what is like it.
+    """
+    folder = known(word, root)
+    if folder is None:
+        raise unknown(str(word), root)
+    return folder
+
+
+def known(word: str | Path, root: Path = RUNS) -> Path | None:
+    """As `folder_of_run`; None where the word means nothing."""
+    if not str(word):
+        return None
+    for folder in (Path(word).expanduser(), root / word):
+        if any(_is_file(folder / part) for part in PARTS):
+            return folder
+    return last(root) if str(word) == LAST else None
+
+
+def last(root: Path = RUNS) -> Path | None:
+    """The run below a folder that was written to last."""
+    runs = [folder for folder, _ in below(root, root) if _is_file(folder / RECORD)]
+    return max(runs, key=lambda folder: (written(folder), folder.name), default=None)
+
+
+def written(folder: Path) -> float:
+    """When a run was last written to, in seconds since 1970."""
+    return max(path.stat().st_mtime for part in (RECORD, METRICS, RESULT) if (path := folder / part).is_file())
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # not allowed, or no path at all
+        return False
+
+
+# ---- runs below a folder -----------------------------------------------------------------------------
+
+
+def below(folder: Path, root: Path, level: int = 0) -> Iterator[tuple[Path, str]]:
+    """Run folders below a folder, with their names; what lies inside a run (its package) is no run of its own."""
+    if level > MAX_LEVELS or not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        hidden = path.is_symlink() or path.name.startswith(".")
+        if _is_file(path / RECORD) or not (hidden or _is_listed(path)):
+            yield path, name_of(path, root if _inside(path, root) else folder)
+        elif path.is_dir() and not hidden:
+            yield from below(path, root, level + 1)
+
+
+def name_of(folder: Path, root: Path) -> str:
+    """What a run is called: its path below `root`."""
+    absolute = folder.absolute()
+    return absolute.relative_to(root.absolute()).as_posix() if _inside(folder, root) else folder.resolve().name
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether a path can be listed; if not, reading it as a run gives the reason."""
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+    except OSError:
+        return False
+    return True
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path.absolute().is_relative_to(root.absolute())
+
+
+# ---- a word that means none --------------------------------------------------------------------------
+
+
+def unknown(word: str, root: Path = RUNS) -> InputError:
+    """The error about a word that means no run: what it is instead, or where it was looked for and what is like it."""
+    from zoo.data.files.formats import ENDINGS
+
+    path = Path(word).expanduser()
+    runs = list(below(root, root))
+    if path.suffix.lower() in ENDINGS:
+        return InputError(f"{word!r} is an image, not a run; RUN comes first: zoo predict RUN {word}")
+    if _is_file(path):
+        return InputError(f"{word!r} is a file, not a run: a run is a folder; {_choice([n for _, n in runs], root)}")
+    if word and path.is_dir() and (inside := [str(folder) for folder, _ in below(path, path)]):
+        return InputError(f"{word!r} is a folder of runs; give one of them: {_few(inside)}")
+    if any(c in word for c in "*?["):
+        return InputError(f"no run of the pattern {word!r}; `zoo runs` lists those below {root}/")
+    return _as_model(word, runs) or InputError(_nothing(word, path, [name for _, name in runs], root))
+
+
+def _nothing(word: str, path: Path, names: Sequence[str], root: Path) -> str:
+    if word and path.is_dir():
+        tried = f"{word!r} is no run folder: it has no {RECORD}"
+    else:
+        tried = f"no run folder {word!r}, and no run of this name below {root}/"
+    alike = [name for name in names if word and word in name][:MOST_NAMED] or nearest(word, names)
+    advice = f"did you mean {', '.join(alike)}?" if alike else ""
+    return "; ".join(part for part in (tried, advice, _choice([] if alike else names, root, bool(names))) if part)
+
+
+def _choice(names: Sequence[str], root: Path, some: bool | None = None) -> str:
+    """Which runs there are, and how to see or to make them."""
+    if not (bool(names) if some is None else some):
+        return f"there are no runs below {root}/: `zoo train MODEL` makes one"
+    known = f"known: {_few(names)}; " if names else ""
+    return f"{known}`zoo runs` lists all"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+
+
+def _as_model(word: str, runs: Iterable[tuple[Path, str]]) -> InputError | None:
+    """The error about a word that is a model of the catalogue, or belongs to a plugin that is left out."""
+    from zoo.catalogue.registry import load_registry
+
+    try:
+        registry = load_registry()
+        if registry.left_out(word, only_its_own=True):
+            return registry.unknown("run folder or model", word, ())
+        registry.model(word)
+    except ZooError:
+        return None
+    trained = [name for folder, name in runs if _model_of(folder) == word]
+    advice = f"runs of it: {_few(trained)}" if trained else f"`zoo train {word}` makes a run of it"
+    return InputError(f"{word!r} is a model, not a run; {advice}")
+
+
+def _model_of(folder: Path) -> str:
+    try:
+        return read_record(folder).model
+    except RunError:
+        return ""
