@@ -159,7 +159,8 @@ class Registry(Struct, frozen=True):
                 build = Node(use=full, args={"name": rest})
                 return Model(summary=f"{space}'s {rest}", family=space, build=build, recipe="default")
         spaces = sorted({c.namespace for c in self.components.values() if c.namespace})
-        raise self.unknown("model", name, [*self.models, *(f"{s}/NAME" for s in spaces)])
+        hint = f"models whose name has a / begin with {' or '.join(f'{s}/' for s in spaces)}"
+        raise self.unknown("model", name, [*self.models, *(f"{s}/NAME" for s in spaces)], hint)
 
 
 def load_registry(*, extra: Sequence[Path] = (), chosen: Selection | None = None, retry: bool = False) -> Registry:

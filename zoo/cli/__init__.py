@@ -16,6 +16,7 @@ import click
 from zoo.base.streams import silence
 from zoo.base.version import __version__
 from zoo.cli.shared.messages import explained, say_error, say_problems
+from zoo.cli.shared.quiet import ABOUT, add_quiet
 from zoo.errors import OtherVersionWarning
 
 COMMANDS = MappingProxyType(
@@ -42,6 +43,7 @@ COMMANDS = MappingProxyType(
         "verify": ("zoo.cli.hub:verify", "Check a package: its hashes, its model, and its accuracy measured again."),
         "search": ("zoo.cli.hub:search", "Search the Hub for packages."),
         "doctor": ("zoo.cli.doctor.command:doctor", "Check this installation, and say how to fix what is wrong."),
+        "help": ("zoo.cli.help:show_help", "Print the help of zoo, or of a command."),
         "completion": ("zoo.cli.completion:completion", "Print the completion script for bash, zsh or fish."),
     }
 )
@@ -76,6 +78,7 @@ class LazyGroup(click.Group):
 
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
+        add_quiet(command)
         command.name = cmd_name  # the name that users type; the function may have another
         if "_ZOO_COMPLETE" in os.environ:  # as the scripts of `zoo completion` set it
             from zoo.cli.completion import teach
@@ -99,12 +102,16 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, "-V", "--version", message="hybrid-zoo %(version)s")
 @click.option("--debug", is_flag=True, help="Show the full traceback when a command fails.")
 @click.option("--no-plugins", is_flag=True, help="Load only the built-in plugins.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the settings that a command chose by itself, and why.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only: no progress, no hints.")
+@click.option("-q", "--quiet", **ABOUT)
 @click.pass_context
 def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, quiet: bool) -> None:
     """Model zoo for image classification: list, train, evaluate, and mix architectures.
@@ -117,8 +124,10 @@ def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, qu
       zoo train hybrid-alt-1 --dataset digits
       zoo -q runs --best
     """
-    chosen = {name: True for name, given in (("verbose", verbose), ("quiet", quiet)) if given}
-    context.default_map = dict.fromkeys(COMMANDS, chosen)  # also the default of a command's own option
+    # -v is also the default of a command's own option; `add_quiet` does the same for -q.
+    context.default_map = dict.fromkeys(COMMANDS, {"verbose": True} if verbose else {})
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:

@@ -9,7 +9,7 @@ import click
 
 from zoo.base.plain_json import json_text
 from zoo.cli.shared import machine_options as options
-from zoo.cli.shared import table
+from zoo.cli.shared import spare_words, table
 from zoo.cli.shared.run_argument import RunName
 from zoo.errors import InputError, RunError
 
@@ -35,7 +35,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     return tuple(sorted({int(word) for word in words}))
 
 
-@click.command()
+@click.command(cls=spare_words.Command)
 @click.argument("run", type=RunName())
 @click.option(
     "--split",

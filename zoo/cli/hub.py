@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,7 +229,7 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
     failed = next((c for c in checks if not c.holds), None)
     if failed:
         raise VerifyError(f"{source}: {failed.name} differs from the record: {failed.seen}")
-    print("verified", file=sys.stderr)
+    table.say("verified")
 
 
 @click.command("search")

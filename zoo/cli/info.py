@@ -10,9 +10,9 @@ import click
 from zoo.catalogue.registry import Registry, find_model
 from zoo.catalogue.spec import Model
 from zoo.catalogue.tree import tree_lines
+from zoo.catalogue.tree_check import check_tree
 from zoo.cli.shared import describe, table
 from zoo.cli.shared.messages import say_problems
-from zoo.errors import InputError, ZooError
 
 
 @click.command("info", short_help="Show one model: its tree, recipe and results.")
@@ -63,7 +63,7 @@ def info(
         from zoo.catalogue.picture import draw_tree
 
         print(draw_tree(picture, model.build, registry.components))
-        return
+        return check_tree(model.build, registry, f"{name}: build")
     details = describe.details_of(name, model, registry)
     if build:
         from zoo.models.compose import sizes_for
@@ -80,21 +80,7 @@ def info(
         from zoo.cli.shared.info_page import page
 
         table.emit(page(details, model, registry, _tree(model, registry, margin=2)))
-    _refuse_unknown_components(name, model, registry)
-
-
-def _refuse_unknown_components(name: str, model: Model, registry: Registry) -> None:
-    """End with an error where the tree, which was shown, names what a plugin that is installed does not offer.
-
-    A tree may name components of plugins that are not installed here: the page says so.
-    """
-    loaded = {record.name for record in registry.plugins if record.status == "loaded"}
-    for where, node in model.build.walk(f"{name}: build"):
-        if node.use.partition(".")[0] in loaded:
-            try:
-                registry.component(node.use)
-            except ZooError as error:
-                raise InputError(f"{where}.use: {error}") from None
+    check_tree(model.build, registry, f"{name}: build")
 
 
 def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:

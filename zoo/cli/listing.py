@@ -22,7 +22,7 @@ from zoo.catalogue.model_filter import Choice
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import Column
-from zoo.errors import InputError, UnknownNameError
+from zoo.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
@@ -115,7 +115,7 @@ def list_models(pattern: str, family: str, tag: str, dataset: str, sort: str, hu
         dropped = table.emit_table(COLUMNS, [entry.cells for entry in matching], table.width())
         _hint(len(matching), dropped, listing.spaces)
     if not matching:
-        raise InputError(_nothing(choice, listing.entries))
+        table.say(_nothing(choice, listing.entries))
 
 
 # ---- the rows ---------------------------------------------------------------------------------
@@ -247,7 +247,11 @@ def _hint(shown: int, dropped: list[str], spaces: list[str]) -> None:
 
 
 def _nothing(choice: Choice, entries: list[Entry]) -> str:
-    """Why the list is empty, with suggestions."""
+    """Why the list is empty though all names are known.
+
+    Raises:
+        UnknownNameError: one is not; suggests others.
+    """
     known = {
         "family": {e.row["family"] for e in entries},
         "tag": {tag for e in entries for tag in e.row["tags"]},
@@ -256,8 +260,26 @@ def _nothing(choice: Choice, entries: list[Entry]) -> str:
     given = {kind: getattr(choice, kind) for kind in known}
     for kind, name in given.items():
         if name and name not in known[kind]:
-            return str(UnknownNameError(kind, name, known[kind]))
+            if kind == "dataset":
+                return _of_no_model(name)
+            raise UnknownNameError(kind, name, known[kind])
     if any(given.values()):
         return "no model matches all of these options"
     names = [e.name for e in entries]
-    return str(UnknownNameError("model", choice.pattern, names, "a pattern may contain * and ?"))
+    raise UnknownNameError("model", choice.pattern, names, "a pattern may contain * and ?")
+
+
+def _of_no_model(name: str) -> str:
+    """What to do with a dataset that no model is built or published for.
+
+    Raises:
+        UnknownNameError: there is no such dataset.
+    """
+    from zoo.catalogue.registry import load_registry
+
+    known = load_registry().datasets
+    if name not in known:
+        raise UnknownNameError("dataset", name, known, "see `zoo datasets`")
+    return (
+        f"no model is built or published for {name}; any model can be trained on it: zoo train MODEL --dataset {name}"
+    )

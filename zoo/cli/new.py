@@ -10,8 +10,9 @@ from zoo.cli.shared import table
 from zoo.plugin.scaffold import families, new_plugin
 
 
-@click.group()
-def new() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def new(context: click.Context) -> None:
     """Create something of your own.
 
     Examples:
@@ -19,6 +20,8 @@ def new() -> None:
     \b
       zoo new plugin waves
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @new.command()

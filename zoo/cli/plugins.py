@@ -167,11 +167,12 @@ def _run_and_print(cases: list[Case]) -> list[Outcome]:
 def _run(case: Case) -> Outcome:
     from zoo.testing.effects import printed
 
-    if sys.stderr.isatty():
+    show = sys.stderr.isatty() and not table.is_quiet()
+    if show:
         print(f"\r\033[K{case.id}", end="", file=sys.stderr, flush=True)
     with printed():  # stdout is for the result, whatever a plugin prints
         outcome = case.run()
-    if sys.stderr.isatty():
+    if show:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     if outcome.detail and "--debug" in sys.argv:
         table.say(f"{case.id}:\n{outcome.detail}")

@@ -13,7 +13,7 @@ from zoo.base.text import plural
 from zoo.cli.shared import table
 from zoo.cli.shared.run_argument import RunNames, found_runs
 from zoo.cli.shared.table import Column
-from zoo.errors import InputError
+from zoo.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from zoo.runs.find import Run
@@ -83,6 +83,11 @@ def runs(
     if remove and (there := [word for word in runs if word.startswith("hf://")]):
         raise InputError(f"--remove {there[0]}: only runs on this machine can be removed")
     all_runs = found_runs(runs)
+    for option, pattern, values in (
+        ("model", model, {run.record.model for run in all_runs}),
+        ("dataset", dataset, {run.record.data.spec for run in all_runs}),
+    ):
+        _check_known(option, pattern, values, as_json)
     chosen = [
         run
         for run in all_runs
@@ -94,7 +99,7 @@ def runs(
         return _compare(chosen, everything, as_json)
     if remove:
         return _remove(chosen, yes)
-    _list(chosen, as_json)
+    _list(chosen, as_json, bool(all_runs))
 
 
 def _matches(value: str, pattern: str) -> bool:
@@ -102,6 +107,25 @@ def _matches(value: str, pattern: str) -> bool:
 
     glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
     return not pattern or fnmatchcase(value, glob)
+
+
+def _check_known(option: str, pattern: str, values: set[str], as_json: bool) -> None:
+    """Refuse a model or a dataset that neither a run has nor the catalogue.
+
+    Raises:
+        UnknownNameError: names those that runs have.
+    """
+    from zoo.catalogue.registry import load_registry
+
+    if not pattern or any(_matches(value, pattern) for value in values):
+        return
+    registry = load_registry()
+    if any(_matches(name, pattern) for name in (registry.models if option == "model" else registry.datasets)):
+        return
+    if as_json:
+        table.emit_json([])
+    hint = "" if values else "there are no runs; `zoo train MODEL --dataset NAME` creates one below runs/"
+    raise UnknownNameError(f"run with the {option}", pattern, values, hint)
 
 
 def _order(sort: str) -> Callable[[Run], Any]:
@@ -128,14 +152,18 @@ def _as_given(chosen: Sequence[Run], words: Sequence[str]) -> list[Run]:
     return sorted(chosen, key=place)
 
 
-def _list(chosen: Sequence[Run], as_json: bool) -> None:
+def _list(chosen: Sequence[Run], as_json: bool, some: bool) -> None:
     from zoo.runs.find import row_of
 
     rows = [row_of(run) for run in chosen]
     if as_json:
         return table.emit_json(rows)
     if not rows:
-        return table.say("no runs; `zoo train MODEL --dataset NAME` creates one below runs/")
+        return table.say(
+            "no run is left by these options; `zoo runs` lists all"
+            if some
+            else "no runs; `zoo train MODEL --dataset NAME` creates one below runs/"
+        )
     dropped = table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
     if sys.stdout.isatty():
         if dropped:

@@ -9,6 +9,7 @@ import click
 
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.run_argument import RunName
+from zoo.cli.shared.table import say
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def serve(
         grace=grace,
     )
     whole = _until_stopped(run, host, port, device, top, limits, hosts)
-    print("stopped" if whole else "stopped; some requests were cut off", file=sys.stderr)
+    say("stopped" if whole else "stopped; some requests were cut off")
 
 
 def _check_libraries() -> None:
@@ -166,7 +167,7 @@ def _until_stopped(
         app = make_app(Service(classifier, limits, top=top, local=local, hosts=hosts))
 
         def started() -> None:
-            print(f"serving {classifier.name}; Ctrl-C stops", file=sys.stderr)
+            say(f"serving {classifier.name}; Ctrl-C stops")
             print(url(listening), flush=True)
 
         return serve_app(app, listening, limits, started)

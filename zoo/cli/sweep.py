@@ -11,7 +11,7 @@ import click
 
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
-from zoo.cli.shared import click_from_fields
+from zoo.cli.shared import click_from_fields, spare_words
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import emit, emit_json, say
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_TRIALS = 20
 
 
-@click.command()
+@click.command(cls=spare_words.Command)
 @click.argument("model", metavar="NAME")
 @click.option(
     "--grid", multiple=True, metavar="KEY=A,B,C", help="Try each of these values: lr=1e-3,3e-4. May be repeated."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -12,18 +11,8 @@ import msgspec
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
+from zoo.catalogue.tree_check import GIVEN
 from zoo.models.bounds import MAX_INTEGER, MAX_STRING
-
-GIVEN = MappingProxyType(
-    {
-        "classifier": ("in_channels", "height", "width", "num_classes"),
-        "head": ("in_channels", "height", "width", "num_classes"),
-        "part": ("channels", "height", "width"),
-        "combinator": ("parts", "channels", "height", "width"),
-        "stem": ("in_channels", "height", "width"),
-    }
-)
-"""What compose gives to a factory of each kind, besides the arguments in the tree."""
 
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 """Types of the defaults that are recorded: those that a registry file can write, and None."""

@@ -26,8 +26,9 @@ from zoo.base.text import first_line, plural
 from zoo.catalogue.plugins import OURS, import_factory
 from zoo.catalogue.registry import Registry, find_model, native_sizes
 from zoo.catalogue.spec import Model, Node
-from zoo.errors import InputError, PluginError, ShapeError, ZooError
-from zoo.models.arguments import GIVEN, changed_defaults
+from zoo.catalogue.tree_check import GIVEN
+from zoo.errors import InputError, PluginError, ShapeError, UnknownNameError, ZooError
+from zoo.models.arguments import changed_defaults
 from zoo.models.bounds import MAX_BYTES, MAX_PARAMETERS, LimitedMemory, MemoryLimitError, limited_numbers
 from zoo.plugin.contract import Component
 
@@ -273,6 +274,8 @@ def _call(factory: Any, arguments: dict[str, Any], label: str) -> Any:
         return factory(**arguments)
     except ShapeError as error:
         raise ShapeError(_placed(label, error)) from error
+    except UnknownNameError as error:
+        raise InputError(_placed(label, error)) from error  # the name alone does not say whose it is
     except ZooError:
         raise
     except ModuleNotFoundError as error:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from zoo.base.text import plural
+from zoo.cli.shared.table import is_quiet
 from zoo.train.events import Listener, Tick
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class DecodeBar:
     """A progress bar for decoding, shown only if there is something to decode."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.live = not quiet and sys.stderr.isatty()
+        self.live = not (quiet or is_quiet()) and sys.stderr.isatty()
         self.stack = ExitStack()
         self.bar: Any = None
         self.tasks: dict[str, Any] = {}

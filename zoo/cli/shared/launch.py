@@ -21,6 +21,7 @@ import click
 
 from zoo.base import children, cpus
 from zoo.base.text import plural
+from zoo.cli.shared import spare_words
 from zoo.cli.shared.signals import StopRequests
 from zoo.errors import DeviceError, InputError, RunError
 
@@ -43,7 +44,7 @@ PATIENCE = 2.0
 GONE = "another process of this run died without an error message (killed, or out of memory)"
 
 
-class Command(click.Command):
+class Command(spare_words.Command):
     """A command that can start itself again in several processes: it remembers its arguments."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

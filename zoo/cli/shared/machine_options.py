@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from zoo.cli.shared.quiet import ABOUT
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 data_dir = click.option("--data-dir", type=click.Path(file_okay=False), help="Folder for downloaded datasets.")
@@ -17,7 +19,7 @@ device_or_cpu = click.option(
     "--device", default="cpu", show_default=True, help="Device to use: cpu, cuda, cuda:N or mps."
 )
 
-quiet = click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
+quiet = click.option("-q", "--quiet", **ABOUT)
 
 checkpoint_seconds = click.option(
     "--checkpoint-seconds",

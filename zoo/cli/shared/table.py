@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from zoo.base.text import printable_line
 
 GAP = "  "
+QUIET = "zoo-quiet"
+"""The key in click's `Context.meta` under which -q is remembered."""
 
 
 class Column(NamedTuple):
@@ -135,10 +137,15 @@ def _line(columns: Sequence[Column], widths: list[int], shown: list[int], row: S
     return GAP.join(cells).rstrip()
 
 
-def say(message: str) -> None:
-    """Print a hint on stderr, unless `zoo -q` was given."""
+def is_quiet() -> bool:
+    """Whether -q was given, before or after the command."""
     import click
 
     context = click.get_current_context(silent=True)
-    if context is None or not context.find_root().params.get("quiet"):
+    return context is not None and bool(context.meta.get(QUIET))
+
+
+def say(message: str) -> None:
+    """Print a hint on stderr, unless -q was given."""
+    if not is_quiet():
         print(message, file=sys.stderr)
