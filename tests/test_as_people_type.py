@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from click_tree import commands
+from PIL import Image
 
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.tree_check import GIVEN, arguments
 from zoo.cli import cli
-from zoo.errors import InputError, UnknownNameError
+from zoo.errors import InputError, SpecError, UnknownNameError, ZooError
 
 
 def typed(words: str) -> Result:
@@ -174,3 +178,98 @@ def test_what_the_source_does_not_tell_is_not_guessed(factory: str) -> None:
 def test_a_name_with_a_namespace_is_answered_with_the_namespaces() -> None:
     assert "models whose name has a / begin with timm/ or torchvision/" in str(typed("info vitpt/Nope").exception)
     assert "(timm.model): no timm model named 'Nope'" in str(typed("info timm/Nope --build").exception)
+
+
+# ---- the world around ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["[registry]\nx = 1\n", "<html>\n", 'name = "General"\n[packages.a]\nname = "b"\n'])
+def test_another_programs_registry_toml_stops_nothing_and_is_said(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "registry.toml").write_text(text)
+    assert any("another program's" in problem for problem in load_registry().problems)
+    done = typed("list hybrid-alt-1")
+    assert done.exception is None
+    assert "registry.toml is left out" in done.stderr
+    assert isinstance(typed("info registry.toml#mine").exception, SpecError)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "registry.toml").rename(tmp_path / "mine/registry.toml")
+    monkeypatch.setenv("ZOO_CONFIG_DIR", str(tmp_path / "mine"))
+    assert isinstance(typed("list hybrid-alt-1").exception, SpecError), "in the user's own folder it is the user's"
+
+
+@pytest.mark.parametrize("text", ["[modles.x]\n", "[models\n", "recipe.x = = 1\n"])
+def test_a_registry_toml_that_is_nearly_ours_is_still_an_error(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "registry.toml").write_text(text)
+    with pytest.raises(SpecError):
+        load_registry()
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    """The pipe is closed before the list is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "zoo", "list"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the current folder cannot be deleted there")
+@pytest.mark.parametrize("words", ["runs", "eval last", "train cnn-baseline"])
+def test_every_command_names_the_folder_that_was_deleted(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setenv("PWD", str(gone))
+    gone.rmdir()
+    try:
+        refused = typed(words).exception
+    finally:
+        os.chdir(tmp_path)
+    assert isinstance(refused, ZooError)
+    assert str(refused) == f"the current folder {gone} was deleted; change into one that exists (cd)"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("--epochs 0", "--epochs must be at least 1, given 0"),
+        ("--lr -1", "--lr: expected `float` > 0.0, given -1.0"),
+        ("--set recipe.lr=-1", "recipe cnn-to-others.lr: expected `float` > 0.0, given -1"),
+    ],
+)
+def test_a_wrong_value_is_called_by_the_option_that_gave_it(words: str, answer: str) -> None:
+    assert str(typed(f"train cnn-baseline --dataset digits {words}").exception) == answer
+
+
+def test_the_advice_to_use_digits_is_given_only_where_a_model_is_to_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    assert "--dataset digits" in str(typed(f"train cnn-baseline --data-dir {tmp_path}").exception)
+    answer = str(typed(f"datasets check cifar10 --data-dir {tmp_path}").exception)
+    assert answer.endswith("connect to the network, or name its folder with --data-dir")
+
+
+def test_earlier_pictures_are_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("captum")
+    monkeypatch.chdir(tmp_path)
+    sizes = "--epochs 1 --limit-train 40 --limit-test 20"
+    assert typed(f"train cnn-baseline --dataset digits {sizes} --output runs/a -q").exception is None
+    Image.new("RGB", (8, 8)).save("p.png")
+    Image.new("RGB", (8, 8), "red").save("q.png")
+    assert typed("predict a p.png --explain seen").exception is None
+    before = Path("seen/p.explained.png").read_bytes()
+    Path("q.png").replace("p.png")
+    assert "seen/p-2.explained.png" in typed("predict a p.png --explain seen").stdout
+    assert Path("seen/p.explained.png").read_bytes() == before

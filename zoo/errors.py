@@ -58,6 +58,18 @@ class BadImagesError(DataError):
         super().__init__(f"{self.problems[0]}{more}; {advice}")
 
 
+class AbsentDataError(DataError):
+    """A dataset is not on this machine, and cannot be downloaded.
+
+    Attributes:
+        fact: the message without the advice to take another dataset, for where only this one will do.
+    """
+
+    def __init__(self, fact: str, other: str = "") -> None:
+        self.fact = fact
+        super().__init__(f"{fact}, or {other}" if other else fact)
+
+
 class RunError(ZooError):
     """A run folder is missing something, damaged, in use, or from another version."""
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from zoo.base.paths import builtin_registry, user_registries
+from zoo.base.paths import REGISTRY, builtin_registry, user_registries
 from zoo.base.structs import Struct
 from zoo.catalogue import index
 from zoo.catalogue.model_filter import Choice
 from zoo.catalogue.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.catalogue.recipe import Recipe
-from zoo.catalogue.registry_file import TABLES, CatalogueFile, kind_of, parse_file, table_of
+from zoo.catalogue.registry_file import TABLES, CatalogueFile, kind_of, parse_file, table_of, why_foreign
 from zoo.catalogue.spec import Dataset, Model, Node, Source, decode, decode_model
 from zoo.catalogue.study import Study
 from zoo.errors import InputError, PluginError, SpecError, UnknownNameError
@@ -184,11 +184,22 @@ def load_registry(*, extra: Sequence[Path] = (), chosen: Selection | None = None
     for file in parsed:
         builder.add_file(file, strict=file.distribution == OURS)
     known = {file.tables.get("catalogue", {}).get("name") for file in parsed} - {None}
-    for path in (*map(Path, user_registries()), *extra):
+    own, strangers = _own_files()
+    builder.problems += strangers
+    for path in (*own, *extra):
         tables = parse_file(path)
         if tables.get("catalogue", {}).get("name") not in known:
             builder.add_file(CatalogueFile(path=str(path), tables=tables), strict=True)
     return builder.finish()
+
+
+def _own_files() -> tuple[list[Path], list[str]]:
+    """The user's registry files, and a line about another program's registry.toml in the working folder."""
+    own, here = [Path(path) for path in user_registries()], Path(REGISTRY).absolute()
+    if here not in own or not (reason := why_foreign(here)):
+        return own, []
+    own.remove(here)
+    return own, [f"{here} is left out, because it seems to be another program's: {reason}"]
 
 
 def _installed(chosen: Selection, retry: bool) -> tuple[tuple[PluginRecord, ...], list[CatalogueFile]]:
@@ -398,7 +409,7 @@ def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str
     file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"{ref!r}: the file {path!r} does not exist; write FILE.toml#MODEL")
-    known = (*user_registries(), builtin_registry())
+    known = (*_own_files()[0], Path(builtin_registry()))
     joined = () if any(file.samefile(path) for path in known) else (file,)
     registry = load_registry(extra=joined, chosen=chosen)
     return registry, name, registry.model(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from zoo.base.did_you_mean import nearest
 from zoo.base.structs import Struct
 from zoo.catalogue.plugins import archive_of
 from zoo.errors import SpecError
@@ -13,6 +14,8 @@ TABLES = ("sources", "datasets", "recipes", "models", "studies")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_BYTES = 1 << 20
 MAX_NESTING = 100
+LIKENESS = 0.75
+"""From here on, the name of a table is taken for one of ours, misspelled."""
 
 
 def kind_of(table: str) -> str:
@@ -66,6 +69,27 @@ def parse_file(path: Path) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise SpecError(f"{path}: {key}: expected a table, got {type(value).__name__}")
     return tables
+
+
+def why_foreign(path: Path) -> str:
+    """Why a file is taken for another program's of the same name; "" where it may be a registry file of ours.
+
+    It is another's if it can be read and none of its tables is ours or nearly called so: a misspelled table, or a
+    file of ours that is not valid TOML, has to be seen.
+    """
+    import re
+
+    try:
+        text = _content(path)[: MAX_BYTES + 1].decode("utf-8", "replace")
+        parse_file(path)
+    except OSError:
+        return ""
+    except SpecError as error:
+        names = re.findall(r"^\s*(?:\[+\s*[\"']?([\w-]+)|([\w-]+)\s*[=.])", text, re.MULTILINE)
+        ours = any(nearest(max(pair).lower(), (*TABLES, "catalogue"), 1, LIKENESS) for pair in names)
+        damaged = len(text) > MAX_BYTES or "nested" in str(error)
+        return "" if ours or damaged else str(error).removeprefix(f"{path}: ")
+    return ""
 
 
 def _content(path: Path) -> bytes:

@@ -15,7 +15,7 @@ import click
 
 from zoo.base.streams import silence
 from zoo.base.version import __version__
-from zoo.cli.shared.messages import explained, say_error, say_problems
+from zoo.cli.shared.messages import check_folder, explained, say_error, say_problems
 from zoo.cli.shared.quiet import ABOUT, add_quiet
 from zoo.errors import OtherVersionWarning
 
@@ -63,6 +63,10 @@ EXIT_CODES = MappingProxyType(
 """Exit codes of every command; the errors in `zoo.errors` add codes of their own."""
 
 
+class ReaderLeft(Exception):
+    """The program that reads stdout ended: what it wanted, it has."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported only when they are used."""
 
@@ -85,6 +89,17 @@ class LazyGroup(click.Group):
 
             teach(command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would exit with 1 where the reader of stdout has left.
+
+        Raises:
+            ReaderLeft: as for `zoo list | head -1`.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -124,6 +139,7 @@ def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, qu
       zoo train hybrid-alt-1 --dataset digits
       zoo -q runs --best
     """
+    check_folder()
     # -v is also the default of a command's own option; `add_quiet` does the same for -q.
     context.default_map = dict.fromkeys(COMMANDS, {"verbose": True} if verbose else {})
     if context.invoked_subcommand is None:
@@ -144,7 +160,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
         os.environ["ZOO_LOAD_PLUGINS"] = ""
     try:
         sys.exit(_run(words, prog_name))
-    except BrokenPipeError:
+    except (ReaderLeft, BrokenPipeError):
         silence(sys.stdout)  # the reader closed the pipe: not an error
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
@@ -193,7 +209,9 @@ def _run(words: list[str], prog_name: str) -> Any:
     if words[:1] == ["list"]:  # it ends before there is anything worth collecting
         gc.disable()
     try:
-        return cli.main(words, prog_name=prog_name, standalone_mode=False) or 0
+        code = cli.main(words, prog_name=prog_name, standalone_mode=False) or 0
+        sys.stdout.flush()  # here, where a reader that has left is no error
+        return code
     finally:
         if collecting:
             gc.enable()

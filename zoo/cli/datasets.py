@@ -75,12 +75,12 @@ def check(
     """
     from zoo.cli.shared.display import DecodeBar
     from zoo.data.checks import check as examine
-    from zoo.data.load import load
+    from zoo.data.load import load, only_this
     from zoo.errors import BadImagesError
 
     registry = load_registry()
     try:
-        with DecodeBar() as bar:
+        with DecodeBar() as bar, only_this():
             data = load(spec, registry, data_dir=data_dir, image_size=image_size, skip_bad=skip_bad, show=bar)
     except BadImagesError as error:
         if as_json:

@@ -87,8 +87,8 @@ def list_models(pattern: str, family: str, tag: str, dataset: str, sort: str, hu
     """List the models whose name matches PATTERN (a glob, or part of the name).
 
     PUBL. and OWN are top-1 accuracies on the dataset in column DATASET: the best published one, and the best
-    that we measured, with its protocol and perhaps with another recipe (`zoo info NAME` lists all). Models of timm and torchvision are listed only if PATTERN starts with
-    timm/ or torchvision/.
+    that we measured, with its protocol and perhaps with another recipe (`zoo info NAME` lists all). Models of
+    timm and torchvision are listed only if PATTERN starts with timm/ or torchvision/.
 
     Examples:
 

@@ -162,7 +162,7 @@ def _pictures(folder: Path | None, method: str) -> Callable[[Classifier, Predict
             explainers.append(Explainer(classifier, method))  # type: ignore[arg-type]
         target = int(predicted.probabilities.argmax())
         saliency = explainers[0].explain(predicted.pixels, target)
-        path = folder / _free(predicted.name, taken)
+        path = folder / _free(predicted.name, folder, taken)
         told = {"class": classifier.classes[target], "method": saliency.method, "layer": saliency.layer}
         write_bytes(path, overlay(predicted.pixels, saliency, {"image": predicted.name, **told}))
         return {"picture": str(path), **told}
@@ -170,11 +170,11 @@ def _pictures(folder: Path | None, method: str) -> Callable[[Classifier, Predict
     return draw
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """A picture's file name after its image's, and never the same; images of one name are numbered."""
+def _free(name: str, folder: Path, taken: set[str]) -> str:
+    """A picture's file name after its image's; images of one name are numbered, and earlier pictures are kept."""
     base = Path(name).stem[:200] if name != "-" else "stdin"
     number, chosen = 1, f"{base}.explained.png"
-    while chosen in taken:
+    while chosen in taken or (folder / chosen).exists():
         number += 1
         chosen = f"{base}-{number}.explained.png"
     taken.add(chosen)

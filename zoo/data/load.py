@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +34,7 @@ from zoo.data.sources.source import Once, Request, Show, Source, silent
 from zoo.data.sources.torchvision import VisionSource
 from zoo.data.split import ImageData
 from zoo.data.undecoded import Undecoded, as_cached, undecoded
-from zoo.errors import DataError, InputError, UnknownNameError
+from zoo.errors import AbsentDataError, DataError, InputError, UnknownNameError
 from zoo.plugin.contract import Transform
 
 if TYPE_CHECKING:
@@ -212,6 +213,15 @@ def _note(why: str, workers: int) -> tuple[str, ...]:
 
 def _alters(common: dict[str, Any]) -> bool:
     return any(tuple(common.get(key, ("original",))) != ("original",) for key in ("alter_train", "alter_test"))
+
+
+@contextmanager
+def only_this() -> Iterator[None]:
+    """Do not advise another dataset where one cannot be had, since only this one will do."""
+    try:
+        yield
+    except AbsentDataError as error:
+        raise AbsentDataError(error.fact) from error
 
 
 def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
-from zoo.data.load import find, load
+from zoo.data.load import find, load, only_this
 from zoo.data.split import ImageData, Split
 from zoo.data.types import Labels
 from zoo.errors import InputError
@@ -39,19 +39,20 @@ def other_images(
         raise InputError(f"--split {split} is of the run; other images have --split test or train")
     rule = rule_of(record, registry)
     files = find(spec, registry)[1].source.startswith("folder:")
-    data = load(
-        spec,
-        registry,
-        data_dir=Path(data_dir) if data_dir else None,
-        delivery=Delivery("stream" if files else "auto", None, device),
-        transform=Transform(
-            size=(record.sizes.height, record.sizes.width),
-            resize=rule.resize,
-            interpolation=rule.interpolation,  # type: ignore[arg-type]  # a run's rule has come from one
-        ),
-        whole=True,
-        white=rule.colours.white,
-    )
+    with only_this():
+        data = load(
+            spec,
+            registry,
+            data_dir=Path(data_dir) if data_dir else None,
+            delivery=Delivery("stream" if files else "auto", None, device),
+            transform=Transform(
+                size=(record.sizes.height, record.sizes.width),
+                resize=rule.resize,
+                interpolation=rule.interpolation,  # type: ignore[arg-type]  # a run's rule has come from one
+            ),
+            whole=True,
+            white=rule.colours.white,
+        )
     part = data.test if split == "test" else data.train
     present = np.unique(part.labels)
     places = np.zeros(len(data.classes), np.int64)

@@ -1,4 +1,4 @@
-"""The arguments of components' factories: what each kind is given, and the defaults that a run records."""
+"""The arguments of components' factories: the defaults that a run records, and those that changed since."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from zoo.catalogue.registry import Registry
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.mode import Delivery
 from zoo.data.files.decode import Rule, make_rule, transform_rule
-from zoo.data.load import evaluation_rule, load
+from zoo.data.load import evaluation_rule, load, only_this
 from zoo.data.sources.source import Show
 from zoo.data.split import VALIDATION_SEED, ImageData, Split, limit, validation_split
 from zoo.data.types import Labels
@@ -140,17 +140,18 @@ def images_of(
     """
     recorded, spec = record.data, dataset or record.data.spec
     require_dataset(spec, record.plugins, registry)
-    data = load(
-        spec,
-        registry,
-        data_dir=Path(data_dir) if data_dir else None,
-        image_size=recorded.image_size,
-        seed=VALIDATION_SEED,
-        show=show,
-        skip_bad=recorded.skipped > 0,
-        delivery=Delivery(recorded.mode, workers, record.device),
-        transform=recorded.transform,
-    )
+    with only_this():
+        data = load(
+            spec,
+            registry,
+            data_dir=Path(data_dir) if data_dir else None,
+            image_size=recorded.image_size,
+            seed=VALIDATION_SEED,
+            show=show,
+            skip_bad=recorded.skipped > 0,
+            delivery=Delivery(recorded.mode, workers, record.device),
+            transform=recorded.transform,
+        )
     if data.fingerprint != recorded.fingerprint:
         raise RunError(
             f"dataset {spec!r} is not the recorded one: its fingerprint is "

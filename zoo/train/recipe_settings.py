@@ -14,7 +14,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, decode
 from zoo.errors import InputError, SpecError
 from zoo.plugin.contract import Transform
-from zoo.train.run_options import Request, options
+from zoo.train.run_options import Request, flag, options
 
 
 class Beginning(Struct, kw_only=True, frozen=True):
@@ -88,7 +88,18 @@ def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recip
         if not mark:
             raise SpecError(f"--set {setting}: write --set recipe.KEY=VALUE")
         table[key] = parse_value(text.strip())
-    return decode(Recipe, table, where)
+    try:
+        return decode(Recipe, table, where)
+    except SpecError as error:
+        raise SpecError(_named_by_option(str(error), where, given)) from None
+
+
+def _named_by_option(message: str, where: str, given: dict[str, Any]) -> str:
+    """The message with the name of the option in place of the recipe's field, if the option was given."""
+    for name, value in given.items():
+        if value is not None and message.startswith(f"{where}.{name}: "):
+            return flag(name) + message.removeprefix(f"{where}.{name}")
+    return message
 
 
 def parse_value(text: str) -> Any:

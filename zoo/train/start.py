@@ -198,7 +198,7 @@ def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, registry: 
 
 def _made_here(record: RunRecord, registry: Registry) -> RunRecord:
     """The record of a repetition: its versions, commit, hardware and plugins are those of this machine."""
-    tree = node_from_table(record.build, "build")
+    tree = tree_of(record)
     names = {"model": record.model, "recipe": record.recipe, "dataset": record.data.spec}
     return msgspec.structs.replace(
         record, plugins=provenance(registry, tree, **names), environment=environment(torch.device(record.device))

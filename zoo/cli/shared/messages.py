@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from zoo.base.text import first_line, printable_line
-from zoo.errors import ZooError
+from zoo.errors import RunError, ZooError
 
 
 def explained(error: BaseException) -> tuple[int, str]:
@@ -23,8 +23,8 @@ def explained(error: BaseException) -> tuple[int, str]:
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context else ""
         return error.exit_code, error.format_message().rstrip(".") + hint
-    if isinstance(error, FileNotFoundError) and error.filename is None and _is_folder_deleted():
-        return 1, "the current folder was deleted; change into one that exists (cd)"
+    if isinstance(error, FileNotFoundError) and error.filename is None and is_folder_deleted():
+        return 1, _deleted()
     if (
         isinstance(error, OSError) and error.strerror
     ):  # such as a folder that cannot be created, or a file that cannot be read
@@ -38,7 +38,24 @@ def explained(error: BaseException) -> tuple[int, str]:
     return 70, f"{what}; please report it with the output of --debug"
 
 
-def _is_folder_deleted() -> bool:
+def _deleted() -> str:
+    name = os.environ.get("PWD", "")  # what the shell called it; the system has no name for it any more
+    where = f" {name}" if name and not os.path.exists(name) else ""
+    return f"the current folder{where} was deleted; change into one that exists (cd)"
+
+
+def check_folder() -> None:
+    """Refuse to work in a folder that was deleted: libraries would fail in ways that nobody understands.
+
+    Raises:
+        RunError: names the folder.
+    """
+    if is_folder_deleted():
+        raise RunError(_deleted())
+
+
+def is_folder_deleted() -> bool:
+    """Whether the current folder is gone."""
     try:
         os.getcwd()
     except OSError:

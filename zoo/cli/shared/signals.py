@@ -96,7 +96,8 @@ class StopRequests:
         """Restore the former handlers and streams.
 
         Raises:
-            Interrupted: the handler raised it inside a library, which turned it into an error of its own.
+            Interrupted: the handler raised it inside a library, which turned it into an error of its own; or the
+                reader of a stream left before the run could stop between two steps.
         """
         sys.stdout, sys.stderr = self.streams
         for number, handler in self.before.items():
@@ -104,3 +105,5 @@ class StopRequests:
                 signal.signal(number, handler)
         if self.raised and isinstance(error, Exception):
             raise Interrupted(self.stopping) from error
+        if isinstance(error, BrokenPipeError):
+            raise Interrupted(PIPE) from error

@@ -14,7 +14,7 @@ from zoo.base.version import __version__
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.parquet_files import Chosen, choose_files
 from zoo.data.sources.source import Opened, Request
-from zoo.errors import DataError, InputError
+from zoo.errors import AbsentDataError, DataError, InputError
 
 US: Mapping[str, str] = MappingProxyType({"library_name": "hybrid-zoo", "library_version": __version__})
 """Our name in the user agent of every request."""
@@ -94,7 +94,7 @@ class HubSource:
                 self.repo, name, repo_type="dataset", revision=self.sha, cache_dir=self.cache, **US
             )
         except Exception as error:  # the client raises its own, its transport's and the system's
-            raise DataError(_unreachable(self.repo, self.cache, error)) from error
+            raise AbsentDataError(*_unreachable(self.repo, self.cache, error)) from error
         return Path(path)
 
 
@@ -151,24 +151,25 @@ def _offline(repo: str, revision: str, cache: str | None, request: Request, unre
         )
         parquet_files = [p.relative_to(folder).as_posix() for p in folder.rglob("*.parquet")]
     except Exception:  # there is no such download
-        raise DataError(_unreachable(repo, cache, unreachable)) from unreachable
+        raise AbsentDataError(*_unreachable(repo, cache, unreachable)) from unreachable
     files = _chosen(parquet_files, request, repo)
     if not files:
-        raise DataError(_unreachable(repo, cache, unreachable)) from unreachable
+        raise AbsentDataError(*_unreachable(repo, cache, unreachable)) from unreachable
     if not files.test and not request.whole:  # the others may be missing here only
         lone = FileNotFoundError(f"of its splits only {files.splits[0]} was downloaded before")
-        raise DataError(_unreachable(repo, cache, lone))
+        raise AbsentDataError(*_unreachable(repo, cache, lone))
     return HubSource(repo, folder.name, files, cache, request.options, folder)
 
 
-def _unreachable(repo: str, cache: str | None, error: Exception) -> str:
+def _unreachable(repo: str, cache: str | None, error: Exception) -> tuple[str, str]:
+    """What is wrong, and what to do instead."""
     from huggingface_hub import constants
 
     place = cache or constants.HF_HUB_CACHE
     if problem := of_this_machine(error, f"hf:{repo}"):
-        return str(problem)
+        return str(problem), ""
     reason = f"{first_line(error, 160)}{endpoint_note()}"
     return (
-        f"hf:{repo} is not in {place} and cannot be downloaded ({reason}); "
-        "connect to the network, or use `--dataset digits`, which needs none"
+        f"hf:{repo} is not in {place} and cannot be downloaded ({reason}); connect to the network",
+        "use `--dataset digits`, which needs none",
     )

@@ -18,7 +18,7 @@ from zoo.data.sources.labels import as_labels, class_numbers
 from zoo.data.sources.source import Opened, Request, Rows, Source, array_rows, item_rows
 from zoo.data.split import stratified
 from zoo.data.types import Item, Labels
-from zoo.errors import DataError, InputError, UnknownNameError
+from zoo.errors import AbsentDataError, DataError, InputError, UnknownNameError
 
 TEST_SHARE = 0.2
 SPLIT_SEED = 0
@@ -159,10 +159,10 @@ class VisionSource:
             self.root.mkdir(parents=True, exist_ok=True)
             return make(str(self.root), download=True, **arguments)
         except (RuntimeError, OSError) as error:
-            raise DataError(
+            raise AbsentDataError(
                 f"torchvision:{self.name} is not in {self.root} and cannot be downloaded ({first_line(error)}); "
-                "connect to the network, name its folder with --data-dir, or use `--dataset digits`, "
-                "which needs no download"
+                "connect to the network, or name its folder with --data-dir",
+                "use `--dataset digits`, which needs no download",
             ) from error
 
 
