@@ -7,6 +7,12 @@ _default:
 test *args:
     python -m pytest {{ args }}
 
+# the tests with the lowest versions of libraries that pyproject.toml allows, in a fresh environment; needs uv
+test-lowest *args:
+    uv venv --clear --python 3.11 .venv-lowest
+    uv pip install --python .venv-lowest --resolution lowest-direct -e ".[test]"
+    .venv-lowest/bin/python -m pytest {{ args }}
+
 # style, and that formatting would change nothing
 lint:
     ruff check .

@@ -54,7 +54,7 @@ def supported() -> list[str]:
 
 
 def test_ci_runs_the_whole_check_on_the_oldest_and_the_newest_python() -> None:
-    (job,) = workflow("ci")["jobs"].values()
+    job = workflow("ci")["jobs"]["check"]
     commands = [step["run"] for step in steps(job) if "run" in step]
     assert commands == ["bash .ci/run"]
     assert (ROOT / ".ci" / "run").is_file()
@@ -64,6 +64,22 @@ def test_ci_runs_the_whole_check_on_the_oldest_and_the_newest_python() -> None:
     (python,) = [step["with"]["python-version"] for step in steps(job) if "setup-python" in step.get("uses", "")]
     assert python == "${{ matrix.python }}"
     assert job["timeout-minutes"] == 90
+
+
+def test_ci_runs_the_tests_with_the_lowest_versions_that_are_allowed() -> None:
+    jobs = workflow("ci")["jobs"]
+    assert jobs.keys() == {"check", "lowest"}
+    (commands,) = [step["run"].splitlines() for step in steps(jobs["lowest"]) if "run" in step]
+    recipe = (ROOT / "justfile").read_text("utf-8").partition("\ntest-lowest *args:\n")[2].partition("\n\n")[0]
+    lines = [line.strip().replace(" --clear", "").replace(" {{ args }}", "") for line in recipe.splitlines()]
+    assert commands[1:] == lines
+    assert any("--resolution lowest-direct" in line for line in lines)
+
+
+@pytest.mark.parametrize("table", ["dependencies", *PROJECT["optional-dependencies"]])
+def test_every_dependency_says_from_which_version_on_it_works(table: str) -> None:
+    listed = PROJECT["dependencies"] if table == "dependencies" else PROJECT["optional-dependencies"][table]
+    assert [d for d in listed if ">=" not in d and not d.startswith("hybrid-zoo[")] == []
 
 
 def test_ci_runs_for_pushes_pull_requests_and_releases() -> None:

@@ -62,10 +62,7 @@ def _twin(name: str, sizes: Sizes) -> tuple[Any, dict[str, Any]]:
     if sizes.in_channels != 3:
         args["in_chans"] = sizes.in_channels
     options = {"num_classes": sizes.num_classes, **args}
-    try:
-        with torch.device("meta"):
-            return timm.create_model(name, **options), args
-    except (RuntimeError, NotImplementedError):  # timm before 1.0.21 reads numbers from tensors meanwhile
+    with torch.device("meta"):
         return timm.create_model(name, **options), args
 
 
