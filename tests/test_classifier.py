@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from zoo.data.files.decode import Rule
 from zoo.data.split import VALIDATION_FRACTION
 from zoo.errors import DataError, RunError
 from zoo.evaluate.classifier import Classifier, Preprocessing, Score
+from zoo.evaluate.one_pass import Keep, evaluate, places
 from zoo.evaluate.opened import open_run
 from zoo.runs.images import images_of, split_of
 from zoo.runs.load import load as load_module
@@ -135,3 +137,26 @@ def test_other_images_than_the_recorded_ones_are_refused_for_both(run: Path) -> 
     for use in (lambda: split_of(other, "test", load_registry()), lambda: replan(other)):
         with pytest.raises(RunError, match="is not the recorded one: its fingerprint is"):
             use()
+
+
+def test_of_equal_outputs_the_first_class_wins_however_many_are_asked_for(run: Path) -> None:
+    model = zoo.load(run)
+    even = torch.full((10,), 0.1)
+    for top in range(1, 11):
+        assert [score.name for score in model.best(even, top)] == list("0123456789")[:top]
+    logits = torch.zeros(10, 10)
+    labels = torch.arange(10)
+    assert places(logits, labels).tolist() == list(range(10))
+    keep = Keep()
+    keep(logits, labels)
+    assert keep.predictions().predicted.tolist() == [0] * 10
+    whole = evaluate(nn.Identity(), iter([(labels, logits, labels)]), lambda x: x, autocast=nullcontext)
+    assert (whole.correct, whole.top5) == (1, 0.5)
+
+
+def test_places_are_those_of_a_sorted_row_and_what_is_no_number_predicts_nothing() -> None:
+    logits = torch.randint(0, 5, (200, 9), generator=torch.Generator().manual_seed(0)).float()
+    labels = torch.arange(200) % 9
+    order = logits.sort(dim=1, descending=True, stable=True).indices
+    assert torch.equal(places(logits, labels), (order == labels[:, None]).int().argmax(1))
+    assert places(torch.full((1, 3), torch.nan), torch.tensor([0])).item() == 3

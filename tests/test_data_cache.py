@@ -225,7 +225,9 @@ def test_check_finds_duplicates_empty_classes_and_conflicting_labels(tmp_path):
     assert set(kinds) == {"train-test-duplicate", "train-duplicate", "label-conflict"}
     assert kinds["train-test-duplicate"].examples == ("test 0 = train 0",)
     hollow = Split(data.train.images[:3], data.train.labels[:3])
-    hollow_data = SimpleNamespace(train=hollow, test=data.test, classes=("a", "b"), skipped=0, ignored=0, findings=())
+    hollow_data = SimpleNamespace(
+        train=hollow, test=data.test, classes=("a", "b"), skipped=0, ignored=0, findings=(), named=True
+    )
     found = check(hollow_data)
     assert (found[0].level, found[0].examples) == ("error", ("b",))
     assert check(load("sklearn:digits")) == []

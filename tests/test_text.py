@@ -23,6 +23,7 @@ ZOO = Path(__file__).parent.parent / "zoo"
         (1, "class", "1 class"),
         (10, "class", "10 classes"),
         (3, "batch", "3 batches"),
+        (3, "epoch", "3 epochs"),
         (2, "study", "2 studies"),
         (2, "array", "2 arrays"),
         (1.0, "second", "1 second"),

@@ -251,6 +251,23 @@ def test_record_and_result_are_plain_and_complete(tiny: str, tmp_path: Path) -> 
     json.dumps(result)
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (("warmup_epochs=3.5",), "the warm-up of 3.5 epochs is longer than the run of 2"),
+        (("warmup_epochs=2",), ""),
+        (('augment=[{op="cutout",size=8}]',), "cutout: a square of 8 pixels is as large as the images (8x8)"),
+        (('augment=[{op="crop",padding=500}]',), "crop: a padding of 500 pixels is as wide as the images (8x8)"),
+        (('augment=[{op="brightness",factor=0.0}]',), "brightness: a factor of 0 makes images black"),
+        (('augment=[{op="cutout",size=7},{op="crop"},{op="brightness",factor=0.5}]',), ""),
+    ],
+)
+def test_settings_that_make_no_sense_here_are_said(tiny: str, settings: tuple[str, ...], line: str) -> None:
+    plan = resolve(Request(model=tiny, dataset="digits", device="cpu", epochs=2, settings=settings))
+    said = [finding.line() for finding in plan.findings]
+    assert [text[: len(line)] for text in said] == ([line] if line else [])
+
+
 def test_a_dataset_adapts_a_models_own_recipe_and_not_one_that_is_named(tiny: str) -> None:
     own = resolve(Request(model="hybrid-alt-1", dataset="digits", device="cpu")).recipe
     named = resolve(Request(model="hybrid-alt-1", dataset="digits", recipe="mixture-vit", device="cpu")).recipe

@@ -70,6 +70,10 @@ class AbsentDataError(DataError):
         super().__init__(f"{fact}, or {other}" if other else fact)
 
 
+class SizesError(DataError):
+    """The images of a dataset differ in size, and nobody said which size they should have."""
+
+
 class RunError(ZooError):
     """A run folder is missing something, damaged, in use, or from another version."""
 

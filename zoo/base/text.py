@@ -52,7 +52,7 @@ def duration(seconds: float) -> str:
 
 
 def _plural_of(word: str) -> str:
-    if word.endswith(("s", "x", "ch", "sh")):
+    if word.endswith(("s", "x", "ch", "sh")) and not word.endswith("epoch"):
         return f"{word}es"
     if word.endswith("y") and word[-2:-1] not in "aeiou":
         return f"{word[:-1]}ies"

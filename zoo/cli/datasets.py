@@ -64,7 +64,8 @@ def check(
     """Read every image of SPEC and report problems.
 
     The check finds unreadable and truncated images, empty classes, labels out of range, images that are
-    in both train and test, unbalanced classes, images that are nearly black, and files that are not read.
+    in both train and test (or in both training and validation), unbalanced classes, images that differ
+    in size or are nearly black, and files that are not read.
     The exit code is 1 if the dataset cannot be trained on.
 
     Examples:
@@ -74,21 +75,25 @@ def check(
       zoo datasets check cifar10 --json
     """
     from zoo.cli.shared.display import DecodeBar
-    from zoo.data.checks import check as examine
+    from zoo.data.checks import loaded_and_checked
     from zoo.data.load import load, only_this
     from zoo.errors import BadImagesError
 
     registry = load_registry()
     try:
         with DecodeBar() as bar, only_this():
-            data = load(spec, registry, data_dir=data_dir, image_size=image_size, skip_bad=skip_bad, show=bar)
+
+            def at(side: int | None) -> ImageData:
+                size = image_size or side
+                return load(spec, registry, data_dir=data_dir, image_size=size, skip_bad=skip_bad, show=bar)
+
+            data, findings = loaded_and_checked(at)
     except BadImagesError as error:
         if as_json:
             table.emit_json({"spec": spec, "unreadable": list(error.problems)})
         else:
             table.emit(map(table.clean, _some_of_each_kind(error.problems)))
         raise
-    findings = examine(data)
     if as_json:
         table.emit_json(_report(data, findings))
     else:
@@ -102,9 +107,12 @@ MOST_OF_A_KIND = 5
 
 def _some_of_each_kind(problems: Sequence[str]) -> Iterator[str]:
     """At most five lines about images with the same problem, and how many more there are."""
+    from zoo.data.files.decode import BEGINS
+
     kinds: dict[str, list[str]] = {}
     for problem in problems:
-        kinds.setdefault(re.sub(r"0x[0-9a-f]+", "", problem.rpartition(": ")[2]), []).append(problem)
+        alike = re.sub(r"0x[0-9a-f]+", "", problem.partition(f"; {BEGINS}")[0])
+        kinds.setdefault(alike.rpartition(": ")[2], []).append(problem)
     for kind, lines in kinds.items():
         yield from lines[:MOST_OF_A_KIND]
         if len(lines) > MOST_OF_A_KIND:

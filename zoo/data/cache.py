@@ -29,7 +29,7 @@ from zoo.data.origins import all_rows, write_origins
 from zoo.data.sources.source import Opened, Rows, Show, Source
 from zoo.data.split import Split
 from zoo.data.types import Chunk, Images, Item, Labels
-from zoo.errors import BadImagesError, DataError, InputError
+from zoo.errors import BadImagesError, DataError, InputError, SizesError
 
 FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black
 _FILES = ("train-images", "train-labels", "test-images", "test-labels")
@@ -395,7 +395,7 @@ class _Decoding:
             if self.size is None:
                 self.size, self.first = (height, width), self.rows.where(start + i)
             if (height, width) != self.size:
-                raise DataError(
+                raise SizesError(
                     f"images differ in size: {self.first} has {_wide(self.size)}, "
                     f"{self.rows.where(start + i)} has {_wide((height, width))}; give --image-size N"
                 )

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
+from zoo.base.files import WriteError, replacing
+from zoo.base.paths import cache_dir
 from zoo.base.text import plural
 from zoo.data.findings import Finding
-from zoo.data.split import ImageData, Split
+from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, validation_split
+from zoo.errors import InputError, SizesError
+
+FORMAT = 1
+"""Of the findings that are kept: counted up when something else is looked for."""
+
+LOOKED_AT = 256 << 20
+"""Bytes of images that a run looks at for duplicates, which takes a second or two, once."""
+
+SIDE = 64
+"""Pixels of the sides that images are brought to for a check if they differ in size."""
 
 IMBALANCE = 10.0
 
@@ -28,10 +43,56 @@ def check(data: ImageData) -> list[Finding]:
     Returns:
         Findings, errors first; an empty list where all is well.
     """
-    train, test = _seen(data.train), _seen(data.test)
-    findings = [*_classes(data), *_single(data), *_duplicates(data, train.hashes, test.hashes)]
-    findings += [*_nearly_black(train, test), *_imbalance(data), *_left_out(data)]
+    findings = [*_classes(data), *_single(data), *_pixel_findings(data), *_imbalance(data), *_left_out(data)]
     return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
+
+
+def loaded_and_checked(load: Callable[[int | None], ImageData]) -> tuple[ImageData, list[Finding]]:
+    """A dataset and its findings; one whose images differ in size is looked at in a size of ours.
+
+    Args:
+        load: loads it with an image size; None: the images' own.
+    Raises:
+        ZooError: as `zoo.data.load.load`.
+    """
+    try:
+        data = load(None)
+        return data, check(data)
+    except SizesError as error:
+        data = load(SIDE)
+        said = str(error).rpartition(";")[0]
+        text = f"{said}; training needs --image-size N (all else was looked at in {SIDE}x{SIDE})"
+        return data, [Finding(level="warning", kind="sizes", message=text), *check(data)]
+
+
+def findings_for_training(data: ImageData, clean: bool) -> list[Finding]:
+    """What `check` would say, as far as it costs a run nothing: pixels are looked at once, and only in small datasets.
+
+    Args:
+        clean: whether validation images are held out of the training images.
+    """
+    findings = [f for f in _classes(data) if f.level != "error"]  # which the run refuses
+    images = (data.train.images, data.test.images)
+    if not data.streamed and sum(part.nbytes for part in images) <= LOOKED_AT:
+        ours = ("validation-duplicate",) if not clean else ()
+        findings += [f for f in _kept_pixel_findings(data) if f.level == "warning" and f.kind not in ours]
+    return [*findings, *_imbalance(data), *_left_out(data)]
+
+
+def _kept_pixel_findings(data: ImageData) -> list[Finding]:
+    path = cache_dir() / "files" / f"check-{FORMAT}-{data.fingerprint[:24]}.json"
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(path.read_bytes(), type=list[Finding])
+    findings = _pixel_findings(data)
+    with suppress(WriteError), replacing(path) as temporary:
+        temporary.write_bytes(msgspec.json.encode(findings))
+    return findings
+
+
+def _pixel_findings(data: ImageData) -> list[Finding]:
+    train, test = _seen(data.train), _seen(data.test)
+    duplicates = [*_duplicates(data, train.hashes, test.hashes), *_held_out(data.train, train.hashes)]
+    return [*duplicates, *_nearly_black(train, test)]
 
 
 def class_counts(split: Split, classes: int) -> list[int]:
@@ -40,7 +101,7 @@ def class_counts(split: Split, classes: int) -> list[int]:
 
 
 def _classes(data: ImageData) -> list[Finding]:
-    findings = []
+    findings = [*_alike(data)]
     if len(data.classes) == 1:
         text = "there is one class only: nothing can be learnt from it, and training refuses it"
         findings.append(Finding(level="warning", kind="one-class", message=text, count=1, examples=data.classes))
@@ -49,11 +110,38 @@ def _classes(data: ImageData) -> list[Finding]:
         empty = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
         if empty:
             text = f"{plural(len(empty), 'class has', 'classes have')} no {side} image, of {len(data.classes)}"
+            text += labels_are_numbers(data) if side == "train" else ""
             level: Literal["error", "warning"] = "error" if side == "train" else "warning"
             findings.append(
                 Finding(level=level, kind="empty-class", message=text, count=len(empty), examples=empty[:5])
             )
     return findings
+
+
+def labels_are_numbers(data: ImageData) -> str:
+    """Of a dataset without class names: what its labels are, for a message about classes without images."""
+    if data.named or not len(data.train):
+        return ""
+    labels = data.train.labels
+    return f"; the labels have no names and count the classes from 0: here they are {labels.min()} to {labels.max()}"
+
+
+def _alike(data: ImageData) -> Iterator[Finding]:
+    """Classes of one name, and names that differ by case or blanks alone."""
+    often = [name for name, count in Counter(data.classes).items() if count > 1]
+    if often:
+        text = f"{plural(len(often), 'name is', 'names are')} that of several classes"
+        yield Finding(
+            level="warning", kind="same-name", message=text, count=len(often), examples=tuple(map(repr, often[:5]))
+        )
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in dict.fromkeys(data.classes):
+        groups["".join(name.casefold().split())].append(name)
+    alike = [names for names in groups.values() if len(names) > 1]
+    if alike:
+        text = f"{plural(len(alike), 'name is', 'names are')} written in several ways, each a class of its own"
+        examples = tuple(" and ".join(map(repr, names)) for names in alike[:5])
+        yield Finding(level="warning", kind="similar-classes", message=text, count=len(alike), examples=examples)
 
 
 def _single(data: ImageData) -> list[Finding]:
@@ -133,6 +221,26 @@ def _duplicates(data: ImageData, train: list[bytes], test: list[bytes]) -> list[
     ]
 
 
+def _held_out(train: Split, hashes: list[bytes]) -> list[Finding]:
+    """Images that a run holds out for validation, though it learns from an equal one."""
+    try:
+        rows, validation = validation_split(train.labels, VALIDATION_FRACTION, VALIDATION_SEED, train.copies)
+    except InputError:
+        return []
+    originals = len(hashes)
+    known = {hashes[row]: row for row in reversed(rows[rows < originals].tolist())}
+    copies = [row for row in validation[validation < originals].tolist() if hashes[row] in known]
+    pairs = [f"train {row} = train {known[hashes[row]]}" for row in copies]
+    return _counted(
+        "warning",
+        "validation-duplicate",
+        pairs,
+        "training image that a run holds out for validation is",
+        "training images that a run holds out for validation are",
+        "also among those it learns from",
+    )
+
+
 def _repeats(side: str, noun: str, hashes: list[bytes]) -> list[Finding]:
     count = sum(n - 1 for n in Counter(hashes).values())
     text = f"{plural(count, f'{noun} image')} seen earlier in the same set"
@@ -142,9 +250,13 @@ def _repeats(side: str, noun: str, hashes: list[bytes]) -> list[Finding]:
 def _counted(
     level: Literal["warning", "note"], kind: str, examples: list[str], one: str, many: str, rest: str
 ) -> list[Finding]:
-    """A finding of as many images as there are examples; `one` ends with the verb that is `many` for several."""
+    """A finding of as many images as there are examples.
+
+    Args:
+        one: ends with a verb. many: the same for several images, or the verb alone.
+    """
     count, noun = len(examples), one.rpartition(" ")[0]
-    text = f"{plural(count, one, f'{noun}s {many}')} {rest}"
+    text = f"{plural(count, one, many if ' ' in many else f'{noun}s {many}')} {rest}"
     found = Finding(level=level, kind=kind, message=text, count=count, examples=tuple(examples[:5]))
     return [found] if count else []
 

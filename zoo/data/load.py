@@ -19,7 +19,7 @@ from zoo.catalogue.spec import Dataset
 from zoo.data.batches.mode import Delivery, fit
 from zoo.data.cache import Cached, cache_key, cached, numbered
 from zoo.data.files.colours import Colours, checked_colours
-from zoo.data.files.decode import Rule, make_rule, transform_rule
+from zoo.data.files.decode import Rule, make_rule, transform_rule, without_warnings
 from zoo.data.files.depth import Depth, depth_of
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.findings import Finding
@@ -107,12 +107,8 @@ def load(
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     delivery.check()
     job = _Job(name, spec, dataset, common, rule, skip_bad, delivery, silent if show is None else show)
-    if isinstance(source, FolderSource) and delivery.mode != "resident" and not _alters(common):
-        files = undecoded(source, rule, skip_bad=skip_bad)
-        streams, why = _streams(files, source, delivery, skip_bad)
-        if streams:
-            return _from_files(source, files, job, why)
-    return _from_source(source, job)
+    with without_warnings():
+        return _loaded(source, job)
 
 
 @dataclass(frozen=True)
@@ -138,6 +134,16 @@ class _Job:
         return replace(self.rule, colours=depth.colours(self.rule.colours))
 
 
+def _loaded(source: Source, job: _Job) -> ImageData:
+    """The dataset from its files, if they are streamed, or else from the cache."""
+    if isinstance(source, FolderSource) and job.delivery.mode != "resident" and not _alters(job.common):
+        files = undecoded(source, job.rule, skip_bad=job.skip_bad)
+        streams, why = _streams(files, source, job.delivery, job.skip_bad)
+        if streams:
+            return _from_files(source, files, job, why)
+    return _from_source(source, job)
+
+
 def _from_files(source: FolderSource, found: Undecoded, job: _Job, why: str) -> ImageData:
     """The dataset of a folder whose images stay files."""
     depth = depth_of(*source.content(found.listings))
@@ -153,7 +159,7 @@ def _from_source(source: Source, job: _Job) -> ImageData:
     depth = _depth(source, once)
     data = cached(once, job.rule_for(depth), job.show, name=job.name, skip_bad=job.skip_bad)
     data = _altered(data, job.common, job.name, job.show)
-    findings = source.findings() if isinstance(source, FolderSource) else ()
+    findings: tuple[Finding, ...] = getattr(source, "findings", tuple)()
     described = _seen(_described(job.name, job.spec, job.dataset, data), findings, depth, job.rule.colours)
     delivered = _from_arrays(described, job.delivery, job.workers)
     return replace(delivered, notes=(*getattr(source, "notes", ()), *delivered.notes))

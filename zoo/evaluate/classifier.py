@@ -19,7 +19,7 @@ from zoo.catalogue.recipe import TestTimeViews
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model
 from zoo.data.augment import pipeline as augment
-from zoo.data.files.decode import Rule, image_array
+from zoo.data.files.decode import Rule, image_array, without_warnings
 from zoo.data.files.deep_colour import unread_file
 from zoo.data.types import Images, Item
 from zoo.errors import RunError
@@ -116,7 +116,9 @@ class Classifier:
 
     def _batches(self, pictures: Iterator[Picture]) -> Iterator[Images]:
         while batch := list(islice(pictures, BATCH)):
-            yield np.stack([self.decode(*_item(picture)) for picture in batch])
+            with without_warnings():
+                decoded = [self.decode(*_item(picture)) for picture in batch]
+            yield np.stack(decoded)
 
     def decode(self, item: Item, where: str) -> Images:
         """Decode one image: uint8 (3, H, W) of the model's size.
@@ -166,8 +168,9 @@ class Classifier:
                 "its weights are damaged, or its training diverged"
             )
         names = self.classes or [str(number) for number in range(self.sizes.num_classes)]
-        values, rows = probabilities.topk(min(top, len(names)))
-        return [Score(names[i], p) for i, p in zip(rows.tolist(), values.tolist(), strict=True)]
+        values, rows = probabilities.sort(descending=True, stable=True)  # of equal ones the first class
+        scores = zip(rows[:top].tolist(), values[:top].tolist(), strict=True)
+        return [Score(names[i], p) for i, p in scores]
 
     @property
     def parameters(self) -> int:

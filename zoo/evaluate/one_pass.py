@@ -68,8 +68,7 @@ class Keep:
 
     def __call__(self, logits: Tensor, labels: Tensor) -> None:
         """Take one batch: logits (B, K) float32, labels (B,) int64."""
-        # The same topk as in `_sums`: ties must fall the same way.
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices[:, 0]
+        best = logits.argmax(1)  # of equal ones the first, as in `places`
         self.parts.append((labels.cpu(), best.cpu(), logits.softmax(1).cpu()))
 
     def predictions(self) -> Predictions:
@@ -134,5 +133,19 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     """Summed loss, top-1 and top-5 hits of one batch, as float64 on the device (float32 on MPS)."""
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     loss = F.cross_entropy(logits, labels, reduction="sum")
-    best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-    return torch.stack((loss.to(wide), best[:, 0].sum().to(wide), best.any(dim=1).sum().to(wide)))
+    place = places(logits, labels)
+    return torch.stack((loss.to(wide), (place < 1).sum().to(wide), (place < 5).sum().to(wide)))
+
+
+def places(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many classes are before the label's in a row's order: largest logit first, of equal ones the first class.
+
+    Args:
+        logits: (B, K). labels: int64 (B,).
+    Returns:
+        int64 (B,), 0 for a label that is predicted. (`topk` has no rule for equal logits: which class it takes
+        depends on how many are asked for.) Where a logit is no number, no label is predicted.
+    """
+    own = logits.gather(1, labels[:, None])
+    earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    return (~(logits <= own) | ((logits == own) & earlier)).sum(1)

@@ -18,7 +18,7 @@ from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode
 from zoo.data.batches.mode import Delivery, refuse_batch
-from zoo.data.checks import class_counts, division_findings
+from zoo.data.checks import class_counts, division_findings, findings_for_training, labels_are_numbers
 from zoo.data.findings import Finding
 from zoo.data.load import load
 from zoo.data.seeds import mix_seed
@@ -38,6 +38,7 @@ from zoo.train.environment import environment
 from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
+from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
@@ -146,7 +147,11 @@ def resolve(
         defaults=defaults_of(model.build, registry),
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
-    findings = (*data.findings, *division_findings(data, splits[0], request.limit_train))
+    findings = (
+        *findings_for_training(data, clean=bool(validation)),
+        *division_findings(data, splits[0], request.limit_train),
+        *recipe_findings(recipe, sizes.height, sizes.width),
+    )
     return _with_compiler(Plan(record, registry, *splits, hardware, notes, findings))
 
 
@@ -264,7 +269,7 @@ def _refuse_classes(data: ImageData) -> None:
     if empty:
         raise DataError(
             f"{data.spec}: class {empty[0]!r} has no training images ({len(empty)} of {len(data.classes)} classes "
-            "are empty); remove the class, or see `zoo datasets check`"
+            f"are empty){labels_are_numbers(data)}; remove the class, or see `zoo datasets check`"
         )
 
 

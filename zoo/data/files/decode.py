@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from zoo.base.text import first_line
 from zoo.data.files.colours import Colours, rgb, rgb_of_values
@@ -30,6 +34,15 @@ _TURNS = (
 
 _ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Where Pillow looks for the tag."""
+
+PILLOWS = r"PIL\."
+"""The modules whose warnings nobody needs: what Pillow warns of (damaged metadata, many pixels) is dealt with here."""
+
+BEGINNING = 12
+"""Bytes of a file of no known format that a message shows."""
+
+BEGINS = "it begins with "
+"""What stands before them: a message's kind ends there."""
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before their pixels are read: such a file is a decompression bomb."""
@@ -169,6 +182,14 @@ def upright(image: Image.Image, pixels: Image.Image | None = None) -> Image.Imag
     return turned
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Pillow's warnings are not shown; for the one thread that reads images or starts the threads that do."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=PILLOWS)
+        yield
+
+
 def opened_image(item: Item) -> Image.Image:
     """The image of an item; its pixels may not be read yet."""
     if callable(item):
@@ -214,9 +235,21 @@ def image_array(item: Item, rule: Scaling, where: str, colours: Colours | None =
         raise
     except (Image.DecompressionBombError, TooLargeError) as error:
         raise DataError(f"{where}: refused: {error}") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{where}: cannot be read as an image: {_beginning(item)}") from None
     except Exception as error:  # decoders of foreign bytes raise nearly anything
         reason = first_line(error, 120)
         raise DataError(f"{where}: cannot be read as an image ({reason})") from None
+
+
+def _beginning(item: Item) -> str:
+    """What stands where an image should."""
+    if callable(item):
+        return "no known format"
+    if isinstance(item, Path):
+        with item.open("rb") as file:
+            item = file.read(BEGINNING)
+    return f"no known format; {BEGINS}{item[:BEGINNING]!r}" if item else "it is empty"
 
 
 def array_image(pixels: Images) -> Image.Image:

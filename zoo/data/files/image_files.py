@@ -29,7 +29,7 @@ from zoo.data.files.colours import Colours
 from zoo.data.files.decode import Rule, Scaling, image_array
 from zoo.data.files.formats import ENDINGS
 from zoo.data.types import Images, Labels
-from zoo.errors import BadImagesError, DataError
+from zoo.errors import BadImagesError, DataError, SizesError
 
 FORMAT = 2  # 1: thumbnails of storage devices were listed
 SETTLED = 2_000_000_000
@@ -413,7 +413,7 @@ def decode_file(
     except DataError as error:
         raise BadImagesError((str(error),)) from None
     if image.shape[1:] != size:
-        raise DataError(
+        raise SizesError(
             f"images differ in size: {path} has {image.shape[2]}x{image.shape[1]}, the first one "
             f"{size[1]}x{size[0]}; give --image-size N"
         )

@@ -10,13 +10,14 @@ import mmap
 import os
 import signal
 import sys
+import warnings
 from typing import BinaryIO
 
 import msgspec
 import numpy as np
 
 from zoo.data.augment.crop import Bounds, RandomCut
-from zoo.data.files.decode import Rule, Scaling
+from zoo.data.files.decode import PILLOWS, Rule, Scaling
 from zoo.data.files.image_files import Stamp, decode_file
 from zoo.data.types import Images
 from zoo.errors import DataError
@@ -87,6 +88,7 @@ def receive(pipe: BinaryIO) -> bytes | None:
 def serve() -> None:
     """Answer parts until stdin ends: an empty answer where all is well, else what is wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains; it ends this one
+    warnings.filterwarnings("ignore", module=PILLOWS)
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints must not be taken for an answer
     content = receive(asked)

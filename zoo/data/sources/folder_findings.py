@@ -26,7 +26,7 @@ def folder_findings(root: Path, division: Division | None, listings: Sequence[Li
         division: the folders of train and test, where there are two. listings: of each of them, or of `root`.
     """
     findings = [*_places(root, division), *_left_out(listings), *_loose(root, division, listings)]
-    return (*findings, *_categories(listings[0]), *_alike(listings[0]))
+    return (*findings, *_categories(listings[0]))
 
 
 def _places(root: Path, division: Division | None) -> Iterator[Finding]:
@@ -86,15 +86,3 @@ def _categories(listing: Listing) -> Iterator[Finding]:
         )
         examples = tuple(f"{listing.classes[label]}: {', '.join(sorted(below[label])[:3])}" for label in nested[:FEW])
         yield Finding(level="warning", kind="nested-class", message=text, count=len(nested), examples=examples)
-
-
-def _alike(listing: Listing) -> Iterator[Finding]:
-    """Classes whose names differ by case or blanks alone."""
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name in listing.classes:
-        groups["".join(name.casefold().split())].append(name)
-    alike = [names for names in groups.values() if len(names) > 1]
-    if alike:
-        text = f"{plural(len(alike), 'name is', 'names are')} written in several ways, each a class of its own"
-        examples = tuple(" and ".join(map(repr, names)) for names in alike[:FEW])
-        yield Finding(level="warning", kind="similar-classes", message=text, count=len(alike), examples=examples)

@@ -11,8 +11,9 @@ from typing import Any
 from zoo.base.hub_settings import endpoint_note, of_this_machine
 from zoo.base.text import first_line
 from zoo.base.version import __version__
+from zoo.data.findings import Finding
 from zoo.data.sources.parquet import ParquetSource
-from zoo.data.sources.parquet_files import Chosen, choose_files
+from zoo.data.sources.parquet_files import Chosen, choose_files, unread_splits
 from zoo.data.sources.source import Opened, Request
 from zoo.errors import AbsentDataError, DataError, InputError
 
@@ -72,6 +73,10 @@ class HubSource:
     def notes(self) -> tuple[str, ...]:
         """What was decided about the splits, a line each."""
         return self._parquet((), ()).notes if not self.files.test else ()
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Splits of the repository that are not read."""
+        return unread_splits(self.files.unread)
 
     def open(self) -> Opened:
         """Download the files of both splits and read them."""

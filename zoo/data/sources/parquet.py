@@ -16,8 +16,9 @@ import numpy as np
 
 from zoo.base.explain import shown
 from zoo.base.text import first_line
+from zoo.data.findings import Finding
 from zoo.data.sources.labels import class_number, why_no_class
-from zoo.data.sources.parquet_files import local_files
+from zoo.data.sources.parquet_files import local_files, unread_splits
 from zoo.data.sources.source import Opened, Request, Rows
 from zoo.data.split import stratified
 from zoo.data.types import Chunk, Item, Labels
@@ -290,7 +291,7 @@ class ParquetSource:
     Attributes:
         test: empty where the files have one split alone, which is divided by `seed` (stratified, 20% are test
             images); or, `whole`, both are all of it: for an evaluation, which reads one of them.
-        splits: names of all splits there are, for messages.
+        splits: names of all splits there are, for messages. unread: those that are not read.
     """
 
     train: tuple[Path, ...]
@@ -300,6 +301,7 @@ class ParquetSource:
     seed: int = 0
     whole: bool = False
     splits: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @classmethod
     def make(cls, request: Request) -> ParquetSource:
@@ -312,7 +314,7 @@ class ParquetSource:
         chosen = local_files(request.rest, options, f"parquet:{request.rest}", whole=request.whole)
         train, test = (tuple(map(Path, side)) for side in (chosen.train, chosen.test))
         image, label = options.get("image"), options.get("label")
-        return cls(train, test, image, label, request.seed, request.whole, chosen.splits)
+        return cls(train, test, image, label, request.seed, request.whole, chosen.splits, chosen.unread)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -320,6 +322,10 @@ class ParquetSource:
         if self.test or self.whole:
             return ()
         return (f"the files have one split, which is divided by chance: {TEST_SHARE:.0%} are test images",)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Splits of the files that are not read."""
+        return unread_splits(self.unread)
 
     def columns(self) -> tuple[Columns, Columns]:
         """The columns of train and test, after a look at the schema of every file.

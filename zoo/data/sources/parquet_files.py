@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.base.text import plural
+from zoo.data.findings import Finding
 from zoo.errors import DataError, InputError
 
 TRAIN_NAMES = ("train", "training")
@@ -46,11 +47,16 @@ class ParquetFile:
 
 
 class Chosen(NamedTuple):
-    """The files of a dataset; `test` is empty where the files have one split alone, which is to be divided."""
+    """The files of a dataset; `test` is empty where the files have one split alone, which is to be divided.
+
+    Attributes:
+        splits: names of all splits there are. unread: those that nobody named, and that are neither train nor test.
+    """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
     splits: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
 
 def _words(name: str) -> list[str]:
@@ -113,7 +119,9 @@ def choose_files(
             _check_configs(group, where)
         _check_shards(group, where, ", ".join(side), exists)
     first, second = (tuple(file.path for file in group) for group in chosen)
-    return Chosen(first, second, tuple(names))
+    named = whole or all(options.get(side) for side in ("train", "test"))
+    unread = () if named else tuple(name for name in names if name not in (*train, *test))
+    return Chosen(first, second, tuple(names), unread)
 
 
 def _of_config(files: list[ParquetFile], config: str, where: str) -> list[ParquetFile]:
@@ -254,7 +262,15 @@ def local_files(path: str, options: dict[str, Any], where: str, *, whole: bool =
     shared = set(first) & set(second)
     if shared and not whole:
         raise InputError(f"{where}: train and test are the same images: both have {min(shared)}")
-    return Chosen(first, second, chosen.splits)
+    return chosen._replace(train=first, test=second)
+
+
+def unread_splits(unread: Sequence[str]) -> tuple[Finding, ...]:
+    """The finding of splits that are not read."""
+    if not unread:
+        return ()
+    text = f"{plural(len(unread), 'split')} of the files not read; ?train=SPLIT and ?test=SPLIT choose others"
+    return (Finding(level="note", kind="unread-split", message=text, count=len(unread), examples=(*unread[:5],)),)
 
 
 def _before_pattern(pattern: Path) -> Path:
