@@ -21,7 +21,7 @@ from zoo.cli.datasets import datasets
 from zoo.data.checks import check
 from zoo.data.load import load
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, validation_split
-from zoo.errors import DataError, SizesError
+from zoo.errors import DataError, SizesError, UnknownNameError
 from zoo.train.plan import resolve
 from zoo.train.run_options import Request
 
@@ -95,6 +95,21 @@ def test_images_of_several_sizes_are_checked_to_the_end(tmp_path: Path) -> None:
     found = {finding["kind"]: finding["message"] for finding in json.loads(result.stdout)["findings"]}
     assert found.keys() == {"sizes", "skipped", "nearly-black"}
     assert "has 9x8; training needs --image-size N (all else was looked at in 64x64)" in found["sizes"]
+
+
+@pytest.mark.parametrize(("ending", "level"), [("HEIC", "warning"), ("txt", "note")])
+def test_photographs_in_a_format_that_is_not_read_are_a_warning(tmp_path: Path, ending: str, level: str) -> None:
+    splits(tmp_path, "train", "test")
+    images(tmp_path / "train" / "ant", 2, ending)
+    found = {finding.kind: finding for finding in read(tmp_path).findings}["ignored"]
+    assert (found.level, found.count) == (level, 2)
+    assert found.message.endswith("convert them to JPEG or PNG") == (level == "warning")
+
+
+def test_an_unknown_scheme_names_the_known_ones_once() -> None:
+    with pytest.raises(UnknownNameError) as error:
+        load("csv:labels.csv")
+    assert str(error.value).count("parquet,") == str(error.value).count("sklearn") == 1
 
 
 @pytest.mark.parametrize("content", [b"<html>404 Not Found</html>", b"\x00\x01", b""])

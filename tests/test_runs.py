@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -85,6 +87,14 @@ def test_every_run_below_runs_is_listed_with_what_its_record_says(here: Path) ->
     lines = said_by("runs").splitlines()
     assert lines[0].split()[:3] == ["NAME", "MODEL", "DATASET"]
     assert len(lines) == 4
+
+
+def test_a_run_of_few_classes_has_no_top5(here: Path) -> None:
+    run = find(["a"])[0][0]
+    assert run.result is not None
+    assert row_of(run)["top5"] == run.result["test"]["top5"]
+    few = msgspec.structs.replace(run.record, sizes=msgspec.structs.replace(run.record.sizes, num_classes=5))
+    assert row_of(dataclasses.replace(run, record=few))["top5"] is None
 
 
 def test_filters_globs_and_sorts_choose(here: Path) -> None:

@@ -53,6 +53,8 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
 )
 """Scheme to what makes its source, and the options it takes (None: it checks them itself)."""
 
+HINT = "own images are read from folder:PATH or parquet:PATH, others by a name that `zoo datasets` lists"
+
 COMMON = frozenset({"resize", "crop", "alter_train", "alter_test", "skip_bad", "white", "background"})
 """Options of every dataset; the others are the source's own."""
 
@@ -248,7 +250,7 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
             raise registry.unknown("dataset", spec, known, hint)
         raise UnknownNameError("dataset", spec, known, hint)
     if scheme not in SCHEMES:
-        raise UnknownNameError("dataset scheme", scheme, SCHEMES, f"schemes: {', '.join(SCHEMES)}")
+        raise UnknownNameError("dataset scheme", scheme, SCHEMES, HINT)
     if not rest:
         raise InputError(f"{spec!r}: nothing after the colon; expected {scheme}:PATH or {scheme}:NAME")
     return _short_name(scheme, rest), Dataset(source=spec)
@@ -301,7 +303,7 @@ def _value(key: str, text: str) -> int | bool | str | list[str]:
 def _source(source: str, request: Request) -> Source:
     scheme, _, rest = source.partition(":")
     if scheme not in SCHEMES:
-        raise UnknownNameError("dataset scheme", scheme, SCHEMES, f"schemes: {', '.join(SCHEMES)}")
+        raise UnknownNameError("dataset scheme", scheme, SCHEMES, HINT)
     path, _ = _divided(scheme, rest)
     return SCHEMES[scheme][0](replace(request, rest=path))
 

@@ -6,6 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,24 @@ from zoo.data.findings import Finding
 from zoo.data.sources.split_folders import Division
 
 FEW = 5
+PHOTOS = (
+    ".heic",
+    ".heif",
+    ".hif",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+    ".orf",
+    ".rw2",
+    ".psd",
+    ".jxl",
+    ".svg",
+)
+"""Endings of images that Pillow does not read by itself."""
+
 LOOKED_AT = 10_000
 """Files of a class whose folders are looked at for an example."""
 
@@ -51,10 +70,13 @@ def _left_out(listings: Sequence[Listing]) -> Iterator[Finding]:
     for listing in listings:
         endings.update(listing.left_out)
     if endings:
-        text = f"{plural(endings.total(), 'file')} in class folders not read, having no suffix of an image"
+        photos = sum(endings[ending] for ending in PHOTOS)
+        text = f"{plural(endings.total(), 'file')} in class folders not read, having no suffix of an image that is read"
+        text += "; convert them to JPEG or PNG" if photos else ""
         examples = tuple(f"{count:,} {ending}" for ending, count in endings.most_common(FEW))
         count = endings.total()
-        yield Finding(level="note", kind="ignored", message=text, count=count, examples=examples)
+        level: Literal["warning", "note"] = "warning" if photos else "note"
+        yield Finding(level=level, kind="ignored", message=text, count=count, examples=examples)
 
 
 def _loose(root: Path, division: Division | None, listings: Sequence[Listing]) -> Iterator[Finding]:
