@@ -157,6 +157,16 @@ def test_one_split_alone_is_divided_by_the_seed_as_a_folder_is(name: str, tmp_pa
     assert load(f"parquet:{tmp_path}", seed=1).fingerprint != data.fingerprint
 
 
+def test_a_split_by_chance_leaves_every_class_an_image_to_learn_from(tmp_path: Path) -> None:
+    labels = [*range(30), 29]
+    write(tmp_path / "all.parquet", labels)
+    data = load(f"parquet:{tmp_path}")
+    assert sorted(data.train.labels.tolist()) == list(range(30))
+    assert data.test.labels.tolist() == [29]
+    write(tmp_path / "all.parquet", [0, 1])
+    assert "no class has two images, so that none can be held out for the test" in refusal(f"parquet:{tmp_path}")
+
+
 def test_test_images_alone_can_be_evaluated(tmp_path: Path) -> None:
     for split in ("test", "validation"):
         write(tmp_path / f"{split}.parquet", [0, 1], ["a", "b"])

@@ -11,13 +11,16 @@ from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.findings import Finding
 from zoo.data.types import Images, Labels
-from zoo.errors import InputError
+from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from zoo.data.files.image_files import FileImages
     from zoo.data.files.pool import Pool
     from zoo.data.origins import Origins
 
+
+TEST_SHARE = 0.2
+"""Of a dataset without splits, the share that is its test."""
 
 VALIDATION_FRACTION = 0.1
 
@@ -146,6 +149,23 @@ def stratified(labels: Labels, n: int, seed: int, *, leave: int = 0, take: int =
         for label, share in zip(classes, shares, strict=True)
     ]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def drawn_test(labels: Labels, seed: int, where: str) -> tuple[Labels, Labels]:
+    """Divide a dataset without splits: a stratified fifth is the test, and every class keeps an image to learn from.
+
+    Returns:
+        (train rows, test rows), int64, sorted, disjoint.
+    Raises:
+        DataError: no class has two images; names `where`.
+    """
+    test = stratified(labels, max(1, round(len(labels) * TEST_SHARE)), seed, leave=1)
+    if len(labels) and not len(test):
+        raise DataError(
+            f"{where}: no class has two images, so that none can be held out for the test; add images, or "
+            "divide them into train and test yourself"
+        )
+    return np.setdiff1d(np.arange(len(labels)), test), test
 
 
 def _spread(rows: Labels, originals: int, copies: int) -> Labels:

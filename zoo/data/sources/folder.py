@@ -17,11 +17,9 @@ from zoo.data.findings import Finding
 from zoo.data.sources.folder_findings import folder_findings
 from zoo.data.sources.source import Opened, Request, Rows, item_rows
 from zoo.data.sources.split_folders import Division, division
-from zoo.data.split import stratified
+from zoo.data.split import drawn_test
 from zoo.data.types import CHUNK, Chunk, Labels
 from zoo.errors import DataError, InputError
-
-TEST_SHARE = 0.2
 
 
 def _rows(listing: Listing, chosen: Labels | None = None) -> Rows:
@@ -127,14 +125,7 @@ class FolderSource:
         if self.whole:
             everything = np.arange(len(listing.labels))
             return everything, everything
-        wanted = max(1, round(len(listing.labels) * TEST_SHARE))
-        test = stratified(listing.labels, wanted, self.seed, leave=1)
-        if not len(test):
-            raise DataError(
-                f"{self.root}: no class has two images, so that none can be held out for the test; add images, or "
-                "put them into train/ and test/"
-            )
-        return np.setdiff1d(np.arange(len(listing.labels)), test), test
+        return drawn_test(listing.labels, self.seed, str(self.root))
 
     def open(self) -> Opened:
         """The splits; files are decoded when they are read."""

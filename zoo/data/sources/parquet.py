@@ -20,7 +20,7 @@ from zoo.data.findings import Finding
 from zoo.data.sources.labels import class_number, why_no_class
 from zoo.data.sources.parquet_files import local_files, unread_splits
 from zoo.data.sources.source import Opened, Request, Rows
-from zoo.data.split import stratified
+from zoo.data.split import TEST_SHARE, drawn_test
 from zoo.data.types import Chunk, Item, Labels
 from zoo.errors import DataError, InputError
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 BATCH = 512
-TEST_SHARE = 0.2
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
 """Usual names of the columns."""
 
@@ -376,8 +375,7 @@ class ParquetSource:
             return Opened(train, test, classes)
         if self.whole:
             return Opened(train, train, classes)
-        chosen = stratified(train.labels, round(len(train.labels) * TEST_SHARE), self.seed)
-        rest = np.setdiff1d(np.arange(len(train.labels)), chosen)
+        rest, chosen = drawn_test(train.labels, self.seed, str(self.train[0]))
         train, test = (_rows(self.train, first, classes, rows) for rows in (rest, chosen))
         return Opened(train, test, classes)
 

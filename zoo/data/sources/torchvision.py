@@ -16,11 +16,10 @@ from zoo.base.text import first_line
 from zoo.data.sources.digits_and_idx import IdxSource, idx_files
 from zoo.data.sources.labels import as_labels, class_numbers
 from zoo.data.sources.source import Opened, Request, Rows, Source, array_rows, item_rows
-from zoo.data.split import stratified
+from zoo.data.split import drawn_test
 from zoo.data.types import Item, Labels
 from zoo.errors import AbsentDataError, DataError, InputError, UnknownNameError
 
-TEST_SHARE = 0.2
 SPLIT_SEED = 0
 
 
@@ -106,8 +105,7 @@ class VisionSource:
             test_labels = _labels(test, f"{title} (test)")
             rows = _rows(train, labels, f"{title} (train)"), _rows(test, test_labels, f"{title} (test)")
             return Opened(*rows, known)
-        chosen = stratified(labels, round(len(labels) * TEST_SHARE), SPLIT_SEED)
-        rest = np.setdiff1d(np.arange(len(labels)), chosen)
+        rest, chosen = drawn_test(labels, SPLIT_SEED, title)
         return Opened(_rows(train, labels, title, rest), _rows(train, labels, title, chosen), known)
 
     def _class(self) -> Make:
