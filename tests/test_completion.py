@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +120,83 @@ def test_an_unknown_shell_is_refused(site: Site) -> None:
     done = site.run("completion", "tcsh")
     assert done.returncode == 2
     assert "'bash', 'zsh', 'fish'" in done.stderr
+
+
+# ---- runs and files ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(site: Site) -> Site:
+    """Two runs below runs/, and files beside it; completion looks at names alone."""
+    for name in ("first", "deep/second"):
+        (site.work / "runs" / name).mkdir(parents=True)
+        (site.work / "runs" / name / "run.toml").touch()
+    (site.work / "photo.jpg").touch()
+    (site.work / "photos").mkdir()
+    (site.work / "mine.toml").touch()
+    return site
+
+
+def plain(site: Site, words: str) -> list[str]:
+    """What is offered by name, without what the shell is told to complete by itself."""
+    return asked(site, words, "zsh")
+
+
+TAKE_A_RUN = (
+    *("eval", "predict", "serve", "export", "package", "publish", "verify", "runs", "plot", "report"),
+    *("eval first --compare", "train --resume", "train --from", "train --weights", "plot first"),
+)
+
+
+def test_runs_are_completed_wherever_one_is_taken(runs: Site) -> None:
+    for words in TAKE_A_RUN:
+        assert {"first", "deep/second", "last"} <= set(plain(runs, f"zoo {words} ")), words
+    assert plain(runs, "zoo eval de") == ["deep/second"]
+    assert plain(runs, "zoo train --resume a") == ["auto"]
+    assert "train" in plain(runs, "zoo help tr")
+
+
+def test_without_runs_no_last_run_is_offered(site: Site) -> None:
+    assert plain(site, "zoo eval la") == []
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="needs bash")
+def test_bash_completes_runs_files_and_folders(runs: Site, tmp_path: Path) -> None:
+    cases = {
+        "zoo eval fir": "eval first",
+        "zoo eval run": "eval runs/",
+        "zoo predict first photo.": "predict first photo.jpg",
+        "zoo predict first --explain photo": "predict first --explain photos/",
+        "zoo predict first --files-from min": "predict first --files-from mine.toml",
+        "zoo train min": "train mine.toml",
+        "zoo train hybrid-joint-1 --output photo": "train hybrid-joint-1 --output photos/",
+    }
+    command = tmp_path / "zoo"
+    command.write_text(
+        '#!/bin/sh\n[ "$_ZOO_COMPLETE$1" = completion ] || [ -n "$_ZOO_COMPLETE" ] || { echo "ran: <$*>"; exit; }\n'
+        f'exec {sys.executable} -m zoo "$@"\n'
+    )
+    command.chmod(0o755)
+    shown = in_bash(runs.work, tmp_path, ['eval "$(zoo completion bash)"', *(f"{typed}\t" for typed in cases)])
+    for typed, expected in cases.items():
+        assert re.search(rf"ran: <{re.escape(expected)} ?>", shown), (typed, shown)
+
+
+def in_bash(folder: Path, first: Path, lines: list[str]) -> str:
+    """What an interactive bash shows in which lines are typed, with a folder as the first of its PATH."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PATH": f"{first}{os.pathsep}{os.environ['PATH']}", "TERM": "dumb", "PS1": "$ "}
+    command = ["bash", "--norc", "--noprofile", "-i"]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        for line in (*lines, "exit"):
+            os.write(ours, f"{line}\n".encode())
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux's way to say that the other side is closed
+            while block := os.read(ours, 1 << 16):
+                shown += block
+        process.wait(30)
+    os.close(ours)
+    return shown.decode()

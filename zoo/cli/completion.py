@@ -12,6 +12,7 @@ from zoo.base.text import one_line
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.registry_file import parse_file
 from zoo.cli.shared import table
+from zoo.cli.shared.run_argument import run_names
 from zoo.errors import ZooError
 
 VARIABLE = "_ZOO_COMPLETE"
@@ -19,13 +20,16 @@ VARIABLE = "_ZOO_COMPLETE"
 
 SHELLS = ("bash", "zsh", "fish")
 
+MAY_BE_FILES = ("model", "models", "name", "weights")
+"""Parameters that take FILE.toml#NAME, or a run folder, besides names of the catalogue."""
+
 Names = Callable[[Registry], Iterable[tuple[str, str]]]
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script that makes SHELL complete commands, options, models, datasets and recipes.
+    """Print the script that makes SHELL complete commands, options, models, datasets, recipes, runs and paths.
 
     For bash, put the first example into ~/.bashrc; for zsh, the second one into ~/.zshrc, after compinit.
 
@@ -47,7 +51,8 @@ def teach(command: click.Command) -> None:
     for parameter in command.params:
         names = _sources(command.name or "").get(parameter.name or "")
         if names is not None and not isinstance(parameter.type, click.Choice):
-            setattr(parameter, "shell_complete", _completer(names))  # noqa: B010 - a method of the instance
+            completer = _completer(names, files=parameter.name in MAY_BE_FILES)
+            setattr(parameter, "shell_complete", completer)  # noqa: B010 - a method of the instance
     if isinstance(command, click.Group):
         for below in command.commands.values():
             teach(below)
@@ -56,6 +61,8 @@ def teach(command: click.Command) -> None:
 def _sources(command: str) -> dict[str, Names]:
     common: dict[str, Names] = {
         "model": _models,
+        "models": _models,
+        "weights": lambda r: [*_models(r), *((name, "") for name in run_names())],
         "dataset": _datasets,
         "on": _datasets,
         "recipe": _recipes,
@@ -67,9 +74,16 @@ def _sources(command: str) -> dict[str, Names]:
     special: dict[str, dict[str, Names]] = {
         "info": {"name": _models},
         "list": {"pattern": _models},
+        "help": {"words": lambda r: _commands()},
         "check": {"names": lambda r: ((p.name, p.distribution) for p in r.plugins)},
     }
     return common | special.get(command, {})
+
+
+def _commands() -> Iterable[tuple[str, str]]:
+    from zoo.cli import COMMANDS
+
+    return ((name, text) for name, (_, text) in COMMANDS.items())
 
 
 def _models(registry: Registry) -> Iterable[tuple[str, str]]:
@@ -90,7 +104,7 @@ def _listeners(registry: Registry) -> Iterable[tuple[str, str]]:
     return ((name.partition(".")[2], component.summary) for name, component in listeners)
 
 
-def _completer(names: Names) -> Callable[[click.Context, str], list[CompletionItem]]:
+def _completer(names: Names, files: bool = False) -> Callable[[click.Context, str], list[CompletionItem]]:
     def complete(context: click.Context, incomplete: str) -> list[CompletionItem]:
         del context
         path, mark, rest = incomplete.rpartition("#")
@@ -98,7 +112,9 @@ def _completer(names: Names) -> Callable[[click.Context, str], list[CompletionIt
             known = dict(_models_in(path) if mark else names(load_registry()))
         except (ZooError, OSError):
             return []  # an error must not be printed into the user's command line
-        fitting = ((name, text) for name, text in sorted(known.items()) if name.startswith(rest))
+        fitting = [(name, text) for name, text in sorted(known.items()) if name.startswith(rest)]
+        if files and not (mark or fitting):  # FILE.toml#... or a run folder
+            return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(f"{path}{mark}{name}", help=one_line(text, 80)) for name, text in fitting]
 
     return complete

@@ -28,7 +28,10 @@ METHODS = (*("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "int
 @click.argument("run", type=RunName())
 @click.argument("images", nargs=-1, type=click.Path())
 @click.option(
-    "--files-from", metavar="FILE", help="Also classify the images whose paths FILE lists, one a line; - is stdin."
+    "--files-from",
+    type=click.Path(),
+    metavar="FILE",
+    help="Also classify the images whose paths FILE lists, one a line; - is stdin.",
 )
 @click.option("-0", "--null", is_flag=True, help="The paths of --files-from end with a zero byte.")
 @click.option("-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of classes shown.")

@@ -59,9 +59,21 @@ if TYPE_CHECKING:
     limit_test={"help": "Number of test images of the small budget."},
 )
 @options.at_once("Number of runs to train at the same time.")
-@click.option("--runs", default="runs/reproduce", show_default=True, metavar="DIR", help="Folder for the run folders.")
 @click.option(
-    "--results", default="results", show_default=True, metavar="DIR", help="Folder for the table and the figures."
+    "--runs",
+    type=click.Path(file_okay=False),
+    default="runs/reproduce",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the run folders.",
+)
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False),
+    default="results",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the table and the figures.",
 )
 @options.checkpoint_seconds
 @click.option(

@@ -92,13 +92,16 @@ def found_runs(words: Sequence[str]) -> list[Run]:
 
 
 def offered(incomplete: str, also: Sequence[str] = ()) -> list[CompletionItem]:
-    """What completes a word that means a run; the shell adds the folders itself."""
-    words = dict.fromkeys((*also, *_names()), "")
-    items = [CompletionItem(word, help=text) for word, text in words.items() if word.startswith(incomplete)]
-    return [*items, CompletionItem(incomplete, type="dir")]
+    """What completes a word that means a run: the folders by the shell itself, then the names.
+
+    bash offers folders only where no name fits; after names, its script would forget these.
+    """
+    fitting = (word for word in (*also, *run_names()) if word.startswith(incomplete))
+    return [CompletionItem(incomplete, type="dir"), *map(CompletionItem, fitting)]
 
 
-def _names() -> Iterator[str]:
+def run_names() -> Iterator[str]:
+    """The word `last`, if there is a run below runs/, and the names of the runs."""
     from zoo.runs.which import LAST, RUNS, below
 
     try:
