@@ -25,6 +25,7 @@ ZOO = Path(__file__).parent.parent / "zoo"
         (3, "batch", "3 batches"),
         (3, "epoch", "3 epochs"),
         (2, "study", "2 studies"),
+        (4, "epoch", "4 epochs"),
         (2, "array", "2 arrays"),
         (1.0, "second", "1 second"),
         (0.5, "second", "0.5 seconds"),

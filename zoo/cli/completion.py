@@ -74,16 +74,9 @@ def _sources(command: str) -> dict[str, Names]:
     special: dict[str, dict[str, Names]] = {
         "info": {"name": _models},
         "list": {"pattern": _models},
-        "help": {"words": lambda r: _commands()},
         "check": {"names": lambda r: ((p.name, p.distribution) for p in r.plugins)},
     }
     return common | special.get(command, {})
-
-
-def _commands() -> Iterable[tuple[str, str]]:
-    from zoo.cli import COMMANDS
-
-    return ((name, text) for name, (_, text) in COMMANDS.items())
 
 
 def _models(registry: Registry) -> Iterable[tuple[str, str]]:

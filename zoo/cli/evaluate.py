@@ -234,6 +234,15 @@ class Passes:
         self.bar.close()
 
 
+def _without_result(run: Path) -> str:
+    """Why there is nothing to compare with: a run that is being trained has no result yet."""
+    from zoo.runs.folder import why_no_result
+    from zoo.runs.record import RESULT, read_record
+
+    finished = (run / RESULT).is_file()
+    return "no result of these images" if finished else f"{why_no_result(run, read_record(run))}; no result"
+
+
 def settle(run: str, out: dict[str, Any], recorded: dict[str, Any] | None) -> None:
     """Compare with what is recorded of the same split.
 
@@ -251,7 +260,7 @@ def settle(run: str, out: dict[str, Any], recorded: dict[str, Any] | None) -> No
         elif out["split"] == "train":
             table.say("no result of training images is recorded to compare with")
         else:
-            table.say("the run was not finished: no result is recorded to compare with")
+            table.say(f"{_without_result(Path(run))} is recorded to compare with")
     elif recorded["correct"] != out["correct"] or recorded["count"] != out["count"]:
         raise RunError(
             f"{run}: result.json records {recorded['correct']} of {recorded['count']} correct, "

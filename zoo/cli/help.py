@@ -7,8 +7,16 @@ import click
 from zoo.errors import InputError
 
 
+def _commands(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The commands that complete a word."""
+    del param
+    root = ctx.find_root()
+    names = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @click.command("help")
-@click.argument("words", nargs=-1, metavar="[COMMAND]...")
+@click.argument("words", nargs=-1, metavar="[COMMAND]...", shell_complete=_commands)
 @click.pass_context
 def show_help(context: click.Context, words: tuple[str, ...]) -> None:
     """Print the help of zoo, or of COMMAND.

@@ -65,8 +65,8 @@ def runs(
 ) -> None:
     """List RUNS: run folders, folders of runs, names and patterns below runs/, `last`, hf://; default: all below runs/.
 
-    TOP-1 is the accuracy on the test split, VAL. that on the validation split (of an unfinished run: its best
-    so far).
+    TOP-1 is the accuracy on the test split, VAL. that on the validation split (of an unfinished run: of the
+    epoch that it would select so far).
 
     Examples:
 

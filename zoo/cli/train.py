@@ -250,7 +250,8 @@ class Session:
             result = train_in(folder, plan, watch)
         except Stop as stopped:
             weights = (folder / WEIGHTS).is_file()
-            saved = "the best weights so far are saved in it" if weights else "no epoch was finished"
+            kept = "the weights of the last epoch" if plan.recipe.select == "last" else "the best weights so far"
+            saved = f"{kept} are saved in it" if weights else "no epoch was finished"
             print(f"stopped: {folder}; {saved}; to resume: zoo train --resume {folder}", file=sys.stderr)
             sys.exit(128 + stopped.signal)
         finally:

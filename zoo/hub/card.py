@@ -195,8 +195,10 @@ def _eval_results(facts: Facts) -> list[Any]:
 
 
 def selection(result: dict[str, Any]) -> str:
-    """The selection rule in words: "best top1 on validation, epoch 12"."""
+    """The selection rule in words: "best top1 on validation, epoch 12", or "last epoch, 20"."""
     chosen = result.get("selection", {})
+    if chosen.get("rule") == "last":
+        return f"last epoch, {chosen.get('epoch')}"
     return f"best {chosen.get('rule')} on {chosen.get('split')}, epoch {chosen.get('epoch')}"
 
 

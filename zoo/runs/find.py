@@ -122,10 +122,10 @@ def number(value: Any, path: str = "") -> float | int | None:
 def row_of(run: Run) -> dict[str, Any]:
     """One object of `zoo runs --json`: fractions, seconds and counts; None for what is not known.
 
-    Until a run is finished, `val_top1` and `val_loss` are those of its best epoch so far.
+    Until a run is finished, `val_top1` and `val_loss` are those of the epoch that it would select so far.
     """
     record, result = run.record, run.result or {}
-    best = _best_epoch(run)
+    best = _selected_epoch(run)
     seconds = number(result, "train.seconds") or max((number(r, "seconds") or 0 for r in run.rows), default=0)
     return {
         "name": run.name,
@@ -154,10 +154,14 @@ def row_of(run: Run) -> dict[str, Any]:
     }
 
 
-def _best_epoch(run: Run) -> dict[str, Any]:
-    split = "val" if run.record.protocol == "clean" else "test"
-    rows = [row for row in run.rows if number(row, f"{split}_top1") is not None]
-    return max(rows, key=lambda row: row[f"{split}_top1"], default={})
+def _selected_epoch(run: Run) -> dict[str, Any]:
+    """The row of the epoch whose weights an unfinished run would keep, by its recipe's rule."""
+    split, rule = "val" if run.record.protocol == "clean" else "test", run.record.settings.select
+    if rule == "last":
+        return run.rows[-1] if run.rows else {}
+    key, sign = (f"{split}_loss", -1) if rule == "loss" else (f"{split}_top1", 1)
+    rows = [row for row in run.rows if number(row, key) is not None]
+    return max(rows, key=lambda row: sign * row[key], default={})
 
 
 def best_of_each(runs: Iterable[Run]) -> list[Run]:

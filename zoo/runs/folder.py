@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.files import WriteError, write_bytes, write_text
 from zoo.base.plain_json import json_text
+from zoo.base.text import plural
 from zoo.errors import RunError
 from zoo.runs.before import BEFORE, is_kept
+from zoo.runs.lock import is_held
 from zoo.runs.record import METRICS, RESULT, WEIGHTS, RunRecord
 
 if TYPE_CHECKING:
@@ -96,6 +98,21 @@ def _check_result(result: dict[str, Any]) -> None:
         raise ValueError("parameters is no number")
 
 
+def why_no_result(folder: Path, record: RunRecord) -> str:
+    """Which weights a run without a result has, for a message: what it would select so far, as of its checkpoint."""
+    which = "of the last epoch" if record.settings.select == "last" else "the best so far"
+    trained = plural(len(read_metrics(folder)), "epoch")
+    state = "is being trained" if is_held(folder) else "was not finished"
+    return f"the run {state}: its weights are {which} at its last checkpoint ({trained} of {record.settings.epochs})"
+
+
+def why_no_weights(folder: Path) -> str:
+    """Why a run has no weights yet."""
+    if is_held(folder):
+        return f"{folder}: is being trained, and has no {WEIGHTS} yet: it is written with the next checkpoint"
+    return f"{folder}: has no {WEIGHTS}: no epoch of this run was finished"
+
+
 def has_weights(folder: Path) -> bool:
     """Whether a run's weights are there and whole, by their header and their length."""
     return (folder / WEIGHTS).is_file() and not damage_of_weights(folder)
@@ -134,7 +151,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
     path = folder / WEIGHTS
     if not path.is_file():
-        raise RunError(f"{folder}: has no {WEIGHTS}: no epoch of this run was finished")
+        raise RunError(why_no_weights(folder))
     try:
         weights: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -11,7 +11,7 @@ import msgspec
 from zoo.base.text import one_line
 from zoo.catalogue.spec import Node
 from zoo.errors import OtherVersionWarning, PackageError, RunError
-from zoo.runs.folder import read_weights
+from zoo.runs.folder import read_weights, why_no_weights
 from zoo.runs.record import RECORD, WEIGHTS, read_record, tree_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _check_weights(folder: Path, tree: Node, registry: Registry, sizes: dict[str
     from zoo.models.header import compare, outline, read_header
 
     if not (folder / WEIGHTS).is_file():
-        raise RunError(f"{folder}: has no {WEIGHTS}: no epoch of this run was finished")
+        raise RunError(why_no_weights(folder))
     try:
         header = read_header(folder / WEIGHTS)
         compare(folder / WEIGHTS, header, outline(tree, registry, header, where="build", **sizes))

@@ -39,7 +39,7 @@ class Listener:
         """Called a few times a second, between steps."""
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Called after each epoch; `best`: its weights are the best so far."""
+        """Called after each epoch; `best`: its weights are the best so far; never if the recipe selects the last."""
 
     def end(self, result: dict[str, Any]) -> None:
         """Called after the result is written; with an empty table if the run ended before that."""

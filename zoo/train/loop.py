@@ -295,7 +295,7 @@ class Trainer:
         self.rows.append(row)
         if self.world.first:
             append_metrics(self.folder, row)
-        self.listener.epoch(row, better)
+        self.listener.epoch(row, better and self.plan.recipe.select != "last")  # the last one is not a better one
 
     # ---- evaluation -----------------------------------------------------------
 

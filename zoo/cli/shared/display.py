@@ -26,7 +26,7 @@ class Lines(Listener):
 
     def start(self, plan: Plan, parameters: int) -> None:
         """Print what is about to be trained."""
-        self.epochs = plan.recipe.epochs
+        self.epochs, self.rule = plan.recipe.epochs, plan.recipe.select
         self.say(summary(plan, parameters))
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
@@ -72,9 +72,11 @@ class Bars(Lines):
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
         """Print the epoch's line above the bars."""
-        score = row.get("val_top1", row.get("test_top1", 0.0))
+        split = "val" if "val_top1" in row else "test"
         if best:
-            self.best = f"best {score:.1%} (epoch {row['epoch']})"
+            loss = f"lowest loss {row[f'{split}_loss']:.4f}"
+            score = loss if self.rule == "loss" else f"best {row[f'{split}_top1']:.1%}"
+            self.best = f"{score} (epoch {row['epoch']})"
         self.bars.reset(self.inner, note="")
         super().epoch(row, best)
 
