@@ -56,7 +56,7 @@ TAKE_A_RUN = (
     ["runs", "RUN"],
     ["plot", "RUN"],
     ["train", "--resume", "RUN"],
-    ["train", "--from", "RUN", "--dataset", "digits", "--epochs", "1", "--limit-train", "40", "-q"],
+    ["train", "--from", "RUN", "--dataset", "digits", "--epochs", "1", "--limit-train", "40"],
 )
 
 
