@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_click",
     "sphinx_copybutton",
+    "accessible_pages",
     "catalogue_pages",
     "reference_tables",
 ]
@@ -43,6 +44,7 @@ html_theme = "furo"
 html_title = f"hybrid-zoo {release}"
 html_static_path = ["static"]
 html_css_files = ["pages.css"]
+html_js_files = ["pages.js"]
 html_extra_path = ["../zoo/catalogue/registry.schema.json"]  # an address that a registry file can name
 
 # By hand, with a network: python -m sphinx -b linkcheck docs docs/_build/linkcheck

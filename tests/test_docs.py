@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ def value(table: Any, path: str) -> Any:
     for key in path.split("."):
         table = table[key]
     return table
+
+
+def test_the_table_of_extras_is_complete() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = {}
+    for line in (ROOT / "docs" / "install.md").read_text().split("## Extras")[1].split("## ")[0].splitlines():
+        if line.startswith("| `"):
+            rows |= dict.fromkeys(re.findall(r"`([\w-]+)`", line.split("|")[1]), line.lower())
+    assert set(rows) == set(extras)
+    for extra in set(extras) - {"test", "dev"}:
+        libraries = [re.split(r"[^\w-]", requirement)[0] for requirement in extras[extra]]
+        assert [name for name in libraries if name not in rows[extra]] == []
+    tested = re.search(r"hybrid-zoo\[(.*)\]", extras["test"][0])
+    assert tested
+    assert [name for name in tested[1].split(",") if f"`{name}`" not in rows["test"]] == []
 
 
 def test_the_mixtures_of_the_documentation_load_and_compose(tmp_path: Path) -> None:

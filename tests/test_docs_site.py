@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import runpy
@@ -14,10 +15,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+import numpy as np
 import pytest
+from chromium import Page, opened
 from click_tree import commands, options
+from PIL import Image
 
 import zoo
 import zoo.errors
@@ -100,6 +104,58 @@ def test_a_missing_file_and_a_missing_anchor_are_seen(tmp_path: Path) -> None:
 def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
     fetched = {src for page in site.rglob("*.html") for src in parsed(page).fetched}
     assert [src for src in fetched if urlsplit(src).netloc] == []
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with opened(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+WIDE = ("catalogue/hybrid.html", "catalogue/datasets.html", "hub.html", "recipe-keys.html", "api.html", "index.html")
+
+SCROLLING = """[...document.querySelectorAll(".content table.docutils, .content pre")]
+  .map((e) => (e.matches("pre") ? e : e.parentElement))
+  .filter((e) => e.scrollWidth > e.clientWidth).map((e) => [getComputedStyle(e).overflowX, e.tabIndex, e.ariaLabel])"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_is_wide_scrolls_by_itself_and_by_keyboard(site: Path, browser: Page, width: int) -> None:
+    found = []
+    for name in WIDE:
+        browser.view(width, touch=width < 600)
+        browser.open((site / name).as_uri())
+        assert browser.run("document.documentElement.scrollWidth") == width
+        found += browser.run(SCROLLING)
+    assert found
+    assert {(overflow, stop) for overflow, stop, _ in found} == {("auto", 0)}
+    assert {label for _, _, label in found} <= {"Table that scrolls sideways", "Listing that scrolls sideways"}
+
+
+def test_headings_have_levels_and_definitions_have_terms(site: Path, browser: Page) -> None:
+    for name in WIDE:
+        browser.open((site / name).as_uri())
+        assert browser.run("document.querySelectorAll('[role=heading]').length") > 0
+        assert browser.run("document.querySelectorAll('[role=heading]:not([aria-level])').length") == 0
+        assert browser.run("[...document.querySelectorAll('dl')].filter((e) => !e.querySelector('dt')).length") == 0
+
+
+def test_drawings_are_dark_in_the_dark(site: Path, browser: Page) -> None:
+    for dark in (False, True):
+        browser.view(1280, dark=dark)
+        browser.open((site / "index.html").as_uri())
+        browser.wait("document.querySelector('.content img').complete")
+        browser.run("document.querySelector('.content img').id = 'drawing'")
+        shown = Image.open(io.BytesIO(browser.screenshot(of="drawing"))).convert("L")
+        assert bool(np.asarray(shown).mean() < 80) is dark
+
+
+@pytest.mark.parametrize("word", ["tensorboard", "confusion matrix", "learning rate", "watch"])
+def test_a_search_finds_the_page(site: Path, browser: Page, word: str) -> None:
+    pages = {"tensorboard": "train.html", "confusion matrix": "evaluate.html", "learning rate": "train.html"}
+    browser.open(f"{(site / 'search.html').as_uri()}?q={quote(word)}")
+    wanted = pages.get(word, "train.html")
+    browser.wait(f"document.querySelector('#search-results a[href^=\"{wanted}\"]')")
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])

@@ -51,10 +51,10 @@ SAME_NAME = MappingProxyType(
         ),
         **dict.fromkeys(("serve", "sweep", "train", "plugins"), COMMANDS_AND_ROOMS),
         "new": "the command `zoo new`, and the folder of a new run",
-        "load": "a data set, and a run's model: the names of the functions that people call",
-        "folder": "a run folder, and a data set in a folder: `folder:` is its scheme",
+        "load": "a dataset, and a run's model: the names of the functions that people call",
+        "folder": "a run folder, and a dataset in a folder: `folder:` is its scheme",
         "files": "files on disk, and the room of image files",
-        "data": "the room, and the kit's small data set",
+        "data": "the room, and the kit's small dataset",
         "page": "the page of `zoo serve`, and the page of `zoo report`",
         "stream": "streamed training images, and streamed predictions: each beside its other half",
     }

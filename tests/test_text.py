@@ -59,6 +59,15 @@ def test_a_printable_line_cannot_steer_a_terminal() -> None:
     assert one_line("a\n b") == "a b"
 
 
+def test_the_field_word_dataset_has_one_spelling() -> None:
+    two_words = re.compile(r"\bdata[- ]sets?\b", re.IGNORECASE)
+    paths = [ZOO.parent / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "registry.toml")]
+    for folder, endings in (("zoo", "py html js md toml"), ("plugins", "py md toml"), ("docs", "md py ipynb")):
+        paths += [path for ending in endings.split() for path in sorted((ZOO.parent / folder).rglob(f"*.{ending}"))]
+    assert len(paths) > 300
+    assert [str(path) for path in paths if two_words.search(path.read_text("utf-8"))] == []
+
+
 NOT_YET = "card.py"
 """The card of a package counts by hand so far."""
 

@@ -1,4 +1,4 @@
-"""Where `zoo` keeps things: cache, data sets, the user's configuration. Environment variables come first."""
+"""Where `zoo` keeps things: cache, datasets, the user's configuration. Environment variables come first."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cache_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """Downloaded data sets: `ZOO_DATA_DIR`, else `data` in the cache folder."""
+    """Downloaded datasets: `ZOO_DATA_DIR`, else `data` in the cache folder."""
     from pathlib import Path
 
     chosen = os.environ.get("ZOO_DATA_DIR")

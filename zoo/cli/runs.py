@@ -66,7 +66,8 @@ def runs(
     """List RUNS: run folders, folders of runs, names and patterns below runs/, `last`, hf://; default: all below runs/.
 
     TOP-1 is the accuracy on the test split, VAL. that on the validation split (of an unfinished run: of the
-    epoch that it would select so far).
+    epoch that it would select so far). VAL. of a finished run was measured once more in fp32, so it may differ
+    a little from the line that training printed for that epoch, often in bf16.
 
     Examples:
 
