@@ -21,6 +21,7 @@ from hub_server.runs import own_caches, untrained_run
 from torch import Tensor, nn
 
 from benchmarks.export_survey import build, examine, published
+from zoo.base.install import install_line
 from zoo.catalogue.registry import find_model, load_registry
 from zoo.cli import cli
 from zoo.data.files.decode import Rule
@@ -236,7 +237,7 @@ def test_a_missing_library_is_one_line_with_what_to_install(tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     done = zoo("cnn-baseline", "--untrained", "--output", str(tmp_path / "a.onnx"))
     assert isinstance(done.exception, InputError)
-    assert "ONNX needs onnxscript: pip install 'hybrid-zoo[export]'" in str(done.exception)
+    assert f"ONNX needs onnxscript: {install_line('export')}" in str(done.exception)
 
 
 @pytest.mark.parametrize(

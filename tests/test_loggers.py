@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from plugin_site import Site, site_in
 
+from zoo.base.install import install_line
 from zoo.catalogue.registry import load_registry
 from zoo.errors import InputError, UnknownNameError
 from zoo.train.events import Listener
@@ -102,7 +103,8 @@ def test_listing_the_loggers_imports_none_of_them(site: Site) -> None:
     assert rows["loggers"]["components"] == expected
 
 
-def test_a_logger_without_its_library_says_what_to_install(tmp_path: Path) -> None:
+def test_a_logger_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     site = site_in(tmp_path)
     site.folder.mkdir()
     for name in ("tensorboard", "trackio", "wandb"):
@@ -114,7 +116,7 @@ def test_a_logger_without_its_library_says_what_to_install(tmp_path: Path) -> No
     done = site.python("-c", code, "tensorboard", "trackio", "wandb")
     lines = [line for line in done.stdout.splitlines() if "needs its library" in line]
     assert lines == [
-        f"the logger {n} needs its library: pip install 'hybrid-zoo[{n}]'" for n in ("tensorboard", "trackio", "wandb")
+        f"the logger {n} needs its library: {install_line(n)}" for n in ("tensorboard", "trackio", "wandb")
     ], done.stderr
 
 

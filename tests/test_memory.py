@@ -60,7 +60,7 @@ def test_a_row_of_a_table_fails_alone(tmp_path: Path) -> None:
 
 
 def test_a_trial_of_a_sweep_fails_alone(tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
+    pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[sweep]'")
     words = ["--dataset", "digits", "--output", "found", "--grid", "build.dense=[4000000],[8]"]
     done = zoo_with_little_memory("sweep", "cnn-baseline", *words, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ import torch
 from hub_server.runs import own_caches, untrained_run
 from PIL import Image
 
+from zoo.base.install import install_line
 from zoo.catalogue.registry import load_registry
 from zoo.errors import DataError
 from zoo.evaluate.classifier import open_classifier
@@ -182,10 +183,13 @@ def test_the_bytes_of_an_image_on_stdin_are_predicted_as_its_file(run: Path, ima
     torch.testing.assert_close(there.probabilities, here.probabilities)
 
 
-def test_without_captum_one_line_says_what_to_install(run: Path, images: Path, tmp_path: Path) -> None:
+def test_without_captum_one_line_says_what_to_install(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     done = zoo("predict", run, "images", "--explain", "pictures", cwd=tmp_path, code=NO_CAPTUM)
     assert done.returncode == 2
-    assert done.stderr.decode().splitlines() == ["error: --explain needs captum: pip install 'hybrid-zoo[explain]'"]
+    assert done.stderr.decode().splitlines() == [f"error: --explain needs captum: {install_line('explain')}"]
     assert not (tmp_path / "pictures").exists()
 
 

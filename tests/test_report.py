@@ -17,6 +17,7 @@ from chromium import Page, opened
 from click.testing import CliRunner
 from PIL import Image
 
+from zoo.base.install import install_line
 from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import InputError
@@ -26,7 +27,7 @@ from zoo.studies.report import published
 from zoo.studies.report.measure import Confused, Seen
 from zoo.studies.report.page import MAX_BYTES, Content, render, table_rows
 
-pytest.importorskip("bokeh", reason="zoo report draws with Bokeh: pip install 'hybrid-zoo[report]'")
+pytest.importorskip("bokeh", reason="zoo report draws with Bokeh: pip install -e '.[report]'")
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -181,7 +182,7 @@ def test_what_does_not_fit_is_left_out_and_said(base: Path) -> None:
 
 def test_without_bokeh_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
     monkeypatch.setattr(page_module, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'hybrid-zoo\[report\]'"):
+    with pytest.raises(InputError, match=re.escape(install_line("report"))):
         zoo("report")
 
 

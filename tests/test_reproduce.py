@@ -446,7 +446,7 @@ def test_a_change_of_what_is_not_there_names_what_is() -> None:
 
 @pytest.mark.slow
 def test_a_local_ray_cluster_of_two_workers_trains_the_same_table(table: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'hybrid-zoo[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
     with start(tmp_path, *WORDS, *SMALL, "--seeds", "2", "--jobs", "2", "--engine", "ray") as process:
         said = process.communicate(timeout=280)[1]
     assert process.returncode == 0, said

@@ -26,7 +26,7 @@ from zoo.studies.sweep.space import parse_space
 from zoo.studies.sweep.trials import Sweep, _revive, open_study, plan_of, work
 from zoo.train.run_options import Request
 
-optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install 'hybrid-zoo[sweep]'")
+optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[sweep]'")
 
 BASE = ("sweep", "cnn-baseline-bn", "--dataset", "digits", "--limit-train", "200", "--output", "found")
 GRID = (*BASE, "--epochs", "2", "--grid", "lr=1e-3,1e-2", "--grid", "build.dropout=0.0,0.1")
@@ -301,7 +301,7 @@ def test_values_and_ranges_are_read_as_toml_reads_them() -> None:
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_two_processes_share_a_sweep(engine: str, swept: tuple[Path, str], tmp_path: Path) -> None:
     if engine == "ray":
-        pytest.importorskip("ray", reason="needs Ray: pip install 'hybrid-zoo[ray]'")
+        pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]'")
     environment = {**os.environ, "ZOO_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "zoo", *GRID, "--jobs", "2", "--engine", engine]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)

@@ -1,6 +1,6 @@
 """Plugin `loggers`: TensorBoard, trackio and Weights & Biases, told of each epoch by `zoo train --log NAME`.
 
-Each needs the extra of its name: pip install 'hybrid-zoo[tensorboard]'.
+Each needs the extra of its name; where it is missing, a message says how to install it.
 """
 
 from __future__ import annotations

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import PluginError
+from zoo.plugin import install_line
 from zoo_loggers.scalars import of_epoch, of_record, of_result
 
 try:
     from torch.utils.tensorboard import SummaryWriter
 except ImportError as error:
-    raise PluginError("the logger tensorboard needs its library: pip install 'hybrid-zoo[tensorboard]'") from error
+    raise PluginError(f"the logger tensorboard needs its library: {install_line('tensorboard')}") from error
 
 
 class TensorBoard:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import PluginError
+from zoo.plugin import install_line
 from zoo_loggers.scalars import of_epoch, of_record, of_result
 
 PROJECT = "hybrid-zoo"
@@ -43,7 +44,7 @@ def _library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise PluginError(f"the logger {name} needs its library: pip install 'hybrid-zoo[{name}]'") from error
+        raise PluginError(f"the logger {name} needs its library: {install_line(name)}") from error
 
 
 def trackio(*, folder: Path) -> Tracker:

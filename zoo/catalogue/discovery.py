@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from zoo.base.install import upgrade_line
 from zoo.catalogue.isolation import inspect
 from zoo.catalogue.plugins import GROUP, OURS, Found, PluginRecord, Selection, leave_out, load, record
 from zoo.plugin.hooks import API_VERSION
@@ -70,7 +71,7 @@ def _api_objection(api: str) -> tuple[str, str]:
         return f"declares {api!r} in the group {API_GROUP}; expected v{API_VERSION}", ""
     if int(match[1]) > API_VERSION:
         reason = f"needs version {match[1]} of the plugin contract, this hybrid-zoo has {API_VERSION}"
-        return reason, f"upgrade: pip install -U {OURS}"
+        return reason, f"upgrade: {upgrade_line()}"
     return "", ""
 
 

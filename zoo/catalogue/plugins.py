@@ -20,13 +20,13 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from zoo.base.install import OURS
 from zoo.base.structs import Struct
 from zoo.base.text import one_line, printable_line
 from zoo.errors import PluginError, ZooError
 from zoo.plugin.contract import Component, Kind
 
 GROUP = "zoo"
-OURS = "hybrid-zoo"
 COMPONENT_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*", re.IGNORECASE)
 MAX_COMPONENTS = 1000
 SLOW = 200

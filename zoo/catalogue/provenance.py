@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from zoo.base.install import upgrade_line
 from zoo.catalogue.plugins import OURS
 from zoo.catalogue.registry import Origin, Registry
 from zoo.catalogue.registry_file import TABLES, kind_of
@@ -111,7 +112,7 @@ def _missing(kind: str, name: str, origin: str, registry: Registry, record: str)
     if left_out:
         return f"{needs}; {left_out}"
     if match is None or match["name"] == OURS:
-        advice = f"upgrade with `pip install -U {OURS}`" if match else f"{record} does not name the plugin that has it"
+        advice = f"upgrade with `{upgrade_line()}`" if match else f"{record} does not name the plugin that has it"
         return f"{needs}, which no installed plugin offers; {advice}"
     return f"{needs}, which is not installed; {_installing(match['name'], match['version'], match['source'] or '')}"
 

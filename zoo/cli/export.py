@@ -104,7 +104,7 @@ def export(
     RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or
     hf://OWNER/NAME[@REVISION]; with --untrained, a model's name.
     The metadata `zoo.input` and `zoo.classes` of the file describe its input and classes (in a .pt2 file: zoo.json).
-    ONNX needs: pip install 'hybrid-zoo[export]'
+    ONNX needs the extra `export`; where it is missing, a message says how to install it.
 
     Examples:
 

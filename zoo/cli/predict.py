@@ -92,7 +92,9 @@ def predict(
     if files_from == "-" and "-" in images:
         raise InputError("stdin is either one image (-) or a list of paths (--files-from -), not both")
     if explain is not None and find_spec("captum") is None:  # said before torch takes its seconds
-        raise InputError("--explain needs captum: pip install 'hybrid-zoo[explain]'")
+        from zoo.base.install import install_line
+
+        raise InputError(f"--explain needs captum: {install_line('explain')}")
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier
     from zoo.hub.download import local_folder

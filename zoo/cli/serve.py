@@ -142,9 +142,9 @@ def _check_libraries() -> None:
     except ImportError as error:
         if (error.name or "").startswith("zoo"):
             raise
-        raise InputError(
-            f"zoo serve needs {error.name}, which is not installed: pip install 'hybrid-zoo[serve]'"
-        ) from None
+        from zoo.base.install import install_line
+
+        raise InputError(f"zoo serve needs {error.name}, which is not installed: {install_line('serve')}") from None
 
 
 def _until_stopped(

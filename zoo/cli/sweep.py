@@ -144,7 +144,9 @@ def _need_optuna() -> None:
     try:
         import optuna  # noqa: F401
     except ImportError:
-        raise InputError("zoo sweep needs Optuna: pip install 'hybrid-zoo[sweep]'") from None
+        from zoo.base.install import install_line
+
+        raise InputError(f"zoo sweep needs Optuna: {install_line('sweep')}") from None
 
 
 def run(chosen: Sweep, entry: Entry, engine: Engine, jobs: int, quiet: bool) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.base.install import install_line
 from zoo.data.seeds import mix_seed
 from zoo.errors import DataError, InputError
 
@@ -58,7 +59,7 @@ def library() -> ModuleType:
         import imagecorruptions
     except ImportError as error:
         raise InputError(
-            f"robustness needs the library imagecorruptions-imaug: pip install 'hybrid-zoo[robustness]' ({error})"
+            f"robustness needs the library imagecorruptions-imaug: {install_line('robustness')} ({error})"
         ) from None
     return imagecorruptions
 

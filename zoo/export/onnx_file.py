@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from zoo.base.install import install_line
 from zoo.base.version import __version__
 from zoo.errors import InputError
 from zoo.export.agree import Run
@@ -39,7 +40,7 @@ def check_libraries(opset: int | None) -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"ONNX needs {', '.join(missing)}: pip install 'hybrid-zoo[export]'; or --format torch, which needs nothing"
+            f"ONNX needs {', '.join(missing)}: {install_line('export')}; or --format torch, which needs nothing"
         )
     newest = importlib.import_module("onnx").defs.onnx_opset_version()
     if opset is not None and not OLDEST <= opset <= newest:

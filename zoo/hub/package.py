@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from zoo.base.install import upgrade_line
 from zoo.base.structs import Struct
 from zoo.base.text import first_line, plural
 from zoo.catalogue.provenance import require_components
@@ -155,13 +156,13 @@ def read_config(path: Path) -> Config:
             raise PackageError(f"{path}: is not part of a package of hybrid-zoo, because it has no table `zoo`")
         version = table["zoo"].get("format")
         if isinstance(version, int) and version > FORMAT:
-            raise PackageError(f"{path}: has a newer format ({version}); upgrade with `pip install -U hybrid-zoo`")
+            raise PackageError(f"{path}: has a newer format ({version}); upgrade with `{upgrade_line()}`")
         config = msgspec.convert(table["zoo"], Config, strict=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         line = first_line(error)
         if "unknown field" in line:
             raise PackageError(
-                f"{path}: {line}: a newer version may have written it; upgrade with `pip install -U hybrid-zoo`"
+                f"{path}: {line}: a newer version may have written it; upgrade with `{upgrade_line()}`"
             ) from None
         raise PackageError(f"{path}: is damaged: {line}") from None
     _check_bounds(config, path)

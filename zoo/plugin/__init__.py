@@ -4,7 +4,18 @@ This package contains the contract (what a plugin offers, as data) and the hooks
 `zoo.plugin.layers`, with layers for models, imports torch.
 """
 
+from zoo.base.install import install_line
 from zoo.plugin.contract import Component, ImageSplits, Kind, Pretrained, Transform
 from zoo.plugin.hooks import API_VERSION, hookimpl, offers
 
-__all__ = ["API_VERSION", "Component", "ImageSplits", "Kind", "Pretrained", "Transform", "hookimpl", "offers"]
+__all__ = [
+    "API_VERSION",
+    "Component",
+    "ImageSplits",
+    "Kind",
+    "Pretrained",
+    "Transform",
+    "hookimpl",
+    "install_line",
+    "offers",
+]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from zoo.base.files import write_text
+from zoo.base.install import upgrade_line
 from zoo.base.structs import Struct
 from zoo.catalogue.recipe import CompileMode, Recipe
 from zoo.catalogue.spec import Node, decode, recorded_tree
@@ -142,7 +143,7 @@ def read_record(folder: Path) -> RunRecord:
     if isinstance(form, int) and form > FORMAT:
         raise RunError(
             f"{path}: written by a newer version of hybrid-zoo (format {form}; this one reads up to "
-            f"{FORMAT}); upgrade with `pip install -U hybrid-zoo`"
+            f"{FORMAT}); upgrade with `{upgrade_line()}`"
         )
     try:
         record = decode(RunRecord, table, str(path))

@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from zoo.base import children, cpus
+from zoo.base.install import install_line
 from zoo.base.streams import WatchedStream
 from zoo.errors import InputError, ZooError
 
@@ -148,7 +149,7 @@ def _on_ray(task: dict[str, Any], jobs: int, stop: Stopper, gpu: bool) -> list[s
     try:
         import ray
     except ImportError:
-        raise InputError("--engine ray needs Ray: pip install 'hybrid-zoo[ray]'") from None
+        raise InputError(f"--engine ray needs Ray: {install_line('ray')}") from None
     ours = not ray.is_initialized()
     if ours:
         address = os.environ.get("RAY_ADDRESS")

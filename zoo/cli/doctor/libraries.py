@@ -12,6 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 
 from zoo.base.did_you_mean import did_you_mean
+from zoo.base.install import install_line
 from zoo.base.version import __version__
 from zoo.catalogue.plugins import OURS
 from zoo.cli.doctor.finding import Finding
@@ -86,7 +87,7 @@ def _extras(needs: list[Requirement]) -> Iterator[Finding]:
         problems = {need.name: problem for need in mine if (problem := _problem(need))}
         old = [problem for name, problem in problems.items() if _version(name)]
         if old:
-            fix = f"pip install -U '{OURS}[{extra}]'"
+            fix = install_line(extra).replace("pip install", "pip install -U", 1)
             yield Finding("versions", extra, "warning", f"extra {extra} ({purpose}): {old[0]}", fix)
         elif problems:
             absent.append(extra)
@@ -94,12 +95,7 @@ def _extras(needs: list[Requirement]) -> Iterator[Finding]:
         known = dict(EXTRAS)
         text = "extras not installed: " + ", ".join(f"{name} ({known[name]})" for name in absent)
         yield Finding(
-            "versions",
-            "extras",
-            "note",
-            text,
-            f"to install them: pip install '{OURS}[{','.join(absent)}]'",
-            {"absent": absent},
+            "versions", "extras", "note", text, f"to install them: {install_line(*absent)}", {"absent": absent}
         )
 
 

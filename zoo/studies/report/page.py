@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zoo.base.install import install_line
 from zoo.base.templates import templates
 from zoo.base.text import duration, plural
 from zoo.base.version import __version__
@@ -95,7 +96,7 @@ def library() -> tuple[str, str]:
             return path.read_text("utf-8"), version("bokeh")
     except (OSError, PackageNotFoundError):
         pass
-    raise InputError("zoo report draws with Bokeh, which is not installed: pip install 'hybrid-zoo[report]'")
+    raise InputError(f"zoo report draws with Bokeh, which is not installed: {install_line('report')}")
 
 
 def render(content: Content, limit: int = MAX_BYTES) -> tuple[str, list[str]]:
