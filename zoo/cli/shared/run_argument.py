@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from zoo.runs.find import Run
 
 HUB = "hf://"
-HELP = (
-    "RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or "
-    "hf://OWNER/NAME[@REVISION]."
-)
 
 
 class RunName(click.ParamType):
