@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -19,6 +20,8 @@ from test_parquet import both, refusal, write
 
 from zoo.cli.datasets import datasets
 from zoo.data.checks import check
+from zoo.data.files.image_files import FileImages
+from zoo.data.files.worker import Part
 from zoo.data.load import load
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, validation_split
 from zoo.errors import DataError, SizesError, UnknownNameError
@@ -173,4 +176,11 @@ def test_warnings_of_the_decoder_do_not_reach_who_loads_images(tmp_path: Path, m
     assert [str(warning.message)[:12] for warning in seen] == ["Corrupt EXIF"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(read(tmp_path, mode).train) == 9
+        data = read(tmp_path, mode)
+        assert len(data.train) == 9
+        if data.train.pool is not None:  # which decodes while a run trains
+            files = data.train.images
+            assert isinstance(files, FileImages)
+            part = Part([os.fsencode(files.path(0))], [files.stamp(0)])
+            out = np.zeros((1, 8, 8, 3), np.uint8)
+            assert data.train.pool.submit(part, out).exception() is None

@@ -191,10 +191,10 @@ def _show_warning(
 
 
 def _is_a_librarys(message: str, category: type[Warning], filename: str) -> bool:
-    """Whether only a programmer can act on a warning: those of torch and Pillow, and deprecations."""
+    """Whether only a programmer can act on a warning: torch's own ones, and deprecations."""
     if issubclass(category, DeprecationWarning | FutureWarning):
         return True
-    places = ("/torch/", "/torchvision/", "/PIL/")
+    places = ("/torch/", "/torchvision/")
     return "Triggered internally at" in message or any(p in filename.replace("\\", "/") for p in places)
 
 

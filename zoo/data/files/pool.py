@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from zoo.base.text import plural
-from zoo.data.files.decode import Rule
+from zoo.data.files.decode import Rule, without_warnings
 from zoo.data.files.worker import COMMAND, Part, Setup, decode_part, receive, send
 from zoo.data.types import Images
 from zoo.errors import DataError, InputError
@@ -69,7 +69,8 @@ class Pool:
         if not self.workers:
             done: Future[None] = Future()
             try:
-                decode_part(part, self.rule, out)
+                with without_warnings():
+                    decode_part(part, self.rule, out)
                 done.set_result(None)
             except DataError as error:
                 done.set_exception(error)
