@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from zoo.runs.record import METRICS, RESULT, WEIGHTS, read_record, write_record
 from zoo.runs.remove import check_removable
 from zoo.studies.reproduce.rows import Ask
 from zoo.train import checkpoint
-from zoo.train.events import Listener
+from zoo.train.events import Listener, Tick
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import Request, flag, options
@@ -113,6 +114,29 @@ def test_a_folder_that_somebody_trains_in_is_left_alone(plan: Plan, tmp_path: Pa
 
 def test_bars_of_a_run_that_never_started_can_be_closed() -> None:
     Bars().end({})
+
+
+class Noted(Bars):
+    """Bars that keep what stands beside them at each tick."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def tick(self, tick: Tick) -> None:
+        super().tick(tick)
+        self.notes += [self.bars.tasks[0].fields["note"], self.bars.tasks[1].fields["note"]]
+
+
+def test_the_live_lines_tell_the_learning_rate_and_the_time_so_far(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.train.loop.TICK_SECONDS", 0.0)
+    bars = Noted()
+    train_in(tmp_path, plan, Watch(listener=bars))
+    step, run = bars.notes[-2:]
+    assert re.search(r"  lr 0\.001  [\d,]+ img/s$", step), step
+    assert re.match(r"[\d.]+ (s|min)(, best [\d.]+% \(epoch 1\))?$", run), run
 
 
 def test_an_extended_run_has_no_result_until_its_new_end(plan: Plan, tmp_path: Path) -> None:

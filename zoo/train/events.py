@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Tick(NamedTuple):
-    """The position of a run, sent a few times a second; `loss` and `top1` are means over the epoch so far."""
+    """The position of a run, sent a few times a second; `loss` and `top1` are means over the epoch so far.
+
+    `lr` is the learning rate of the next step, `seconds` the time of the run so far.
+    """
 
     epoch: int
     epochs: int
@@ -21,6 +24,8 @@ class Tick(NamedTuple):
     images_per_second: float
     total_step: int
     total_steps: int
+    lr: float = 0.0
+    seconds: float = 0.0
 
 
 class Listener:

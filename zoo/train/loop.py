@@ -335,12 +335,14 @@ class Trainer:
         synchronize(self.device)
 
     def _tick(self) -> None:
-        at = self.at
-        self.guard.check(lr_at(self.plan.recipe, at.total, self.total, self.steps))
+        at, now = self.at, time.perf_counter() - self.started
+        lr = lr_at(self.plan.recipe, at.total, self.total, self.steps)
+        self.guard.check(lr)
         loss, hits = self._means()
         rate = at.step * self.batch / at.epoch_seconds
         epochs = math.ceil(self.total / self.steps)
-        self.listener.tick(Tick(at.epoch + 1, epochs, at.step, self.steps, loss, hits, rate, at.total, int(self.total)))
+        total = int(self.total)
+        self.listener.tick(Tick(at.epoch + 1, epochs, at.step, self.steps, loss, hits, rate, at.total, total, lr, now))
 
     # ---- checkpoints --------------------------------------------------------------------------
 

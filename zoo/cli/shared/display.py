@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from zoo.base.text import plural
+from zoo.base.text import duration, plural
 from zoo.cli.shared.table import is_quiet
 from zoo.train.events import Listener, Tick
 
@@ -52,7 +52,7 @@ class Bars(Lines):
 
         self.bars = Progress(
             TextColumn("{task.description:>6}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}"),
@@ -66,9 +66,11 @@ class Bars(Lines):
 
     def tick(self, tick: Tick) -> None:
         """Move the bars."""
-        note = f"loss {tick.loss:.3f}  top-1 {tick.top1:.1%}  {tick.images_per_second:,.0f} img/s"
+        note = f"loss {tick.loss:.3f}  top-1 {tick.top1:.1%}  lr {tick.lr:.2g}  {tick.images_per_second:,.0f} img/s"
         self.bars.update(self.inner, completed=tick.step, total=tick.steps, note=note)
-        self.bars.update(self.outer, completed=tick.total_step, total=tick.total_steps, note=self.best)
+        self.bars.update(
+            self.outer, completed=tick.total_step, total=tick.total_steps, note=f"{duration(tick.seconds)}{self.best}"
+        )
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
         """Print the epoch's line above the bars."""
@@ -76,7 +78,7 @@ class Bars(Lines):
         if best:
             loss = f"lowest loss {row[f'{split}_loss']:.4f}"
             score = loss if self.rule == "loss" else f"best {row[f'{split}_top1']:.1%}"
-            self.best = f"{score} (epoch {row['epoch']})"
+            self.best = f", {score} (epoch {row['epoch']})"
         self.bars.reset(self.inner, note="")
         super().epoch(row, best)
 
