@@ -134,5 +134,5 @@ def test_nothing_in_the_product_knows_of_the_test_hub() -> None:
         if "serve" not in path.as_posix():  # a server of ours says where it listens
             assert "127.0.0.1" not in text
         # These say which setting is wrong; the client alone goes by it.
-        if path.parent.name != "doctor" and path.name != "settings.py":
+        if path.parent.name != "doctor" and path.name != "hub_settings.py":
             assert "HF_ENDPOINT" not in text

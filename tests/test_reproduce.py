@@ -334,8 +334,8 @@ def test_a_variant_that_cannot_be_built_fails_alone(
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
-    with pytest.raises(WriteError, match="--runs file: cannot be created: File exists"):
-        zoo(*WORDS, *SMALL, "--runs", "file")
+    with pytest.raises(WriteError, match="--runs file/runs: cannot be created: Not a directory"):
+        zoo(*WORDS, *SMALL, "--runs", "file/runs")
 
 
 @pytest.mark.parametrize(
