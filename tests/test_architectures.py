@@ -69,8 +69,9 @@ def built(registry: Registry, name: str, side: int) -> nn.Module:
 
 def small_side(name: str) -> int:
     """A side that the model takes and that is soon done: native where that is small."""
-    patch = MODELS[name]["build"].get("patch", 1)
-    return 64 if patch == 32 else 32
+    build = MODELS[name]["build"]
+    mixes_transformers = build["use"] == "hybrid.classifier" and MODELS[name]["parameters"] > 1_000_000
+    return 16 if mixes_transformers else 64 if build.get("patch", 1) == 32 else 32
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -41,7 +41,7 @@ def published(world: World) -> str:
     """Train on digits and publish once for each world; the pinned reference."""
     if REPO not in world.hub.store.repos:
         options = ("--dataset", "sklearn:digits", "--epochs", "1", "--limit-train", "200", "--device", "cpu")
-        world.me.good("train", "hybrid-alt-1", *options, "--output", "run", "-q")
+        world.me.good("train", "cnn-baseline", *options, "--output", "run", "-q")
         world.me.good("publish", "run", REPO)
     commit = world.hub.store.repos[REPO].head().oid
     return f"hf://{REPO}@{commit}"
