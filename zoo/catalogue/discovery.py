@@ -103,11 +103,14 @@ def _with_doubles(entry: Found, places: list[tuple[str, str]]) -> Found:
 
 
 def _entries(distribution: Distribution) -> Iterator[Found]:
-    """The entry points of one distribution; one whose metadata is damaged is named if it may be a plugin."""
-    name, version = _named(distribution)
+    """The entry points of one distribution; one whose metadata is damaged is named if it may be a plugin.
+
+    The metadata of a distribution that offers no plugin are not read: there may be hundreds.
+    """
     try:
         entries = list(distribution.entry_points)
     except Exception as error:
+        name, version = _named(distribution)
         if name.lower().startswith("zoo"):
             problem = f"its entry_points.txt cannot be read: {type(error).__name__}"
             entry = name.lower().removeprefix("zoo-")
@@ -115,7 +118,10 @@ def _entries(distribution: Distribution) -> Iterator[Found]:
         return
     apis = {e.name: e.value for e in entries if e.group == API_GROUP}
     plugins = Counter((e.name, e.value) for e in entries if e.group == GROUP)
-    source = installed_from(distribution) if plugins and name != OURS else ""
+    if not plugins:
+        return
+    name, version = _named(distribution)
+    source = installed_from(distribution) if name != OURS else ""
     for entry, value in plugins:
         problem = "" if re.fullmatch(r"[\w.]+\s*(:\s*[\w.]+)?", value) else f"{value!r} is not a module"
         yield Found(
