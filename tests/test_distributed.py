@@ -256,12 +256,12 @@ def test_rank_0_alone_speaks_and_the_record_says_how_many_trained(whole: Done) -
     assert len(records) == 1  # so that `--resume auto` finds them, whatever the number of processes
 
 
-@pytest.mark.parametrize("name", ["killed", "stopped", "half"])
+@pytest.mark.parametrize("name", ["half", *(pytest.param(n, marks=pytest.mark.slow) for n in ("killed", "stopped"))])
 def test_a_run_goes_on_with_another_number_of_processes_as_if_nothing_had_been(
-    name: str, whole: Done, broken: Done
+    name: str, whole: Done, request: pytest.FixtureRequest
 ) -> None:
     """From 2 to 3 processes, from 3 to 2 with divided parameters, and from those to one."""
-    done = whole if name == "half" else broken
+    done = whole if name == "half" else request.getfixturevalue("broken")
     assert set(done.codes[f"{name}-resumed"]) == {0}, done.said(f"{name}-resumed", 0)
     assert re.search(r"warning: processes is now \d and was \d", done.said(f"{name}-resumed", 0))
     one, resumed = whole.rows("world1"), done.rows(name)
@@ -269,6 +269,7 @@ def test_a_run_goes_on_with_another_number_of_processes_as_if_nothing_had_been(
     assert close(whole.result("world1")["test"], done.result(name)["test"])
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_with_one_message(broken: Done) -> None:
     assert broken.codes["killed"] == [1, -signal.SIGKILL]
     (said,) = broken.errors("killed")
@@ -276,6 +277,7 @@ def test_a_process_that_is_killed_ends_all_with_one_message(broken: Done) -> Non
     assert said.endswith(f"to resume: zoo train --resume {broken.home / 'killed'}")
 
 
+@pytest.mark.slow
 def test_a_signal_to_any_process_stops_all_at_the_same_step(broken: Done) -> None:
     assert broken.codes["stopped"] == [130] * 3
     assert "to resume: zoo train --resume" in broken.said("stopped", 0)
@@ -285,6 +287,7 @@ def test_a_signal_to_any_process_stops_all_at_the_same_step(broken: Done) -> Non
     assert sorted(named) == ["00000005", f"{STEPS:08d}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [

@@ -37,7 +37,7 @@ from zoo.runs.folder import read_result, write_result
 from zoo.runs.record import METRICS, RECORD, WEIGHTS, read_record, write_record
 
 FLIPS, CUTS = 500, 200
-SECONDS, MEGABYTES = 1.0, 200
+SECONDS, MEGABYTES = 5.0, 200
 
 
 @pytest.fixture(scope="module")

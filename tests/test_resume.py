@@ -65,7 +65,8 @@ print(json.dumps([report.runs, report.kills, report.inside_writes, report.differ
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("recipe", ["victim-adam", pytest.param("victim-early", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["victim-adam", "victim-early"])
 def test_a_resume_that_forgets_one_piece_is_found_out(recipe: str, tmp_path: Path) -> None:
     step = 50 if recipe == "victim-early" else 23  # its best epoch is over by then
     script = f"""recipe, found = {recipe!r}, {{}}
