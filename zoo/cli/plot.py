@@ -13,7 +13,9 @@ from zoo.errors import InputError
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=RunNames())
 @click.option(
+    "--output",
     "--out",
+    "out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("curves.png"),
     show_default=True,
@@ -53,7 +55,7 @@ def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi:
     \b
       zoo plot runs/resnet18-cifar10-20261121-120000
       zoo plot runs/resnet18-cifar10-20261121-120000 --what all
-      zoo plot 'vit-*' 'resnet18-*' --what top1 --over minutes --out compare.svg
+      zoo plot 'vit-*' resnet18 --what top1 --over minutes --output two.svg
     """
     from zoo.base.files import write_bytes
     from zoo.runs.curves import FORMATS, draw, panels
@@ -61,6 +63,6 @@ def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi:
     shown = panels(what)
     kind = out.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
-        raise InputError(f"--out {str(out)!r}: give a name that ends in {', '.join('.' + f for f in FORMATS)}")
+        raise InputError(f"--output {str(out)!r}: give a name that ends in {', '.join('.' + f for f in FORMATS)}")
     write_bytes(out, draw(found_runs(runs), what=shown, x=over, log=log, kind=kind, dpi=dpi))
     print(out)

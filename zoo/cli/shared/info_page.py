@@ -74,12 +74,14 @@ def _recipes(model: Model, registry: Registry) -> Iterator[str]:
         for field, value in describe.recipe_changes(recipe).items():
             rows = value if field == "augment" else [value]
             for row in rows:
-                text = " ".join(f"{k}={v}" for k, v in row.items()) if isinstance(row, dict) else row
+                text = " ".join(f"{k}={v}" for k, v in row.items() if v) if isinstance(row, dict) else row
                 yield f"  {field:<16}{table.clean(str(text))}"
 
 
 def _results(model: Model) -> Iterator[str]:
     datasets = dict.fromkeys([*(r.dataset for r in model.published), *(r.dataset for r in model.measured)])
+    if datasets:
+        yield f"{'DATASET':<22}FROM       TOP-1   DETAILS"
     for dataset in datasets:
         for row in (r for r in model.published if r.dataset == dataset):
             yield f"{dataset:<22}published  {_published(row)}"
