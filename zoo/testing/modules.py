@@ -33,18 +33,27 @@ def check_shapes(subject: Subject) -> str:
 
 
 def check_finite(subject: Subject) -> str:
-    """Forward and backward are finite, and every parameter gets a gradient."""
+    """Forward and backward are finite, and every parameter gets a gradient, at one size at least."""
     module, images = subject.build(), subject.images(4)
     loss = F.cross_entropy(module(images), _labels(subject, 4))
     loss.backward()
     _require_finite("the loss", loss)
-    without = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    without = _without_gradient(module)
+    for sizes in subject.chosen[1] if without else ():  # a second stage may have a single window at a small size
+        other = subject.build(sizes)
+        other(subject.images(2, sizes)).square().mean().backward()
+        elsewhere = set(_without_gradient(other))
+        without = [name for name in without if name in elsewhere]
     if without:
         raise Failed(f"no gradient reaches {_few(without)}: it is not used in forward")
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:
             _require_finite(f"the gradient of {name}", parameter.grad)
     return f"loss {loss.item():.3f}"
+
+
+def _without_gradient(module: nn.Module) -> list[str]:
+    return [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def check_parameters(subject: Subject) -> str:
