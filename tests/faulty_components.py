@@ -34,6 +34,17 @@ class Unused(Scale):
         self.other = nn.Parameter(torch.ones(3))
 
 
+class Wide(Scale):
+    """Has a parameter that small images do not need, as attention between windows has where there is one."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.other = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight * (self.other if x.shape[-1] > 8 else 1)
+
+
 class Infinite(Scale):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight / 0
@@ -149,8 +160,8 @@ def parts(kind: type[nn.Module]) -> object:
     return build
 
 
-unused, infinite, hidden, neighbourly, double, strided, compiled, peeking, counting, half = map(
-    parts, (Unused, Infinite, Hidden, Neighbourly, Double, Strided, Compiled, Peeking, Counting, Half)
+unused, wide, infinite, hidden, neighbourly, double, strided, compiled, peeking, counting, half = map(
+    parts, (Unused, Wide, Infinite, Hidden, Neighbourly, Double, Strided, Compiled, Peeking, Counting, Half)
 )
 in_place, drops_in_place, hidden_in_place, seeding, loud = map(
     parts, (InPlace, DropsInPlace, HiddenInPlace, Seeding, Loud)

@@ -25,10 +25,7 @@ from zoo.catalogue.vary import vary
 from zoo.cli import cli
 from zoo.errors import InputError, UnknownNameError
 from zoo.models.compose import check
-from zoo.studies.reproduce.recorded import unclean
 from zoo.studies.reproduce.rows import Ask, jobs_of, rows_of, targets
-
-RESULTS = Path(__file__).parent.parent / "results"
 
 STUDY = """
 [models.little]
@@ -184,15 +181,6 @@ def test_a_row_that_a_commit_with_changes_measured_needs_a_note(
     zoo(*WORDS, *SMALL, "--seeds", "2")
     assert capsys.readouterr().err.count(said) == 1
     assert [row.get("note") for row in rows(file)] == ["a comment was not committed", None]
-
-
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
-def test_no_result_of_ours_is_of_a_commit_with_changes_unless_it_says_which(path: Path) -> None:
-    document = json.loads(path.read_text())
-    if isinstance(document, dict) and "table" in document:
-        assert unclean(document["rows"]) == []
-    else:
-        assert "-dirty" not in path.read_text() or document["note"]
 
 
 def test_a_run_that_was_trained_anew_replaces_what_the_file_holds(

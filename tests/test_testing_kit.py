@@ -53,7 +53,7 @@ FAULTS: dict[str, tuple[str, str]] = {
 def registry() -> Registry:
     ours = load_registry()
     kinds: dict[str, Kind] = {"deaf": "classifier"}
-    names = ("right", "needy", "small_only", "large_only", *FAULTS)
+    names = ("right", "wide", "needy", "small_only", "large_only", *FAULTS)
     offered = {
         f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"faulty_components:{n}") for n in names
     }
@@ -71,6 +71,11 @@ def test_a_component_that_is_right_passes_every_check(registry: Registry) -> Non
     found = outcomes("right", registry)
     assert {o.check: o.note for o in found.values() if o.result != "passed"} == {}
     assert set(found) == {check for check, _ in FAULTS.values()}
+
+
+def test_a_parameter_that_larger_images_need_is_used(registry: Registry) -> None:
+    found = outcomes("wide", registry, "finite")["finite"]
+    assert found.result == "passed", found.note
 
 
 @pytest.mark.parametrize("name", FAULTS)

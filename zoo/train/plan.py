@@ -147,12 +147,17 @@ def resolve(
         defaults=defaults_of(model.build, registry),
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
-    findings = (
-        *findings_for_training(data, clean=bool(validation)),
-        *division_findings(data, splits[0], request.limit_train),
-        *recipe_findings(recipe, sizes.height, sizes.width),
-    )
+    findings = _findings(data, splits[0], record, request)
     return _with_compiler(Plan(record, registry, *splits, hardware, notes, findings))
+
+
+def _findings(data: ImageData, train: Split, record: RunRecord, request: Request) -> tuple[Finding, ...]:
+    """What is worth knowing about the images, their division, and the recipe at their size."""
+    return (
+        *findings_for_training(data, clean=record.protocol == "clean"),
+        *division_findings(data, train, request.limit_train),
+        *recipe_findings(record.settings, record.sizes.height, record.sizes.width),
+    )
 
 
 def _at_once(recipe: Recipe, limit: int | None) -> int:
