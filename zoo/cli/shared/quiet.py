@@ -10,7 +10,7 @@ import click
 
 from zoo.cli.shared.table import QUIET
 
-HELP = "Print errors and warnings only: no progress, no hints."
+HELP = "Print results, errors and warnings only: no progress, no hints."
 
 
 def remembered(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
