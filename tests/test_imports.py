@@ -28,7 +28,15 @@ BELOW_THE_LINE = (
     "zoo.train",
     "zoo.studies",
 )
-FACADES = ("zoo", "zoo.cli", "zoo.testing", "zoo.__main__")
+DOORS = tuple(
+    f"zoo.{room}.api"
+    for room in (
+        *("runs", "catalogue", "data", "evaluate", "predict", "serve", "export", "models", "hub", "train", "studies"),
+    )
+)
+"""The public calls of each room: above all rooms, since a call may need any of them."""
+
+FACADES = (*DOORS, "zoo", "zoo.cli", "zoo.testing", "zoo.__main__")
 ORDER = ABOVE_THE_LINE + BELOW_THE_LINE + FACADES
 """A room imports only those before it. A room stands for all of its modules but those with an entry of their own."""
 
@@ -37,6 +45,12 @@ LAZY = ("zoo", "zoo.cli")
 
 LIGHT = (*ABOVE_THE_LINE, "zoo", "zoo.cli", "zoo.__main__")
 HEAVY = ("jinja2", "numpy", "sklearn", "scipy", "timm", "torch", "torchvision")
+OPEN_TO_COMMANDS = ("zoo.base", "zoo.cli", "zoo.errors", "zoo.testing")
+"""What a command imports beside `zoo` itself, whose calls it makes."""
+
+OWN_OF_THE_COMMAND_LINE = ("zoo.cli.shared", "zoo.cli.doctor")
+"""How commands print and end, and what examines an installation: these look behind the calls."""
+
 OPEN_TO_PLUGINS = ("zoo.plugin", "zoo.plugin.layers", "zoo.errors")
 MOST_NAMES_AT_THE_TOP = 16
 """Folders and files of `zoo/`, without `__init__.py`, `__main__.py` and `py.typed`, which Python asks for."""
@@ -44,6 +58,7 @@ MOST_NAMES_AT_THE_TOP = 16
 COMMANDS_AND_ROOMS = "a command's file is called as the command, and so is the room that does its work"
 SAME_NAME = MappingProxyType(
     {
+        "api": "the public calls of a room",
         "__main__": "Python's name for what `python -m` runs",
         **dict.fromkeys(
             ("bench", "evaluate", "export", "hub", "plugin", "predict", "report", "reproduce", "runs"),
@@ -214,6 +229,18 @@ def beyond_a_plugin(ours: dict[str, Module]) -> list[str]:
     return wrong
 
 
+def beyond_the_face(ours: dict[str, Module]) -> list[str]:
+    """Imports of the command line that go past the public calls: a rule would live there."""
+    wrong = []
+    for module in ours.values():
+        if not module.name.startswith("zoo.cli") or module.name.startswith(OWN_OF_THE_COMMAND_LINE):
+            continue
+        for found in imports_of(module, ours):
+            if is_ours(found.target) and found.target != "zoo" and not found.target.startswith(OPEN_TO_COMMANDS):
+                wrong.append(f"{found.where}: {module.name} must not import {found.target}, but call what `zoo` offers")
+    return wrong
+
+
 def circles(ours: dict[str, Module]) -> list[str]:
     """A circle of modules that import one another, in whatever room, also inside functions: "a > b > a"."""
     arrows = {
@@ -294,6 +321,7 @@ RULES = {
     "no_heavy_library_above_the_line": heavy_above_the_line,
     "plugin_packages_import_light": heavy_plugin_inits,
     "plugins_use_only_what_a_stranger_may": beyond_a_plugin,
+    "commands_call_what_zoo_offers": beyond_the_face,
     "no_mutable_module_globals": mutable_globals,
     "no_circle_of_imports": circles,
     "few_names_at_the_top": names_at_the_top,
@@ -335,6 +363,8 @@ def test_the_architecture_holds(rule: str, ours: dict[str, Module]) -> None:
         ("plugins_use_only_what_a_stranger_may", "plugins/zoo_cnn/blocks.py", "from zoo.catalogue.spec import A"),
         ("plugins_use_only_what_a_stranger_may", "plugins/zoo_cnn/blocks.py", "import zoo_vit"),
         ("plugins_use_only_what_a_stranger_may", "plugins/zoo_cnn/blocks.py", "import requests"),
+        ("commands_call_what_zoo_offers", "zoo/cli/train.py", "def f():\n    from zoo.train.loop import Trainer"),
+        ("commands_call_what_zoo_offers", "zoo/cli/train.py", "from zoo.train.api import train"),
         ("no_mutable_module_globals", "zoo/catalogue/spec.py", "CACHE: dict[str, int] = {}"),
         ("no_mutable_module_globals", "zoo/catalogue/spec.py", "try:\n    A = 1\nexcept E:\n    A = [x for x in y]"),
         ("no_mutable_module_globals", "plugins/zoo_cnn/blocks.py", "A = collections.defaultdict(list)"),

@@ -1,30 +1,131 @@
 """hybrid-zoo: a plugin-based model zoo for image classification.
 
-Names that need torch are imported when they are first used, so that `import zoo` is cheap.
+Each command of `zoo` is a call here: `zoo.train`, `zoo.evaluate`, `zoo.predict`, `zoo.publish`, ...; see docs/api.md.
+Nothing heavy is imported before a call is used, so that `import zoo` is cheap.
 """
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.base.version import __version__
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    from zoo.base.reporter import Reporter
+    from zoo.base.tables import Table
+    from zoo.catalogue.api import alternate, datasets, info, joint, models, new_plugin, part, plugins
     from zoo.catalogue.registry import load_registry
-    from zoo.hub.download import load
-    from zoo.models.compose import create
+    from zoo.data.api import check_dataset
+    from zoo.evaluate.api import Evaluation, compare, evaluate
+    from zoo.evaluate.classifier import Classifier
+    from zoo.export.api import export
+    from zoo.hub.api import from_pretrained, load, package, publish, pull, search, verify
+    from zoo.models.api import create
+    from zoo.predict.api import Prediction, explain, predict
+    from zoo.runs.api import Run, plot, runs
+    from zoo.serve.api import serve
+    from zoo.studies.api import Sweep, bench, report, reproduce, sweep
+    from zoo.train.api import resume, train
 
-__all__ = ["ZooError", "__version__", "create", "load", "load_registry"]
+HOMES = MappingProxyType(
+    {
+        "Classifier": "zoo.evaluate.classifier",
+        "Evaluation": "zoo.evaluate.api",
+        "Prediction": "zoo.predict.api",
+        "Reporter": "zoo.base.reporter",
+        "Run": "zoo.runs.api",
+        "Sweep": "zoo.studies.api",
+        "Table": "zoo.base.tables",
+        "alternate": "zoo.catalogue.api",
+        "bench": "zoo.studies.api",
+        "check_dataset": "zoo.data.api",
+        "compare": "zoo.evaluate.api",
+        "create": "zoo.models.api",
+        "datasets": "zoo.catalogue.api",
+        "evaluate": "",
+        "explain": "zoo.predict.api",
+        "export": "",
+        "from_pretrained": "zoo.hub.api",
+        "info": "zoo.catalogue.api",
+        "joint": "zoo.catalogue.api",
+        "load": "zoo.hub.api",
+        "load_registry": "zoo.catalogue.registry",
+        "models": "",
+        "new_plugin": "zoo.catalogue.api",
+        "package": "zoo.hub.api",
+        "part": "zoo.catalogue.api",
+        "plot": "zoo.runs.api",
+        "plugins": "zoo.catalogue.api",
+        "predict": "",
+        "publish": "zoo.hub.api",
+        "pull": "zoo.hub.api",
+        "report": "zoo.studies.api",
+        "reproduce": "zoo.studies.api",
+        "resume": "zoo.train.api",
+        "runs": "",
+        "search": "zoo.hub.api",
+        "serve": "",
+        "sweep": "zoo.studies.api",
+        "train": "",
+        "verify": "zoo.hub.api",
+    }
+)
+"""Public names and the modules that they come from; "": the package of that name, which can be called."""
+
+__all__ = [
+    "Classifier",
+    "Evaluation",
+    "Prediction",
+    "Reporter",
+    "Run",
+    "Sweep",
+    "Table",
+    "ZooError",
+    "__version__",
+    "alternate",
+    "bench",
+    "check_dataset",
+    "compare",
+    "create",
+    "datasets",
+    "evaluate",
+    "explain",
+    "export",
+    "from_pretrained",
+    "info",
+    "joint",
+    "load",
+    "load_registry",
+    "models",
+    "new_plugin",
+    "package",
+    "part",
+    "plot",
+    "plugins",
+    "predict",
+    "publish",
+    "pull",
+    "report",
+    "reproduce",
+    "resume",
+    "runs",
+    "search",
+    "serve",
+    "sweep",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    homes = {"create": "zoo.models.compose", "load": "zoo.hub.download", "load_registry": "zoo.catalogue.registry"}
-    if name not in homes:
+    if name not in HOMES:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    return getattr(import_module(homes[name]), name)
+    home = HOMES[name]
+    return getattr(import_module(home), name) if home else import_module(f"zoo.{name}")
 
 
 def __dir__() -> list[str]:

@@ -90,7 +90,11 @@ class TrainingError(ZooError):
     """Training cannot continue: the loss is not finite, or there is nothing to train on."""
 
 
-class OtherVersionWarning(UserWarning):
+class ZooWarning(UserWarning):
+    """Something is probably wrong, and the work went on; one line, as for an error."""
+
+
+class OtherVersionWarning(ZooWarning):
     """A run or package was made with another version of a plugin than the installed one."""
 
 

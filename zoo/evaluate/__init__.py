@@ -1,4 +1,5 @@
-"""Judging a model beyond its accuracy: classes, calibration, paired tests, corruptions, latency.
+"""The package behind `zoo.evaluate`, which can be called: see `zoo.evaluate.api`."""
 
-Nothing is imported here: the processes that corrupt images must not pay for torch.
-"""
+from zoo.base.door import make_callable
+
+make_callable(__name__)

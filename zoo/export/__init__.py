@@ -1,1 +1,5 @@
-"""Models as files for other runtimes: ONNX and torch.export, each held against the module that it came from."""
+"""The package behind `zoo.export`, which can be called: see `zoo.export.api`."""
+
+from zoo.base.door import make_callable
+
+make_callable(__name__)

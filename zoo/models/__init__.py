@@ -1,1 +1,5 @@
-"""From a tree to a torch module, on a device: composing, counting, comparing with a file's header."""
+"""The package behind `zoo.models`, which can be called: see `zoo.models.api`."""
+
+from zoo.base.door import make_callable
+
+make_callable(__name__)

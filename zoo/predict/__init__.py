@@ -1,1 +1,5 @@
-"""Classes of images by a trained model: what was given on the command line, decoded while the model works."""
+"""The package behind `zoo.predict`, which can be called: see `zoo.predict.api`."""
+
+from zoo.base.door import make_callable
+
+make_callable(__name__)

@@ -1,1 +1,5 @@
-"""One run folder: its record, results, weights, lock and images, and how it is found again."""
+"""The package behind `zoo.runs`, which can be called: see `zoo.runs.api`."""
+
+from zoo.base.door import make_callable
+
+make_callable(__name__)

@@ -1,1 +1,5 @@
-"""A model behind HTTP: one page to drop images on, one endpoint, limits on all that a client can send."""
+"""The package behind `zoo.serve`, which can be called: see `zoo.serve.api`."""
+
+from zoo.base.door import make_callable
+
+make_callable(__name__)

@@ -1,1 +1,5 @@
-"""Training: from a request to a plan, and from a plan to a finished run folder."""
+"""The package behind `zoo.train`, which can be called: see `zoo.train.api`."""
+
+from zoo.base.door import make_callable
+
+make_callable(__name__)

@@ -1,0 +1,34 @@
+"""What a long call tells while it works: messages, warnings, progress. The call itself prints nothing."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from zoo.errors import ZooWarning
+
+
+class Reporter:
+    """Receives what a call has to say. This one is for programs; the command line has one that writes on stderr.
+
+    Messages go to the logger "zoo" of the standard library, warnings to `warnings`, progress nowhere. A subclass
+    overrides the methods that it needs.
+    """
+
+    def say(self, line: str) -> None:
+        """Receive a message: what was chosen, what to do next."""
+        logging.getLogger("zoo").info(line)
+
+    def note(self, line: str) -> None:
+        """Receive a detail: an automatic choice and its reason."""
+        logging.getLogger("zoo").debug(line)
+
+    def warn(self, line: str) -> None:
+        """Receive a warning: something is probably wrong."""
+        warnings.warn(line, ZooWarning, stacklevel=3)
+
+    def progress(self, what: str, done: int, total: int, /) -> None:
+        """Receive how much of something is done, such as images decoded."""
+
+    def close(self) -> None:
+        """Called when the work has ended, however it ended."""

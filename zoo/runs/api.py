@@ -1,0 +1,272 @@
+"""The public calls of this room: `zoo.runs`, `zoo.plot`, and what they give: `zoo.Run`."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from zoo.base.door import call
+from zoo.base.reporter import Reporter
+from zoo.base.tables import Table
+from zoo.errors import InputError
+from zoo.runs import find as found
+from zoo.runs.which import folder_of_run
+
+if TYPE_CHECKING:
+    from zoo.evaluate.classifier import Classifier
+    from zoo.evaluate.measurement import Evaluation
+    from zoo.predict.prediction import Prediction
+
+HUB = "hf://"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Run(found.Run):
+    """One run: its folder, read when this object was made.
+
+    It does not follow what happens to the folder later: `run.reread()` gives its present state. Each method is the call
+    of the same name in `zoo`, with this run as its first argument.
+
+    Attributes:
+        name: its path below the folder that it was found in.
+        folder: where it is.
+        record: what decided it, as in `run.toml`: model, tree, recipe, data, seed, device, versions.
+        rows: of `metrics.jsonl`, one for each epoch. result: of `result.json`; None if the run is not finished.
+        state: "finished", "stopped", or "training" while a living process trains it.
+        modified: when it was last written to, in seconds since 1970.
+
+    Example:
+        >>> run = zoo.train("hybrid-alt-1", dataset="digits", epochs=1)  # doctest: +SKIP
+        >>> run.top1, run.metrics.column("val_top1")  # doctest: +SKIP
+    """
+
+    # ---- what is recorded ----------------------------------------------------------------
+
+    @property
+    def metrics(self) -> Table:
+        """The epochs, a row each: losses, accuracies (0..1), learning rate, seconds, images per second."""
+        return Table(self.rows)
+
+    @property
+    def top1(self) -> float | None:
+        """Accuracy on the test images, 0..1; None if the run is not finished."""
+        value = found.number(self.result, "test.top1")
+        return None if value is None else float(value)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The run as one row: what `zoo runs --json` prints of it."""
+        return found.row_of(self)
+
+    @property
+    def toml(self) -> str:
+        """The record as text: `run.toml`."""
+        from zoo.runs.record import RECORD
+
+        return (self.folder / RECORD).read_text("utf-8")
+
+    def reread(self) -> Run:
+        """The run as its folder is now.
+
+        Raises:
+            RunError: the folder is no run any more, or damaged.
+        """
+        return as_run(found.read(self.folder, self.name))
+
+    # ---- what can be done with it --------------------------------------------------------
+
+    def classifier(self, device: str | None = None) -> Classifier:
+        """The trained model, with what its images need; as `zoo.load`."""
+        model: Classifier = call("zoo.hub.api:load")(self, device=device)
+        return model
+
+    def evaluate(self, **options: Any) -> Evaluation:
+        """Measure it; the options are those of `zoo.evaluate`."""
+        evaluation: Evaluation = call("zoo.evaluate.api:evaluate")(self, **options)
+        return evaluation
+
+    def predict(self, images: Any, *, top: int = 3, **options: Any) -> list[Prediction]:
+        """Classify images; the options are those of `zoo.predict`."""
+        predictions: list[Prediction] = call("zoo.predict.api:predict")(self, images, top=top, **options)
+        return predictions
+
+    def resume(self, *, epochs: int | None = None, **options: Any) -> Run:
+        """Go on with it, or extend it to more epochs; the options are those of `zoo.resume`."""
+        run: Run = call("zoo.train.api:resume")(self, epochs=epochs, **options)
+        return run
+
+    def export(self, output: str | Path | None = None, **options: Any) -> Any:
+        """Write its model as ONNX or as a program of torch.export; the options are those of `zoo.export`."""
+        return call("zoo.export.api:export")(self, output, **options)
+
+    def package(self, output: str | Path | None = None, **options: Any) -> Path:
+        """Make a package of it; the options are those of `zoo.package`."""
+        folder: Path = call("zoo.hub.api:package")(self, output, **options)
+        return folder
+
+    def publish(self, repo: str, **options: Any) -> Any:
+        """Publish it to the Hub as OWNER/NAME; the options are those of `zoo.publish`."""
+        return call("zoo.hub.api:publish")(self, repo, **options)
+
+    def push_to_hub(self, repo: str, **options: Any) -> Any:
+        """As `publish`: the name that libraries of the Hub use for it."""
+        return self.publish(repo, **options)
+
+    def plot(self, output: str | Path | None = None, **options: Any) -> Picture:
+        """Its curves as a picture; the options are those of `zoo.plot`."""
+        return plot(self, output=output, **options)
+
+    # ---- how it is shown -----------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """One line: name, state, model, dataset and accuracy."""
+        top1 = "" if self.top1 is None else f", test top-1 {self.top1:.2%}"
+        epochs = f"{len(self.rows)}/{self.record.settings.epochs} epochs"
+        what = f"{self.record.model} on {self.record.data.spec}"
+        return f"Run({str(self.folder)!r}: {what}, {epochs}, {self.state}{top1})"
+
+    def _repr_html_(self) -> str:
+        """The line, and the curves."""
+        curves = self.plot()._repr_html_() if self.rows else ""
+        return f"<p>{html.escape(repr(self))}</p>{curves}"
+
+
+RunLike: TypeAlias = str | Path | Run
+"""What every call takes for a run: its folder, its name below runs/, "last", hf://OWNER/NAME[@REVISION], or a `Run`."""
+
+
+def as_run(run: found.Run) -> Run:
+    """A run that was found, with the methods of `Run`."""
+    if isinstance(run, Run):
+        return run
+    return Run(run.name, run.folder, run.record, run.rows, run.result, run.state, run.modified)
+
+
+def word_of(run: RunLike) -> str:
+    """The path of a run's folder, or the word where it names a package on the Hub.
+
+    Raises:
+        InputError: there is no such run; says where it was looked for, and what is like it.
+    """
+    if isinstance(run, Run):
+        return str(run.folder)
+    word = str(run)
+    return word if word.startswith(HUB) else str(folder_of_run(word))
+
+
+def open_run(folder: str | Path, name: str = "") -> Run:
+    """Read one run folder.
+
+    Raises:
+        RunError: no run folder, or a damaged one.
+    """
+    return as_run(found.read(Path(folder), name))
+
+
+class Picture:
+    """A drawn picture: `save` writes it, notebooks show it.
+
+    Attributes:
+        data: the file's bytes. kind: "png", "svg" or "pdf".
+        path: where it was written; None if it was not.
+    """
+
+    __slots__ = ("data", "kind", "path")
+
+    def __init__(self, data: bytes, kind: str, path: Path | None = None) -> None:
+        self.data, self.kind, self.path = data, kind, path
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bytes to a file.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        from zoo.base.files import write_bytes
+
+        write_bytes(Path(path), self.data)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        """The kind, the size, and where it is."""
+        return f"Picture({self.kind}, {len(self.data):,} bytes{f', {self.path}' if self.path else ''})"
+
+    def _repr_html_(self) -> str:
+        """The picture itself."""
+        kind = {"svg": "image/svg+xml", "png": "image/png"}.get(self.kind)
+        if kind is None:
+            return html.escape(repr(self))
+        return f'<img alt="curves" src="data:{kind};base64,{base64.b64encode(self.data).decode()}">'
+
+
+def found_runs(words: Iterable[RunLike], warn: Callable[[str], None]) -> list[Run]:
+    """The runs that words mean: folders, folders of runs, names and patterns below runs/, "last", hf:// ones fetched.
+
+    Args:
+        words: none: all runs below runs/. warn: receives a line for each folder that cannot be read.
+    Raises:
+        InputError: a word means nothing. RunError: a run that was named is damaged. HubError: it cannot be fetched.
+    """
+    given = list(words)
+    objects = [word for word in given if isinstance(word, Run)]
+    places = [_fetched(str(word)) for word in given if not isinstance(word, Run)]
+    runs, problems = found.find(places) if places or not given else ([], [])
+    for problem in problems:
+        warn(f"{problem}; left out")
+    return [*objects, *map(as_run, runs)]
+
+
+def _fetched(word: str) -> str:
+    """The folder of a package of the Hub, with its curves; the import of the Hub brings torch."""
+    if not word.startswith(HUB):
+        return word
+    from zoo.hub.download import fetch
+    from zoo.hub.ref import parse_ref
+
+    return str(fetch(parse_ref(word), everything=True).folder)
+
+
+def plot(
+    *runs: RunLike,
+    output: str | Path | None = None,
+    what: str | Sequence[str] = "both",
+    over: Literal["epoch", "minutes"] = "epoch",
+    log: bool = False,
+    kind: Literal["png", "svg", "pdf"] | None = None,
+    dpi: int = 150,
+) -> Picture:
+    """Draw the curves of runs into one picture: training dashed, validation (or test) solid.
+
+    Args:
+        runs: at least one; also patterns and folders of runs.
+        output: the file to write, .png, .svg or .pdf; None: nothing is written.
+        what: panels: some of "loss", "top1", "lr"; "both" (loss and top1) or "all".
+        over: the x axis: epochs, or minutes of training. log: a logarithmic loss axis.
+        kind: the format; default: that of `output`, else "svg".
+        dpi: resolution of a PNG, in dots per inch.
+    Raises:
+        InputError: a wrong panel or format, no such run, or none of them has finished an epoch.
+        WriteError: the file cannot be written.
+
+    Example:
+        >>> zoo.plot("last", output="curves.svg", what="loss")  # doctest: +SKIP
+    """
+    from zoo.runs.curves import FORMATS, draw, panels
+
+    if not runs:
+        raise InputError("nothing to plot: give at least one run")
+    shown = panels(what if isinstance(what, str) else ",".join(what))
+    suffix = Path(output).suffix.lower().removeprefix(".") if output is not None else "svg"
+    form = kind or suffix
+    if form not in FORMATS:
+        endings = ", ".join("." + f for f in FORMATS)
+        raise InputError(f"--output {str(output)!r}: give a name that ends in {endings}")
+    data = draw(found_runs(runs, Reporter().warn), what=shown, x=over, log=log, kind=form, dpi=dpi)
+    picture = Picture(data, form, None if output is None else Path(output))
+    if output is not None:
+        picture.save(output)
+    return picture
