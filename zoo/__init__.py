@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zoo.hub.api import from_pretrained, load, package, publish, pull, search, verify
     from zoo.models.api import create
     from zoo.predict.api import Prediction, explain, predict
-    from zoo.runs.api import Run, plot, runs
+    from zoo.runs.api import Run, Runs, plot, runs
     from zoo.serve.api import serve
     from zoo.studies.api import Sweep, bench, report, reproduce, sweep
     from zoo.train.api import resume, train
@@ -36,6 +36,7 @@ HOMES = MappingProxyType(
         "Prediction": "zoo.predict.api",
         "Reporter": "zoo.base.reporter",
         "Run": "zoo.runs.api",
+        "Runs": "zoo.runs.api",
         "Sweep": "zoo.studies.api",
         "Table": "zoo.base.tables",
         "alternate": "zoo.catalogue.api",
@@ -80,6 +81,7 @@ __all__ = [
     "Prediction",
     "Reporter",
     "Run",
+    "Runs",
     "Sweep",
     "Table",
     "ZooError",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from zoo.cli.shared.run_argument import RunNames, found_runs
-from zoo.errors import InputError
+import zoo
+from zoo.cli.shared.run_argument import RunNames, say_last
+from zoo.cli.shared.terminal import Terminal
 
 
 @click.command()
@@ -44,7 +46,7 @@ from zoo.errors import InputError
     show_default=True,
     help="Resolution of a PNG, in dots per inch.",
 )
-def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi: int) -> None:
+def plot(runs: tuple[str, ...], out: Path, what: str, over: Literal["epoch", "minutes"], log: bool, dpi: int) -> None:
     """Draw the curves of RUNS (folders, names or patterns below runs/, `last`, hf://OWNER/NAME) into one picture.
 
     Training curves are dashed; validation curves are solid; under the protocol paper, test curves take
@@ -57,12 +59,6 @@ def plot(runs: tuple[str, ...], out: Path, what: str, over: str, log: bool, dpi:
       zoo plot runs/resnet18-cifar10-20261121-120000 --what all
       zoo plot 'vit-*' resnet18 --what top1 --over minutes --output two.svg
     """
-    from zoo.base.files import write_bytes
-    from zoo.runs.curves import FORMATS, draw, panels
-
-    shown = panels(what)
-    kind = out.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise InputError(f"--output {str(out)!r}: give a name that ends in {', '.join('.' + f for f in FORMATS)}")
-    write_bytes(out, draw(found_runs(runs), what=shown, x=over, log=log, kind=kind, dpi=dpi))
+    say_last(runs)
+    zoo.plot(*runs, output=out, what=what, over=over, log=log, dpi=dpi, reporter=Terminal())
     print(out)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import zoo
 from zoo.base.text import plural
 from zoo.cli.shared import table
-from zoo.cli.shared.run_argument import RunNames, found_runs
+from zoo.cli.shared.facts import short, told
+from zoo.cli.shared.run_argument import RunNames, say_last
 from zoo.cli.shared.table import Column
+from zoo.cli.shared.terminal import Terminal
 from zoo.errors import InputError, UnknownNameError
-
-if TYPE_CHECKING:
-    from zoo.runs.find import Run
 
 SORTS = ("name", "model", "dataset", "top1", "loss", "parameters", "epochs", "seconds", "modified", "state")
 COLUMNS = (
@@ -77,92 +75,41 @@ def runs(
       zoo runs --compare runs/a runs/b
       zoo runs --remove --state stopped
     """
-    from zoo.runs.find import best_of_each
-
     if remove and not (runs or model or dataset or state):
         raise InputError("--remove needs a selection: give names, patterns, --model, --dataset or --state")
     if remove and (there := [word for word in runs if word.startswith("hf://")]):
         raise InputError(f"--remove {there[0]}: only runs on this machine can be removed")
-    all_runs = found_runs(runs)
-    for option, pattern, values in (
-        ("model", model, {run.record.model for run in all_runs}),
-        ("dataset", dataset, {run.record.data.spec for run in all_runs}),
-    ):
-        _check_known(option, pattern, values, as_json)
-    chosen = [
-        run
-        for run in all_runs
-        if _matches(run.record.model, model) and _matches(run.record.data.spec, dataset) and state in (None, run.state)
-    ]
-    chosen = best_of_each(chosen) if best else chosen
-    chosen = sorted(chosen, key=_order(sort)) if not (compare and runs) else _as_given(chosen, runs)
+    say_last(runs)
+    order = "given" if compare and runs else sort
+    try:
+        chosen = zoo.runs(
+            *runs,
+            model=model,
+            dataset=dataset,
+            state=state,  # type: ignore[arg-type]  # click has checked it
+            best=best,
+            sort=order,  # type: ignore[arg-type]
+            reporter=Terminal(),
+        )
+    except UnknownNameError as error:
+        if as_json and error.kind.startswith("run with"):
+            table.emit_json([])
+        raise
     if compare:
         return _compare(chosen, everything, as_json)
     if remove:
         return _remove(chosen, yes)
-    _list(chosen, as_json, bool(all_runs))
+    _list(chosen, as_json)
 
 
-def _matches(value: str, pattern: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-    return not pattern or fnmatchcase(value, glob)
-
-
-def _check_known(option: str, pattern: str, values: set[str], as_json: bool) -> None:
-    """Refuse a model or a dataset that neither a run has nor the catalogue.
-
-    Raises:
-        UnknownNameError: names those that runs have.
-    """
-    from zoo.catalogue.registry import load_registry
-
-    if not pattern or any(_matches(value, pattern) for value in values):
-        return
-    registry = load_registry()
-    if any(_matches(name, pattern) for name in (registry.models if option == "model" else registry.datasets)):
-        return
-    if as_json:
-        table.emit_json([])
-    hint = "" if values else "there are no runs; `zoo train MODEL --dataset NAME` creates one below runs/"
-    raise UnknownNameError(f"run with the {option}", pattern, values, hint)
-
-
-def _order(sort: str) -> Callable[[Run], Any]:
-    """Sort key: text from a to z, top-1 and dates from the largest, other numbers from the smallest, unknown last."""
-    from zoo.runs.find import row_of
-
-    def key(run: Run) -> tuple[bool, Any, str]:
-        value = row_of(run)[sort]
-        if value is not None and sort in ("top1", "modified"):
-            value = -value
-        return value is None, 0 if value is None else value, run.name
-
-    return key
-
-
-def _as_given(chosen: Sequence[Run], words: Sequence[str]) -> list[Run]:
-    """The runs in the order of the arguments: `--compare A B` shows A first."""
-    places = [str(Path(word)) for word in words]
-
-    def place(run: Run) -> int:
-        names = (str(run.folder), run.name)
-        return next((i for i, word in enumerate(places) if word in names), len(places))
-
-    return sorted(chosen, key=place)
-
-
-def _list(chosen: Sequence[Run], as_json: bool, some: bool) -> None:
-    from zoo.runs.find import row_of
-
-    rows = [row_of(run) for run in chosen]
+def _list(chosen: zoo.Runs, as_json: bool) -> None:
+    rows = chosen.table.rows
     if as_json:
         return table.emit_json(rows)
     if not rows:
         return table.say(
             "no run is left by these options; `zoo runs` lists all"
-            if some
+            if chosen.of
             else "no runs; `zoo train MODEL --dataset NAME` creates one below runs/"
         )
     dropped = table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
@@ -173,8 +120,6 @@ def _list(chosen: Sequence[Run], as_json: bool, some: bool) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    from zoo.runs.find import short
-
     epochs = f"{row['epochs']}/{row['epochs_planned']}"
     return [
         row["name"],
@@ -208,21 +153,16 @@ def _time(seconds: float | None) -> str:
 # ---- comparing -------------------------------------------------------------------------------
 
 
-def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
-    from zoo.runs.compare import differences, told
-
-    if len(chosen) < 2:
-        raise InputError(f"--compare needs at least two runs, {len(chosen)} given: zoo runs --compare A B")
-    rows = differences(chosen, everything=everything)
+def _compare(chosen: zoo.Runs, everything: bool, as_json: bool) -> None:
+    rows = chosen.compare(everything=everything).rows
+    names = [run.name for run in chosen]
     if as_json:
-        return table.emit_json(
-            [
-                {"group": group, "key": key, "values": dict(zip([r.name for r in chosen], values, strict=True))}
-                for group, key, values in rows
-            ]
-        )
-    columns = [Column("FACT"), *(Column(run.name, flexible=True) for run in chosen)]
-    cells = [[f"{group}.{key}", *(told(group, key, value) for value in values)] for group, key, values in rows]
+        told_apart = [{"group": r["group"], "key": r["key"], "values": {n: r[n] for n in names}} for r in rows]
+        return table.emit_json(told_apart)
+    columns = [Column("FACT"), *(Column(name, flexible=True) for name in names)]
+    cells = [
+        [f"{row['group']}.{row['key']}", *(told(row["group"], row["key"], row[name]) for name in names)] for row in rows
+    ]
     table.emit_table(columns, cells, table.width())
     if not rows:
         table.say("no differences")
@@ -231,24 +171,21 @@ def _compare(chosen: Sequence[Run], everything: bool, as_json: bool) -> None:
 # ---- removing --------------------------------------------------------------------------------
 
 
-def _remove(chosen: Sequence[Run], yes: bool) -> None:
-    from zoo.runs.remove import check_removable, remove, size
-
+def _remove(chosen: zoo.Runs, yes: bool) -> None:
     if not chosen:
         return table.say("no runs to remove")
-    for run in chosen:
-        check_removable(run.folder)
+    chosen.refuse_unremovable()
     if not yes:
         if not sys.stdin.isatty():
             raise InputError(
                 f"--remove would remove {plural(len(chosen), 'run')}; add --yes to confirm when not in a terminal"
             )
         for run in chosen:
-            table.say(f"  {table.clean(str(run.folder))}   {size(run.folder) / 1e6:,.1f} MB, {run.state}")
+            table.say(f"  {table.clean(str(run.folder))}   {run.size / 1e6:,.1f} MB, {run.state}")
         if not click.confirm(
             f"Remove {'this run' if len(chosen) == 1 else 'these ' + plural(len(chosen), 'run')}?", err=True
         ):
             return table.say("nothing was removed")
     for run in chosen:
-        remove(run.folder)
+        run.remove()
         print(run.folder)

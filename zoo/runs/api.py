@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from zoo.base.door import call
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.errors import InputError
 from zoo.runs import find as found
+from zoo.runs.choose import Order, chosen
 from zoo.runs.which import folder_of_run
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ class Run(found.Run):
     def row(self) -> dict[str, Any]:
         """The run as one row: what `zoo runs --json` prints of it."""
         return found.row_of(self)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files in the folder."""
+        from zoo.runs.remove import size
+
+        return size(self.folder)
 
     @property
     def toml(self) -> str:
@@ -119,6 +127,16 @@ class Run(found.Run):
     def plot(self, output: str | Path | None = None, **options: Any) -> Picture:
         """Its curves as a picture; the options are those of `zoo.plot`."""
         return plot(self, output=output, **options)
+
+    def remove(self) -> None:
+        """Delete its folder.
+
+        Raises:
+            RunError: it is being trained, or the folder holds more than the run. WriteError: the system refuses.
+        """
+        from zoo.runs.remove import remove
+
+        remove(self.folder)
 
     # ---- how it is shown -----------------------------------------------------------------
 
@@ -203,11 +221,11 @@ class Picture:
         return f'<img alt="curves" src="data:{kind};base64,{base64.b64encode(self.data).decode()}">'
 
 
-def found_runs(words: Iterable[RunLike], warn: Callable[[str], None]) -> list[Run]:
+def found_runs(words: Iterable[RunLike], reporter: Reporter) -> list[Run]:
     """The runs that words mean: folders, folders of runs, names and patterns below runs/, "last", hf:// ones fetched.
 
     Args:
-        words: none: all runs below runs/. warn: receives a line for each folder that cannot be read.
+        words: none: all runs below runs/. reporter: receives a warning for each folder that cannot be read.
     Raises:
         InputError: a word means nothing. RunError: a run that was named is damaged. HubError: it cannot be fetched.
     """
@@ -216,7 +234,7 @@ def found_runs(words: Iterable[RunLike], warn: Callable[[str], None]) -> list[Ru
     places = [_fetched(str(word)) for word in given if not isinstance(word, Run)]
     runs, problems = found.find(places) if places or not given else ([], [])
     for problem in problems:
-        warn(f"{problem}; left out")
+        reporter.warn(f"{problem}; left out")
     return [*objects, *map(as_run, runs)]
 
 
@@ -230,6 +248,122 @@ def _fetched(word: str) -> str:
     return str(fetch(parse_ref(word), everything=True).folder)
 
 
+class Runs(Sequence[Run]):
+    """Some runs, in an order.
+
+    Attributes:
+        of: how many there were to choose from.
+    """
+
+    __slots__ = ("_runs", "of")
+
+    def __init__(self, runs: Iterable[Run], of: int | None = None) -> None:
+        self._runs = tuple(runs)
+        self.of = len(self._runs) if of is None else of
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: int | slice) -> Run | Runs:
+        """One run, or some."""
+        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._runs)
+
+    @property
+    def table(self) -> Table:
+        """A row for each run: what `zoo runs --json` prints."""
+        return Table([run.row for run in self])
+
+    def compare(self, *, everything: bool = False) -> Table:
+        """In what the runs differ: recipe, model, data and results.
+
+        Args:
+            everything: also what is the same.
+        Returns:
+            Rows of group, key, and a column for each run, by its name.
+        Raises:
+            InputError: there are fewer than two runs.
+        """
+        from zoo.runs.compare import differences
+
+        if len(self) < 2:
+            raise InputError(f"--compare needs at least two runs, {len(self)} given: zoo runs --compare A B")
+        names = [run.name for run in self]
+        rows = differences(self, everything=everything)
+        return Table(
+            [{"group": group, "key": key, **dict(zip(names, values, strict=True))} for group, key, values in rows],
+            ("group", "key", *names),
+        )
+
+    def plot(self, output: str | Path | None = None, **options: Any) -> Picture:
+        """The curves of all of them in one picture; the options are those of `zoo.plot`."""
+        return plot(*self, output=output, **options)
+
+    def refuse_unremovable(self) -> None:
+        """Check that all of them can be deleted, before the first is.
+
+        Raises:
+            RunError: one is being trained, or its folder holds more than the run.
+        """
+        from zoo.runs.remove import check_removable
+
+        for run in self:
+            check_removable(run.folder)
+
+    def __repr__(self) -> str:
+        """The runs as a table."""
+        return repr(self._shown())
+
+    def _repr_html_(self) -> str:
+        """The runs as a table."""
+        return self._shown()._repr_html_()
+
+    def _shown(self) -> Table:
+        return Table([{key: run.row[key] for key in SHOWN} for run in self], SHOWN)
+
+
+SHOWN = ("name", "model", "dataset", "top1", "val_top1", "parameters", "epochs", "seconds", "protocol", "seed", "state")
+"""Columns of the table in which notebooks show runs."""
+
+
+def runs(
+    *words: RunLike,
+    model: str = "",
+    dataset: str = "",
+    state: Literal["finished", "stopped", "training"] | None = None,
+    best: bool = False,
+    sort: Order | Literal["given"] = "name",
+    reporter: Reporter | None = None,
+) -> Runs:
+    """Find runs.
+
+    Args:
+        words: run folders, folders that hold runs, names and patterns below runs/, "last", hf://OWNER/NAME (which is
+            fetched); none: all runs below runs/.
+        model, dataset: only runs of models, or on datasets, that match (a glob, or part of the name).
+        state: only runs in this state. best: only the best run of each model, dataset and protocol.
+        sort: key of their order: top-1 and dates from the largest, other numbers from the smallest, text from a to z;
+            "given": in the order of the words.
+        reporter: receives a warning for each folder that cannot be read.
+    Returns:
+        The runs; `.table` has them as rows, `.compare()` tells in what they differ.
+    Raises:
+        InputError: a word means nothing. UnknownNameError: a model or dataset that no run has. RunError: a run that was
+        named is damaged. HubError: a package cannot be fetched.
+
+    Example:
+        >>> zoo.runs(dataset="cifar10", best=True, sort="top1").table  # doctest: +SKIP
+    """
+    found_ = found_runs(words, reporter or Reporter())
+    named = [str(word.folder) if isinstance(word, Run) else str(word) for word in words]
+    left = chosen(found_, named, model=model, dataset=dataset, state=state, best=best, sort=sort)
+    return Runs(map(as_run, left), len(found_))
+
+
 def plot(
     *runs: RunLike,
     output: str | Path | None = None,
@@ -238,6 +372,7 @@ def plot(
     log: bool = False,
     kind: Literal["png", "svg", "pdf"] | None = None,
     dpi: int = 150,
+    reporter: Reporter | None = None,
 ) -> Picture:
     """Draw the curves of runs into one picture: training dashed, validation (or test) solid.
 
@@ -248,6 +383,7 @@ def plot(
         over: the x axis: epochs, or minutes of training. log: a logarithmic loss axis.
         kind: the format; default: that of `output`, else "svg".
         dpi: resolution of a PNG, in dots per inch.
+        reporter: receives a warning for each folder that cannot be read.
     Raises:
         InputError: a wrong panel or format, no such run, or none of them has finished an epoch.
         WriteError: the file cannot be written.
@@ -265,7 +401,7 @@ def plot(
     if form not in FORMATS:
         endings = ", ".join("." + f for f in FORMATS)
         raise InputError(f"--output {str(output)!r}: give a name that ends in {endings}")
-    data = draw(found_runs(runs, Reporter().warn), what=shown, x=over, log=log, kind=form, dpi=dpi)
+    data = draw(found_runs(runs, reporter or Reporter()), what=shown, x=over, log=log, kind=form, dpi=dpi)
     picture = Picture(data, form, None if output is None else Path(output))
     if output is not None:
         picture.save(output)

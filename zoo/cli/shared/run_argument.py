@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from zoo.cli.shared import table
 from zoo.cli.shared.launch import TOGETHER
-from zoo.cli.shared.messages import say_problems
-
-if TYPE_CHECKING:
-    from zoo.runs.find import Run
 
 HUB = "hf://"
 
@@ -74,17 +70,12 @@ def chosen_run(word: str) -> str:
     return folder
 
 
-def found_runs(words: Sequence[str]) -> list[Run]:
-    """The runs that the words of a command mean, "hf://" ones fetched; problems go to stderr."""
-    from zoo.runs.find import find
+def say_last(words: Sequence[str]) -> None:
+    """Say which run `last` is, where it is one of the words."""
     from zoo.runs.which import LAST, known
 
-    places = [_fetched(word) if word.startswith(HUB) else word for word in words]
-    runs, problems = find(places)
     if LAST in words:
         _say_last(LAST, str(known(LAST)))
-    say_problems([f"{problem}; left out" for problem in problems])
-    return runs
 
 
 def offered(incomplete: str, also: Sequence[str] = ()) -> list[CompletionItem]:
@@ -105,14 +96,6 @@ def run_names() -> Iterator[str]:
     except OSError:  # an error must not be printed into the user's command line
         names = []
     yield from (*([LAST] if names else []), *names)
-
-
-def _fetched(word: str) -> str:
-    """The folder of a package of the Hub, with its curves; the import of the Hub brings torch."""
-    from zoo.hub.download import fetch
-    from zoo.hub.ref import parse_ref
-
-    return str(fetch(parse_ref(word), everything=True).folder)
 
 
 def _say_last(word: str, folder: str) -> None:
