@@ -45,6 +45,15 @@ class Run(found.Run):
         >>> run.top1, run.metrics.column("val_top1")  # doctest: +SKIP
     """
 
+    @classmethod
+    def open(cls, run: RunLike) -> Run:
+        """Read a run: its folder, its name below runs/, "last", or hf://OWNER/NAME, which is fetched.
+
+        Raises:
+            InputError: there is no such run. RunError: damaged.
+        """
+        return run if isinstance(run, Run) else open_run(_fetched(word_of(run)))
+
     # ---- what is recorded ----------------------------------------------------------------
 
     @property
@@ -62,6 +71,20 @@ class Run(found.Run):
     def row(self) -> dict[str, Any]:
         """The run as one row: what `zoo runs --json` prints of it."""
         return found.row_of(self)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has its result and its weights: there is nothing left to train."""
+        from zoo.runs.folder import is_finished
+
+        return is_finished(self.folder)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights are saved: those of the selected epoch, or of the best so far."""
+        from zoo.runs.record import WEIGHTS
+
+        return (self.folder / WEIGHTS).is_file()
 
     @property
     def size(self) -> int:

@@ -157,3 +157,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: damaged: {error}") from None
     return weights
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has its result and its weights: there is nothing left to train."""
+    return (folder / RESULT).is_file() and not damage_of_weights(folder)

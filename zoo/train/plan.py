@@ -59,6 +59,7 @@ class Plan:
     Attributes:
         notes: the automatic choices and their reasons, a line each.
         findings: what is worth knowing about the images.
+        messages: what else people are told about the run, a line each.
         weights: initial tensors by name; all others are initialised from the seed.
     """
 
@@ -70,6 +71,7 @@ class Plan:
     hardware: Hardware
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    messages: tuple[str, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

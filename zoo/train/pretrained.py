@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -188,6 +187,7 @@ def with_weights(plan: Plan, source: Weights) -> Plan:
     tree = tree_of(plan.record)
     where = place(plan.registry, plan.record.model)
     needed = check(tree, plan.registry, where=where, **sizes).state_dict()
+    lines: list[str] = []
     fresh = [name for name in needed if name not in weights or not _fits(needed, name, weights[name])]
     if len(fresh) == len(needed):
         raise InputError(
@@ -195,30 +195,32 @@ def with_weights(plan: Plan, source: Weights) -> Plan:
         )
     if fresh:
         shown = ", ".join(fresh[:4]) + (", ..." if len(fresh) > 4 else "")
-        print(
-            f"{len(needed) - len(fresh)} of {len(needed)} tensors from {source.reference}; newly initialised: {shown}",
-            file=sys.stderr,
+        line = (
+            f"{len(needed) - len(fresh)} of {len(needed)} tensors from {source.reference}; newly initialised: {shown}"
         )
+        lines.append(line)
     record = msgspec.structs.replace(plan.record, base_model=source.origin, base_sha256=sha256, base_hub=source.hub)
     taken = {name: weights[name] for name in needed.keys() - set(fresh)}
-    rows = rows_by_name(source.classes, plan.record.data.classes, source.reference)
+    rows, line = rows_by_name(source.classes, plan.record.data.classes, source.reference)
+    lines += [line] if line else []
     if rows is not None:
         more = check(tree, plan.registry, where=where, **{**sizes, "num_classes": len(rows) + 1}).state_dict()
         taken = {name: _ordered(tensor, more[name], rows) for name, tensor in taken.items()}
-    return replace(plan, record=record, weights=taken)
+    return replace(plan, record=record, weights=taken, messages=(*plan.messages, *lines))
 
 
-def rows_by_name(before: tuple[str, ...], now: tuple[str, ...], reference: str) -> list[int] | None:
+def rows_by_name(before: tuple[str, ...], now: tuple[str, ...], reference: str) -> tuple[list[int] | None, str]:
     """Which class of the weights each class of the dataset begins as, where a head for as many classes is taken over.
 
     A class begins as the one of its name. Those whose names are new get what is left, in order: if all names are
     new, nothing is moved.
 
     Returns:
-        A number below len(before) for each class, or None if none is moved.
+        A number below len(before) for each class, or None if none is moved; and a line for people, "" where nothing is
+        to be said.
     """
     if before == now or len(before) != len(now) or len({*before}) < len(before) or len({*now}) < len(now):
-        return None
+        return None, ""
     left = iter([row for row, name in enumerate(before) if name not in now])
     rows = [before.index(name) if name in before else next(left) for name in now]
     new = [name for name in now if name not in before]
@@ -230,8 +232,7 @@ def rows_by_name(before: tuple[str, ...], now: tuple[str, ...], reference: str) 
             f"{plural(len(new), 'class')} of {len(now)} had no such name in {reference} ({shown}): in the last layer, "
             "they begin with the weights of other classes"
         )
-    print(line, file=sys.stderr)
-    return None if rows == list(range(len(rows))) else rows
+    return (None if rows == list(range(len(rows))) else rows), line
 
 
 def _ordered(tensor: Tensor, with_one_more: Tensor, rows: list[int]) -> Tensor:

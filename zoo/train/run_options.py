@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from zoo.base.structs import Struct
+from zoo.catalogue.vary import inline
 from zoo.data.batches.mode import DataMode
 from zoo.errors import InputError
+
+OnInterrupt = Literal["auto", "stop", "raise"]
+"""What Ctrl-C does: end the run between two steps and save it; raise KeyboardInterrupt; auto: stop if interactive."""
 
 HowToCompile = Literal["auto", "off", "graph", "default", "max"]
 
@@ -187,3 +192,51 @@ def refuse_impossible(request: Request) -> None:
         value = getattr(request, name)
         if option.least is not None and value is not None and value < option.least:
             raise InputError(f"{flag(name)} must be at least {option.least}, given {value}")
+
+
+def refuse_for_resume(given: Mapping[str, Any], output: object) -> None:
+    """Refuse options that cannot change in a resumed run.
+
+    Raises:
+        InputError: names them, and those that can.
+    """
+    known = options()
+    other = [flag(name) for name in given if not known[name].resume] + (["--output"] if output else [])
+    if other:
+        allowed = [flag(name) for name, option in known.items() if option.resume]
+        raise InputError(
+            f"--resume keeps the settings of the recorded run: {', '.join(other)} cannot be given with it; "
+            f"{', '.join(allowed[:-1])} and {allowed[-1]} can"
+        )
+
+
+def refuse_two_beginnings(model: object, source: object, given: Mapping[str, Any]) -> None:
+    """Refuse a run to repeat beside a model or other weights, and neither.
+
+    Raises:
+        InputError: says which.
+    """
+    if source is not None and model is not None:
+        raise InputError("--from already says what to train; leave out MODEL and --resume")
+    if source is not None and given.keys() & {"pretrained", "weights"}:
+        raise InputError("--from starts from the weights of RUN; leave out --pretrained and --weights")
+    if model is None and source is None:
+        raise InputError("give a MODEL to train (see `zoo list`), or resume a run with --resume RUN")
+
+
+def settings_of(given: Mapping[str, Any] | Sequence[str]) -> tuple[str, ...]:
+    """Keys of a recipe as `--set` takes them.
+
+    Args:
+        given: `{"ema": 0.99}`, or texts "recipe.ema=0.99".
+    Raises:
+        InputError: one text in place of several, or a value that is none of TOML.
+    """
+    if isinstance(given, str):
+        raise InputError(f"settings {given!r} is one text; give a table {{'KEY': VALUE}}, or a list of texts KEY=VALUE")
+    if not isinstance(given, Mapping):
+        return tuple(given)
+    try:
+        return tuple(f"{key}={inline(value)}" for key, value in given.items())
+    except TypeError as error:
+        raise InputError(f"settings: {error}; give numbers, texts, lists and tables") from None

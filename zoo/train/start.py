@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,8 @@ from zoo.data.sources.source import Show, silent
 from zoo.errors import InputError, RunError
 from zoo.hub.ref import is_ref
 from zoo.models.device import usable_device
-from zoo.runs.folder import damage_of_weights, read_metrics
-from zoo.runs.record import CHECKPOINTS, RESULT, RunRecord, read_record, tree_of
+from zoo.runs.folder import is_finished, read_metrics
+from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, tree_of
 from zoo.train import checkpoint
 from zoo.train.environment import differences, environment
 from zoo.train.plan import Entry, Plan, replan, resolve
@@ -66,7 +65,13 @@ def plan_of(request: Request, show: Show = silent, entry: Entry | None = None) -
     return with_weights(resolve(sized, show, entry, beginning), source)
 
 
-def plan_from(source: str, given: Mapping[str, Any], show: Show = silent, registry: Registry | None = None) -> Plan:
+def plan_from(
+    source: str,
+    given: Mapping[str, Any],
+    show: Show = silent,
+    registry: Registry | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Plan:
     """The plan of a run that repeats another run or fine-tunes its weights.
 
     Args:
@@ -74,6 +79,7 @@ def plan_from(source: str, given: Mapping[str, Any], show: Show = silent, regist
         given: the given options, by their names in `zoo.train.run_options.Request`. With `dataset` the
             weights are fine-tuned; without it the recorded run is repeated.
         registry: the catalogue; loaded if not given.
+        warn: receives a line if the weights are not those that are recorded.
     Raises:
         InputError: an option that cannot be combined with it, or none of the weights fits.
         ZooError: as fetching, and as `zoo.train.plan.resolve` and `replan`.
@@ -82,7 +88,7 @@ def plan_from(source: str, given: Mapping[str, Any], show: Show = silent, regist
     folder, _ = folder_of(source, registry)
     record = read_record(folder)
     if given.get("dataset") is None:
-        return warmed(_repeat(record, given, source, registry, show))
+        return warmed(_repeat(record, given, source, registry, show), warn)
     weights = weights_of_run(source, registry)
     return with_weights(_fine_tune(record, weights, given, registry, show), weights)
 
@@ -121,7 +127,7 @@ def continued(
     threads = as_recorded(record)
     for line in differences(record, registry):
         warn(f"{line}: the resumed run will not be bit-identical")
-    plan = resumed(folder, record, show, registry, epochs=epochs, **changed)
+    plan = resumed(folder, record, show, registry, warn=warn, epochs=epochs, **changed)
     if epochs is not None and record.settings.schedule != "constant":
         warn(
             f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')} instead of "
@@ -130,28 +136,31 @@ def continued(
     return replace(plan, notes=(*plan.notes, threads)) if threads else plan
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run has its result and its weights: there is nothing left to train."""
-    return (folder / RESULT).is_file() and not damage_of_weights(folder)
-
-
 def resumed(
-    folder: Path, record: RunRecord, show: Show = silent, registry: Registry | None = None, **changed: Any
+    folder: Path,
+    record: RunRecord,
+    show: Show = silent,
+    registry: Registry | None = None,
+    *,
+    warn: Callable[[str], None] = lambda line: None,
+    **changed: Any,
 ) -> Plan:
     """The plan of a recorded run. Its initial weights are loaded only if it has no checkpoint yet.
 
     Args:
-        changed: as for `zoo.train.plan.replan`.
+        warn: as for `warmed`. changed: as for `zoo.train.plan.replan`.
     Raises:
         ZooError: as `replan` and `warmed`.
     """
     plan = replan(record, registry, show=show, **changed)
-    return plan if checkpoint.exists(folder / CHECKPOINTS) else warmed(plan)
+    return plan if checkpoint.exists(folder / CHECKPOINTS) else warmed(plan, warn)
 
 
-def warmed(plan: Plan) -> Plan:
+def warmed(plan: Plan, warn: Callable[[str], None] = lambda line: None) -> Plan:
     """The plan with the initial weights that its record names; the same plan if it names none.
 
+    Args:
+        warn: receives a line if the weights are not those that are recorded.
     Raises:
         InputError: the weights are local files of another machine. ZooError: they cannot be loaded.
     """
@@ -164,10 +173,9 @@ def warmed(plan: Plan) -> Plan:
         )
     warm = with_weights(plan, find_weights(record.base_model, plan.registry))
     if record.base_sha256 not in ("", warm.record.base_sha256):
-        print(
-            f"warning: the weights of {record.base_model} differ from the recorded ones (sha256 "
-            f"{warm.record.base_sha256[:12]}, recorded {record.base_sha256[:12]}), so the run will differ",
-            file=sys.stderr,
+        warn(
+            f"the weights of {record.base_model} differ from the recorded ones (sha256 "
+            f"{warm.record.base_sha256[:12]}, recorded {record.base_sha256[:12]}), so the run will differ"
         )
     return warm
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import click
 
 from zoo.train.run_options import Option, Request, flag, options
+from zoo.train.run_options import refuse_for_resume as refuse_for_resume
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -49,6 +49,10 @@ class StopRequests:
         """From here on, let the run stop between two steps instead of raising."""
         self.graceful = True
 
+    def done(self) -> None:
+        """From here on, let a signal raise again: there are no more steps."""
+        self.graceful = False
+
     def _save(self, number: int, frame: FrameType | None) -> None:
         self.save = True
 

@@ -1,0 +1,267 @@
+"""The public calls of this room: `zoo.train` and `zoo.resume`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from zoo.base.reporter import Reporter
+from zoo.catalogue.spec import Node
+from zoo.data.batches.mode import DataMode
+from zoo.errors import InputError
+from zoo.runs import find as found
+from zoo.runs.api import HUB, Run, RunLike, open_run, word_of
+from zoo.runs.record import read_record
+from zoo.runs.which import LAST
+from zoo.train.run_options import HowToCompile, OnInterrupt, Request, options, refuse_two_beginnings, settings_of
+
+if TYPE_CHECKING:
+    from zoo.train.plan import Entry
+    from zoo.train.processes.world import World
+    from zoo.train.session import Outcome, Session
+
+
+def train(
+    model: str | Node | None = None,
+    *,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    recipe: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None,
+    compile: HowToCompile | None = None,
+    on_nan: Literal["stop", "skip"] | None = None,
+    image_size: int | None = None,
+    limit_train: int | None = None,
+    limit_test: int | None = None,
+    max_steps: int | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    protocol: Literal["clean", "paper"] | None = None,
+    pretrained: bool = False,
+    weights: RunLike | None = None,
+    skip_bad: bool = False,
+    data_mode: DataMode | None = None,
+    workers: int | None = None,
+    output: str | Path | None = None,
+    from_run: RunLike | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    checkpoint_steps: int = 0,
+    log: Sequence[str] = (),
+    listeners: Sequence[Any] = (),
+    progress: bool | None = None,
+    interrupt: OnInterrupt = "auto",
+    reporter: Reporter | None = None,
+    stop: Callable[[], int] | None = None,
+    world: World | None = None,
+) -> Run:
+    """Train a model with its recipe, into a run folder: what `zoo train` does.
+
+    The same arguments give the same weights as the command's options do, bit for bit on a CPU, and either can resume
+    what the other began. torch's random generators and its number of threads are as before when the call returns.
+
+    Args:
+        model: a name of `zoo.models()`, "timm/NAME", "torchvision/NAME", "FILE.toml#NAME", or a tree made in Python
+            (`zoo.part`, `zoo.alternate`, `zoo.joint`). Leave it out with `from_run`.
+        dataset: a name of `zoo.datasets()`, hf:OWNER/NAME, parquet:PATH or folder:PATH; default: the model's own.
+        data_dir: folder for downloaded datasets.
+        recipe: name of a recipe, or "best"; default: the model's own.
+        epochs: passes over the training images. batch_size: images per step. lr: peak learning rate.
+        seed: for initial weights, image order and augmentation; default: 0.
+        device: "auto" (the default), "cpu", "cuda", "cuda:N" or "mps".
+        precision: number type of the forward pass. compile: "off"; "graph": CUDA graphs only; "default" or "max":
+            torch.compile; "auto": chosen by timing a step.
+        on_nan: what to do when the loss of a step is not finite; default: "stop".
+        image_size: resize images to this side, in pixels.
+        limit_train, limit_test: use only so many images, a stratified subset. max_steps: stop after so many steps.
+        settings: other keys of the recipe, `{"ema": 0.99}`, or texts as for `--set`.
+        protocol: "clean" (the default): validation images select the epoch, the test images are read once, at the end;
+            "paper": train on all training images and evaluate each epoch on the test images.
+        pretrained: start from the model's own pretrained weights. weights: start from these: a run, hf://OWNER/NAME,
+            or a model that has some, such as "timm/NAME.TAG".
+        skip_bad: leave out unreadable images; the run records how many.
+        data_mode: "resident": decoded images stay on the device; "stream": they are sent batch by batch; "auto".
+        workers: processes that decode streamed images.
+        output: the run folder to write; default: a new folder below runs/.
+        from_run: repeat this run; with `dataset`, fine-tune its weights.
+        resume: resume the newest unfinished run below runs/ of the same configuration, if there is one.
+        checkpoint_seconds: seconds between checkpoints; 0: only at the end or when stopped. checkpoint_steps: also
+            every so many steps.
+        log: plugins' loggers, such as "tensorboard".
+        listeners: objects with any of the methods start(record, parameters), epoch(row, best) and end(result), which
+            get plain data. One that raises is switched off with a warning.
+        progress: show progress: True on stderr (or in the notebook), False nowhere, None only in a notebook.
+        interrupt: what Ctrl-C does: "stop": the run stops between two steps, is saved, and is returned as stopped;
+            "raise": KeyboardInterrupt, at once; "auto": "stop" in a notebook or at a prompt, "raise" in a script.
+        reporter: receives messages, warnings and the progress of decoding; default: see `zoo.Reporter`.
+        stop: asked before each step: a signal's number stops the run, -1 writes a checkpoint, 0 lets it go on.
+        world: the processes that train together; default: those that torchrun started.
+    Returns:
+        The run; its `state` is "finished", or "stopped" if it was stopped.
+    Raises:
+        InputError: something that was given cannot be used; says what is allowed. DataError: the images cannot be read.
+        DeviceError: no such device, or its memory does not suffice. TrainingError: the loss is not finite.
+        BusyError: another process trains in the folder. HubError: weights cannot be fetched.
+
+    Example:
+        >>> run = zoo.train("hybrid-alt-1", dataset="digits", epochs=2)  # doctest: +SKIP
+        >>> run.top1  # doctest: +SKIP
+    """
+    given = _given(locals())
+    refuse_two_beginnings(model, from_run, given)
+    place = None if output is None else Path(output)
+    around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
+    with _session(around, device or "auto") as session:
+        if from_run is not None:
+            source = session.world.once(lambda: word_of(from_run))
+            return _run(session.start_from(source, given, place), session)
+        entry = _entry_of(model)
+        request = Request(model=entry[1] if entry else str(model), **given)
+        return _run(session.start(request, entry, place, look=resume), session)
+
+
+def resume(
+    run: RunLike,
+    *,
+    epochs: int | None = None,
+    data_dir: str | Path | None = None,
+    workers: int | None = None,
+    checkpoint_seconds: float = 60.0,
+    checkpoint_steps: int = 0,
+    log: Sequence[str] = (),
+    listeners: Sequence[Any] = (),
+    progress: bool | None = None,
+    interrupt: OnInterrupt = "auto",
+    reporter: Reporter | None = None,
+    stop: Callable[[], int] | None = None,
+    world: World | None = None,
+) -> Run:
+    """Go on with an unfinished run from its newest checkpoint, or extend a finished one, as `zoo train --resume` does.
+
+    On a CPU the result is that of a run that was never stopped, bit for bit; what prevents this is warned about.
+
+    Args:
+        run: a run folder, a name below runs/, "last", or a `Run`.
+        epochs: the new total number of epochs. Without it, a finished run is returned as it is.
+        data_dir, workers, checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop,
+            world: as for `zoo.train`.
+    Returns:
+        The run; its `state` is "finished", or "stopped" if it was stopped again.
+    Raises:
+        InputError: no such run, one of the Hub, or that many epochs are already trained. RunError: a damaged run, or
+        its images are others than those that are recorded. ZooError: as `zoo.train`.
+
+    Example:
+        >>> zoo.resume("last", epochs=40)  # doctest: +SKIP
+    """
+    given = _given(locals())
+    if isinstance(run, str) and run.startswith(HUB):
+        raise InputError(f"--resume {run}: only a run on this machine can be resumed; --from {run} repeats it")
+    around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
+    with _session(around, "auto") as session:
+        folder = session.world.once(lambda: Path(word_of(run)))
+        return _run(session.resume(folder, given), session)
+
+
+# ---- what both calls share ---------------------------------------------------------------------------
+
+
+class _Around(NamedTuple):
+    """The arguments of a call that do not change what is trained."""
+
+    checkpoint_seconds: float
+    checkpoint_steps: int
+    log: Sequence[str]
+    listeners: Sequence[Any]
+    progress: bool | None
+    interrupt: OnInterrupt
+    reporter: Reporter | None
+    stop: Callable[[], int] | None
+    world: World | None
+
+
+@contextmanager
+def _session(around: _Around, device: str) -> Iterator[Session]:
+    """What surrounds the training; afterwards this process is as it was before."""
+    from zoo.train.interrupt import Interrupt, catching
+    from zoo.train.loop import Saving
+    from zoo.train.session import Session, as_before
+
+    display, reporter = _shown(around)
+    interrupt = Interrupt(around.stop)
+    with _joined(around.world, device) as world, as_before(device), catching(interrupt, around.interrupt):
+        yield Session(
+            stop=interrupt,
+            reporter=reporter,
+            saving=Saving(around.checkpoint_seconds, around.checkpoint_steps),
+            log=around.log,
+            listeners=[*display, *around.listeners],
+            world=world,
+        )
+
+
+def _shown(around: _Around) -> tuple[list[Any], Reporter]:
+    """What shows the progress of the training, and what receives messages."""
+    reporter = around.reporter or Reporter()
+    if around.progress is False or not (around.progress or "IPython" in sys.modules):
+        return [], reporter
+    from zoo.train.display import make_display
+    from zoo.train.notebook import NotebookDisplay, NotebookReporter, in_notebook
+
+    if in_notebook():
+        return [NotebookDisplay()], around.reporter or NotebookReporter()
+    return ([make_display(False)] if around.progress else []), reporter
+
+
+@contextmanager
+def _joined(world: World | None, device: str) -> Iterator[World]:
+    """The processes that train together: those that were given, or those that torchrun started."""
+    from zoo.base import children
+    from zoo.train.processes.world import World, join
+
+    if world is not None:
+        yield world
+    elif children.started_together() == 1:
+        yield World()
+    else:
+        joined = join(device, sharded=False)
+        yield joined
+        joined.leave()
+
+
+def _entry_of(model: object) -> Entry | None:
+    """The catalogue and the model of a tree; None for a name."""
+    if not isinstance(model, Node):
+        return None
+    from zoo.catalogue.parts import entry_of
+
+    return entry_of(model)
+
+
+def _run(outcome: Outcome, session: Session) -> Run:
+    """The run that was trained; in a process that does not write, only what it knows of it."""
+    if session.world.first:
+        return open_run(outcome.folder)
+    state: found.State = "stopped" if outcome.result is None else "finished"
+    record = outcome.record or read_record(outcome.folder)
+    return Run(outcome.folder.name, outcome.folder, record, (), outcome.result, state, time.time())
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that a call was given, by their names in `Request`."""
+    given = {name: arguments[name] for name in options() if arguments.get(name) not in (None, False, (), [], {})}
+    if "data_dir" in given:
+        given["data_dir"] = str(given["data_dir"])
+    if "settings" in given:
+        given["settings"] = settings_of(given["settings"])
+    if isinstance(weights := given.get("weights"), Run | Path) or weights == LAST:
+        given["weights"] = word_of(weights)
+    return given

@@ -1,0 +1,167 @@
+"""One call that trains: its plan, its folder, its listeners, and how it ends early; behind `zoo.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.base.cpus import Neighbours
+from zoo.base.reporter import Reporter
+from zoo.catalogue.registry import Registry, find_model, load_registry
+from zoo.runs.folder import is_finished
+from zoo.runs.new import check_free, new_folder, unfinished
+from zoo.runs.record import RunRecord, read_record
+from zoo.train.events import Listener
+from zoo.train.interrupt import Interrupt
+from zoo.train.listeners import Guarded, Several, attach, find_listeners
+from zoo.train.loop import Saving, Stop
+from zoo.train.plan import Entry, Plan
+from zoo.train.processes.world import World
+from zoo.train.run_options import Request
+from zoo.train.runner import Watch, train_in
+from zoo.train.speed.heap import keep_heap
+from zoo.train.speed.threads import beside_others
+from zoo.train.start import continued, plan_from, plan_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What surrounds a training without changing what is trained.
+
+    Attributes:
+        stop: what ends it early. reporter: receives messages, warnings and the progress of decoding.
+        saving: how often a checkpoint is written. log: names of plugins' loggers.
+        listeners: objects with any of start, epoch and end, as plugins' loggers are; or a `Listener`, which gets more.
+        world: the processes that train together.
+    """
+
+    stop: Interrupt
+    reporter: Reporter
+    saving: Saving
+    log: Sequence[str] = ()
+    listeners: Sequence[Any] = ()
+    world: World = field(default_factory=World)
+    neighbours: Neighbours = field(default_factory=Neighbours)
+
+    def start(self, request: Request, entry: Entry | None, output: Path | None, *, look: bool) -> Outcome:
+        """Train a new run; with `look`, resume an unfinished one with the same configuration."""
+        if output is not None:
+            check_free(output)
+        entry = entry or find_model(request.model)
+        loggers = find_listeners(self.log, entry[0])
+        plan = self._beside_others(self._prepared(lambda show: plan_of(request, show, entry)))
+        if look and (folder := self.world.once(lambda: unfinished(plan.record))):
+            return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers})
+        return self._train(plan, self._new_folder(plan, output), loggers)
+
+    def start_from(self, source: str, given: Mapping[str, Any], output: Path | None) -> Outcome:
+        """Repeat a recorded run, or fine-tune its weights; only options that were given change it."""
+        if output is not None:
+            check_free(output)
+        registry = load_registry()
+        loggers = find_listeners(self.log, registry)
+        warn = self.reporter.warn
+        plan = self._beside_others(self._prepared(lambda show: plan_from(source, given, show, registry, warn=warn)))
+        return self._train(plan, self._new_folder(plan, output), loggers)
+
+    def resume(self, folder: Path, changed: Mapping[str, Any], registry: Registry | None = None) -> Outcome:
+        """Resume the run of a folder, after warning about differences that make it not bit-identical."""
+        if changed.get("epochs") is None and is_finished(folder):
+            epochs = read_record(folder).settings.epochs
+            self.reporter.say(f"{folder}: this run is finished; extend it with --epochs N, N above {epochs}")
+            return Outcome(folder, None)
+        registry = registry or load_registry()
+        loggers = find_listeners(self.log, registry)
+        warn = self.reporter.warn
+        plan = self._prepared(lambda show: continued(folder, registry, **changed, show=show, warn=warn))
+        return self._train(plan, folder, loggers)
+
+    def _prepared(self, make: Callable[[Any], Plan]) -> Plan:
+        """Make a plan, with progress while images are decoded."""
+        keep_heap()
+        try:
+            return self.world.placed(self.world.in_turn(lambda: make(self.reporter.progress)))
+        finally:
+            self.reporter.close()
+
+    def _new_folder(self, plan: Plan, output: Path | None) -> Path:
+        return self.world.once(lambda: output or new_folder(plan.record.model, plan.record.data.spec))
+
+    def _beside_others(self, plan: Plan) -> Plan:
+        """The plan with fewer threads if other processes keep CPUs busy and a step is faster so."""
+        if self.world.size > 1:
+            return plan
+        plan, line = beside_others(plan, self.neighbours.busy())
+        if line:
+            self.reporter.say(line)
+        return plan
+
+    def _train(self, plan: Plan, folder: Path, loggers: Mapping[str, Callable[..., Any]]) -> Outcome:
+        watch = Watch(
+            listener=self._listener(loggers, folder) if self.world.first else Listener(),
+            stop=self.stop,
+            saving=self.saving,
+            ready=self.stop.answer_between_steps,
+            say=self.reporter.warn,
+            world=self.world,
+        )
+        for message in plan.messages:
+            self.reporter.say(message)
+        for finding in plan.findings:
+            line = finding.line()
+            self.reporter.warn(line) if finding.level == "warning" else self.reporter.say(f"{finding.level}: {line}")
+        for note in plan.notes:
+            self.reporter.note(note)
+        try:
+            return Outcome(folder, train_in(folder, plan, watch), plan.record)
+        except Stop:
+            return Outcome(folder, None, plan.record)
+        finally:
+            self.stop.done()
+
+    def _listener(self, loggers: Mapping[str, Callable[..., Any]], folder: Path) -> Listener:
+        """All listeners as one, the loggers of plugins among them, which write into the run folder."""
+        ours = [listener for listener in self.listeners if isinstance(listener, Listener)]
+        given = [listener for listener in self.listeners if not isinstance(listener, Listener)]
+        warn = self.reporter.warn
+        display: Listener = Several(ours) if len(ours) != 1 else ours[0]
+        if loggers:
+            folder.mkdir(parents=True, exist_ok=True)
+            display = attach(display, dict(loggers), folder, warn)
+        guarded = [Guarded(f"listener {type(listener).__name__}", listener, warn) for listener in given]
+        return self.stop.hearing(Several([display, *guarded]) if guarded else display)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call that trains ended.
+
+    Attributes:
+        result: the content of `result.json`; None if the run was stopped, or was finished before.
+        record: of the run; None if it was finished before.
+    """
+
+    folder: Path
+    result: dict[str, Any] | None
+    record: RunRecord | None = None
+
+
+@contextmanager
+def as_before(device: str) -> Iterator[None]:
+    """Leave torch's random generators and number of threads as they were: a program goes on after the training.
+
+    Args:
+        device: the name of the device that is trained on.
+    """
+    threads = torch.get_num_threads()
+    cuda = device not in ("cpu", "mps") and torch.cuda.is_available()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+            yield
+    finally:
+        torch.set_num_threads(threads)
