@@ -257,7 +257,8 @@ def _run(outcome: Outcome, session: Session) -> Run:
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that a call was given, by their names in `Request`."""
-    given = {name: arguments[name] for name in options() if arguments.get(name) not in (None, False, (), [], {})}
+    values = {name: arguments.get(name) for name in options()}
+    given = {name: value for name, value in values.items() if not (value is None or value is False or value == ())}
     if "data_dir" in given:
         given["data_dir"] = str(given["data_dir"])
     if "settings" in given:

@@ -33,6 +33,7 @@ class Interrupt:
     def __init__(self, asked: Callable[[], int] | None = None) -> None:
         self.asked = asked
         self.stopping = 0
+        self.hears = False  # whether Ctrl-C is meant to stop the run, and not to raise
         self.graceful = False  # whether a run can stop between two steps; else Ctrl-C raises at once
 
     def __call__(self) -> int:
@@ -64,16 +65,16 @@ class Interrupt:
         self.stopping = int(signal.SIGINT)
 
     def hearing(self, listener: Listener) -> Listener:
-        """The listener, whose KeyboardInterrupt stops the run between two steps as well."""
-        return _Heard(listener, self)
+        """The listener; where Ctrl-C stops the run, a KeyboardInterrupt in the listener does so too."""
+        return _Heard(listener, self) if self.hears else listener
 
 
 @contextmanager
 def catching(interrupt: Interrupt, how: OnInterrupt) -> Iterator[None]:
     """Let Ctrl-C stop the run between two steps, and restore its former handler; a second Ctrl-C raises at once."""
-    stops = how == "stop" or (how == "auto" and is_interactive())
+    interrupt.hears = how == "stop" or (how == "auto" and is_interactive())
     default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not stops or not default or threading.current_thread() is not threading.main_thread():
+    if not interrupt.hears or not default or threading.current_thread() is not threading.main_thread():
         yield
         return
 

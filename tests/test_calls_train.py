@@ -1,0 +1,164 @@
+"""`zoo.train` and `zoo.resume` do what the command does, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import zoo
+from zoo.cli import cli
+from zoo.errors import InputError, ZooError
+from zoo.train.run_options import Request, options
+
+FEW: dict[str, Any] = {
+    "dataset": "digits",
+    "limit_train": 60,
+    "limit_test": 40,
+    "batch_size": 16,
+    "device": "cpu",
+    "precision": "fp32",
+    "seed": 3,
+}
+WORDS = [w for key, value in FEW.items() for w in (f"--{key.replace('_', '-')}", str(value))]
+
+
+def command(*words: object) -> Any:
+    return CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key not in ("train", "energy", "environment")}
+
+
+@pytest.fixture(scope="module")
+def by_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train") / "command"
+    done = command("train", "cnn-baseline", *WORDS, "--epochs", 2, "--set", "recipe.ema=0.9", "--output", folder)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_the_call_trains_what_the_command_trains_and_leaves_the_process_as_it_was(
+    by_command: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(1)
+    before, threads, handlers = torch.get_rng_state(), torch.get_num_threads(), []
+
+    class Watcher:
+        def epoch(self, row: dict[str, Any], best: bool) -> None:
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    run = zoo.train(
+        "cnn-baseline", **FEW, epochs=2, settings={"ema": 0.9}, output=tmp_path / "call", listeners=[Watcher()]
+    )
+    assert weights(run.folder) == weights(by_command)
+    assert run.record.settings == zoo.Run.open(by_command).record.settings
+    assert without_times(run.result or {}) == without_times(json.loads((by_command / "result.json").read_text()))
+    assert run.state == "finished"
+    assert capsys.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert handlers == [signal.default_int_handler] * 2
+
+
+@pytest.mark.parametrize("first", ["call", "command"])
+def test_either_goes_on_with_what_the_other_began(first: str, by_command: Path, tmp_path: Path) -> None:
+    class Leave:
+        def epoch(self, row: dict[str, Any], best: bool) -> None:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    run = zoo.train(
+        "cnn-baseline", **FEW, epochs=2, settings=["ema=0.9"], output=folder, listeners=[Leave()], interrupt="stop"
+    )
+    assert (run.state, run.result, len(run.rows)) == ("stopped", None, 1)
+    if first == "call":
+        assert command("train", "--resume", folder).exit_code == 0
+    else:
+        assert zoo.resume(folder).state == "finished"
+    assert weights(folder) == weights(by_command)
+
+
+def test_a_finished_run_is_returned_as_it_is_and_can_be_extended(by_command: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(by_command, tmp_path / "run"))
+    run = zoo.resume(str(folder))
+    assert (len(run.rows), weights(folder)) == (2, weights(by_command))
+    longer = run.resume(epochs=3)
+    assert [row["epoch"] for row in longer.metrics] == [1, 2, 3]
+    assert len(run.rows) == 2  # what was read before does not change
+    assert len(run.reread().rows) == 3
+
+
+@pytest.mark.parametrize("how", ["stop", "raise"])
+def test_ctrl_c_stops_between_two_steps_where_that_is_asked_for(how: Any, tmp_path: Path) -> None:
+    class Press:
+        def epoch(self, row: dict[str, Any], best: bool) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    arguments: dict[str, Any] = {**FEW, "epochs": 3, "output": tmp_path / "run", "listeners": [Press()]}
+    if how == "raise":
+        with pytest.raises(KeyboardInterrupt):
+            zoo.train("cnn-baseline", **arguments, interrupt=how)
+    else:
+        assert zoo.train("cnn-baseline", **arguments, interrupt=how).state == "stopped"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_is_repeated_by_the_call(by_command: Path, tmp_path: Path) -> None:
+    run = zoo.train(from_run=by_command, epochs=2, output=tmp_path / "again")
+    assert weights(run.folder) == weights(by_command)
+    other = zoo.train(from_run=zoo.Run.open(by_command), seed=0, epochs=2, output=tmp_path / "other")
+    assert other.record.seed == 0
+
+
+def test_the_arguments_of_the_call_are_the_options_of_a_run() -> None:
+    parameters = inspect.signature(zoo.train).parameters
+    assert set(options()) <= set(parameters)
+    assert set(Request.__struct_fields__) - set(parameters) == set()
+    for name in options():
+        assert parameters[name].default in (None, False, ()), name
+        assert name in (zoo.train.__doc__ or ""), name
+    assert all(p.annotation is not inspect.Parameter.empty for p in parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "cnn-basline"}, "did you mean"),
+        ({"model": "cnn-baseline", "epochs": 0}, "--epochs must be at least 1, given 0"),
+        ({"model": "cnn-baseline", "limit_train": 0}, "must be at least 1"),
+        ({"model": "cnn-baseline", "settings": "ema=0.9"}, "is one text"),
+        ({"model": "cnn-baseline", "settings": {"emma": 0.9}}, "emma"),
+        ({"model": "cnn-baseline", "settings": {"ema": object}}, "not JSON serializable"),
+        ({}, "give a MODEL to train"),
+        ({"model": "cnn-baseline", "from_run": "x"}, "already says what to train"),
+        ({"from_run": "no-such-run"}, "no run folder 'no-such-run'"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(
+    arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        zoo.train(**{"dataset": "digits", **arguments})
+    assert isinstance(caught.value, ZooError)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_on_this_machine_cannot_be_resumed() -> None:
+    with pytest.raises(InputError, match="only a run on this machine can be resumed"):
+        zoo.resume("hf://me/run")
