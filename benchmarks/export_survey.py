@@ -138,7 +138,7 @@ def examine(built: Built, *, opset: int | None = None, folder: Path | None = Non
         "model": classifier.name,
         "built": built.note or "whole",
         **msgspec.structs.asdict(classifier.sizes),
-        "parameters": classifier.parameters,
+        "parameters": classifier.parameter_count,
         "bytes": done.bytes,
         "opset": done.opset,
         "max_abs_difference": found.largest,

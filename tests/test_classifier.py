@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,13 +16,14 @@ import pytest
 import torch
 from hub_server.runs import own_caches, untrained_run
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 import zoo
 from zoo.catalogue.registry import load_registry
 from zoo.data.files.decode import Rule
 from zoo.data.split import VALIDATION_FRACTION
-from zoo.errors import DataError, RunError
+from zoo.errors import DataError, InputError, RunError
 from zoo.evaluate.classifier import Classifier, Preprocessing, Score
 from zoo.evaluate.one_pass import Keep, evaluate, places
 from zoo.evaluate.opened import open_run
@@ -106,6 +111,97 @@ def test_the_views_of_the_recipe_are_averaged_and_a_call_takes_the_image_alone()
     best = model.best(torch.tensor([0.2, 0.5, 0.3]), 2)
     assert [score.name for score in best] == ["1", "2"]  # without names, their numbers
     assert isinstance(best[0], Score)
+
+
+# ---- a module as torch knows one ------------------------------------------------------------------
+
+
+def test_its_state_has_the_names_of_the_file_also_inside_of_another_module(run: Path) -> None:
+    model, saved = zoo.load(run), load_file(run / "model.safetensors")
+    assert model.state_dict().keys() == saved.keys()
+    outer = nn.ModuleDict({"backbone": model})
+    assert outer.state_dict().keys() == {f"backbone.{name}" for name in saved}
+    first = next(iter(model.state_dict()))
+    with torch.no_grad():
+        next(model.parameters()).zero_()
+    assert not torch.equal(model.state_dict()[first], saved[first])
+    outer.load_state_dict({f"backbone.{name}": tensor for name, tensor in saved.items()})
+    assert torch.equal(model.state_dict()[first], saved[first])
+    model.load_state_dict(saved)
+    model.module.load_state_dict(model.state_dict())  # and the model's own module takes it
+    missing, unexpected = model.load_state_dict({"other": torch.ones(1)}, strict=False)
+    assert (missing[0], unexpected) == (first, ["other"])
+    assert outer.load_state_dict({}, strict=False).missing_keys[0] == f"backbone.{first}"
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), "torch"])
+def test_a_copy_and_a_saved_one_answer_alike_and_stand_alone(run: Path, photo: Path, again: Any) -> None:
+    model = zoo.load(run)
+    rows = model.predict(photo, top=10)
+    if again == "torch":
+        file = io.BytesIO()
+        torch.save(model, file)
+        other = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+    else:
+        other = again(model)
+    assert other.predict(photo, top=10) == rows
+    assert (other.record, other.classes, other.transform) == (model.record, model.classes, model.transform)
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    assert other.predict(photo, top=10) != rows == model.predict(photo, top=10)
+
+
+def test_it_trains_compiles_and_changes_its_type_as_any_module(run: Path, photo: Path) -> None:
+    model = zoo.load(run)
+    before = model.predict(photo, top=3)
+    assert not model.training
+    assert model.train() is model
+    assert all(part.training for part in model.modules())
+    assert model.predict(photo, top=3) == before  # in eval mode, whatever the mode
+    assert all(part.training for part in model.modules())
+    model.eval()
+    images = model.read([photo, photo])
+    assert torch.allclose(torch.compile(model, backend="eager")(images), model(images))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(images).dtype == torch.bfloat16
+    assert model.to("cpu") is model
+    assert model.double().probabilities(np.zeros((1, 3, 8, 8), np.uint8)).dtype == torch.float32
+    assert model.prepare(np.zeros((1, 3, 8, 8), np.uint8)).dtype == torch.float64
+    assert model.to(dtype=torch.float32).device == torch.device("cpu")
+
+
+def test_what_it_is_stands_on_one_line_and_in_a_notebook(run: Path) -> None:
+    model = zoo.load(run)
+    assert isinstance(model, zoo.Classifier)
+    assert model.record == read_record(run)
+    assert repr(model) == (
+        f"Classifier(cnn-baseline: {model.parameter_count:,} parameters, 10 classes, 8x8, "
+        "trained on sklearn:digits, cpu)"
+    )
+    model.classes = ("<script>", *model.classes[1:])
+    shown = model._repr_html_()
+    assert "&lt;script&gt;, 1, 2" in shown
+    assert "<script>" not in shown
+    assert "cnn.baseline" in shown
+
+
+def test_the_transform_is_what_an_evaluation_feeds_and_can_be_sent_to_workers(run: Path, photo: Path) -> None:
+    model = zoo.load(run)
+    transform = pickle.loads(pickle.dumps(model.transform))
+    pixels = np.asarray(Image.open(photo))
+    for picture in (photo, str(photo), photo.read_bytes(), Image.open(photo), pixels):
+        image = transform(picture)
+        assert (image.shape, image.dtype) == ((3, 8, 8), torch.float32)
+        assert torch.equal(image, model.read(photo)[0])
+    opened = open_run(run)
+    small = np.asarray(opened.images.images)[:5]
+    arrays = [np.ascontiguousarray(one.transpose(1, 2, 0)) for one in small]
+    assert torch.equal(torch.stack([transform(one) for one in arrays]), model.prepare(small))
+    assert model.predict(np.stack(arrays), top=2) == model.predict(arrays, top=2)
+    assert torch.equal(transform(pixels[..., 0]), transform(pixels[..., :1]))
+    for wrong in (pixels.astype(float), pixels[..., :2], np.zeros((0, 4, 3), np.uint8), 7):
+        with pytest.raises(InputError, match="is no image; give a path, the bytes"):
+            transform(wrong)
 
 
 # ---- the images of a run --------------------------------------------------------------------------

@@ -130,6 +130,19 @@ def test_the_heat_lies_on_the_only_thing_to_see(trained: tuple[str, Classifier])
         assert bool(first.layer) == (method == "grad-cam")
 
 
+def test_the_model_is_afterwards_as_it_was() -> None:
+    model = classifier(
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(2))
+    )
+    model(torch.zeros(1, 3, SIDE, SIDE))
+    model.module.train()
+    model.module[0].bias.requires_grad_(False)
+    Explainer(model).explain(squares(1, 0)[0][0], 0)
+    assert model.module[1].inplace
+    assert all(part.training for part in model.module.modules())
+    assert [name for name, p in model.module.named_parameters() if not p.requires_grad] == ["0.bias"]
+
+
 def test_latents_and_maps_without_places_are_left_out() -> None:
     """64 latents could be an 8x8 grid, and a part that writes its image from one mean has a map like any other."""
     of = {"use": "perceiver.image", "depth": 1, "latents": 64}

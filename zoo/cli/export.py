@@ -187,7 +187,9 @@ def _place(name: str, folder: Path | None, form: Format) -> Path:
 
 def _say(classifier: Classifier, done: Exported) -> None:
     kind = f"opset {done.opset}" if done.opset else "torch.export"
-    table.say(f"{table.clean(classifier.name)}: {classifier.parameters:,} parameters, {kind}, {done.bytes:,} bytes")
+    table.say(
+        f"{table.clean(classifier.name)}: {classifier.parameter_count:,} parameters, {kind}, {done.bytes:,} bytes"
+    )
     table.say(f"takes {done.usage}")
     agreement = done.agreement
     if agreement is None:
@@ -210,7 +212,7 @@ def _row(classifier: Classifier, done: Exported, form: Format) -> dict[str, Any]
         "files": [str(path) for path in done.files],
         "format": form,
         "model": classifier.name,
-        "parameters": classifier.parameters,
+        "parameters": classifier.parameter_count,
         "bytes": done.bytes,
         "opset": done.opset,
         "agreement": asdict(done.agreement) if done.agreement else None,

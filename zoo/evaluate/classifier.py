@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from zoo.base.text import plural
 from zoo.catalogue.recipe import TestTimeViews
-from zoo.catalogue.registry import Registry
+from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Model
-from zoo.data.augment import pipeline as augment
-from zoo.data.files.decode import Rule, image_array, without_warnings
-from zoo.data.files.deep_colour import unread_file
+from zoo.catalogue.tree import tree_lines
+from zoo.data.augment.pipeline import Augment
+from zoo.data.files.decode import image_array, without_warnings
 from zoo.data.types import Images, Item
 from zoo.errors import RunError
+from zoo.evaluate.module_state import evaluating, own_names
+from zoo.evaluate.preparing import CPU, ImageTransform, Picture, Preprocessing, as_item, each
 from zoo.evaluate.views import Forward, views
 from zoo.models.compose import compose, place, sizes_for
 from zoo.models.device import pick_device, placed
 from zoo.models.precision import autocast
 from zoo.runs.images import dataset_rule, rule_of
 from zoo.runs.load import load as load_module
-from zoo.runs.record import RunRecord, Sizes, read_record
+from zoo.runs.record import RunRecord, Sizes, read_record, tree_of
 
-CPU = torch.device("cpu")
 BATCH = 64
 """Images that `Classifier.predict` decodes and classifies at once."""
 
-Picture = Path | str | bytes | Image.Image
-"""An image of any size: a file, the bytes of one, or an opened one."""
+SHOWN = 20
+"""Classes whose names a notebook shows."""
 
 
 class Score(NamedTuple):
@@ -46,78 +46,126 @@ class Score(NamedTuple):
     probability: float
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """What is done to an image before a model sees it.
+class Classifier(nn.Module):
+    """A trained model that knows its images; `zoo.load` returns one.
+
+    It is a `torch.nn.Module` around the model's own one (`module`): a call takes prepared floats and gives logits, with
+    gradients, as that module does. Its `state_dict` has the names of `model.safetensors`. `predict` takes image files
+    and gives classes, computed as the test split was measured: in fp32, in eval mode, over the views of an image that
+    the recipe tests with.
 
     Attributes:
-        rule: how it is brought to the model's size.
-        mean, std: of each channel (or one for all), of pixel values in 0..1.
-        normalize: whether the model takes (x/255 - mean)/std; else x/255.
-    """
-
-    rule: Rule
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    normalize: bool = False
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Classifier:
-    """A model and what its images need; `zoo.load` returns one.
-
-    `predict` takes image files and gives classes. `module` is the torch module itself, for everything else:
-    calling the classifier is calling it. What is computed otherwise is as the test split was measured: in fp32,
-    over the views of an image that the recipe tests with.
-
-    Attributes:
-        name: of the model. module: float (B, C, H, W), as `prepare` gives them, to logits (B, K); in eval mode.
+        name: of the model. module: the model itself: float (B, C, H, W) to logits (B, K).
         sizes: channels, height, width and number of classes.
-        preprocessing: how an image is brought to what the module takes.
+        preprocessing: how an image is brought to what the module takes; `transform` does it.
         classes: the K names in the order of the logits; empty where they are not known.
         tta: the views of an image that are averaged; see `zoo.evaluate.views`.
         dataset: the SPEC of what the model was trained on; "" for initial weights.
-        device: where the module lies. channels_last: the layout in which it was trained.
+        channels_last: the layout in which it was trained.
+        record: `run.toml` of its run; None for initial weights.
+
+    Example:
+        >>> model = zoo.load("last")  # doctest: +SKIP
+        >>> model.predict("cat.jpg", top=1)  # doctest: +SKIP
+        [[Score(name='cat', probability=0.93)]]
+        >>> logits = model(model.transform("cat.jpg")[None])  # float32 (1, 3, H, W) in  # doctest: +SKIP
     """
 
-    name: str
-    module: nn.Module = field(repr=False)
-    sizes: Sizes
-    preprocessing: Preprocessing
-    classes: tuple[str, ...] = field(default=(), repr=False)
-    tta: TestTimeViews = "none"
-    dataset: str = ""
-    device: torch.device = CPU
-    channels_last: bool = False
+    def __init__(
+        self,
+        *,
+        name: str,
+        module: nn.Module,
+        sizes: Sizes,
+        preprocessing: Preprocessing,
+        classes: tuple[str, ...] = (),
+        tta: TestTimeViews = "none",
+        dataset: str = "",
+        channels_last: bool = False,
+        record: RunRecord | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.sizes, self.preprocessing, self.classes = name, sizes, preprocessing, classes
+        self.tta, self.dataset, self.channels_last, self.record = tta, dataset, channels_last, record
+        self.module = module
+        self.training = module.training
+        self._placed: torch.device | None = None
+        self._floats: tuple[torch.device, Augment] | None = None
+        own_names(self)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Call the module, as torch does: gradients flow, and no views are averaged.
+    # ---- as torch knows a module ---------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Call the module: gradients flow, and no views are averaged.
 
         Args:
-            images: (B, C, H, W) floats on the module's device, as `read` and `prepare` give them.
+            images: (B, C, H, W) floats on the module's device, as `transform`, `read` and `prepare` give them.
         Returns:
             Logits (B, K).
         """
         logits: Tensor = self.module(images)
         return logits
 
+    @property
+    def device(self) -> torch.device:
+        """Where the module lies."""
+        tensor = next(chain(self.module.parameters(), self.module.buffers()), None)
+        where, asked = CPU if tensor is None else tensor.device, self._placed
+        named = asked is not None and asked.type == where.type and asked.index in (None, where.index)
+        return asked if named and asked is not None else where
+
+    @property
+    def parameter_count(self) -> int:
+        """How many parameters the module has."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def to(self, *args: Any, **options: Any) -> Self:
+        """As torch's own `to`, in place; of a device alone, layout and convolutions are chosen for speed there.
+
+        Args:
+            args: a device, also by name: "auto", "cpu", "cuda", "cuda:N" or "mps"; or what torch takes.
+        Returns:
+            The classifier itself.
+        Raises:
+            InputError: not a device's name. DeviceError: this machine or this torch does not have it.
+        """
+        given = (*args, *options.values())
+        device = given[0] if len(given) == 1 and set(options) <= {"device"} else None
+        if not isinstance(device, str | torch.device):
+            return super().to(*args, **options)
+        where = pick_device(device) if isinstance(device, str) else device
+        placed(self.module, where, self.channels_last)
+        self._placed = where
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickled file holds: all but what is made again when it is needed."""
+        return {**self.__dict__, "_floats": None}
+
+    # ---- images --------------------------------------------------------------------------------------
+
+    @property
+    def transform(self) -> ImageTransform:
+        """One picture to float32 (3, H, W), exactly as an evaluation feeds it; for datasets and their workers."""
+        return ImageTransform(self.preprocessing, self._size)
+
     def predict(self, images: Picture | Iterable[Picture], top: int = 5) -> list[list[Score]]:
         """Classify images of any size.
 
         Args:
-            images: one or more files, encoded images or PIL images. top: classes that are given for each.
+            images: one or more files, encoded images, PIL images or uint8 arrays (H, W, 3).
+            top: classes that are given for each.
         Returns:
             For each image its most probable classes, the most probable one first.
         Raises:
-            DataError: an image cannot be read; names it.
+            DataError: an image cannot be read; names it. InputError: it is none.
         """
-        pictures = iter([images] if isinstance(images, Picture) else images)
-        return [self.best(row, top) for batch in self._batches(pictures) for row in self.probabilities(batch)]
+        return [self.best(row, top) for batch in self._batches(each(images)) for row in self.probabilities(batch)]
 
     def _batches(self, pictures: Iterator[Picture]) -> Iterator[Images]:
         while batch := list(islice(pictures, BATCH)):
             with without_warnings():
-                decoded = [self.decode(*_item(picture)) for picture in batch]
+                decoded = [self.decode(*as_item(picture)) for picture in batch]
             yield np.stack(decoded)
 
     def decode(self, item: Item, where: str) -> Images:
@@ -132,24 +180,29 @@ class Classifier:
         """Images of any size as the module takes them: scaled, and normalised if the recipe normalises.
 
         Args:
-            images: one or more files, encoded images or PIL images.
+            images: one or more files, encoded images, PIL images or uint8 arrays (H, W, 3).
         Returns:
             float32 (B, 3, H, W) on the module's device.
         Raises:
-            DataError: an image cannot be read; names it.
+            DataError: an image cannot be read; names it. InputError: it is none.
         """
-        pictures = [images] if isinstance(images, Picture) else images
-        return self.prepare(np.stack([self.decode(*_item(picture)) for picture in pictures]))
+        return self.prepare(np.stack([self.decode(*as_item(picture)) for picture in each(images)]))
 
     def prepare(self, pixels: Images | Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) to floats of the same shape on the module's device, as the module takes them."""
+        """uint8 (B, 3, H, W) to floats of the same shape on the module's device, of its type, as it takes them."""
         images = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
-        return self._augment.prepare(images.to(self.device))
+        device = self.device
+        if self._floats is None or self._floats[0] != device:
+            self._floats = device, self.preprocessing.floats(self._size, self.sizes.num_classes, device)
+        floats = self._floats[1].prepare(images.to(device))
+        return floats.to(next((p.dtype for p in self.module.parameters() if p.is_floating_point()), floats.dtype))
+
+    # ---- classes -------------------------------------------------------------------------------------
 
     def logits(self, pixels: Images | Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) to float32 (B, K) on the module's device, over the test-time views."""
-        with torch.inference_mode(), autocast(self.device, "fp32"):
-            return self.forward(self.prepare(pixels)).float()
+        """uint8 (B, 3, H, W) to float32 (B, K) on the module's device, over the test-time views, in eval mode."""
+        with evaluating(self), torch.inference_mode(), autocast(self.device, "fp32"):
+            return self.averaged(self.prepare(pixels)).float()
 
     def probabilities(self, pixels: Images | Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to float32 (B, K) on the CPU, each row summing to 1."""
@@ -167,55 +220,55 @@ class Classifier:
                 f"{self.name}: the model's outputs are not finite numbers (NaN): "
                 "its weights are damaged, or its training diverged"
             )
-        names = self.classes or [str(number) for number in range(self.sizes.num_classes)]
+        names = self.class_names
         values, rows = probabilities.sort(descending=True, stable=True)  # of equal ones the first class
         scores = zip(rows[:top].tolist(), values[:top].tolist(), strict=True)
         return [Score(names[i], p) for i, p in scores]
 
     @property
-    def parameters(self) -> int:
-        """How many the module has."""
-        return sum(p.numel() for p in self.module.parameters())
+    def class_names(self) -> tuple[str, ...]:
+        """The K names in the order of the logits; their numbers where the names are not known."""
+        return self.classes or tuple(map(str, range(self.sizes.num_classes)))
 
-    @cached_property
-    def forward(self) -> Forward:
+    @property
+    def averaged(self) -> Forward:
         """The module over the test-time views of each image: prepared floats (B, C, H, W) to logits (B, K)."""
-        return views(self.module, self.tta)
+        return views(self, self.tta)
 
-    @cached_property
-    def _augment(self) -> augment.Augment:
-        """Without any step: what is left is the normalisation that training had."""
-        given, sizes = self.preprocessing, self.sizes
-        return augment.build(
-            (),
-            given.mean,
-            given.std,
-            given.normalize,
-            size=(sizes.height, sizes.width),
-            num_classes=sizes.num_classes,
-            device=self.device,
-        )
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.sizes.height, self.sizes.width
 
-    def to(self, device: str | torch.device) -> Classifier:
-        """The classifier on a device, its layout and convolutions chosen for speed there.
+    # ---- how it is shown -----------------------------------------------------------------------------
 
-        The module is changed in place, as by torch's own `to`.
+    def __repr__(self) -> str:
+        """One line; `module` shows the layers."""
+        return f"Classifier({self.name}: {self._facts()})"
 
-        Raises:
-            InputError: not a device's name. DeviceError: this machine or this torch does not have it.
-        """
-        where = pick_device(device) if isinstance(device, str) else device
-        return replace(self, module=placed(self.module, where, self.channels_last), device=where)
+    def _facts(self) -> str:
+        height, width = self._size
+        facts = [
+            plural(self.parameter_count, "parameter"),
+            plural(self.sizes.num_classes, "class"),
+            f"{height}x{width}",
+        ]
+        return ", ".join([*facts, *([f"trained on {self.dataset}"] if self.dataset else []), str(self.device)])
+
+    def _repr_html_(self) -> str:
+        """The same with the names of the classes, and the picture of the model's tree."""
+        shown = ", ".join(self.class_names[:SHOWN]) + (", ..." if len(self.class_names) > SHOWN else "")
+        head = f"<b>{html.escape(self.name)}</b>: {html.escape(self._facts())}<br>classes: {html.escape(shown)}"
+        return f"<div>{head}{'' if self.record is None else _tree(self.record)}</div>"
 
 
-def _item(picture: Picture) -> tuple[Item, str]:
-    """A picture as the decoder takes it, and its name in an error."""
-    if isinstance(picture, Image.Image):
-        # The decoder closes what it opened.
-        return unread_file(picture) or picture.copy, "the image"
-    if isinstance(picture, bytes):
-        return picture, "the image"
-    return Path(picture), str(picture)
+def _tree(record: RunRecord) -> str:
+    """A record's tree as notebooks show it."""
+    node = tree_of(record)
+    draw = getattr(node, "_repr_html_", None)
+    if draw is not None:
+        return str(draw())
+    lines = "\n".join(line for line, _ in tree_lines(node, load_registry()))
+    return f"<pre>{html.escape(lines)}</pre>"
 
 
 def open_classifier(
@@ -241,6 +294,7 @@ def open_classifier(
         tta=record.settings.tta,
         dataset=data.spec,
         channels_last=record.channels_last,
+        record=record,
     )
     return classifier if where is None else classifier.to(where)
 

@@ -48,7 +48,7 @@ class OpenedSplit:
             source.batches(eval_batch(self.record)),
             classifier.prepare,
             autocast=lambda: autocast(classifier.device, "fp32"),
-            forward=classifier.forward,
+            forward=classifier.averaged,
             keep=keep,
         )
 

@@ -46,7 +46,7 @@ def facts(
     return {
         "zoo.version": __version__,
         "zoo.model": classifier.name,
-        "zoo.parameters": str(classifier.parameters),
+        "zoo.parameters": str(classifier.parameter_count),
         "zoo.classes": json.dumps(list(classifier.classes), ensure_ascii=False),
         "zoo.input": json.dumps(takes),
         "zoo.output": json.dumps(gives),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal, NamedTuple, get_args
@@ -11,12 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.data.types import Images
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
+from zoo.evaluate.module_state import evaluating
 from zoo.predict.places import Layer, layers_with_places
 
 Method = Literal["auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients", "occlusion"]
@@ -67,19 +70,16 @@ class Explainer:
     method: Method = "auto"
     layers: tuple[Layer, ...] | None = None
 
-    def __post_init__(self) -> None:
-        """Ready the model for hooks on its layers, and for gradients of images alone."""
-        self.classifier.module.requires_grad_(False)
-        for module in self.classifier.module.modules():
-            if getattr(module, "inplace", False):  # would overwrite the output that is looked at
-                module.inplace = False  # type: ignore[assignment]
-
     def explain(self, pixels: Images, target: int) -> Saliency:
         """Look at one image, uint8 (3, H, W), for the class of that number.
 
         Raises:
             InputError: a method by layers was asked for and no layer keeps places.
         """
+        with evaluating(self.classifier), _only_images(self.classifier.module):
+            return self._explained(pixels, target)
+
+    def _explained(self, pixels: Images, target: int) -> Saliency:
         image = self.classifier.prepare(pixels[None])
         if self.method in BY_LAYER:
             saliency = self._by_layer(image, target)
@@ -150,6 +150,25 @@ class Explainer:
                 image, window, strides=stride, target=target, perturbations_per_eval=16
             )
         return heat.sum(1)
+
+
+@contextmanager
+def _only_images(module: nn.Module) -> Iterator[None]:
+    """Ready a model for hooks on its layers, and for gradients of images alone; afterwards it is as it was."""
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # such a layer would overwrite the output that is looked at
+    inplace = [part for part in module.modules() if getattr(part, "inplace", False)]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    for part in inplace:
+        part.inplace = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for part in inplace:
+            part.inplace = True  # type: ignore[assignment]
 
 
 def _saliency(grid: Tensor, image: Tensor, method: str, layer: str = "") -> Saliency:
