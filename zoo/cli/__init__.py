@@ -17,7 +17,7 @@ from zoo.base.streams import silence
 from zoo.base.version import __version__
 from zoo.cli.shared.messages import check_folder, explained, say_error, say_problems
 from zoo.cli.shared.quiet import ABOUT, add_quiet
-from zoo.errors import OtherVersionWarning
+from zoo.errors import ZooWarning
 
 COMMANDS = MappingProxyType(
     {
@@ -184,7 +184,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: Any
 ) -> None:
     """Print a warning as one line on stderr: ours without its place in the code, a library's only with --debug."""
-    if issubclass(category, OtherVersionWarning):
+    if issubclass(category, ZooWarning):
         say_problems([str(message)])
     elif not _is_a_librarys(str(message), category, filename) or "--debug" in sys.argv or sys.warnoptions:
         print(f"{filename}:{lineno}: {category.__name__}: {message}", file=sys.stderr)

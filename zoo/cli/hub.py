@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import zoo
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.run_argument import RunName
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column
-from zoo.errors import InputError, VerifyError
-
-if TYPE_CHECKING:
-    from zoo.hub.search import Hit
+from zoo.cli.shared.terminal import Terminal
 
 COLUMNS = (
     Column("REPOSITORY"),
@@ -51,9 +48,7 @@ def _packaging(command: Any) -> Any:
 @click.argument("run", type=RunName())
 @click.option("--output", type=FOLDER, metavar="DIR", help="Folder of the package; default: RUN/package.")
 @_packaging
-def package(
-    run: str, output: Path | None, licence: str, data_dir: str | None, device: str | None, no_predictions: bool
-) -> None:
+def package(run: str, output: Path | None, no_predictions: bool, **options: Any) -> None:
     """Make a package of RUN: weights, config, card and pictures, with the hash of each file.
 
     Examples:
@@ -62,12 +57,8 @@ def package(
       zoo package runs/hybrid-alt-1-digits-20261121-120000
       zoo package runs/mine --output mine --no-predictions
     """
-    from zoo.hub.pack import package as make
-
-    source = _local(run)
-    folder = output or source / "package"
     with StopRequests():  # so that SIGTERM leaves no temporary folder behind
-        make(source, folder, licence=licence, data_dir=data_dir, device=device, predictions=not no_predictions)
+        folder = zoo.package(run, output, predictions=not no_predictions, reporter=Terminal(), **options)
     table.say(f"next: zoo verify {folder}\n  or: zoo publish {folder} OWNER/NAME")
     print(folder)
 
@@ -86,17 +77,7 @@ def package(
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, but send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_packaging
-def publish(
-    run: str,
-    repo: str,
-    private: bool,
-    revision: str | None,
-    create_pr: bool,
-    replace_edits: bool,
-    dry_run: bool,
-    as_json: bool,
-    **asked: Any,
-) -> None:
+def publish(run: str, repo: str, dry_run: bool, as_json: bool, no_predictions: bool, **options: Any) -> None:
     """Publish RUN (a run folder or a package) to the Hub as OWNER/NAME, in one commit with a tag.
 
     Examples:
@@ -106,67 +87,37 @@ def publish(
       zoo publish runs/hybrid-alt-1-digits-20261121-120000 me/hybrid-digits
       zoo publish runs/mine/package me/hybrid-digits --private --json
     """
-    import tempfile
+    options |= {"predictions": not no_predictions, "reporter": Terminal()}
+    (_show if dry_run else _send)(run, repo, as_json, options)
 
-    from zoo.hub.publish import check_token, prepare
-    from zoo.hub.publish import publish as send
-    from zoo.hub.ref import Ref, parse_ref
 
-    source = _local(run)
-    ref = parse_ref(repo)
-    if ref.revision and revision:
-        raise InputError(f"{repo}: already names a branch; leave out --revision")
-    ref = Ref(ref.repo, ref.revision or (parse_ref(f"{ref.repo}@{revision}").revision if revision else None))
-    asked["predictions"] = not asked.pop("no_predictions")
-    if not dry_run:
-        check_token()  # before the test split is measured
-    with StopRequests(), tempfile.TemporaryDirectory(prefix="zoo-publish-") as temporary:
-        plan = prepare(source, ref, Path(temporary), **asked)
-        _say_edits(plan.edited, "it is sent as it is")
-        if dry_run:
-            _show(plan, ref, as_json)
-            return
-        published = send(plan, ref, private=private, create_pr=create_pr, replace_edits=replace_edits)
+def _show(run: str, repo: str, as_json: bool, options: dict[str, Any]) -> None:
+    with StopRequests():
+        planned = zoo.publish(run, repo, dry_run=True, **options)
+        if as_json:
+            return table.emit_json(planned.as_dict())
+        rows = [[file["name"], f"{file['bytes']:,}"] for file in planned.files]
+        table.emit_table((Column("FILE"), Column("BYTES", right=True)), rows, table.width())
+        table.say(
+            f"zoo publish would make one commit in {planned.reference}: {planned.title!r}, {planned.size:,} bytes, "
+            f"tag {planned.tag}; nothing was sent"
+        )
+        table.emit(["", *map(table.clean, planned.card.splitlines())])
+
+
+def _send(run: str, repo: str, as_json: bool, options: dict[str, Any]) -> None:
+    with StopRequests():
+        published = zoo.publish(run, repo, dry_run=False, **options)
     if as_json:
-        table.emit_json(published._asdict())
+        table.emit_json(published.as_dict())
     elif published.tag:
-        tagged = f"hf://{published.repo}@{published.tag}"
-        table.say(f"published: {tagged} (commit {published.commit[:12]})\nnext: zoo verify {tagged}")
-        print(f"hf://{published.repo}@{published.commit}")
+        table.say(
+            f"published: {published.tagged} (commit {published.commit[:12]})\nnext: zoo verify {published.tagged}"
+        )
+        print(published.reference)
     else:
         table.say("the pull request is open; the owner of the repository decides on it")
         print(published.url)
-
-
-def _local(run: str) -> Path:
-    """The folder of RUN, which must be on this machine.
-
-    Raises:
-        InputError: it is a package on the Hub.
-    """
-    if run.startswith("hf://"):
-        raise InputError(f"{run} is a package already; for a copy to publish: zoo pull {run} --output DIR")
-    return Path(run)
-
-
-def _say_edits(names: Sequence[str], what: str) -> None:
-    for name in names:
-        table.say(f"{name} was edited after the package was made: {what}")
-
-
-def _show(plan: Any, ref: Any, as_json: bool) -> None:
-    card = (plan.package.folder / "README.md").read_text("utf-8")
-    if as_json:
-        files = [{"name": name, "bytes": size} for name, size in plan.files]
-        table.emit_json({"repo": ref.repo, "tag": plan.tag, "title": plan.title, "files": files, "card": card})
-        return
-    columns = (Column("FILE"), Column("BYTES", right=True))
-    table.emit_table(columns, [[name, f"{size:,}"] for name, size in plan.files], table.width())
-    total = sum(size for _, size in plan.files)
-    table.say(
-        f"zoo publish would make one commit in {ref}: {plan.title!r}, {total:,} bytes, tag {plan.tag}; nothing was sent"
-    )
-    table.emit(["", *map(table.clean, card.splitlines())])
 
 
 @click.command("pull")
@@ -183,16 +134,10 @@ def pull(ref: str, output: Path | None) -> None:
       zoo pull me/hybrid-digits
       zoo pull me/hybrid-digits@v1 --output here
     """
-    from zoo.hub.copy import copy_out
-    from zoo.hub.download import fetch
-    from zoo.hub.ref import parse_ref
-
     with StopRequests():
-        fetched = fetch(parse_ref(ref), everything=True)
-        folder = copy_out(fetched, output) if output else fetched.folder
-    _say_edits(fetched.package.edited, "SHA256SUMS lists another one; weights, config and results are checked")
-    table.say(f"pulled: {fetched.pinned}\nnext: zoo predict {parse_ref(ref)} IMAGE")
-    print(folder)
+        pulled = zoo.pull(ref, output, reporter=Terminal())
+    table.say(f"pulled: {pulled.reference}\nnext: zoo predict hf://{ref.removeprefix('hf://')} IMAGE")
+    print(pulled)
 
 
 @click.command("verify")
@@ -217,18 +162,14 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
       zoo verify hf://me/hybrid-digits
       zoo verify runs/mine/package --json
     """
-    from zoo.hub.verify import verify as check
-
-    checks = check(source, dataset=dataset, data_dir=data_dir, device=device)
+    verification = zoo.verify(source, dataset=dataset, data_dir=data_dir, device=device)
     if as_json:
-        table.emit_json([{"check": c.name, "holds": c.holds, "seen": c.seen} for c in checks])
+        table.emit_json(verification.table.rows)
     else:
-        rows = [[c.name, "ok" if c.holds else "DIFFERS", c.seen] for c in checks]
+        rows = [[c.name, "ok" if c.holds else "DIFFERS", c.seen] for c in verification.checks]
         columns = (Column("CHECK"), Column(""), Column("SEEN", flexible=True))
         table.emit_table(columns, rows, table.width())
-    failed = next((c for c in checks if not c.holds), None)
-    if failed:
-        raise VerifyError(f"{source}: {failed.name} differs from the record: {failed.seen}")
+    verification.raise_for_difference()
     table.say("verified")
 
 
@@ -259,23 +200,15 @@ def show_hits(query: str, tags: tuple[str, ...], limit: int, as_json: bool, data
     Args:
         dataset: only packages with a result on it.
     """
-    from zoo.hub.search import search as ask
-
-    hits = [h for h in ask(query, tags=tags, limit=limit) if dataset in ("", *(d for d, _, _ in h.results))]
+    hits = zoo.search(query, tags=tags, limit=limit, dataset=dataset)
     if as_json:
-        table.emit_json([_row(hit) for hit in hits])
+        table.emit_json(hits.rows)
     elif hits:
-        table.emit_table(COLUMNS, [_cells(hit) for hit in hits], table.width())
+        table.emit_table(COLUMNS, [_cells(row) for row in hits.short], table.width())
     if not hits:
         table.say("no package on the Hub matches")
 
 
-def _row(hit: Hit) -> dict[str, Any]:
-    results = [{"dataset": d, "metric": m, "value": v} for d, m, v in hit.results]
-    return {"repo": hit.repo, "downloads": hit.downloads, "tags": list(hit.tags), "results": results}
-
-
-def _cells(hit: Hit) -> list[str]:
-    dataset, value = hit.top1 or ("-", None)
-    shown = "-" if value is None else f"{value:.2%}"
-    return [f"hf://{hit.repo}", f"{hit.downloads:,}", shown, dataset, ", ".join(hit.tags)]
+def _cells(row: dict[str, Any]) -> list[str]:
+    top1 = "-" if row["top1"] is None else f"{row['top1']:.2%}"
+    return [f"hf://{row['repo']}", f"{row['downloads']:,}", top1, row["dataset"] or "-", ", ".join(row["tags"])]

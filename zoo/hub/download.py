@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,17 +17,15 @@ from zoo.base.paths import cache_dir
 from zoo.base.structs import Struct
 from zoo.base.version import __version__
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.errors import HubConnectionError, HubError, PackageError, ZooError
+from zoo.data.files.formats import ENDINGS
+from zoo.errors import HubConnectionError, HubError, HubNotFoundError, InputError, PackageError, ZooError, ZooWarning
 from zoo.hub.hub_hash import Digest, matches
 from zoo.hub.package import Package, most_weights_bytes, open_package, read_config, read_package
-from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref
+from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref, with_revision
 from zoo.hub.session import LIBRARY, Session, hub_api, is_offline, is_transient, retrying, talking, within
 from zoo.hub.sums import CONFIG, NAMES, NEEDED, SUMS, check_sums, limit_of
 from zoo.runs.record import WEIGHTS
-from zoo.runs.which import folder_of_run
-
-if TYPE_CHECKING:
-    from zoo.evaluate.classifier import Classifier
+from zoo.runs.which import RUNS, folder_of_run, known, unknown
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -72,24 +70,54 @@ def local_folder(run: str | Path, *, registry: Registry | None = None) -> Path:
     return folder
 
 
-def load(run: str | Path) -> Classifier:
-    """The trained model of a run folder, of a package, or of `hf://OWNER/NAME[@REVISION]`.
+def folder_to_load(run: str | Path, revision: str | None = None, *, registry: Registry) -> Path:
+    """As `local_folder`, and OWNER/NAME without `hf://`, where the word means nothing on this machine.
 
     Args:
-        run: one of these, the name of a run below runs/, or "last" for the newest one there.
-    Returns:
-        A classifier on the CPU: `predict` takes images, a call takes the floats that its torch module takes
-        (`module`), and `to` brings it to another device.
+        revision: a branch, a tag or a commit of a repository on the Hub.
     Raises:
-        InputError: no such run. RunError: damaged, from a newer version, or weights that do not fit.
-        PackageError, HubError: a package that is damaged, or cannot be had.
-    Warns:
-        OtherVersionWarning: a plugin that the run was made with has another version here.
+        InputError: no such run, and no name that a repository can have; or a revision of a folder.
+        PackageError, HubError: a package that is damaged, or cannot be had; says that there is no such run either.
     """
-    from zoo.evaluate.classifier import open_classifier
+    word = str(run)
+    if isinstance(run, str) and is_ref(word):
+        return fetch(with_revision(word, revision, "revision"), registry=registry).folder
+    if known(run) is not None:
+        return local_only(run, revision, registry)
+    if not isinstance(run, str) or _is_of_this_machine(word, registry):
+        raise unknown(word)
+    try:
+        return fetch(with_revision(word, revision, "revision"), registry=registry).folder
+    except (HubNotFoundError, HubConnectionError) as error:
+        raise type(error)(f"{error}; and {unknown(word)}") from error
 
-    registry = load_registry()
-    return open_classifier(local_folder(run, registry=registry), registry)
+
+def local_only(run: str | Path, revision: str | None, registry: Registry) -> Path:
+    """A run or a package on this machine, which has no revisions.
+
+    Raises:
+        InputError: no such run, or a revision was given. PackageError: a damaged package.
+    """
+    if revision:
+        raise InputError(f"{run}: is a folder on this machine, which has no revisions; write hf://OWNER/NAME")
+    return local_folder(Path(run), registry=registry)
+
+
+def _is_of_this_machine(word: str, registry: Registry) -> bool:
+    """Whether a word that is no run cannot mean a repository: a path, an image, or a model of the catalogue."""
+    try:
+        repo = parse_ref(word).repo
+    except InputError:
+        return True
+    if repo.partition("/")[0] == str(RUNS) or Path(word).exists() or Path(word).suffix.lower() in ENDINGS:
+        return True
+    if registry.left_out(repo, only_its_own=True):
+        return True
+    try:
+        registry.model(repo)
+    except ZooError:
+        return False
+    return True
 
 
 def fetch(ref: Ref, *, everything: bool = False, registry: Registry | None = None) -> Fetched:
@@ -237,7 +265,8 @@ def fetch_file(name: str, manifest: Manifest, session: Session) -> Path:
         raise PackageError(
             f"{ref}: {name} is damaged in the cache, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE to fetch it again"
         )
-    print(f"{ref}: {name} does not have the hash that the Hub names; fetching it again", file=sys.stderr)
+    again = f"{ref}: {name} does not have the hash that the Hub names; fetching it again"
+    warnings.warn(again, ZooWarning, stacklevel=2)
     _delete(path)
     path = _download(name, manifest, session, force=True)
     if not matches(path, digest):

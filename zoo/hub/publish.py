@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.files import sha256_of
+from zoo.base.tables import Table
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import HubConflictError, HubConnectionError, HubError, HubLoginError, InputError, PackageError, ZooError
 from zoo.hub.download import Manifest, ask, fetch_file
@@ -17,6 +18,7 @@ from zoo.hub.hub_hash import Digest, git_name
 from zoo.hub.pack import copy_with_repo
 from zoo.hub.pack import package as make_package
 from zoo.hub.package import Package, check_finite
+from zoo.hub.publication import Planned, Published
 from zoo.hub.ref import COMMIT, Ref
 from zoo.hub.session import Session, explain, hub_api, is_transient, retrying, status_of, talking, within
 from zoo.hub.sums import CARD, FOR_PEOPLE, NAMES, SUMS, edited, present, read_sums
@@ -44,15 +46,6 @@ class Plan(NamedTuple):
     tag: str
     title: str
     edited: tuple[str, ...] = ()
-
-
-class Published(NamedTuple):
-    """What was published: `tag` is "" for a pull request, which also has a `url`."""
-
-    repo: str
-    commit: str
-    tag: str
-    url: str
 
 
 def prepare(source: Path, ref: Ref, temporary: Path, *, registry: Registry | None = None, **options: Any) -> Plan:
@@ -88,6 +81,14 @@ def _plan(package: Package) -> Plan:
     title = f"{record.model} on {record.data.spec}: test top-1 {top1:.2%} [{short}]"
     files = tuple((name, (folder / name).stat().st_size) for name in (*present(folder), SUMS))
     return Plan(package, files, tag, title)
+
+
+def shown(plan: Plan, ref: Ref) -> Planned:
+    """What a plan would send, without its temporary files."""
+    files = Table([{"name": name, "bytes": size} for name, size in plan.files], ("name", "bytes"))
+    card = plan.package.folder / CARD  # a package need not have one
+    text = card.read_text("utf-8") if card.is_file() else ""
+    return Planned(ref.repo, plan.tag, plan.title, files, text, ref.revision, plan.edited)
 
 
 def check_token() -> None:

@@ -29,6 +29,22 @@ def is_ref(text: str) -> bool:
     return text.startswith(SCHEME)
 
 
+def with_revision(text: str, revision: str | None, kind: str = "branch") -> Ref:
+    """A reference, and the revision that was given beside it.
+
+    Args:
+        text: as for `parse_ref`. revision: None (or ""): the one in the text, if any. kind: what messages call it.
+    Raises:
+        InputError: as `parse_ref`, or the revision was given twice.
+    """
+    ref = parse_ref(text)
+    if not revision:
+        return ref
+    if ref.revision:
+        raise InputError(f"{text}: already names a {kind}; leave out --revision")
+    return parse_ref(f"{ref.repo}@{revision}")
+
+
 def parse_ref(text: str) -> Ref:
     """Read `OWNER/NAME` or `OWNER/NAME@REVISION`, with or without `hf://`.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.base.tables import Table
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.portable import is_local
-from zoo.errors import InputError, PackageError, RunError
+from zoo.errors import InputError, PackageError, RunError, VerifyError
 from zoo.evaluate.opened import open_run
 from zoo.hub.download import fetch
 from zoo.hub.package import TREE_KEY, Config, check_finite, open_package
@@ -30,6 +33,58 @@ class Check(NamedTuple):
     name: str
     holds: bool
     seen: str
+
+
+@dataclass(frozen=True, repr=False)
+class Verification:
+    """What `zoo.verify` found; it is true where every check holds.
+
+    Attributes:
+        source: what was verified. checks: in the order in which they were made.
+    """
+
+    source: str
+    checks: tuple[Check, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every check holds: the package is what its record says."""
+        return self.failed is None
+
+    @property
+    def failed(self) -> Check | None:
+        """The first check that does not hold; None where all do."""
+        return next((check for check in self.checks if not check.holds), None)
+
+    @property
+    def table(self) -> Table:
+        """The checks, a row each, as `zoo verify --json` prints them: `check`, `holds` and what was `seen`."""
+        return Table([{"check": c.name, "holds": c.holds, "seen": c.seen} for c in self.checks])
+
+    def raise_for_difference(self) -> None:
+        """Do nothing where every check holds.
+
+        Raises:
+            VerifyError: names the first check that does not, and what was seen.
+        """
+        if failed := self.failed:
+            raise VerifyError(f"{self.source}: {failed.name} differs from the record: {failed.seen}")
+
+    def __bool__(self) -> bool:
+        """As `holds`, so that `assert zoo.verify(...)` means what it says."""
+        return self.holds
+
+    def __repr__(self) -> str:
+        """One line, then the checks."""
+        return f"Verification of {self.source}: {self._verdict}\n{self.table!r}"
+
+    def _repr_html_(self) -> str:
+        """The line, and the checks as a table."""
+        return f"<p>{html.escape(f'{self.source}: {self._verdict}')}</p>{self.table._repr_html_()}"
+
+    @property
+    def _verdict(self) -> str:
+        return "verified" if self.failed is None else f"{self.failed.name} DIFFERS"
 
 
 def verify(

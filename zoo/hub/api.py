@@ -1,0 +1,354 @@
+"""The public calls of this room: what the Hub's commands do, and `zoo.load`.
+
+Each call raises the errors of its command, prints nothing, and leaves no temporary file behind, also after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal, overload
+
+from zoo.base.reporter import Reporter
+from zoo.errors import InputError
+from zoo.hub.publication import Planned, Published
+from zoo.runs.api import HUB, Run, RunLike, word_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.catalogue.registry import Registry
+    from zoo.evaluate.classifier import Classifier
+    from zoo.hub.copy import Pulled
+    from zoo.hub.search import Hits
+    from zoo.hub.verify import Verification
+
+__all__ = ["Planned", "Published", "from_pretrained", "load", "package", "publish", "pull", "search", "verify"]
+
+
+# ---- loading -------------------------------------------------------------------------------------------
+
+
+def load(run: RunLike, *, device: str | torch.device | None = None, revision: str | None = None) -> Classifier:
+    """Load the trained model of a run, or of a package on the Hub, whose every file is verified first.
+
+    Args:
+        run: a run folder or a package, the name of a run below runs/, "last" for the newest one there, a `Run`, or
+            `hf://OWNER/NAME[@REVISION]`. A word OWNER/NAME[@REVISION] that is no run here means the Hub as well.
+        device: where to bring it, such as "cuda"; None: it stays on the CPU.
+        revision: a branch, a tag or a commit of the repository on the Hub.
+    Returns:
+        A classifier: `predict` takes images of any size, a call takes the floats (B, C, H, W) that its torch module
+        takes (`module`), and `to` brings it to another device.
+    Raises:
+        InputError: no such run, or two revisions. RunError: damaged, from a newer version, or weights that do not fit.
+        PackageError, HubError: a package that is damaged, or cannot be had. DeviceError: no such device here.
+        MissingPluginError: it needs a plugin that is not installed.
+    Warns:
+        OtherVersionWarning: a plugin that the run was made with has another version here.
+
+    Example:
+        >>> model = zoo.load("last")  # doctest: +SKIP
+        >>> model.predict("digit.png", top=1)  # doctest: +SKIP
+        [[Score(name='3', probability=0.98)]]
+    """
+    from zoo.hub.download import folder_to_load, local_only
+
+    registry, where = _before(device)
+    if isinstance(run, Run):
+        return _opened(local_only(run.folder, revision, registry), registry, where)
+    return _opened(folder_to_load(run, revision, registry=registry), registry, where)
+
+
+def from_pretrained(
+    repo: str | Path, *, revision: str | None = None, device: str | torch.device | None = None
+) -> Classifier:
+    """Load a package of the Hub, or a folder: `zoo.load` by the name and the rules of other libraries of the Hub.
+
+    Args:
+        repo: OWNER/NAME, with or without `hf://` and `@REVISION`; a folder of this name here comes first. Names below
+            runs/ are not looked for.
+        revision, device: as for `zoo.load`.
+    Returns:
+        As `zoo.load`.
+    Raises:
+        InputError: neither a folder nor a name that a repository can have. Else as `zoo.load`.
+
+    Example:
+        >>> model = zoo.from_pretrained("me/hybrid-digits", revision="v1")  # doctest: +SKIP
+    """
+    from zoo.hub.download import fetch, local_only
+    from zoo.hub.ref import with_revision
+
+    registry, where = _before(device)
+    if not str(repo).startswith(HUB) and Path(repo).expanduser().is_dir():
+        return _opened(local_only(repo, revision, registry), registry, where)
+    try:
+        ref = with_revision(str(repo), revision, "revision")
+    except InputError as error:
+        raise InputError(f"{error}; and no folder of this name is here") from None
+    return _opened(fetch(ref, registry=registry).folder, registry, where)
+
+
+def _before(device: str | torch.device | None) -> tuple[Registry, torch.device | None]:
+    """The catalogue and the device, checked before anything is fetched."""
+    from zoo.catalogue.registry import load_registry
+    from zoo.models.device import pick_device
+
+    return load_registry(), pick_device(device) if isinstance(device, str) else device
+
+
+def _opened(folder: Path, registry: Registry, device: torch.device | None) -> Classifier:
+    """What every way of loading ends with."""
+    from zoo.evaluate.classifier import open_classifier
+
+    return open_classifier(folder, registry, device=device)
+
+
+# ---- publishing ----------------------------------------------------------------------------------------
+
+
+def package(
+    run: RunLike,
+    output: str | Path | None = None,
+    *,
+    licence: str = "apache-2.0",
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+    predictions: bool = True,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Make a package of a finished run: weights, config, card and pictures, with the hash of each file.
+
+    Args:
+        run: a run on this machine. output: the package's folder; default: `package` in the run's folder. A package
+            that is there is replaced as a whole.
+        licence: the licence of the weights, as the Hub names it.
+        data_dir: folder for downloaded datasets.
+        device: on which the test split is measured; default: the run's.
+        predictions: measure the test split again, for `confusion.png` and the card's table of classes; needs the data.
+        reporter: receives what there is to say.
+    Returns:
+        The package's folder.
+    Raises:
+        InputError: no such run, it is on the Hub, or `output` holds something else.
+        RunError: the run is unfinished or damaged, or measuring it again gives another number.
+        PackageError: the weights are not finite or do not fit. DataError: the test images are not available.
+
+    Example:
+        >>> zoo.package("last", predictions=False)  # doctest: +SKIP
+        PosixPath('runs/hybrid-alt-1-digits-20261121-120000/package')
+    """
+    from zoo.hub.pack import package as make
+
+    source = _local(run)
+    folder = Path(output) if output is not None else source / "package"
+    with closing(reporter or Reporter()):
+        made = make(source, folder, licence=licence, data_dir=_text(data_dir), device=device, predictions=predictions)
+    return made.folder
+
+
+@overload
+def publish(
+    run: RunLike,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    replace_edits: bool = False,
+    dry_run: Literal[False] = False,
+    licence: str = "apache-2.0",
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+    predictions: bool = True,
+    reporter: Reporter | None = None,
+) -> Published: ...
+@overload
+def publish(
+    run: RunLike,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    replace_edits: bool = False,
+    dry_run: Literal[True],
+    licence: str = "apache-2.0",
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+    predictions: bool = True,
+    reporter: Reporter | None = None,
+) -> Planned: ...
+@overload
+def publish(
+    run: RunLike,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    replace_edits: bool = False,
+    dry_run: bool,
+    licence: str = "apache-2.0",
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+    predictions: bool = True,
+    reporter: Reporter | None = None,
+) -> Published | Planned: ...
+def publish(
+    run: RunLike,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    replace_edits: bool = False,
+    dry_run: bool = False,
+    licence: str = "apache-2.0",
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+    predictions: bool = True,
+    reporter: Reporter | None = None,
+) -> Published | Planned:
+    """Publish a run or a package to the Hub, in one commit with a tag, or not at all.
+
+    Args:
+        run: a run or a package on this machine. repo: OWNER/NAME; created if it is absent.
+        private: make the repository private if it is created.
+        revision: branch to commit to; default: main. create_pr: open a pull request instead of committing.
+        replace_edits: replace the card or a picture in the repository even if somebody edited it there.
+        dry_run: send nothing, and give what would be sent.
+        licence, data_dir, device, predictions: as for `zoo.package`, if `run` is no package yet.
+        reporter: receives what there is to say, such as which files were edited after the package was made.
+    Returns:
+        `Published`: the commit and its tag; with `dry_run`, `Planned`: title, tag, files and card.
+    Raises:
+        InputError: no such run, it is on the Hub, a wrong name, or two branches. HubLoginError: there is no token.
+        PackageError: symbolic links, damage, weights that are not finite, or a secret in a file.
+        RunError, DataError: as `zoo.package`. HubError: or a subclass; the repository is then as it was before.
+
+    Example:
+        >>> zoo.publish("last", "me/hybrid-digits", dry_run=True).files  # doctest: +SKIP
+        >>> zoo.publish("last", "me/hybrid-digits").reference  # doctest: +SKIP
+    """
+    from zoo.hub.publish import check_token, prepare, shown
+    from zoo.hub.publish import publish as send
+    from zoo.hub.ref import with_revision
+
+    source, ref = _local(run), with_revision(repo, revision)
+    if not dry_run:
+        check_token()  # before the test split is measured
+    folder = _text(data_dir)
+    with closing(reporter or Reporter()) as told, TemporaryDirectory(prefix="zoo-publish-") as temporary:
+        plan = prepare(
+            source, ref, Path(temporary), licence=licence, data_dir=folder, device=device, predictions=predictions
+        )
+        _say_edits(told, plan.edited, "it is sent as it is")
+        if dry_run:
+            return shown(plan, ref)
+        return send(plan, ref, private=private, create_pr=create_pr, replace_edits=replace_edits)
+
+
+def _local(run: RunLike) -> Path:
+    """The folder of a run that must be on this machine.
+
+    Raises:
+        InputError: no such run, or it is a package on the Hub.
+    """
+    word = word_of(run)
+    if word.startswith(HUB):
+        raise InputError(f"{word} is a package already; for a copy to publish: zoo pull {word} --output DIR")
+    return Path(word)
+
+
+def _say_edits(told: Reporter, names: Iterable[str], what: str) -> None:
+    for name in names:
+        told.say(f"{name} was edited after the package was made: {what}")
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+# ---- using what others published -----------------------------------------------------------------------
+
+
+def pull(ref: str, output: str | Path | None = None, *, reporter: Reporter | None = None) -> Pulled:
+    """Fetch a package from the Hub, and check its hashes and its model.
+
+    Args:
+        ref: OWNER/NAME or OWNER/NAME@REVISION, with or without `hf://`.
+        output: a folder that does not exist yet, to which the files are copied; default: only the Hub's cache.
+        reporter: receives what there is to say, such as which files were edited after the package was made.
+    Returns:
+        `Pulled`, which stands for its folder wherever a path is taken.
+    Raises:
+        InputError: a wrong name, or `output` exists. WriteError: it cannot be written.
+        PackageError: a damaged package, or none. HubError: or a subclass: it cannot be fetched.
+        MissingPluginError: it needs a plugin that is not installed.
+
+    Example:
+        >>> pulled = zoo.pull("me/hybrid-digits@v1", "here")  # doctest: +SKIP
+        >>> pulled.folder, pulled.reference  # doctest: +SKIP
+    """
+    from zoo.hub.copy import Pulled, copy_out
+    from zoo.hub.download import fetch
+    from zoo.hub.ref import parse_ref
+
+    with closing(reporter or Reporter()) as told:
+        fetched = fetch(parse_ref(ref), everything=True)
+        folder = copy_out(fetched, Path(output)) if output is not None else fetched.folder
+        pulled = Pulled(folder, fetched.pinned, tuple(fetched.package.edited))
+        _say_edits(told, pulled.edited, "SHA256SUMS lists another one; weights, config and results are checked")
+    return pulled
+
+
+def verify(
+    source: RunLike, *, dataset: str | None = None, data_dir: str | Path | None = None, device: str | None = None
+) -> Verification:
+    """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
+
+    Args:
+        source: `hf://OWNER/NAME[@REVISION]`, the folder of a package, or a run that has its package in it.
+        dataset: your copy of the images, as a SPEC; needed if the package was trained on its author's own files.
+        data_dir: folder for downloaded datasets.
+        device: to measure on; default: the recorded kind of device, if this machine has one.
+    Returns:
+        `Verification`: the checks. One that does not hold raises nothing here: the result is then false, and
+        `raise_for_difference()` raises what `zoo verify` ends with.
+    Raises:
+        PackageError: damaged, or with numbers that cannot be. HubError: it cannot be fetched.
+        InputError: no such package, or `dataset` is needed. RunError: other images than the recorded ones.
+
+    Example:
+        >>> zoo.verify("hf://me/hybrid-digits").raise_for_difference()  # doctest: +SKIP
+    """
+    from zoo.hub.verify import Verification
+    from zoo.hub.verify import verify as check
+
+    word = word_of(source)
+    return Verification(word, tuple(check(word, dataset=dataset, data_dir=_text(data_dir), device=device)))
+
+
+def search(query: str = "", *, tags: str | Sequence[str] = (), limit: int = 50, dataset: str = "") -> Hits:
+    """Search the Hub for packages of this library whose name contains `query`, by number of downloads.
+
+    Args:
+        tags: a package must have all of them, for example "hybrid". limit: the most packages that are asked for, 1 to
+            1000. dataset: of these, only those with a result on it.
+    Returns:
+        A table: `repo`, `downloads`, `tags`, `results`. The accuracies are what the cards claim, 0..1; `zoo.verify`
+        measures them again.
+    Raises:
+        InputError: a limit outside of its range. HubError: the search failed.
+
+    Example:
+        >>> zoo.search("digits", tags="hybrid").column("repo")  # doctest: +SKIP
+        ['me/hybrid-digits']
+    """
+    from zoo.hub.search import search as ask
+
+    return ask(query, tags=(tags,) if isinstance(tags, str) else tags, limit=limit, dataset=dataset)
