@@ -18,12 +18,13 @@ import msgspec
 import pytest
 from PIL import Image
 
+from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import InputError
 from zoo.studies.sweep.outcome import as_toml
 from zoo.studies.sweep.space import parse_space
-from zoo.studies.sweep.trials import Sweep, _revive, open_study, plan_of, work
+from zoo.studies.sweep.trials import Search, _revive, open_study, plan_of, work
 from zoo.train.run_options import Request
 
 optuna = pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[sweep]'")
@@ -32,6 +33,16 @@ BASE = ("sweep", "cnn-baseline-bn", "--dataset", "digits", "--limit-train", "200
 GRID = (*BASE, "--epochs", "2", "--grid", "lr=1e-3,1e-2", "--grid", "build.dropout=0.0,0.1")
 RANGES = ("--sample", "lr=log:1e-4..1e-1", "--sample", "batch_size=16..64")
 DRAWN = (*BASE, "--epochs", "12", *RANGES, "--trials", "3")
+
+
+class Said(Reporter):
+    """Keeps what is said."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def zoo(*words: str) -> None:
@@ -88,7 +99,7 @@ def test_the_outcome_is_a_recipe_that_the_catalogue_takes(swept: tuple[Path, str
 def test_a_sweep_from_best_extends_that_recipe_by_its_name(tmp_path: Path) -> None:
     registry = load_registry()
     space = parse_space(["lr=0.01"], [])
-    sweep = Sweep(
+    sweep = Search(
         request=Request(model="cnn-baseline-bn", recipe="best"), space=space, folder="f", storage="s", trials=1
     )
     printed = as_toml(sweep, registry, "cnn-baseline-bn", {"changes": {"recipe.lr": 0.01}, "top1": 0.5}, 1)
@@ -99,7 +110,7 @@ def test_a_sweep_from_best_extends_that_recipe_by_its_name(tmp_path: Path) -> No
 
 def test_the_outcome_trains_as_its_trial_did(tmp_path: Path) -> None:
     registry = load_registry()
-    sweep = Sweep(
+    sweep = Search(
         request=Request(model="resnet9", dataset="digits", epochs=1, settings=("epochs=2",)),
         space=parse_space(["lr=0.01"], []),
         folder=str(tmp_path),
@@ -144,14 +155,14 @@ def test_the_same_command_again_trains_nothing(
 
 def test_each_trial_says_when_it_begins_and_how_many_run_and_wait(tmp_path: Path) -> None:
     registry, said = load_registry(), []
-    sweep = Sweep(
+    sweep = Search(
         request=Request(model="cnn-baseline", dataset="digits", epochs=1, limit_train=64, limit_test=10, device="cpu"),
         space=parse_space(["lr=0.01,0.02"], []),
         folder=str(tmp_path),
         storage=f"sqlite:///{tmp_path}/trials.db",
         trials=2,
     )
-    work(sweep, (registry, "cnn-baseline", registry.model("cnn-baseline")), lambda: 0, said.append)
+    work(sweep, (registry, "cnn-baseline", registry.model("cnn-baseline")), lambda: 0, Said(said))
     begun = [line for line in said if "begins" in line]
     assert begun == [
         "trial-0000: recipe.lr=0.01: begins; 0 trials finished, 1 running, 1 waiting",
@@ -227,7 +238,7 @@ def test_a_sweep_without_its_data_goes_on_when_they_are_there(tmp_path: Path, mo
 
 def test_a_trial_that_ended_while_others_looked_is_not_tried_again(tmp_path: Path) -> None:
     space = parse_space(["lr=1,2"], [])
-    sweep = Sweep(
+    sweep = Search(
         request=Request(model="m"), space=space, folder=str(tmp_path), storage=str(tmp_path / "log"), trials=2
     )
     study = open_study(sweep)
@@ -238,7 +249,7 @@ def test_a_trial_that_ended_while_others_looked_is_not_tried_again(tmp_path: Pat
     (seen,) = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
     study.tell(trial, 0.5)  # its process finishes, and lets the folder go
     said: list[str] = []
-    _revive(sweep, study, seen, said.append)
+    _revive(sweep, study, seen, Said(said))
     assert said == []
     assert [t.state.name for t in study.get_trials()] == ["COMPLETE"]
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import signal
-import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from zoo.base import children
-from zoo.base.text import plural
+import zoo
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.messages import say_error
 from zoo.cli.shared.table import Column
-from zoo.errors import DeviceError, InputError
+from zoo.cli.shared.terminal import Terminal
+from zoo.errors import InputError
 
-MODELS = ("cnn-baseline", "resnet18", "vit-cifar", "mixer-s8-32", "hybrid-alt-1")
-WHAT = ("train", "infer", "latency", "loop")
+WHAT = "train,infer,latency,loop"
 COLUMNS = (
     Column("MODEL"),
     Column("PARAMS", right=True, drop=5),
@@ -38,23 +30,9 @@ COLUMNS = (
 )
 
 
-def _parts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    parts = tuple(part.strip() for part in value.split(",") if part.strip())
-    unknown = [part for part in parts if part not in WHAT]
-    if unknown or not parts:
-        raise InputError(f"--what {value!r}: no measurement named {(unknown or [''])[0]!r}; allowed: {', '.join(WHAT)}")
-    return parts
-
-
 @click.command()
 @click.argument("models", nargs=-1)
-@click.option(
-    "--what",
-    default=",".join(WHAT),
-    show_default=True,
-    callback=_parts,
-    help="Measurements to take, separated by commas.",
-)
+@click.option("--what", default=WHAT, show_default=True, help="Measurements to take, separated by commas.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Images per step.")
 @click.option(
     "--image-size", type=click.IntRange(min=1), help="Side of the images in pixels; default: the model's own."
@@ -110,92 +88,27 @@ def bench(models: tuple[str, ...], as_json: bool, as_csv: bool, quiet: bool, **o
     """
     if as_json and as_csv:
         raise InputError("--json and --csv cannot be combined; give one of them")
-    from zoo.catalogue.registry import find_model
-
-    chosen = models or MODELS
-    for model in chosen:  # before minutes are spent on the first one
-        find_model(model)
-    rows = []
-    for model in chosen:
-        if not quiet:
-            table.say(f"{model}: {', '.join(option_values['what'])}")
-        rows.append(measured({"model": model, **option_values}))
-        if "error" in rows[-1]:
-            say_error(f"{model}: {rows[-1]['error']}")
+    measured = zoo.bench(*models, reporter=Terminal(quiet=quiet), **option_values)
+    for model, why in measured.errors.items():
+        say_error(f"{model}: {why}")
     if as_json:
-        table.emit_json(document(rows, option_values))
+        table.emit_json(measured.as_dict())
     elif as_csv:
-        table.emit(as_lines(rows))
+        table.emit(measured.to_csv().splitlines())
     else:
-        _print_table(rows)
-    failed = [row["model"] for row in rows if "error" in row]
-    if failed:
-        raise DeviceError(f"{len(failed)} of {plural(len(rows), 'model')} could not be measured: {', '.join(failed)}")
+        _print_table(measured.as_dict())
+    measured.check()
 
 
-def measured(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of one model, measured in its own process; on failure its `error` says why."""
-    with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
-        job_file, row_file = Path(folder) / "job.json", Path(folder) / "row.json"
-        job_file.write_text(json.dumps(job))
-        command = [*children.python("zoo.studies.bench"), str(job_file), str(row_file)]
-        return outcome(str(job["model"]), command, row_file)
-
-
-def outcome(model: str, command: Sequence[str], row_file: Path) -> dict[str, Any]:
-    """Run a process that writes a row; if it writes none, the row says how the process ended."""
-    done = subprocess.run(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, env=children.environment()
-    )
-    if done.returncode == 0 and row_file.is_file():
-        row: dict[str, Any] = json.loads(row_file.read_text())
-        return row
-    if done.returncode == -signal.SIGKILL:
-        why = "its process was killed by the system, most likely out of memory; lower --batch-size or --image-size"
-    elif done.returncode < 0:
-        why = f"its process was killed by signal {-done.returncode}"
-    else:
-        last = (done.stderr.strip().splitlines() or ["it printed no message"])[-1]
-        why = f"its process failed with code {done.returncode}: {last}"
-    return {"model": model, "error": why}
-
-
-def document(rows: Sequence[dict[str, Any]], option_values: Mapping[str, Any]) -> dict[str, Any]:
-    """All measurements, with the settings and the environment, as one JSON document."""
-    environment = next((row["environment"] for row in rows if "environment" in row), None)
-    without = [{key: value for key, value in row.items() if key != "environment"} for row in rows]
-    return {"environment": environment, "settings": dict(option_values), "rows": without}
-
-
-def as_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The rows as CSV: nested names joined by dots, `error` last; lists are left out."""
-    flat = [dict(_flat(row)) for row in rows]
-    names = {name: None for row in flat for name in row if name != "error"}
-    file = io.StringIO()
-    writer = csv.DictWriter(file, [*names, "error"], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return file.getvalue().splitlines()
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            pairs += _flat(inner, f"{prefix}{key}.")
-        elif not isinstance(inner, list):
-            pairs.append((f"{prefix}{key}", inner))
-    return pairs
-
-
-def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    whole = [row for row in rows if "error" not in row]
+def _print_table(document: Mapping[str, Any]) -> None:
+    whole = [row for row in document["rows"] if "error" not in row]
     if not whole:
         return
     dropped = table.emit_table(COLUMNS, [_cells(row) for row in whole], table.width())
     first, matrix = whole[0], whole[0]["matrix"]["flops_per_second"]
+    device = document["environment"]["device"]
     table.say(
-        f"batches of {first['batch_size']}, {first['environment']['device']}, {first['precision']}; OF PEAK is a share "
+        f"batches of {first['batch_size']}, {device}, {first['precision']}; OF PEAK is a share "
         f"of a matrix product's {matrix['median'] / 1e9:,.0f} GFLOP/s; LOOP is the loop's speed over its bare step's; "
         f"medians, ± half the interquartile range{'; --json also shows: ' + ', '.join(dropped) if dropped else ''}"
     )

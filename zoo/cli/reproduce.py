@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
-import uuid
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
+import zoo
 from zoo.cli.shared import click_from_fields
 from zoo.cli.shared import machine_options as options
+from zoo.cli.shared.display import make_display
 from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import Column, emit, emit_json, emit_table, say, width
-from zoo.errors import InputError
-
-if TYPE_CHECKING:
-    from zoo.catalogue.registry import Registry
-    from zoo.studies.reproduce.rows import Ask, Job, Row
-    from zoo.studies.workers import Engine
+from zoo.cli.shared.terminal import Terminal
 
 
 @click.command()
@@ -84,17 +80,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on stdout.")
 @options.quiet
-def reproduce(
-    target: str | None,
-    jobs: int,
-    engine: Engine,
-    results: str,
-    listing: bool,
-    figures: bool,
-    as_json: bool,
-    quiet: bool,
-    **option_values: Any,
-) -> None:
+def reproduce(target: str | None, listing: bool, as_json: bool, quiet: bool, **option_values: Any) -> None:
     """Train the models of a published table that have no result yet, and print our results beside the published ones.
 
     Examples:
@@ -105,151 +91,40 @@ def reproduce(
       zoo reproduce cnn-to-others --only 'cnn-*'
       zoo reproduce hybrid-alt-1 --budget small --dataset digits
     """
-    from zoo.catalogue.registry import load_registry
-    from zoo.studies.reproduce.rows import Ask, jobs_of, rows_of
-
-    registry = load_registry()
-    if target is None:
-        if not listing:
-            raise InputError("give a source, table, study or model to reproduce; `zoo reproduce --list` shows them")
-        return list_targets(registry, as_json)
-    ask = Ask(target=target, **option_values)
-    rows = rows_of(ask, registry)
-    runs = jobs_of(ask, registry, rows)
-    failed: list[str] = []
-    if not listing:
-        failed = train(ask, registry, rows, runs, Path(results), (engine, jobs), quiet)
-        warn_of_changes(ask, Path(results))
-    show(ask, registry, rows, runs, as_json, listing)
-    if figures:
-        draw(ask, registry, Path(results))
-    for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
-    if failed:
-        sys.exit(1)
-    return None
-
-
-def warn_of_changes(ask: Ask, results: Path) -> None:
-    """Say which rows of the table a commit with changes measured."""
-    from zoo.studies.reproduce.recorded import file_of, read, unclean
-
-    for line in unclean(read(file_of(ask, results))):
-        print(f"warning: {line}", file=sys.stderr)
-
-
-def train(
-    ask: Ask,
-    registry: Registry,
-    rows: list[Row],
-    runs: list[Job],
-    results: Path,
-    spread: tuple[Engine, int],
-    quiet: bool,
-) -> list[str]:
-    """Train the missing runs, and store the table after each one.
-
-    Returns:
-        A line for each run that failed.
-    """
-    from zoo.studies.reproduce.perform import failure
-    from zoo.studies.reproduce.recorded import file_of, measured, store
-
-    path, invocation = file_of(ask, results), uuid.uuid4().hex
-    store(path, ask, registry, measured(rows, runs))  # fails now, before any training, if it cannot be written
-    problems: list[str] = []
     with StopRequests() as stop:
-        stop.answer_between_steps()
-        if spread == ("local", 1):
-            alone(ask, registry, rows, runs, path, invocation, stop, quiet)
-        elif not all(job.recorded for job in runs):
-            problems = together(ask, path, invocation, spread, stop, quiet)
-        if stop.stopping:
-            leave(ask, stop.stopping)
-    store(path, ask, registry, measured(rows, runs))
-    reasons = {job.title: failure(job, invocation) for job in runs if not job.recorded}
-    other = "; ".join(problems) or "not finished"
-    return [f"{title}: {reason or other}; repeat the command to continue" for title, reason in reasons.items()]
-
-
-def alone(
-    ask: Ask,
-    registry: Registry,
-    rows: list[Row],
-    runs: list[Job],
-    path: Path,
-    invocation: str,
-    stop: StopRequests,
-    quiet: bool,
-) -> None:
-    """Train in this process."""
-    from zoo.cli.shared.display import make_display
-    from zoo.studies.reproduce.perform import work
-    from zoo.studies.reproduce.recorded import measured, store
-    from zoo.train.loop import Stop
-
-    def done() -> None:
-        store(path, ask, registry, measured(rows, runs))
-
-    try:
-        work(ask, registry, invocation, stop, lambda: make_display(quiet), _silent if quiet else say, done)
-    except Stop as stopped:
-        leave(ask, stopped.signal)
-
-
-def together(
-    ask: Ask, path: Path, invocation: str, spread: tuple[Engine, int], stop: StopRequests, quiet: bool
-) -> list[str]:
-    """Train in several processes; returns a line for each that failed."""
-    import msgspec
-
-    from zoo.studies import workers
-
-    engine, jobs = spread
-    given = {"ask": msgspec.to_builtins(ask), "invocation": invocation, "results": str(path), "quiet": quiet}
-    gpu = ask.device not in ("cpu", "mps") and engine == "ray" and _has_gpu()
-    return workers.spread("zoo.studies.reproduce.perform:assist", given, jobs, engine, stop, gpu=gpu)
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def leave(ask: Ask, number: int) -> NoReturn:
-    """Say how to continue, and exit with the code of the signal."""
-    say(f"stopped; repeat the command to continue (the runs are in {ask.runs})")
-    sys.exit(128 + number)
-
-
-def _silent(line: str) -> None:
-    del line
-
-
-def draw(ask: Ask, registry: Registry, results: Path) -> None:
-    """Draw the recorded runs of the whole target, whatever `--only` selected, and print the paths."""
-    import msgspec
-
-    from zoo.studies.reproduce import recorded as table
-    from zoo.studies.reproduce.rows import jobs_of, rows_of
-
-    ask = msgspec.structs.replace(ask, only=())
-    rows = rows_of(ask, registry)
-    runs = jobs_of(ask, registry, rows)
-    for path in table.figures(ask, rows, runs, results):
-        say(f"figure: {path}")
-
-
-def list_targets(registry: Registry, as_json: bool) -> None:
-    """Print every source, table and study."""
-    from zoo.studies.reproduce.rows import targets
-
-    summaries = targets(registry)
+        made = zoo.reproduce(
+            target,
+            train=not listing,
+            listeners=[make_display(quiet)],
+            reporter=Terminal(quiet=quiet),
+            stop=stop.between_steps,
+            **option_values,
+        )
+    if made.stopped:
+        say(f"stopped; repeat the command to continue (the runs are in {option_values['runs']})")
+        sys.exit(128 + stop.stopping)
     if as_json:
-        return emit_json([{"name": name, "summary": text} for name, text in summaries.items()])
-    emit_table([Column("NAME"), Column("SUMMARY", flexible=True)], list(summaries.items()), width())
-    return say("next: zoo reproduce NAME --list, with one of these names or any model of `zoo list`")
+        emit_json(list(made.rows))
+    elif target is None:
+        show_targets(made.rows)
+    else:
+        emit([made.heading])
+        show(made.rows, made.states if listing else ())
+        for line in made.notes:
+            say(f"note: {line}")
+    for path in made.figures:
+        say(f"figure: {path}")
+    for line in made.failed:
+        print(f"failed: {line}", file=sys.stderr)
+    if made.failed:
+        sys.exit(1)
+
+
+def show_targets(rows: zoo.Table) -> None:
+    """Print every source, table and study."""
+    cells = [[row["name"], row["summary"]] for row in rows]
+    emit_table([Column("NAME"), Column("SUMMARY", flexible=True)], cells, width())
+    say("next: zoo reproduce NAME --list, with one of these names or any model of `zoo list`")
 
 
 COLUMNS = (
@@ -269,41 +144,14 @@ COLUMNS = (
 )
 
 
-def show(ask: Ask, registry: Registry, rows: list[Row], runs: list[Job], as_json: bool, listing: bool) -> None:
-    """Print the table on stdout, as text or as JSON."""
-    from zoo.studies.reproduce.recorded import measured, state
-
-    results = measured(rows, runs)
-    if as_json:
-        return emit_json(results)
-    emit([heading(ask, registry, rows)])
-    cells = [_cells(row) for row in results]
+def show(rows: zoo.Table, states: Sequence[str]) -> None:
+    """Print the table on stdout; with the states of its rows, where there are any."""
+    cells = [_cells(row) for row in rows]
     columns = list(COLUMNS)
-    if listing:
+    if states:
         columns.append(Column("STATE"))
-        states = [", ".join(dict.fromkeys(state(job) for job in runs if job.row == row)) for row in rows]
-        cells = [[*line, text or "not trained"] for line, text in zip(cells, states, strict=True)]
+        cells = [[*line, state] for line, state in zip(cells, states, strict=True)]
     emit_table(columns, cells, width())
-    for line in dict.fromkeys(f"{row.name}: {row.why_not}" for row in rows if row.why_not):
-        say(f"note: {line}")
-    for row in rows if listing else ():
-        if row.weights and not row.why_not:
-            say(
-                f"note: {row.name} is fine-tuned from {row.weights}; to train it alone: "
-                f"zoo reproduce {row.table} --only {row.model}/{row.dataset}"
-            )
-    return None
-
-
-def heading(ask: Ask, registry: Registry, rows: list[Row]) -> str:
-    """The line above the table: source, protocol, recipe, budget, and the images if others were given."""
-    source = registry.sources.get(rows[0].source)
-    parts = [source.title if source else ask.target, f"{ask.protocol} protocol", f"recipe {ask.recipe}"]
-    if ask.budget == "small":
-        parts.append("SMALL BUDGET (few images and epochs: not comparable)")
-    if any(row.images.stand_in for row in rows):
-        parts.append(f"images of {ask.dataset}")
-    return "; ".join(parts)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -43,7 +43,6 @@ class Bars(Lines):
 
     def __init__(self) -> None:
         self.stack = ExitStack()
-        self.best = ""
 
     def start(self, plan: Plan, parameters: int) -> None:
         """Open the bars."""
@@ -59,6 +58,7 @@ class Bars(Lines):
             console=Console(stderr=True),
             transient=True,
         )
+        self.best = ""  # of this run: a table trains several, one after another
         self.stack.enter_context(self.bars)
         self.inner = self.bars.add_task("epoch", total=None, note="")
         self.outer = self.bars.add_task("run", total=None, note="")

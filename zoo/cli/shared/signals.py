@@ -45,6 +45,11 @@ class StopRequests:
             return -1
         return self.stopping
 
+    def between_steps(self) -> int:
+        """As calling it; and from the first time on, the run stops between two steps: it has begun to ask."""
+        self.answer_between_steps()
+        return self()
+
     def answer_between_steps(self) -> None:
         """From here on, let the run stop between two steps instead of raising."""
         self.graceful = True

@@ -18,13 +18,13 @@ from zoo.data.load import load
 from zoo.errors import InputError
 from zoo.models.device import mean_seconds
 from zoo.models.precision import tf32
+from zoo.studies.bench.benched import WHAT
 from zoo.studies.bench.gauge import Effort, spread, timed
 from zoo.train.events import Listener
 from zoo.train.loop import Trainer
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import HowToCompile, Request
 
-WHAT = ("train", "infer", "latency", "loop")
 LONG = 10_000
 """Epochs of the measured run, so many that `compile = "auto"` decides as for a long run."""
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import msgspec
 import torch
 
 from zoo.base.files import write_text
+from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.vary import inline
 from zoo.errors import BusyError, ZooError
@@ -40,17 +39,21 @@ from zoo.train.start import continued, plan_of
 FAILURE = "failure.json"
 WAIT_SECONDS = 1.0
 
-Make = Callable[[], Listener]
-
 
 def work(
-    ask: Ask, registry: Registry, invocation: str, stop: Stopper, listener: Make, say: Say, done: Callable[[], None]
+    ask: Ask,
+    registry: Registry,
+    invocation: str,
+    stop: Stopper,
+    listeners: Sequence[Listener],
+    reporter: Reporter,
+    done: Callable[[], None],
 ) -> None:
     """Train the missing runs of a table, until every run has a result or has failed.
 
     Args:
         invocation: identifies the command; a run that failed under it is not tried again under it.
-        stop: as for `zoo.train.loop.Trainer`. listener: creates the listener of one run.
+        stop: as for `zoo.train.loop.Trainer`. listeners: receive the events of each run, one run after another.
         done: called after each run that was finished here.
     Raises:
         zoo.train.loop.Stop: a signal asked to stop; a checkpoint is written.
@@ -61,15 +64,15 @@ def work(
         busy = []
         for job in pending:
             try:
-                if perform(job, ask, registry, stop, listener(), say):
+                if perform(job, ask, registry, stop, listeners, reporter):
                     done()
             except BusyError as error:
                 busy.append(job)
                 if job.folder not in reported:
-                    say(f"{job.title}: {error}")
+                    reporter.say(f"{job.title}: {error}")
                     reported.add(job.folder)
             except ZooError as error:
-                say(f"{job.title}: failed: {error}")
+                reporter.say(f"{job.title}: failed: {error}")
                 text = {"invocation": invocation, "message": str(error)}
                 write_text(job.folder / FAILURE, msgspec.json.encode(text).decode())
             _free()
@@ -77,9 +80,9 @@ def work(
             _pause(stop)
 
 
-def assist(given: dict[str, Any], stop: Stopper) -> None:
-    """Call `work` in one of several processes, with plain data: "ask", "invocation", "results", "quiet"."""
-    ask, quiet = msgspec.convert(given["ask"], Ask), given["quiet"]
+def assist(given: dict[str, Any], stop: Stopper, reporter: Reporter) -> None:
+    """Call `work` in one of several processes, with plain data: "ask", "invocation", "results"."""
+    ask = msgspec.convert(given["ask"], Ask)
     registry = load_registry()
     rows = rows_of(ask, registry)
     runs, path = jobs_of(ask, registry, rows), Path(given["results"])
@@ -87,15 +90,11 @@ def assist(given: dict[str, Any], stop: Stopper) -> None:
     def done() -> None:
         store(path, ask, registry, measured(rows, runs))
 
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    work(ask, registry, given["invocation"], stop, lambda: EpochLines(say), say, done)
+    work(ask, registry, given["invocation"], stop, [EpochLines(reporter.say)], reporter, done)
 
 
 class EpochLines(Listener):
-    """Prints a line for each epoch with the name of its run, as several runs print at the same time."""
+    """Says a line for each epoch with the name of its run, as several runs are trained at the same time."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
@@ -105,7 +104,7 @@ class EpochLines(Listener):
         self.name, self.epochs = f"{plan.record.model} on {plan.record.data.spec}", plan.recipe.epochs
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
-        """Print the results of the epoch."""
+        """Say the results of the epoch."""
         split = "val" if "val_top1" in row else "test"
         score = f"{split} top-1 {row[f'{split}_top1']:.2%}{' *' if best else ''}"
         self.say(f"{self.name}: epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {score}")
@@ -121,7 +120,7 @@ def failure(job: Job, invocation: str) -> str:
 
 
 def perform(
-    job: Job, ask: Ask, registry: Registry, stop: Stopper, listener: Listener, say: Say
+    job: Job, ask: Ask, registry: Registry, stop: Stopper, listeners: Sequence[Listener], reporter: Reporter
 ) -> dict[str, Any] | None:
     """Train or resume one run in its folder.
 
@@ -132,21 +131,20 @@ def perform(
     """
     metered = Metered(job.folder)
 
+    def warn(line: str) -> None:
+        reporter.warn(f"{job.title}: {line}")
+
     def plan() -> Plan:
         begun = (job.folder / RECORD).is_file()
-        say(f"{job.title}: {'resumed' if begun else 'started'} in {job.folder}")
-        warn = partial(_warn, say, job.title)
+        reporter.say(f"{job.title}: {'resumed' if begun else 'started'} in {job.folder}")
         made = continued(job.folder, registry, data_dir=ask.data_dir, warn=warn) if begun else None
         made = made or planned(job, ask, registry)
         metered.begin(made.record.device)
         return made
 
-    watch = Watch(listener=Several([metered, listener]), stop=stop, saving=Saving(ask.checkpoint_seconds), say=say)
+    heard = Several([metered, *listeners])
+    watch = Watch(listener=heard, stop=stop, saving=Saving(ask.checkpoint_seconds), say=reporter.say)
     return finish(job.folder, plan, watch)
-
-
-def _warn(say: Say, title: str, line: str) -> None:
-    say(f"warning: {title}: {line}")
 
 
 def planned(job: Job, ask: Ask, registry: Registry) -> Plan:

@@ -20,10 +20,10 @@ from zoo.catalogue.spec import decode, decode_model
 from zoo.catalogue.vary import inline, vary
 from zoo.errors import TrainingError
 from zoo.studies.sweep.space import changes_of
-from zoo.studies.sweep.trials import ERROR, FOLDER, Sweep
+from zoo.studies.sweep.trials import ERROR, FOLDER, Search
 
 
-def trials_of(sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]:
+def trials_of(search: Search, study: optuna.Study) -> list[dict[str, Any]]:
     """The finished trials: their settings, results and run folders, the best first.
 
     Returns:
@@ -35,7 +35,7 @@ def trials_of(sweep: Sweep, study: optuna.Study) -> list[dict[str, Any]]:
             "number": trial.number,
             "state": "failed" if trial.state is TrialState.FAIL else trial.state.name.lower(),
             "top1": trial.value if trial.state is TrialState.COMPLETE else _last(trial),
-            "changes": changes_of(sweep.space, trial.params),
+            "changes": changes_of(search.space, trial.params),
             "folder": trial.user_attrs.get(FOLDER, ""),
             "seconds": trial.user_attrs.get("seconds"),
             "error": trial.user_attrs.get(ERROR, ""),
@@ -65,7 +65,7 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return complete[0]
 
 
-def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any], count: int) -> str:
+def as_toml(search: Search, registry: Registry, name: str, best: Mapping[str, Any], count: int) -> str:
     """The best trial as tables for a registry.toml: a recipe, and a model if its tree changed.
 
     Raises:
@@ -74,7 +74,7 @@ def as_toml(sweep: Sweep, registry: Registry, name: str, best: Mapping[str, Any]
     from zoo.train.recipe_settings import adapted, parse_value, recipe_name
 
     variant = vary(registry, name, best["changes"], "zoo sweep")
-    model, request = variant.model, sweep.request
+    model, request = variant.model, search.request
     parent = variant.recipe or request.recipe
     fields = adapted(registry, parent, request.dataset or model.dataset)
     fields |= {"epochs": request.epochs} if request.epochs else {}
@@ -133,12 +133,12 @@ def importance(study: optuna.Study) -> dict[str, float]:
 
 
 def document(
-    sweep: Sweep, rows: Sequence[Mapping[str, Any]], recipe: str, mattered: Mapping[str, float]
+    search: Search, rows: Sequence[Mapping[str, Any]], recipe: str, mattered: Mapping[str, float]
 ) -> dict[str, Any]:
     """Everything about a finished sweep as plain data, for `sweep.json` and `--json`."""
     return {
         "format": 1,
-        "sweep": msgspec.to_builtins(sweep),
+        "sweep": msgspec.to_builtins(search),
         "protocol": "clean",
         "objective": "validation top-1",
         "trials": list(rows),
@@ -147,7 +147,7 @@ def document(
     }
 
 
-def paths(sweep: Sweep) -> tuple[Path, Path, Path]:
+def paths(search: Search) -> tuple[Path, Path, Path]:
     """The files of the results: the data, the recipe, and the figures without their ending."""
-    folder = Path(sweep.folder)
+    folder = Path(search.folder)
     return folder / "sweep.json", folder / "recipe.toml", folder / "importance"

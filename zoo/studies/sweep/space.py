@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -19,6 +19,13 @@ from zoo.errors import InputError, SpecError
 from zoo.models.compose import check_arguments
 
 FORM = "KEY=LOW..HIGH or KEY=log:LOW..HIGH"
+
+
+Grid = Mapping[str, Sequence[Any]] | Sequence[str]
+"""Keys with their values, {"lr": [1e-3, 3e-4]}; or as the command line has them, ["lr=1e-3,3e-4"]."""
+
+Sample = Mapping[str, tuple[float, float] | str] | Sequence[str]
+"""Keys with their ranges, {"lr": "log:1e-4..1e-2", "momentum": (0.8, 0.99)}; or ["lr=log:1e-4..1e-2"]."""
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -59,13 +66,15 @@ class Space(Struct, frozen=True, kw_only=True):
             yield from ((drawn.key, int(value) if drawn.whole else value) for value in ends)
 
 
-def parse_space(grid: Sequence[str], sample: Sequence[str]) -> Space:
-    """Read `--grid KEY=A,B` and `--sample KEY=[log:]LOW..HIGH`.
+def parse_space(grid: Grid, sample: Sample) -> Space:
+    """Read `--grid KEY=A,B` and `--sample KEY=[log:]LOW..HIGH`, or the same as tables.
 
     Raises:
         InputError: a wrong form, no values, an invalid range, or a key that is given twice.
     """
-    space = Space(choices=tuple(map(_choice, grid)), ranges=tuple(map(_range, sample)))
+    choices = map(_given_choice, grid.items()) if isinstance(grid, Mapping) else map(_choice, _texts(grid))
+    ranges = map(_given_range, sample.items()) if isinstance(sample, Mapping) else map(_range, _texts(sample))
+    space = Space(choices=tuple(choices), ranges=tuple(ranges))
     keys = [choice.key for choice in space.choices] + [drawn.key for drawn in space.ranges]
     if not keys:
         raise InputError("nothing to sweep over: give --grid KEY=A,B,C or --sample KEY=log:1e-4..1e-2")
@@ -104,15 +113,53 @@ def _full(key: str) -> str:
     return f"recipe.{key}" if key not in NAMES and "." not in key else key
 
 
+def _texts(given: Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
+
+
+def _given_choice(pair: tuple[str, Any]) -> Choice:
+    """A key and its values as Python has them."""
+    key, values = pair
+    if isinstance(values, str):
+        return _choice(f"{key}={values}")
+    where = f"grid {key}={values!r}"
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        raise InputError(f"{where}: give a list of values")
+    try:
+        plain = tuple(map(_plain, values))
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: allowed: texts, numbers, true and false, lists and tables of these") from None
+    if not plain:
+        raise InputError(f"{where}: give at least one value")
+    return Choice(key=_full(key.strip()), values=_distinct(plain))
+
+
+def _plain(value: Any) -> Any:
+    """A value as TOML reads it: lists for tuples, and numbers of Python for those of numpy.
+
+    Raises:
+        TypeError, ValueError: TOML has no such value.
+    """
+    return tomllib.loads(f"value = {inline(_number(value))}")["value"]
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _distinct(values: Sequence[Any]) -> tuple[Any, ...]:
+    found: dict[Any, Any] = {}
+    for value in values:
+        found.setdefault(for_optuna(value), value)
+    return tuple(found.values())
+
+
 def _choice(text: str) -> Choice:
     key, values = _key(text, "--grid", "KEY=A,B,C")
     parsed = tuple(_value(part) for part in _parts(values))
     if any(value == "" for value in parsed):
         raise InputError(f"--grid {text}: an empty value; write --grid KEY=A,B,C")
-    distinct: dict[Any, Any] = {}
-    for value in parsed:
-        distinct.setdefault(for_optuna(value), value)
-    return Choice(key=key, values=tuple(distinct.values()))
+    return Choice(key=key, values=_distinct(parsed))
 
 
 def _parts(text: str) -> list[str]:
@@ -139,6 +186,17 @@ def _value(text: str) -> Any:
     except (tomllib.TOMLDecodeError, TypeError):  # TypeError: a date, which no key accepts
         return text
     return value
+
+
+def _given_range(pair: tuple[str, Any]) -> Range:
+    """A key and its range as Python has it: two numbers, or text."""
+    key, ends = pair
+    if isinstance(ends, str):
+        return _range(f"{key}={ends}")
+    numbers = [_number(end) for end in ends] if isinstance(ends, Iterable) else []
+    if len(numbers) != 2 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+        raise InputError(f'sample {key}={ends!r}: give two numbers, (LOW, HIGH), or text, "log:LOW..HIGH"')
+    return _range(f"{key}={numbers[0]!r}..{numbers[1]!r}")
 
 
 def _range(text: str) -> Range:

@@ -9,11 +9,9 @@ last checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from zoo.base.files import WriteError
+from zoo.base.reporter import Reporter
 from zoo.base.structs import NonNegative, Positive, Struct
 from zoo.base.text import plural
 from zoo.catalogue.registry import find_model
@@ -43,7 +42,7 @@ from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Entry, Plan, resolve
 from zoo.train.recipe_settings import apply_settings, choose_recipe
 from zoo.train.run_options import Request, refuse_impossible
-from zoo.train.runner import Say, Stopper, Watch, finish
+from zoo.train.runner import Stopper, Watch, finish
 from zoo.train.speed.heap import keep_heap
 from zoo.train.start import continued
 
@@ -54,7 +53,7 @@ STARTUP_TRIALS = 4
 """The number of first trials that are not pruned, as there is nothing to compare them with."""
 
 
-class Sweep(Struct, frozen=True, kw_only=True):
+class Search(Struct, frozen=True, kw_only=True):
     """A sweep as plain data, which worker processes receive too.
 
     Attributes:
@@ -72,14 +71,14 @@ class Sweep(Struct, frozen=True, kw_only=True):
     checkpoint_seconds: NonNegative = 60.0
 
 
-def same(sweep: Sweep) -> str:
+def same(search: Search) -> str:
     """The settings that must be equal for two commands with the same storage, as text."""
-    request = sweep.request
+    request = search.request
     given = [request.dataset or "", request.epochs, request.limit_train, request.seed, list(request.settings)]
-    return msgspec.json.encode([request.model, request.recipe or "", *given, as_text(sweep.space)]).decode()
+    return msgspec.json.encode([request.model, request.recipe or "", *given, as_text(search.space)]).decode()
 
 
-def check_options(sweep: Sweep, entry: Entry, *, data: bool = False) -> None:
+def check_options(search: Search, entry: Entry, *, data: bool = False) -> None:
     """Refuse settings that would make every trial fail: recipe, device, and with `data` the dataset.
 
     Args:
@@ -87,12 +86,12 @@ def check_options(sweep: Sweep, entry: Entry, *, data: bool = False) -> None:
     Raises:
         ZooError: names it and what is allowed.
     """
-    request = sweep.request
+    request = search.request
     refuse_impossible(request)
     device = pick_device(request.device)
     registry, name, model = entry
     image_size = None
-    if "model" not in {choice.key for choice in sweep.space.choices}:  # other models have their own recipes
+    if "model" not in {choice.key for choice in search.space.choices}:  # other models have their own recipes
         named = msgspec.structs.replace(request, model=name)
         recipe, table = choose_recipe(named, registry, model)
         image_size = apply_settings(table, request, f"recipe {recipe}").image_size
@@ -102,7 +101,7 @@ def check_options(sweep: Sweep, entry: Entry, *, data: bool = False) -> None:
         load(spec, registry, data_dir=where, image_size=image_size, seed=VALIDATION_SEED, delivery=delivery)
 
 
-def open_study(sweep: Sweep) -> optuna.Study:
+def open_study(search: Search) -> optuna.Study:
     """Open or create the sweep in its storage.
 
     Raises:
@@ -110,23 +109,23 @@ def open_study(sweep: Sweep) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        Path(sweep.folder).mkdir(parents=True, exist_ok=True)
+        Path(search.folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {sweep.folder}: cannot be created: {error.strerror}") from None
+        raise InputError(f"--output {search.folder}: cannot be created: {error.strerror}") from None
     try:
-        with WaitingLock(Path(sweep.folder)):
+        with WaitingLock(Path(search.folder)):
             study = optuna.create_study(
-                study_name="zoo", storage=_storage(sweep.storage), direction="maximize", load_if_exists=True
+                study_name="zoo", storage=_storage(search.storage), direction="maximize", load_if_exists=True
             )
             stored = study.user_attrs.get(ASKED)
             if stored is None:
-                study.set_user_attr(ASKED, same(sweep))
+                study.set_user_attr(ASKED, same(search))
     except (OSError, ValueError, ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"--storage {sweep.storage}: cannot be used: {reason[:300]}") from None
-    if stored not in (None, same(sweep)):
+        raise InputError(f"--storage {search.storage}: cannot be used: {reason[:300]}") from None
+    if stored not in (None, same(search)):
         raise InputError(
-            f"{sweep.storage}: contains another sweep (other model, keys, ranges or options); "
+            f"{search.storage}: contains another sweep (other model, keys, ranges or options); "
             "give the same ones to continue it, or another --output"
         )
     return study
@@ -145,18 +144,13 @@ def _storage(place: str) -> optuna.storages.BaseStorage:
     return optuna.storages.JournalStorage(JournalFileBackend(place))
 
 
-def assist(given: dict[str, Any], stop: Stopper) -> None:
-    """Call `work` in one of several processes, with plain data: "sweep" and "quiet"."""
-
-    def say(line: str) -> None:
-        if not given["quiet"]:
-            print(line, file=sys.stderr, flush=True)
-
-    sweep = msgspec.convert(given["sweep"], Sweep)
-    work(sweep, find_model(sweep.request.model), stop, say)
+def assist(given: dict[str, Any], stop: Stopper, reporter: Reporter) -> None:
+    """Call `work` in one of several processes, with a search as plain data."""
+    search = msgspec.convert(given, Search)
+    work(search, find_model(search.request.model), stop, reporter)
 
 
-def work(sweep: Sweep, entry: Entry, stop: Stopper, say: Say) -> None:
+def work(search: Search, entry: Entry, stop: Stopper, reporter: Reporter) -> None:
     """Run trials until the requested number is done, or the grid is exhausted.
 
     Raises:
@@ -164,61 +158,63 @@ def work(sweep: Sweep, entry: Entry, stop: Stopper, say: Say) -> None:
         ZooError: no trial can run; the same command continues once that is fixed.
     """
     keep_heap()
-    study, checked = open_study(sweep), False
+    study, checked = open_study(search), False
     while True:
         if (signal := stop()) > 0:
             raise Stop(signal)
         with ExitStack() as holding:
-            trial = _next(sweep, study, holding, say)
+            trial = _next(search, study, holding, reporter)
             if trial is not None:
                 if not checked:
-                    check_options(sweep, entry, data=True)
+                    check_options(search, entry, data=True)
                     checked = True
-                _try(sweep, study, trial, entry, stop, say)
+                _try(search, study, trial, entry, stop, reporter)
         if trial is None:
             if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 return
             time.sleep(0.2)  # other processes train the last trials
 
 
-def _next(sweep: Sweep, study: optuna.Study, holding: ExitStack, say: Say) -> Trial | None:
+def _next(search: Search, study: optuna.Study, holding: ExitStack, reporter: Reporter) -> Trial | None:
     """The next trial, with its folder's lock entered into `holding`; None if enough are done or running."""
-    with WaitingLock(Path(sweep.folder)):
+    with WaitingLock(Path(search.folder)):
         for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            _revive(sweep, study, frozen, say)
+            _revive(search, study, frozen, reporter)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         begun = len(_done(study)) + len(running)
-        if begun >= sweep.trials:
+        if begun >= search.trials:
             return None
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not waiting and not sweep.space.ranges:
-            point = _untried(sweep.space, study)
+        if not waiting and not search.space.ranges:
+            point = _untried(search.space, study)
             if point is None:
                 return None
             study.enqueue_trial(point)
-        study.sampler = optuna.samplers.TPESampler(seed=mix_seed(sweep.request.seed, begun) % 2**32, multivariate=False)
+        study.sampler = optuna.samplers.TPESampler(
+            seed=mix_seed(search.request.seed, begun) % 2**32, multivariate=False
+        )
         trial = study.ask()
-        _suggest(trial, sweep.space)
+        _suggest(trial, search.space)
         if FOLDER not in trial.user_attrs:
             trial.set_user_attr(FOLDER, f"trial-{trial.number:04d}")
-        folder = Path(sweep.folder) / trial.user_attrs[FOLDER]
+        folder = Path(search.folder) / trial.user_attrs[FOLDER]
         folder.mkdir(parents=True, exist_ok=True)
         holding.enter_context(RunLock(folder))
         return trial
 
 
-def _revive(sweep: Sweep, study: optuna.Study, frozen: FrozenTrial, say: Say) -> None:
+def _revive(search: Search, study: optuna.Study, frozen: FrozenTrial, reporter: Reporter) -> None:
     """Continue a trial whose process died as a new trial in its folder."""
     name = frozen.user_attrs.get(FOLDER)
-    folder = Path(sweep.folder) / (name or "")
+    folder = Path(search.folder) / (name or "")
     if name and folder.is_dir():
         if is_held(folder) or not _is_running(
             study, frozen
         ):  # its process reports the end of a trial before it releases the lock
             return
-        complete = len(frozen.params) == len(sweep.space.choices) + len(sweep.space.ranges)
+        complete = len(frozen.params) == len(search.space.choices) + len(search.space.ranges)
         if complete:
-            say(f"{name}: its process died; the trial is resumed")
+            reporter.say(f"{name}: its process died; the trial is resumed")
             study.enqueue_trial(frozen.params, user_attrs={FOLDER: name})
     study.tell(frozen.number, state=TrialState.FAIL)
 
@@ -257,59 +253,60 @@ def _suggest(trial: Trial, space: Space) -> None:
 # ---- one trial ------------------------------------------------------------------------------------
 
 
-def _try(sweep: Sweep, study: optuna.Study, trial: Trial, entry: Entry, stop: Stopper, say: Say) -> None:
-    folder = Path(sweep.folder) / trial.user_attrs[FOLDER]
-    changes = changes_of(sweep.space, trial.params)
+def _try(search: Search, study: optuna.Study, trial: Trial, entry: Entry, stop: Stopper, reporter: Reporter) -> None:
+    folder = Path(search.folder) / trial.user_attrs[FOLDER]
+    changes = changes_of(search.space, trial.params)
     words = ", ".join(f"{key}={inline(value)}" for key, value in changes.items())
-    say(f"{folder.name}: {words}: begins; {_progress(sweep, study)}")
-    watch = Watch(listener=Reported(trial), stop=stop, saving=Saving(sweep.checkpoint_seconds), say=say)
+    reporter.say(f"{folder.name}: {words}: begins; {_progress(search, study)}")
+    watch = Watch(listener=Reported(trial), stop=stop, saving=Saving(search.checkpoint_seconds), say=reporter.say)
     try:
         result = finish(
-            folder, lambda: _plan(sweep, study, entry, changes, folder, say), watch, locked=True
+            folder, lambda: _plan(search, study, entry, changes, folder, reporter), watch, locked=True
         ) or read_result(folder)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
-        say(f"{folder.name}: {words}: pruned after epoch {len(read_metrics(folder))}")
+        reporter.say(f"{folder.name}: {words}: pruned after epoch {len(read_metrics(folder))}")
     except (DataError, HubError, WriteError):
         raise  # not caused by the settings of the trial
     except ZooError as error:
         trial.set_user_attr(ERROR, str(error))
         study.tell(trial, state=TrialState.FAIL)
-        say(f"{folder.name}: {words}: failed: {error}")
+        reporter.say(f"{folder.name}: {words}: failed: {error}")
     else:
         score = result["validation"]["top1"]
         trial.set_user_attr("seconds", result["train"]["seconds"])
         study.tell(trial, score)
-        say(f"{folder.name}: {words}: validation top-1 {score:.2%}")
+        reporter.say(f"{folder.name}: {words}: validation top-1 {score:.2%}")
 
 
-def _progress(sweep: Sweep, study: optuna.Study) -> str:
+def _progress(search: Search, study: optuna.Study) -> str:
     """How many trials are finished, run and wait, over all processes of the sweep."""
     states, done = (TrialState.RUNNING,), len(_done(study))
     running = len(study.get_trials(deepcopy=False, states=states))
-    waiting = max(0, sweep.trials - done - running)
+    waiting = max(0, search.trials - done - running)
     return f"{plural(done, 'trial')} finished, {running} running, {waiting} waiting"
 
 
-def _plan(sweep: Sweep, study: optuna.Study, entry: Entry, changes: Mapping[str, Any], folder: Path, say: Say) -> Plan:
+def _plan(
+    search: Search, study: optuna.Study, entry: Entry, changes: Mapping[str, Any], folder: Path, reporter: Reporter
+) -> Plan:
     """The plan of a new or resumed trial; also sets the study's pruner, which depends on the epochs."""
     if (folder / RECORD).is_file():
-        warn = partial(_warn, say, folder.name)
-        plan = continued(folder, entry[0], data_dir=sweep.request.data_dir, warn=warn)
+
+        def warn(line: str) -> None:
+            reporter.warn(f"{folder.name}: {line}")
+
+        plan = continued(folder, entry[0], data_dir=search.request.data_dir, warn=warn)
         plan = without_test(plan)
     else:
-        plan = plan_of(sweep, entry, changes)
+        plan = plan_of(search, entry, changes)
     warm_up = max(1, plan.recipe.epochs // 5)
     pruner = optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=warm_up)
-    study.pruner = pruner if sweep.prune else optuna.pruners.NopPruner()
+    study.pruner = pruner if search.prune else optuna.pruners.NopPruner()
     return plan
 
 
-def _warn(say: Say, name: str, line: str) -> None:
-    say(f"warning: {name}: {line}")
-
-
-def plan_of(sweep: Sweep, entry: Entry, changes: Mapping[str, Any]) -> Plan:
+def plan_of(search: Search, entry: Entry, changes: Mapping[str, Any]) -> Plan:
     """The plan of a new trial, with the clean protocol and without a test split.
 
     Raises:
@@ -317,7 +314,7 @@ def plan_of(sweep: Sweep, entry: Entry, changes: Mapping[str, Any]) -> Plan:
     """
     registry, name, _ = entry
     variant = vary(registry, name, changes, "zoo sweep")
-    common = sweep.request
+    common = search.request
     settings = (f"{key}={inline(value)}" for key, value in variant.settings.items())
     request = msgspec.structs.replace(
         common,

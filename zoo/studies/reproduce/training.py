@@ -1,0 +1,144 @@
+"""A whole table: its rows, the training of the runs that are missing, and the results beside the published ones."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from zoo.base.reporter import Reporter
+from zoo.base.tables import Table
+from zoo.catalogue.registry import Registry, load_registry
+from zoo.studies.given import Remembered
+from zoo.studies.reproduce.recorded import figures, file_of, measured, read, store, unclean
+from zoo.studies.reproduce.reproduction import Reproduction, heading, notes, states
+from zoo.studies.reproduce.rows import Ask, Job, Row, jobs_of, rows_of, targets
+
+if TYPE_CHECKING:
+    from zoo.studies.workers import Engine
+    from zoo.train.events import Listener
+
+
+@dataclass(frozen=True)
+class How:
+    """How runs are trained, which changes no result; as `zoo.reproduce`."""
+
+    jobs: int
+    engine: Engine
+    listeners: Sequence[Listener]
+    reporter: Reporter
+    stop: Remembered
+
+
+def list_targets() -> Reproduction:
+    """Every source, table and study."""
+    summaries = targets(load_registry())
+    rows = [{"name": name, "summary": text} for name, text in summaries.items()]
+    return Reproduction(None, Table(rows, ("name", "summary")))
+
+
+def carry_out(ask: Ask, how: How, results: Path, *, train: bool, draw: bool) -> Reproduction:
+    """Train the missing runs, unless only what is there is asked for.
+
+    Args:
+        results: the folder for the table and the figures. draw: whether to draw the figures.
+    Raises:
+        InputError: no such target, or options that contradict one another. ZooError: as `store`.
+    """
+    registry = load_registry()
+    rows = rows_of(ask, registry)
+    table = _Table(ask, registry, rows, jobs_of(ask, registry, rows), file_of(ask, results))
+    failed: list[str] = []
+    if train:
+        failed, stopped = _train(table, how)
+        if stopped:
+            return table.reproduction(train=True, stopped=True)
+        for line in unclean(read(table.path)):
+            how.reporter.warn(line)
+    return table.reproduction(train=train, failed=failed, figures=_draw(ask, registry, results) if draw else ())
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table that is trained: its rows, its runs and its file."""
+
+    ask: Ask
+    registry: Registry
+    rows: list[Row]
+    jobs: list[Job]
+    path: Path
+    invocation: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def store(self) -> None:
+        """Merge what is recorded into the table's file."""
+        store(self.path, self.ask, self.registry, measured(self.rows, self.jobs))
+
+    def reproduction(
+        self, *, train: bool, failed: Sequence[str] = (), figures: Sequence[Path] = (), stopped: bool = False
+    ) -> Reproduction:
+        """What is recorded now."""
+        return Reproduction(
+            target=self.ask.target,
+            rows=Table(measured(self.rows, self.jobs)),
+            heading=heading(self.ask, self.registry, self.rows),
+            states=states(self.rows, self.jobs),
+            notes=notes(self.rows, training=train),
+            failed=tuple(failed),
+            figures=tuple(figures),
+            file=self.path,
+            stopped=stopped,
+        )
+
+
+def _train(table: _Table, how: How) -> tuple[list[str], bool]:
+    """Train the missing runs, and store the table after each one.
+
+    Returns:
+        (a line for each run that failed, whether a signal stopped it).
+    """
+    from zoo.studies.reproduce.perform import failure
+
+    table.store()  # fails now, before any training, if it cannot be written
+    problems: list[str] = []
+    if (how.engine, how.jobs) == ("local", 1):
+        _alone(table, how)
+    elif not all(job.recorded for job in table.jobs):
+        problems = _together(table, how)
+    if how.stop() > 0:
+        return [], True
+    table.store()
+    reasons = {job.title: failure(job, table.invocation) for job in table.jobs if not job.recorded}
+    other = "; ".join(problems) or "not finished"
+    return [f"{title}: {reason or other}; repeat the command to continue" for title, reason in reasons.items()], False
+
+
+def _alone(table: _Table, how: How) -> None:
+    """Train in this process; `how.stop` remembers whether that was stopped."""
+    from zoo.studies.reproduce.perform import work
+    from zoo.train.loop import Stop
+
+    with contextlib.suppress(Stop):
+        work(table.ask, table.registry, table.invocation, how.stop, how.listeners, how.reporter, table.store)
+
+
+def _together(table: _Table, how: How) -> list[str]:
+    """Train in several processes; returns a line for each that failed."""
+    from zoo.studies import workers
+
+    ask = table.ask
+    given = {"ask": msgspec.to_builtins(ask), "invocation": table.invocation, "results": str(table.path)}
+    gpu = workers.takes_gpu(how.engine, ask.device)
+    call = "zoo.studies.reproduce.perform:assist"
+    return workers.spread(call, given, how.jobs, how.engine, how.stop, how.reporter, gpu=gpu)
+
+
+def _draw(ask: Ask, registry: Registry, results: Path) -> list[Path]:
+    """Draw the recorded runs of the whole target, whatever `only` selected."""
+    ask = msgspec.structs.replace(ask, only=())
+    rows = rows_of(ask, registry)
+    return figures(ask, rows, jobs_of(ask, registry, rows), results)
