@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from inspect import Signature, signature
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inspect import Signature  # which brings ast and tokenize: only who asks for a signature needs it
 
 
 def call(home: str) -> Any:
@@ -27,10 +29,12 @@ def call(home: str) -> Any:
 class CallableRoom(ModuleType):
     """A package that can be called; its signature and its documentation are those of the call."""
 
+    _home: str
+
     @property
     def __wrapped__(self) -> Callable[..., Any]:
         """The function that is called."""
-        function: Callable[..., Any] = call(f"{self.__name__}.api:{self.__name__.rpartition('.')[2]}")
+        function: Callable[..., Any] = call(self._home)
         return function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -40,6 +44,8 @@ class CallableRoom(ModuleType):
     @property
     def __signature__(self) -> Signature:
         """As `inspect.signature` and notebooks show it."""
+        from inspect import signature
+
         return signature(self.__wrapped__)
 
     @property
@@ -48,6 +54,12 @@ class CallableRoom(ModuleType):
         return self.__wrapped__.__doc__
 
 
-def make_callable(package: str) -> None:
-    """Let a package be called: to be said in its `__init__.py`, with `__name__`."""
-    sys.modules[package].__class__ = CallableRoom
+def make_callable(package: str, home: str = "") -> None:
+    """Let a package be called: to be said in its `__init__.py`, with `__name__`.
+
+    Args:
+        home: "module:name" of the call; default: what has the package's name in its own `api.py`.
+    """
+    room = sys.modules[package]
+    room.__class__ = CallableRoom
+    setattr(room, "_home", home or f"{package}.api:{package.rpartition('.')[2]}")  # noqa: B010 - a module's own

@@ -38,6 +38,45 @@ NAMELESS = MappingProxyType(
 """By format: the metadata that would differ from one drawing to the next, or from one version to the next."""
 
 
+class Picture:
+    """A drawn picture: `save` writes it, notebooks show it.
+
+    Attributes:
+        data: the file's bytes. kind: "png", "svg" or "pdf".
+        path: where it was written; None if it was not.
+        alt: what it shows, for those who do not see it.
+    """
+
+    __slots__ = ("alt", "data", "kind", "path")
+
+    def __init__(self, data: bytes, kind: str, path: Path | None = None, alt: str = "picture") -> None:
+        self.data, self.kind, self.path, self.alt = data, kind, path, alt
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bytes to a file.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        write_bytes(Path(path), self.data)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        """The kind, the size, and where it is."""
+        return f"Picture({self.kind}, {len(self.data):,} bytes{f', {self.path}' if self.path else ''})"
+
+    def _repr_html_(self) -> str:
+        """The picture itself."""
+        import base64
+        import html
+
+        kind = {"svg": "image/svg+xml", "png": "image/png"}.get(self.kind)
+        if kind is None:
+            return html.escape(repr(self))
+        data = base64.b64encode(self.data).decode()
+        return f'<img alt="{html.escape(self.alt)}" src="data:{kind};base64,{data}">'
+
+
 @contextlib.contextmanager
 def styled(**ours: Any) -> Iterator[None]:
     """matplotlib's own defaults, whatever the user's; `ours` with "_" for the dots of its names."""

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-
-from zoo.errors import ZooWarning
-
 
 class Reporter:
     """Receives what a call has to say. This one is for programs; the command line has one that writes on stderr.
 
     Messages go to the logger "zoo" of the standard library, warnings to `warnings`, progress nowhere. A subclass
-    overrides the methods that it needs.
+    overrides the methods that it needs. (`logging` is imported when there is something to say: `zoo list` passes here.)
     """
 
     def say(self, line: str) -> None:
         """Receive a message: what was chosen, what to do next."""
+        import logging
+
         logging.getLogger("zoo").info(line)
 
     def note(self, line: str) -> None:
         """Receive a detail: an automatic choice and its reason."""
+        import logging
+
         logging.getLogger("zoo").debug(line)
 
     def warn(self, line: str) -> None:
         """Receive a warning: something is probably wrong."""
+        import warnings
+
+        from zoo.errors import ZooWarning
+
         warnings.warn(line, ZooWarning, stacklevel=3)
 
     def progress(self, what: str, done: int, total: int, /) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
@@ -111,6 +110,8 @@ class Table(Sequence[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         """The table as notebooks show it."""
+        import html  # not needed where rows are only listed
+
         right = [' style="text-align: right"' if _is_number(self.column(name)) else "" for name in self.columns]
         head = "".join(f"<th{r}>{html.escape(name)}</th>" for name, r in zip(self.columns, right, strict=True))
         body = "".join(

@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zoo.base.drawing import save, styled
+from zoo.base.drawing import Picture, encoded, styled
 from zoo.base.text import printable_line
 from zoo.catalogue.spec import Node
 from zoo.catalogue.tree import argument_text
@@ -97,15 +97,40 @@ def draw_tree(
     Raises:
         InputError: another suffix. WriteError: the file cannot be written.
     """
+    return drawn_tree(kind_of(path), tree, components, image=image, logits=logits, metadata=metadata).save(path)
+
+
+def kind_of(path: Path) -> str:
+    """The format that a file's name asks for: "png" or "svg".
+
+    Raises:
+        InputError: another suffix.
+    """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise InputError(f"{path}: a picture's name ends in .png or .svg")
+    return kind
+
+
+def drawn_tree(
+    kind: str,
+    tree: Node,
+    components: Mapping[str, Component],
+    *,
+    image: str = "image",
+    logits: str = "logits",
+    metadata: Mapping[str, str] | None = None,
+) -> Picture:
+    """`draw_tree` without a file.
+
+    Args:
+        kind: "png" or "svg".
+    """
     block = _block(tree, components, "", 1, [MAX_BOXES])
     width = min(MAX_WIDTH, max(WIDTH, _least(block) + 2 * GAP))
     marks: list[_Mark] = []
     height = _page(block, width, image, logits, marks)
-    _render(path, width, height, marks, metadata if kind == "png" else None)
-    return path
+    return Picture(_render(kind, width, height, marks, metadata if kind == "png" else None), kind, alt=_words(block))
 
 
 def in_words(tree: Node, components: Mapping[str, Component]) -> str:
@@ -292,7 +317,7 @@ def _flow(items: Sequence[str], room: float) -> list[str]:
 # ---- from places to a file --------------------------------------------------------------------
 
 
-def _render(path: Path, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, str] | None) -> None:
+def _render(kind: str, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, str] | None) -> bytes:
     with styled(font_family=["DejaVu Sans Mono"]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box
         from matplotlib.figure import Figure
@@ -305,7 +330,7 @@ def _render(path: Path, width: float, height: float, marks: list[_Mark], metadat
         axes.set_ylim(height, 0)
         for number, mark in enumerate(marks):
             _put(axes, mark, number)
-        save(figure, path, dpi=dpi, metadata=metadata)
+        return encoded(figure, kind, dpi=dpi, metadata=metadata)
 
 
 def _put(axes: Axes, mark: _Mark, number: int) -> None:

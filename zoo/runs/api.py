@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from zoo.base.door import call
+from zoo.base.drawing import Picture
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.errors import InputError
@@ -208,42 +208,6 @@ def open_run(folder: str | Path, name: str = "") -> Run:
     return as_run(found.read(Path(folder), name))
 
 
-class Picture:
-    """A drawn picture: `save` writes it, notebooks show it.
-
-    Attributes:
-        data: the file's bytes. kind: "png", "svg" or "pdf".
-        path: where it was written; None if it was not.
-    """
-
-    __slots__ = ("data", "kind", "path")
-
-    def __init__(self, data: bytes, kind: str, path: Path | None = None) -> None:
-        self.data, self.kind, self.path = data, kind, path
-
-    def save(self, path: str | Path) -> Path:
-        """Write the bytes to a file.
-
-        Raises:
-            WriteError: it cannot be written.
-        """
-        from zoo.base.files import write_bytes
-
-        write_bytes(Path(path), self.data)
-        return Path(path)
-
-    def __repr__(self) -> str:
-        """The kind, the size, and where it is."""
-        return f"Picture({self.kind}, {len(self.data):,} bytes{f', {self.path}' if self.path else ''})"
-
-    def _repr_html_(self) -> str:
-        """The picture itself."""
-        kind = {"svg": "image/svg+xml", "png": "image/png"}.get(self.kind)
-        if kind is None:
-            return html.escape(repr(self))
-        return f'<img alt="curves" src="data:{kind};base64,{base64.b64encode(self.data).decode()}">'
-
-
 def found_runs(words: Iterable[RunLike], reporter: Reporter) -> list[Run]:
     """The runs that words mean: folders, folders of runs, names and patterns below runs/, "last", hf:// ones fetched.
 
@@ -425,7 +389,7 @@ def plot(
         endings = ", ".join("." + f for f in FORMATS)
         raise InputError(f"--output {str(output)!r}: give a name that ends in {endings}")
     data = draw(found_runs(runs, reporter or Reporter()), what=shown, x=over, log=log, kind=form, dpi=dpi)
-    picture = Picture(data, form, None if output is None else Path(output))
+    picture = Picture(data, form, None if output is None else Path(output), alt="curves")
     if output is not None:
         picture.save(output)
     return picture
