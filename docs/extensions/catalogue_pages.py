@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zoo.base.paths import builtin_registry
-from zoo.catalogue import picture
+from zoo.catalogue import describe, picture
+from zoo.catalogue.model_rows import short_of
 from zoo.catalogue.plugins import OURS
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Dataset, Measured, Model, Published
 from zoo.catalogue.tree import tree_lines
-from zoo.cli.shared import describe
 
 FOLDER = "catalogue"
 TITLES = {
@@ -114,23 +114,22 @@ def family_page(family: str, registry: Registry) -> Iterator[str]:
     yield ""
     yield from table(
         ("Model", "Parameters", "Published", "Ours", "Dataset", "What it is"),
-        (_overview(name, registry.models[name]) for name in names),
+        (_overview(name, registry) for name in names),
         right=(1, 2, 3),
     )
     for name in names:
         yield from model_section(name, registry.models[name], registry)
 
 
-def _overview(name: str, model: Model) -> list[str]:
-    published, own = describe.best_published(model), describe.best_measured(model)
-    count = describe.parameters(model)
+def _overview(name: str, registry: Registry) -> list[str]:
+    short = short_of(describe.row_of(name, registry.models[name], registry))
     return [
         f"[`{name}`](#model-{name})",
-        f"{count:,}" if count else "–",
-        percent(published.top1 if published else None),
-        f"{percent(own.top1)} ({own.protocol})" if own else "–",
-        published.dataset if published else model.dataset,
-        model.summary,
+        f"{short['parameters']:,}" if short["parameters"] else "–",
+        percent(short["published"]),
+        f"{percent(short['own'])} ({short['protocol']})" if short["protocol"] else "–",
+        short["dataset"],
+        short["summary"],
     ]
 
 

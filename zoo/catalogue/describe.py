@@ -1,4 +1,4 @@
-"""The data that `zoo list` and `zoo info` show about a model; nothing here imports torch."""
+"""What is said about the models, datasets and plugins of the catalogue, as data; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -7,26 +7,11 @@ from typing import Any
 import msgspec
 
 from zoo.base.paths import REGISTRY
-from zoo.catalogue.plugins import OURS
+from zoo.catalogue.plugins import OURS, PluginRecord
 from zoo.catalogue.provenance import component_of
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Origin, Registry
-from zoo.catalogue.spec import Measured, Model, Node, Published
-
-
-def best_published(model: Model) -> Published | None:
-    """The best published top-1: on the model's own dataset, else on any."""
-    rows = [row for row in model.published if row.top1 is not None]
-    on_own_dataset = [row for row in rows if row.dataset == model.dataset]
-    return max(on_own_dataset or rows, key=lambda row: row.top1 or 0.0, default=None)
-
-
-def best_measured(model: Model) -> Measured | None:
-    """Our best top-1 on the dataset of `best_published`, else on any dataset."""
-    published = best_published(model)
-    dataset = published.dataset if published else model.dataset
-    same = [row for row in model.measured if row.dataset == dataset]
-    return max(same or model.measured, key=lambda row: row.top1, default=None)
+from zoo.catalogue.spec import Dataset, Model, Node
 
 
 def parameters(model: Model) -> int | None:
@@ -101,3 +86,40 @@ def recipe_changes(recipe: Recipe) -> dict[str, Any]:
     default, fields = Recipe(), Recipe.__struct_fields__
     changed = (f for f in fields if getattr(recipe, f) != getattr(default, f) and f not in ("summary", "source"))
     return {f: msgspec.to_builtins(getattr(recipe, f)) for f in changed}
+
+
+def dataset_row(name: str, dataset: Dataset) -> dict[str, Any]:
+    """One object of `zoo datasets --json`: `size` is height and width; None for unknown values."""
+    return {
+        "name": name,
+        "summary": dataset.summary,
+        "train": dataset.train,
+        "test": dataset.test,
+        "classes": dataset.num_classes or len(dataset.classes) or None,
+        "size": list(dataset.size) if dataset.size else None,
+        "source": dataset.source,
+        "licence": dataset.licence,
+        "homepage": dataset.homepage,
+    }
+
+
+def plugin_row(record: PluginRecord, registry: Registry) -> dict[str, Any]:
+    """One object of `zoo plugins --json`: the record, and the names of what the plugin brought."""
+    mine = {
+        kind: [n for (k, n), o in registry.origins.items() if k == kind and _brought(o, record)]
+        for kind in ("model", "recipe", "dataset", "source")
+    }
+    if record.builtin:  # all built-in plugins share one catalogue: a model counts for the plugin of its root component
+        ours = [n for (k, n), o in registry.origins.items() if k == "model" and o.distribution == OURS]
+        mine["model"] = [n for n in ours if plugins_of(registry.models[n].build)[0] == record.name]
+    return {
+        **msgspec.to_builtins(record),
+        "builtin": record.builtin,
+        "components": [f"{record.name}.{c.name}" for c in record.components],
+        **{f"{kind}s": names for kind, names in mine.items()},
+        "installed_from": record.source,
+    }
+
+
+def _brought(origin: Origin, record: PluginRecord) -> bool:
+    return bool(origin.file) and (origin.plugin, origin.distribution) == (record.name, record.distribution)

@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+import zoo
 from zoo.base.text import one_line
-from zoo.catalogue.registry import Registry, load_registry
-from zoo.catalogue.registry_file import parse_file
 from zoo.cli.shared import table
 from zoo.cli.shared.run_argument import run_names
 from zoo.errors import ZooError
@@ -23,7 +22,10 @@ SHELLS = ("bash", "zsh", "fish")
 MAY_BE_FILES = ("model", "models", "name", "weights")
 """Parameters that take FILE.toml#NAME, or a run folder, besides names of the catalogue."""
 
-Names = Callable[[Registry], Iterable[tuple[str, str]]]
+Pairs = Iterable[tuple[str, str]]
+"""Names, each with what is shown beside it."""
+
+Names = Callable[[], Pairs]
 
 
 @click.command()
@@ -62,38 +64,38 @@ def _sources(command: str) -> dict[str, Names]:
     common: dict[str, Names] = {
         "model": _models,
         "models": _models,
-        "weights": lambda r: [*_models(r), *((name, "") for name in run_names())],
+        "weights": lambda: [*_models(), *((name, "") for name in run_names())],
         "dataset": _datasets,
         "on": _datasets,
         "recipe": _recipes,
         "log": _listeners,
         "spec": _datasets,
-        "family": lambda r: ((model.family, "") for model in r.models.values()),
-        "tag": lambda r: ((tag, "") for model in r.models.values() for tag in model.tags),
+        "family": lambda: ((model.family, "") for model in zoo.load_registry().models.values()),
+        "tag": lambda: ((tag, "") for model in zoo.load_registry().models.values() for tag in model.tags),
     }
     special: dict[str, dict[str, Names]] = {
         "info": {"name": _models},
         "list": {"pattern": _models},
-        "check": {"names": lambda r: ((p.name, p.distribution) for p in r.plugins)},
+        "check": {"names": lambda: ((p.name, p.distribution) for p in zoo.load_registry().plugins)},
     }
     return common | special.get(command, {})
 
 
-def _models(registry: Registry) -> Iterable[tuple[str, str]]:
-    return ((name, model.summary) for name, model in registry.models.items())
+def _models() -> Pairs:
+    return ((name, model.summary) for name, model in zoo.load_registry().models.items())
 
 
-def _datasets(registry: Registry) -> Iterable[tuple[str, str]]:
+def _datasets() -> Pairs:
     from_files = ((f"{scheme}:", "") for scheme in ("folder", "parquet", "hf"))
-    return [*((name, data.summary) for name, data in registry.datasets.items()), *from_files]
+    return [*((name, data.summary) for name, data in zoo.load_registry().datasets.items()), *from_files]
 
 
-def _recipes(registry: Registry) -> Iterable[tuple[str, str]]:
-    return [("best", "the model's better recipe"), *((n, r.summary) for n, r in registry.recipes.items())]
+def _recipes() -> Pairs:
+    return [("best", "the model's better recipe"), *((n, r.summary) for n, r in zoo.load_registry().recipes.items())]
 
 
-def _listeners(registry: Registry) -> Iterable[tuple[str, str]]:
-    listeners = ((n, c) for n, c in registry.components.items() if c.kind == "listener")
+def _listeners() -> Pairs:
+    listeners = ((n, c) for n, c in zoo.load_registry().components.items() if c.kind == "listener")
     return ((name.partition(".")[2], component.summary) for name, component in listeners)
 
 
@@ -102,8 +104,8 @@ def _completer(names: Names, files: bool = False) -> Callable[[click.Context, st
         del context
         path, mark, rest = incomplete.rpartition("#")
         try:
-            known = dict(_models_in(path) if mark else names(load_registry()))
-        except (ZooError, OSError):
+            known = dict(_models_in(path) if mark else names())
+        except (ZooError, OSError, ValueError, RecursionError):
             return []  # an error must not be printed into the user's command line
         fitting = [(name, text) for name, text in sorted(known.items()) if name.startswith(rest)]
         if files and not (mark or fitting):  # FILE.toml#... or a run folder
@@ -113,6 +115,9 @@ def _completer(names: Names, files: bool = False) -> Callable[[click.Context, st
     return complete
 
 
-def _models_in(path: str) -> Iterable[tuple[str, str]]:
+def _models_in(path: str) -> Pairs:
     """The models of FILE.toml#..."""
-    return ((name, "") for name in parse_file(Path(path).expanduser()).get("models", {}))
+    import tomllib
+
+    models = tomllib.loads(Path(path).expanduser().read_text("utf-8")).get("models", {})
+    return [(name, "") for name in models] if isinstance(models, dict) else []

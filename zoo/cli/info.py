@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from zoo.catalogue.registry import Registry, find_model
-from zoo.catalogue.spec import Model
-from zoo.catalogue.tree import tree_lines
-from zoo.catalogue.tree_check import check_tree
-from zoo.cli.shared import describe, table
-from zoo.cli.shared.messages import say_problems
+import zoo
+from zoo.cli.shared import table
+from zoo.cli.shared.info_page import page
+from zoo.cli.shared.terminal import Terminal
 
 
 @click.command("info", short_help="Show one model: its tree, recipe and results.")
@@ -55,38 +54,25 @@ def info(
       zoo info ./my.toml#my-hybrid --build --num-classes 100
       zoo info timm/resnet50 --build --image-size 224 --json
     """
-    if not build and (num_classes or image_size):
-        raise click.UsageError("--num-classes and --image-size require --build")
-    registry, name, model = find_model(name)
-    say_problems(registry.problems)
+    found = zoo.info(name, build=build, num_classes=num_classes, image_size=image_size, reporter=Terminal())
     if picture:
-        from zoo.catalogue.picture import draw_tree
-
-        print(draw_tree(picture, model.build, registry.components))
-        return check_tree(model.build, registry, f"{name}: build")
-    details = describe.details_of(name, model, registry)
-    if build:
-        from zoo.models.compose import sizes_for
-        from zoo.models.flops import count, published_counts
-
-        sizes = sizes_for(model, registry, num_classes=num_classes, image_size=image_size)
-        details |= count(name, model, registry, sizes)
-        details["published_counts"] = published_counts(name, model, registry)
-    if as_json:
-        table.emit_json(details)
+        print(found.picture(picture).path)
+    elif as_json:
+        table.emit_json(found.as_dict())
     elif tree:
-        table.emit(_tree(model, registry))
+        table.emit(_tree(found.lines(ascii_only=_is_ascii())))
     else:
-        from zoo.cli.shared.info_page import page
-
-        table.emit(page(details, model, registry, _tree(model, registry, margin=2)))
-    check_tree(model.build, registry, f"{name}: build")
+        table.emit(page(found, _tree(found.lines(ascii_only=_is_ascii()), margin=2)))
+    found.check()
 
 
-def _tree(model: Model, registry: Registry, margin: int = 0) -> list[str]:
+def _is_ascii() -> bool:
+    """Whether stdout takes no lines and corners."""
+    return "utf" not in (sys.stdout.encoding or "utf-8").lower()
+
+
+def _tree(drawn: Sequence[tuple[str, str]], margin: int = 0) -> list[str]:
     """The drawn tree, with the distribution of each component on the right if there is room."""
-    encoding = (sys.stdout.encoding or "utf-8").lower()
-    drawn = list(tree_lines(model.build, registry, ascii_only="utf" not in encoding))
     column = max(len(line) for line, _ in drawn)
     limit = table.width()
     if limit is None or margin + column + 2 + max(len(by) for _, by in drawn) <= limit:

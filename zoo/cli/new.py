@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+import zoo
 from zoo.cli.shared import table
-from zoo.plugin.scaffold import families, new_plugin
+
+FAMILIES = ("cnn", "vit", "perceiver", "mixer", "hybrid", "dataset", "combinator")
 
 
 @click.group(invoke_without_command=True)
@@ -28,7 +30,7 @@ def new(context: click.Context) -> None:
 @click.argument("name")
 @click.option(
     "--family",
-    type=click.Choice(list(families())),
+    type=click.Choice(FAMILIES),
     default="cnn",
     show_default=True,
     help="Kind of component that the plugin starts with.",
@@ -39,7 +41,8 @@ def new(context: click.Context) -> None:
     metavar="DIR",
     help="Folder to write; default: zoo-NAME.",
 )
-def plugin(name: str, family: str, output: Path | None) -> None:
+@click.option("--from", "source", metavar="FILE.py[:NAME]", help="Make the plugin of your own code in this file.")
+def plugin(name: str, family: str, output: Path | None, source: str | None) -> None:
     """Write a complete package folder for the plugin NAME, with tests that pass.
 
     Examples:
@@ -47,7 +50,8 @@ def plugin(name: str, family: str, output: Path | None) -> None:
     \b
       zoo new plugin waves
       zoo new plugin my-data --family dataset
+      zoo new plugin waves --from train.py:Waves
     """
-    folder = new_plugin(name, family, output)
+    folder = zoo.new_plugin(name, family=family, output=output, source=source)
     table.emit([str(folder)])
     table.say(f"next: pip install -e '{folder}[test]' && pytest {folder}")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import zoo
 from zoo.base.text import plural
-from zoo.catalogue.plugins import OURS
-from zoo.catalogue.registry import Registry, load_registry
-from zoo.cli.shared import describe, table
-from zoo.cli.shared.messages import say_problems
+from zoo.cli.shared import table
 from zoo.cli.shared.table import Column
-from zoo.errors import InputError, PluginError
+from zoo.cli.shared.terminal import Terminal
+from zoo.errors import PluginError
 
 if TYPE_CHECKING:
     from zoo.testing import Case, Outcome
@@ -56,40 +54,15 @@ def plugins(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    registry = load_registry(retry=True)
-    rows = [_plugin(record, registry) for record in registry.plugins]
+    rows = zoo.plugins(reporter=Terminal())
     if as_json:
-        table.emit_json(rows)
+        table.emit_json(rows.rows)
     else:
         table.emit_table(COLUMNS, [_cells(row) for row in rows], table.width())
-    say_problems(registry.problems)
     if "--debug" in sys.argv:
         for row in rows:
             if row["detail"]:
                 table.say(f"plugin {row['name']!r}:\n{row['detail']}")
-
-
-def _plugin(record: Any, registry: Registry) -> dict[str, Any]:
-    import msgspec
-
-    mine = {
-        kind: [n for (k, n), o in registry.origins.items() if k == kind and _brought(o, record)]
-        for kind in ("model", "recipe", "dataset", "source")
-    }
-    if record.builtin:  # all built-in plugins share one catalogue: a model counts for the plugin of its root component
-        ours = [n for (k, n), o in registry.origins.items() if k == "model" and o.distribution == OURS]
-        mine["model"] = [n for n in ours if describe.plugins_of(registry.models[n].build)[0] == record.name]
-    return {
-        **msgspec.to_builtins(record),
-        "builtin": record.builtin,
-        "components": [f"{record.name}.{c.name}" for c in record.components],
-        **{f"{kind}s": names for kind, names in mine.items()},
-        "installed_from": record.source,
-    }
-
-
-def _brought(origin: Any, record: Any) -> bool:
-    return bool(origin.file) and (origin.plugin, origin.distribution) == (record.name, record.distribution)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -123,11 +96,9 @@ def check(context: click.Context, names: tuple[str, ...], only: str, as_json: bo
       zoo plugins check waves
       zoo plugins check cnn --only cnn.residual
     """
-    from zoo.testing import cases_of
+    from zoo.testing import cases_like
 
-    cases = [case for name in names for case in cases_of(name) if fnmatchcase(case.subject, only)]
-    if not cases:
-        raise InputError(f"--only {only}: nothing in {', '.join(names)} matches that pattern")
+    cases = cases_like(names, only)
     if as_json:
         import msgspec
 

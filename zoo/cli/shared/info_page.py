@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from zoo.base.text import plural
+from zoo.catalogue.describe import recipe_changes
+from zoo.catalogue.model_info import ModelInfo
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Published
-from zoo.cli.shared import describe, table
+from zoo.cli.shared import table
 
 
-def page(details: dict[str, Any], model: Model, registry: Registry, tree: list[str]) -> Iterator[str]:
+def page(found: ModelInfo, tree: list[str]) -> Iterator[str]:
     """The lines of the page: name, tree, counts, recipe, results and source."""
+    details, model = found.as_dict(), found.model
     count = f"{details['parameters']:,} parameters" if details["parameters"] else "parameters: see --build"
     first, *more = _wrapped(f"{details['name']}  {table.clean(model.summary)}")
     yield table.bold(details["name"]) + first.removeprefix(details["name"])
@@ -22,7 +25,7 @@ def page(details: dict[str, Any], model: Model, registry: Registry, tree: list[s
     yield from _section("tree", tree)
     if "flops" in details:
         yield from _section("built", _built(details))
-    yield from _section("recipe", _recipes(model, registry))
+    yield from _section("recipe", _recipes(model, found.registry))
     yield from _section("results (top-1)", _results(model))
     yield from _section("source", _source(details["source"]))
     yield from _section("note", [table.clean(model.note)] if model.note else [])
@@ -71,7 +74,7 @@ def _recipes(model: Model, registry: Registry) -> Iterator[str]:
         yield f"{role}{name}  {table.clean(recipe.summary) if recipe else 'not in the catalogue'}".rstrip()
         if recipe is None:
             continue
-        for field, value in describe.recipe_changes(recipe).items():
+        for field, value in recipe_changes(recipe).items():
             rows = value if field == "augment" else [value]
             for row in rows:
                 text = " ".join(f"{k}={v}" for k, v in row.items() if v) if isinstance(row, dict) else row

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from zoo.base.reporter import Reporter
-from zoo.cli.shared.display import DecodeBar
 from zoo.cli.shared.messages import say_problems
 from zoo.cli.shared.table import clean, is_quiet, say
+
+if TYPE_CHECKING:
+    from zoo.cli.shared.display import DecodeBar
 
 
 class Terminal(Reporter):
@@ -19,7 +23,13 @@ class Terminal(Reporter):
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet or is_quiet(), verbose
-        self.bar = DecodeBar(self.quiet)
+
+    @cached_property
+    def bar(self) -> DecodeBar:
+        """The bar of the images that are decoded, imported when there are any: most calls decode none."""
+        from zoo.cli.shared.display import DecodeBar
+
+        return DecodeBar(self.quiet)
 
     def say(self, line: str) -> None:
         """Print a hint."""
@@ -41,4 +51,5 @@ class Terminal(Reporter):
 
     def close(self) -> None:
         """Remove the bars."""
-        self.bar.close()
+        if "bar" in vars(self):
+            self.bar.close()
