@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import zoo
 from zoo.base.plain_json import json_text
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import spare_words, table
 from zoo.cli.shared.run_argument import RunName
-from zoo.errors import InputError, RunError
+from zoo.cli.shared.terminal import Terminal
+from zoo.errors import RunError
 
-if TYPE_CHECKING:
-    from zoo.evaluate.evaluation import Asked
-
-WHAT = ("classes", "confusion", "calibration", "latency", "robustness")
-OF_A_FOLDER = ("classes", "confusion", "calibration")
-
-
-def _parts(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    words = tuple(word.strip() for word in (value or "").split(",") if word.strip())
-    wrong = [word for word in words if word not in (*WHAT, "all")]
-    if wrong or (value is not None and not words):
-        raise InputError(f"--what {value!r}: nothing named {(wrong or [''])[0]!r}; allowed: {', '.join(WHAT)}, all")
-    return WHAT if "all" in words else words
-
-
-def _severities(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    words = [word.strip() for word in value.split(",")]
-    if any(word not in ("1", "2", "3", "4", "5") for word in words):
-        raise InputError(f"--severities {value!r}: give some of 1,2,3,4,5 with commas between")
-    return tuple(sorted({int(word) for word in words}))
+WHAT = "classes, confusion, calibration, latency, robustness"
+OF_A_FOLDER = "classes,confusion,calibration"
 
 
 @click.command(cls=spare_words.Command)
@@ -44,9 +28,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     show_default=True,
     help="Split of the run to measure; with --on: test or train.",
 )
-@click.option(
-    "--what", callback=_parts, metavar="PARTS", help=f"Measure more than accuracy: {', '.join(WHAT)}; or all."
-)
+@click.option("--what", metavar="PARTS", help=f"Measure more than accuracy: {WHAT}; or all.")
 @click.option(
     "--compare", "other", type=RunName(), metavar="RUN2", help="Compare with RUN2 on the same images, by a paired test."
 )
@@ -54,7 +36,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     "--output",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help=f"Write eval.json, predictions and pictures there; the default of --what is then {','.join(OF_A_FOLDER)}.",
+    help=f"Write eval.json, predictions and pictures there; the default of --what is then {OF_A_FOLDER}.",
 )
 @click.option(
     "--predictions",
@@ -70,9 +52,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
     metavar="NAMES",
     help="Corruptions for robustness: names or groups.",
 )
-@click.option(
-    "--severities", default="1,2,3,4,5", show_default=True, callback=_severities, help="Severities for robustness."
-)
+@click.option("--severities", default="1,2,3,4,5", show_default=True, help="Severities for robustness.")
 @click.option(
     "--images",
     type=click.IntRange(min=0),
@@ -114,7 +94,7 @@ def _severities(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--device", default=None, help="Device to measure on. Default: the device of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @options.quiet
-def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
+def evaluate(run: str, other: str | None, what: str | None, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Measure the test accuracy of RUN again, and compare it with the recorded one.
 
     --what measures more than accuracy, --compare compares with a second run, --output writes files.
@@ -135,136 +115,43 @@ def evaluate(run: str, as_json: bool, quiet: bool, **asked: Any) -> None:
     """
     from zoo.cli.shared.evaluation_tables import emit_accuracy
 
-    out = assessed(run, quiet=quiet, **asked)
-    recorded, num_classes = out.pop("recorded"), out.pop("num_classes")
+    later = Later(quiet=quiet)
+    asked |= {"what": () if what is None else what, "reporter": later}
+    found = zoo.evaluate(run, **asked) if other is None else zoo.compare(run, other, **asked)
     if as_json:
-        print(json_text(out))
+        print(json_text(found.as_dict()))
     else:
-        emit_accuracy(out, num_classes)
-    settle(run, out, recorded)
+        emit_accuracy(found.as_dict(), found.num_classes)
+    later.tell(but=found.verdict if found.same_as_recorded is False else None)
+    if found.same_as_recorded is False:
+        raise RunError(found.verdict)
 
 
-def assessed(
-    run: str, *, quiet: bool, split: str, what: tuple[str, ...], other: str | None, output: Path | None, **more: Any
-) -> dict[str, Any]:
-    """Measure a run: accuracy alone, or all that was asked for; with `recorded` and `num_classes` beside it."""
-    from zoo.catalogue.registry import load_registry
-    from zoo.evaluate.opened import open_run, recorded_metrics
-    from zoo.hub.download import local_folder
-    from zoo.hub.ref import is_ref
-    from zoo.models.device import usable_device
-    from zoo.runs.record import read_record
+class Later(Terminal):
+    """Keeps what is said until the results are printed; shows the progress: a bar, or a line for each corruption."""
 
-    if "robustness" in what:
-        from zoo.evaluate.corruptions import choose, library
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self.hints: list[str] = []
+        self.warnings: list[str] = []
 
-        more["corruptions"] = choose([word.strip() for word in more["corruptions"].split(",") if word.strip()])
-        library()  # before anything that takes minutes
-    registry = load_registry()
-    folder, device = local_folder(run, registry=registry), more.pop("device")
-    record = read_record(folder)
-    if device is None and (is_ref(run) or other is not None):  # one device for both
-        device = usable_device(record.device)
-    places = {key: more.pop(key) for key in ("data_dir", "dataset", "on")} | {"device": device}
-    if not what and other is None and output is None:
-        opened = open_run(folder, split=split, registry=registry, **places)  # type: ignore[arg-type]  # click has checked it
-        about = {"run": str(run), "split": split, "on": opened.on, "tta": opened.classifier.tta}
-        recorded = recorded_metrics(folder, opened.split, opened.on)
-        measured = {**opened.measure().as_dict(), "recorded": recorded}
-        return {**about, **measured, "num_classes": record.sizes.num_classes}
-    from zoo.evaluate.evaluation import judge
+    def say(self, line: str) -> None:
+        """Keep a hint."""
+        self.hints.append(line)
 
-    second = None if other is None else local_folder(other, registry=registry)
-    asked = _asked(what, split=split, other=second, output=output, **more)
-    with_bar = Passes(quiet)
-    try:
-        names = {"name": str(run), "other_name": other or ""}
-        out = judge(folder, asked, places, registry=registry, show=with_bar, **names)
-        return {**out, "num_classes": record.sizes.num_classes}
-    finally:
-        with_bar.close()
+    def warn(self, line: str) -> None:
+        """Keep a warning."""
+        self.warnings.append(line)
 
+    def note(self, line: str) -> None:
+        """Print which corruption comes, where there is no bar."""
+        if not (self.quiet or self.bar.live):
+            table.say(line)
 
-def _asked(what: tuple[str, ...], *, output: Path | None, **more: Any) -> Asked:
-    """What the options of the command ask for."""
-    from zoo.evaluate.evaluation import Asked
-
-    return Asked(
-        split=more["split"],
-        parts=frozenset(what or (OF_A_FOLDER if output is not None else ())),
-        other=more["other"],
-        output=output,
-        table=more["predictions"],
-        corruptions=more["corruptions"] if "robustness" in what else (),
-        severities=more["severities"],
-        images=more["images"] or None,
-        workers=_workers(more["workers"]),
-        seed=more["seed"],
-        batch=more["batch_size"],
-        seconds=more["seconds"],
-    )
-
-
-def _workers(given: int | None) -> int:
-    from zoo.data.files.pool import MOST, default_workers
-
-    return min(MOST, default_workers("cuda") + 1) if given is None else given
-
-
-class Passes:
-    """Progress through the corruptions: a bar on a terminal, else a line for each corruption, on stderr."""
-
-    def __init__(self, quiet: bool) -> None:
-        from zoo.cli.shared.display import DecodeBar
-
-        self.quiet, self.last = quiet, ""
-        self.bar = DecodeBar(quiet)
-
-    def __call__(self, text: str, done: int, total: int) -> None:
-        """Show what is being done."""
-        name = text.partition(" ")[0]
-        if self.bar.live:
-            self.bar("robustness", done, total)
-        elif not self.quiet and name not in (self.last, "done"):
-            table.say(f"robustness: {name} ({done} of {total} passes done)")
-        self.last = name
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self.bar.close()
-
-
-def _without_result(run: Path) -> str:
-    """Why there is nothing to compare with: a run that is being trained has no result yet."""
-    from zoo.runs.folder import why_no_result
-    from zoo.runs.record import RESULT, read_record
-
-    finished = (run / RESULT).is_file()
-    return "no result of these images" if finished else f"{why_no_result(run, read_record(run))}; no result"
-
-
-def settle(run: str, out: dict[str, Any], recorded: dict[str, Any] | None) -> None:
-    """Compare with what is recorded of the same split.
-
-    Raises:
-        RunError: another number was recorded, or the outputs are not finite.
-    """
-    from zoo.evaluate.evaluation import check_finite
-
-    check_finite(run, out["loss"])
-    for path in out.get("files", ()):
-        table.say(f"wrote {path}")
-    if recorded is None:
-        if out["on"] is not None:
-            table.say(f"measured on {out['on']}, of which the run recorded nothing to compare with")
-        elif out["split"] == "train":
-            table.say("no result of training images is recorded to compare with")
-        else:
-            table.say(f"{_without_result(Path(run))} is recorded to compare with")
-    elif recorded["correct"] != out["correct"] or recorded["count"] != out["count"]:
-        raise RunError(
-            f"{run}: result.json records {recorded['correct']} of {recorded['count']} correct, "
-            f"measured {out['correct']} of {out['count']}"
-        )
-    else:
-        table.say("the same as recorded")
+    def tell(self, *, but: str | None) -> None:
+        """Print what was said, without the warning that becomes the error of the command."""
+        for line in self.hints:
+            super().say(line)
+        for line in self.warnings:
+            if line != but:
+                super().warn(line)

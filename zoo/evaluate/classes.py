@@ -7,9 +7,12 @@ times as long for 1000 classes (0.68 and 0.02 s), beside its import.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from zoo.base.tables import Table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def per_class(counts: Tensor) -> dict[str, Tensor]:
@@ -59,3 +62,13 @@ def class_table(counts: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
     columns = {name: values.tolist() for name, values in scores.items()}
     rows = [{"class": name, **{key: column[row] for key, column in columns.items()}} for row, name in enumerate(names)]
     return {"rows": rows, **averages(scores), "balanced_accuracy": balanced_accuracy(scores)}
+
+
+def mistakes(names: list[str], counts: list[list[int]]) -> Table:
+    """The cells of a confusion matrix beside its diagonal that are not 0, the largest first."""
+    wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]
+    rows = [
+        {"true": names[i], "predicted": names[j], "images": n, "share": n / sum(counts[i])}
+        for n, i, j in sorted(wrong, key=lambda cell: (-cell[0], cell[1:]))
+    ]
+    return Table(rows, ("true", "predicted", "images", "share"))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from zoo.base.files import write_text
 from zoo.base.plain_json import json_text
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError, RunError
+from zoo.evaluate.asked import Asked, PredictionsKind
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.latency import latency
@@ -24,35 +24,10 @@ from zoo.evaluate.opened import OpenedSplit, open_run, recorded_metrics
 from zoo.evaluate.paired import LEVEL, check_same, compare, interval
 from zoo.evaluate.pictures import draw_confusion, draw_reliability, draw_robustness
 from zoo.evaluate.predictions import write_predictions
-from zoo.evaluate.robustness import IMAGES, Show, robustness
+from zoo.evaluate.robustness import Show, robustness
 from zoo.models.device import describe
-from zoo.runs.images import SplitName
 
 DOCUMENT = "eval.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is to be measured.
-
-    Attributes:
-        parts: of "classes", "confusion", "calibration", "latency", "robustness".
-        other: a second run, to compare with. output: folder of the files. table: kind of the predictions'.
-        batch: images of latency's second row; seconds: for each row. images: corrupted at most, None: all.
-    """
-
-    split: SplitName = "test"
-    parts: frozenset[str] = frozenset()
-    other: Path | None = None
-    output: Path | None = None
-    table: Literal["csv", "parquet", "none"] = "csv"
-    corruptions: tuple[str, ...] = ()
-    severities: tuple[int, ...] = ()
-    images: int | None = IMAGES
-    workers: int = 0
-    seed: int = 0
-    batch: int = 64
-    seconds: float = 3.0
 
 
 def judge(
@@ -62,17 +37,20 @@ def judge(
     *,
     registry: Registry,
     name: str = "",
+    other: Path | None = None,
     other_name: str = "",
     show: Show = lambda text, done, total: None,
 ) -> dict[str, Any]:
-    """Measure a run; its split is read once, and once more for each corruption of its images.
+    """Measure a run: the accuracy alone in one pass, or all that was asked for.
+
+    The split is read once, and once more for each corruption of its images.
 
     Args:
         places: `data_dir`, `device`, `dataset` and `on`, as for `zoo.evaluate.opened.open_run`.
-        registry: the catalogue.
+        registry: the catalogue. other: a second run, to compare with.
         name, other_name: of the runs, as the document calls them. show: see `zoo.evaluate.robustness.robustness`.
     Returns:
-        A document of plain data: the metrics, and a table for each part.
+        A document of plain data: the metrics, what the run recorded of them (`recorded`), a table for each part.
     Raises:
         RunError: as `open_run`, or the other run was not evaluated on the same images.
         InputError: the folder holds another evaluation. RunError: outputs are not finite.
@@ -82,25 +60,23 @@ def judge(
         check_folder(asked.output, name, asked.split, places.get("on"))
     opened = open_run(run, split=asked.split, registry=registry, **places)
     second = None
-    if asked.other is not None:
-        second = open_run(asked.other, split=asked.split, registry=registry, **places)
+    if other is not None:
+        second = open_run(other, split=asked.split, registry=registry, **places)
         check_same(opened, second)
-    keep = Keep()
+    is_plain = not asked.parts and second is None and asked.output is None
+    keep = None if is_plain else Keep()
     metrics = opened.measure(keep=keep)
     check_finite(name, metrics.loss)
+    about = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
+    out: dict[str, Any] = {**about, **metrics.as_dict()}
+    recorded = recorded_metrics(run, asked.split, opened.on)
+    if keep is None:
+        return {**out, "recorded": recorded}
     predictions = keep.predictions()
-    out: dict[str, Any] = {
-        "run": name,
-        "split": asked.split,
-        "on": opened.on,
-        "tta": opened.classifier.tta,
-        **metrics.as_dict(),
-        "top1_interval": _interval(metrics),
-        "recorded": recorded_metrics(run, asked.split, opened.on),
-        **_of_predictions(opened, predictions, asked.parts),
-    }
+    out |= {"top1_interval": _interval(metrics), "recorded": recorded}
+    out |= _of_predictions(opened, predictions, asked.parts)
     if second is not None:
-        out["compare"] = _compared(second, predictions, other_name or str(asked.other), asked.seed)
+        out["compare"] = _compared(second, predictions, other_name or str(other), asked.seed)
     if "latency" in asked.parts:
         out["latency"] = _latency(opened, asked)
     if "robustness" in asked.parts:
@@ -149,7 +125,7 @@ def _place(name: str) -> str:
 
 def _interval(metrics: Metrics) -> dict[str, Any]:
     ends = interval(metrics.correct, metrics.count)
-    return {"level": LEVEL, "method": "Wilson", "ends": ends}
+    return {"level": LEVEL, "method": "Wilson", "ends": list(ends)}
 
 
 def _of_predictions(opened: OpenedSplit, predictions: Predictions, parts: frozenset[str]) -> dict[str, Any]:
@@ -188,11 +164,7 @@ def _latency(opened: OpenedSplit, asked: Asked) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path,
-    opened: OpenedSplit,
-    predictions: Predictions,
-    out: dict[str, Any],
-    table: Literal["csv", "parquet", "none"],
+    folder: Path, opened: OpenedSplit, predictions: Predictions, out: dict[str, Any], table: PredictionsKind
 ) -> list[str]:
     """Write the document, the predictions and the pictures of what was measured."""
     data, paths = opened.record.data, []
