@@ -70,6 +70,7 @@ SAME_NAME = MappingProxyType(
         "folder": "a run folder, and a dataset in a folder: `folder:` is its scheme",
         "files": "files on disk, and the room of image files",
         "data": "the room, and the kit's small dataset",
+        "display": "how a training is shown, and how commands show it",
         "page": "the page of `zoo serve`, and the page of `zoo report`",
         "stream": "streamed training images, and streamed predictions: each beside its other half",
     }

@@ -14,7 +14,6 @@ import pytest
 from click_tree import command_at
 
 from zoo.base.files import WriteError
-from zoo.cli.shared.display import Bars
 from zoo.errors import BusyError, InputError, RunError
 from zoo.evaluate.opened import open_run, recorded_metrics
 from zoo.runs.before import BEFORE
@@ -25,6 +24,7 @@ from zoo.runs.record import METRICS, RESULT, WEIGHTS, read_record, write_record
 from zoo.runs.remove import check_removable
 from zoo.studies.reproduce.rows import Ask
 from zoo.train import checkpoint
+from zoo.train.display import Bars
 from zoo.train.events import Listener, Tick
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve

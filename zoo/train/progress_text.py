@@ -1,0 +1,68 @@
+"""A training in words: what every display of one says, whether on a terminal or in a notebook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.base.text import duration, plural
+
+if TYPE_CHECKING:
+    from zoo.train.events import Tick
+    from zoo.train.plan import Plan
+
+
+def summary(plan: Plan, parameters: int) -> str:
+    """Three lines: the model, the images, and the settings."""
+    record, data = plan.record, plan.record.data
+    sizes = record.sizes
+    counts = f"{data.train:,} train + {data.validation:,} validation" if data.validation else f"{data.train:,} train"
+    layout = "channels-last" if record.channels_last else "contiguous"
+    return (
+        f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, "
+        f"{plural(sizes.num_classes, 'class')}\n"
+        f"{data.spec}: {counts} + {plural(data.test, 'test image')}\n"
+        f"recipe {record.recipe}, seed {record.seed}, {record.protocol} protocol, "
+        f"{record.device} {record.precision} {layout}"
+    )
+
+
+def selecting(row: dict[str, Any]) -> str:
+    """The split that the epochs of a run are measured on: "val", or "test" by the protocol `paper`."""
+    return "val" if "val_top1" in row else "test"
+
+
+def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
+    """One epoch in one line."""
+    split = selecting(row)
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
+        f"{split} loss {row[f'{split}_loss']:.4f}  {split} top-1 {row[f'{split}_top1']:7.2%}  "
+        f"{row['images_per_second']:,.0f} img/s{'  *' if best else ''}"
+    )
+
+
+def best_note(row: dict[str, Any], rule: str) -> str:
+    """The best epoch so far, by the rule that selects it: "best 92.1% (epoch 3)"."""
+    split = selecting(row)
+    score = f"lowest loss {row[f'{split}_loss']:.4f}" if rule == "loss" else f"best {row[f'{split}_top1']:.1%}"
+    return f"{score} (epoch {row['epoch']})"
+
+
+def step_note(tick: Tick) -> str:
+    """What the steps of the epoch gave so far."""
+    return f"loss {tick.loss:.3f}  top-1 {tick.top1:.1%}  lr {tick.lr:.2g}  {tick.images_per_second:,.0f} img/s"
+
+
+def time_left(tick: Tick) -> str:
+    """How long it has taken, and about how long it will take: "12 s, about 40 s left"."""
+    if not tick.total_step:
+        return duration(tick.seconds)
+    left = tick.seconds / tick.total_step * (tick.total_steps - tick.total_step)
+    return f"{duration(tick.seconds)}, about {duration(left)} left"
+
+
+def result_line(result: dict[str, Any]) -> str:
+    """What came out: the test accuracy, where there are test images, and the time."""
+    test, trained = result.get("test"), result["train"]
+    accuracy = f"test top-1 {test['top1']:.2%} ({test['correct']:,} of {test['count']:,})" if test else "finished"
+    return f"{accuracy} after {trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s"
