@@ -403,7 +403,7 @@ def report(
         raise InputError(f"images={images!r}: allowed: 0 to {MOST_IMAGES}")
     library()  # first, so that a missing one is said before anything is measured
     told = reporter or Reporter()
-    found = found_runs([word_of(run) if isinstance(run, Run) else run for run in runs], told.warn)
+    found = found_runs([word_of(run) if isinstance(run, Run) else run for run in runs], told)
     if not found:
         raise InputError("no runs below runs/; `zoo train MODEL --dataset NAME` makes one")
     _say_last(runs, told)

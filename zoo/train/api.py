@@ -22,7 +22,7 @@ from zoo.train.run_options import HowToCompile, OnInterrupt, Request, options, r
 if TYPE_CHECKING:
     from zoo.train.plan import Entry
     from zoo.train.processes.world import World
-    from zoo.train.session import Outcome, Session
+    from zoo.train.training import Outcome, Training
 
 
 def train(
@@ -119,13 +119,13 @@ def train(
     refuse_two_beginnings(model, from_run, given)
     place = None if output is None else Path(output)
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
-    with _session(around, device or "auto") as session:
+    with _prepared(around, device or "auto") as training:
         if from_run is not None:
-            source = session.world.once(lambda: word_of(from_run))
-            return _run(session.start_from(source, given, place), session)
+            source = training.world.once(lambda: word_of(from_run))
+            return _run(training.start_from(source, given, place), training)
         entry = _entry_of(model)
         request = Request(model=entry[1] if entry else str(model), **given)
-        return _run(session.start(request, entry, place, look=resume), session)
+        return _run(training.start(request, entry, place, look=resume), training)
 
 
 def resume(
@@ -166,9 +166,9 @@ def resume(
     if isinstance(run, str) and run.startswith(HUB):
         raise InputError(f"--resume {run}: only a run on this machine can be resumed; --from {run} repeats it")
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
-    with _session(around, "auto") as session:
-        folder = session.world.once(lambda: Path(word_of(run)))
-        return _run(session.resume(folder, given), session)
+    with _prepared(around, "auto") as training:
+        folder = training.world.once(lambda: Path(word_of(run)))
+        return _run(training.resume(folder, given), training)
 
 
 # ---- what both calls share ---------------------------------------------------------------------------
@@ -189,16 +189,16 @@ class _Around(NamedTuple):
 
 
 @contextmanager
-def _session(around: _Around, device: str) -> Iterator[Session]:
+def _prepared(around: _Around, device: str) -> Iterator[Training]:
     """What surrounds the training; afterwards this process is as it was before."""
     from zoo.train.interrupt import Interrupt, catching
     from zoo.train.loop import Saving
-    from zoo.train.session import Session, as_before
+    from zoo.train.training import Training, as_before
 
     display, reporter = _shown(around)
     interrupt = Interrupt(around.stop)
     with _joined(around.world, device) as world, as_before(device), catching(interrupt, around.interrupt):
-        yield Session(
+        yield Training(
             stop=interrupt,
             reporter=reporter,
             saving=Saving(around.checkpoint_seconds, around.checkpoint_steps),
@@ -246,9 +246,9 @@ def _entry_of(model: object) -> Entry | None:
     return entry_of(model)
 
 
-def _run(outcome: Outcome, session: Session) -> Run:
+def _run(outcome: Outcome, training: Training) -> Run:
     """The run that was trained; in a process that does not write, only what it knows of it."""
-    if session.world.first:
+    if training.world.first:
         return open_run(outcome.folder)
     state: found.State = "stopped" if outcome.result is None else "finished"
     record = outcome.record or read_record(outcome.folder)

@@ -30,7 +30,7 @@ from zoo.train.start import continued, plan_from, plan_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
+class Training:
     """What surrounds a training without changing what is trained.
 
     Attributes:
