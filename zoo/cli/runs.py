@@ -10,8 +10,8 @@ import click
 import zoo
 from zoo.base.text import plural
 from zoo.cli.shared import table
-from zoo.cli.shared.run_facts import short, told
 from zoo.cli.shared.run_argument import RunNames, say_last
+from zoo.cli.shared.run_facts import short, told
 from zoo.cli.shared.table import Column
 from zoo.cli.shared.terminal import Terminal
 from zoo.errors import InputError, UnknownNameError
