@@ -82,8 +82,9 @@ def test_every_run_below_runs_is_listed_with_what_its_record_says(here: Path) ->
     assert rows["a"]["state"] == "finished"
     assert rows["deep/c"]["state"] == "stopped"
     assert rows["deep/c"]["top1"] is None
-    best = max(json.loads(line)["val_top1"] for line in (here / "runs/deep/c/metrics.jsonl").read_text().splitlines())
-    assert rows["deep/c"]["val_top1"] == best
+    last = (here / "runs/deep/c/metrics.jsonl").read_text().splitlines()[-1]
+    assert 'select = "last"' in (here / "runs/deep/c/run.toml").read_text()
+    assert rows["deep/c"]["val_top1"] == json.loads(last)["val_top1"]
     lines = said_by("runs").splitlines()
     assert lines[0].split()[:3] == ["NAME", "MODEL", "DATASET"]
     assert len(lines) == 4
