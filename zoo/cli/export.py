@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import click
 
+import zoo
 from zoo.cli.shared import table
 from zoo.cli.shared.run_argument import chosen_run, complete
-from zoo.errors import InputError
-
-if TYPE_CHECKING:
-    from zoo.evaluate.classifier import Classifier
-    from zoo.export.write import Exported, Format
 
 FILE = click.Path(path_type=Path, dir_okay=True)
 
@@ -86,7 +82,7 @@ class Batch(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def export(
     run: str,
-    form: Format,
+    form: Literal["onnx", "torch"],
     output: Path | None,
     opset: int | None,
     batch: int | None,
@@ -124,72 +120,30 @@ def export(
       pixels = np.asarray(image)[None]
       logits = session.run(None, {"pixels": pixels})[0]
     """
-    from zoo.export import write
-
-    if not untrained and (num_classes or image_size or seed):
-        raise click.UsageError("--num-classes, --image-size and --seed need --untrained")
-    placeholder = output or Path(f"model{write.suffix(form)}")
-    write.check_options(placeholder, form, opset, batch)  # before anything is built
-    if untrained:
-        classifier, origin = _untrained(run, num_classes=num_classes, image_size=image_size, seed=seed)
-        place = output or _place(classifier.name, None, form)
-    else:
-        classifier, origin, folder = _trained(run)
-        place = output or _place(classifier.name, folder, form)
-    asked: dict[str, Any] = {"format": form, "opset": opset, "batch": batch, "preprocessing": preprocessing}
-    done = write.export(classifier, place, origin=origin, check=check, tolerance=tolerance, **asked)
-    _say(classifier, done)
+    done = zoo.export(
+        chosen_run(run) if run == "last" and not untrained else run,  # which says what it means
+        output,
+        format=form,
+        opset=opset,
+        batch=batch,
+        with_preprocessing=preprocessing,
+        check=check,
+        tolerance=tolerance,
+        untrained=untrained,
+        num_classes=num_classes,
+        image_size=image_size,
+        seed=seed,
+    )
+    _say(done)
     if as_json:
-        table.emit_json(_row(classifier, done, form))
+        table.emit_json(done.as_dict())
     else:
         print(done.path)
 
 
-def _untrained(
-    model: str, *, num_classes: int | None, image_size: int | None, seed: int
-) -> tuple[Classifier, dict[str, str]]:
-    """A model of the catalogue, and where its weights come from."""
-    from zoo.catalogue.registry import find_model
-    from zoo.evaluate.classifier import untrained_classifier
-
-    classifier = untrained_classifier(*find_model(model), num_classes=num_classes, image_size=image_size, seed=seed)
-    return classifier, {"weights": f"untrained, seed {seed}"}
-
-
-def _trained(run: str) -> tuple[Classifier, dict[str, str], Path | None]:
-    """The model of a run, where its weights come from, and the run's folder (None: it lies on the Hub)."""
-    from zoo.catalogue.registry import load_registry
-    from zoo.evaluate.classifier import open_classifier
-    from zoo.export.facts import origin_of
-    from zoo.hub.download import local_folder
-    from zoo.hub.ref import is_ref
-    from zoo.runs.record import read_record
-    from zoo.runs.which import known
-
-    registry = load_registry()
-    if not is_ref(run) and known(run) is None and run in registry.models:
-        raise InputError(f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights")
-    folder = local_folder(chosen_run(run), registry=registry)
-    record = read_record(folder)
-    classifier = open_classifier(folder, registry, record=record)
-    return classifier, origin_of(folder, record), None if is_ref(run) else folder
-
-
-def _place(name: str, folder: Path | None, form: Format) -> Path:
-    """Inside a run folder; a package and the Hub's cache hold what their hashes list, and nothing more."""
-    from zoo.export.write import suffix
-    from zoo.hub.sums import SUMS
-
-    if folder is None or (folder / SUMS).is_file():
-        return Path(f"{name.replace('/', '-').split('#')[-1]}{suffix(form)}")
-    return folder / f"model{suffix(form)}"
-
-
-def _say(classifier: Classifier, done: Exported) -> None:
+def _say(done: Any) -> None:
     kind = f"opset {done.opset}" if done.opset else "torch.export"
-    table.say(
-        f"{table.clean(classifier.name)}: {classifier.parameter_count:,} parameters, {kind}, {done.bytes:,} bytes"
-    )
+    table.say(f"{table.clean(done.model)}: {done.parameters:,} parameters, {kind}, {done.bytes:,} bytes")
     table.say(f"takes {done.usage}")
     agreement = done.agreement
     if agreement is None:
@@ -202,19 +156,3 @@ def _say(classifier: Classifier, done: Exported) -> None:
     )
     if agreement.spread == 0 and agreement.images > 1:
         table.say("warning: the model gives every image the same logits; that they agree says little")
-
-
-def _row(classifier: Classifier, done: Exported, form: Format) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "path": str(done.path),
-        "files": [str(path) for path in done.files],
-        "format": form,
-        "model": classifier.name,
-        "parameters": classifier.parameter_count,
-        "bytes": done.bytes,
-        "opset": done.opset,
-        "agreement": asdict(done.agreement) if done.agreement else None,
-        "metadata": done.metadata,
-    }

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
 import click
 
+import zoo
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.run_argument import RunName
-from zoo.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from zoo.evaluate.classifier import Classifier
-    from zoo.predict.inputs import Given
-    from zoo.predict.stream import Predicted
+from zoo.cli.shared.table import clean, emit
+from zoo.errors import DataError
 
 METHODS = (*("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients"), "occlusion")
 
@@ -69,7 +64,7 @@ def predict(
     threads: int | None,
     device: str,
     explain: Path | None,
-    explain_method: str,
+    explain_method: Any,  # click has checked it
     as_json: bool,
 ) -> None:
     """Print the top classes of IMAGES by the model of RUN.
@@ -87,100 +82,31 @@ def predict(
       find . -name '*.jpg' -print0 | zoo predict RUN --files-from - -0
       zoo predict RUN cat.jpg --explain pictures
     """
-    if not images and files_from is None:
-        raise InputError("no images given: name files, folders, patterns or -, or give --files-from FILE")
-    if files_from == "-" and "-" in images:
-        raise InputError("stdin is either one image (-) or a list of paths (--files-from -), not both")
-    if explain is not None and find_spec("captum") is None:  # said before torch takes its seconds
-        from zoo.base.install import install_line
-
-        raise InputError(f"--explain needs captum: {install_line('explain')}")
-    from zoo.catalogue.registry import load_registry
-    from zoo.evaluate.classifier import open_classifier
-    from zoo.hub.download import local_folder
-    from zoo.predict.stream import predict as classify
-
-    draw = _pictures(explain, explain_method)
-    registry = load_registry()
-    classifier = open_classifier(local_folder(run, registry=registry), registry, device=device)
     failed = count = 0
-    for predicted in classify(
-        classifier, _given(images, files_from, null), batch_size=batch_size, threads=threads or 0
+    for found in zoo.predict(
+        run,
+        images,
+        top=top,
+        batch_size=batch_size,
+        threads=threads,
+        device=device,
+        files_from=files_from,
+        null=null,
+        explain=explain,
+        explain_method=explain_method,
+        stream=True,
     ):
         count += 1
-        if isinstance(predicted, DataError):
+        if isinstance(found, DataError):
             failed += 1
-            print(f"error: {predicted}", file=sys.stderr)
-            continue
-        _show(classifier, predicted, top, draw(classifier, predicted) if draw else None, as_json)
+            print(f"error: {found}", file=sys.stderr)
+        else:
+            emit([json_text(found.as_dict()) if as_json else _line(found)])
     if failed:
         raise DataError(f"{failed} of {plural(count, 'image')} could not be read")
 
 
-def _given(images: tuple[str, ...], files_from: str | None, null: bool) -> Iterator[Given | DataError]:
-    from zoo.predict.inputs import given_images, listed_paths
-
-    stdin = sys.stdin.buffer
-    yield from given_images(images, stdin)
-    if files_from is None:
-        return
-    with _opened(files_from, stdin) as stream:
-        for path in listed_paths(stream, null=null):
-            yield from given_images([f"./{path}" if path == "-" else path], stdin)
-
-
-def _opened(files_from: str, stdin: BinaryIO) -> BinaryIO:
-    if files_from == "-":
-        return stdin
-    try:
-        return open(files_from, "rb")
-    except OSError as error:
-        raise InputError(f"--files-from {files_from}: cannot be read ({error.strerror})") from None
-
-
-def _show(
-    classifier: Classifier, predicted: Predicted, top: int, picture: dict[str, Any] | None, as_json: bool
-) -> None:
-    from zoo.cli.shared.table import clean, emit
-
-    best = classifier.best(predicted.probabilities, top)
-    if not as_json:
-        where = f"  [{picture['method']}: {picture['picture']}]" if picture else ""
-        emit([f"{clean(predicted.name)}: " + ", ".join(f"{clean(name)} {p:.1%}" for name, p in best) + clean(where)])
-        return
-    row: dict[str, Any] = {"image": predicted.name, "classes": [{"name": name, "probability": p} for name, p in best]}
-    emit([json_text(row | ({"explained": picture} if picture else {}))])
-
-
-def _pictures(folder: Path | None, method: str) -> Callable[[Classifier, Predicted], dict[str, Any]] | None:
-    """What draws one image's picture into the folder, and says what was drawn."""
-    if folder is None:
-        return None
-    from zoo.base.files import write_bytes
-    from zoo.predict.saliency import Explainer, overlay
-
-    explainers: list[Explainer] = []
-    taken: set[str] = set()
-
-    def draw(classifier: Classifier, predicted: Predicted) -> dict[str, Any]:
-        if not explainers:
-            explainers.append(Explainer(classifier, method))  # type: ignore[arg-type]
-        target = int(predicted.probabilities.argmax())
-        saliency = explainers[0].explain(predicted.pixels, target)
-        path = folder / _free(predicted.name, folder, taken)
-        told = {"class": classifier.classes[target], "method": saliency.method, "layer": saliency.layer}
-        write_bytes(path, overlay(predicted.pixels, saliency, {"image": predicted.name, **told}))
-        return {"picture": str(path), **told}
-
-    return draw
-
-
-def _free(name: str, folder: Path, taken: set[str]) -> str:
-    """A picture's file name after its image's; images of one name are numbered, and earlier pictures are kept."""
-    base = Path(name).stem[:200] if name != "-" else "stdin"
-    number, chosen = 1, f"{base}.explained.png"
-    while chosen in taken or (folder / chosen).exists():
-        number += 1
-        chosen = f"{base}-{number}.explained.png"
-    taken.add(chosen)
-    return chosen
+def _line(found: zoo.Prediction) -> str:
+    drawn = found.explanation
+    where = f"  [{drawn.method}: {drawn.picture}]" if drawn else ""
+    return f"{clean(found.image)}: " + ", ".join(f"{clean(name)} {p:.1%}" for name, p in found.classes) + clean(where)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -40,6 +40,10 @@ class Agreement:
     same_top1: int
     images: int
     batches: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {**asdict(self), "batches": list(self.batches)}
 
     def within(self, tolerance: float) -> bool:
         """Whether no logit differs by more than `tolerance` (times the largest logit, where that is over 1)."""

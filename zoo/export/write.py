@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import tempfile
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from zoo.base.files import WriteError, write_text
 from zoo.errors import InputError
@@ -23,24 +24,54 @@ Format = Literal["onnx", "torch"]
 SUFFIXES = (("onnx", ".onnx"), ("torch", ".pt2"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exported:
-    """What was written.
+    """What was written; `zoo.export` returns one.
 
     Attributes:
+        path: of the file.
         files: the file, and beside it the one with its weights where one file cannot hold them, and a JSON file
             with the metadata.
-        bytes: of the file and its weights. opset: of ONNX. agreement: None where it was not checked.
+        format: "onnx" or "torch". model: its name. parameters: how many it has.
+        bytes: of the file and its weights. opset: of ONNX; None for torch.
+        agreement: how far its logits lie from the module's; None where it was not checked.
         metadata: as it stands in the file. usage: what the input is, in one sentence.
     """
 
     path: Path
     files: tuple[Path, ...]
+    format: Format
+    model: str
+    parameters: int
     bytes: int
     opset: int | None
     agreement: Agreement | None
     metadata: dict[str, str]
     usage: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `zoo export --json` prints."""
+        return {
+            "path": str(self.path),
+            "files": [str(path) for path in self.files],
+            "format": self.format,
+            "model": self.model,
+            "parameters": self.parameters,
+            "bytes": self.bytes,
+            "opset": self.opset,
+            "agreement": self.agreement.as_dict() if self.agreement else None,
+            "metadata": dict(self.metadata),
+        }
+
+    def __repr__(self) -> str:
+        """The file, what is in it, and how well it agrees."""
+        kind = f"ONNX, opset {self.opset}" if self.opset else "torch.export"
+        differs = "not checked" if self.agreement is None else f"differs from torch by {self.agreement.largest:.1e}"
+        return f"Exported({self.path}: {self.model}, {kind}, {self.bytes:,} bytes, {differs})"
+
+    def _repr_html_(self) -> str:
+        """The same, and what the file takes."""
+        return f"<div>{html.escape(repr(self))}<br>takes {html.escape(self.usage)}</div>"
 
 
 def suffix(format: Format) -> str:
@@ -96,7 +127,18 @@ def export(
             files = _move(Path(temporary), output)
     except OSError as error:
         raise WriteError(f"{output}: cannot be written: {error.strerror or error}") from error
-    return Exported(output, files, size, opset, checked, metadata, usage)
+    return Exported(
+        path=output,
+        files=files,
+        format=format,
+        model=classifier.name,
+        parameters=classifier.parameter_count,
+        bytes=size,
+        opset=opset,
+        agreement=checked,
+        metadata=metadata,
+        usage=usage,
+    )
 
 
 def check_options(output: Path, format: Format, opset: int | None, batch: int | None) -> None:

@@ -7,13 +7,16 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from zoo.data.files.formats import ENDINGS
 from zoo.data.files.image_files import is_image, is_visible
-from zoo.errors import DataError
+from zoo.data.types import Item
+from zoo.errors import DataError, InputError
+from zoo.evaluate.preparing import Picture, as_item, each
 
 MAX_STDIN = 256 << 20
 """Bytes that an image on stdin may have: it must be held whole."""
@@ -24,10 +27,54 @@ ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf)://", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Given:
-    """One image that was asked for: its file, or its bytes under a name."""
+    """One image that was asked for: its file, or its bytes or what opens it under a name."""
 
     name: str
-    data: Path | bytes = field(repr=False)
+    data: Item = field(repr=False)
+
+
+def several_images(images: Picture | Iterable[Picture], stdin: BinaryIO) -> Iterator[Given | DataError]:
+    """The images behind all that may stand for some, one by one, in their order.
+
+    Args:
+        images: one or many of: a word, as `given_images` takes it; bytes, a PIL image or an array.
+    Yields:
+        An image, or what is wrong with it; what has no path is called by its number, "images[2]".
+    Raises:
+        InputError: something is no image at all.
+    """
+    for number, picture in enumerate(each(images)):
+        if isinstance(picture, str):
+            yield from given_images([picture], stdin)
+        elif isinstance(picture, Path):
+            yield from given_images([_as_path(str(picture))], stdin)
+        else:
+            name = str(getattr(picture, "filename", "") or f"images[{number}]")
+            yield Given(name, as_item(picture, name)[0])
+
+
+def listed_images(files_from: str, stdin: BinaryIO, *, null: bool = False) -> Iterator[Given | DataError]:
+    """The images whose paths a file lists; "-" lists them on stdin.
+
+    Raises:
+        InputError: the list cannot be read.
+    """
+    with ExitStack() as opened:
+        stream = stdin if files_from == "-" else opened.enter_context(_opened(files_from))
+        for path in listed_paths(stream, null=null):
+            yield from given_images([_as_path(path)], stdin)
+
+
+def _opened(files_from: str) -> BinaryIO:
+    try:
+        return open(files_from, "rb")
+    except OSError as error:
+        raise InputError(f"--files-from {files_from}: cannot be read ({error.strerror})") from None
+
+
+def _as_path(path: str) -> str:
+    """The path of a file, also of one whose name means stdin."""
+    return f"./{path}" if path == "-" else path
 
 
 def given_images(words: Iterable[str], stdin: BinaryIO) -> Iterator[Given | DataError]:

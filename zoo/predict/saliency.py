@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,9 @@ from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
 from zoo.evaluate.module_state import evaluating
 from zoo.predict.places import Layer, layers_with_places
+from zoo.predict.prediction import Method
 
-Method = Literal["auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients", "occlusion"]
 BY_LAYER: tuple[Method, ...] = ("auto", "hires-cam", "grad-cam", "layer-integrated-gradients")
-METHODS: tuple[Method, ...] = get_args(Method)
 
 AUTO: tuple[Method, Method] = ("hires-cam", "layer-integrated-gradients")
 """The method for maps, and the one for tokens."""

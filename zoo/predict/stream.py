@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -41,7 +41,7 @@ def default_threads() -> int:
 
 def predict(
     classifier: Classifier, images: Iterable[Given | DataError], *, batch_size: int = 64, threads: int = 0
-) -> Iterator[Predicted | DataError]:
+) -> Generator[Predicted | DataError, None, None]:
     """Classify images, in their order; what cannot be read comes out as the error in its place.
 
     At most two batches of images at the model's size are held, and one image at its own size a thread.

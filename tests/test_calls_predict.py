@@ -1,0 +1,216 @@
+"""`zoo.predict`, `zoo.explain`, `zoo.export` and `zoo.serve` give what their commands print, and print nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hub_server.runs import own_caches, untrained_run
+from PIL import Image
+
+import zoo
+from zoo.catalogue.registry import load_registry
+from zoo.cli import cli
+from zoo.errors import DataError, InputError, ZooWarning
+from zoo.evaluate.classifier import open_classifier
+from zoo.runs.api import open_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    base = tmp_path_factory.mktemp("calls")
+    with own_caches(base):
+        yield untrained_run(base / "run", "cnn-baseline", limit_train=64, limit_test=32)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "sub/c.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (12, 10, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def silent(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Nothing may be printed by what a test calls."""
+    yield
+    assert capfd.readouterr() == ("", "")
+
+
+def typed(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli, [*map(str, words)])
+
+
+# ---- zoo.predict ------------------------------------------------------------------------------------
+
+
+def test_predict_gives_what_the_command_prints_to_the_last_digit(run: Path, photos: Path, silent: None) -> None:
+    words = [str(photos), f"{photos}/sub/*.png"]
+    done = typed("predict", run, *words, "-k", "2", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    found = zoo.predict(run, words, top=2)
+    assert [one.as_dict() for one in found] == rows
+    assert len(rows) == 4
+    scores = [[(c["name"], c["probability"]) for c in row["classes"]] for row in rows]
+    model = open_classifier(run, load_registry())
+    paths = [row["image"] for row in rows]
+    assert [list(one.classes) for one in found] == model.predict(paths, top=2) == scores
+    assert [one.as_dict() for one in zoo.predict(model, words, top=2)] == rows
+    assert [one.as_dict() for one in open_run(run).predict(words, top=2)] == rows
+
+
+def test_a_prediction_knows_all_probabilities_and_is_shown_with_bars(run: Path, photos: Path, silent: None) -> None:
+    (found,) = zoo.predict(run, photos / "a.png")
+    assert (found.top1, found.probability) == tuple(found.classes[0])
+    assert (found.probabilities.shape, found.probabilities.dtype) == ((10,), np.float32)
+    assert found.probabilities.max() == np.float32(found.probability)
+    assert (found.picture, found.explanation) == (None, None)
+    assert repr(found) == f"Prediction({photos}/a.png: " + ", ".join(f"{n} {p:.1%}" for n, p in found.classes) + ")"
+    shown = found._repr_html_()
+    assert shown.count("<tr>") == 3
+    assert "data:image/png;base64," in shown
+    named = type(found)("<b>.png", (("<i>", 0.5),), found.probabilities)  # type: ignore[arg-type]
+    assert "&lt;b&gt;.png" in named._repr_html_()
+    assert not {"<b>", "<i>"} & set(named._repr_html_().replace("<", " <").split())
+    assert pickle.loads(pickle.dumps(found)).as_dict() == found.as_dict()
+
+
+def test_pictures_of_every_kind_are_predicted_alike(run: Path, photos: Path, silent: None) -> None:
+    path = photos / "a.png"
+    opened = Image.open(path)
+    pixels = np.asarray(opened)
+    given = [path, str(path), path.read_bytes(), opened, opened.copy(), pixels]
+    found = zoo.predict(run, iter(given), top=10)
+    assert all(one.classes == found[0].classes for one in found)
+    assert [one.image for one in found] == [*[str(path)] * 2, "images[2]", str(path), "images[4]", "images[5]"]
+    for one in (path, pixels, path.read_bytes(), pixels[None]):
+        assert zoo.predict(run, one, top=10)[0].classes == found[0].classes
+    with pytest.raises(InputError, match=r"images\[1\]: an array of float64 \(12, 10, 3\) is no image"):
+        zoo.predict(run, [pixels, pixels / 255])
+
+
+def test_an_unreadable_image_raises_is_left_out_or_stands_in_its_place(
+    run: Path, photos: Path, tmp_path: Path, silent: None
+) -> None:
+    (tmp_path / "list.txt").write_bytes(f"{photos}/a.png\0nowhere.png\0{photos}/b.png".encode())
+    options = {"files_from": tmp_path / "list.txt", "null": True}
+    with pytest.raises(DataError, match=r"nowhere\.png: cannot be read"):
+        zoo.predict(run, **options)
+    with pytest.warns(ZooWarning, match=r"nowhere\.png: cannot be read .*; left out") as caught:
+        found = zoo.predict(run, **options, skip_bad=True)
+    assert caught[0].filename == __file__
+    stream = zoo.predict(run, **options, stream=True)
+    first, second, third = stream
+    assert isinstance(second, DataError)
+    assert [first.as_dict(), third.as_dict()] == [one.as_dict() for one in found]
+    done = typed("predict", run, "--files-from", tmp_path / "list.txt", "-0", "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [one.as_dict() for one in found]
+    assert done.stderr == f"error: {second}\n"
+    assert str(done.exception) == "1 of 3 images could not be read"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "no images given"),
+        ({"images": []}, "no images given"),
+        ({"images": "-", "files_from": "-"}, "not both"),
+        ({"images": "a.png", "top": 0}, "top 0: allowed: at least 1"),
+        ({"images": "a.png", "batch_size": 5000}, "batch_size 5000: allowed: 1 to 4,096"),
+        ({"images": "a.png", "threads": 65}, "threads 65: allowed: 1 to 64"),
+        ({"images": "a.png", "explain": "x", "explain_method": "gaze"}, "'gaze'; allowed: auto, hires-cam"),
+        ({"images": "a.png", "device": "tpu"}, "no device named 'tpu'"),
+        ({"images": "a.png", "files_from": "nowhere.txt"}, "--files-from nowhere.txt: cannot be read"),
+    ],
+)
+def test_wrong_input_is_said_as_the_command_says_it(run: Path, options: dict, said: str, silent: None) -> None:
+    with pytest.raises((InputError, DataError), match=said):
+        zoo.predict(run, **options)
+
+
+def test_what_is_no_run_is_said_and_a_loaded_model_stays_where_it_is(run: Path, photos: Path, silent: None) -> None:
+    with pytest.raises(InputError, match="no run folder 'nowhere'"):
+        zoo.predict("nowhere", photos)
+    with pytest.raises(InputError, match="int is no run"):
+        zoo.predict(3, photos)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"the classifier lies on cpu; classifier\.to\('cuda'\) moves it"):
+        zoo.predict(open_classifier(run, load_registry()), photos, device="cuda")
+
+
+# ---- zoo.explain ------------------------------------------------------------------------------------
+
+
+def test_explain_gives_the_pictures_of_the_command(run: Path, photos: Path, tmp_path: Path, silent: None) -> None:
+    done = typed("predict", run, photos, "--explain", tmp_path / "seen", "--json")
+    rows = [json.loads(line)["explained"] for line in done.stdout.splitlines()]
+    model = open_classifier(run, load_registry())
+    found = zoo.explain(model, photos, output=tmp_path / "called")
+    assert [one.as_dict() | {"picture": ""} for one in found] == [row | {"picture": ""} for row in rows]
+    for one, row in zip(found, rows, strict=True):
+        assert one.picture == tmp_path / "called" / Path(row["picture"]).name
+        assert one.picture.read_bytes() == one.overlay == Path(row["picture"]).read_bytes()
+        assert (one.saliency.shape, one.saliency.dtype) == ((8, 8), np.float32)
+        assert 0 <= one.saliency.min() <= one.saliency.max() == 1
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    predicted = zoo.predict(run, photos, explain=tmp_path / "more", explain_method="occlusion")
+    assert {one.explanation.method for one in predicted if one.explanation} == {"occlusion"}
+    assert all(one.picture is not None and one.picture.is_file() for one in predicted)
+    assert "data:image/png;base64," in found[0]._repr_html_()
+    (unsaved,) = zoo.explain(model, photos / "a.png")
+    assert unsaved.picture is None
+    assert Image.open(io.BytesIO(unsaved.overlay)).size == (320, 320)
+
+
+def test_without_captum_it_is_said_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch, silent: None) -> None:
+    monkeypatch.setattr("zoo.predict.api.find_spec", lambda name: None)
+    for ask in (lambda: zoo.explain("nowhere", "a.png"), lambda: zoo.predict("nowhere", "a.png", explain="x")):
+        with pytest.raises(InputError, match="--explain needs captum"):
+            ask()
+
+
+# ---- zoo.export -------------------------------------------------------------------------------------
+
+
+def test_export_gives_what_the_command_prints(run: Path, tmp_path: Path, silent: None) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    done = typed("export", copied, "--format", "torch", "--with-preprocessing", "--json")
+    made = zoo.export(copied, format="torch", with_preprocessing=True)
+    assert made.as_dict() == json.loads(done.stdout)
+    assert made.path == copied / "model.pt2"
+    assert repr(made).startswith(f"Exported({copied}/model.pt2: cnn-baseline, torch.export, ")
+    assert "takes `pixels`: uint8" in made._repr_html_()
+
+
+def test_a_loaded_model_is_exported_as_a_copy(run: Path, tmp_path: Path, silent: None) -> None:
+    model = open_classifier(run, load_registry()).train()
+    made = zoo.export(model, tmp_path / "a.pt2", format="torch", batch="dynamic", check=False)
+    assert made.metadata["zoo.weights"] == "of a loaded model, perhaps changed since"
+    assert model.training
+    assert model.module.training
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": 3}, "--num-classes, --image-size and --seed need --untrained"),
+        ({"output": "a.bin"}, "a file of format onnx ends in .onnx"),
+        ({"format": "tflite"}, "--format 'tflite'; allowed: onnx, torch"),
+        ({"batch": 0}, "--batch 0: a batch has at least 1 image"),
+        ({"tolerance": 0}, "tolerance 0: allowed: more than 0"),
+        ({}, "is a model, not a run; zoo export cnn-baseline --untrained"),
+    ],
+)
+def test_a_wrong_option_of_export_is_said_as_the_command_says_it(options: dict, said: str, silent: None) -> None:
+    with pytest.raises(InputError, match=said):
+        zoo.export("cnn-baseline", **options)

@@ -1,0 +1,142 @@
+"""The public call of this room: `zoo.export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from zoo.errors import InputError
+from zoo.predict.api import check_within, classifier_of
+from zoo.runs.api import Run, RunLike, word_of
+
+if TYPE_CHECKING:
+    from zoo.evaluate.classifier import Classifier
+    from zoo.export.write import Exported, Format
+
+Origin = dict[str, str]
+"""Where weights come from, for the metadata of a file."""
+
+
+def export(
+    run: RunLike | Classifier,
+    output: str | Path | None = None,
+    *,
+    format: Literal["onnx", "torch"] = "onnx",
+    opset: int | None = None,
+    batch: int | Literal["dynamic"] | None = None,
+    with_preprocessing: bool = False,
+    check: bool = True,
+    tolerance: float = 1e-4,
+    untrained: bool = False,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+) -> Exported:
+    """Write a model to one file for other runtimes, run it, and compare its logits with torch's.
+
+    Args:
+        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], a `Run`, or a loaded
+            `Classifier` (of which a copy is exported); with `untrained`, a model's name.
+        output: the file to write, .onnx or .pt2; a file that is there is replaced. Default: RUN/model.onnx (.pt2);
+            for what is no run folder, MODEL.onnx in the current folder.
+        format: "onnx", which needs the extra "export", or "torch": a program of torch.export.
+        opset: of ONNX; default: torch's own.
+        batch: images in each call: a number, or any ("dynamic", or None).
+        with_preprocessing: the file takes uint8 (B, H, W, 3) and normalises inside; else prepared float32 (B, 3, H, W).
+        check: run the file over random images, and compare.
+        tolerance: the largest difference of a logit that is allowed, times the largest logit where that is over 1.
+        untrained: `run` is a model of the catalogue; export it with initial weights.
+        num_classes, image_size: with `untrained`: instead of its dataset's; `image_size` in pixels.
+        seed: with `untrained`: of the weights.
+    Returns:
+        What was written: its path, its size in bytes, and how far it differs from torch.
+    Raises:
+        InputError: a wrong option, no such run or model, or a library is missing; says how to install it.
+        ExportError: the model cannot be exported, or the file does not agree: nothing is kept then.
+        RunError, PackageError, HubError: the run cannot be used. WriteError: the file cannot be written.
+
+    Example:
+        >>> done = zoo.export("cnn-baseline", "model.pt2", format="torch", untrained=True)  # doctest: +SKIP
+        >>> done.path, done.agreement.largest  # doctest: +SKIP
+    """
+    if not untrained and (num_classes or image_size or seed):
+        raise InputError("--num-classes, --image-size and --seed need --untrained")
+    check_within("num_classes", num_classes, 1)
+    check_within("image_size", image_size, 1)
+    if not tolerance > 0:
+        raise InputError(f"tolerance {tolerance}: allowed: more than 0")
+    from zoo.export import write
+
+    count = None if batch == "dynamic" else batch
+    place = None if output is None else Path(output)
+    if format not in dict(write.SUFFIXES):
+        raise InputError(f"--format {format!r}; allowed: {', '.join(dict(write.SUFFIXES))}")
+    write.check_options(place or Path(f"model{write.suffix(format)}"), format, opset, count)  # before a model is built
+    if untrained:
+        classifier, origin = _untrained(run, num_classes=num_classes, image_size=image_size, seed=seed)
+        folder = None
+    else:
+        classifier, origin, folder = _trained(run)
+    return write.export(
+        classifier,
+        place or _place(classifier.name, folder, format),
+        origin=origin,
+        format=format,
+        opset=opset,
+        batch=count,
+        preprocessing=with_preprocessing,
+        check=check,
+        tolerance=tolerance,
+    )
+
+
+def _untrained(
+    model: object, *, num_classes: int | None, image_size: int | None, seed: int
+) -> tuple[Classifier, Origin]:
+    """A model of the catalogue, and where its weights come from."""
+    from zoo.catalogue.registry import find_model
+    from zoo.evaluate.classifier import untrained_classifier
+
+    if not isinstance(model, str):
+        raise InputError(f"--untrained takes the name of a model of the catalogue, not a {type(model).__name__}")
+    classifier = untrained_classifier(*find_model(model), num_classes=num_classes, image_size=image_size, seed=seed)
+    return classifier, {"weights": f"untrained, seed {seed}"}
+
+
+def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None]:
+    """The model of a run, where its weights come from, and the run's folder (None: it is not in one)."""
+    if not isinstance(run, str | Path | Run):
+        return _copied(classifier_of(run)), {"weights": "of a loaded model, perhaps changed since"}, None
+    from zoo.catalogue.registry import load_registry
+    from zoo.evaluate.classifier import open_classifier
+    from zoo.export.facts import origin_of
+    from zoo.hub.download import local_folder
+    from zoo.hub.ref import is_ref
+    from zoo.runs.record import read_record
+    from zoo.runs.which import known
+
+    registry = load_registry()
+    if isinstance(run, str) and not is_ref(run) and known(run) is None and run in registry.models:
+        raise InputError(f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights")
+    word = word_of(run)
+    folder = local_folder(word, registry=registry)
+    record = read_record(folder)
+    classifier = open_classifier(folder, registry, record=record)
+    return classifier, origin_of(folder, record), None if is_ref(word) else folder
+
+
+def _copied(classifier: Classifier) -> Classifier:
+    """On the CPU, where it is traced and compared, and in eval mode; the given one stays as it is."""
+    from copy import deepcopy
+
+    return deepcopy(classifier).cpu().eval()
+
+
+def _place(name: str, folder: Path | None, form: Format) -> Path:
+    """Inside a run folder; a package and the Hub's cache hold what their hashes list, and nothing more."""
+    from zoo.export.write import suffix
+    from zoo.hub.sums import SUMS
+
+    if folder is None or (folder / SUMS).is_file():
+        return Path(f"{name.replace('/', '-').split('#')[-1]}{suffix(form)}")
+    return folder / f"model{suffix(form)}"

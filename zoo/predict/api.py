@@ -1,0 +1,265 @@
+"""The public calls of this room: `zoo.predict` and `zoo.explain`, and what they give."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+from zoo.errors import DataError, InputError, ZooWarning
+from zoo.predict.prediction import METHODS, Explanation, Method, Prediction
+from zoo.runs.api import Run, RunLike, word_of
+
+if TYPE_CHECKING:
+    from zoo.evaluate.classifier import Classifier
+    from zoo.evaluate.preparing import Picture
+    from zoo.predict.drawer import Drawer
+    from zoo.predict.inputs import Given
+
+__all__ = ["Explanation", "Prediction", "explain", "predict"]
+
+Images: TypeAlias = "Picture | Iterable[Picture]"
+"""One or many of: a path, a folder (all images below it), a pattern such as "**/*.png", the bytes of a file, a PIL
+image, a uint8 array (H, W), (H, W, 3) or (H, W, 4)."""
+
+
+@overload
+def predict(
+    run: RunLike | Classifier,
+    images: Images = (),
+    *,
+    top: int = 3,
+    batch_size: int = 64,
+    threads: int | None = None,
+    device: str = "cpu",
+    files_from: str | Path | None = None,
+    null: bool = False,
+    explain: str | Path | None = None,
+    explain_method: Method = "auto",
+    skip_bad: bool = False,
+    stream: Literal[False] = False,
+) -> list[Prediction]: ...
+@overload
+def predict(
+    run: RunLike | Classifier,
+    images: Images = (),
+    *,
+    top: int = 3,
+    batch_size: int = 64,
+    threads: int | None = None,
+    device: str = "cpu",
+    files_from: str | Path | None = None,
+    null: bool = False,
+    explain: str | Path | None = None,
+    explain_method: Method = "auto",
+    skip_bad: bool = False,
+    stream: Literal[True],
+) -> Iterator[Prediction | DataError]: ...
+def predict(
+    run: RunLike | Classifier,
+    images: Images = (),
+    *,
+    top: int = 3,
+    batch_size: int = 64,
+    threads: int | None = None,
+    device: str = "cpu",
+    files_from: str | Path | None = None,
+    null: bool = False,
+    explain: str | Path | None = None,
+    explain_method: Method = "auto",
+    skip_bad: bool = False,
+    stream: bool = False,
+) -> list[Prediction] | Iterator[Prediction | DataError]:
+    """Classify images by the model of a run.
+
+    Args:
+        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], a `Run`, or a loaded
+            `Classifier`.
+        images: one or many of: a path, a folder (all images below it), a pattern such as "**/*.png", the bytes of a
+            file, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4); "-" reads the bytes of one from stdin.
+        top: how many classes of each image are named.
+        batch_size: images that are classified at once, 1 to 4096.
+        threads: that decode images, 1 to 64; default: the number of CPUs, at most 4.
+        device: "cpu", "cuda", "cuda:N", "mps" or "auto"; a loaded classifier stays where it is.
+        files_from: a file that lists the paths of more images, one a line; "-" is stdin.
+        null: the paths of `files_from` end with a zero byte instead.
+        explain: a folder; for each image, a picture is written there that marks what led the model to its top class.
+        explain_method: "auto" takes the one that suits the architecture.
+        skip_bad: leave images that cannot be read out, each with a `ZooWarning`.
+        stream: give an iterator in place of a list, in bounded memory: each image's prediction as it comes, or the
+            `DataError` of one that cannot be read in its place.
+    Returns:
+        A prediction for each image, in the order of the images (sorted within a folder or a pattern).
+    Raises:
+        DataError: an image cannot be read; names it (neither with `skip_bad` nor with `stream`).
+        InputError: no images, no such run, or a wrong option. RunError, PackageError, HubError: the run cannot be used.
+        DeviceError: this machine has no such device. WriteError: a picture cannot be written.
+
+    Example:
+        >>> for found in zoo.predict("last", ["cat.jpg", "photos/"], top=1):  # doctest: +SKIP
+        ...     print(found.image, found.top1, found.probability)
+    """
+    _check(images, files_from, top, batch_size, threads)
+    if explain is not None:
+        check_explaining(explain_method)
+    classifier = classifier_of(run, device)
+    drawer = None if explain is None else _drawer(classifier, explain_method, Path(explain))
+    given = _given(images, files_from, null)
+    found = _predictions(classifier, given, drawer, top, batch_size, threads)
+    return found if stream else _all(found, skip_bad)
+
+
+def explain(
+    run: RunLike | Classifier,
+    images: Images,
+    *,
+    output: str | Path | None = None,
+    method: Method = "auto",
+    device: str = "cpu",
+) -> list[Explanation]:
+    """Show where in each image a model saw its most probable class. Needs captum (the extra "explain").
+
+    Args:
+        run, images, device: as for `zoo.predict`.
+        output: a folder to write the pictures to, each named after its image; earlier ones are kept.
+        method: "hires-cam", "grad-cam", "layer-integrated-gradients", "integrated-gradients" or "occlusion"; "auto"
+            takes the one that suits the architecture.
+    Returns:
+        For each image its saliency, float32 (H, W) from 0 to 1, and a PNG that shows it.
+    Raises:
+        InputError: captum is missing, or the method does not suit the model; and as `zoo.predict`, DataError too.
+
+    Example:
+        >>> shown = zoo.explain("last", "cat.jpg", output="pictures")  # doctest: +SKIP
+        >>> shown[0].label, shown[0].saliency.shape  # doctest: +SKIP
+    """
+    _check(images, None, 1, 1, None)
+    check_explaining(method)
+    classifier = classifier_of(run, device)
+    drawer = _drawer(classifier, method, None if output is None else Path(output))
+    found = _all(_predictions(classifier, _given(images, None, False), drawer, 1, 64, None), skip_bad=False)
+    return [one.explanation for one in found if one.explanation is not None]
+
+
+# ---- what the calls of this and later rooms share --------------------------------------------------------
+
+
+def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
+    """The model of a run, on a device; a classifier is given back as it is.
+
+    Raises:
+        InputError: no such run or device, or a classifier that lies on another device. RunError, PackageError,
+        HubError, DeviceError: as `zoo.load`.
+    """
+    word = word_of(run) if isinstance(run, str | Path | Run) else None  # said before torch takes its seconds
+    from zoo.catalogue.registry import load_registry
+    from zoo.evaluate.classifier import Classifier, open_classifier
+    from zoo.hub.download import local_folder
+
+    if isinstance(run, Classifier):
+        if device not in ("cpu", str(run.device), run.device.type):
+            raise InputError(
+                f"device {device!r}: the classifier lies on {run.device}; classifier.to({device!r}) moves it"
+            )
+        return run
+    if word is None:
+        raise InputError(f"{type(run).__name__} is no run: give its folder or name, a zoo.Run or a zoo.Classifier")
+    registry = load_registry()
+    return open_classifier(local_folder(word, registry=registry), registry, device=device)
+
+
+def check_within(name: str, value: float | None, least: float, most: float | None = None) -> None:
+    """Refuse a number that is out of its range; None is not.
+
+    Raises:
+        InputError: names the option and what is allowed.
+    """
+    if value is None or (value >= least and (most is None or value <= most)):
+        return
+    allowed = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
+    raise InputError(f"{name} {value}: allowed: {allowed}")
+
+
+def check_explaining(method: str) -> None:
+    """Refuse early what cannot be explained: before torch takes its seconds.
+
+    Raises:
+        InputError: captum is not installed, or there is no such method.
+    """
+    if method not in METHODS:
+        raise InputError(f"--explain-method {method!r}; allowed: {', '.join(METHODS)}")
+    if find_spec("captum") is None:
+        from zoo.base.install import install_line
+
+        raise InputError(f"--explain needs captum: {install_line('explain')}")
+
+
+# ---- the parts of a prediction -----------------------------------------------------------------------
+
+
+def _check(images: Any, files_from: str | Path | None, top: int, batch_size: int, threads: int | None) -> None:
+    some = [images] if isinstance(images, str | Path) else images if isinstance(images, list | tuple) else None
+    if files_from is None and some is not None and not some:
+        raise InputError("no images given: name files, folders, patterns or -, or give --files-from FILE")
+    if str(files_from) == "-" and some is not None and any(isinstance(one, str) and one == "-" for one in some):
+        raise InputError("stdin is either one image (-) or a list of paths (--files-from -), not both")
+    check_within("top", top, 1)
+    check_within("batch_size", batch_size, 1, 4096)
+    check_within("threads", threads, 1, 64)
+
+
+def _given(images: Images, files_from: str | Path | None, null: bool) -> Iterator[Given | DataError]:
+    from zoo.predict.inputs import listed_images, several_images
+
+    stdin = getattr(sys.stdin, "buffer", None) or BytesIO()  # a notebook has none
+    yield from several_images(images, stdin)
+    if files_from is not None:
+        yield from listed_images(str(files_from), stdin, null=null)
+
+
+def _drawer(classifier: Classifier, method: Method, folder: Path | None) -> Drawer:
+    from zoo.predict.drawer import Drawer
+
+    return Drawer(classifier, method, folder)
+
+
+def _predictions(
+    classifier: Classifier,
+    given: Iterator[Given | DataError],
+    drawer: Drawer | None,
+    top: int,
+    batch_size: int,
+    threads: int | None,
+) -> Iterator[Prediction | DataError]:
+    from zoo.predict.stream import predict as classify
+
+    with closing(classify(classifier, given, batch_size=batch_size, threads=threads or 0)) as stream:
+        for found in stream:
+            if isinstance(found, DataError):
+                yield found
+                continue
+            best = tuple(classifier.best(found.probabilities, top))
+            drawn = None if drawer is None else drawer.draw(found)
+            yield Prediction(found.name, best, found.probabilities.numpy(), drawn)
+
+
+def _all(found: Iterator[Prediction | DataError], skip_bad: bool) -> list[Prediction]:
+    """The predictions as a list.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    predictions: list[Prediction] = []
+    for one in found:
+        if isinstance(one, Prediction):
+            predictions.append(one)
+        elif skip_bad:
+            warnings.warn(f"{one}; left out", ZooWarning, stacklevel=4)  # zoo.predict is a callable module
+        else:
+            raise one
+    return predictions
