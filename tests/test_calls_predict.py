@@ -5,9 +5,15 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import shutil
+import signal
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +27,7 @@ from zoo.cli import cli
 from zoo.errors import DataError, InputError, ZooWarning
 from zoo.evaluate.classifier import open_classifier
 from zoo.runs.api import open_run
+from zoo.serve.server import listen
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +221,95 @@ def test_a_loaded_model_is_exported_as_a_copy(run: Path, tmp_path: Path, silent:
 def test_a_wrong_option_of_export_is_said_as_the_command_says_it(options: dict, said: str, silent: None) -> None:
     with pytest.raises(InputError, match=said):
         zoo.export("cnn-baseline", **options)
+
+
+# ---- zoo.serve --------------------------------------------------------------------------------------
+
+
+def asked(url: str, data: bytes) -> dict:
+    request = urllib.request.Request(f"{url}predict?top=10", data, {"Content-Type": "image/png"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
+
+
+def signal_handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_a_server_in_a_thread_answers_as_predict_and_leaves_nothing(run: Path, photos: Path, silent: None) -> None:
+    before, handlers, told = threads(), signal_handlers(), []
+    data = (photos / "a.png").read_bytes()
+    with zoo.serve(run, port=0, block=False, ready=told.append) as server:
+        assert told == [server.url]
+        assert signal_handlers() == handlers
+        (found,) = zoo.predict(run, data, top=10)
+        assert asked(server.url, data)["classes"] == found.as_dict()["classes"]
+        assert repr(server) == f"Serving(cnn-baseline, {server.url})"
+        assert server.running
+        assert server.url in server._repr_html_()
+    assert (server.whole, server.running, server.stop()) == (True, False, True)
+    assert "stopped" in repr(server)
+    assert threads() == before
+    with pytest.raises(urllib.error.URLError):
+        asked(server.url, data)
+
+
+def test_a_model_that_fails_is_answered_and_told_to_the_log(
+    run: Path, photos: Path, caplog: pytest.LogCaptureFixture, silent: None
+) -> None:
+    model = open_classifier(run, load_registry())
+    model.probabilities = lambda pixels: 1 / 0  # type: ignore[method-assign]
+    with zoo.serve(model, port=0, block=False) as server, pytest.raises(urllib.error.HTTPError, match="500"):
+        asked(server.url, (photos / "a.png").read_bytes())
+    assert [(r.name, r.getMessage()) for r in caplog.records if r.name == "zoo"] == [
+        ("zoo", "error: ZeroDivisionError: division by zero")
+    ]
+
+
+def test_ctrl_c_ends_a_call_that_blocks_and_is_no_error(run: Path, silent: None) -> None:
+    before = threads()
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    done = zoo.serve(open_classifier(run, load_registry()), port=0, ready=lambda url: timer.start())
+    assert done.whole
+    timer.join()
+    assert threads() == before
+
+
+def test_the_command_and_the_call_take_the_same_port_and_say_the_same(
+    run: Path, monkeypatch: pytest.MonkeyPatch, silent: None
+) -> None:
+    from zoo.serve.serving import Serving
+
+    monkeypatch.setattr(Serving, "run", lambda self, started: (started(), setattr(self, "whole", True)))
+    done = typed("serve", run, "--port", "0", "--host", "0.0.0.0")
+    assert done.exit_code == 0
+    warning, serving, stopped = done.stderr.splitlines()
+    assert warning.startswith("warning: whoever can reach 0.0.0.0 can use this server")
+    assert (serving, stopped) == ("serving cnn-baseline; Ctrl-C stops", "stopped")
+    assert re.fullmatch(r"http://0\.0\.0\.0:\d+/\n", done.stdout)
+    with pytest.warns(ZooWarning, match=r"whoever can reach 0\.0\.0\.0"):
+        zoo.serve(run, host="0.0.0.0", port=0, block=False).stop()
+
+
+def test_what_cannot_be_served_is_said_and_frees_the_port(run: Path, silent: None) -> None:
+    for options, said in (
+        ({"port": 70000}, "port 70000: allowed: 0 to 65,535"),
+        ({"rate": -1}, "rate -1: allowed"),
+        ({"block": False, "handle_signals": True}, "blocks in the main thread"),
+    ):
+        with pytest.raises(InputError, match=said):
+            zoo.serve(run, **options)
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match="give another --port"):
+            zoo.serve(run, port=port)
+    with pytest.raises(InputError, match="no run folder 'nowhere'"):
+        zoo.serve("nowhere", port=port)
+    listen("127.0.0.1", port).close()
+    with pytest.raises(ZeroDivisionError):
+        zoo.serve(run, port=0, block=False, ready=lambda url: 1 / 0)
+    assert "zoo-serve" not in threads()

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
-
 import click
 
+import zoo
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.run_argument import RunName
 from zoo.cli.shared.table import say
-from zoo.errors import InputError
-
-if TYPE_CHECKING:
-    from zoo.serve.limits import Limits
+from zoo.cli.shared.terminal import Terminal
 
 
 @click.command()
@@ -117,65 +112,22 @@ def serve(
       zoo serve hf://me/hybrid-digits --port 0
       curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' URL/predict
     """
-    _check_libraries()
-    from zoo.serve.limits import Limits
-
-    limits = Limits(
-        body=max_mib << 20,
-        buffered=max(128, 4 * max_mib) << 20,
-        pixels=max_pixels,
-        rate=rate,
+    done = zoo.serve(
+        run,
+        host=host,
+        allow_host=hosts,
+        port=port,
+        top=top,
+        device=device,
+        batch_size=batch_size,
         queue=queue,
-        batch=batch_size,
-        seconds=timeout,
+        rate=rate,
+        max_mib=max_mib,
+        max_pixels=max_pixels,
+        timeout=timeout,
         grace=grace,
+        handle_signals=True,
+        ready=lambda url: print(url, flush=True),
+        reporter=Terminal(),
     )
-    whole = _until_stopped(run, host, port, device, top, limits, hosts)
-    say("stopped" if whole else "stopped; some requests were cut off")
-
-
-def _check_libraries() -> None:
-    """Refuse early where the extra is not installed."""
-    try:
-        import zoo.serve.app
-        import zoo.serve.server  # noqa: F401
-    except ImportError as error:
-        if (error.name or "").startswith("zoo"):
-            raise
-        from zoo.base.install import install_line
-
-        raise InputError(f"zoo serve needs {error.name}, which is not installed: {install_line('serve')}") from None
-
-
-def _until_stopped(
-    run: str, host: str, port: int, device: str, top: int, limits: Limits, hosts: tuple[str, ...]
-) -> bool:
-    """Serve until a signal; whether all requests under way were answered."""
-    from zoo.catalogue.registry import load_registry
-    from zoo.evaluate.classifier import open_classifier
-    from zoo.hub.download import local_folder
-    from zoo.serve.app import Service, make_app
-    from zoo.serve.server import is_local, listen, url
-    from zoo.serve.server import run as serve_app
-
-    with listen(host, port) as listening:  # a port that is taken is said before the model is loaded
-        registry = load_registry()
-        classifier = open_classifier(local_folder(run, registry=registry), registry, device=device)
-        local = is_local(listening)
-        if not local:
-            _warn_of(host)
-        app = make_app(Service(classifier, limits, top=top, local=local, hosts=hosts))
-
-        def started() -> None:
-            say(f"serving {classifier.name}; Ctrl-C stops")
-            print(url(listening), flush=True)
-
-        return serve_app(app, listening, limits, started)
-
-
-def _warn_of(host: str) -> None:
-    print(
-        f"warning: whoever can reach {host} can use this server: it has no login and no encryption; "
-        "put a proxy with both before it, or leave out --host",
-        file=sys.stderr,
-    )
+    say("stopped" if done.whole else "stopped; some requests were cut off")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import sys
+import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -185,7 +185,8 @@ class Guard:
             else:
                 await self.app(scope, receive, answer)
         except Exception as error:
-            print(f"error: {type(error).__name__}: {one_line(error, 300)}", file=sys.stderr)
+            # Where nobody has set up logging, such a line is printed on stderr as it is.
+            logging.getLogger("zoo").error("error: %s: %s", type(error).__name__, one_line(error, 300))
             if status[0]:
                 raise
             broken = _json(500, {"error": "the model failed on this image"}, {"Connection": "close"})

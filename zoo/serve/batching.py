@@ -87,6 +87,6 @@ class Batcher:
                     future.set_result(row)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, at once where nothing is under way; what was given up is not waited for."""
         for pool in (self.model, self.decoders):
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=self.under_way == 0, cancel_futures=True)

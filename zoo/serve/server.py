@@ -90,11 +90,15 @@ class LimitedProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Stops on the first signal, with the requests under way answered, and at once on a second."""
+    """Stops with the requests under way answered; on signals too where it handles them, and at once on a second.
+
+    Attributes:
+        told: called when requests are taken. handle_signals: only in the main thread.
+    """
 
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
-        self.told = started
+        self.told, self.handle_signals = started, False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say when requests are taken."""
@@ -110,7 +114,7 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """As uvicorn, without sending itself the signal again at the end: a stop that was asked for is no failure."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM) if self.handle_signals else ()
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
@@ -149,12 +153,8 @@ def is_local(listening: socket.socket) -> bool:
     return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def run(app: Starlette, listening: socket.socket, limits: Limits, started: Callable[[], None]) -> bool:
-    """Serve until SIGINT or SIGTERM.
-
-    Returns:
-        Whether all requests under way were answered.
-    """
+def make_server(app: Starlette, limits: Limits, started: Callable[[], None]) -> Server:
+    """The server of an application, which does not run yet."""
     config = uvicorn.Config(
         app,
         http=partial(LimitedProtocol, limits=limits),  # type: ignore[arg-type]
@@ -169,6 +169,9 @@ def run(app: Starlette, listening: socket.socket, limits: Limits, started: Calla
         timeout_graceful_shutdown=max(1, round(limits.grace)),
         h11_max_incomplete_event_size=limits.head,
     )
-    server = Server(config, started)
-    server.run(sockets=[listening])
+    return Server(config, started)
+
+
+def was_whole(server: Server) -> bool:
+    """Whether a server that has stopped answered all requests that were under way."""
     return not (server.force_exit or server.server_state.tasks)
