@@ -14,6 +14,7 @@ use again afterwards. tests/test_hub_session.py fails when the client changes on
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import re
@@ -52,6 +53,10 @@ LAST = 100.0
 """The same for work outside of Python's HTTP client; longer, so that its own limits apply first."""
 SLOWEST = 4096
 """Bytes in `PATIENCE` seconds; a slower download counts as stalled."""
+WORK = "zoo-hub"
+"""The name of the threads in which such work is done."""
+FAREWELL = 1.0
+"""Seconds in which work that was abandoned may end."""
 TRIES, LONG = 4, 15.0
 XET_LIMITS = (
     ("HF_XET_CLIENT_READ_TIMEOUT", "20s"),
@@ -245,28 +250,38 @@ def within(session: Session, call: Callable[[], T]) -> T:
         HubConnectionError: there was no progress for `LAST` seconds.
     """
     outcome: list[Any] = []
+    done = threading.Event()  # Ctrl-C while a thread is joined would mark it as ended, though it is not
 
     def run() -> None:
         try:
             outcome.append((call(), None))
         except BaseException as error:
             outcome.append((None, error))
+        finally:
+            done.set()
 
     session.progress()
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name=WORK, daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(0.1)
+        while not done.wait(0.1):
             if time.monotonic() - session.moved > LAST:
                 raise HubConnectionError(f"there was no progress for {LAST:.0f} seconds; try again later")
     except BaseException:  # also Ctrl-C and SIGTERM
         _abort_xet()
+        _end(thread)
+        done.wait(FAREWELL)
         raise
     value, error = outcome[0]
     if error is not None:
         raise error
     return value
+
+
+def _end(thread: threading.Thread) -> None:
+    """End a thread before its next request: the program may live on, and nobody waits for this work any more."""
+    identity, reason = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, reason)  # Python has no other way to end a thread
 
 
 def _abort_xet() -> None:
