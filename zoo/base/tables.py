@@ -33,7 +33,7 @@ class Table(Sequence[dict[str, Any]]):
         Args:
             columns: the names, in their order; default: those of the rows, in the order in which they appear.
         """
-        kept = [dict(row) for row in rows]
+        kept = list(rows)
         names = tuple(columns) or tuple(dict.fromkeys(name for row in kept for name in row))
         object.__setattr__(self, "_columns", names)
         object.__setattr__(self, "_rows", tuple({name: row.get(name) for name in names} for row in kept))

@@ -49,8 +49,8 @@ def row_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
         "dataset": model.dataset,
         "recipe": model.recipe,
         "best": model.best,
-        "published": msgspec.to_builtins(model.published),
-        "measured": msgspec.to_builtins(model.measured),
+        "published": msgspec.to_builtins(list(model.published)),
+        "measured": msgspec.to_builtins(list(model.measured)),
         "origin": _origin_row(origin) if origin else None,
     }
 

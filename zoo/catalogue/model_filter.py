@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
 
 
-class Choice(NamedTuple):
-    """A glob (or a part of the name, where it has no wildcard), and what else must hold; "" is anything."""
+class Choice:
+    """A glob (or a part of the name, where it has no wildcard), and what else must hold; "" is anything.
 
-    pattern: str = "*"
-    family: str = ""
-    tag: str = ""
-    dataset: str = ""
+    A plain class: to make a dataclass or a named tuple would take a hundredth of `zoo list`.
+    """
+
+    __slots__ = ("dataset", "family", "pattern", "tag")
+
+    def __init__(self, pattern: str = "*", family: str = "", tag: str = "", dataset: str = "") -> None:
+        self.pattern, self.family, self.tag, self.dataset = pattern, family, tag, dataset
 
     def allows(self, name: str, family: str, tags: Collection[str], datasets: Collection[str]) -> bool:
         """Whether a model is among those asked for."""

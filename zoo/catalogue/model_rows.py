@@ -11,7 +11,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, overload
 
 from zoo.base import stamps
 from zoo.base.paths import cache_path, user_registries
@@ -85,8 +85,8 @@ class ModelTable(Table):
         return self.short._repr_html_()
 
 
-class Listing(NamedTuple):
-    """All rows, the problems to warn about, and the namespaces that are listed only on request."""
+class Listing(TypedDict):
+    """All rows, the problems to warn about, and the namespaces that are listed only on request; kept as JSON."""
 
     rows: list[Row]
     problems: list[str]
@@ -102,13 +102,13 @@ def models_like(choice: Choice, sort: Sort, reporter: Reporter) -> ModelTable:
     if sort not in get_args(Sort):
         raise InputError(f"cannot sort by {sort!r}; allowed: {', '.join(get_args(Sort))}")
     listing = _of_namespaces(choice.pattern) if "/" in choice.pattern else _kept() or _made()
-    for problem in listing.problems:
+    for problem in listing["problems"]:
         reporter.warn(problem)
-    rows = [r for r in listing.rows if choice.allows(r["name"], r["family"], r["tags"], _datasets(r))]
+    rows = [r for r in listing["rows"] if choice.allows(r["name"], r["family"], r["tags"], _datasets(r))]
     rows.sort(key=lambda row: _place(row, sort))
     if not rows:
-        reporter.say(_why_none(choice, listing.rows))
-    return ModelTable(rows, listing.spaces)
+        reporter.say(_why_none(choice, listing["rows"]))
+    return ModelTable(rows, listing["spaces"])
 
 
 # ---- what a row says ----------------------------------------------------------------------------
@@ -121,16 +121,17 @@ def best_published(row: Row) -> Row | None:
     return max(on_own_dataset or results, key=lambda result: result["top1"], default=None)
 
 
-def best_measured(row: Row) -> Row | None:
-    """Our best top-1 on the dataset of `best_published`, else on any dataset."""
-    dataset = (best_published(row) or row)["dataset"]
+def best_measured(row: Row, published: Row | None) -> Row | None:
+    """Our best top-1 on the dataset of the best published one, else on any dataset."""
+    dataset = (published or row)["dataset"]
     same = [result for result in row["measured"] if result["dataset"] == dataset]
     return max(same or row["measured"], key=lambda result: result["top1"], default=None)
 
 
 def short_of(row: Row) -> Row:
     """What a line of a table has room for; top-1 as fractions, `dataset` is that of `published`, else of `own`."""
-    published, own = best_published(row), best_measured(row)
+    published = best_published(row)
+    own = best_measured(row, published)
     return {
         "name": row["name"],
         "family": row["family"],
@@ -153,7 +154,8 @@ def _datasets(row: Row) -> set[str]:
 def _place(row: Row, sort: Sort) -> tuple[bool, Any, str]:
     """Sort key: text from a to z, counts from small to large, top-1 from the best; unknown values come last."""
     if sort in ("published", "own"):
-        best = best_published(row) if sort == "published" else best_measured(row)
+        published = best_published(row)
+        best = published if sort == "published" else best_measured(row, published)
         value = -best["top1"] if best else None
     else:
         value = row[sort]
@@ -183,9 +185,8 @@ def _kept() -> Listing | None:
     import json
 
     kept = json.loads(content)
-    if not stamps.unchanged(kept["stamps"], present):
-        return None
-    return Listing(kept["rows"], kept["problems"], kept["spaces"])
+    listing: Listing = kept["listing"]
+    return listing if stamps.unchanged(kept["stamps"], present) else None
 
 
 def _made() -> Listing:
@@ -208,7 +209,7 @@ def _keep(listing: Listing) -> None:
         return
     import msgspec
 
-    content = {"stamps": plugin_index.stamps, **listing._asdict()}
+    content = {"stamps": plugin_index.stamps, "listing": listing}
     stamps.write_checked(_path(stamps.installed()), msgspec.json.encode(content))
 
 
@@ -217,7 +218,7 @@ def _listing(registry: Registry, models: Mapping[str, Model]) -> Listing:
 
     rows = [row_of(name, model, registry) for name, model in models.items()]
     spaces = sorted({c.namespace for c in registry.components.values() if c.namespace})
-    return Listing(rows, list(registry.problems), spaces)
+    return {"rows": rows, "problems": list(registry.problems), "spaces": spaces}
 
 
 def _of_namespaces(pattern: str) -> Listing:

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from zoo.base.text import printable_line
 
@@ -15,13 +15,16 @@ QUIET = "zoo-quiet"
 """The key in click's `Context.meta` under which -q is remembered."""
 
 
-class Column(NamedTuple):
-    """A column. On a narrow terminal, `flexible` columns shrink first, then columns are dropped by `drop` (1 first)."""
+class Column:
+    """A column. On a narrow terminal, `flexible` columns shrink first, then columns are dropped by `drop` (1 first).
 
-    title: str
-    right: bool = False
-    flexible: bool = False
-    drop: int = 0
+    A plain class: to make a named tuple would take `zoo list` as long as reading its rows.
+    """
+
+    __slots__ = ("drop", "flexible", "right", "title")
+
+    def __init__(self, title: str, right: bool = False, flexible: bool = False, drop: int = 0) -> None:
+        self.title, self.right, self.flexible, self.drop = title, right, flexible, drop
 
 
 MIN_FLEXIBLE = 16
