@@ -32,13 +32,15 @@ from zoo.train.run_options import Request
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(plugin_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small run of the digits."""
     base = tmp_path_factory.mktemp("runs")
     (base / "user").mkdir()
     (base / "user" / "registry.toml").write_text(SMALL)
+    shutil.copytree(plugin_index, base / "cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CONFIG_DIR", str(base / "user"))
+        patch.setenv("ZOO_CACHE_DIR", str(base / "cache"))
         plan = resolve(Request(model="tiny", device="cpu", epochs=1, limit_train=300))
     (base / "run").mkdir()
     write_record(base / "run", plan.record)
@@ -101,8 +103,8 @@ def test_the_call_gives_what_the_command_prints(given: Callable[[Run], Any], run
 
 
 def test_every_option_of_the_command_is_one_of_the_call(run: Run, tmp_path: Path) -> None:
-    words = ["--split", "val", "--what", "classes,calibration", "--predictions", "parquet", "--seed", "3"]
-    options: dict[str, Any] = {"split": "val", "what": "classes, calibration", "predictions": "parquet", "seed": 3}
+    words = ["--split", "val", "--what", "classes", "--predictions", "parquet", "--seed", "3"]
+    options: dict[str, Any] = {"split": "val", "what": " classes ,", "predictions": "parquet", "seed": 3}
     there = printed(run.folder, *words, "--compare", run.folder, "--output", tmp_path / "out")
     assert zoo.compare(run, run, output=tmp_path / "out", **options).as_dict() == there
     other = {"what": ["classes"], "dataset": None, "on": "sklearn:digits?alter_test=flip", "device": "cpu"}
