@@ -22,19 +22,19 @@ from torch import nn
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import PluginError, ShapeError, UnknownNameError
-from zoo.models.arguments import GIVEN
 from zoo.models.compose import compose
+from zoo.plugin.contract import GIVEN
 from zoo.plugin.layers import set_dropout
 from zoo_cnn import blocks
 from zoo_cnn import classifiers as cnn
-from zoo_hybrid.classifier import classifier as hybrid
+from zoo_hybrid.classifiers import classifier as hybrid
 from zoo_hybrid.mixtures import alternate, joint
 from zoo_mixer import models as mixer
 from zoo_perceiver import models as perceiver
 from zoo_timm import models as zoo_timm
 from zoo_torchvision import models as zoo_torchvision
-from zoo_vit.classifier import vit_classifier
-from zoo_vit.image import vit_image
+from zoo_vit.classifiers import vit_classifier
+from zoo_vit.parts import vit_image
 from zoo_vit.timm_vit import timm_vit
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,9 +15,10 @@ from click_tree import commands
 from PIL import Image
 
 from zoo.catalogue.registry import load_registry
-from zoo.catalogue.tree_check import GIVEN, arguments
+from zoo.catalogue.tree_check import arguments
 from zoo.cli import cli
 from zoo.errors import InputError, SpecError, UnknownNameError, ZooError
+from zoo.plugin.contract import GIVEN
 
 
 def typed(words: str) -> Result:

@@ -15,7 +15,8 @@ from torch import nn
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
 from zoo.errors import InputError, PluginError, ShapeError, UnknownNameError, ZooError
-from zoo.models.compose import check, compose, copies_its_input, create
+from zoo.models.api import create
+from zoo.models.compose import check, compose, copies_its_input
 from zoo.models.flops import flops
 from zoo_hybrid.mixtures import joint
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from zoo.catalogue.registry import load_registry
 from zoo.errors import InputError
-from zoo.models.compose import create
+from zoo.models.api import create
 from zoo.models.tensors import to_bytes
 from zoo.plugin import Pretrained, Transform
 from zoo.runs.folder import read_result, read_weights

@@ -16,7 +16,7 @@ from torchvision.models import ResNet18_Weights
 from zoo.catalogue.recipe import Recipe
 from zoo.data.files.decode import transform_rule
 from zoo.errors import SpecError
-from zoo.models.compose import create
+from zoo.models.api import create
 from zoo.plugin import Transform
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.groups import parameter_groups

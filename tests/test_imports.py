@@ -71,6 +71,7 @@ SAME_NAME = MappingProxyType(
         "files": "files on disk, and the room of image files",
         "data": "the room, and the kit's small dataset",
         "display": "how a training is shown, and how commands show it",
+        "parts": "the parts of a model, and those of an installation",
         "page": "the page of `zoo serve`, and the page of `zoo report`",
         "stream": "streamed training images, and streamed predictions: each beside its other half",
     }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.models.compose import create
+from zoo.models.api import create
 from zoo.models.device import placed
 from zoo.models.window import ProductConvTranspose2d, WindowConv2d, use_window_convolutions
 

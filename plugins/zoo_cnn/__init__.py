@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.plugin import Component, offers
+from zoo.plugin import Component, named, offers
 
 zoo_components = offers(
     Component(
@@ -66,3 +66,5 @@ zoo_components = offers(
         summary="wide residual network with pre-activation",
     ),
 )
+
+__getattr__, __dir__ = named(__name__, "cnn", zoo_components)

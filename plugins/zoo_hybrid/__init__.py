@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from zoo.plugin import Component, offers
+from zoo.plugin import Component, named, offers
 
 zoo_components = offers(
     Component(
         name="classifier",
         kind="classifier",
-        factory="zoo_hybrid.classifier:classifier",
+        factory="zoo_hybrid.classifiers:classifier",
         summary="stem, body, head; the default head is linear on the flattened map",
     ),
     Component(
@@ -27,13 +27,15 @@ zoo_components = offers(
     Component(
         name="flatten",
         kind="head",
-        factory="zoo_hybrid.classifier:flatten_head",
+        factory="zoo_hybrid.classifiers:flatten_head",
         summary="linear layer on the flattened map",
     ),
     Component(
         name="pool",
         kind="head",
-        factory="zoo_hybrid.classifier:pool_head",
+        factory="zoo_hybrid.classifiers:pool_head",
         summary="global pooling, layer norm, linear",
     ),
 )
+
+__getattr__, __dir__ = named(__name__, "hybrid", zoo_components)

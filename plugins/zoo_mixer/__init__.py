@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.plugin import Component, offers
+from zoo.plugin import Component, named, offers
 
 zoo_components = offers(
     Component(
@@ -15,3 +15,5 @@ zoo_components = offers(
         name="image", kind="part", factory="zoo_mixer.models:image", summary="Mixer over patches, read back as an image"
     ),
 )
+
+__getattr__, __dir__ = named(__name__, "mixer", zoo_components)

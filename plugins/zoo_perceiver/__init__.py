@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.plugin import Component, offers
+from zoo.plugin import Component, named, offers
 
 zoo_components = offers(
     Component(
@@ -18,3 +18,5 @@ zoo_components = offers(
         summary="latents attend to pixels and give an image of the same shape",
     ),
 )
+
+__getattr__, __dir__ = named(__name__, "perceiver", zoo_components)

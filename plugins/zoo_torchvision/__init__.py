@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.plugin import Component, offers
+from zoo.plugin import Component, named, offers
 
 zoo_components = offers(
     Component(
@@ -15,3 +15,5 @@ zoo_components = offers(
         summary="any classifier of torchvision, by name",
     )
 )
+
+__getattr__, __dir__ = named(__name__, "torchvision", zoo_components)

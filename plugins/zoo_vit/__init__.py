@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from zoo.plugin import Component, offers
+from zoo.plugin import Component, named, offers
 
 zoo_components = offers(
     Component(
         name="image",
         kind="part",
-        factory="zoo_vit.image:vit_image",
+        factory="zoo_vit.parts:vit_image",
         summary="transformer over patches, read back as an image",
     ),
     Component(
         name="classifier",
         kind="classifier",
-        factory="zoo_vit.classifier:vit_classifier",
+        factory="zoo_vit.classifiers:vit_classifier",
         summary="ViT with class token and learned positions (bias-free qkv)",
     ),
     Component(
@@ -24,3 +24,5 @@ zoo_components = offers(
         summary="timm's VisionTransformer, for images or (as a head) feature maps",
     ),
 )
+
+__getattr__, __dir__ = named(__name__, "vit", zoo_components)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.drawing import Picture, encoded, styled
@@ -131,6 +132,17 @@ def drawn_tree(
     marks: list[_Mark] = []
     height = _page(block, width, image, logits, marks)
     return Picture(_render(kind, width, height, marks, metadata if kind == "png" else None), kind, alt=_words(block))
+
+
+ENDS = MappingProxyType({"classifier": ("image", "logits"), "stem": ("image", "map"), "head": ("map", "logits")})
+"""What goes into a component and comes out, by its kind; of all others: a feature map."""
+
+
+def as_svg(tree: Node, components: Mapping[str, Component]) -> bytes:
+    """The picture of a tree or of a part of one, as `draw_tree` writes it."""
+    component = components.get(tree.use)
+    above, below = ENDS.get(component.kind if component else "", ("map", "map"))
+    return drawn_tree("svg", tree, components, image=above, logits=below).data
 
 
 def in_words(tree: Node, components: Mapping[str, Component]) -> str:

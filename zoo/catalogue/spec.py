@@ -6,7 +6,7 @@ decoded by `decode`, whose errors name the file, the key and the allowed values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -16,62 +16,12 @@ from zoo.base.explain import explain, shown
 from zoo.base.structs import Count, Fraction, NonNegative, Positive, PositiveFloat, Struct
 from zoo.base.text import plural
 from zoo.errors import SpecError
+from zoo.plugin.node import Node
 
 T = TypeVar("T")
 
 
-# ---- components -----------------------------------------------------------------------------
-
-
-class Node(Struct, frozen=True):
-    """One node of a model's tree: a component, its arguments, and its children.
-
-    Attributes:
-        use: Full component name, "plugin.component".
-        args: The factory's own arguments. A value that is itself a `Node` (or a list of them)
-            reaches the factory as a builder (or a list of builders).
-        of: The children of a combinator; they reach the factory as `parts`.
-        defaults: Of a run's tree: the defaults that the factory's arguments had when the run was recorded.
-            They are no part of the TOML of the tree.
-    """
-
-    use: str
-    args: dict[str, Any] = {}
-    of: tuple[Node, ...] = ()
-    defaults: dict[str, Any] = {}
-
-    def children(self) -> list[tuple[str, Node]]:
-        """All direct children, each with the key (as in TOML) that leads to it."""
-        children = [(f"of[{i}]", child) for i, child in enumerate(self.of)]
-        for key, value in self.args.items():
-            if isinstance(value, Node):
-                children.append((key, value))
-            elif isinstance(value, list):
-                children += [(f"{key}[{i}]", v) for i, v in enumerate(value) if isinstance(v, Node)]
-        return children
-
-    def walk(self, place: str = "build") -> Iterator[tuple[str, Node]]:
-        """This node and all below it in the order of the TOML, each with its place: "build.body.of[0]"."""
-        yield place, self
-        for key, child in self.children():
-            yield from child.walk(f"{place}.{key}")
-
-    def plain_args(self) -> dict[str, Any]:
-        """The arguments that hold no component."""
-        nested = {key.partition("[")[0] for key, _ in self.children()}
-        return {key: value for key, value in self.args.items() if key not in nested}
-
-    def to_table(self) -> dict[str, Any]:
-        """The node as it stands in TOML; `node_from_table` reads it back."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, Node):
-                return value.to_table()
-            return [plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-        table: dict[str, Any] = {"use": self.use}
-        table |= {key: plain(value) for key, value in self.args.items()}
-        return table | ({"of": [child.to_table() for child in self.of]} if self.of else {})
+# ---- trees ----------------------------------------------------------------------------------
 
 
 MAX_DEPTH = 32
@@ -326,6 +276,10 @@ class Model(Struct, frozen=True):
     published: tuple[Published, ...] = ()
     measured: tuple[Measured, ...] = ()
     note: str = ""
+
+    def _repr_html_(self) -> str:
+        """Its drawn tree, as notebooks show it."""
+        return self.build._repr_html_()
 
 
 # ---- decoding --------------------------------------------------------------------------------

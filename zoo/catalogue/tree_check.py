@@ -6,23 +6,16 @@ import ast
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
+from typing import TypeAlias
 
 from zoo.base.did_you_mean import nearest
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
 from zoo.errors import InputError, ZooError
+from zoo.plugin.contract import GIVEN, Component
 
-GIVEN = MappingProxyType(
-    {
-        "classifier": ("in_channels", "height", "width", "num_classes"),
-        "head": ("in_channels", "height", "width", "num_classes"),
-        "part": ("channels", "height", "width"),
-        "combinator": ("parts", "channels", "height", "width"),
-        "stem": ("in_channels", "height", "width"),
-    }
-)
-"""What a factory of each kind is given, besides the arguments in the tree."""
+Taken: TypeAlias = dict[str, ast.expr | None]
+"""Arguments of a factory, each with its default as it stands in the source; None where it has none."""
 
 LIKENESS = 0.85
 """From here on, the component of a plugin that is not installed is taken for a misspelled one."""
@@ -43,14 +36,25 @@ def check_tree(tree: Node, registry: Registry, where: str) -> None:
             component = registry.component(node.use)
         except ZooError as error:
             raise InputError(f"{place}.use: {error}") from None
-        taken = arguments(component.factory)
-        given = GIVEN.get(component.kind, ())
-        allowed = [name for name in taken or () if name not in given]
-        for key in node.args if taken is not None else ():
-            if key not in allowed:
-                raise InputError(
-                    f"{place}: {node.use!r} takes no argument {key!r}; allowed: {', '.join(allowed) or 'none'}"
-                )
+        check_arguments(node, component, place)
+
+
+def check_arguments(node: Node, component: Component, place: str, taken: Taken | None = None) -> None:
+    """Refuse arguments that a component's factory does not take, as far as its source tells.
+
+    Args:
+        taken: what `parameters` gave for the factory; default: it is read.
+    Raises:
+        InputError: says where, and what is allowed.
+    """
+    taken = parameters(component.factory) if taken is None else taken
+    given = GIVEN.get(component.kind, ())
+    allowed = [name for name in taken or () if name not in given]
+    for key in node.args if taken is not None else ():
+        if key not in allowed:
+            raise InputError(
+                f"{place}: {node.use!r} takes no argument {key!r}; allowed: {', '.join(allowed) or 'none'}"
+            )
 
 
 def _is_elsewhere(use: str, registry: Registry) -> bool:
@@ -60,11 +64,29 @@ def _is_elsewhere(use: str, registry: Registry) -> bool:
 
 
 def arguments(factory: str) -> tuple[str, ...] | None:
-    """The names of the arguments of "module:function", from its source.
+    """The names of the arguments of "module:function"; None where `parameters` gives none."""
+    taken = parameters(factory)
+    return None if taken is None else tuple(taken)
+
+
+def parameters(factory: str) -> Taken | None:
+    """The arguments of "module:function", from its source: each with its default, None where it has none.
 
     Returns:
         None where the source does not tell: it is not found, no plain function, or it takes any argument.
     """
+    function = _function(factory)
+    if function is None or function.args.kwarg:
+        return None
+    taken = function.args
+    plain = [*taken.posonlyargs, *taken.args]
+    values = [None] * (len(plain) - len(taken.defaults)) + taken.defaults
+    pairs = zip([*plain, *taken.kwonlyargs], [*values, *taken.kw_defaults], strict=True)
+    return {one.arg: value for one, value in pairs}
+
+
+def _function(factory: str) -> ast.FunctionDef | None:
+    """The definition of "module:function", where it is the only thing in the module that gives the name a value."""
     module, _, name = factory.partition(":")
     path = _source(module)
     try:
@@ -72,12 +94,9 @@ def arguments(factory: str) -> tuple[str, ...] | None:
     except (OSError, ValueError, SyntaxError, RecursionError):
         return None
     makers = [node for node in body if name in _binds(node)]
-    if len(makers) != 1 or not isinstance(makers[0], ast.FunctionDef):
+    if len(makers) != 1 or not isinstance(makers[0], ast.FunctionDef) or makers[0].decorator_list:
         return None
-    taken = makers[0].args
-    if makers[0].decorator_list or taken.kwarg:
-        return None
-    return tuple(one.arg for one in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs))
+    return makers[0]
 
 
 def _binds(node: ast.stmt) -> Iterator[str]:

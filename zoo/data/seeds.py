@@ -4,6 +4,9 @@ from __future__ import annotations
 
 _MASK = (1 << 64) - 1
 
+INIT = 0x1217
+"""Tag of the seed that initialises the weights of a model."""
+
 
 def mix_seed(*parts: int) -> int:
     """One 64-bit seed from several integers, such as (seed, epoch, step).

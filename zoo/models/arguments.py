@@ -11,8 +11,8 @@ import msgspec
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
-from zoo.catalogue.tree_check import GIVEN
 from zoo.models.bounds import MAX_INTEGER, MAX_STRING
+from zoo.plugin.contract import GIVEN
 
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 """Types of the defaults that are recorded: those that a registry file can write, and None."""

@@ -24,13 +24,12 @@ from zoo.base.explain import explain
 from zoo.base.memory import host_memory
 from zoo.base.text import first_line, plural
 from zoo.catalogue.plugins import OURS, import_factory
-from zoo.catalogue.registry import Registry, find_model, native_sizes
+from zoo.catalogue.registry import Registry, native_sizes
 from zoo.catalogue.spec import Model, Node
-from zoo.catalogue.tree_check import GIVEN
 from zoo.errors import InputError, PluginError, ShapeError, UnknownNameError, ZooError
 from zoo.models.arguments import changed_defaults
 from zoo.models.bounds import MAX_BYTES, MAX_PARAMETERS, LimitedMemory, MemoryLimitError, limited_numbers
-from zoo.plugin.contract import Component
+from zoo.plugin.contract import GIVEN, Component
 
 Shape = tuple[int, int, int]
 
@@ -377,27 +376,3 @@ def place(registry: Registry, name: str) -> str:
     origin = registry.origins.get(("model", name))
     file = "" if origin is None or origin.distribution == OURS else f"{origin.file}: "
     return f"{file}models.{name}.build"
-
-
-def create(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    in_channels: int | None = None,
-) -> nn.Module:
-    """Build a model of the catalogue with fresh weights.
-
-    Args:
-        name: as in `zoo list`, "timm/NAME", "torchvision/NAME", or "FILE.toml#name".
-        num_classes: default: those of the model's own dataset.
-        image_size: side, or (height, width), in pixels; default: its own dataset's.
-        in_channels: default: 3.
-    Returns:
-        A module, (B, in_channels, height, width) floats to (B, num_classes) logits, in train mode.
-    Raises:
-        UnknownNameError: no such model. Else as `compose`.
-    """
-    registry, name, model = find_model(name)
-    sizes = sizes_for(model, registry, num_classes=num_classes, image_size=image_size, in_channels=in_channels)
-    return compose(model.build, registry, where=place(registry, name), **sizes)

@@ -7,15 +7,19 @@ This package contains the contract (what a plugin offers, as data) and the hooks
 from zoo.base.install import install_line
 from zoo.plugin.contract import Component, ImageSplits, Kind, Pretrained, Transform
 from zoo.plugin.hooks import API_VERSION, hookimpl, offers
+from zoo.plugin.names import named
+from zoo.plugin.node import Node
 
 __all__ = [
     "API_VERSION",
     "Component",
     "ImageSplits",
     "Kind",
+    "Node",
     "Pretrained",
     "Transform",
     "hookimpl",
     "install_line",
+    "named",
     "offers",
 ]

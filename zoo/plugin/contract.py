@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -10,6 +11,17 @@ import msgspec
 from zoo.base.structs import Positive, Struct
 
 Kind = Literal["classifier", "part", "combinator", "stem", "head", "dataset", "listener"]
+
+GIVEN = MappingProxyType(
+    {
+        "classifier": ("in_channels", "height", "width", "num_classes"),
+        "head": ("in_channels", "height", "width", "num_classes"),
+        "part": ("channels", "height", "width"),
+        "combinator": ("parts", "channels", "height", "width"),
+        "stem": ("in_channels", "height", "width"),
+    }
+)
+"""The kinds that a model's tree is made of, and what a factory of each is given besides the arguments in the tree."""
 
 
 class Component(Struct, frozen=True):

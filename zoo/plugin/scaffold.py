@@ -15,7 +15,7 @@ from zoo.base.files import write_text
 from zoo.base.templates import templates
 from zoo.base.version import __version__
 from zoo.errors import InputError
-from zoo.plugin.contract import Kind
+from zoo.plugin.contract import GIVEN, Kind
 from zoo.plugin.hooks import API_VERSION
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -39,12 +39,12 @@ def families() -> dict[str, Family]:
     """The families of plugins that can be generated, by name."""
     return {
         "cnn": Family("block", "part", "blocks", "depthwise-separable residual blocks", "cnn"),
-        "vit": Family("encoder", "part", "encoder", "transformer encoder from map to map", "vit"),
-        "perceiver": Family("latents", "part", "latents", "latents that read and write a map", "perceiver"),
-        "mixer": Family("mixing", "part", "mixing", "mixing over pixels and channels", "mixer"),
-        "hybrid": Family("gated", "part", "gated", "gated convolution and attention", "hybrid"),
+        "vit": Family("encoder", "part", "encoders", "transformer encoder from map to map", "vit"),
+        "perceiver": Family("latents", "part", "perceivers", "latents that read and write a map", "perceiver"),
+        "mixer": Family("mixing", "part", "mixers", "mixing over pixels and channels", "mixer"),
+        "hybrid": Family("gated", "part", "gates", "gated convolution and attention", "hybrid"),
         "dataset": Family("stripes", "dataset", "stripes", "images of stripes", "cnn"),
-        "combinator": Family("scaled", "combinator", "scaled", "residual mixture with layer scale", "hybrid"),
+        "combinator": Family("scaled", "combinator", "mixtures", "residual mixture with layer scale", "hybrid"),
     }
 
 
@@ -55,6 +55,7 @@ PLACES = (
     ("workflow.yml", ".github/workflows/test.yml"),
     ("test.py", "tests/test_{package}.py"),
     ("init.py", "src/{package}/__init__.py"),
+    ("init.pyi", "src/{package}/__init__.pyi"),
     ("registry.toml", "src/{package}/registry.toml"),
     ("{module}.py", "src/{package}/{module}.py"),
 )
@@ -85,6 +86,8 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
         raise InputError(f"{folder} already exists and is not an empty folder; give another with --output")
     texts = templates(TEMPLATES / family, TEMPLATES / "common", TEMPLATES)
     for template, place in PLACES:
+        if template == "init.pyi" and known[family].kind not in GIVEN:
+            continue  # Python has no names for what no tree can have
         path = folder / place.format(**values)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, texts.get_template(f"{template.format(**values)}{SUFFIX}").render(values))

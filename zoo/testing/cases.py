@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Literal
 
 from zoo.base.text import one_line, plural
@@ -15,8 +17,9 @@ from zoo.catalogue.plugins import PluginRecord, import_factory
 from zoo.catalogue.registry import Registry, load_registry, native_sizes
 from zoo.catalogue.spec import Node
 from zoo.errors import InputError, PluginError, UnknownNameError
-from zoo.models.arguments import GIVEN
-from zoo.plugin.contract import Component
+from zoo.plugin import stubs
+from zoo.plugin.contract import GIVEN, Component
+from zoo.plugin.names import stub_path
 from zoo.testing import data, effects, modules
 from zoo.testing.subject import Failed, Sizes, Skipped, Subject
 
@@ -85,7 +88,7 @@ def _line(error: BaseException) -> str:
 
 def proves_something(outcomes: Sequence[Outcome]) -> bool:
     """Whether a check of what is built ran: that a plugin can be listed says nothing of that."""
-    return any(o.result != "skipped" and o.check not in ("listing", "signature") for o in outcomes)
+    return any(o.result != "skipped" and o.check not in ("listing", "names", "signature") for o in outcomes)
 
 
 def cases_of(plugin: str, examples: Mapping[str, Mapping[str, Any]] | None = None) -> list[Case]:
@@ -102,6 +105,7 @@ def cases_of(plugin: str, examples: Mapping[str, Mapping[str, Any]] | None = Non
     mine = [(kind, name) for (kind, name), origin in registry.origins.items() if _brought(origin, record)]
     models = [name for kind, name in mine if kind == "model"]
     found = [Case(plugin, "listing", lambda: check_listing(record, registry))]
+    found += [Case(plugin, "names", lambda: check_names(record))] if stubs.names_in(_module(record)) else []
     for component in record.components:
         name = f"{plugin}.{component.name}"
         found += _of_component(name, component, registry, examples or {}, models)
@@ -113,7 +117,7 @@ def cases_of(plugin: str, examples: Mapping[str, Mapping[str, Any]] | None = Non
                 Case(name, check, lambda n=name, b=body: b(n, registry))  # type: ignore[misc]
                 for check, body in data.CHECKS
             ]
-    if len(found) == 1:
+    if all(case.check in ("listing", "names") for case in found):
         raise PluginError(f"the plugin {plugin!r} offers no component and no model: there is nothing to check")
     return found
 
@@ -161,6 +165,27 @@ def check_listing(record: PluginRecord, registry: Registry) -> str:
     if refused:
         raise Failed("; ".join(refused))
     return f"imported no torch, {record.milliseconds:.1f} ms"
+
+
+def _module(record: PluginRecord) -> ModuleType:
+    return import_module(record.module.partition(":")[0].strip())
+
+
+def check_names(record: PluginRecord) -> str:
+    """The components can be imported by name, always, and the stub tells type checkers what they take."""
+    module = _module(record).__name__
+    names = stubs.names_in(_module(record))
+    assert names is not None  # else there is no such case
+    if names.plugin != record.name:
+        raise Failed(f"`named` says that the plugin is {names.plugin!r}; its entry point is {record.name!r}")
+    if taken := stubs.shadowed(module):
+        raise Failed(f"a module and a component are both named {taken[0]!r}; rename the module")
+    write = f"python -m zoo.plugin.stubs {module}"
+    if not stub_path(module).is_file():
+        return f"type checkers do not see the arguments: no {stub_path(module).name}; write it by `{write}`"
+    if stubs.differs(module):
+        raise Failed(f"{stub_path(module).name} says something else than the factories; write it again by `{write}`")
+    return f"{plural(len(names.table()), 'name')}, and what each takes"
 
 
 # ---- components -------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from zoo.data.batches.mode import Delivery, refuse_batch
 from zoo.data.checks import class_counts, division_findings, findings_for_training, labels_are_numbers
 from zoo.data.findings import Finding
 from zoo.data.load import load
-from zoo.data.seeds import mix_seed
+from zoo.data.seeds import INIT, mix_seed
 from zoo.data.sources.source import Show, silent
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split
 from zoo.errors import DataError, InputError
@@ -43,10 +43,6 @@ from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 from zoo.train.too_small import refuse_untrainable
-
-INIT = 0x1217
-"""Tag of the seed that initialises the weights."""
-
 
 Entry = tuple[Registry, str, Model]
 """A catalogue, the name of a model in it, and the model."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.plugin import Component, hookimpl, offers
+from zoo.plugin import Component, hookimpl, named, offers
 
 zoo_components = offers(
     Component(
@@ -17,6 +17,8 @@ zoo_components = offers(
         summary="global filters: multiply the map's spectrum by learned weights",
     )
 )
+
+__getattr__, __dir__ = named(__name__, "fourier", zoo_components)
 
 
 @hookimpl
