@@ -20,9 +20,9 @@ from zoo.runs.which import LAST
 from zoo.train.run_options import HowToCompile, OnInterrupt, Request, options, refuse_two_beginnings, settings_of
 
 if TYPE_CHECKING:
+    from zoo.train.call import Outcome, Training
     from zoo.train.plan import Entry
     from zoo.train.processes.world import World
-    from zoo.train.training import Outcome, Training
 
 
 def train(
@@ -191,9 +191,9 @@ class _Around(NamedTuple):
 @contextmanager
 def _prepared(around: _Around, device: str) -> Iterator[Training]:
     """What surrounds the training; afterwards this process is as it was before."""
+    from zoo.train.call import Training, as_before
     from zoo.train.interrupt import Interrupt, catching
     from zoo.train.loop import Saving
-    from zoo.train.training import Training, as_before
 
     display, reporter = _shown(around)
     interrupt = Interrupt(around.stop)
