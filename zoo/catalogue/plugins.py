@@ -23,6 +23,7 @@ import msgspec
 from zoo.base.install import OURS
 from zoo.base.structs import Struct
 from zoo.base.text import one_line, printable_line
+from zoo.catalogue.own_code import OwnCode
 from zoo.errors import PluginError, ZooError
 from zoo.plugin.contract import Component, Kind
 
@@ -306,11 +307,14 @@ def record(entry: Found, **fields: Any) -> PluginRecord:
 
 
 def import_factory(factory: str, component: str) -> Any:
-    """Import "module:attribute".
+    """Import "module:attribute", or the user's own file.
 
     Raises:
         PluginError: the module or the attribute is not there; names the component.
+        InputError: as `OwnCode.load`.
     """
+    if isinstance(factory, OwnCode):
+        return factory.load()
     module, _, attribute = factory.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

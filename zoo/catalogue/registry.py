@@ -18,6 +18,8 @@ from zoo.base.paths import REGISTRY, builtin_registry, user_registries
 from zoo.base.structs import Struct
 from zoo.catalogue import index
 from zoo.catalogue.model_filter import Choice
+from zoo.catalogue.own_code import is_own
+from zoo.catalogue.own_model import PLUGIN, OwnModel, own_model
 from zoo.catalogue.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry_file import TABLES, CatalogueFile, kind_of, parse_file, table_of, why_foreign
@@ -113,6 +115,15 @@ class Registry(Struct, frozen=True):
             self,
             models=MappingProxyType({**self.models, **models}),
             recipes=MappingProxyType({**self.recipes, **recipes}),
+        )
+
+    def having_own(self, own: OwnModel) -> Registry:
+        """This catalogue with a component of the user's own."""
+        origin = Origin(PLUGIN, PLUGIN, own.version, own.code.file)
+        return msgspec.structs.replace(
+            self,
+            components=MappingProxyType({**self.components, own.use: own.component}),
+            origins=MappingProxyType({**self.origins, ("component", own.use): origin}),
         )
 
     def left_out(self, name: str, *, only_its_own: bool = False, distribution: str = "") -> str:
@@ -397,11 +408,15 @@ def references(entry: Model | Recipe | Study) -> Iterable[tuple[str, str, str]]:
 
 
 def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str, Model]:
-    """A model by name, by "namespace/NAME", or by "FILE.toml#name" (the file joins the catalogue).
+    """A model by name, by "namespace/NAME", by "FILE.toml#name" (the file joins the catalogue), or "FILE.py:NAME".
 
     Raises:
         UnknownNameError, SpecError: as the catalogue's look-ups and files do.
+        InputError: there is no such file, or no model can be made of what is in it.
     """
+    if is_own(ref):
+        own = own_model(ref)
+        return load_registry(chosen=chosen).having_own(own), own.name, own.model
     path, mark, name = ref.rpartition("#")
     if not mark:
         registry = load_registry(chosen=chosen)

@@ -23,11 +23,13 @@ from zoo.data.files.decode import Rule, make_rule, transform_rule, without_warni
 from zoo.data.files.depth import Depth, depth_of
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.findings import Finding
+from zoo.data.given_data import GivenData
 from zoo.data.portable import LOCAL_SCHEMES
 from zoo.data.sources.altered_images import Altered, alteration
 from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
 from zoo.data.sources.folder import FolderSource
 from zoo.data.sources.hub import HubSource
+from zoo.data.sources.in_memory import MemorySource
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.plugin import PluginSource
 from zoo.data.sources.source import Once, Request, Show, Source, silent
@@ -49,6 +51,7 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
         "folder": (FolderSource.make, frozenset()),
         "idx": (IdxSource.make, frozenset()),
         "plugin": (PluginSource.make, None),
+        "memory": (MemorySource.make, frozenset()),
     }
 )
 """Scheme to what makes its source, and the options it takes (None: it checks them itself)."""
@@ -72,6 +75,7 @@ def load(
     transform: Transform | None = None,
     whole: bool = False,
     white: float | None = None,
+    given: GivenData | None = None,
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
 
@@ -92,6 +96,7 @@ def load(
         transform: how images are brought to their size, in the place of `image_size` and of the dataset's own.
         white: the value of images of more than 8 bits that is read as white, where the SPEC does not say it;
             None: what suits all images of the dataset.
+        given: images that were given in Python, of which `spec` is the name; they are read from there.
         whole: a folder that is not divided into train and test is not divided here either: each split is all of it.
     Raises:
         UnknownNameError, InputError: the SPEC or an option is wrong.
@@ -103,9 +108,10 @@ def load(
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
-    source = _source(dataset.source, Request("", folder, specific, seed, data_dir is not None, whole))
-    given = _colours(dataset, common, white)
-    rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=given)
+    request = Request("", folder, specific, seed, data_dir is not None, whole)
+    source = _source(dataset.source, request) if given is None else given.source
+    colours = _colours(dataset, common, white)
+    rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=colours)
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     delivery.check()
     job = _Job(name, spec, dataset, common, rule, skip_bad, delivery, silent if show is None else show)

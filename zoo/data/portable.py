@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-LOCAL_SCHEMES = ("parquet", "folder", "idx")
+LOCAL_SCHEMES = ("parquet", "folder", "idx", "memory")
 
 
 def portable_spec(spec: str) -> str:

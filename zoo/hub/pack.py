@@ -50,6 +50,7 @@ from zoo.models.header import Header, read_header
 from zoo.models.tensors import to_bytes
 from zoo.runs.curves import draw_curves
 from zoo.runs.folder import read_metrics, read_result, read_weights, write_result
+from zoo.runs.own_source import refuse_own
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
 
 PLACEHOLDER = "OWNER/NAME"
@@ -95,11 +96,13 @@ def package(
     Raises:
         RunError: the run is unfinished or damaged, or measuring it again gives another number.
         PackageError: the weights are not finite or do not fit. DataError: the test images are not available.
-        InputError: `output` holds something else.
+        InputError: `output` holds something else, or the run's model is code of the user's own.
     """
     check_output(output)
     registry = registry or load_registry()
-    record, result = read_record(source), read_result(source)
+    record = read_record(source)
+    refuse_own(source, record)
+    result = read_result(source)
     counts = _confusion(source, result, registry, data_dir, device) if predictions else None
     contents = _contents(source, record, result, counts, registry)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +158,8 @@ def with_repo(text: str, repo: str) -> str:
 def portable(record: RunRecord) -> RunRecord:
     """The record without the paths of this machine."""
     data = msgspec.structs.replace(record.data, spec=portable_spec(record.data.spec))
-    return msgspec.structs.replace(record, data=data)
+    own = record.own and tuple(msgspec.structs.replace(part, file="", copy="") for part in record.own)
+    return msgspec.structs.replace(record, data=data, own=own)
 
 
 def config_of(record: RunRecord, parameters: int) -> Config:

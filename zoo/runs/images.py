@@ -14,6 +14,7 @@ from zoo.catalogue.registry import Registry
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.mode import Delivery
 from zoo.data.files.decode import Rule, make_rule, transform_rule
+from zoo.data.given_data import GivenData
 from zoo.data.load import evaluation_rule, load, only_this
 from zoo.data.sources.source import Show
 from zoo.data.split import VALIDATION_SEED, ImageData, Split, limit, validation_split
@@ -127,6 +128,7 @@ def images_of(
     dataset: str | None = None,
     workers: int | None = None,
     show: Show | None = None,
+    given: GivenData | None = None,
 ) -> RunImages:
     """Load the images of a run again, to the last one, and divide them as the run did.
 
@@ -134,11 +136,12 @@ def images_of(
         data_dir: where downloads are. dataset: where the same images are here, if not at the recorded SPEC.
         workers: processes that decode streamed images; the images are the same.
         show: told about the progress, as by `zoo.data.load.load`.
+        given: the images themselves, given again, of a run that was given its images in Python.
     Raises:
         RunError: the dataset is not the one that was recorded. Else as `zoo.data.load.load`.
         MissingPluginError: no installed plugin offers it.
     """
-    recorded, spec = record.data, dataset or record.data.spec
+    recorded, spec = record.data, dataset or (given.spec if given else record.data.spec)
     require_dataset(spec, record.plugins, registry)
     with only_this():
         data = load(
@@ -151,6 +154,7 @@ def images_of(
             skip_bad=recorded.skipped > 0,
             delivery=Delivery(recorded.mode, workers, record.device),
             transform=recorded.transform,
+            given=given,
         )
     if data.fingerprint != recorded.fingerprint:
         raise RunError(

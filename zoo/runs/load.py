@@ -30,15 +30,18 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
         whether and by what the floats are normalised.
     Raises:
         RunError: no run folder, damaged, from a newer version, or weights that do not fit.
+        InputError: its model is code of the user's own that cannot be run, see `zoo.runs.own_source.reopened`.
         MissingPluginError: no installed plugin offers one of its components.
     Warns:
         OtherVersionWarning: a plugin that the run was made with has another version here.
     """
     from zoo.catalogue.provenance import changes, require_components
     from zoo.models.compose import compose
+    from zoo.runs.own_source import reopened
 
     folder = Path(run)
     record = read_record(folder)
+    registry = reopened(folder, record, registry)
     # The weights are at hand: `pretrained` would download others.
     tree = tree_of(record, f"{folder / RECORD}: build", pretrained=False)
     sizes = msgspec.structs.asdict(record.sizes)

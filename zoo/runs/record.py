@@ -67,6 +67,28 @@ class DataRecord(Struct, kw_only=True):
     white: float | None = None
 
 
+class OwnPart(Struct, kw_only=True):
+    """Code of the user's own that a run is made of; the run folder keeps a copy of it.
+
+    Attributes:
+        use: the component that it is ("own.MyNet"), or "augment" for what changes the batches.
+        kind: what the component builds; "module": a module that was given ready.
+        attribute: the name of the class or function. sha256: of its source; "" where that is not known.
+        file: where it stood; "" where it was typed in. copy: its file in the run folder.
+        script: whether that file was the script that was running; the copy is then what the code needs of it.
+        beside: other sources that it imports, by their paths from its folder, to their sha256.
+    """
+
+    use: str
+    kind: Literal["classifier", "part", "stem", "module", "augment"]
+    attribute: str
+    sha256: str = ""
+    file: str = ""
+    copy: str = ""
+    script: bool = False
+    beside: dict[str, str] = {}
+
+
 class RunRecord(Struct, kw_only=True):
     """`run.toml`: everything that decides a run, resolved.
 
@@ -79,6 +101,7 @@ class RunRecord(Struct, kw_only=True):
         environment: versions, commit, device: what is recorded and does not decide.
         defaults: component name to the defaults of its arguments, as JSON: a plugin may change them later. Runs of
             earlier versions have none.
+        own: code of the user's own that it is made of; absent where there is none.
     """
 
     format: int = FORMAT
@@ -101,6 +124,7 @@ class RunRecord(Struct, kw_only=True):
     plugins: dict[str, str] = {}
     environment: dict[str, str] = {}
     defaults: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    own: tuple[OwnPart, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 def tree_of(record: RunRecord, where: str = "build", *, pretrained: bool = True) -> Node:
@@ -115,7 +139,8 @@ def tree_of(record: RunRecord, where: str = "build", *, pretrained: bool = True)
 
 def configuration(record: RunRecord) -> str:
     """A hash of everything that decides how a run goes; runs of the same one are the same run."""
-    decides = msgspec.structs.replace(record, environment={}, plugins={}, defaults=msgspec.UNSET)
+    own = record.own and tuple(msgspec.structs.replace(part, file="", copy="") for part in record.own)
+    decides = msgspec.structs.replace(record, environment={}, plugins={}, defaults=msgspec.UNSET, own=own)
     return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
+EVENTS = ("start", "epoch", "end")
+"""What a listener may be told."""
+
 
 class Several(Listener):
     """Passes every event to several listeners, in order."""
@@ -58,10 +61,15 @@ class Several(Listener):
 
 
 class Guarded(Listener):
-    """A plugin's listener, which receives plain data, and nothing more after its first exception."""
+    """A plugin's or user's listener, which receives plain data, and nothing more after its first exception."""
 
-    def __init__(self, name: str, target: Any, say: Say) -> None:
-        self.name, self.target, self.say = name, target, say
+    def __init__(self, name: str, target: Any, say: Say, *, prints: bool = False) -> None:
+        """See the class.
+
+        Args:
+            name: how messages call it. prints: whether it may print; else what it prints goes to stderr.
+        """
+        self.name, self.target, self.say, self.prints = name, target, say, prints
 
     def start(self, plan: Plan, parameters: int) -> None:
         """Pass the record of the run, as in run.toml."""
@@ -81,12 +89,13 @@ class Guarded(Listener):
         if method is None:
             return
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # a command's stdout is for its result
+            # A command's stdout is for its result.
+            with contextlib.nullcontext() if self.prints else contextlib.redirect_stdout(sys.stderr):
                 method(*values)
         except (Exception, SystemExit) as error:
             self.target = None
             what = f"{type(error).__name__}: {error}"
-            self.say(f"--log {self.name} failed and was switched off; the run continues ({what})")
+            self.say(f"{self.name} failed and was switched off; the run continues ({what})")
 
 
 def find_listeners(names: Sequence[str], registry: Registry) -> dict[str, Callable[..., Any]]:
@@ -119,9 +128,27 @@ def attach(listener: Listener, factories: dict[str, Callable[..., Any]], folder:
     for name, factory in factories.items():
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                made.append(Guarded(name, factory(folder=folder), say))
+                made.append(Guarded(f"--log {name}", factory(folder=folder), say))
         except ZooError:
             raise
         except (Exception, SystemExit) as error:
             raise InputError(f"--log {name} cannot be started: {type(error).__name__}: {error}") from error
     return Several([listener, *made]) if made else listener
+
+
+def attach_objects(listener: Listener, objects: Sequence[object], say: Say) -> Listener:
+    """Combine a listener with the caller's own objects, which get what a plugin's listener gets.
+
+    Args:
+        objects: each with any of start(record, parameters), epoch(row, best), end(result).
+    Raises:
+        InputError: one has none of these methods.
+    """
+    for one in objects:
+        if isinstance(one, type) or not any(callable(getattr(one, event, None)) for event in EVENTS):
+            what = f"{one.__name__} is a class" if isinstance(one, type) else f"{type(one).__name__} has none of them"
+            raise InputError(
+                f"listeners: give objects with any of start(record, parameters), epoch(row, best), end(result); {what}"
+            )
+    own = [Guarded(f"listener {type(one).__name__}", one, say, prints=True) for one in objects]
+    return Several([listener, *own]) if own else listener

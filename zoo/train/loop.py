@@ -244,6 +244,8 @@ class Trainer:
         """Add the gradients of this process's share of the rows; returns summed loss and hits, float32 (2,)."""
         mine = self.world.share(len(rows))
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
+        if self.plan.augment is not None:
+            images, labels = self.plan.augment(images, labels)
         images, targets = self.change(images, labels, draws.of(mine))
         self.compiler.next_step()
         share = len(labels) / batch * self.world.size  # gradients are averaged over the processes

@@ -20,6 +20,7 @@ from zoo.catalogue.spec import Model, decode
 from zoo.data.batches.mode import Delivery, refuse_batch
 from zoo.data.checks import class_counts, division_findings, findings_for_training, labels_are_numbers
 from zoo.data.findings import Finding
+from zoo.data.given_data import GivenData
 from zoo.data.load import load
 from zoo.data.seeds import INIT, mix_seed
 from zoo.data.sources.source import Show, silent
@@ -29,15 +30,19 @@ from zoo.evaluate.views import refuse_views
 from zoo.models.arguments import defaults_of
 from zoo.models.compose import compose, place
 from zoo.models.device import Hardware, pick_device, pick_layout, placed, reasons
+from zoo.models.own_module import state_hash
 from zoo.models.precision import pick_precision
 from zoo.plugin.contract import Transform
 from zoo.plugin.layers import set_dropout
 from zoo.runs.images import RunImages, images_of
+from zoo.runs.own_source import own_of_run, own_parts
 from zoo.runs.record import DataRecord, RunRecord, Sizes, tree_of
 from zoo.train.environment import environment
+from zoo.train.given import Given
 from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
+from zoo.train.own_augment import OwnAugment, code_of
 from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import Request, refuse_impossible
@@ -57,6 +62,7 @@ class Plan:
         findings: what is worth knowing about the images.
         messages: what else people are told about the run, a line each.
         weights: initial tensors by name; all others are initialised from the seed.
+        augment: changes each batch before the recipe does, see `zoo.train.own_augment`.
     """
 
     record: RunRecord
@@ -69,6 +75,7 @@ class Plan:
     findings: tuple[Finding, ...] = ()
     messages: tuple[str, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    augment: OwnAugment | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -94,12 +101,14 @@ def resolve(
     show: Show = silent,
     entry: Entry | None = None,
     beginning: Beginning = Beginning(),  # noqa: B008 - frozen
+    given: Given = Given(),  # noqa: B008 - frozen
 ) -> Plan:
     """Decide everything: model, recipe, dataset, splits, device, precision.
 
     Args:
         entry: the catalogue and the model; default: those that the request names.
         beginning: what the initial weights require; options of the request override it.
+        given: what takes the place of names in the request.
     Raises:
         ZooError: something cannot be used; one line says what.
     """
@@ -107,7 +116,7 @@ def resolve(
     device = pick_device(request.device)
     refuse_impossible(request)
     spec = request.dataset or model.dataset
-    recipe_name, recipe = resolved_recipe(request, registry, model, spec, beginning)
+    recipe_name, recipe = resolved_recipe(request, registry, model, spec, beginning, given.recipe)
     image_size = recipe.image_size if request.image_size is None else request.image_size
     transform = beginning.transform
     if transform and image_size:
@@ -117,7 +126,7 @@ def resolve(
     if image_size:
         refuse_batch(_at_once(recipe, request.limit_train), (image_size, image_size), str(device))
     delivery = Delivery(request.data_mode, request.workers, str(device))
-    data = _load(spec, registry, request, image_size, delivery, show, transform)
+    data = _load(spec, registry, request, image_size, delivery, show, transform, given.data)
     _refuse_classes(data)
     validation = VALIDATION_FRACTION if request.protocol == "clean" else 0.0
     splits = RunImages(data, validation, request.limit_train, request.limit_test).divided()
@@ -125,6 +134,8 @@ def resolve(
         in_channels=3, height=splits[0].images.shape[2], width=splits[0].images.shape[3], num_classes=len(data.classes)
     )
     outline = _outline((registry, name, model), recipe, sizes)
+    if given.augment is not None:
+        given.augment.try_out(splits[0], device)
     precision = pick_precision(recipe.precision, device)
     hardware = Hardware(device, precision, pick_layout(recipe.channels_last, outline, device, precision))
     record = RunRecord(
@@ -143,10 +154,12 @@ def resolve(
         plugins=provenance(registry, model.build, model=name, recipe=recipe_name, dataset=spec),
         environment=environment(device),
         defaults=defaults_of(model.build, registry),
+        own=own_parts(registry, model.build, code_of(given.augment)),
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
     findings = _findings(data, splits[0], record, request)
-    return _with_compiler(Plan(record, registry, *splits, hardware, notes, findings))
+    plan = Plan(record, registry, *splits, hardware, notes, findings, augment=given.augment)
+    return _with_compiler(beginning_ready(plan))
 
 
 def _findings(data: ImageData, train: Split, record: RunRecord, request: Request) -> tuple[Finding, ...]:
@@ -205,10 +218,19 @@ def _with_compiler(plan: Plan) -> Plan:
     )
 
 
+def beginning_ready(plan: Plan) -> Plan:
+    """The plan whose record names the weights of a module that was given ready, if it was."""
+    if own_of_run(plan.record, "module") is None:
+        return plan
+    digest = state_hash(plan.build())
+    return replace(plan, record=msgspec.structs.replace(plan.record, base_model=f"sha256:{digest}", base_sha256=digest))
+
+
 def replan(
     record: RunRecord,
     registry: Registry | None = None,
     *,
+    given: Given = Given(),  # noqa: B008 - frozen
     data_dir: str | None = None,
     epochs: int | None = None,
     workers: int | None = None,
@@ -219,13 +241,16 @@ def replan(
     Args:
         registry: the catalogue; loaded if not given.
         workers: processes that decode streamed images; they do not change the results.
+        given: the data and the function for batches that the run was given, where it was.
     Raises:
+        InputError: the run was given a function for batches, and `given` has none.
         RunError: the dataset differs from the recorded one. ZooError: as `resolve`.
         MissingPluginError: no installed plugin offers one of the model's components.
     """
     registry, device = registry or load_registry(), pick_device(record.device)
     require_components(tree_of(record), record.plugins, registry, "the run", record.model)
-    images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show)
+    augment = given.augment_again(record)
+    images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show, given=given.data)
     if epochs is not None and record.max_steps:
         raise InputError(
             f"--epochs {epochs}: this run was limited to {plural(record.max_steps, 'step')} (--max-steps), so it ended "
@@ -235,7 +260,7 @@ def replan(
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
         record = msgspec.structs.replace(record, settings=recipe, max_steps=None)
     hardware = Hardware(device, record.precision, record.channels_last, record.compile)
-    return Plan(record, registry, *images.divided(), hardware)
+    return Plan(record, registry, *images.divided(), hardware, augment=augment)
 
 
 def _load(
@@ -246,6 +271,7 @@ def _load(
     delivery: Delivery,
     show: Show,
     transform: Transform | None,
+    given: GivenData | None = None,
 ) -> ImageData:
     return load(
         spec,
@@ -257,6 +283,7 @@ def _load(
         skip_bad=request.skip_bad,
         delivery=delivery,
         transform=transform,
+        given=given,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from zoo.base.did_you_mean import did_you_mean
 from zoo.base.structs import Struct
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
@@ -15,6 +16,9 @@ from zoo.catalogue.spec import Model, decode
 from zoo.errors import InputError, SpecError
 from zoo.plugin.contract import Transform
 from zoo.train.run_options import Request, flag, options
+
+OWN = "own"
+"""The name of a recipe that was given as a whole."""
 
 
 class Beginning(Struct, kw_only=True, frozen=True):
@@ -36,13 +40,46 @@ class Beginning(Struct, kw_only=True, frozen=True):
 
 
 def resolved_recipe(
-    request: Request, registry: Registry, model: Model, spec: str, beginning: Beginning
+    request: Request,
+    registry: Registry,
+    model: Model,
+    spec: str,
+    beginning: Beginning,
+    given: Recipe | Mapping[str, Any] | None = None,
 ) -> tuple[str, Recipe]:
-    """The name of the recipe, and the recipe adapted to the weights and the dataset, with the request's options."""
+    """The name of the recipe, and the recipe adapted to the weights and the dataset, with the request's options.
+
+    Args:
+        given: a recipe of the caller's own, taken whole as if it had been named; or keys that override those of the
+            recipe that would be taken without them, or of the one that their key `extends` names.
+    """
+    if isinstance(given, Recipe):
+        return OWN, apply_settings(msgspec.to_builtins(given), request, f"recipe {OWN}")
+    own = dict(given or {})
+    if "extends" in own:
+        request = msgspec.structs.replace(request, recipe=str(own.pop("extends")))
     name, table = choose_recipe(request, registry, model, beginning.recipe)
     table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
     table |= adapted(registry, request.recipe, spec)
-    return name, apply_settings(table, request, f"recipe {name}")
+    return name, apply_settings(table | _plain(own), request, f"recipe {name}")
+
+
+def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of a recipe as TOML has them.
+
+    Raises:
+        SpecError: a key that no recipe has.
+    """
+    known = Recipe.__struct_fields__
+    for key in given:
+        if key not in known:
+            hint = did_you_mean(str(key), known, 1) or f"allowed: {', '.join(known)}"
+            raise SpecError(f"recipe: unknown key {key!r}; {hint}")
+    try:
+        plain: dict[str, Any] = msgspec.to_builtins(dict(given))
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise SpecError(f"recipe: {error}") from None
+    return plain
 
 
 def adapted(registry: Registry, asked: str | None, spec: str) -> dict[str, Any]:

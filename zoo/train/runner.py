@@ -14,11 +14,13 @@ from typing import Any
 from zoo.base.files import clear_temporaries
 from zoo.runs import before
 from zoo.runs.lock import RunLock
+from zoo.runs.own_source import keep_sources
 from zoo.runs.record import CHECKPOINTS, RESULT, write_record
 from zoo.train import checkpoint
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Trainer
 from zoo.train.out_of_memory import refusing_too_much
+from zoo.train.own_augment import code_of
 from zoo.train.plan import Plan
 from zoo.train.processes.world import World
 from zoo.train.too_small import refusing_too_few_images
@@ -92,6 +94,7 @@ def _train(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
         if world.first:
             clear_temporaries(folder)
             write_record(folder, plan.record)
+            keep_sources(folder, plan.record, plan.registry, code_of(plan.augment))
         with refusing_too_much(plan), refusing_too_few_images(batch, plan.recipe.accumulate):
             trainer = Trainer(plan, folder, watch.listener, watch.stop, watch.saving, world)
             newest = world.once(lambda: checkpoint.newest(folder / CHECKPOINTS, watch.say))

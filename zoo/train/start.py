@@ -11,6 +11,7 @@ import msgspec
 import torch
 
 from zoo.base.text import plural
+from zoo.catalogue.own_code import refuse_while_importing
 from zoo.catalogue.provenance import provenance, require_components
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model
@@ -19,10 +20,13 @@ from zoo.data.sources.source import Show, silent
 from zoo.errors import InputError, RunError
 from zoo.hub.ref import is_ref
 from zoo.models.device import usable_device
+from zoo.models.own_module import state_hash
 from zoo.runs.folder import is_finished, read_metrics
+from zoo.runs.own_source import own_of_run, renewed, reopened, with_model
 from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, tree_of
 from zoo.train import checkpoint
 from zoo.train.environment import differences, environment
+from zoo.train.given import Given
 from zoo.train.plan import Entry, Plan, replan, resolve
 from zoo.train.pretrained import Weights, find_weights, folder_of, weights_of_model, weights_of_run, with_weights
 from zoo.train.recipe_settings import apply_settings
@@ -39,17 +43,25 @@ FINE_TUNE = "fine-tune"
 # ---- plans --------------------------------------------------------------------------------------
 
 
-def plan_of(request: Request, show: Show = silent, entry: Entry | None = None) -> Plan:
+def plan_of(
+    request: Request,
+    show: Show = silent,
+    entry: Entry | None = None,
+    given: Given = Given(),  # noqa: B008 - frozen
+) -> Plan:
     """The plan of a new run, with the initial weights that the request names, if any.
 
     Args:
         entry: as for `zoo.train.plan.resolve`.
+        given: what takes the place of names in the request, see `zoo.train.given.taken`.
     Raises:
         ZooError: as `resolve`; also if weights cannot be loaded, or none of them fits.
     """
+    refuse_while_importing()
     refuse_impossible(request)
+    entry = entry or given.entry()
     if not request.pretrained and request.weights is None:
-        return resolve(request, show, entry)
+        return resolve(request, show, entry, given=given)
     entry = entry or find_model(request.model)
     source = (
         weights_of_model(request.model, entry, 0)
@@ -62,7 +74,7 @@ def plan_of(request: Request, show: Show = silent, entry: Entry | None = None) -
         fetch=lambda height, width: source.load(in_channels=3, height=height, width=width),
     )
     sized = msgspec.structs.replace(request, image_size=request.image_size or source.side)
-    return with_weights(resolve(sized, show, entry, beginning), source)
+    return with_weights(resolve(sized, show, entry, beginning, given), source)
 
 
 def plan_from(
@@ -71,6 +83,7 @@ def plan_from(
     show: Show = silent,
     registry: Registry | None = None,
     warn: Callable[[str], None] = lambda line: None,
+    own: Given = Given(),  # noqa: B008 - frozen
 ) -> Plan:
     """The plan of a run that repeats another run or fine-tunes its weights.
 
@@ -80,6 +93,7 @@ def plan_from(
             weights are fine-tuned; without it the recorded run is repeated.
         registry: the catalogue; loaded if not given.
         warn: receives a line if the weights are not those that are recorded.
+        own: what takes the place of names, or is given again: see `zoo.train.given`.
     Raises:
         InputError: an option that cannot be combined with it, or none of the weights fits.
         ZooError: as fetching, and as `zoo.train.plan.resolve` and `replan`.
@@ -87,10 +101,19 @@ def plan_from(
     registry = registry or load_registry()
     folder, _ = folder_of(source, registry)
     record = read_record(folder)
+    own = replace(own, warn=warn)
+    registry = _with_code(folder, record, registry, own)
     if given.get("dataset") is None:
-        return warmed(_repeat(record, given, source, registry, show), warn)
+        return warmed(_repeat(record, given, source, registry, show, own), warn)
     weights = weights_of_run(source, registry)
-    return with_weights(_fine_tune(record, weights, given, registry, show), weights)
+    return with_weights(_fine_tune(record, weights, given, registry, show, own), weights)
+
+
+def _with_code(folder: Path, record: RunRecord, registry: Registry, own: Given) -> Registry:
+    """The catalogue with the user's own code that a run is made of: as it is given again, else as it was."""
+    if own.model is not None:
+        return with_model(folder, record, registry, own.model)
+    return reopened(folder, record, registry, own.warn)
 
 
 def continued(
@@ -100,12 +123,15 @@ def continued(
     epochs: int | None = None,
     show: Show = silent,
     warn: Callable[[str], None] = lambda line: None,
+    given: Given = Given(),  # noqa: B008 - frozen
     **changed: Any,
 ) -> Plan:
     """The plan to resume the run of a folder, or to extend it to more epochs.
 
     Args:
         epochs: the new total number of epochs. workers: as for `zoo.train.plan.replan`.
+        given: a model, images or a function for batches that the run was given and is given again, see
+            `zoo.train.given.again`. A model out of a file need not be: the run's copy of the file is used.
         warn: receives a line for each difference that makes the run not bit-identical to an uninterrupted one.
     Raises:
         RunError: not a run folder, a damaged one, or the run is finished.
@@ -125,9 +151,13 @@ def continued(
             "give a larger number"
         )
     threads = as_recorded(record)
+    given = replace(given, warn=warn)
+    registry = _with_code(folder, record, registry, given)
     for line in differences(record, registry):
         warn(f"{line}: the resumed run will not be bit-identical")
-    plan = resumed(folder, record, show, registry, warn=warn, epochs=epochs, **changed)
+    if given.model is not None:
+        record = renewed(record, registry)
+    plan = resumed(folder, record, show, registry, warn=warn, epochs=epochs, given=given, **changed)
     if epochs is not None and record.settings.schedule != "constant":
         warn(
             f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')} instead of "
@@ -167,6 +197,8 @@ def warmed(plan: Plan, warn: Callable[[str], None] = lambda line: None) -> Plan:
     record = plan.record
     if not record.base_model:
         return plan
+    if own_of_run(record, "module") and record.base_sha256 == state_hash(plan.build()):
+        return plan
     if record.base_model.startswith("sha256:"):
         raise InputError(
             f"this run started from weights that are not on the Hub ({record.base_model[:30]}) and cannot be repeated"
@@ -180,7 +212,9 @@ def warmed(plan: Plan, warn: Callable[[str], None] = lambda line: None) -> Plan:
     return warm
 
 
-def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, registry: Registry, show: Show) -> Plan:
+def _repeat(
+    record: RunRecord, given: Mapping[str, Any], source: str, registry: Registry, show: Show, own: Given
+) -> Plan:
     other = [name for name in given if not options()[name].repeat]
     if other:
         raise InputError(
@@ -200,8 +234,8 @@ def _repeat(record: RunRecord, given: Mapping[str, Any], source: str, registry: 
         seed=given.get("seed", record.seed),
         device=given.get("device") or usable_device(record.device),
     )
-    plan = replan(changed, registry, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
-    return replace(plan, record=_made_here(plan.record, registry))
+    plan = replan(changed, registry, given=own, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
+    return replace(plan, record=_made_here(renewed(plan.record, registry), registry))
 
 
 def _made_here(record: RunRecord, registry: Registry) -> RunRecord:
@@ -213,7 +247,9 @@ def _made_here(record: RunRecord, registry: Registry) -> RunRecord:
     )
 
 
-def _fine_tune(record: RunRecord, weights: Weights, given: Mapping[str, Any], registry: Registry, show: Show) -> Plan:
+def _fine_tune(
+    record: RunRecord, weights: Weights, given: Mapping[str, Any], registry: Registry, show: Show, own: Given
+) -> Plan:
     """Resolve the source's tree and recipe as entries of a private copy of the catalogue."""
     recipe = msgspec.structs.replace(record.settings, summary="", source=None)
     tree = tree_of(record, f"{weights.reference}: build", pretrained=False)
@@ -221,6 +257,6 @@ def _fine_tune(record: RunRecord, weights: Weights, given: Mapping[str, Any], re
     model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)
     request = Request(model=NAME, **{"image_size": weights.side, **given})
     private = registry.having(models={NAME: model}, recipes={NAME: recipe})
-    plan = resolve(request, show, (private, NAME, model), weights.beginning)
+    plan = resolve(request, show, (private, NAME, model), weights.beginning, own)
     chosen = record.recipe if plan.record.recipe == NAME else plan.record.recipe
     return replace(plan, record=msgspec.structs.replace(plan.record, model=record.model, recipe=chosen))

@@ -1,0 +1,373 @@
+"""Images that are given in Python in place of a SPEC: arrays, splits, torch datasets, lists of files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from zoo.base.text import first_line, plural
+from zoo.data.sources.in_memory import SCHEME, MemorySource, Part, Parts, keep_list
+from zoo.data.sources.labels import class_numbers
+from zoo.data.types import Images, Item
+from zoo.errors import DataError, InputError, ZooError
+from zoo.plugin.contract import ImageSplits
+
+FORMS = (
+    "((images, labels), (images, labels)) for train and test, one (images, labels), an ImageSplits, a pair of torch "
+    "datasets, or a list of (path, label)"
+)
+AT_ONCE = 1024
+DIGITS = 16
+"""Hexadecimal digits of the hash in a SPEC."""
+
+
+@dataclass(frozen=True)
+class GivenData:
+    """Images that were given: the SPEC that records name them by, and where they are read from."""
+
+    spec: str
+    source: MemorySource
+
+
+class _Side(NamedTuple):
+    """One split as it was given: images that can be decoded, and labels, numbers or names."""
+
+    images: Images | Sequence[Item]
+    labels: list[Any]
+    where: str
+    classes: tuple[str, ...] = ()
+    name: str = "arrays"
+
+
+def given_data(dataset: object, *, whole: bool = False) -> GivenData:
+    """Images that were given in Python, read into memory and hashed; lists of files stay files.
+
+    Args:
+        dataset: ((images, labels), (images, labels)) for train and test, or one (images, labels), of which a
+            stratified fifth becomes the test, always the same. `images` is an array or tensor (N, H, W),
+            (N, H, W, 1 or 3) or (N, 1 or 3, H, W): uint8, or other integers of 0..255, or floats of 0..1, which are
+            scaled to 0..255 and rounded; or a list of PIL images, arrays, encoded bytes or paths. `labels` are class
+            numbers, or names. An `ImageSplits`. Two (or one) `torch.utils.data.Dataset` with items (image, label),
+            the image a PIL image, an array or a tensor as above; they are read once, so that random transforms are
+            refused. A list of (path, label). A mapping with "train", and "test" and "classes" if wanted.
+        whole: what has one split alone is not divided.
+    Raises:
+        InputError: it is nothing of these. DataError: its images or labels cannot be used.
+    """
+    if isinstance(dataset, GivenData):
+        return dataset
+    given, names = _divided(dataset)
+    sides = [_side(value, side) for side, value in given.items()]
+    parts = _parts(sides, names or sides[0].classes)
+    name = f"{sides[0].name}-{_digest(parts)}"
+    if all(isinstance(item, Path) for part in (parts.train, parts.test) if part for item in part.images[:1]):
+        keep_list(name, parts)
+    return GivenData(f"{SCHEME}:{name}", MemorySource(name, parts, whole))
+
+
+# ---- what was given -----------------------------------------------------------------------------------
+
+
+def _divided(dataset: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The splits by name, "train" alone or both, and the names of the classes where they are given."""
+    if isinstance(dataset, ImageSplits):
+        return {"train": dataset.train, "test": dataset.test}, tuple(map(str, dataset.classes))
+    if isinstance(dataset, Mapping):
+        unknown = [str(key) for key in dataset if key not in ("train", "test", "classes")]
+        if unknown or "train" not in dataset:
+            what = f"unknown key {unknown[0]!r}" if unknown else "no key 'train'"
+            raise InputError(f"dataset: {what}; allowed: train, test, classes")
+        sides = {side: dataset[side] for side in ("train", "test") if side in dataset}
+        return sides, tuple(map(str, dataset.get("classes", ())))
+    if _are_splits(dataset):
+        return {"train": dataset[0], "test": dataset[1]}, ()
+    if _is_pair(dataset) or _are_files(dataset) or _is_dataset(dataset):
+        return {"train": dataset}, ()
+    raise InputError(f"dataset: cannot be made of {_shown(dataset)}; give a SPEC, {FORMS}")
+
+
+def _are_splits(value: Any) -> bool:
+    """Whether it is train and test, each as it may be given alone."""
+    if not isinstance(value, tuple | list) or len(value) != 2 or _are_files(value):
+        return False
+    return all(map(_is_dataset, value)) or all(_is_pair(part) or _are_files(part) for part in value)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether it is (images, labels): an array or a list of images, and as many labels."""
+    if not isinstance(value, tuple | list) or len(value) != 2 or _are_files(value):
+        return False
+    images, labels = value
+    if _is_array(images):
+        return len(images.shape) >= 3 and (_is_array(labels) or isinstance(labels, Sequence))
+    return (
+        isinstance(images, Sequence) and not isinstance(images, str | bytes) and bool(images) and _is_image(images[0])
+    )
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, str | bytes | os.PathLike | Image.Image) or (
+        _is_array(value) and len(value.shape) in (2, 3)
+    )
+
+
+def _are_files(value: Any) -> bool:
+    """Whether it is a list of (path, label)."""
+    return (
+        isinstance(value, tuple | list)
+        and bool(value)
+        and all(
+            isinstance(row, tuple | list)
+            and len(row) == 2
+            and isinstance(row[0], str | os.PathLike)
+            and (isinstance(row[1], int | np.integer) or (isinstance(row[1], str) and isinstance(row, tuple)))
+            for row in value
+        )
+    )
+
+
+def _is_dataset(value: Any) -> bool:
+    """Whether it looks like a `torch.utils.data.Dataset` that can be indexed."""
+    plain = isinstance(value, tuple | list | str | bytes | Mapping) or _is_array(value)
+    return not plain and hasattr(value, "__getitem__") and isinstance(value, Sized)
+
+
+def _shown(value: Any) -> str:
+    if hasattr(value, "dataset") and hasattr(value, "batch_size"):
+        return "a DataLoader (give its .dataset)"
+    if isinstance(value, tuple | list):
+        inner = ", ".join(type(part).__name__ for part in value[:3])
+        return f"a {type(value).__name__} of {plural(len(value), 'value')} ({inner}{', ...' if len(value) > 3 else ''})"
+    return f"a {type(value).__name__}"
+
+
+# ---- one split ----------------------------------------------------------------------------------------
+
+
+def _side(value: Any, side: str) -> _Side:
+    if _are_files(value):
+        paths = [Path(path).expanduser().absolute() for path, _ in value]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise DataError(
+                f"dataset ({side}): {missing[0]}: no such file ({len(missing)} of {len(paths)} are missing)"
+            )
+        return _Side(paths, [label for _, label in value], f"dataset ({side})", name="files")
+    if _is_dataset(value):
+        return _read(value, side)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise InputError(f"dataset ({side}): expected (images, labels), got {_shown(value)}")
+    images, labels = value
+    where = f"dataset ({side})"
+    count, wanted = len(images), len(labels)
+    if count != wanted or not count:
+        raise DataError(f"{where}: {plural(count, 'image')} for {plural(wanted, 'label')}")
+    return _Side(_images(images, where), _listed(labels), where)
+
+
+def _listed(labels: Any) -> list[Any]:
+    """Labels as a list of Python's own values."""
+    labels = _numpy(labels)
+    if isinstance(labels, np.ndarray) and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return [_scalar(label) for label in (labels.tolist() if isinstance(labels, np.ndarray) else labels)]
+
+
+def _scalar(value: Any) -> Any:
+    """A label out of a tensor or array of one value."""
+    return value.item() if _is_array(value) and len(value.shape) == 0 else value
+
+
+def _numpy(value: Any) -> Any:
+    """A tensor as an array; all else as it is."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _images(images: Any, where: str) -> Images | Sequence[Item]:
+    if _is_array(images):
+        return pixels(_numpy(images), where)
+    if all(isinstance(image, str | os.PathLike) for image in images):
+        return [Path(image).expanduser().absolute() for image in images]
+    if all(isinstance(image, bytes) for image in images):
+        return list(images)
+    return _alike([_decoded(image, f"{where}, image {i}") for i, image in enumerate(images)])
+
+
+def _decoded(image: Any, where: str) -> Images | Image.Image:
+    """One image: uint8 (H, W), (H, W, 3) or (3, H, W), or a PIL image of another mode."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image) if image.mode in ("L", "RGB") else image.copy()
+    if not _is_array(image):
+        raise DataError(f"{where}: is a {type(image).__name__}; give a PIL image, an array or a tensor")
+    array = pixels(_numpy(image)[None], where)
+    return array[0]
+
+
+def _alike(images: Sequence[Images | Image.Image]) -> Images | Sequence[Item]:
+    """Images of one size as one array; else each to be brought to a size later."""
+    shapes = {image.shape if isinstance(image, np.ndarray) else None for image in images}
+    if len(shapes) == 1 and None not in shapes:
+        return np.stack(images)  # type: ignore[arg-type]
+    return [_opener(image) for image in images]
+
+
+def _opener(image: Images | Image.Image) -> Item:
+    if isinstance(image, np.ndarray):
+        if image.ndim == 3 and image.shape[2] not in (1, 3):
+            image = image.transpose(1, 2, 0)
+        image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+    kept = image
+    return kept.copy  # whoever decodes it closes what it opened
+
+
+def pixels(array: Any, where: str) -> Images:
+    """Pixel values as uint8.
+
+    Args:
+        array: (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W): integers of 0..255, or floats of 0..1.
+    Raises:
+        DataError: other values; says what to do.
+    """
+    array = np.asarray(array)
+    if array.ndim not in (3, 4) or (array.ndim == 4 and not {array.shape[1], array.shape[3]} & {1, 3}):
+        raise DataError(f"{where}: images of shape {array.shape}; needed: (N, H, W), (N, H, W, 3) or (N, 3, H, W)")
+    if array.dtype == np.uint8:
+        return array
+    kind = array.dtype.kind
+    if kind not in "iuf":
+        raise DataError(f"{where}: images of {array.dtype}; needed: uint8 of 0..255, or floats of 0..1")
+    most = 1 if kind == "f" else 255
+    out = np.empty(array.shape, np.uint8)
+    for start in range(0, len(array), AT_ONCE):
+        chunk = array[start : start + AT_ONCE]
+        low, high = chunk.min(), chunk.max()
+        if not (low >= 0 and high <= most):
+            raise DataError(f"{where}: {array.dtype} values from {low:.3g} to {high:.3g}; {_advice(kind, low, high)}")
+        out[start : start + AT_ONCE] = np.rint(chunk * 255.0) if kind == "f" else chunk
+    return out
+
+
+def _advice(kind: str, low: Any, high: Any) -> str:
+    if kind == "f" and low >= 0 and high <= 255:
+        return "floats are taken as 0..1: divide them by 255, or give uint8"
+    if kind == "f":
+        return "give them as 0..1 (undo the normalisation: the recipe normalises), or uint8"
+    return "integers are taken as 0..255"
+
+
+# ---- torch datasets -----------------------------------------------------------------------------------
+
+
+def _read(dataset: Any, side: str) -> _Side:
+    """A torch dataset, read once."""
+    where = f"dataset ({side})"
+    if not len(dataset):
+        raise DataError(f"{where}: holds no images")
+    images, labels = [], []
+    for row in range(len(dataset)):
+        image, label = _item(dataset, row, where)
+        images.append(_decoded(image, f"{where}, image {row}"))
+        labels.append(_scalar(label))
+    again = _decoded(_item(dataset, 0, where)[0], f"{where}, image 0")
+    if np.asarray(again).tobytes() != np.asarray(images[0]).tobytes():
+        raise InputError(
+            f"{where}: its images are others each time that they are read; take the random transforms out: the recipe "
+            "augments, or a function given as augment="
+        )
+    return _Side(_alike(images), labels, where, _classes(dataset), _name(dataset))
+
+
+def _item(dataset: Any, row: int, where: str) -> tuple[Any, Any]:
+    try:
+        item = dataset[row]
+    except ZooError:
+        raise
+    except Exception as error:
+        raise DataError(f"{where}, image {row}: {type(error).__name__}: {first_line(error)}") from error
+    if isinstance(item, Mapping):
+        pair = [
+            next((item[key] for key in keys if key in item), None)
+            for keys in (("image", "img"), ("label", "fine_label"))
+        ]
+    else:
+        pair = list(item) if isinstance(item, tuple | list) else []
+    if len(pair) != 2 or pair[0] is None or pair[1] is None:
+        raise DataError(f"{where}, image {row}: is {_shown(item)}; needed: (image, label)")
+    return pair[0], pair[1]
+
+
+def _classes(dataset: Any) -> tuple[str, ...]:
+    """The names of the classes that a dataset, or the one that it is a part of, has."""
+    names = getattr(dataset, "classes", None)
+    if names is None and hasattr(dataset, "dataset"):
+        return _classes(dataset.dataset)
+    return tuple(map(str, names)) if isinstance(names, Sequence) and not isinstance(names, str) else ()
+
+
+def _name(dataset: Any) -> str:
+    inner = getattr(dataset, "dataset", dataset)
+    name = "".join(c for c in type(inner).__name__.lower() if c.isalnum() or c in "_")
+    return name if name not in ("", "dataset", "tensordataset", "subset") else "images"
+
+
+# ---- together -----------------------------------------------------------------------------------------
+
+
+def _parts(sides: Sequence[_Side], names: tuple[str, ...]) -> Parts:
+    labels = [label for side in sides for label in side.labels]
+    if labels and all(isinstance(label, str) for label in labels):
+        known = names or tuple(sorted({*labels}))
+        numbers = {name: number for number, name in enumerate(known)}
+        strange = [label for label in labels if label not in numbers]
+        if strange:
+            raise DataError(f"dataset: the label {strange[0]!r} is no class; the classes are {', '.join(known[:8])}")
+        names, sides = known, [side._replace(labels=[numbers[label] for label in side.labels]) for side in sides]
+    parts = [_part(side, len(names)) for side in sides]
+    return Parts(parts[0], parts[1] if len(parts) > 1 else None, names)
+
+
+def _part(side: _Side, classes: int) -> Part:
+    def where(row: int) -> str:
+        item = side.images[row] if not isinstance(side.images, np.ndarray) else None
+        return str(item) if isinstance(item, Path) else f"{side.where}, image {row}"
+
+    return Part(side.images, class_numbers(side.labels, where), where)
+
+
+def _digest(parts: Parts) -> str:
+    """A hash over all images, labels and names; of files over their paths and sizes."""
+    hasher = hashlib.sha256(json.dumps(parts.classes).encode())
+    for part in (parts.train, parts.test):
+        hasher.update(b"test" if part is None else json.dumps([len(part.labels)]).encode())
+        if part is None:
+            continue
+        hasher.update(np.ascontiguousarray(part.labels, "<i8").data)
+        if isinstance(part.images, np.ndarray):
+            hasher.update(json.dumps(part.images.shape).encode())
+            for start in range(0, len(part.images), AT_ONCE):
+                hasher.update(np.ascontiguousarray(part.images[start : start + AT_ONCE]).data)
+            continue
+        for item in part.images:
+            hasher.update(_content(item))
+    return hasher.hexdigest()[:DIGITS]
+
+
+def _content(item: Item) -> bytes:
+    if isinstance(item, bytes):
+        return hashlib.sha256(item).digest()
+    if isinstance(item, Path):
+        return f"{item}\0{item.stat().st_size}\n".encode("utf-8", "surrogateescape")
+    image = item()
+    return json.dumps([image.mode, image.size]).encode() + hashlib.sha256(image.tobytes()).digest()

@@ -1,0 +1,139 @@
+"""Images that were given in Python, and what is left of them when a run is opened again: `memory:NAME-HASH`.
+
+The decoded images are cached like those of any dataset, under the hash of what was given: as long as the cache holds
+them, commands find them by the SPEC alone. Of a list of files the list itself is kept too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.base.files import WriteError, write_text
+from zoo.base.paths import cache_dir
+from zoo.data.sources.source import Opened, Request, Rows, array_rows, item_rows
+from zoo.data.split import VALIDATION_SEED, drawn_test
+from zoo.data.types import Images, Item, Labels
+from zoo.errors import DataError
+
+SCHEME = "memory"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images and labels of one split: an array as `zoo.data.sources.source.as_nchw` takes it, or undecoded items.
+
+    Attributes:
+        labels: int64 (N,). where: names image i for a message.
+    """
+
+    images: Images | Sequence[Item]
+    labels: Labels
+    where: Callable[[int], str]
+
+    def rows(self, chosen: Labels | None = None) -> Rows:
+        """All or some of them, to be decoded."""
+        chosen = np.arange(len(self.labels)) if chosen is None else chosen
+
+        def where(row: int) -> str:
+            return self.where(int(chosen[row]))
+
+        if isinstance(self.images, np.ndarray):
+            return replace(array_rows(self.images, self.labels, "", chosen), where=where)
+        items = [self.images[row] for row in chosen]
+        files = tuple(item for item in items if isinstance(item, Path))
+        return replace(item_rows(items, self.labels[chosen], where), files=files)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All images that were given; where there is no test split, a fifth of them is drawn for it, always the same."""
+
+    train: Part
+    test: Part | None
+    classes: tuple[str, ...]
+
+    def opened(self, *, whole: bool, where: str) -> Opened:
+        """Both splits; `whole`: what has one split alone is not divided, each side is all of it."""
+        if self.test is not None:
+            return Opened(self.train.rows(), self.test.rows(), self.classes)
+        if whole:
+            return Opened(self.train.rows(), self.train.rows(), self.classes)
+        train, test = drawn_test(self.train.labels, VALIDATION_SEED, where)
+        return Opened(self.train.rows(train), self.train.rows(test), self.classes)
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Images that were given, or the name that they had.
+
+    Attributes:
+        name: "NAME-HASH". parts: None where they are not at hand.
+    """
+
+    name: str
+    parts: Parts | None = None
+    whole: bool = False
+
+    @classmethod
+    def make(cls, request: Request) -> MemorySource:
+        """The source for `memory:NAME-HASH`, without images unless they were files."""
+        return cls(request.rest, _listed(request.rest), request.whole)
+
+    def identity(self) -> dict[str, Any]:
+        """The hash of all that was given."""
+        return {"scheme": SCHEME, "name": self.name} | ({"whole": True} if self.whole else {})
+
+    def open(self) -> Opened:
+        """Both splits.
+
+        Raises:
+            DataError: they are not at hand: says what to do.
+        """
+        if self.parts is None:
+            raise DataError(
+                f"{SCHEME}:{self.name} was given in Python, and its images are not in the cache any more: give them "
+                "again there by dataset="
+            )
+        return self.parts.opened(whole=self.whole, where=f"{SCHEME}:{self.name}")
+
+
+# ---- lists of files -----------------------------------------------------------------------------------
+
+
+def keep_list(name: str, parts: Parts) -> None:
+    """Keep a list of files, so that the SPEC alone is enough to read them again."""
+    table = {"classes": parts.classes}
+    for side, part in (("train", parts.train), ("test", parts.test)):
+        if part is not None:
+            table[side] = [[str(path), int(label)] for path, label in zip(part.images, part.labels, strict=True)]  # type: ignore[assignment]
+    with suppress(WriteError, OSError):
+        path = _place(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(table))
+
+
+def _listed(name: str) -> Parts | None:
+    try:
+        table = json.loads(_place(name).read_text("utf-8"))
+        test = file_part(table["test"]) if "test" in table else None
+        return Parts(file_part(table["train"]), test, tuple(map(str, table["classes"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def file_part(rows: Sequence[tuple[str, int]]) -> Part:
+    """A split of files with class numbers."""
+    paths = [Path(path) for path, _ in rows]
+    return Part(paths, np.array([label for _, label in rows], np.int64), lambda i: str(paths[i]))
+
+
+def _place(name: str) -> Path:
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+    return cache_dir() / "lists" / f"{safe}.json"
