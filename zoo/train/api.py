@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zoo.base.reporter import Reporter
+from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.spec import Node
 from zoo.data.batches.mode import DataMode
 from zoo.errors import InputError
@@ -20,17 +21,24 @@ from zoo.runs.which import LAST
 from zoo.train.run_options import HowToCompile, OnInterrupt, Request, options, refuse_two_beginnings, settings_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.train.call import Outcome, Training
+    from zoo.train.given import Given
     from zoo.train.plan import Entry
     from zoo.train.processes.world import World
 
 
+Images: TypeAlias = Sequence[Any] | Mapping[str, Any]
+"""Images of the caller's own: arrays, datasets of torch, or files, with labels; see `train`."""
+
+
 def train(
-    model: str | Node | None = None,
+    model: str | Node | nn.Module | Callable[..., Any] | None = None,
     *,
-    dataset: str | None = None,
+    dataset: str | Path | Images | None = None,
     data_dir: str | Path | None = None,
-    recipe: str | None = None,
+    recipe: str | Recipe | Mapping[str, Any] | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -57,6 +65,7 @@ def train(
     checkpoint_steps: int = 0,
     log: Sequence[str] = (),
     listeners: Sequence[Any] = (),
+    augment: Callable[..., Any] | None = None,
     progress: bool | None = None,
     interrupt: OnInterrupt = "auto",
     reporter: Reporter | None = None,
@@ -70,10 +79,16 @@ def train(
 
     Args:
         model: a name of `zoo.models()`, "timm/NAME", "torchvision/NAME", "FILE.toml#NAME", or a tree made in Python
-            (`zoo.part`, `zoo.alternate`, `zoo.joint`). Leave it out with `from_run`.
-        dataset: a name of `zoo.datasets()`, hf:OWNER/NAME, parquet:PATH or folder:PATH; default: the model's own.
+            (`zoo.part`, `zoo.alternate`, `zoo.joint`). Or code of your own: "FILE.py:NAME", a class or a function with
+            the signature of a classifier, part, stem or head (`zoo.plugin.Component` has them), or a ready module, which
+            is copied and not itself trained. Leave it out with `from_run`.
+        dataset: a name of `zoo.datasets()`, hf:OWNER/NAME, parquet:PATH or folder:PATH; default: the model's own. Or
+            images of your own: arrays (images, labels) or ((images, labels), (images, labels)) for train and test,
+            uint8 (N, H, W[, C]) or (N, C, H, W); a pair of `torch.utils.data.Dataset`; a list of (path, label); an
+            `ImageSplits`; or a table {"train": ..., "test": ...} of these.
         data_dir: folder for downloaded datasets.
-        recipe: name of a recipe, or "best"; default: the model's own.
+        recipe: name of a recipe, or "best"; a table of keys that differ from the model's own recipe; or a `Recipe`,
+            which is taken whole. Default: the model's own.
         epochs: passes over the training images. batch_size: images per step. lr: peak learning rate.
         seed: for initial weights, image order and augmentation; default: 0.
         device: "auto" (the default), "cpu", "cuda", "cuda:N" or "mps".
@@ -98,6 +113,8 @@ def train(
         log: plugins' loggers, such as "tensorboard".
         listeners: objects with any of the methods start(record, parameters), epoch(row, best) and end(result), which
             get plain data. One that raises is switched off with a warning.
+        augment: a function of your own on batches: (images, labels) to images, after the recipe's steps; see
+            `zoo.train.own_augment`.
         progress: show progress: True on stderr (or in the notebook), False nowhere, None only in a notebook.
         interrupt: what Ctrl-C does: "stop": the run stops between two steps, is saved, and is returned as stopped;
             "raise": KeyboardInterrupt, at once; "auto": "stop" in a notebook or at a prompt, "raise" in a script.
@@ -115,17 +132,20 @@ def train(
         >>> run = zoo.train("hybrid-alt-1", dataset="digits", epochs=2)  # doctest: +SKIP
         >>> run.top1  # doctest: +SKIP
     """
-    given = _given(locals())
+    arguments = dict(locals())
+    given = _given(arguments)
     refuse_two_beginnings(model, from_run, given)
     place = None if output is None else Path(output)
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
     with _prepared(around, device or "auto") as training:
+        names, own = _taken(arguments, training.reporter)
+        given |= names
         if from_run is not None:
             source = training.world.once(lambda: word_of(from_run))
-            return _run(training.start_from(source, given, place), training)
+            return _run(training.start_from(source, given, place, own), training)
         entry = _entry_of(model)
-        request = Request(model=entry[1] if entry else str(model), **given)
-        return _run(training.start(request, entry, place, look=resume), training)
+        request = Request(**{**given, "model": entry[1] if entry else given["model"]})
+        return _run(training.start(request, entry, place, own, look=resume), training)
 
 
 def resume(
@@ -138,6 +158,9 @@ def resume(
     checkpoint_steps: int = 0,
     log: Sequence[str] = (),
     listeners: Sequence[Any] = (),
+    model: str | nn.Module | Callable[..., Any] | None = None,
+    dataset: Images | None = None,
+    augment: Callable[..., Any] | None = None,
     progress: bool | None = None,
     interrupt: OnInterrupt = "auto",
     reporter: Reporter | None = None,
@@ -151,6 +174,8 @@ def resume(
     Args:
         run: a run folder, a name below runs/, "last", or a `Run`.
         epochs: the new total number of epochs. Without it, a finished run is returned as it is.
+        model, dataset, augment: code and images of your own that the run was given, where it cannot find them again by
+            itself; see `zoo.train`. The code of a file it can: it keeps a copy.
         data_dir, workers, checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop,
             world: as for `zoo.train`.
     Returns:
@@ -162,13 +187,16 @@ def resume(
     Example:
         >>> zoo.resume("last", epochs=40)  # doctest: +SKIP
     """
-    given = _given(locals())
+    given = _given({"epochs": epochs, "data_dir": data_dir, "workers": workers})
     if isinstance(run, str) and run.startswith(HUB):
         raise InputError(f"--resume {run}: only a run on this machine can be resumed; --from {run} repeats it")
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
     with _prepared(around, "auto") as training:
         folder = training.world.once(lambda: Path(word_of(run)))
-        return _run(training.resume(folder, given), training)
+        from zoo.train.given import again
+
+        own = again(model=model, dataset=dataset, augment=augment, warn=training.reporter.warn)
+        return _run(training.resume(folder, given, own), training)
 
 
 # ---- what both calls share ---------------------------------------------------------------------------
@@ -193,8 +221,10 @@ def _prepared(around: _Around, device: str) -> Iterator[Training]:
     """What surrounds the training; afterwards this process is as it was before."""
     from zoo.train.call import Training, as_before
     from zoo.train.interrupt import Interrupt, catching
+    from zoo.train.listeners import refuse_no_listeners
     from zoo.train.loop import Saving
 
+    refuse_no_listeners(around.listeners)  # before anything is made
     display, reporter = _shown(around)
     interrupt = Interrupt(around.stop)
     with _joined(around.world, device) as world, as_before(device), catching(interrupt, around.interrupt):
@@ -237,6 +267,20 @@ def _joined(world: World | None, device: str) -> Iterator[World]:
         joined.leave()
 
 
+def _taken(arguments: Mapping[str, Any], reporter: Reporter) -> tuple[dict[str, str], Given]:
+    """What was given as a name, and what was given itself: see `zoo.train.given.taken`."""
+    from zoo.train.given import taken
+
+    model = arguments["model"]
+    return taken(
+        model=None if isinstance(model, Node) else model,
+        dataset=arguments["dataset"],
+        recipe=arguments["recipe"],
+        augment=arguments["augment"],
+        warn=reporter.warn,
+    )
+
+
 def _entry_of(model: object) -> Entry | None:
     """The catalogue and the model of a tree; None for a name."""
     if not isinstance(model, Node):
@@ -257,7 +301,7 @@ def _run(outcome: Outcome, training: Training) -> Run:
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that a call was given, by their names in `Request`."""
-    values = {name: arguments.get(name) for name in options()}
+    values = {name: arguments.get(name) for name in options() if name not in ("dataset", "recipe")}
     given = {name: value for name, value in values.items() if not (value is None or value is False or value == ())}
     if "data_dir" in given:
         given["data_dir"] = str(given["data_dir"])

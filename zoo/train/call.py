@@ -12,13 +12,14 @@ import torch
 
 from zoo.base.cpus import Neighbours
 from zoo.base.reporter import Reporter
-from zoo.catalogue.registry import Registry, find_model, load_registry
+from zoo.catalogue.registry import find_model, load_registry
 from zoo.runs.folder import is_finished
 from zoo.runs.new import check_free, new_folder, unfinished
 from zoo.runs.record import RunRecord, read_record
 from zoo.train.events import Listener
+from zoo.train.given import Given
 from zoo.train.interrupt import Interrupt
-from zoo.train.listeners import Guarded, Several, attach, find_listeners
+from zoo.train.listeners import Several, attach, attach_objects, find_listeners
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Entry, Plan
 from zoo.train.processes.world import World
@@ -48,37 +49,38 @@ class Training:
     world: World = field(default_factory=World)
     neighbours: Neighbours = field(default_factory=Neighbours)
 
-    def start(self, request: Request, entry: Entry | None, output: Path | None, *, look: bool) -> Outcome:
+    def start(self, request: Request, entry: Entry | None, output: Path | None, own: Given, *, look: bool) -> Outcome:
         """Train a new run; with `look`, resume an unfinished one with the same configuration."""
         if output is not None:
             check_free(output)
-        entry = entry or find_model(request.model)
+        entry = entry or own.entry() or find_model(request.model)
         loggers = find_listeners(self.log, entry[0])
-        plan = self._beside_others(self._prepared(lambda show: plan_of(request, show, entry)))
+        plan = self._beside_others(self._prepared(lambda show: plan_of(request, show, entry, own)))
         if look and (folder := self.world.once(lambda: unfinished(plan.record))):
-            return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers})
+            return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers}, own)
         return self._train(plan, self._new_folder(plan, output), loggers)
 
-    def start_from(self, source: str, given: Mapping[str, Any], output: Path | None) -> Outcome:
+    def start_from(self, source: str, given: Mapping[str, Any], output: Path | None, own: Given) -> Outcome:
         """Repeat a recorded run, or fine-tune its weights; only options that were given change it."""
         if output is not None:
             check_free(output)
         registry = load_registry()
         loggers = find_listeners(self.log, registry)
         warn = self.reporter.warn
-        plan = self._beside_others(self._prepared(lambda show: plan_from(source, given, show, registry, warn=warn)))
+        plan = self._prepared(lambda show: plan_from(source, given, show, registry, warn=warn, own=own))
+        plan = self._beside_others(plan)
         return self._train(plan, self._new_folder(plan, output), loggers)
 
-    def resume(self, folder: Path, changed: Mapping[str, Any], registry: Registry | None = None) -> Outcome:
+    def resume(self, folder: Path, changed: Mapping[str, Any], own: Given) -> Outcome:
         """Resume the run of a folder, after warning about differences that make it not bit-identical."""
         if changed.get("epochs") is None and is_finished(folder):
             epochs = read_record(folder).settings.epochs
             self.reporter.say(f"{folder}: this run is finished; extend it with --epochs N, N above {epochs}")
             return Outcome(folder, None)
-        registry = registry or load_registry()
+        registry = load_registry()
         loggers = find_listeners(self.log, registry)
         warn = self.reporter.warn
-        plan = self._prepared(lambda show: continued(folder, registry, **changed, show=show, warn=warn))
+        plan = self._prepared(lambda show: continued(folder, registry, **changed, show=show, warn=warn, given=own))
         return self._train(plan, folder, loggers)
 
     def _prepared(self, make: Callable[[Any], Plan]) -> Plan:
@@ -133,8 +135,7 @@ class Training:
         if loggers:
             folder.mkdir(parents=True, exist_ok=True)
             display = attach(display, dict(loggers), folder, warn)
-        guarded = [Guarded(f"listener {type(listener).__name__}", listener, warn) for listener in given]
-        return self.stop.hearing(Several([display, *guarded]) if guarded else display)
+        return self.stop.hearing(attach_objects(display, given, warn) if given else display)
 
 
 @dataclass(frozen=True)

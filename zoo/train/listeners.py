@@ -136,13 +136,11 @@ def attach(listener: Listener, factories: dict[str, Callable[..., Any]], folder:
     return Several([listener, *made]) if made else listener
 
 
-def attach_objects(listener: Listener, objects: Sequence[object], say: Say) -> Listener:
-    """Combine a listener with the caller's own objects, which get what a plugin's listener gets.
+def refuse_no_listeners(objects: Sequence[object]) -> None:
+    """Refuse objects that hear nothing of a training.
 
-    Args:
-        objects: each with any of start(record, parameters), epoch(row, best), end(result).
     Raises:
-        InputError: one has none of these methods.
+        InputError: one has none of the methods of a listener, or is a class.
     """
     for one in objects:
         if isinstance(one, type) or not any(callable(getattr(one, event, None)) for event in EVENTS):
@@ -150,5 +148,16 @@ def attach_objects(listener: Listener, objects: Sequence[object], say: Say) -> L
             raise InputError(
                 f"listeners: give objects with any of start(record, parameters), epoch(row, best), end(result); {what}"
             )
+
+
+def attach_objects(listener: Listener, objects: Sequence[object], say: Say) -> Listener:
+    """Combine a listener with the caller's own objects, which get what a plugin's listener gets.
+
+    Args:
+        objects: each with any of start(record, parameters), epoch(row, best), end(result).
+    Raises:
+        InputError: as `refuse_no_listeners`.
+    """
+    refuse_no_listeners(objects)
     own = [Guarded(f"listener {type(one).__name__}", one, say, prints=True) for one in objects]
     return Several([listener, *own]) if own else listener
