@@ -80,8 +80,8 @@ def train(
     Args:
         model: a name of `zoo.models()`, "timm/NAME", "torchvision/NAME", "FILE.toml#NAME", or a tree made in Python
             (`zoo.part`, `zoo.alternate`, `zoo.joint`). Or code of your own: "FILE.py:NAME", a class or a function with
-            the signature of a classifier, part, stem or head (`zoo.plugin.Component` has them), or a ready module, which
-            is copied and not itself trained. Leave it out with `from_run`.
+            the signature of a classifier, part, stem or head (see `zoo.plugin.Component`), or a ready module, which is
+            copied and not itself trained. Leave it out with `from_run`.
         dataset: a name of `zoo.datasets()`, hf:OWNER/NAME, parquet:PATH or folder:PATH; default: the model's own. Or
             images of your own: arrays (images, labels) or ((images, labels), (images, labels)) for train and test,
             uint8 (N, H, W[, C]) or (N, C, H, W); a pair of `torch.utils.data.Dataset`; a list of (path, label); an
