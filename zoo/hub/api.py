@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from zoo.hub.search import Hits
     from zoo.hub.verify import Verification
 
-__all__ = ["Planned", "Published", "from_pretrained", "load", "package", "publish", "pull", "search", "verify"]
-
 
 # ---- loading -------------------------------------------------------------------------------------------
 
