@@ -315,15 +315,16 @@ def test_a_notebook_shows_every_part_and_the_shaded_matrix(everything: Evaluatio
     for title in ("Classes (test)", "Confusion (test)", "Calibration: ECE"):
         assert title in page
     assert "<script" not in page
+    assert "with ." not in page
     first = [str(n or "") for n in everything.as_dict()["confusion"]["counts"][0]]
     start = cells.cells.index("true \\ predicted")
     assert cells.cells[start + 11 : start + 22] == ["0", *first]
 
 
 def test_names_of_classes_are_escaped_and_many_classes_are_shown_by_their_mistakes() -> None:
-    page = confusion_html(["<b>", "b"], [[1, 3], [0, 0]])
+    page = confusion_html(["<b>", "b"], [[1, 4], [0, 0]])
     assert "<b>" not in page
-    assert "rgba(8, 81, 156, 0.75); color: white" in page
+    assert "rgba(8, 81, 156, 0.80); color: white" in page
     names = [f"c{i}" for i in range(40)]
     counts = [[i * (j == i + 1) for j in range(40)] for i in range(40)]
     cells = Cells(confusion_html(names, counts)).cells

@@ -197,6 +197,12 @@ def test_an_output_is_replaced_a_few_times_a_second_at_most(plan: Plan) -> None:
         clock.now += SECONDS / 10
         display.tick(tick_at(step))
     assert len(cell.pages) in (10, 11)
+    row = {**rows_of([1.0])[0], "step": 100}
+    clock.now = display.output.last
+    display.epoch(row, best=True)
+    assert "<svg" not in cell.pages[-1]  # the next one will show it
+    display.epoch({**row, "epoch": EPOCHS}, best=False)
+    assert "<svg" in cell.pages[-1]  # what follows may take long
     display.end({})
     assert "ended early" in cell.pages[-1]
 

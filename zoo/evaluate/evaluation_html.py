@@ -19,7 +19,7 @@ MOST_NAME = 20
 
 def evaluation_html(document: Mapping[str, Any], lines: Sequence[str], robustness: Table | None) -> str:
     """The lines, and a table for each part of the document."""
-    split, blocks = document["split"], [f"<p>{html.escape(line.strip())}</p>" for line in lines]
+    split, blocks = document["split"], [f"<p>{html.escape(line)}</p>" for line in lines]
     if "classes" in document:
         blocks.append(_titled(f"Classes ({split})", _classes(document["classes"]["rows"])))
     if "confusion" in document:
@@ -67,7 +67,7 @@ def _cells(row: list[int]) -> str:
 
 def _shade(share: float) -> str:
     """The page's own ground shines through a weak colour, whose text therefore has the page's own colour."""
-    return f"background: rgba(8, 81, 156, {share:.2f}); color: {'white' if share > 0.5 else 'inherit'}"
+    return f"background: rgba(8, 81, 156, {share:.2f}); color: {'white' if share > 0.75 else 'inherit'}"
 
 
 def _titled(title: str, table: str) -> str:

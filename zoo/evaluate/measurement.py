@@ -222,17 +222,18 @@ class Evaluation(Measured):
 
     def __repr__(self) -> str:
         """The figures, and the names of the parts that there are."""
-        lines = [f"Evaluation of {self.run}: {accuracy(self)}", f"  {self.verdict}"]
-        if self.comparison is not None:
-            lines.append(f"  {self.comparison!r}")
-        parts = [name for name in PARTS if name in self.document]
-        return "\n".join([*lines, *([f"  with {', '.join('.' + part for part in parts)}"] if parts else [])])
+        parts = ", ".join(f".{name}" for name in PARTS if name in self.document)
+        return "\n  ".join([*self._lines(), *([f"with {parts}"] if parts else [])])
+
+    def _lines(self) -> list[str]:
+        lines = [f"Evaluation of {self.run}: {accuracy(self)}", self.verdict]
+        return lines if self.comparison is None else [*lines, repr(self.comparison)]
 
     def _repr_html_(self) -> str:
         """The figures, and a table for each part."""
         from zoo.evaluate.evaluation_html import evaluation_html
 
-        return evaluation_html(self.document, repr(self).splitlines(), self.robustness)
+        return evaluation_html(self.document, self._lines(), self.robustness)
 
 
 def accuracy(measured: Measured) -> str:
