@@ -112,6 +112,8 @@ def test_every_template_and_asset_is_in_the_wheel(files: dict[str, zipfile.ZipIn
         "zoo/registry.toml",
         "zoo/catalogue/registry.schema.json",
         "zoo/py.typed",
+        "zoo_cnn/__init__.pyi",
+        "zoo_cnn/py.typed",
         "zoo/__main__.py",
         "zoo/cli/__init__.py",
     ],

@@ -10,7 +10,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import msgspec
 import pytest
@@ -30,6 +30,7 @@ from zoo.models.api import create
 from zoo.plugin import stubs
 from zoo.plugin.contract import GIVEN
 from zoo.plugin.names import Name
+from zoo.plugin.scaffold import families, new_plugin
 from zoo.testing import cases_of
 from zoo.testing.cases import check_names
 from zoo.testing.subject import Failed
@@ -107,6 +108,19 @@ def test_the_combinators_have_the_signatures_of_their_factories() -> None:
         assert ours == {key: value for key, value in theirs.items() if key not in GIVEN["combinator"]}
         said = (factory.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
         assert said in (function.__doc__ or "")
+
+
+def test_the_python_of_the_documentation_is_its_toml() -> None:
+    text = (ROOT / "docs" / "mix.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    table = tomllib.loads(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0])
+    calls = {"part": part, "alternate": alternate, "joint": joint, "create": create}
+    names = {"zoo": SimpleNamespace(**calls, train=lambda tree, **options: (tree, options))}
+    exec(first.replace("import zoo\n", ""), names)
+    assert classifier(body=names["tree"]) == node_from_table(table["models"]["my-hybrid"]["build"], "build")
+    assert names["model"](torch.zeros(1, 3, 8, 8)).shape == (1, 10)  # type: ignore[operator]
+    exec(second, names)
+    assert create(names["tree"], num_classes=10, image_size=32) is not None  # type: ignore[arg-type]
 
 
 # ---- what is wrong ----------------------------------------------------------------------------
@@ -277,6 +291,20 @@ def test_type_checkers_see_the_arguments(tmp_path: Path, monkeypatch: pytest.Mon
     said = dict(re.findall(r"mine\.py:(\d+): error: (.*)", out))
     for number, expected in enumerate(lines.values(), 1):
         assert expected in said.get(str(number), "") if expected else str(number) not in said, out
+
+
+@pytest.mark.parametrize("family", [name for name, family in families().items() if family.kind in GIVEN])
+def test_the_stub_of_a_generated_plugin_is_true(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = new_plugin(f"fresh-{family}", family, tmp_path / family)
+    monkeypatch.syspath_prepend(folder / "src")
+    module = f"zoo_fresh_{family}"
+    assert (folder / "src" / module / "__init__.pyi").read_text() == stubs.stub_of(module)
+    assert stubs.shadowed(module) == []
+
+
+def test_the_stub_of_the_example_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples" / "zoo-fourier" / "src")
+    assert (ROOT / "examples/zoo-fourier/src/zoo_fourier/__init__.pyi").read_text() == stubs.stub_of("zoo_fourier")
 
 
 # ---- strangers ---------------------------------------------------------------------------------

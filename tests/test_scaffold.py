@@ -202,6 +202,7 @@ def test_the_folder_is_complete(family: str, tmp_path: Path) -> None:
     package = {f"src/zoo_waves/{name}" for name in ("__init__.py", "py.typed", "registry.toml")}
     others = {"README.md", ".gitignore", ".github/workflows/test.yml", "tests/test_zoo_waves.py"}
     others |= {"registry.schema.json"}
+    package |= {"src/zoo_waves/__init__.pyi"} if family != "dataset" else set()
     assert package | others | {"pyproject.toml"} < files
     assert len(files) == len(package | others) + 2
     for path in folder.rglob("*.*"):
