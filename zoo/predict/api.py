@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "Prediction", "explain", "predict"]
 
 Images: TypeAlias = "Picture | Iterable[Picture]"
-"""One or many of: a path, a folder (all images below it), a pattern such as "**/*.png", the bytes of a file, a PIL
+"""One or many of: a path, a folder (all images below it), a pattern (`**/*.png`), the bytes of a file, a PIL
 image, a uint8 array (H, W), (H, W, 3) or (H, W, 4)."""
 
 
@@ -80,7 +80,7 @@ def predict(
     Args:
         run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], a `Run`, or a loaded
             `Classifier`.
-        images: one or many of: a path, a folder (all images below it), a pattern such as "**/*.png", the bytes of a
+        images: one or many of: a path, a folder (all images below it), a pattern (`**/*.png`), the bytes of a
             file, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4); "-" reads the bytes of one from stdin.
         top: how many classes of each image are named.
         batch_size: images that are classified at once, 1 to 4096.

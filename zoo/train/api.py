@@ -176,8 +176,9 @@ def resume(
         epochs: the new total number of epochs. Without it, a finished run is returned as it is.
         model, dataset, augment: code and images of your own that the run was given, where it cannot find them again by
             itself; see `zoo.train`. The code of a file it can: it keeps a copy.
-        data_dir, workers, checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop,
-            world: as for `zoo.train`.
+        data_dir, workers: as for `zoo.train`.
+        checkpoint_seconds, checkpoint_steps, log, listeners: as for `zoo.train`.
+        progress, interrupt, reporter, stop, world: as for `zoo.train`.
     Returns:
         The run; its `state` is "finished", or "stopped" if it was stopped again.
     Raises:
