@@ -138,10 +138,6 @@ class Classifier(nn.Module):
         self._placed = where
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickled file holds: all but what is made again when it is needed."""
-        return {**self.__dict__, "_floats": None}
-
     # ---- images --------------------------------------------------------------------------------------
 
     @property
