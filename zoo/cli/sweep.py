@@ -72,8 +72,6 @@ def sweep(model: str, as_json: bool, quiet: bool, **option_values: Any) -> None:
     if found.stopped:
         say(f"stopped; repeat the command to continue (the trials are in {found.folder})")
         sys.exit(128 + stop.stopping)
-    for line in found.problems:
-        print(f"warning: {line}", file=sys.stderr)
     show(found, as_json)
     if found.problems and not found.finished:
         wanted = found.as_dict()["sweep"]["trials"]

@@ -157,7 +157,8 @@ def sweep(
         settings: of the recipe, for all trials: {"ema": 0.99}, or ["ema=0.99"].
         seed: for training, and for drawing the values.
         checkpoint_seconds: between two checkpoints of a trial; 0: only at the end or when stopped.
-        reporter: receives messages. stop: asked between steps; a number above 0 ends the sweep after a checkpoint.
+        reporter: receives messages, and a warning for each process that failed.
+        stop: asked between steps; a number above 0 ends the sweep after a checkpoint.
     Raises:
         InputError: a wrong key, value, range or option, another sweep in the folder, or Optuna is not installed.
         TrainingError: no trial was completed. ZooError: no trial can run, such as a dataset that is not there.
@@ -249,7 +250,7 @@ def reproduce(
     Example:
         >>> table = zoo.reproduce("cnn-to-others/cifar10", train=False)
         >>> table.rows[0]["model"], table.rows[0]["published_top1"]
-        ('mixer-b16', 0.66)
+        ('cnn-baseline', 0.6411)
     """
     from zoo.catalogue.spec import decode
     from zoo.studies.reproduce.rows import Ask

@@ -217,22 +217,24 @@ class ParentEnded:
 
 def main() -> None:
     """Run a worker process: reads its task from stdin, works, and exits with 0, or 143 if it was stopped."""
-    from zoo.train.loop import Stop
-
     for number in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:
         signal.signal(number, signal.SIG_IGN)  # the parent receives it, and closes the pipe
     task = json.loads(_line())
     stop = ParentEnded()
     send = _sender(stop)
     sys.stdout = sys.stderr = WatchedStream(sys.stderr, stop.leave)
-
     try:
         run(task, stop, Sender(send))
-    except Stop as stopped:
-        sys.exit(128 + stopped.signal)
     except ZooError as error:
         send(("error", str(error)))
         sys.exit(1)
+    except Exception as error:
+        from zoo.train.loop import Stop  # here, so that no process imports torch before its work does
+
+        if isinstance(error, Stop):
+            sys.exit(128 + error.signal)
+        send(("error", f"unexpected {type(error).__name__}: {error}"))
+        raise
 
 
 def _sender(stop: ParentEnded) -> Callable[[Told], None]:

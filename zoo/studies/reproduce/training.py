@@ -105,6 +105,8 @@ def _train(table: _Table, how: How) -> tuple[list[str], bool]:
 
     table.store()  # fails now, before any training, if it cannot be written
     problems: list[str] = []
+    if how.stop() > 0:  # asked here for the first time: from now on the work is stopped between two steps
+        return [], True
     if (how.engine, how.jobs) == ("local", 1):
         _alone(table, how)
     elif not all(job.recorded for job in table.jobs):

@@ -51,16 +51,18 @@ def _last(trial: FrozenTrial) -> float | None:
     return values[max(values)] if values else None
 
 
-def best_of(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def best_of(rows: Sequence[Mapping[str, Any]], problems: Sequence[str] = ()) -> Mapping[str, Any]:
     """The best completed trial.
 
+    Args:
+        problems: a line for each process that failed.
     Raises:
-        TrainingError: no trial was completed; says why the first one failed.
+        TrainingError: no trial was completed; says why the first one, or the first process, failed.
     """
     complete = [row for row in rows if row["state"] == "complete"]
     if not complete:
         otherwise = "all were pruned" if rows else "none has ended yet; repeat the command to continue"
-        why = next((row["error"] for row in rows if row["error"]), otherwise)
+        why = next(filter(None, (*(row["error"] for row in rows), *problems)), otherwise)
         raise TrainingError(f"no trial was completed: {why}")
     return complete[0]
 

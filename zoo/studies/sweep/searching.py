@@ -16,7 +16,7 @@ from zoo.base.files import write_text
 from zoo.base.plain_json import json_text
 from zoo.base.reporter import Reporter
 from zoo.base.text import plural
-from zoo.catalogue.registry import Registry, find_model
+from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Node
 from zoo.catalogue.vary import inline
 from zoo.errors import InputError
@@ -64,16 +64,19 @@ def name_of(model: str | Node, output: str | None, dataset: str | None, recipe: 
 
     Raises:
         InputError: the tree has no dataset or recipe, or the folder has the sweep of another tree.
+        UnknownNameError: there is no such recipe.
     """
     if not isinstance(model, Node):
         return model
     if dataset is None or recipe is None:
         raise InputError("a sweep of a tree needs a dataset and a recipe; only models of the catalogue have their own")
-    name = model.use.replace(".", "-")
+    load_registry().recipe(recipe)
+    name = f"tree-of-{model.use.replace('.', '-')}"  # no model of the catalogue is called so
     table = {"summary": "a tree of one's own", "family": "own", "recipe": recipe, "build": model.to_table()}
     text = "".join([f"[models.{name}]\n", *(f"{key} = {inline(value)}\n" for key, value in table.items())])
     file = Path(output or _folder(name, dataset)) / "model.toml"
-    if file.is_file() and file.read_text("utf-8") != text:
+    begun = file.is_file() and any(file.parent.glob("trial-*"))
+    if begun and file.read_text("utf-8") != text:
         raise InputError(f"{file}: contains another tree; give the same one to continue its sweep, or another output")
     write_text(file, text)
     return f"{file}#{name}"
@@ -145,6 +148,8 @@ def carry_out(
     problems = tuple(_run(search, entry, spread, reporter, stop))
     if stop() > 0:
         return Outcome(_so_far(search), problems=problems, stopped=True)
+    for line in problems:
+        reporter.warn(line)
     return _written(search, entry[0], entry[1], problems)
 
 
@@ -179,7 +184,7 @@ def _written(search: Search, registry: Registry, name: str, problems: tuple[str,
 
     study = open_study(search)
     rows = outcome.trials_of(search, study)
-    recipe = outcome.as_toml(search, registry, name, outcome.best_of(rows), len(rows))
+    recipe = outcome.as_toml(search, registry, name, outcome.best_of(rows, problems), len(rows))
     mattered = outcome.importance(study)
     results = outcome.document(search, rows, recipe, mattered)
     data, table, stem = outcome.paths(search)
