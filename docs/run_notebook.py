@@ -1,11 +1,13 @@
-"""Run a notebook of these pages in a fresh folder and keep what it shows: python docs/run_notebook.py.
+"""Run the notebooks of these pages in fresh folders and keep what they show: python docs/run_notebook.py [NAME...].
 
-The outputs are stored with it, so that the pages need not run it; a test runs it, and holds how large it may be.
+The outputs are stored with them, so that the pages need not run them; a test runs them, and holds how large they may be.
+What they publish goes to a Hub on this machine, which the tests have as well.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -13,9 +15,15 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).resolve().parent / "notebooks" / "first-steps.ipynb"
-LIMIT = 100_000
-"""Bytes of the file, outputs included."""
+FOLDER = Path(__file__).resolve().parent / "notebooks"
+NAMES = ("first-steps", "own-images")
+LIMIT = 200_000
+"""Bytes of a file, outputs included."""
+
+
+def path_of(name: str) -> Path:
+    """The file of a notebook."""
+    return FOLDER / f"{name}.ipynb"
 
 
 def executed(path: Path, folder: Path, seconds: int = 600) -> nbformat.NotebookNode:
@@ -24,6 +32,9 @@ def executed(path: Path, folder: Path, seconds: int = 600) -> nbformat.NotebookN
     Raises:
         CellExecutionError: a cell failed.
     """
+    sys.path.insert(0, str(FOLDER.parent.parent / "tests"))
+    from hub_server import HubServer
+
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
@@ -32,7 +43,10 @@ def executed(path: Path, folder: Path, seconds: int = 600) -> nbformat.NotebookN
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute(env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+    token = f"hf_{secrets.token_hex(17)}"
+    with HubServer(xet=True) as hub:
+        hub.store.users[token] = ("me", "write")
+        client.execute(env=os.environ | hub.env(folder / "hf", token))
     return notebook
 
 
@@ -45,17 +59,18 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def main() -> None:
-    """Run it with the programs of this Python first on the path, and write it back."""
+def main(names: list[str]) -> None:
+    """Run them with the programs of this Python first on the path, and write them back."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with tempfile.TemporaryDirectory(prefix="zoo-notebook-") as folder:
-        notebook = tidy(executed(NOTEBOOK, Path(folder)))
-    text = nbformat.writes(notebook, indent=1) + "\n"
-    if len(text.encode()) > LIMIT:
-        sys.exit(f"error: {len(text.encode()):,} bytes with its outputs; keep it below {LIMIT:,}")
-    NOTEBOOK.write_text(text, "utf-8")
-    print(NOTEBOOK)
+    for name in names or NAMES:
+        with tempfile.TemporaryDirectory(prefix="zoo-notebook-") as folder:
+            notebook = tidy(executed(path_of(name), Path(folder)))
+        text = nbformat.writes(notebook, indent=1) + "\n"
+        if len(text.encode()) > LIMIT:
+            sys.exit(f"error: {name}: {len(text.encode()):,} bytes with its outputs; keep it below {LIMIT:,}")
+        path_of(name).write_text(text, "utf-8")
+        print(path_of(name))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
