@@ -300,6 +300,9 @@ def test_the_stub_of_a_generated_plugin_is_true(family: str, tmp_path: Path, mon
     module = f"zoo_fresh_{family}"
     assert (folder / "src" / module / "__init__.pyi").read_text() == stubs.stub_of(module)
     assert stubs.shadowed(module) == []
+    rows = [line for line in (folder / "README.md").read_text().splitlines() if line.startswith("|")]
+    assert [row.count("|") for row in rows] == [3] * len(rows)
+    assert any("`python -m zoo.plugin.stubs" in row for row in rows)
 
 
 def test_the_stub_of_the_example_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
