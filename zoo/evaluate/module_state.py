@@ -51,8 +51,12 @@ def _said_without_inner(outer: nn.Module, keys: Any) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards whatever each part was in before; one that evaluates already is not touched."""
-    training = [part for part in module.modules() if part.training]
+    """Eval mode, and afterwards whatever each part was in before.
+
+    Where neither the module nor a child of it trains, nothing is touched: a part further down that does was set so.
+    """
+    trains = module.training or any(child.training for child in module.children())
+    training = [part for part in module.modules() if part.training] if trains else []
     if training:
         module.eval()
     try:
