@@ -126,7 +126,7 @@ def test_what_is_there_is_listed_without_training(tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_stopped_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = iter([15])  # once: who looks later must see it too
+    asked = iter([0, 15])  # once, when the run has begun: who looks later must see it too
     made = table(runs=tmp_path / "runs", results=tmp_path, stop=lambda: next(asked, 0))
     assert (made.stopped, made.rows[0]["top1"], made.failed) == (True, None, ())
     assert "stopped" in repr(made)
@@ -338,6 +338,7 @@ def test_a_page_is_the_one_that_the_command_writes(base: Path) -> None:
     assert printed.stderr == f"1 run, 0 results of the catalogue, {page.size / 1e6:.2f} MB\n"
     assert repr(page).startswith("Report('call.html': 1 run, ")
     quick = zoo.report("last", output="quick.html", catalogue="none", data=False, reporter=(heard := Heard()))
+    assert "No images: left out by --no-data" in Path(quick).read_text()
     assert (quick.runs, heard.lines) == (page.runs, [f"last: {run.folder}"])
 
 
