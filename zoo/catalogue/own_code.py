@@ -288,8 +288,9 @@ def parameters_of(code: OwnCode) -> tuple[str, ...] | None:
         found = [node for node in parsed(code.text, code.file).body if code.attribute in bound_by(node)]
         if len(found) == 1 and (taken := _plain_arguments(found[0])) is not None:
             return None if taken.kwarg else tuple(a.arg for a in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs))
+    made = code.load()
     try:
-        parameters = inspect.signature(code.load()).parameters.values()
+        parameters = inspect.signature(made).parameters.values()
     except (TypeError, ValueError):
         raise InputError(f"{code}: its signature cannot be read; give a class or function written in Python") from None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):

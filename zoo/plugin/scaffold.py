@@ -7,9 +7,10 @@ the place of a common file.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from keyword import iskeyword
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zoo.base.files import write_text
 from zoo.base.templates import templates
@@ -23,6 +24,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 CATALOGUE = Path(__file__).parent.parent / "catalogue"
 SUFFIX = ".tmpl"
 TAKEN = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "loggers")
+OWN = "own"
+"""What the components of code without a package begin with; no plugin may have it."""
 
 
 class Family(NamedTuple):
@@ -80,11 +83,27 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
     known = families()
     if family not in known:
         raise InputError(f"no family named {family!r}; allowed: {', '.join(known)}")
-    values = _values(_checked(name), known[family])
+    values = values_of(name, *known[family])
+    folder = free_folder(values, folder)
+    write_package(values, folder, TEMPLATES / family)
+    return folder
+
+
+def free_folder(values: Mapping[str, str], folder: Path | None) -> Path:
+    """The folder of a package that is to be written.
+
+    Raises:
+        InputError: it is not empty.
+    """
     folder = folder or Path(values["distribution"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not an empty folder; give another with --output")
-    texts = templates(TEMPLATES / family, TEMPLATES / "common", TEMPLATES)
+    return folder
+
+
+def write_package(values: Mapping[str, Any], folder: Path, own: Path) -> None:
+    """Write the files of a package; templates in `own` take the place of common ones."""
+    texts = templates(own, TEMPLATES / "common", TEMPLATES)
     for template, place in PLACES:
         if template == "init.pyi" and known[family].kind not in GIVEN:
             continue  # Python has no names for what no tree can have
@@ -93,7 +112,6 @@ def new_plugin(name: str, family: str, folder: Path | None = None) -> Path:
         write_text(path, texts.get_template(f"{template.format(**values)}{SUFFIX}").render(values))
     write_text(folder / "src" / values["package"] / "py.typed", "")
     write_text(folder / SCHEMA, (CATALOGUE / SCHEMA).read_text("utf-8"))
-    return folder
 
 
 def _checked(name: str) -> str:
@@ -106,15 +124,24 @@ def _checked(name: str) -> str:
         raise InputError(
             f"{name!r} is not a plugin name; use lower-case letters and digits, separated by -, such as waves"
         )
-    if short in TAKEN:
+    if short in (*TAKEN, OWN):
         raise InputError(f"{short!r} is the name of a built-in plugin; choose another")
     return short
 
 
-def _values(name: str, family: Family) -> dict[str, str]:
-    """What templates print and the names of files hold, by name."""
+def values_of(name: str, component: str, kind: str, module: str, summary: str, family: str) -> dict[str, str]:
+    """What templates print and the names of files hold, by name.
+
+    Raises:
+        InputError: the name is none for a plugin.
+    """
+    name = _checked(name)
     return {
-        **family._asdict(),
+        "component": component,
+        "kind": kind,
+        "module": module,
+        "summary": summary,
+        "family": family,
         "name": name,
         "distribution": f"zoo-{name}",
         "package": f"zoo_{name}".replace("-", "_"),

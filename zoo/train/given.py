@@ -113,9 +113,7 @@ def taken(
     own = None if model is None or isinstance(model, str) else own_of(model)
     data = None if dataset is None or isinstance(dataset, str | Path) else given_data(dataset)
     if recipe is not None and not isinstance(recipe, str | Recipe | Mapping):
-        raise InputError(
-            f"a recipe of type {type(recipe).__name__} is none; give a name, a table of its keys, or a Recipe"
-        )
+        raise InputError(f"recipe: of type {type(recipe).__name__}; give a name, a table of its keys, or a Recipe")
     names = {
         "model": own.name if own else model,
         "dataset": data.spec if data else dataset and str(dataset),

@@ -28,7 +28,7 @@ from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Spli
 from zoo.errors import DataError, InputError
 from zoo.evaluate.views import refuse_views
 from zoo.models.arguments import defaults_of
-from zoo.models.compose import compose, place
+from zoo.models.compose import check, compose, place
 from zoo.models.device import Hardware, pick_device, pick_layout, placed, reasons
 from zoo.models.own_module import state_hash
 from zoo.models.precision import pick_precision
@@ -134,6 +134,9 @@ def resolve(
         in_channels=3, height=splits[0].images.shape[2], width=splits[0].images.shape[3], num_classes=len(data.classes)
     )
     outline = _outline((registry, name, model), recipe, sizes)
+    own = own_parts(registry, model.build, code_of(given.augment))
+    if own:  # run once, which a tested component need not be
+        check(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
     if given.augment is not None:
         given.augment.try_out(splits[0], device)
     precision = pick_precision(recipe.precision, device)
@@ -154,7 +157,7 @@ def resolve(
         plugins=provenance(registry, model.build, model=name, recipe=recipe_name, dataset=spec),
         environment=environment(device),
         defaults=defaults_of(model.build, registry),
-        own=own_parts(registry, model.build, code_of(given.augment)),
+        own=own,
     )
     notes = (*data.notes, *reasons(hardware, recipe.precision))
     findings = _findings(data, splits[0], record, request)
