@@ -168,19 +168,31 @@ def test_a_name_that_is_unknown_is_the_error_of_the_command(words: list[str], op
 
 
 def test_why_there_are_no_rows_is_told_to_the_reporter() -> None:
-    for options in ({"dataset": "eurosat"}, {"family": "cnn", "dataset": "eurosat"}, {"family": "cnn", "tag": "tiny"}):
+    rows = zoo.models()
+    used = {row["dataset"] for row in rows} | {result["dataset"] for row in rows for result in row["published"]}
+    unused = next(name for name in zoo.datasets().column("name") if name not in used)
+    together = {(row["family"], tag) for row in rows for tag in row["tags"]}
+    tags = sorted({tag for _, tag in together})
+    family, tag = next((row["family"], tag) for row in rows for tag in tags if (row["family"], tag) not in together)
+    for options, why in (
+        ({"dataset": unused}, f"no model is built or published for {unused}; any model can be trained on it"),
+        ({"family": family, "tag": tag}, "no model matches all of these options"),
+    ):
         told = Told()
-        words = [word for key, value in options.items() for word in (f"--{key}", value)]
-        try:
-            found = zoo.models(**options, reporter=told)
-        except UnknownNameError:
-            continue
-        if not found:
-            assert told.said == typed("list", *words).stderr.splitlines()
-            assert found.columns == model_rows.COLUMNS
-            break
-    else:
-        pytest.fail("each of these has models or is unknown")
+        found = zoo.models(**options, reporter=told)
+        assert (len(found), found.columns) == (0, model_rows.COLUMNS)
+        assert [line.startswith(why) for line in told.said] == [True]
+        done = typed("list", *(word for key, value in options.items() for word in (f"--{key}", value)))
+        assert (done.exit_code, done.stdout, done.stderr.splitlines()) == (0, "", told.said)
+
+
+@pytest.mark.parametrize("sort", ["published", "own"])
+def test_the_best_come_first_and_the_unknown_last(sort: Any) -> None:
+    values = zoo.models(sort=sort).short.column(sort)
+    known = [value for value in values if value is not None]
+    assert known == sorted(known, reverse=True)
+    assert known[0] > known[-1]
+    assert values == [*known, *[None] * (len(values) - len(known))]
 
 
 def test_another_column_to_sort_by_is_refused_and_the_command_offers_those_that_there_are() -> None:

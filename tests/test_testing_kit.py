@@ -235,7 +235,7 @@ def test_in_a_pipe_each_line_is_printed_when_it_is_known(monkeypatch: pytest.Mon
         return ""
 
     cases = [Case("a", check, lambda check=check: body(check)) for check in ("shapes", "finite")]  # type: ignore[misc]
-    monkeypatch.setattr("zoo.testing.cases_of", lambda name: cases)
+    monkeypatch.setattr("zoo.testing.cases_like", lambda names, only: cases)
     monkeypatch.setattr("zoo.cli.shared.table.emit", lambda lines: events.extend(list(lines)))
     done = CliRunner().invoke(cli, ["plugins", "check", "a"])
     assert done.exit_code == 0, done.output
