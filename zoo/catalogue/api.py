@@ -192,13 +192,13 @@ def _warn(registry: Registry, reporter: Reporter | None) -> None:
 
 
 def _found(name: str | Node) -> tuple[Registry, str, Model]:
-    from zoo.catalogue.registry import find_model, load_registry
-    from zoo.catalogue.spec import Model, Node
+    from zoo.catalogue.registry import find_model
+    from zoo.catalogue.spec import Node
 
     if not isinstance(name, Node):
         return find_model(name)
-    family = name.use.partition(".")[0]
-    return load_registry(), name.use, Model(summary="", family=family, build=name, recipe="default")
+    entry: tuple[Registry, str, Model] = call("zoo.catalogue.parts:entry_of")(name)
+    return entry
 
 
 def _counts(
