@@ -62,12 +62,14 @@ class ModelInfo:
         Raises:
             InputError: another suffix. WriteError: the file cannot be written.
         """
-        from zoo.catalogue.picture import drawn_tree, kind_of
+        from zoo.catalogue.picture import as_svg, draw_tree, in_words
 
+        components = self.registry.components
+        alt = in_words(self.tree, components)
         if path is None:
-            return drawn_tree("svg", self.tree, self.registry.components)
-        picture = drawn_tree(kind_of(Path(path)), self.tree, self.registry.components)
-        return Picture(picture.data, picture.kind, picture.save(path), picture.alt)
+            return Picture(as_svg(self.tree, components), "svg", alt=alt)
+        file = draw_tree(Path(path), self.tree, components)
+        return Picture(file.read_bytes(), file.suffix.lower().removeprefix("."), file, alt)
 
     def __repr__(self) -> str:
         """The name, what it is, and the tree."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zoo.base.drawing import Picture, encoded, styled
+from zoo.base.drawing import encoded, styled
+from zoo.base.files import write_bytes
 from zoo.base.text import printable_line
 from zoo.catalogue.spec import Node
 from zoo.catalogue.tree import argument_text
@@ -98,40 +99,35 @@ def draw_tree(
     Raises:
         InputError: another suffix. WriteError: the file cannot be written.
     """
-    return drawn_tree(kind_of(path), tree, components, image=image, logits=logits, metadata=metadata).save(path)
-
-
-def kind_of(path: Path) -> str:
-    """The format that a file's name asks for: "png" or "svg".
-
-    Raises:
-        InputError: another suffix.
-    """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise InputError(f"{path}: a picture's name ends in .png or .svg")
-    return kind
+    write_bytes(path, _drawn(tree, components, kind, (image, logits), metadata if kind == "png" else None))
+    return path
 
 
-def drawn_tree(
-    kind: str,
+ENDS = MappingProxyType({"classifier": ("image", "logits"), "stem": ("image", "map"), "head": ("map", "logits")})
+"""What goes into a component and comes out, by its kind; of all others: a feature map."""
+
+
+def as_svg(tree: Node, components: Mapping[str, Component]) -> bytes:
+    """The picture of a tree or of a part of one, as `draw_tree` writes it."""
+    component = components.get(tree.use)
+    return _drawn(tree, components, "svg", ENDS.get(component.kind if component else "", ("map", "map")))
+
+
+def _drawn(
     tree: Node,
     components: Mapping[str, Component],
-    *,
-    image: str = "image",
-    logits: str = "logits",
+    kind: str,
+    ends: tuple[str, str],
     metadata: Mapping[str, str] | None = None,
-) -> Picture:
-    """`draw_tree` without a file.
-
-    Args:
-        kind: "png" or "svg".
-    """
+) -> bytes:
     block = _block(tree, components, "", 1, [MAX_BOXES])
     width = min(MAX_WIDTH, max(WIDTH, _least(block) + 2 * GAP))
     marks: list[_Mark] = []
-    height = _page(block, width, image, logits, marks)
-    return Picture(_render(kind, width, height, marks, metadata if kind == "png" else None), kind, alt=_words(block))
+    height = _page(block, width, *ends, marks)
+    return _rendered(kind, width, height, marks, metadata)
 
 
 ENDS = MappingProxyType({"classifier": ("image", "logits"), "stem": ("image", "map"), "head": ("map", "logits")})
@@ -329,7 +325,7 @@ def _flow(items: Sequence[str], room: float) -> list[str]:
 # ---- from places to a file --------------------------------------------------------------------
 
 
-def _render(kind: str, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, str] | None) -> bytes:
+def _rendered(kind: str, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, str] | None) -> bytes:
     with styled(font_family=["DejaVu Sans Mono"]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box
         from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ Every component and model of the installed plugin `waves` then gets its cases. `
 runs the same ones from the command line.
 """
 
-from zoo.testing.cases import Case, Outcome, cases_like, cases_of, proves_something
-from zoo.testing.conformance import Conformance, conformance
+from zoo.testing.cases import Case, Outcome, cases_of, proves_something
+from zoo.testing.conformance import Conformance, cases_like, conformance
 
 __all__ = ["Case", "Conformance", "Outcome", "cases_like", "cases_of", "conformance", "proves_something"]

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from zoo.base.text import one_line, plural
 from zoo.catalogue.plugins import PluginRecord, import_factory
 from zoo.catalogue.registry import Registry, load_registry, native_sizes
 from zoo.catalogue.spec import Node
-from zoo.errors import InputError, PluginError, UnknownNameError
+from zoo.errors import PluginError, UnknownNameError
 from zoo.plugin import stubs
 from zoo.plugin.contract import GIVEN, Component
 from zoo.plugin.names import stub_path
@@ -119,18 +118,6 @@ def cases_of(plugin: str, examples: Mapping[str, Mapping[str, Any]] | None = Non
             ]
     if all(case.check in ("listing", "names") for case in found):
         raise PluginError(f"the plugin {plugin!r} offers no component and no model: there is nothing to check")
-    return found
-
-
-def cases_like(plugins: Sequence[str], only: str = "*") -> list[Case]:
-    """The cases of several plugins whose subject matches a glob.
-
-    Raises:
-        InputError: none does. ZooError: as `cases_of`.
-    """
-    found = [case for name in plugins for case in cases_of(name) if fnmatchcase(case.subject, only)]
-    if not found:
-        raise InputError(f"--only {only}: nothing in {', '.join(plugins)} matches that pattern")
     return found
 
 

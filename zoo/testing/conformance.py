@@ -1,12 +1,14 @@
-"""The kit's cases as a pytest class."""
+"""The kit's cases as a pytest class, and those of several plugins that a glob chooses."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from zoo.base.text import plural
+from zoo.errors import InputError
 from zoo.testing.cases import Case, Outcome, cases_of, proves_something
 
 
@@ -62,3 +64,15 @@ def conformance(plugin: str, examples: Mapping[str, Mapping[str, Any]] | None = 
     """
     fields = {"plugin": plugin, "examples": dict(examples or {}), "outcomes": []}
     return type("TestConformance", (Conformance,), fields)
+
+
+def cases_like(plugins: Sequence[str], only: str = "*") -> list[Case]:
+    """The cases of several plugins whose subject matches a glob.
+
+    Raises:
+        InputError: none does. ZooError: as `cases_of`.
+    """
+    found = [case for name in plugins for case in cases_of(name) if fnmatchcase(case.subject, only)]
+    if not found:
+        raise InputError(f"--only {only}: nothing in {', '.join(plugins)} matches that pattern")
+    return found
