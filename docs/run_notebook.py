@@ -1,6 +1,6 @@
 """Run the notebooks of these pages in fresh folders and keep what they show: python docs/run_notebook.py [NAME...].
 
-The outputs are stored with them, so that the pages need not run them; a test runs them, and holds how large they may be.
+The outputs are stored with them, so that the pages need not run them; a test runs them, and holds their sizes.
 What they publish goes to a Hub on this machine, which the tests have as well.
 """
 

@@ -130,17 +130,6 @@ def _drawn(
     return _rendered(kind, width, height, marks, metadata)
 
 
-ENDS = MappingProxyType({"classifier": ("image", "logits"), "stem": ("image", "map"), "head": ("map", "logits")})
-"""What goes into a component and comes out, by its kind; of all others: a feature map."""
-
-
-def as_svg(tree: Node, components: Mapping[str, Component]) -> bytes:
-    """The picture of a tree or of a part of one, as `draw_tree` writes it."""
-    component = components.get(tree.use)
-    above, below = ENDS.get(component.kind if component else "", ("map", "map"))
-    return drawn_tree("svg", tree, components, image=above, logits=below).data
-
-
 def in_words(tree: Node, components: Mapping[str, Component]) -> str:
     """The composition in one line, as the text that stands for the picture.
 

@@ -109,7 +109,7 @@ class Comparison(Measured):
         low, high = self.interval
         return (
             f"Comparison with {self.run}: {accuracy(self)}; the first minus this one "
-            f"{100 * self.difference:+.2f} points (95% interval {100 * low:+.2f} to {100 * high:+.2f}), "
+            f"{100 * self.difference:+.2f} percentage points (95% interval {100 * low:+.2f} to {100 * high:+.2f}), "
             f"McNemar's p = {self.p:.3g}"
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.base.tables import Table
+from zoo.base.text import plural
 from zoo.hub.ref import Ref
 
 
@@ -86,7 +87,7 @@ class Planned:
 
     def __repr__(self) -> str:
         """One line: what, how much and where to."""
-        return f"Planned({self.title!r}, {len(self.files)} files, {self.size:,} bytes, for {self.reference})"
+        return f"Planned({self.title!r}, {plural(len(self.files), 'file')}, {self.size:,} bytes, for {self.reference})"
 
     def _repr_html_(self) -> str:
         """The line, the files and the card's text."""

@@ -16,7 +16,7 @@ from zoo.base.files import write_text
 from zoo.base.templates import templates
 from zoo.base.version import __version__
 from zoo.errors import InputError
-from zoo.plugin.contract import GIVEN, Kind
+from zoo.plugin.contract import Kind
 from zoo.plugin.hooks import API_VERSION
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -105,7 +105,7 @@ def write_package(values: Mapping[str, Any], folder: Path, own: Path) -> None:
     """Write the files of a package; templates in `own` take the place of common ones."""
     texts = templates(own, TEMPLATES / "common", TEMPLATES)
     for template, place in PLACES:
-        if template == "init.pyi" and known[family].kind not in GIVEN:
+        if template == "init.pyi" and not (own / f"{template}{SUFFIX}").is_file():
             continue  # Python has no names for what no tree can have
         path = folder / place.format(**values)
         path.parent.mkdir(parents=True, exist_ok=True)

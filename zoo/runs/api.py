@@ -166,7 +166,7 @@ class Run(found.Run):
     def __repr__(self) -> str:
         """One line: name, state, model, dataset and accuracy."""
         top1 = "" if self.top1 is None else f", test top-1 {self.top1:.2%}"
-        epochs = f"{len(self.rows)}/{self.record.settings.epochs} epochs"
+        epochs = f"epoch {len(self.rows)} of {self.record.settings.epochs}"
         what = f"{self.record.model} on {self.record.data.spec}"
         return f"Run({str(self.folder)!r}: {what}, {epochs}, {self.state}{top1})"
 

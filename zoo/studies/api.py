@@ -14,7 +14,7 @@ from zoo.base.tables import Table
 from zoo.errors import InputError
 from zoo.runs.api import Run, RunLike, found_runs, open_run, word_of
 from zoo.studies.bench.benched import MODELS, WHAT, Bench, parts_of
-from zoo.studies.given import Remembered, check_among, check_least, texts_of
+from zoo.studies.checked import Remembered, check_among, check_least, texts_of
 from zoo.studies.report.written import Report
 from zoo.studies.reproduce.reproduction import Reproduction
 

@@ -14,7 +14,7 @@ import msgspec
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.studies.given import Remembered
+from zoo.studies.checked import Remembered
 from zoo.studies.reproduce.recorded import figures, file_of, measured, read, store, unclean
 from zoo.studies.reproduce.reproduction import Reproduction, heading, notes, states
 from zoo.studies.reproduce.rows import Ask, Job, Row, jobs_of, rows_of, targets

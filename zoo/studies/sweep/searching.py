@@ -20,7 +20,7 @@ from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Node
 from zoo.catalogue.vary import inline
 from zoo.errors import InputError
-from zoo.studies.given import Remembered
+from zoo.studies.checked import Remembered
 from zoo.studies.sweep.space import Space, check_space
 from zoo.train.run_options import Request
 
