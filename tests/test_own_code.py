@@ -267,7 +267,7 @@ def test_a_package_of_it_is_refused_before_anything_is_measured(home: Home, tmp_
 
 
 def test_runs_without_code_of_one_s_own_are_recorded_as_before() -> None:
-    plan = plan_with("cnn-baseline")
+    plan = plan_with("cnn-baseline", image_size=8)
     assert not plan.record.own
     assert "own" not in msgspec.to_builtins(plan.record)
 
@@ -485,3 +485,71 @@ def test_listeners_are_told_and_a_failing_one_ends_nothing(home: Home, capsys: p
 
 def test_the_arrays_are_as_they_were() -> None:
     assert ARRAYS[0][0].dtype == "uint8"
+
+
+# ---- a package out of it ------------------------------------------------------------------------------
+
+
+def installed(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plugin `mine` made of a file, as it is found when it is installed."""
+    package = plugin_of(source, "mine", folder) / "src" / "zoo_mine"
+    info = package.parent / "zoo_mine-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo-mine\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[zoo]\nmine = zoo_mine\n[zoo.api]\nmine = v1\n")
+    monkeypatch.syspath_prepend(str(package.parent))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "zoo_mine"]:
+        monkeypatch.delitem(sys.modules, name)
+    return package
+
+
+QUICK = ("listing", "signature", "shapes", "finite", "parameters", "safetensors")
+
+
+def checked(*checks: str) -> dict[str, list[str]]:
+    """What the conformance kit finds: failures by subject."""
+    failed: dict[str, list[str]] = {}
+    for case in cases_of("mine"):
+        if not checks or case.check in checks:
+            outcome = case.run()
+            failed.setdefault(case.subject, []).extend([outcome.note] if outcome.result == "failed" else [])
+    return failed
+
+
+def test_a_plugin_is_made_of_a_file_and_passes_the_kit(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = installed(str(home.file), tmp_path / "out", monkeypatch)
+    own = {"mine.my_net": [], "mine.blur": [], "mine.patches": [], "mine.flat": []}
+    assert {path.name for path in package.glob("*.py")} == {
+        "__init__.py",
+        "components.py",
+        "my_nets.py",
+        "net_blocks.py",
+    }
+    assert "from zoo_mine.net_blocks import block" in (package / "my_nets.py").read_text()
+    found = checked(*QUICK)
+    assert own
+
+
+LENET = """
+import torch.nn as nn
+
+class LeNet(nn.Module):
+    def __init__(self, num_classes=10, p=0.1, act=nn.ReLU):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 2, 5, stride=2), act(), nn.Flatten(), nn.Linear(2 * 14 * 14, num_classes))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def test_a_net_for_one_size_alone_becomes_a_plugin_for_that_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my-net.py").write_text(LENET)
+    package = installed(f"{tmp_path / 'my-net.py'}:LeNet", tmp_path / "out", monkeypatch)
+    assert "image_size = 32" in (package / "registry.toml").read_text()
+    assert checked(*QUICK) == {"mine": [], "mine.le_net": [], "mine-tiny": []}
+    assert "num_classes: int, p: float = 0.1)" in (package / "components.py").read_text()

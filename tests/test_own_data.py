@@ -1,0 +1,238 @@
+"""Images that are given in Python in place of a SPEC."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from own_things import ARRAYS, IMAGES, LABELS, plan_with, train, write_nets
+from PIL import Image
+
+from zoo.catalogue.registry import load_registry
+from zoo.data.given_data import given_data
+from zoo.data.load import load
+from zoo.data.split import ImageData
+from zoo.errors import DataError, InputError, RunError, SizesError, ZooError
+from zoo.plugin.contract import ImageSplits
+from zoo.runs.folder import read_weights
+from zoo.runs.images import split_of
+from zoo.runs.record import read_record
+from zoo.train.given import again
+from zoo.train.runner import Watch, train_in
+from zoo.train.start import continued
+
+NAMES = ("red", "green", "blue")
+BOTH = (slice(0, 20), slice(20, 30))
+
+
+class Items:
+    """A torch dataset, as its protocol is: a length, and items by number."""
+
+    def __init__(self, rows: slice, form: Callable[[Any], Any], classes: Any = NAMES) -> None:
+        self.images, self.labels, self.form, self.classes = IMAGES[rows], LABELS[rows], form, classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        if row >= len(self):
+            raise IndexError(row)
+        return self.form(self.images[row]), self.labels[row]
+
+
+class Part:
+    """As `torch.utils.data.Subset`: it has no classes of its own."""
+
+    def __init__(self, dataset: Items) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.dataset[row]
+
+
+def as_tensor(image: Any) -> torch.Tensor:
+    """As torchvision's ToTensor."""
+    return torch.tensor(image).permute(2, 0, 1) / 255
+
+
+def opened(dataset: Any, **options: Any) -> ImageData:
+    given = given_data(dataset)
+    return load(given.spec, None, given=given, **options)
+
+
+def as_tensors(rows: slice) -> tuple[Any, Any]:
+    return torch.tensor(IMAGES[rows]).permute(0, 3, 1, 2) / 255, torch.tensor(LABELS[rows])
+
+
+UNNAMED = {
+    "arrays": ARRAYS,
+    "channels first": tuple((IMAGES[rows].transpose(0, 3, 1, 2), LABELS[rows][:, None]) for rows in BOTH),
+    "float tensors": tuple(map(as_tensors, BOTH)),
+    "integers and lists": tuple((IMAGES[rows].astype(int), LABELS[rows].tolist()) for rows in BOTH),
+    "a mapping": {"train": ARRAYS[0], "test": ARRAYS[1]},
+    "splits": ImageSplits(*ARRAYS),
+    "lists of arrays": tuple((list(IMAGES[rows]), list(LABELS[rows])) for rows in BOTH),
+    "pictures": tuple(([Image.fromarray(i) for i in IMAGES[rows]], list(torch.tensor(LABELS[rows]))) for rows in BOTH),
+    "datasets": [Items(rows, Image.fromarray, None) for rows in BOTH],
+}
+NAMED = {
+    "splits": ImageSplits(*ARRAYS, NAMES),
+    "a mapping": {"train": ARRAYS[0], "test": ARRAYS[1], "classes": NAMES},
+    "datasets of pictures": tuple(Items(rows, Image.fromarray) for rows in BOTH),
+    "datasets of tensors": {"train": Items(BOTH[0], as_tensor), "test": Part(Items(BOTH[1], as_tensor))},
+    "a dataset of arrays": tuple(Items(rows, lambda image: image) for rows in BOTH),
+    "names for labels": {
+        "train": (IMAGES[:20], [NAMES[n] for n in LABELS[:20]]),
+        "test": (IMAGES[20:], np.array(NAMES)[LABELS[20:]]),
+        "classes": NAMES,
+    },
+}
+
+
+def test_all_forms_of_the_same_images_are_the_same_dataset() -> None:
+    for forms, classes in ((UNNAMED, ("0", "1", "2")), (NAMED, NAMES)):
+        found = {name: opened(form) for name, form in forms.items()}
+        assert {data.classes for data in found.values()} == {classes}
+        assert len({data.fingerprint for data in found.values()}) == 1, {n: d.fingerprint for n, d in found.items()}
+        for data in found.values():
+            assert np.array_equal(data.train.images, IMAGES[:20].transpose(0, 3, 1, 2))
+            assert np.array_equal(data.test.labels, LABELS[20:])
+
+
+def test_one_set_is_divided_always_alike_and_gray_images_have_three_channels() -> None:
+    gray = IMAGES[..., 0]
+    first, second = opened((gray, LABELS)), opened({"train": (gray[..., None], LABELS)})
+    assert first.fingerprint == second.fingerprint
+    assert (len(first.train), len(first.test), first.train.images.shape[1]) == (24, 6, 3)
+    assert {*first.test.labels.tolist()} == {0, 1, 2}
+    whole = given_data((gray, LABELS), whole=True)
+    both = load(whole.spec, None, given=whole)
+    assert len(both.train) == len(both.test) == 30
+
+
+def test_the_name_says_what_it_was_and_its_content() -> None:
+    spec = given_data(ARRAYS).spec
+    assert spec == given_data([*ARRAYS]).spec
+    assert spec.startswith("memory:arrays-")
+    assert spec != given_data((ARRAYS[0], (IMAGES[20:], LABELS[20:][::-1]))).spec
+    assert given_data(Items(BOTH[0], as_tensor)).spec.startswith("memory:items-")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[tuple[Path, str]]:
+    """Files of two sizes, with the names of their classes."""
+    rows = []
+    for row, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
+        path = tmp_path / f"{row}.png"
+        Image.fromarray(image).resize((6 + row % 2, 6)).save(path)
+        rows.append((path, NAMES[label]))
+    return rows
+
+
+def test_a_list_of_files_is_found_again_by_its_name_alone(photos: list[tuple[Path, str]]) -> None:
+    given = given_data([(str(path), name) for path, name in photos])
+    with pytest.raises(SizesError):
+        load(given.spec, None, given=given)
+    data = load(given.spec, None, given=given, image_size=6)
+    assert data.classes == tuple(sorted(NAMES))
+    for change in (lambda: None, lambda: shutil.rmtree(_images())):
+        change()
+        assert load(given.spec, None, image_size=6).fingerprint == data.fingerprint
+    assert data.test.origins()[0] in [str(path) for path, _ in photos]
+    photos[3][0].unlink()
+    with pytest.raises(DataError, match=r"3.png: no such file \(1 of 30 are missing\)"):
+        given_data(photos)
+
+
+def _images() -> Path:
+    from zoo.base.paths import cache_dir
+
+    return cache_dir() / "images"
+
+
+def random_image(image: Any) -> Any:
+    return np.random.default_rng().integers(0, 255, image.shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ((IMAGES * 1.0, LABELS), r"float64 values from 0 to \d+; floats are taken as 0..1: divide them by 255"),
+        ((IMAGES / 100.0 - 1, LABELS), r"values from -1 to .*; give them as 0..1 \(undo the normalisation"),
+        ((IMAGES[:, :, :, 0] * np.nan, LABELS), "float64 values from nan to nan"),
+        ((IMAGES.astype(int) * 300, LABELS), "int64 values from 0 to .*; integers are taken as 0..255"),
+        ((IMAGES.astype(bool), LABELS), "images of bool; needed: uint8 of 0..255, or floats of 0..1"),
+        ((IMAGES[..., :2], LABELS), r"images of shape \(30, 6, 6, 2\); needed: \(N, H, W\)"),
+        ((IMAGES, LABELS[:5]), r"dataset \(train\): 30 images for 5 labels"),
+        ((IMAGES, LABELS + 0.5), r"dataset \(train\), image 0: its label holds 0.5, which is not a class"),
+        ((IMAGES, LABELS - 1), r"dataset \(train\), image 0: label -1, allowed: 0 and above"),
+        (ImageSplits(*ARRAYS, ("a", "b")), r"dataset \(train\), image 2: label 2, allowed: 0..1"),
+        ({"train": (IMAGES, ["x"] * 30), "classes": ("a", "b")}, "the label 'x' is no class; the classes are a, b"),
+        ({"tain": (IMAGES, LABELS)}, "unknown key 'tain'; allowed: train, test, classes"),
+        (3, r"cannot be made of a int; give a SPEC, \(\(images, labels\)"),
+        ([1, 2, 3], r"cannot be made of a list of 3 values \(int, int, int\)"),
+        (Items(slice(0, 0), as_tensor), r"dataset \(train\): holds no images"),
+        (
+            Items(BOTH[0], random_image),
+            "its images are others each time that they are read; take the random transforms",
+        ),
+        (Items(BOTH[0], str), r"dataset \(train\), image 0: is a str; give a PIL image, an array or a tensor"),
+        ([("nowhere.png", 0), ("nor.png", 1)], r"nowhere.png: no such file \(2 of 2 are missing\)"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(dataset: Any, message: str) -> None:
+    with pytest.raises(ZooError, match=message) as caught:
+        opened(dataset)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loader_is_told_from_its_dataset() -> None:
+    loader = torch.utils.data.DataLoader(Items(BOTH[0], as_tensor), batch_size=4)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"a DataLoader \(give its .dataset\)"):
+        given_data(loader)
+
+
+# ---- runs ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[Path, Path]:
+    """A run of given images, and one that was stopped."""
+    model = f"{write_nets(tmp_path)}:MyNet"
+    return (
+        train(tmp_path / "whole", plan_with(model, dataset=ARRAYS)),
+        train(tmp_path / "stopped", plan_with(model, dataset=ImageSplits(*ARRAYS)), steps=3),
+    )
+
+
+def test_a_run_is_resumed_by_its_record_while_the_cache_has_its_images(runs: tuple[Path, Path]) -> None:
+    whole, stopped = runs
+    record = read_record(whole)
+    assert record.data.spec.startswith("memory:arrays-")
+    assert len(split_of(record, "test", load_registry())) == 10
+    train_in(stopped, continued(stopped), Watch())
+    assert all(torch.equal(value, read_weights(stopped)[key]) for key, value in read_weights(whole).items())
+    shutil.rmtree(_images())
+    with pytest.raises(
+        DataError, match=r"was given in Python, and its images are not in the cache any more: give them"
+    ):
+        split_of(record, "test", load_registry())
+
+
+def test_without_the_cache_it_is_resumed_with_the_same_images_alone(runs: tuple[Path, Path]) -> None:
+    whole, stopped = runs
+    shutil.rmtree(_images())
+    with pytest.raises(DataError, match="give them again there by dataset="):
+        continued(stopped)
+    with pytest.raises(RunError, match="is not the recorded one: its fingerprint is "):
+        continued(stopped, given=again(dataset=((255 - IMAGES[:20], LABELS[:20]), ARRAYS[1])))
+    train_in(stopped, continued(stopped, given=again(dataset=ARRAYS)), Watch())
+    assert all(torch.equal(value, read_weights(stopped)[key]) for key, value in read_weights(whole).items())
