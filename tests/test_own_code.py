@@ -21,6 +21,7 @@ from torch import Tensor
 
 from zoo.catalogue.own_code import in_file, of_object
 from zoo.catalogue.own_model import own_model
+from zoo.catalogue.own_plugin import plugin_of
 from zoo.catalogue.registry import find_model, load_registry
 from zoo.catalogue.source_text import excerpt
 from zoo.errors import InputError, RunError, ShapeError, SpecError, ZooError, ZooWarning
@@ -30,6 +31,7 @@ from zoo.runs.folder import read_weights
 from zoo.runs.load import load
 from zoo.runs.own_source import with_model
 from zoo.runs.record import configuration, read_record
+from zoo.testing.cases import cases_of
 from zoo.train.events import Listener
 from zoo.train.given import again
 from zoo.train.listeners import attach_objects
@@ -520,16 +522,53 @@ def test_a_plugin_is_made_of_a_file_and_passes_the_kit(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = installed(str(home.file), tmp_path / "out", monkeypatch)
-    own = {"mine.my_net": [], "mine.blur": [], "mine.patches": [], "mine.flat": []}
-    assert {path.name for path in package.glob("*.py")} == {
-        "__init__.py",
-        "components.py",
-        "my_nets.py",
-        "net_blocks.py",
-    }
+    files = {path.name for path in package.glob("*.py")}
+    assert files == {"__init__.py", "components.py", "my_nets.py", "net_blocks.py"}
     assert "from zoo_mine.net_blocks import block" in (package / "my_nets.py").read_text()
-    found = checked(*QUICK)
-    assert own
+    subjects = ("mine", "mine.my_net", "mine.blur", "mine.patches", "mine-tiny")
+    assert checked(*QUICK) == {name: [] for name in subjects}
+
+
+@pytest.mark.slow
+def test_the_plugin_passes_all_of_the_kit(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(f"{home.file}:MyNet", tmp_path / "out", monkeypatch)
+    assert checked() == {name: [] for name in ("mine", "mine.my_net", "mine-tiny")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def net(num_classes, depth): ...\n", "has no class and no function that can be a component"),
+        ("def net(num_classes): return 3\n", "has no class and no function that can be a component"),
+        ("import own_beside.deep\ndef net(): ...\n", "has no class and no function that can be a component"),
+    ],
+)
+def test_a_file_that_makes_no_plugin_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(InputError, match=message):
+        plugin_of(str(tmp_path / "own.py"), "mine", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_component_that_was_named_says_what_it_lacks(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def net(num_classes, depth): ...\n")
+    with pytest.raises(
+        InputError, match=r"own.py:net: needs depth, which nothing tells a component; give it a default"
+    ):
+        plugin_of(f"{tmp_path / 'own.py'}:net", "mine", tmp_path / "out")
+    with pytest.raises(InputError, match=r"takes no square images of 8 to 299 .*for 10 classes it gives \(2, 11\)"):
+        plugin_of(f"{write_flat(tmp_path)}:flat", "mine", tmp_path / "out")
+    with pytest.raises(InputError, match="'own' is"):
+        plugin_of(f"{home.file}:MyNet", "own", tmp_path / "out")
+
+
+def write_flat(folder: Path) -> Path:
+    (folder / "flat.py").write_text(
+        "from torch import nn\n"
+        "def flat(num_classes, height, width):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * height * width, num_classes + 1))\n"
+    )
+    return folder / "flat.py"
 
 
 LENET = """
@@ -538,7 +577,8 @@ import torch.nn as nn
 class LeNet(nn.Module):
     def __init__(self, num_classes=10, p=0.1, act=nn.ReLU):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 2, 5, stride=2), act(), nn.Flatten(), nn.Linear(2 * 14 * 14, num_classes))
+        flat = nn.Linear(2 * 14 * 14, num_classes)
+        self.layers = nn.Sequential(nn.Conv2d(3, 2, 5, stride=2), act(), nn.Flatten(), flat)
 
     def forward(self, x):
         return self.layers(x)

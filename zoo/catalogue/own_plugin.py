@@ -110,8 +110,7 @@ def _offered(source: str) -> list[OwnCode]:
 
 def _can_be(code: OwnCode) -> bool:
     try:
-        kind_of(code)
-        _component(code)
+        _side(code, _component(code))
     except InputError:
         return False
     return True
