@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from zoo.base.install import OURS
+from zoo.base.quiet_imports import without_advice
 from zoo.base.structs import Struct
 from zoo.base.text import one_line, printable_line
 from zoo.catalogue.own_code import OwnCode
@@ -317,7 +318,8 @@ def import_factory(factory: str, component: str) -> Any:
         return factory.load()
     module, _, attribute = factory.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        with without_advice():
+            return getattr(importlib.import_module(module), attribute)
     except ZooError:
         raise
     except (Exception, SystemExit) as error:

@@ -5,6 +5,7 @@ Each call raises the errors of its command, prints nothing, and leaves no tempor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -57,7 +58,7 @@ def load(run: RunLike, *, device: str | torch.device | None = None, revision: st
     registry, where = _before(device)
     if isinstance(run, Run):
         return _opened(local_only(run.folder, revision, registry), registry, where)
-    return _opened(folder_to_load(run, revision, registry=registry), registry, where)
+    return _opened(folder_to_load(os.fspath(run), revision, registry=registry), registry, where)
 
 
 def from_pretrained(

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.base.hub_settings import causes, endpoint_note, of_this_machine
+from zoo.base.quiet_imports import without_advice
 from zoo.base.version import __version__
 from zoo.errors import (
     HubConflictError,
@@ -176,9 +177,15 @@ def talking(what: str) -> Iterator[Session]:
     Raises:
         HubError: or one of its subclasses, each with one line and an exit code of its own.
     """
-    http = importlib.import_module("huggingface_hub.utils._http")  # see the docstring of this module
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+    with without_advice():
+        http = importlib.import_module("huggingface_hub.utils._http")  # see the docstring of this module
+        from huggingface_hub import hf_hub_download, set_client_factory  # noqa: F401 - with all that it brings
+        from huggingface_hub.utils import (
+            are_progress_bars_disabled,
+            disable_progress_bars,
+            enable_progress_bars,
+            logging,
+        )
 
     session = Session()
     original: Callable[[], Any] = getattr(http, "_GLOBAL_CLIENT_FACTORY", http.default_client_factory)

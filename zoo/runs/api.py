@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ class Run(found.Run):
         return f"<p>{html.escape(repr(self))}</p>{curves}"
 
 
-RunLike: TypeAlias = str | Path | Run
+RunLike: TypeAlias = str | os.PathLike[str] | Run
 """What every call takes for a run: its folder, its name below runs/, "last", hf://OWNER/NAME[@REVISION], or a `Run`."""
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from zoo.base.hub_settings import endpoint_note, of_this_machine
+from zoo.base.quiet_imports import without_advice
 from zoo.base.text import first_line
 from zoo.base.version import __version__
 from zoo.data.findings import Finding
@@ -92,7 +93,8 @@ class HubSource:
     def _fetched(self, name: str) -> Path:
         if self.local is not None:
             return self.local / name
-        import huggingface_hub
+        with without_advice():
+            import huggingface_hub
 
         try:
             path = huggingface_hub.hf_hub_download(
