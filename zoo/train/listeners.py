@@ -63,13 +63,13 @@ class Several(Listener):
 class Guarded(Listener):
     """A plugin's or user's listener, which receives plain data, and nothing more after its first exception."""
 
-    def __init__(self, name: str, target: Any, say: Say, *, prints: bool = False) -> None:
+    def __init__(self, name: str, target: Any, say: Say, *, given: bool = False) -> None:
         """See the class.
 
         Args:
-            name: how messages call it. prints: whether it may print; else what it prints goes to stderr.
+            given: it is an object of the caller's own, which may print; what a plugin's prints goes to stderr.
         """
-        self.name, self.target, self.say, self.prints = name, target, say, prints
+        self.name, self.target, self.say, self.given = name, target, say, given
 
     def start(self, plan: Plan, parameters: int) -> None:
         """Pass the record of the run, as in run.toml."""
@@ -90,12 +90,13 @@ class Guarded(Listener):
             return
         try:
             # A command's stdout is for its result.
-            with contextlib.nullcontext() if self.prints else contextlib.redirect_stdout(sys.stderr):
+            with contextlib.nullcontext() if self.given else contextlib.redirect_stdout(sys.stderr):
                 method(*values)
         except (Exception, SystemExit) as error:
             self.target = None
             what = f"{type(error).__name__}: {error}"
-            self.say(f"{self.name} failed and was switched off; the run continues ({what})")
+            who = f"{'listener' if self.given else '--log'} {self.name}"
+            self.say(f"{who} failed and was switched off; the run continues ({what})")
 
 
 def find_listeners(names: Sequence[str], registry: Registry) -> dict[str, Callable[..., Any]]:
@@ -128,7 +129,7 @@ def attach(listener: Listener, factories: dict[str, Callable[..., Any]], folder:
     for name, factory in factories.items():
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                made.append(Guarded(f"--log {name}", factory(folder=folder), say))
+                made.append(Guarded(name, factory(folder=folder), say))
         except ZooError:
             raise
         except (Exception, SystemExit) as error:
@@ -159,5 +160,5 @@ def attach_objects(listener: Listener, objects: Sequence[object], say: Say) -> L
         InputError: as `refuse_no_listeners`.
     """
     refuse_no_listeners(objects)
-    own = [Guarded(f"listener {type(one).__name__}", one, say, prints=True) for one in objects]
+    own = [Guarded(type(one).__name__, one, say, given=True) for one in objects]
     return Several([listener, *own]) if own else listener
