@@ -15,7 +15,8 @@ from page_commands import environment
 import zoo
 from zoo.cli import COMMANDS
 
-GUIDE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+GUIDE = DOCS / "api.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 WITHOUT_A_CALL = {"doctor", "help", "completion"}
 
@@ -64,3 +65,20 @@ def test_the_guides_code_goes_from_training_to_a_verified_model_in_one_process(t
         assert list(hub.store.repos) == ["me/hybrid-digits"]
     assert done.stdout.count("did you mean") == 1
     assert "build = " in done.stdout
+
+
+def test_the_code_of_ones_own_is_trained_as_its_page_says(tmp_path: Path) -> None:
+    blocks = BLOCK.findall((DOCS / "your-code.md").read_text("utf-8"))
+    assert len(blocks) == 4
+    (tmp_path / "page.py").write_text("\n".join(blocks), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "page.py"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "2"]  # the listener's
+    runs = sorted(path.parent.name for path in tmp_path.glob("runs/*/result.json"))
+    assert runs == ["all", "arrays", "mine", "ready", "two"]

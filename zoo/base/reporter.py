@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 class Reporter:
     """Receives what a call has to say. This one is for programs; the command line has one that writes on stderr.
@@ -28,10 +30,18 @@ class Reporter:
 
         from zoo.errors import ZooWarning
 
-        warnings.warn(line, ZooWarning, stacklevel=3)
+        warnings.warn(line, ZooWarning, stacklevel=_callers())
 
     def progress(self, what: str, done: int, total: int, /) -> None:
         """Receive how much of something is done, such as images decoded."""
 
     def close(self) -> None:
         """Called when the work has ended, however it ended."""
+
+
+def _callers() -> int:
+    """How far up the caller's own code stands, so that a warning names its line and not one of ours."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "zoo":
+        frame, level = frame.f_back, level + 1
+    return level
