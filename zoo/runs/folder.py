@@ -6,6 +6,7 @@ checkpoints/       to go on after an interruption
 model.safetensors  the selected weights
 result.json        what came out, and how it was measured
 curves.png         loss and top-1 over epochs
+source/            code of the user's own, if the run is made of any, see `zoo.runs.own_source`
 before/            while a finished run is extended: what it was, see `zoo.runs.before`
 """
 

@@ -166,10 +166,18 @@ def images_of(
 
 
 def split_of(
-    record: RunRecord, split: SplitName, registry: Registry, *, data_dir: str | None = None, dataset: str | None = None
+    record: RunRecord,
+    split: SplitName,
+    registry: Registry,
+    *,
+    data_dir: str | None = None,
+    dataset: str | None = None,
+    given: GivenData | None = None,
 ) -> Split:
     """The images of one split of a run, to the last one.
 
+    Args:
+        data_dir, dataset, given: as for `images_of`.
     Raises:
         RunError: the run has no such split. Else as `images_of`.
     """
@@ -178,7 +186,7 @@ def split_of(
             "the run has no validation split: by the protocol `paper` it selected on the test split; "
             "give --split test or --split train"
         )
-    images = images_of(record, registry, data_dir=data_dir, dataset=dataset)
+    images = images_of(record, registry, data_dir=data_dir, dataset=dataset, given=given)
     if split == "test":
         return images.test
     return images.selecting if split == "val" else images.train

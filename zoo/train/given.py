@@ -102,7 +102,7 @@ def taken(
 
     Args:
         model: a name or FILE.py:NAME stays a name; else as `zoo.models.own_module.own_of`.
-        dataset: a SPEC stays one; else as `zoo.data.given_data.given_data`.
+        dataset: a SPEC stays one, a folder's path becomes one; else as `zoo.data.given_data.given_data`.
         recipe: a name stays one; else as `zoo.train.recipe_settings.resolved_recipe`.
         augment: see `zoo.train.own_augment`.
     Returns:
@@ -116,7 +116,7 @@ def taken(
         raise InputError(f"recipe: of type {type(recipe).__name__}; give a name, a table of its keys, or a Recipe")
     names = {
         "model": own.name if own else model,
-        "dataset": data.spec if data else dataset and str(dataset),
+        "dataset": data.spec if data else f"folder:{dataset}" if isinstance(dataset, Path) else dataset,
         "recipe": recipe if isinstance(recipe, str) else None,
     }
     given = Given(
