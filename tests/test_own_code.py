@@ -14,11 +14,13 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from own_things import ARRAYS, NETS, plan_with, train, write_nets
-from torch import Tensor
+from torch import Tensor, nn
 
+import zoo
 from zoo.catalogue.own_code import in_file, of_object
 from zoo.catalogue.own_model import own_model
 from zoo.catalogue.own_plugin import plugin_of
@@ -146,6 +148,7 @@ def test_a_ready_module_is_trained_as_a_copy_from_its_present_weights(home: Home
     run = train(home.folder / "runs" / "ready", plan)
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     assert not equal_to(run, before)
+    as_in_another_process()
     with pytest.raises(InputError, match=r"MyNet was given ready: give it again by zoo.load\(.*, model=MyNet\)"):
         load(run, load_registry())
     registry = with_model(run, read_record(run), load_registry(), own_of(module))
@@ -378,6 +381,7 @@ def test_a_class_that_was_typed_in_must_be_given_again(home: Home) -> None:
     linecache.cache["<cell 1>"] = (len(text), None, text.splitlines(keepends=True), "<cell 1>")
     run = home.run("typed", space["Typed"], steps=3)
     assert (run / read_record(run).own[0].copy).read_text() == text
+    as_in_another_process()
     with pytest.raises(InputError, match=r"Typed was typed in, and stands in no file: give it again by zoo.load\("):
         continued(run)
     assert resume(run, model=space["Typed"]) == []
@@ -594,3 +598,38 @@ def test_a_net_for_one_size_alone_becomes_a_plugin_for_that_size(
     assert "image_size = 32" in (package / "registry.toml").read_text()
     assert checked(*QUICK) == {"mine": [], "mine.le_net": [], "mine-tiny": []}
     assert "num_classes: int, p: float = 0.1)" in (package / "components.py").read_text()
+
+
+def as_in_another_process() -> None:
+    """Forget what this process was given for runs."""
+    for name in [name for name in sys.modules if name.startswith("zoo_own_of_run_")]:
+        del sys.modules[name]
+
+
+def test_code_that_was_typed_in_is_known_to_this_process_and_is_given_again_to_another(tmp_path: Path) -> None:
+    typed: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(TYPED, "<cell>", "exec"), typed)
+    run = zoo.train(typed["Typed"], dataset="digits", max_steps=1, limit_train=60, limit_test=30, output=tmp_path / "a")
+    assert run.evaluate().same_as_recorded
+    shown = zoo.load(run).predict(np.zeros((8, 8), np.uint8), top=1)
+    as_in_another_process()
+    with pytest.raises(InputError, match=r"give it again by zoo\.load\(.*, model=Typed\)"):
+        run.evaluate()
+    assert zoo.load(run, model=typed["Typed"]).predict(np.zeros((8, 8), np.uint8), top=1) == shown
+    assert run.evaluate().same_as_recorded
+    with pytest.raises(RunError, match="does not fit"):
+        zoo.load(run, model=nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10)))
+
+
+TYPED = """
+from torch import nn
+
+
+class Typed(nn.Module):
+    def __init__(self, *, in_channels, height, width, num_classes):
+        super().__init__()
+        self.rows = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * height * width, num_classes))
+
+    def forward(self, images):
+        return self.rows(images)
+"""

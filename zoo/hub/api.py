@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from zoo.hub.copy import Pulled
     from zoo.hub.search import Hits
     from zoo.hub.verify import Verification
+    from zoo.models.own_module import Own
 
 
 # ---- loading -------------------------------------------------------------------------------------------
 
 
-def load(run: RunLike, *, device: str | torch.device | None = None, revision: str | None = None) -> Classifier:
+def load(
+    run: RunLike, *, device: str | torch.device | None = None, revision: str | None = None, model: Own | None = None
+) -> Classifier:
     """Load the trained model of a run, or of a package on the Hub, whose every file is verified first.
 
     Args:
@@ -38,6 +41,8 @@ def load(run: RunLike, *, device: str | torch.device | None = None, revision: st
             `hf://OWNER/NAME[@REVISION]`. A word OWNER/NAME[@REVISION] that is no run here means the Hub as well.
         device: where to bring it, such as "cuda"; None: it stays on the CPU.
         revision: a branch, a tag or a commit of the repository on the Hub.
+        model: the class, function or module that the run was trained with, where it stands in no file: typed into a
+            notebook or at a prompt of another process, or given as a ready module. Once given, this process knows it.
     Returns:
         A classifier: `predict` takes images of any size, a call takes the floats (B, C, H, W) that its torch module
         takes (`module`), and `to` brings it to another device.
@@ -57,8 +62,10 @@ def load(run: RunLike, *, device: str | torch.device | None = None, revision: st
 
     registry, where = _before(device)
     if isinstance(run, Run):
-        return _opened(local_only(run.folder, revision, registry), registry, where)
-    return _opened(folder_to_load(os.fspath(run), revision, registry=registry), registry, where)
+        folder = local_only(run.folder, revision, registry)
+    else:
+        folder = folder_to_load(os.fspath(run), revision, registry=registry)
+    return _opened(folder, registry if model is None else _with(model, folder, registry), where)
 
 
 def from_pretrained(
@@ -97,6 +104,15 @@ def _before(device: str | torch.device | None) -> tuple[Registry, torch.device |
     from zoo.models.device import pick_device
 
     return load_registry(), pick_device(device) if isinstance(device, str) else device
+
+
+def _with(model: Own, folder: Path, registry: Registry) -> Registry:
+    """The catalogue with the code that a run was trained with, as it is given again."""
+    from zoo.models.own_module import own_of
+    from zoo.runs.own_source import with_model
+    from zoo.runs.record import read_record
+
+    return with_model(folder, read_record(folder), registry, own_of(model))
 
 
 def _opened(folder: Path, registry: Registry, device: torch.device | None) -> Classifier:
