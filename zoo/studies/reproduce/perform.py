@@ -139,6 +139,8 @@ def perform(
         reporter.say(f"{job.title}: {'resumed' if begun else 'started'} in {job.folder}")
         made = continued(job.folder, registry, data_dir=ask.data_dir, warn=warn) if begun else None
         made = made or planned(job, ask, registry)
+        for line in made.messages:
+            reporter.say(f"{job.title}: {line}")
         metered.begin(made.record.device)
         return made
 
