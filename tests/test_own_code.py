@@ -287,6 +287,7 @@ def test_a_file_is_looked_at_without_running_it(tmp_path: Path) -> None:
     registry, name, model = find_model(f"{file}:Loud")
     assert (name, model.build.use, model.summary) == ("Loud", "own.Loud", "Is loud")
     assert registry.component("own.Loud").kind == "classifier"
+    assert registry.model("Loud") == model
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,10 @@ class Registry(Struct, frozen=True):
             origins=MappingProxyType({**self.origins, ("component", own.use): origin}),
         )
 
+    def with_model_of(self, own: OwnModel) -> Registry:
+        """As `having_own`, with the model of the component too."""
+        return self.having_own(own).having(models={own.name: own.model}, recipes={})
+
     def left_out(self, name: str, *, only_its_own: bool = False, distribution: str = "") -> str:
         """Which plugins are left out, and why, for a message about a name that is missing; "" where none is.
 
@@ -416,7 +420,7 @@ def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str
     """
     if is_own(ref):
         own = own_model(ref)
-        return load_registry(chosen=chosen).having_own(own), own.name, own.model
+        return load_registry(chosen=chosen).with_model_of(own), own.name, own.model
     path, mark, name = ref.rpartition("#")
     if not mark:
         registry = load_registry(chosen=chosen)

@@ -41,7 +41,7 @@ class Given:
         """The catalogue with the model, its name, and the model; None if none is given."""
         if self.model is None:
             return None
-        return (registry or load_registry()).having_own(self.model), self.model.name, self.model.model
+        return (registry or load_registry()).with_model_of(self.model), self.model.name, self.model.model
 
     def augment_again(self, record: RunRecord) -> OwnAugment | None:
         """The function for batches of a recorded run, which has to be given again.
