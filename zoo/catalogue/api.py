@@ -170,11 +170,14 @@ def new_plugin(
     """
     from pathlib import Path
 
-    given = {} if source is None else {"source": str(source)}
-    folder: Path = call("zoo.plugin.scaffold:new_plugin")(
-        name, family, None if output is None else Path(output), **given
-    )
-    return folder
+    place = None if output is None else Path(output)
+    if source is not None:
+        from zoo.catalogue.own_plugin import plugin_of
+
+        return plugin_of(str(source), name, place)
+    from zoo.plugin.scaffold import new_plugin
+
+    return new_plugin(name, family, place)
 
 
 def _registry(reporter: Reporter | None, *, retry: bool = False) -> Registry:

@@ -104,9 +104,10 @@ def free_folder(values: Mapping[str, str], folder: Path | None) -> Path:
 def write_package(values: Mapping[str, Any], folder: Path, own: Path) -> None:
     """Write the files of a package; templates in `own` take the place of common ones."""
     texts = templates(own, TEMPLATES / "common", TEMPLATES)
+    values = {**values, "stub": (own / f"init.pyi{SUFFIX}").is_file()}  # not for datasets, which no tree can have
     for template, place in PLACES:
-        if template == "init.pyi" and not (own / f"{template}{SUFFIX}").is_file():
-            continue  # Python has no names for what no tree can have
+        if template == "init.pyi" and not values["stub"]:
+            continue
         path = folder / place.format(**values)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, texts.get_template(f"{template.format(**values)}{SUFFIX}").render(values))
