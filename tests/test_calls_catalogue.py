@@ -365,17 +365,14 @@ def test_the_command_offers_the_families_that_there_are_and_passes_code_on(monke
     assert tuple(families()) == FAMILIES
     seen: list[Any] = []
 
-    def scaffold(*words: Any, **more: Any) -> Path:
-        seen.append((words, more))
+    def made(*words: Any) -> Path:
+        seen.append(words)
         return Path("zoo-waves")
 
-    monkeypatch.setattr("zoo.plugin.scaffold.new_plugin", scaffold)
+    monkeypatch.setattr("zoo.catalogue.own_plugin.plugin_of", made)
     zoo.new_plugin("waves", source=Path("train.py"))
     assert typed("new", "plugin", "waves", "--from", "train.py:Waves").exit_code == 0
-    assert seen == [
-        (("waves", "cnn", None), {"source": "train.py"}),
-        (("waves", "cnn", None), {"source": "train.py:Waves"}),
-    ]
+    assert seen == [("train.py", "waves", None), ("train.py:Waves", "waves", None)]
 
 
 # ---- all of them ----------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class Reporter:
 
         from zoo.errors import ZooWarning
 
-        warnings.warn(line, ZooWarning, stacklevel=_callers())
+        warnings.warn(line, ZooWarning, stacklevel=callers())
 
     def progress(self, what: str, done: int, total: int, /) -> None:
         """Receive how much of something is done, such as images decoded."""
@@ -39,8 +39,8 @@ class Reporter:
         """Called when the work has ended, however it ended."""
 
 
-def _callers() -> int:
-    """How far up the caller's own code stands, so that a warning names its line and not one of ours."""
+def callers() -> int:
+    """The `stacklevel` of a warning that names the line of the caller's own code, and not one of ours."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "zoo":
         frame, level = frame.f_back, level + 1

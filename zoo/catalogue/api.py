@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.base.checked_call import checked
 from zoo.base.door import call
 from zoo.base.reporter import Reporter
 
@@ -68,6 +69,7 @@ def models(
     return models_like(Choice(pattern, family, tag, dataset), sort, reporter or Reporter())
 
 
+@checked
 def datasets(*, reporter: Reporter | None = None) -> Table:
     """List the datasets of the catalogue.
 
@@ -88,6 +90,7 @@ def datasets(*, reporter: Reporter | None = None) -> Table:
     return Table(dataset_row(name, dataset) for name, dataset in sorted(registry.datasets.items()))
 
 
+@checked
 def plugins(*, reporter: Reporter | None = None) -> Table:
     """List the installed plugins: what each offers, or why it was left out and what to do.
 
@@ -110,6 +113,7 @@ def plugins(*, reporter: Reporter | None = None) -> Table:
     return Table(plugin_row(record, registry) for record in registry.plugins)
 
 
+@checked
 def info(
     name: str | Node,
     *,
@@ -147,6 +151,7 @@ def info(
     return ModelInfo(listed, model, registry, counts)
 
 
+@checked
 def new_plugin(
     name: str, *, family: str = "cnn", output: str | Path | None = None, source: str | Path | None = None
 ) -> Path:

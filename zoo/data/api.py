@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import load_registry
 from zoo.data.checks import class_counts, loaded_and_checked
@@ -12,6 +13,7 @@ from zoo.data.load import load, only_this
 from zoo.data.split import ImageData
 
 
+@checked
 def check_dataset(
     spec: str,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.evaluate.asked import Asked, PredictionsKind, SplitName, ask
 from zoo.evaluate.measurement import Comparison, Evaluation, is_recorded, verdict
@@ -13,6 +14,7 @@ from zoo.runs.api import RunLike, word_of
 __all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
 
 
+@checked
 def evaluate(
     run: RunLike,
     *,
@@ -81,6 +83,7 @@ def evaluate(
     return _evaluation(run, None, asked, places, reporter or Reporter())
 
 
+@checked
 def compare(
     run: RunLike,
     other: RunLike,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from zoo.base.checked_call import checked
 from zoo.errors import InputError
 from zoo.predict.api import check_within, classifier_of
 from zoo.runs.api import Run, RunLike, word_of
@@ -17,6 +18,7 @@ Origin = dict[str, str]
 """Where weights come from, for the metadata of a file."""
 
 
+@checked
 def export(
     run: RunLike | Classifier,
     output: str | Path | None = None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, overload
 
+from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.errors import InputError
 from zoo.hub.publication import Planned, Published
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # ---- loading -------------------------------------------------------------------------------------------
 
 
+@checked
 def load(
     run: RunLike, *, device: str | torch.device | None = None, revision: str | None = None, model: Own | None = None
 ) -> Classifier:
@@ -68,6 +70,7 @@ def load(
     return _opened(folder, registry if model is None else _with(model, folder, registry), where)
 
 
+@checked
 def from_pretrained(
     repo: str | Path, *, revision: str | None = None, device: str | torch.device | None = None
 ) -> Classifier:
@@ -125,6 +128,7 @@ def _opened(folder: Path, registry: Registry, device: torch.device | None) -> Cl
 # ---- publishing ----------------------------------------------------------------------------------------
 
 
+@checked
 def package(
     run: RunLike,
     output: str | Path | None = None,
@@ -213,6 +217,7 @@ def publish(
     predictions: bool = True,
     reporter: Reporter | None = None,
 ) -> Published | Planned: ...
+@checked
 def publish(
     run: RunLike,
     repo: str,
@@ -291,6 +296,7 @@ def _text(path: str | Path | None) -> str | None:
 # ---- using what others published -----------------------------------------------------------------------
 
 
+@checked
 def pull(ref: str, output: str | Path | None = None, *, reporter: Reporter | None = None) -> Pulled:
     """Fetch a package from the Hub, and check its hashes and its model.
 
@@ -321,6 +327,7 @@ def pull(ref: str, output: str | Path | None = None, *, reporter: Reporter | Non
     return pulled
 
 
+@checked
 def verify(
     source: RunLike, *, dataset: str | None = None, data_dir: str | Path | None = None, device: str | None = None
 ) -> Verification:
@@ -348,6 +355,7 @@ def verify(
     return Verification(word, tuple(check(word, dataset=dataset, data_dir=_text(data_dir), device=device)))
 
 
+@checked
 def search(query: str = "", *, tags: str | Sequence[str] = (), limit: int = 50, dataset: str = "") -> Hits:
     """Search the Hub for packages of this library whose name contains `query`, by number of downloads.
 

@@ -14,6 +14,7 @@ import msgspec
 
 from zoo.base.files import write_bytes
 from zoo.base.paths import cache_dir
+from zoo.base.reporter import callers
 from zoo.base.structs import Struct
 from zoo.base.version import __version__
 from zoo.catalogue.registry import Registry, load_registry
@@ -266,7 +267,7 @@ def fetch_file(name: str, manifest: Manifest, session: Session) -> Path:
             f"{ref}: {name} is damaged in the cache, and HF_HUB_OFFLINE is set; unset HF_HUB_OFFLINE to fetch it again"
         )
     again = f"{ref}: {name} does not have the hash that the Hub names; fetching it again"
-    warnings.warn(again, ZooWarning, stacklevel=2)
+    warnings.warn(again, ZooWarning, stacklevel=callers())
     _delete(path)
     path = _download(name, manifest, session, force=True)
     if not matches(path, digest):

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from zoo.base.checked_call import checked
 from zoo.catalogue.parts import entry_of
 from zoo.catalogue.registry import find_model
 from zoo.catalogue.spec import Node
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@checked
 def create(
     model: str | Node,
     *,

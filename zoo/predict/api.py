@@ -11,6 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+from zoo.base.checked_call import checked
+from zoo.base.reporter import callers
 from zoo.errors import DataError, InputError, ZooWarning
 from zoo.predict.prediction import METHODS, Explanation, Method, Prediction
 from zoo.runs.api import Run, RunLike, word_of
@@ -60,6 +62,7 @@ def predict(
     skip_bad: bool = False,
     stream: Literal[True],
 ) -> Iterator[Prediction | DataError]: ...
+@checked
 def predict(
     run: RunLike | Classifier,
     images: Images = (),
@@ -114,6 +117,7 @@ def predict(
     return found if stream else _all(found, skip_bad)
 
 
+@checked
 def explain(
     run: RunLike | Classifier,
     images: Images,
@@ -259,7 +263,7 @@ def _all(found: Iterator[Prediction | DataError], skip_bad: bool) -> list[Predic
         if isinstance(one, Prediction):
             predictions.append(one)
         elif skip_bad:
-            warnings.warn(f"{one}; left out", ZooWarning, stacklevel=4)  # zoo.predict is a callable module
+            warnings.warn(f"{one}; left out", ZooWarning, stacklevel=callers())
         else:
             raise one
     return predictions

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+from zoo.base.checked_call import checked
 from zoo.base.door import call
 from zoo.base.drawing import Picture
 from zoo.base.reporter import Reporter
@@ -318,6 +319,7 @@ SHOWN = ("name", "model", "dataset", "top1", "val_top1", "parameters", "epochs",
 """Columns of the table in which notebooks show runs."""
 
 
+@checked
 def runs(
     *words: RunLike,
     model: str = "",
@@ -352,6 +354,7 @@ def runs(
     return Runs(map(as_run, left), len(found_))
 
 
+@checked
 def plot(
     *runs: RunLike,
     output: str | Path | None = None,

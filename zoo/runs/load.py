@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from zoo.base.reporter import callers
 from zoo.base.text import one_line
 from zoo.catalogue.spec import Node
 from zoo.errors import OtherVersionWarning, PackageError, RunError
@@ -47,7 +48,7 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
     sizes = msgspec.structs.asdict(record.sizes)
     require_components(tree, record.plugins, registry, "the run", str(folder))
     for line in changes(record.plugins, registry):
-        warnings.warn(f"{folder}: {line}", OtherVersionWarning, stacklevel=2)
+        warnings.warn(f"{folder}: {line}", OtherVersionWarning, stacklevel=callers())
     _check_weights(folder, tree, registry, sizes)
     weights = read_weights(folder)
     module = compose(tree, registry, where="build", **sizes)

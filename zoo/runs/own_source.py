@@ -15,6 +15,7 @@ from types import ModuleType
 import msgspec
 
 from zoo.base.files import write_text
+from zoo.base.reporter import callers
 from zoo.catalogue.own_code import SHORT, OwnCode, in_file, make_known
 from zoo.catalogue.own_model import OwnModel, model_of
 from zoo.catalogue.registry import Registry
@@ -38,7 +39,7 @@ Warn = Callable[[str], None]
 
 def warn_as_python(line: str) -> None:
     """Warn of something by Python's own means."""
-    warnings.warn(line, ZooWarning, stacklevel=4)
+    warnings.warn(line, ZooWarning, stacklevel=callers())
 
 
 # ---- when a run is made -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.errors import InputError
 from zoo.predict.api import check_within, classifier_of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.serve.serving import Serving
 
 
+@checked
 def serve(
     run: RunLike | Classifier,
     *,

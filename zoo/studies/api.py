@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.errors import InputError
@@ -116,6 +117,7 @@ class Sweep:
         return Table(rows, ("folder", "state", "top1", *keys, "seconds", "error"))
 
 
+@checked
 def sweep(
     model: str | Node,
     *,
@@ -199,6 +201,7 @@ def sweep(
 # ---- reproduce ---------------------------------------------------------------------------------
 
 
+@checked
 def reproduce(
     target: str | None = None,
     *,
@@ -288,6 +291,7 @@ def reproduce(
 # ---- bench -------------------------------------------------------------------------------------
 
 
+@checked
 def bench(
     *models: str,
     what: str | Sequence[str] = WHAT,
@@ -363,6 +367,7 @@ def bench(
 # ---- report ------------------------------------------------------------------------------------
 
 
+@checked
 def report(
     *runs: RunLike,
     output: str | Path = "report.html",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.spec import Node
@@ -33,6 +34,7 @@ Images: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """Images of the caller's own: arrays, datasets of torch, or files, with labels; see `train`."""
 
 
+@checked
 def train(
     model: str | Node | nn.Module | Callable[..., Any] | None = None,
     *,
@@ -148,6 +150,7 @@ def train(
         return _run(training.start(request, entry, place, own, look=resume), training)
 
 
+@checked
 def resume(
     run: RunLike,
     *,
