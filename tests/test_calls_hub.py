@@ -25,7 +25,7 @@ from hub_server.runs import own_caches, untrained_run
 
 import zoo
 from zoo.cli import cli
-from zoo.errors import HubLoginError, HubNotFoundError, InputError, VerifyError
+from zoo.errors import HubLoginError, HubNotFoundError, InputError, RunError, VerifyError
 from zoo.hub.publication import Published
 from zoo.hub.session import WORK
 from zoo.hub.sums import write_sums
@@ -331,3 +331,21 @@ def test_ctrl_c_in_an_upload_makes_no_commit_later(world: World, published: str)
 
 def at_work() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == WORK]
+
+
+def test_a_package_that_is_older_than_its_run_is_not_taken_for_the_run(tmp_path: Path) -> None:
+    run = zoo.train(
+        "cnn-baseline",
+        dataset="digits",
+        epochs=1,
+        limit_train=60,
+        limit_test=40,
+        output=tmp_path / "run",
+        progress=False,
+    )
+    zoo.package(run, predictions=False)
+    assert zoo.verify(run).holds
+    run.resume(epochs=3)
+    with pytest.raises(RunError, match="was made before the run's present result; `zoo package"):
+        zoo.verify(run)
+    assert zoo.verify(zoo.package(run, predictions=False)).holds

@@ -20,6 +20,9 @@ R = TypeVar("R")
 MOST = 60
 """Characters of a wrong value that a message shows."""
 
+RUN = "a run's folder, its name below runs/, 'last', 'hf://OWNER/NAME', a Run"
+"""What the annotation `RunLike` says."""
+
 NUMBERS: Mapping[Any, type] = types.MappingProxyType({int: numbers.Integral, float: numbers.Real})
 
 
@@ -60,8 +63,8 @@ def refuse_wrong(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
         parameter = parameters[key]
         for one in value if parameter.kind is parameter.VAR_POSITIONAL else (value,):
             if not _fits(one, str(parameter.annotation), function.__globals__):
-                shown = one_line(repr(one), MOST)
-                raise InputError(f"{name}: {key} is {shown} ({type(one).__name__}); allowed: {parameter.annotation}")
+                shown, allowed = one_line(repr(one), MOST), str(parameter.annotation).replace("RunLike", RUN)
+                raise InputError(f"{name}: {key} is {shown} ({type(one).__name__}); allowed: {allowed}")
 
 
 def _fits(value: Any, annotation: str, names: Mapping[str, Any]) -> bool:

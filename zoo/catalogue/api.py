@@ -203,7 +203,11 @@ def _found(name: str | Node) -> tuple[Registry, str, Model]:
     from zoo.catalogue.registry import find_model
     from zoo.catalogue.spec import Node
 
-    if not isinstance(name, Node):
+    if not isinstance(name, str | Node):
+        from zoo.errors import InputError
+
+        raise InputError(f"a model is a name or a tree of parts, and not {type(name).__name__}")
+    if isinstance(name, str):
         return find_model(name)
     entry: tuple[Registry, str, Model] = call("zoo.catalogue.parts:entry_of")(name)
     return entry

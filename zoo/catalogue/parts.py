@@ -13,6 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias
 
 import msgspec
 
+from zoo.base.text import one_line
 from zoo.catalogue.registry import NAME, Registry, load_registry
 from zoo.catalogue.spec import Model, Node, node_from_table
 from zoo.catalogue.toml_text import pair
@@ -59,6 +60,8 @@ def part(use: str, /, *of: Node, **arguments: Argument) -> Node:
         >>> zoo.part("cnn.residual", widths=[32, 64])
         zoo.part('cnn.residual', widths=[32, 64])
     """
+    if not isinstance(use, str):
+        raise InputError(f"zoo.part({one_line(repr(use), 60)}): give the name of a component, such as 'cnn.residual'")
     registry = load_registry()
     component = registry.component(use)
     if component.kind not in GIVEN:

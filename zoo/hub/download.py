@@ -85,7 +85,7 @@ def folder_to_load(run: str | Path, revision: str | None = None, *, registry: Re
         return fetch(with_revision(word, revision, "revision"), registry=registry).folder
     if known(run) is not None:
         return local_only(run, revision, registry)
-    if not isinstance(run, str) or _is_of_this_machine(word, registry):
+    if not isinstance(run, str) or is_of_this_machine(word, registry):
         raise unknown(word)
     try:
         return fetch(with_revision(word, revision, "revision"), registry=registry).folder
@@ -104,7 +104,7 @@ def local_only(run: str | Path, revision: str | None, registry: Registry) -> Pat
     return local_folder(Path(run), registry=registry)
 
 
-def _is_of_this_machine(word: str, registry: Registry) -> bool:
+def is_of_this_machine(word: str, registry: Registry) -> bool:
     """Whether a word that is no run cannot mean a repository: a path, an image, or a model of the catalogue."""
     try:
         repo = parse_ref(word).repo

@@ -132,10 +132,21 @@ def verify(
 
 
 def _package_of(source: str) -> Path:
-    """The folder of a package, or of the package in a run's folder."""
+    """The folder of a package, or of the package in a run's folder.
+
+    Raises:
+        RunError: the run was trained further after its package was made.
+    """
     folder = folder_of_run(source)
     inside = folder / "package"
-    return inside if not (folder / SUMS).is_file() and (inside / SUMS).is_file() else folder
+    if (folder / SUMS).is_file() or not (inside / SUMS).is_file():
+        return folder
+    if (folder / RESULT).is_file() and _result(folder)["test"] != _result(inside)["test"]:
+        raise RunError(
+            f"{inside}: was made before the run's present result; `zoo package {folder}` makes it again, and "
+            f"`zoo verify {inside}` verifies it as it is"
+        )
+    return inside
 
 
 def _hashed(count: int, edits: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -160,7 +161,7 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
         InputError: no such run or device, or a classifier that lies on another device. RunError, PackageError,
         HubError, DeviceError: as `zoo.load`.
     """
-    word = word_of(run) if isinstance(run, str | Path | Run) else None  # said before torch takes its seconds
+    word = word_of(run) if isinstance(run, str | os.PathLike | Run) else None  # said before torch takes its seconds
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import Classifier, open_classifier
     from zoo.hub.download import local_folder
@@ -207,6 +208,8 @@ def check_explaining(method: str) -> None:
 
 
 def _check(images: Any, files_from: str | Path | None, top: int, batch_size: int, threads: int | None) -> None:
+    if not (isinstance(images, os.PathLike | Iterable) or hasattr(images, "convert")):  # no path, no PIL image
+        raise InputError(f"images of type {type(images).__name__}: give a path, bytes, a PIL image, an array, or many")
     some = [images] if isinstance(images, str | Path) else images if isinstance(images, list | tuple) else None
     if files_from is None and some is not None and not some:
         raise InputError("no images given: name files, folders, patterns or -, or give --files-from FILE")

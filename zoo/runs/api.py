@@ -17,7 +17,7 @@ from zoo.base.tables import Table
 from zoo.errors import InputError
 from zoo.runs import find as found
 from zoo.runs.choose import Order, chosen
-from zoo.runs.which import folder_of_run
+from zoo.runs.which import known, unknown
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
@@ -190,15 +190,27 @@ def as_run(run: found.Run) -> Run:
 
 
 def word_of(run: RunLike) -> str:
-    """The path of a run's folder, or the word where it names a package on the Hub.
+    """The path of a run's folder, or hf://OWNER/NAME for a package on the Hub.
+
+    A run on this machine comes first; a word OWNER/NAME that means none, and cannot be a path, is a repository.
 
     Raises:
         InputError: there is no such run; says where it was looked for, and what is like it.
     """
     if isinstance(run, Run):
         return str(run.folder)
-    word = str(run)
-    return word if word.startswith(HUB) else str(folder_of_run(word))
+    word = os.fspath(run)
+    if word.startswith(HUB):
+        return word
+    if (folder := known(word)) is not None:
+        return str(folder)
+    if isinstance(run, str) and "/" in word:
+        from zoo.catalogue.registry import load_registry
+        from zoo.hub.download import is_of_this_machine
+
+        if not is_of_this_machine(word, load_registry()):
+            return f"{HUB}{word}"
+    raise unknown(word)
 
 
 def open_run(folder: str | Path, name: str = "") -> Run:
