@@ -121,7 +121,7 @@ def train(
         if stop.stopping:
             _say_stopped(run)
             sys.exit(128 + stop.stopping)
-    report(run)
+        report(run)  # inside: only the first of several processes is heard
     return None
 
 
