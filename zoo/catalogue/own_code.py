@@ -1,33 +1,29 @@
 """Code of the user's own in the place of a plugin: `FILE.py:NAME`, or a class or function given in Python.
 
 Nothing is imported to find it: the file is parsed. It is imported, once per process, when something is built, under a
-name that follows from its content; its folder is on `sys.path` meanwhile, so that it finds the files beside it.
+name that follows from its content and that of the files beside it which it imports.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import inspect
 import linecache
 import os
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from zoo.base.did_you_mean import nearest
 from zoo.base.paths import cache_dir
-from zoo.base.text import first_line
+from zoo.catalogue.own_import import PREFIX, imported
 from zoo.catalogue.source_text import bound_by, digest_of, excerpt, files_beside, hash_of, parsed, read
-from zoo.errors import InputError, ZooError
+from zoo.errors import InputError
 
-PREFIX = "zoo_own_"
 SIZES = ("in_channels", "channels", "height", "width", "num_classes")
 """What a factory may be told; one of the user's own is told those of them that it takes."""
 
@@ -45,7 +41,7 @@ class OwnCode(str):
         target: the class or function itself, where that was given; else it is imported from the file.
         script: whether the file is a script that was running: then the text is what the code needs of it.
         ready: whether the target gives copies of a module that was given ready.
-        kept: whether the file is the copy in a run folder: it is imported only if it was imported here before.
+        kept: whether the file is the copy in a run folder: it is imported only if it was run here before.
         original: where the code of such a copy came from.
     """
 
@@ -103,43 +99,46 @@ class OwnCode(str):
         """
         if self.target is not None:
             return adapted(self.target)
-        return adapted(getattr(self._module(), self.attribute))
+        if self.kept and not is_known(self):
+            raise InputError(
+                f"{self.file}: code that has not run on this machine before, and is not run unasked; read it, and "
+                f"allow it by `zoo info {self.file}:{self.attribute} --build`"
+            )
+        made = getattr(self._module(), self.attribute, None)
+        if not callable(made):
+            raise InputError(f"{self}: is no class and no function")
+        if not self.kept:
+            make_known(self)
+        return adapted(made)
 
     def _module(self) -> ModuleType:
         name = f"{PREFIX}{self.digest[:16]}"
         if name in sys.modules:
             return sys.modules[name]
-        if self.kept and not is_known(self.digest):
-            raise InputError(
-                f"{self.file}: code that has not run on this machine before, and is not run unasked; read it, and "
-                f"allow it by `zoo info {self.file}:{self.attribute} --build`"
-            )
-        module = _imported(name, Path(self.file), self.text)
-        if not callable(getattr(module, self.attribute, None)):
-            raise InputError(f"{self}: is no class and no function")
-        if not self.kept:
-            make_known(self.digest)
-        return module
+        return imported(name, Path(self.file), self.text, self.beside, search=not self.kept)
 
 
 # ---- which code was run here before -----------------------------------------------------------------
 
 
-def is_known(digest: str) -> bool:
-    """Whether the user has run this code here: only then it is run out of a run folder, which may be a stranger's."""
-    return _mark(digest).is_file()
+def is_known(code: OwnCode) -> bool:
+    """Whether the user has run this code here: only then it is run out of a run folder, which may be a stranger's.
+
+    The same text is not enough: a record may name anything that the text imports, `os.system` too.
+    """
+    return _mark(code).is_file()
 
 
-def make_known(digest: str) -> None:
+def make_known(code: OwnCode) -> None:
     """Note that the user runs this code."""
-    mark = _mark(digest)
+    mark = _mark(code)
     with suppress(OSError):
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
 
 
-def _mark(digest: str) -> Path:
-    return cache_dir() / "own-code" / digest
+def _mark(code: OwnCode) -> Path:
+    return cache_dir() / "own-code" / hash_of(f"{code.digest}:{code.attribute}")
 
 
 # ---- a file -----------------------------------------------------------------------------------------
@@ -179,59 +178,6 @@ def in_file(reference: str, *, script: bool = False) -> OwnCode:
         text = excerpt(text, name)
         tree = parsed(text, path)
     return OwnCode.made(name, str(file.absolute()), text, beside=files_beside(file, tree), script=script)
-
-
-# ---- importing it -----------------------------------------------------------------------------------
-
-
-def _imported(name: str, file: Path, text: str) -> ModuleType:
-    """Run a source as a module of this name, or leave nothing behind."""
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__dict__["__zoo_importing__"] = threading.get_ident()
-    sys.modules[name] = module
-    try:
-        with _on_the_path(file.parent):
-            exec(compile(text, str(file), "exec"), module.__dict__)
-    except ZooError:
-        del sys.modules[name]
-        raise
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        why = f"{_line_in(error, file)}{type(error).__name__}: {first_line(error)}"
-        raise InputError(f"{file}: cannot be imported: {why}") from error
-    del module.__dict__["__zoo_importing__"]
-    return module
-
-
-def _line_in(error: BaseException, file: Path) -> str:
-    """The last line of the file that the error came through, for a message."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return f"line {lines[-1]}: " if lines else ""
-
-
-@contextmanager
-def _on_the_path(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            sys.path.remove(str(folder))
-
-
-def refuse_while_importing() -> None:
-    """Refuse to train from within a file that is being imported for its model: it would do so each time.
-
-    Raises:
-        InputError: names the file.
-    """
-    for name, module in list(sys.modules.items()):
-        if name.startswith(PREFIX) and getattr(module, "__zoo_importing__", None) == threading.get_ident():
-            raise InputError(
-                f"{module.__file__}: trains as soon as it is imported; put that below `if __name__ == '__main__':`"
-            )
 
 
 # ---- a class or function ----------------------------------------------------------------------------

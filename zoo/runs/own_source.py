@@ -81,7 +81,8 @@ def keep_sources(folder: Path, record: RunRecord, registry: Registry, augment: O
         code = codes.get(part.use)
         if code is None or not part.copy or code.digest != _digest(part):
             continue
-        make_known(code.digest)
+        if not code.kept:  # the copy of another run folder is no less a stranger's for being trained again
+            make_known(code)
         place = folder / part.copy
         for path, text in {place.name: code.text, **code.beside}.items():
             target = place.parent / path

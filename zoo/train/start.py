@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from zoo.base.text import plural
-from zoo.catalogue.own_code import refuse_while_importing
+from zoo.catalogue.own_import import refuse_while_importing
 from zoo.catalogue.provenance import provenance, require_components
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model
