@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,15 +154,34 @@ class Outcome:
 
 @contextmanager
 def as_before(device: str) -> Iterator[None]:
-    """Leave torch's random generators and number of threads as they were: a program goes on after the training.
+    """Train in torch's usual modes, and leave torch as it was: a program goes on after the training.
+
+    What the caller's program set for itself, such as `torch.set_grad_enabled(False)` at the top of a notebook, must not
+    change the weights; and what code of the user's own sets during the training must not outlast it.
 
     Args:
         device: the name of the device that is trained on.
     """
-    threads = torch.get_num_threads()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     cuda = device not in ("cpu", "mps") and torch.cuda.is_available()
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()), _usual_modes():
+            torch.set_default_dtype(torch.float32)
             yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def _usual_modes() -> Iterator[None]:
+    """With gradients, without autocast, tensors on the CPU unless said otherwise."""
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(mode=False))
+        modes.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            modes.enter_context(torch.device("cpu"))
+        yield
