@@ -200,6 +200,75 @@ def test_a_loader_is_told_from_its_dataset() -> None:
         given_data(loader)
 
 
+class Rarely(Items):
+    """A dataset whose transform leaves most images as they are, the first always."""
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        image, label = super().__getitem__(row)
+        self.read = getattr(self, "read", 0) + 1
+        return (255 - image if row and self.read > len(self) else image), label
+
+
+class Ends(Items):
+    """A dataset that ends the program."""
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        raise SystemExit(3)
+
+
+class Endless(Items):
+    """A dataset that does not know its length."""
+
+    def __len__(self) -> int:
+        raise RuntimeError("two\nlines")
+
+
+def closed() -> Image.Image:
+    image = Image.fromarray(IMAGES[0])
+    image.close()
+    return image
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (Rarely(BOTH[0], lambda image: image), "its images are others each time that they are read"),
+        (Ends(BOTH[0], str), r"dataset \(train\), image 0: SystemExit: 3"),
+        (Endless(BOTH[0], str), r"dataset \(train\): RuntimeError: two"),
+        (([closed()] * 30, LABELS), r"dataset \(train\), image 0: the picture cannot be read: "),
+        ((IMAGES[:, :0], LABELS), r"dataset \(train\): images of shape \(30, 0, 6, 3\) have no pixels"),
+        ((["nowhere.png"] * 30, LABELS), r"nowhere.png: no such file \(30 of 30 are missing\)"),
+        ({"train": (IMAGES, LABELS), "classes": "rgb"}, "classes: is a str; give a list of names"),
+        ({"train": (IMAGES, LABELS), "classes": {0: "red"}}, "classes: is a dict; give a list of names"),
+        (
+            (Items(BOTH[0], as_tensor), Items(BOTH[1], as_tensor, ("red", "green", "gray"))),
+            r"dataset \(test\): has the class 'gray', which the other split has not: red, green, blue",
+        ),
+    ],
+)
+def test_what_fails_while_it_is_read_is_said_in_one_line(dataset: Any, message: str) -> None:
+    with pytest.raises(ZooError, match=message) as caught:
+        given_data(dataset)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_datasets_that_number_their_classes_each_are_one_by_the_names() -> None:
+    number = np.array([2, 0, 1])
+    swapped = Items(BOTH[1], Image.fromarray, tuple(NAMES[n] for n in np.argsort(number)))
+    for kind in (int, float):
+        swapped.labels = number[LABELS[20:]].astype(kind)
+        data = opened((Items(BOTH[0], Image.fromarray), swapped))
+        assert np.array_equal(data.test.labels, LABELS[20:])
+        assert data.classes == NAMES
+
+
+def test_tensors_of_types_that_numpy_lacks_and_no_names_are_taken() -> None:
+    half = torch.tensor(IMAGES[:, :, :, 0] // 128).bfloat16()
+    data = opened({"train": (half, LABELS), "classes": None})
+    assert {*np.unique(data.train.images).tolist()} == {0, 255}
+    assert data.classes == ("0", "1", "2")
+
+
 # ---- runs ---------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from PIL import Image
 
 from zoo.base.text import first_line, plural
 from zoo.data.sources.in_memory import SCHEME, MemorySource, Part, Parts, keep_list
-from zoo.data.sources.labels import class_numbers
+from zoo.data.sources.labels import class_number, class_numbers
 from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError, ZooError
 from zoo.plugin.contract import ImageSplits
@@ -25,6 +26,7 @@ FORMS = (
     "datasets, or a list of (path, label)"
 )
 AT_ONCE = 1024
+READ_TWICE = 16
 DIGITS = 16
 """Hexadecimal digits of the hash in a SPEC."""
 
@@ -66,6 +68,8 @@ def given_data(dataset: object, *, whole: bool = False) -> GivenData:
         return dataset
     given, names = _divided(dataset)
     sides = [_side(value, side) for side, value in given.items()]
+    if not names:
+        sides = _numbered_alike(sides)
     parts = _parts(sides, names or sides[0].classes)
     name = f"{sides[0].name}-{_digest(parts)}"
     if all(isinstance(item, Path) for part in (parts.train, parts.test) if part for item in part.images[:1]):
@@ -86,12 +90,21 @@ def _divided(dataset: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
             what = f"unknown key {unknown[0]!r}" if unknown else "no key 'train'"
             raise InputError(f"dataset: {what}; allowed: train, test, classes")
         sides = {side: dataset[side] for side in ("train", "test") if side in dataset}
-        return sides, tuple(map(str, dataset.get("classes", ())))
+        return sides, _names(dataset.get("classes"))
     if _are_splits(dataset):
         return {"train": dataset[0], "test": dataset[1]}, ()
     if _is_pair(dataset) or _are_files(dataset) or _is_dataset(dataset):
         return {"train": dataset}, ()
     raise InputError(f"dataset: cannot be made of {_shown(dataset)}; give a SPEC, {FORMS}")
+
+
+def _names(classes: Any) -> tuple[str, ...]:
+    """The names of classes as they are given; a text would be its letters, a table has an order of its own."""
+    if classes is None:
+        return ()
+    if not isinstance(classes, Sequence | np.ndarray) or isinstance(classes, str | bytes):
+        raise InputError(f"dataset: classes: is {_shown(classes)}; give a list of names, in the order of the labels")
+    return tuple(map(str, classes))
 
 
 def _are_splits(value: Any) -> bool:
@@ -158,13 +171,8 @@ def _shown(value: Any) -> str:
 
 def _side(value: Any, side: str) -> _Side:
     if _are_files(value):
-        paths = [Path(path).expanduser().absolute() for path, _ in value]
-        missing = [path for path in paths if not path.is_file()]
-        if missing:
-            raise DataError(
-                f"dataset ({side}): {missing[0]}: no such file ({len(missing)} of {len(paths)} are missing)"
-            )
-        return _Side(paths, [label for _, label in value], f"dataset ({side})", name="files")
+        where = f"dataset ({side})"
+        return _Side(_files([path for path, _ in value], where), [label for _, label in value], where, name="files")
     if _is_dataset(value):
         return _read(value, side)
     if not isinstance(value, tuple | list) or len(value) != 2:
@@ -191,24 +199,38 @@ def _scalar(value: Any) -> Any:
 
 
 def _numpy(value: Any) -> Any:
-    """A tensor as an array; all else as it is."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    """A tensor as an array, of numpy's own types; all else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
 
 
 def _images(images: Any, where: str) -> Images | Sequence[Item]:
     if _is_array(images):
         return pixels(_numpy(images), where)
     if all(isinstance(image, str | os.PathLike) for image in images):
-        return [Path(image).expanduser().absolute() for image in images]
+        return _files(images, where)
     if all(isinstance(image, bytes) for image in images):
         return list(images)
     return _alike([_decoded(image, f"{where}, image {i}") for i, image in enumerate(images)])
 
 
+def _files(paths: Sequence[str | os.PathLike[str]], where: str) -> list[Path]:
+    found = [Path(path).expanduser().absolute() for path in paths]
+    missing = [path for path in found if not path.is_file()]
+    if missing:
+        raise DataError(f"{where}: {missing[0]}: no such file ({len(missing)} of {len(found)} are missing)")
+    return found
+
+
 def _decoded(image: Any, where: str) -> Images | Image.Image:
     """One image: uint8 (H, W), (H, W, 3) or (3, H, W), or a PIL image of another mode."""
     if isinstance(image, Image.Image):
-        return np.asarray(image) if image.mode in ("L", "RGB") else image.copy()
+        try:
+            return np.asarray(image) if image.mode in ("L", "RGB") else image.copy()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{where}: the picture cannot be read: {first_line(error)}") from error
     if not _is_array(image):
         raise DataError(f"{where}: is a {type(image).__name__}; give a PIL image, an array or a tensor")
     array = pixels(_numpy(image)[None], where)
@@ -243,6 +265,8 @@ def pixels(array: Any, where: str) -> Images:
     array = np.asarray(array)
     if array.ndim not in (3, 4) or (array.ndim == 4 and not {array.shape[1], array.shape[3]} & {1, 3}):
         raise DataError(f"{where}: images of shape {array.shape}; needed: (N, H, W), (N, H, W, 3) or (N, 3, H, W)")
+    if 0 in array.shape[1:]:
+        raise DataError(f"{where}: images of shape {array.shape} have no pixels")
     if array.dtype == np.uint8:
         return array
     kind = array.dtype.kind
@@ -273,29 +297,44 @@ def _advice(kind: str, low: Any, high: Any) -> str:
 def _read(dataset: Any, side: str) -> _Side:
     """A torch dataset, read once."""
     where = f"dataset ({side})"
-    if not len(dataset):
+    with _failing(where):
+        count = len(dataset)
+    if not count:
         raise DataError(f"{where}: holds no images")
     images, labels = [], []
-    for row in range(len(dataset)):
+    for row in range(count):
         image, label = _item(dataset, row, where)
         images.append(_decoded(image, f"{where}, image {row}"))
         labels.append(_scalar(label))
-    again = _decoded(_item(dataset, 0, where)[0], f"{where}, image 0")
-    if np.asarray(again).tobytes() != np.asarray(images[0]).tobytes():
-        raise InputError(
-            f"{where}: its images are others each time that they are read; take the random transforms out: the recipe "
-            "augments, or a function given as augment="
-        )
+    _refuse_random(dataset, images, where)
     return _Side(_alike(images), labels, where, _classes(dataset), _name(dataset))
 
 
-def _item(dataset: Any, row: int, where: str) -> tuple[Any, Any]:
+def _refuse_random(dataset: Any, images: Sequence[Images | Image.Image], where: str) -> None:
+    """Read some images again: a transform that is random may leave any one of them as it is."""
+    for row in sorted({*np.linspace(0, len(images) - 1, READ_TWICE).astype(int).tolist()}):
+        again = _decoded(_item(dataset, row, where)[0], f"{where}, image {row}")
+        if np.asarray(again).tobytes() != np.asarray(images[row]).tobytes():
+            raise InputError(
+                f"{where}: its images are others each time that they are read; take the random transforms out: the "
+                "recipe augments, or a function given as augment="
+            )
+
+
+@contextmanager
+def _failing(where: str) -> Iterator[None]:
+    """What a dataset of the user's own raises, in one line; it ends no program."""
     try:
-        item = dataset[row]
+        yield
     except ZooError:
         raise
-    except Exception as error:
-        raise DataError(f"{where}, image {row}: {type(error).__name__}: {first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{where}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _item(dataset: Any, row: int, where: str) -> tuple[Any, Any]:
+    with _failing(f"{where}, image {row}"):
+        item = dataset[row]
     if isinstance(item, Mapping):
         pair = [
             next((item[key] for key in keys if key in item), None)
@@ -336,6 +375,31 @@ def _parts(sides: Sequence[_Side], names: tuple[str, ...]) -> Parts:
         names, sides = known, [side._replace(labels=[numbers[label] for label in side.labels]) for side in sides]
     parts = [_part(side, len(names)) for side in sides]
     return Parts(parts[0], parts[1] if len(parts) > 1 else None, names)
+
+
+def _numbered_alike(sides: Sequence[_Side]) -> list[_Side]:
+    """The splits with one numbering, the first one's: two folders of images number their own classes each.
+
+    Raises:
+        DataError: a split has a class that the first has not.
+    """
+    known = sides[0].classes
+    return [sides[0], *(_renumbered(side, known) for side in sides[1:])]
+
+
+def _renumbered(side: _Side, known: tuple[str, ...]) -> _Side:
+    if not known or not side.classes or side.classes == known:
+        return side
+    strange = [name for name in side.classes if name not in known]
+    if strange:
+        listed = ", ".join(known[:8])
+        raise DataError(f"{side.where}: has the class {strange[0]!r}, which the other split has not: {listed}")
+    numbers = [known.index(name) for name in side.classes]
+    kept = [
+        numbers[number] if (number := class_number(label)) is not None and 0 <= number < len(numbers) else label
+        for label in side.labels
+    ]
+    return side._replace(labels=kept, classes=known)
 
 
 def _part(side: _Side, classes: int) -> Part:
