@@ -31,7 +31,7 @@ from zoo.hub.pack import package
 from zoo.models.own_module import own_of
 from zoo.runs.folder import read_weights
 from zoo.runs.load import load
-from zoo.runs.own_source import with_model
+from zoo.runs.own_source import _remembered, with_model
 from zoo.runs.record import configuration, read_record
 from zoo.testing.cases import cases_of
 from zoo.train.events import Listener
@@ -603,8 +603,7 @@ def test_a_net_for_one_size_alone_becomes_a_plugin_for_that_size(
 
 def as_in_another_process() -> None:
     """Forget what this process was given for runs."""
-    for name in [name for name in sys.modules if name.startswith("zoo_own_of_run_")]:
-        del sys.modules[name]
+    _remembered.cache_clear()
 
 
 def test_code_that_was_typed_in_is_known_to_this_process_and_is_given_again_to_another(tmp_path: Path) -> None:

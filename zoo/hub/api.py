@@ -6,11 +6,11 @@ Each call raises the errors of its command, prints nothing, and leaves no tempor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
@@ -20,13 +20,13 @@ from zoo.runs.api import HUB, Run, RunLike, word_of
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from zoo.catalogue.registry import Registry
     from zoo.evaluate.classifier import Classifier
     from zoo.hub.copy import Pulled
     from zoo.hub.search import Hits
     from zoo.hub.verify import Verification
-    from zoo.models.own_module import Own
 
 
 # ---- loading -------------------------------------------------------------------------------------------
@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 @checked
 def load(
-    run: RunLike, *, device: str | torch.device | None = None, revision: str | None = None, model: Own | None = None
+    run: RunLike,
+    *,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    model: str | nn.Module | Callable[..., Any] | None = None,
 ) -> Classifier:
     """Load the trained model of a run, or of a package on the Hub, whose every file is verified first.
 
@@ -43,8 +47,8 @@ def load(
             `hf://OWNER/NAME[@REVISION]`. A word OWNER/NAME[@REVISION] that is no run here means the Hub as well.
         device: where to bring it, such as "cuda"; None: it stays on the CPU.
         revision: a branch, a tag or a commit of the repository on the Hub.
-        model: the class, function or module that the run was trained with, where it stands in no file: typed into a
-            notebook or at a prompt of another process, or given as a ready module. Once given, this process knows it.
+        model: code of your own that the run was given, where it stands in no file: a class, a function, a module that
+            is ready, or FILE.py:NAME; see `zoo.train`. Other calls then find it too while this program runs.
     Returns:
         A classifier: `predict` takes images of any size, a call takes the floats (B, C, H, W) that its torch module
         takes (`module`), and `to` brings it to another device.
@@ -67,7 +71,7 @@ def load(
         folder = local_only(run.folder, revision, registry)
     else:
         folder = folder_to_load(os.fspath(run), revision, registry=registry)
-    return _opened(folder, registry if model is None else _with(model, folder, registry), where)
+    return _opened(folder, registry, where) if model is None else _opened_with(model, folder, registry, where)
 
 
 @checked
@@ -109,20 +113,26 @@ def _before(device: str | torch.device | None) -> tuple[Registry, torch.device |
     return load_registry(), pick_device(device) if isinstance(device, str) else device
 
 
-def _with(model: Own, folder: Path, registry: Registry) -> Registry:
-    """The catalogue with the code that a run was trained with, as it is given again."""
-    from zoo.models.own_module import own_of
-    from zoo.runs.own_source import with_model
-    from zoo.runs.record import read_record
-
-    return with_model(folder, read_record(folder), registry, own_of(model))
-
-
 def _opened(folder: Path, registry: Registry, device: torch.device | None) -> Classifier:
     """What every way of loading ends with."""
     from zoo.evaluate.classifier import open_classifier
 
     return open_classifier(folder, registry, device=device)
+
+
+def _opened_with(
+    model: str | nn.Module | Callable[..., Any], folder: Path, registry: Registry, device: torch.device | None
+) -> Classifier:
+    """A run of code that is given again, and that other calls find from now on."""
+    from zoo.models.own_module import own_of
+    from zoo.runs.own_source import remember, with_model
+    from zoo.runs.record import read_record
+
+    record = read_record(folder)
+    registry = with_model(folder, record, registry, own_of(model))
+    opened = _opened(folder, registry, device)
+    remember(folder, record, registry)
+    return opened
 
 
 # ---- publishing ----------------------------------------------------------------------------------------

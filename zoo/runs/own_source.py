@@ -6,11 +6,10 @@ before, by whatever command; packages never bring any.
 
 from __future__ import annotations
 
-import sys
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import msgspec
 
@@ -31,8 +30,8 @@ SOURCE, AUGMENT = "source", "augment"
 OF_PACKAGES = ("config.json", "SHA256SUMS")
 """Files that a package has and a run has not."""
 
-OF_A_RUN = "zoo_own_of_run_"
-"""Begins the names of modules that hold what a run in a folder was given, and no file brings back."""
+MOST_REMEMBERED = 32
+"""Runs whose code is kept in memory: modules may be large, and a program may train many."""
 
 Warn = Callable[[str], None]
 
@@ -74,8 +73,6 @@ def keep_sources(folder: Path, record: RunRecord, registry: Registry, augment: O
     """Write the user's own code, as it was when the run was made, into the run folder."""
     if not record.own:
         return
-    for part in _models(record):
-        _remember(folder, part, registry)
     codes = own_codes(registry, tree_of(record)) | ({AUGMENT: augment} if augment is not None else {})
     for part in record.own:
         code = codes.get(part.use)
@@ -106,7 +103,7 @@ def reopened(folder: Path, record: RunRecord, registry: Registry, warn: Warn = w
     for part in _models(record):
         if part.use in registry.components:
             continue
-        if own := _remembered(folder, part):
+        if (own := _remembered().get(_key(folder, part))) is not None:
             registry = registry.having_own(own)
             continue
         if any((folder / name).exists() for name in OF_PACKAGES):
@@ -115,6 +112,33 @@ def reopened(folder: Path, record: RunRecord, registry: Registry, warn: Warn = w
         if line := _change(part):
             warn(f"{line}; the run's own copy of it is used, {folder / part.copy}")
     return registry
+
+
+def remember(folder: Path, record: RunRecord, registry: Registry) -> None:
+    """Keep a run's code that stands in no file while this process lives, so that the program can go on with its run."""
+    for part in _models(record):
+        if _is_in_a_file(part) or part.use not in registry.components:
+            continue
+        component = registry.components[part.use]
+        assert isinstance(component.factory, OwnCode)
+        model = model_of(component.factory, component.kind).model
+        kept = _remembered()
+        kept[_key(folder, part)] = OwnModel(part.use, component, model)
+        while len(kept) > MOST_REMEMBERED:
+            del kept[next(iter(kept))]
+
+
+@functools.cache
+def _remembered() -> dict[tuple[Path, str, str], OwnModel]:
+    return {}
+
+
+def _key(folder: Path, part: OwnPart) -> tuple[Path, str, str]:
+    return folder.resolve(), part.use, part.sha256
+
+
+def _is_in_a_file(part: OwnPart) -> bool:
+    return part.kind != "module" and bool(part.file and part.copy)
 
 
 def with_model(folder: Path, record: RunRecord, registry: Registry, own: OwnModel) -> Registry:
@@ -131,36 +155,7 @@ def with_model(folder: Path, record: RunRecord, registry: Registry, own: OwnMode
     if kind != wanted:
         raise InputError(f"{folder}: its model was made of a {wanted}, and {own.code} is a {kind}")
     component = msgspec.structs.replace(own.component, name=parts[0].attribute)
-    again = registry.having_own(own._replace(use=parts[0].use, component=component))
-    _remember(folder, parts[0], again)
-    return again
-
-
-# ---- code that stands in no file: as long as this process lives ---------------------------------------
-
-
-def _remember(folder: Path, part: OwnPart, registry: Registry) -> None:
-    """Keep code that no file brings back where Python keeps all code: among the modules of this process."""
-    component = registry.components.get(part.use)
-    if component is not None and isinstance(component.factory, OwnCode) and _stands_in_no_file(part):
-        module = ModuleType(_name_of(folder, part))
-        own = model_of(component.factory, component.kind)._replace(use=part.use, component=component)
-        vars(module)["own"] = own
-        sys.modules[module.__name__] = module
-
-
-def _remembered(folder: Path, part: OwnPart) -> OwnModel | None:
-    """The code of a run in a folder, if this process has trained the run, or was given the code again."""
-    own: OwnModel | None = getattr(sys.modules.get(_name_of(folder, part)), "own", None)
-    return own
-
-
-def _name_of(folder: Path, part: OwnPart) -> str:
-    return f"{OF_A_RUN}{hash_of(f'{folder.resolve()}/{part.use}')[:32]}"
-
-
-def _stands_in_no_file(part: OwnPart) -> bool:
-    return part.kind == "module" or not part.file or not part.copy
+    return registry.having_own(own._replace(use=parts[0].use, component=component))
 
 
 def renewed(record: RunRecord, registry: Registry) -> RunRecord:
@@ -204,7 +199,7 @@ def _digest(part: OwnPart) -> str:
 def _kept(folder: Path, part: OwnPart) -> OwnModel:
     """The component from its copy in the run folder."""
     again = f"zoo.load({str(folder)!r}, model={part.attribute})"
-    if _stands_in_no_file(part):
+    if not _is_in_a_file(part):
         what = "was given ready" if part.kind == "module" else "was typed in, and stands in no file"
         raise InputError(f"{folder}: its model {part.attribute} {what}: give it again by {again}, or resume likewise")
     copy = (folder / part.copy).absolute()

@@ -15,6 +15,7 @@ from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import find_model, load_registry
 from zoo.runs.folder import is_finished
 from zoo.runs.new import check_free, new_folder, unfinished
+from zoo.runs.own_source import remember
 from zoo.runs.record import RunRecord, read_record
 from zoo.train.events import Listener
 from zoo.train.given import Given
@@ -119,6 +120,7 @@ class Training:
             self.reporter.warn(line) if finding.level == "warning" else self.reporter.say(f"{finding.level}: {line}")
         for note in plan.notes:
             self.reporter.note(note)
+        remember(folder, plan.record, plan.registry)
         try:
             return Outcome(folder, train_in(folder, plan, watch), plan.record)
         except Stop:

@@ -158,12 +158,30 @@ def continued(
     if given.model is not None:
         record = renewed(record, registry)
     plan = resumed(folder, record, show, registry, warn=warn, epochs=epochs, given=given, **changed)
+    if given.model is not None:
+        _refuse_another_shape(folder, plan)
     if epochs is not None and record.settings.schedule != "constant":
         warn(
             f"the {record.settings.schedule} schedule now spans {plural(epochs, 'epoch')} instead of "
             f"{record.settings.epochs}, so the learning rate jumps to its value in the longer schedule"
         )
     return replace(plan, notes=(*plan.notes, threads)) if threads else plan
+
+
+def _refuse_another_shape(folder: Path, plan: Plan) -> None:
+    """Refuse a model that is given again and is another one, before the run's record names it.
+
+    Raises:
+        InputError: names a tensor in which they differ.
+    """
+    newest = checkpoint.newest(folder / CHECKPOINTS, lambda line: None)
+    if newest is None:
+        return
+    wanted, given = newest.state["module"], plan.build().state_dict()
+    for name in (*wanted, *given):
+        then, now = (str(tuple(t[name].shape)) if name in t else "none" for t in (wanted, given))
+        if then != now:
+            raise InputError(f"{folder}: the model that is given is another one: {name}: {now} now, {then} in the run")
 
 
 def resumed(

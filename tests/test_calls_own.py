@@ -1,0 +1,58 @@
+"""Code of one's own in the calls, from a notebook: what stands in no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from own_things import ARRAYS, IMAGES
+from torch import nn
+
+import zoo
+from zoo.errors import InputError
+from zoo.runs import own_source
+
+FEW: dict[str, Any] = {"dataset": ARRAYS, "epochs": 1, "batch_size": 6, "device": "cpu", "compile": "off"}
+
+
+def typed() -> Any:
+    """A function that no file has at its top."""
+
+    def net(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, num_classes))
+
+    return net
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_what_was_typed_in_is_at_hand_while_the_program_runs(ready: bool, tmp_path: Path) -> None:
+    net = typed()(3) if ready else typed()
+    run = zoo.train(net, **FEW, output=tmp_path / "run")
+    assert run.evaluate().same_as_recorded
+    assert len(run.predict([IMAGES[0]])) == 1
+    assert len(zoo.resume(run, epochs=2).rows) == 2
+    own_source._remembered().clear()  # another program
+    with pytest.raises(InputError, match=r"give it again by zoo.load\(.*, model="):
+        zoo.load(run)
+    loaded = zoo.load(run, model=net)
+    assert loaded.predict([IMAGES[0]])[0]
+    assert zoo.evaluate(run).same_as_recorded
+    own_source._remembered().clear()
+
+
+def test_another_model_than_the_run_s_is_refused_in_one_line(tmp_path: Path) -> None:
+    run = zoo.train(typed(), **FEW, output=tmp_path / "run")
+    own_source._remembered().clear()
+
+    def other(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(108, 5), nn.Linear(5, num_classes))
+
+    for call, options in ((zoo.load, {}), (zoo.resume, {"epochs": 2})):
+        with pytest.raises(zoo.ZooError, match=r"1\.weight|2\.bias") as caught:
+            call(run, model=other, **options)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(InputError, match="give it again"):
+            zoo.load(run)
+        assert run.reread().record == run.record  # the run is as it was
+    own_source._remembered().clear()
