@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 import zoo
+from zoo.base.files import WriteError
 from zoo.cli import cli
 from zoo.errors import InputError, ZooError
 from zoo.train.run_options import Request, options
@@ -181,6 +183,16 @@ def test_the_arguments_of_the_call_are_the_options_of_a_run() -> None:
         ({"model": "cnn-baseline", "settings": "ema=0.9"}, r"settings is 'ema=0.9' \(str\)"),
         ({"model": "cnn-baseline", "settings": {"emma": 0.9}}, "emma"),
         ({"model": "cnn-baseline", "settings": {"ema": object}}, "not JSON serializable"),
+        ({"model": "cnn-baseline", "settings": [("ema", 0.9)]}, r"settings: holds \('ema', 0.9\); give a table"),
+        ({"model": "cnn-baseline", "settings": 3}, "settings: holds 3; give a table"),
+        ({"model": "cnn-baseline", "settings": {"ema=0.9\nlr": 5}}, "is no key of a recipe"),
+        ({"model": "cnn-baseline", "protocol": "dirty"}, "--protocol: invalid enum value 'dirty'"),
+        ({"model": "cnn-baseline", "seed": "three"}, "--seed: expected `int`, got `str`, given 'three'"),
+        ({"model": "cnn-baseline", "seed": 1.5}, "--seed: expected `int`, got `float`, given 1.5"),
+        ({"model": "cnn-baseline", "epochs": "2"}, "--epochs: expected `int`, got `str`, given '2'"),
+        ({"model": "cnn-baseline", "interrupt": "save"}, "interrupt 'save': allowed: auto, stop, raise"),
+        ({"model": "cnn-baseline", "log": "tensorboard"}, r"one text; give a list of loggers: log=\['tensorboard'\]"),
+        ({"model": "cnn-baseline", "listeners": object()}, "listeners: give a list of objects, not a object"),
         ({}, "give a MODEL to train"),
         ({"model": "cnn-baseline", "from_run": "x"}, "already says what to train"),
         ({"from_run": "no-such-run"}, "no run folder 'no-such-run'"),
@@ -195,6 +207,18 @@ def test_wrong_arguments_are_refused_in_one_line(
     assert isinstance(caught.value, ZooError)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_are_numbers(by_command: Path, tmp_path: Path) -> None:
+    few = {**FEW, "seed": np.int64(3), "batch_size": np.uint8(16), "device": torch.device("cpu")}
+    run = zoo.train("cnn-baseline", **few, epochs=2, settings={"ema": np.float64(0.9)}, output=tmp_path / "run")
+    assert weights(run.folder) == weights(by_command)
+
+
+def test_an_output_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="file/run: Not a directory"):
+        zoo.train("cnn-baseline", **FEW, epochs=1, output=tmp_path / "file" / "run")
 
 
 def test_what_is_not_on_this_machine_cannot_be_resumed() -> None:

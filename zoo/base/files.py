@@ -60,6 +60,18 @@ def _sizes(temporary: Path) -> str:
     return f" ({written:,} bytes of it written, {free:,} bytes free)"
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, with those that it lies in, unless it is there.
+
+    Raises:
+        WriteError: it cannot be made, or a file is there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path}: {error.strerror or error}") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file, atomically and durably (see `replacing`)."""
     with replacing(path) as temporary:

@@ -19,7 +19,16 @@ from zoo.runs import find as found
 from zoo.runs.api import HUB, Run, RunLike, open_run, word_of
 from zoo.runs.record import read_record
 from zoo.runs.which import LAST
-from zoo.train.run_options import HowToCompile, OnInterrupt, Request, options, refuse_two_beginnings, settings_of
+from zoo.train.run_options import (
+    HowToCompile,
+    OnInterrupt,
+    Request,
+    options,
+    plain,
+    refuse_two_beginnings,
+    refuse_unknown_interrupt,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -228,7 +237,10 @@ def _prepared(around: _Around, device: str) -> Iterator[Training]:
     from zoo.train.listeners import refuse_no_listeners
     from zoo.train.loop import Saving
 
-    refuse_no_listeners(around.listeners)  # before anything is made
+    refuse_unknown_interrupt(around.interrupt)  # before anything is made
+    refuse_no_listeners(around.listeners)
+    if isinstance(around.log, str):
+        raise InputError(f"log {around.log!r} is one text; give a list of loggers: log=[{around.log!r}]")
     display, reporter = _shown(around)
     interrupt = Interrupt(around.stop)
     with _joined(around.world, device) as world, as_before(device), catching(interrupt, around.interrupt):
@@ -305,10 +317,11 @@ def _run(outcome: Outcome, training: Training) -> Run:
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that a call was given, by their names in `Request`."""
-    values = {name: arguments.get(name) for name in options() if name not in ("dataset", "recipe")}
+    values = {name: plain(arguments.get(name)) for name in options() if name not in ("dataset", "recipe", "settings")}
+    values["settings"] = arguments.get("settings")
     given = {name: value for name, value in values.items() if not (value is None or value is False or value == ())}
-    if "data_dir" in given:
-        given["data_dir"] = str(given["data_dir"])
+    for name in given.keys() & {"data_dir", "device"}:  # a path, a torch.device
+        given[name] = str(given[name])
     if "settings" in given:
         given["settings"] = settings_of(given["settings"])
     if isinstance(weights := given.get("weights"), Run | Path) or weights == LAST:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zoo.base.cpus import Neighbours
+from zoo.base.files import make_folder
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import find_model, load_registry
 from zoo.runs.folder import is_finished
@@ -135,7 +136,7 @@ class Training:
         warn = self.reporter.warn
         display: Listener = Several(ours) if len(ours) != 1 else ours[0]
         if loggers:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             display = attach(display, dict(loggers), folder, warn)
         return self.stop.hearing(attach_objects(display, given, warn) if given else display)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,8 +141,10 @@ def refuse_no_listeners(objects: Sequence[object]) -> None:
     """Refuse objects that hear nothing of a training.
 
     Raises:
-        InputError: one has none of the methods of a listener, or is a class.
+        InputError: one has none of the methods of a listener, or is a class; or it is no list.
     """
+    if isinstance(objects, str) or not isinstance(objects, Iterable):
+        raise InputError(f"listeners: give a list of objects, not a {type(objects).__name__}")
     for one in objects:
         if isinstance(one, type) or not any(callable(getattr(one, event, None)) for event in EVENTS):
             what = f"{one.__name__} is a class" if isinstance(one, type) else f"{type(one).__name__} has none of them"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
+import msgspec
+
+from zoo.base.explain import explain, shown
 from zoo.base.structs import Struct
 from zoo.catalogue.vary import inline
 from zoo.data.batches.mode import DataMode
-from zoo.errors import InputError
+from zoo.errors import InputError, SpecError
 
 OnInterrupt = Literal["auto", "stop", "raise"]
 """What Ctrl-C does: end the run between two steps and save it; raise KeyboardInterrupt; auto: stop if interactive."""
@@ -178,8 +181,9 @@ def refuse_impossible(request: Request) -> None:
     """Refuse values that are wrong for any run.
 
     Raises:
-        InputError: names the option.
+        InputError: names the option. SpecError: a value of another type, or none of those that are allowed.
     """
+    _refuse_other_types(request)
     if request.dataset == "":
         raise InputError("--dataset is empty; give a dataset, or leave it out for the model's own")
     if request.weights == "":
@@ -192,6 +196,24 @@ def refuse_impossible(request: Request) -> None:
         value = getattr(request, name)
         if option.least is not None and value is not None and value < option.least:
             raise InputError(f"{flag(name)} must be at least {option.least}, given {value}")
+
+
+def _refuse_other_types(request: Request) -> None:
+    """Python checks no annotation: what the command's options cannot be, an argument can."""
+    table = {name: getattr(request, name) for name in Request.__struct_fields__}
+    try:
+        msgspec.convert(table, Request)
+    except msgspec.ValidationError as error:
+        message = explain(error, Request, table, "option")
+        name = message.removeprefix("option.").partition(":")[0]
+        raise SpecError(message.replace(f"option.{name}", flag(name) if name in options() else name, 1)) from None
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy or torch as one of Python; all else as it is."""
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
 
 
 def refuse_for_resume(given: Mapping[str, Any], output: object) -> None:
@@ -224,6 +246,16 @@ def refuse_two_beginnings(model: object, source: object, given: Mapping[str, Any
         raise InputError("give a MODEL to train (see `zoo list`), or resume a run with --resume RUN")
 
 
+def refuse_unknown_interrupt(how: object) -> None:
+    """Refuse another way to end on Ctrl-C than there is.
+
+    Raises:
+        InputError: names those that there are.
+    """
+    if how not in get_args(OnInterrupt):
+        raise InputError(f"interrupt {how!r}: allowed: {', '.join(get_args(OnInterrupt))}")
+
+
 def settings_of(given: Mapping[str, Any] | Sequence[str]) -> tuple[str, ...]:
     """Keys of a recipe as `--set` takes them.
 
@@ -232,11 +264,17 @@ def settings_of(given: Mapping[str, Any] | Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: one text in place of several, or a value that is none of TOML.
     """
+    how = "give a table {'KEY': VALUE}, or a list of texts KEY=VALUE"
     if isinstance(given, str):
-        raise InputError(f"settings {given!r} is one text; give a table {{'KEY': VALUE}}, or a list of texts KEY=VALUE")
+        raise InputError(f"settings {given!r} is one text; {how}")
     if not isinstance(given, Mapping):
-        return tuple(given)
+        texts = tuple(given) if isinstance(given, Iterable) else (given,)
+        if strange := [text for text in texts if not isinstance(text, str)]:
+            raise InputError(f"settings: holds {shown(strange[0])}; {how}")
+        return texts
+    if strange := [key for key in given if not isinstance(key, str) or "=" in key]:
+        raise InputError(f"settings: {shown(strange[0])} is no key of a recipe")
     try:
-        return tuple(f"{key}={inline(value)}" for key, value in given.items())
+        return tuple(f"{key}={inline(plain(value))}" for key, value in given.items())
     except TypeError as error:
         raise InputError(f"settings: {error}; give numbers, texts, lists and tables") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.base.files import clear_temporaries
+from zoo.base.files import clear_temporaries, make_folder
 from zoo.runs import before
 from zoo.runs.lock import RunLock
 from zoo.runs.own_source import keep_sources
@@ -126,7 +126,7 @@ def _keeping_what_was(folder: Path, watch: Watch) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with RunLock(folder):
         yield
 
