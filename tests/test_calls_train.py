@@ -224,3 +224,22 @@ def test_an_output_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) ->
 def test_what_is_not_on_this_machine_cannot_be_resumed() -> None:
     with pytest.raises(InputError, match="only a run on this machine can be resumed"):
         zoo.resume("hf://me/run")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"protocol": "x"}, "--protocol 'x': allowed: clean, paper"),
+        ({"compile": "x"}, "--compile 'x': allowed: auto, off"),
+        ({"interrupt": "x"}, "interrupt 'x': allowed: auto, stop, raise"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds must be at least 0, given -1"),
+        ({"checkpoint_steps": -1}, "checkpoint_steps must be at least 0"),
+        ({"log": "nothing"}, "no logger named 'nothing'"),
+    ],
+)
+def test_what_the_parser_refuses_is_refused_by_the_call_before_a_folder_is_made(
+    wrong: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ZooError, match=said):
+        zoo.train("cnn-baseline", **FEW, epochs=1, output=tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()

@@ -25,8 +25,8 @@ from zoo.train.run_options import (
     Request,
     options,
     plain,
+    refuse_around,
     refuse_two_beginnings,
-    refuse_unknown_interrupt,
     settings_of,
 )
 
@@ -74,7 +74,7 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
     checkpoint_steps: int = 0,
-    log: Sequence[str] = (),
+    log: str | Sequence[str] = (),
     listeners: Sequence[Any] = (),
     augment: Callable[..., Any] | None = None,
     progress: bool | None = None,
@@ -121,7 +121,7 @@ def train(
         resume: resume the newest unfinished run below runs/ of the same configuration, if there is one.
         checkpoint_seconds: seconds between checkpoints; 0: only at the end or when stopped. checkpoint_steps: also
             every so many steps.
-        log: plugins' loggers, such as "tensorboard".
+        log: plugins' loggers, one or several, such as "tensorboard".
         listeners: objects with any of the methods start(record, parameters), epoch(row, best) and end(result), which
             get plain data. One that raises is switched off with a warning.
         augment: a function of your own on batches: (images, labels) to images, after the recipe's steps; see
@@ -168,7 +168,7 @@ def resume(
     workers: int | None = None,
     checkpoint_seconds: float = 60.0,
     checkpoint_steps: int = 0,
-    log: Sequence[str] = (),
+    log: str | Sequence[str] = (),
     listeners: Sequence[Any] = (),
     model: str | nn.Module | Callable[..., Any] | None = None,
     dataset: Images | None = None,
@@ -220,7 +220,7 @@ class _Around(NamedTuple):
 
     checkpoint_seconds: float
     checkpoint_steps: int
-    log: Sequence[str]
+    log: str | Sequence[str]
     listeners: Sequence[Any]
     progress: bool | None
     interrupt: OnInterrupt
@@ -237,10 +237,8 @@ def _prepared(around: _Around, device: str) -> Iterator[Training]:
     from zoo.train.listeners import refuse_no_listeners
     from zoo.train.loop import Saving
 
-    refuse_unknown_interrupt(around.interrupt)  # before anything is made
+    refuse_around(around.checkpoint_seconds, around.checkpoint_steps, around.interrupt)  # before anything is made
     refuse_no_listeners(around.listeners)
-    if isinstance(around.log, str):
-        raise InputError(f"log {around.log!r} is one text; give a list of loggers: log=[{around.log!r}]")
     display, reporter = _shown(around)
     interrupt = Interrupt(around.stop)
     with _joined(around.world, device) as world, as_before(device), catching(interrupt, around.interrupt):
@@ -248,7 +246,7 @@ def _prepared(around: _Around, device: str) -> Iterator[Training]:
             stop=interrupt,
             reporter=reporter,
             saving=Saving(around.checkpoint_seconds, around.checkpoint_steps),
-            log=around.log,
+            log=(around.log,) if isinstance(around.log, str) else around.log,
             listeners=[*display, *around.listeners],
             world=world,
         )

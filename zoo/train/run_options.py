@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -31,6 +31,7 @@ class Option(NamedTuple):
         repeat: whether it may change when a recorded run is repeated.
         sweep, reproduce: whether that command has the option too.
         folder: whether the value is a folder.
+        words: those allowed; () for any. They follow from the field's type, see `options`.
     """
 
     help: str
@@ -43,6 +44,7 @@ class Option(NamedTuple):
     sweep: bool = False
     reproduce: bool = False
     folder: bool = False
+    words: tuple[str, ...] = ()
 
 
 class Request(Struct, kw_only=True):
@@ -168,8 +170,14 @@ class Request(Struct, kw_only=True):
 def options() -> dict[str, Option]:
     """The fields of `Request` that are options, in order."""
     hints = get_type_hints(Request, include_extras=True)
-    described = ((name, getattr(hints[name], "__metadata__", ())) for name in Request.__struct_fields__)
-    return {name: extra[0] for name, extra in described if extra}
+    described = ((name, hints[name], getattr(hints[name], "__metadata__", ())) for name in Request.__struct_fields__)
+    return {name: extra[0]._replace(words=_words(hint.__origin__)) for name, hint, extra in described if extra}
+
+
+def _words(hint: Any) -> tuple[str, ...]:
+    """The words of a Literal, with or without None beside it; () for any other type."""
+    kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
+    return get_args(kinds[0]) if kinds else ()
 
 
 def flag(name: str) -> str:
@@ -183,6 +191,9 @@ def refuse_impossible(request: Request) -> None:
     Raises:
         InputError: names the option. SpecError: a value of another type, or none of those that are allowed.
     """
+    for name, option in options().items():
+        if option.words and getattr(request, name) is not None:
+            refuse_word(flag(name), getattr(request, name), option.words)
     _refuse_other_types(request)
     if request.dataset == "":
         raise InputError("--dataset is empty; give a dataset, or leave it out for the model's own")
@@ -196,6 +207,28 @@ def refuse_impossible(request: Request) -> None:
         value = getattr(request, name)
         if option.least is not None and value is not None and value < option.least:
             raise InputError(f"{flag(name)} must be at least {option.least}, given {value}")
+
+
+def refuse_word(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse a word that is not among those allowed; the command's parser does it earlier.
+
+    Raises:
+        InputError: names them.
+    """
+    if value not in allowed:
+        raise InputError(f"{name} {value!r}: allowed: {', '.join(allowed)}")
+
+
+def refuse_around(checkpoint_seconds: float, checkpoint_steps: int, interrupt: str) -> None:
+    """Refuse wrong values of what surrounds a training.
+
+    Raises:
+        InputError: names the option.
+    """
+    refuse_word("interrupt", interrupt, get_args(OnInterrupt))
+    for name, value in (("checkpoint_seconds", checkpoint_seconds), ("checkpoint_steps", checkpoint_steps)):
+        if not value >= 0:  # NaN too
+            raise InputError(f"{name} must be at least 0, given {value}")
 
 
 def _refuse_other_types(request: Request) -> None:
@@ -244,16 +277,6 @@ def refuse_two_beginnings(model: object, source: object, given: Mapping[str, Any
         raise InputError("--from starts from the weights of RUN; leave out --pretrained and --weights")
     if model is None and source is None:
         raise InputError("give a MODEL to train (see `zoo list`), or resume a run with --resume RUN")
-
-
-def refuse_unknown_interrupt(how: object) -> None:
-    """Refuse another way to end on Ctrl-C than there is.
-
-    Raises:
-        InputError: names those that there are.
-    """
-    if how not in get_args(OnInterrupt):
-        raise InputError(f"interrupt {how!r}: allowed: {', '.join(get_args(OnInterrupt))}")
 
 
 def settings_of(given: Mapping[str, Any] | Sequence[str]) -> tuple[str, ...]:
