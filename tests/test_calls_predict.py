@@ -313,3 +313,9 @@ def test_what_cannot_be_served_is_said_and_frees_the_port(run: Path, silent: Non
     with pytest.raises(ZeroDivisionError):
         zoo.serve(run, port=0, block=False, ready=lambda url: 1 / 0)
     assert "zoo-serve" not in threads()
+
+
+def test_one_host_is_one_name_and_not_its_letters(run: Path, silent: None) -> None:
+    with zoo.serve(run, port=0, block=False, allow_host="zoo.example") as server:
+        asked = urllib.request.Request(server.url, headers={"host": "zoo.example"})
+        assert urllib.request.urlopen(asked).status == 200

@@ -24,7 +24,7 @@ def serve(
     run: RunLike | Classifier,
     *,
     host: str = "127.0.0.1",
-    allow_host: Sequence[str] = (),
+    allow_host: str | Sequence[str] = (),
     port: int = 8000,
     top: int = 5,
     device: str = "cpu",
@@ -79,7 +79,8 @@ def serve(
         raise InputError("handle_signals is for a call that blocks in the main thread; else `stop` ends the server")
     limits = _limits(batch_size, queue, rate, max_mib, max_pixels, timeout, grace)
     told = reporter or Reporter()
-    serving = _listening(run, host, port, device, top, limits, allow_host, told)
+    hosts = (allow_host,) if isinstance(allow_host, str) else allow_host
+    serving = _listening(run, host, port, device, top, limits, hosts, told)
 
     def started() -> None:
         told.say(f"serving {serving.name}; Ctrl-C stops")
