@@ -41,6 +41,10 @@ class CallableRoom(ModuleType):
         """Call the function of this package's name."""
         return self.__wrapped__(*args, **kwargs)
 
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        """As functions are pickled: by name, so that other processes can be given the call."""
+        return import_module, (self.__name__,)
+
     @property
     def __signature__(self) -> Signature:
         """As `inspect.signature` and notebooks show it."""

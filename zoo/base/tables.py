@@ -36,7 +36,7 @@ class Table(Sequence[dict[str, Any]]):
         kept = list(rows)
         names = tuple(columns) or tuple(dict.fromkeys(name for row in kept for name in row))
         object.__setattr__(self, "_columns", names)
-        object.__setattr__(self, "_rows", tuple({name: row.get(name) for name in names} for row in kept))
+        object.__setattr__(self, "_rows", tuple({name: _copy(row.get(name)) for name in names} for row in kept))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse any change.
@@ -45,6 +45,19 @@ class Table(Sequence[dict[str, Any]]):
             AttributeError: always.
         """
         raise AttributeError("a Table does not change")
+
+    def __delattr__(self, name: str) -> None:
+        """Refuse any change.
+
+        Raises:
+            AttributeError: always.
+        """
+        raise AttributeError("a Table does not change")
+
+    def __setstate__(self, state: tuple[object, dict[str, Any]]) -> None:
+        """Take the attributes of a table that was pickled or copied, also those of a kind of table."""
+        for name, value in state[1].items():
+            object.__setattr__(self, name, value)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -55,7 +68,12 @@ class Table(Sequence[dict[str, Any]]):
     @property
     def rows(self) -> tuple[dict[str, Any], ...]:
         """The rows, copied: changing them does not change the table."""
-        return tuple(dict(row) for row in self._rows)  # type: ignore[attr-defined]
+        return tuple(_copy(row) for row in self._kept)
+
+    @property
+    def _kept(self) -> tuple[dict[str, Any], ...]:
+        rows: tuple[dict[str, Any], ...] = self._rows  # type: ignore[attr-defined]
+        return rows
 
     def column(self, name: str) -> list[Any]:
         """The values of one column.
@@ -65,7 +83,7 @@ class Table(Sequence[dict[str, Any]]):
         """
         if name not in self.columns:
             raise KeyError(f"no column {name!r}; there are {', '.join(self.columns)}")
-        return [row[name] for row in self.rows]
+        return [_copy(row[name]) for row in self._kept]
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -74,33 +92,37 @@ class Table(Sequence[dict[str, Any]]):
     def __getitem__(self, index: int | slice) -> dict[str, Any] | Table:
         """One row as a dictionary, or a table of some rows."""
         if isinstance(index, slice):
-            return Table(self.rows[index], self.columns)
-        return self.rows[index]
+            return Table(self._kept[index], self.columns)
+        return _copy(self._kept[index])
 
     def __len__(self) -> int:
         """How many rows there are."""
-        return len(self._rows)  # type: ignore[attr-defined]
+        return len(self._kept)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rows, each as a dictionary."""
-        return iter(self.rows)
+        return map(_copy, self._kept)
 
     def __eq__(self, other: object) -> bool:
         """Whether columns and rows are equal."""
-        return isinstance(other, Table) and (self.columns, self.rows) == (other.columns, other.rows)
+        return isinstance(other, Table) and (self.columns, self._kept) == (other.columns, other._kept)
 
     def __hash__(self) -> int:
         """By the columns and the number of rows."""
         return hash((self.columns, len(self)))
 
+    def _has_numbers(self, name: str) -> bool:
+        known = [value for row in self._kept if (value := row[name]) is not None]
+        return bool(known) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
+
     def __repr__(self) -> str:
         """The table in aligned columns."""
         if not len(self):
             return f"Table(no rows; columns: {', '.join(self.columns) or 'none'})"
-        cells = [list(self.columns), *([shown(row[c]) for c in self.columns] for row in self.rows[:SHOWN])]
+        cells = [list(self.columns), *([shown(row[c]) for c in self.columns] for row in self._kept[:SHOWN])]
         cells = [[_cut(cell) for cell in row] for row in cells]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
-        right = [_is_number(self.column(name)) for name in self.columns]
+        right = [self._has_numbers(name) for name in self.columns]
         lines = [
             "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
             for row in cells
@@ -112,7 +134,7 @@ class Table(Sequence[dict[str, Any]]):
         """The table as notebooks show it."""
         import html  # not needed where rows are only listed
 
-        right = [' style="text-align: right"' if _is_number(self.column(name)) else "" for name in self.columns]
+        right = [' style="text-align: right"' if self._has_numbers(name) else "" for name in self.columns]
         head = "".join(f"<th{r}>{html.escape(name)}</th>" for name, r in zip(self.columns, right, strict=True))
         body = "".join(
             "<tr>"
@@ -120,10 +142,17 @@ class Table(Sequence[dict[str, Any]]):
                 f"<td{r}>{html.escape(shown(row[name]))}</td>" for name, r in zip(self.columns, right, strict=True)
             )
             + "</tr>"
-            for row in self.rows[:SHOWN]
+            for row in self._kept[:SHOWN]
         )
         more = f"<p>... {len(self) - SHOWN} more rows</p>" if len(self) > SHOWN else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _copy(value: Any) -> Any:
+    """A value whose lists and dictionaries are its own."""
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
 def shown(value: Any) -> str:
@@ -137,11 +166,6 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(shown(v) for v in value)
     return str(value)
-
-
-def _is_number(values: Sequence[Any]) -> bool:
-    known = [value for value in values if value is not None]
-    return bool(known) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
 
 
 def _cut(text: str) -> str:

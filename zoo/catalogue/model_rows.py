@@ -74,7 +74,8 @@ class ModelTable(Table):
     def __getitem__(self, index: slice) -> ModelTable: ...
     def __getitem__(self, index: int | slice) -> Row | ModelTable:
         """One row as a dictionary, or a table of some rows."""
-        return ModelTable(self.rows[index], self.namespaces) if isinstance(index, slice) else self.rows[index]
+        table = super().__getitem__(index)
+        return ModelTable(table, self.namespaces) if isinstance(table, Table) else table
 
     def __repr__(self) -> str:
         """The lines of `short`, aligned."""

@@ -24,7 +24,7 @@ Format = Literal["onnx", "torch"]
 SUFFIXES = (("onnx", ".onnx"), ("torch", ".pt2"))
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Exported:
     """What was written; `zoo.export` returns one.
 

@@ -37,6 +37,10 @@ class Run:
     state: State
     modified: float
 
+    def __hash__(self) -> int:
+        """By its folder: what it read are tables."""
+        return hash(self.folder)
+
 
 # ---- finding and reading ---------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ def _never() -> int:
 # ---- sweep -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Sweep:
     """A sweep: its trials, and what they found.
 
@@ -101,6 +101,10 @@ class Sweep:
         found = "" if best is None else f", best validation top-1 {best['top1']:.2%}: {best['folder']}"
         how = ", stopped" if self.stopped else ""
         return f"Sweep({str(self.folder)!r}: {len(self.trials)} of {sweep['trials']} trials{how}{found})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """As plain data, so that it can be copied and sent to another process."""
+        return Sweep, (self.as_dict(), self.figures, self.problems, self.stopped)
 
     def __repr__(self) -> str:
         """One line about the whole, and the trials."""

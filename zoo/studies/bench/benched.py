@@ -21,7 +21,7 @@ MODELS = ("cnn-baseline", "resnet18", "vit-cifar", "mixer-s8-32", "hybrid-alt-1"
 SHOWN = ("model", "parameters", "flops_forward", "train", "infer", "loop", "latency", "memory", "error")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Bench:
     """The speed of models on this machine.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from zoo.base.text import plural
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Report(os.PathLike[str]):
     """A page on disk; it stands for its path wherever a path is taken.
 
