@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,6 +14,7 @@ from PIL import Image
 import zoo
 from zoo.cli import cli
 from zoo.errors import InputError
+from zoo.hub.copy import Pulled
 from zoo.hub.verify import verify
 from zoo.runs.which import folder_of_run, known
 from zoo.train.pretrained import find_weights
@@ -155,3 +157,45 @@ def test_an_address_in_the_place_of_an_image_is_answered_with_what_to_do(here: P
 
 def test_quiet_does_not_say_which_run_is_the_last(here: Path) -> None:
     assert run("-q", "runs", "last").stderr == ""
+
+
+def test_runs_given_as_objects_and_as_words_are_there_once_and_have_names_of_their_own(here: Path) -> None:
+    shutil.copytree("runs/old", "elsewhere/old")
+    (old,), (other,) = zoo.runs("old"), zoo.runs("elsewhere/old")
+    assert [one.folder for one in zoo.runs(old, "old", "*", "last")] == [Path("runs/deep/new"), old.folder]
+    assert old.name == other.name == "old"
+    both = zoo.runs(old, other)
+    assert [one.name for one in both] == ["elsewhere/old", "runs/old"]
+    assert both.compare(everything=True).columns == ("group", "key", "elsewhere/old", "runs/old")
+
+
+@pytest.mark.parametrize("words", [("last", "old"), ("deep", "old"), ("d*", "o*"), ("./runs/deep/new", "o*")])
+def test_runs_come_in_the_order_of_their_words_whatever_kind_these_are(words: tuple[str, ...], here: Path) -> None:
+    assert [one.name for one in zoo.runs(*words, sort="given")] == ["deep/new", "old"]
+    assert [one.name for one in zoo.runs(*words[::-1], sort="given")] == ["old", "deep/new"]
+
+
+@pytest.mark.parametrize("what", [None, 3, ["old"]])
+def test_what_cannot_stand_for_a_run_is_refused_by_its_type(what: Any, here: Path) -> None:
+    for call in (zoo.load, zoo.runs, zoo.evaluate, zoo.resume, zoo.verify, zoo.plot):
+        with pytest.raises(InputError, match=f"{type(what).__name__} is no run"):
+            call(what)
+    with pytest.raises(InputError, match="Runs is no run"):
+        zoo.runs(zoo.runs())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["x" * 300, "~nobody-of-this-name/run", "a\0b"])
+def test_a_word_that_no_file_can_have_means_no_run(word: str, here: Path) -> None:
+    for call in (zoo.load, zoo.runs, zoo.evaluate):
+        with pytest.raises(InputError, match="no run folder"):
+            call(word)
+    with pytest.raises(InputError, match="no folder of this name is here"):
+        zoo.from_pretrained(word)
+
+
+def test_what_was_pulled_stands_for_its_folder(here: Path) -> None:
+    pulled = Pulled(Path("runs/old"), "hf://me/x@0")
+    (prediction,) = zoo.predict(pulled, "photo.jpg")
+    assert prediction.as_dict() == zoo.predict("old", "photo.jpg")[0].as_dict()
+    assert zoo.load(pulled).record == zoo.load("old").record
+    assert zoo.export(pulled, format="torch", check=False).path == Path("runs/old/model.pt2")

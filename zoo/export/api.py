@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from zoo.base.checked_call import checked
 from zoo.errors import InputError
 from zoo.predict.api import check_within, classifier_of
-from zoo.runs.api import Run, RunLike, word_of
+from zoo.runs.api import RunLike, is_run_like, word_of
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
@@ -107,7 +107,7 @@ def _untrained(
 
 def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None]:
     """The model of a run, where its weights come from, and the run's folder (None: it is not in one)."""
-    if not isinstance(run, str | Path | Run):
+    if not is_run_like(run):
         return _copied(classifier_of(run)), {"weights": "of a loaded model, perhaps changed since"}, None
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier

@@ -16,7 +16,7 @@ from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.errors import InputError
 from zoo.hub.publication import Planned, Published
-from zoo.runs.api import HUB, Run, RunLike, word_of
+from zoo.runs.api import HUB, Run, RunLike, word_of, word_or_path
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ def load(
     if isinstance(run, Run):
         folder = local_only(run.folder, revision, registry)
     else:
-        folder = folder_to_load(os.fspath(run), revision, registry=registry)
+        folder = folder_to_load(word_or_path(run), revision, registry=registry)
     return _opened(folder, registry, where) if model is None else _opened_with(model, folder, registry, where)
 
 
@@ -96,7 +96,7 @@ def from_pretrained(
     from zoo.hub.ref import with_revision
 
     registry, where = _before(device)
-    if not str(repo).startswith(HUB) and Path(repo).expanduser().is_dir():
+    if not str(repo).startswith(HUB) and os.path.isdir(os.path.expanduser(repo)):
         return _opened(local_only(repo, revision, registry), registry, where)
     try:
         ref = with_revision(str(repo), revision, "revision")

@@ -110,7 +110,7 @@ def is_of_this_machine(word: str, registry: Registry) -> bool:
         repo = parse_ref(word).repo
     except InputError:
         return True
-    if repo.partition("/")[0] == str(RUNS) or Path(word).exists() or Path(word).suffix.lower() in ENDINGS:
+    if repo.partition("/")[0] == str(RUNS) or os.path.exists(word) or Path(word).suffix.lower() in ENDINGS:
         return True
     if registry.left_out(repo, only_its_own=True):
         return True

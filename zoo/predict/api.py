@@ -16,7 +16,7 @@ from zoo.base.checked_call import checked
 from zoo.base.reporter import callers
 from zoo.errors import DataError, InputError, ZooWarning
 from zoo.predict.prediction import METHODS, Explanation, Method, Prediction
-from zoo.runs.api import Run, RunLike, word_of
+from zoo.runs.api import RunLike, is_run_like, word_of
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
@@ -161,7 +161,7 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
         InputError: no such run or device, or a classifier that lies on another device. RunError, PackageError,
         HubError, DeviceError: as `zoo.load`.
     """
-    word = word_of(run) if isinstance(run, str | os.PathLike | Run) else None  # said before torch takes its seconds
+    word = word_of(run) if is_run_like(run) else None  # said before torch takes its seconds
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import Classifier, open_classifier
     from zoo.hub.download import local_folder

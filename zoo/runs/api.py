@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, overload
 
 from zoo.base.checked_call import checked
 from zoo.base.door import call
@@ -182,6 +182,26 @@ RunLike: TypeAlias = str | os.PathLike[str] | Run
 """What every call takes for a run: its folder, its name below runs/, "last", hf://OWNER/NAME[@REVISION], or a `Run`."""
 
 
+def is_run_like(run: object) -> TypeGuard[RunLike]:
+    """Whether it may stand for a run; what `zoo.pull` gives stands for its folder."""
+    return isinstance(run, str | os.PathLike | Run)
+
+
+def word_or_path(run: RunLike) -> str | Path:
+    """The word that it is, or the path of its folder.
+
+    Raises:
+        InputError: it cannot stand for a run.
+    """
+    if isinstance(run, str):
+        return run
+    if isinstance(run, os.PathLike):
+        return Path(run)
+    if not isinstance(run, Run):
+        raise InputError(f"{type(run).__name__} is no run: give its folder, its name, or a zoo.Run")
+    return run.folder
+
+
 def as_run(run: found.Run) -> Run:
     """A run that was found, with the methods of `Run`."""
     if isinstance(run, Run):
@@ -197,10 +217,8 @@ def word_of(run: RunLike) -> str:
     Raises:
         InputError: there is no such run; says where it was looked for, and what is like it.
     """
-    if isinstance(run, Run):
-        return str(run.folder)
-    word = os.fspath(run)
-    if word.startswith(HUB):
+    word = str(word_or_path(run))
+    if isinstance(run, Run) or word.startswith(HUB):
         return word
     if (folder := known(word)) is not None:
         return str(folder)
@@ -225,6 +243,8 @@ def open_run(folder: str | Path, name: str = "") -> Run:
 def found_runs(words: Iterable[RunLike], reporter: Reporter) -> list[Run]:
     """The runs that words mean: folders, folders of runs, names and patterns below runs/, "last", hf:// ones fetched.
 
+    Each is there once, and no two have the same name.
+
     Args:
         words: none: all runs below runs/. reporter: receives a warning for each folder that cannot be read.
     Raises:
@@ -232,11 +252,20 @@ def found_runs(words: Iterable[RunLike], reporter: Reporter) -> list[Run]:
     """
     given = list(words)
     objects = [word for word in given if isinstance(word, Run)]
-    places = [_fetched(str(word)) for word in given if not isinstance(word, Run)]
+    places = [_fetched(str(word_or_path(word))) for word in given if not isinstance(word, Run)]
     runs, problems = found.find(places) if places or not given else ([], [])
     for problem in problems:
         reporter.warn(f"{problem}; left out")
-    return [*objects, *map(as_run, runs)]
+    return _distinct([*objects, *map(as_run, runs)])
+
+
+def _distinct(runs: Iterable[Run]) -> list[Run]:
+    """Each folder once; those of one name are told apart by their whole path."""
+    once: dict[Path, Run] = {}
+    for run in runs:
+        once.setdefault(run.folder.resolve(), run)
+    names = [run.name for run in once.values()]
+    return [run if names.count(run.name) == 1 else replace(run, name=run.folder.as_posix()) for run in once.values()]
 
 
 def _fetched(word: str) -> str:
@@ -361,8 +390,15 @@ def runs(
         >>> zoo.runs(dataset="cifar10", best=True, sort="top1").table  # doctest: +SKIP
     """
     found_ = found_runs(words, reporter or Reporter())
-    named = [str(word.folder) if isinstance(word, Run) else str(word) for word in words]
-    left = chosen(found_, named, model=model, dataset=dataset, state=state, best=best, sort=sort)
+    left = chosen(
+        found_,
+        [_fetched(str(word_or_path(word))) for word in words],
+        model=model,
+        dataset=dataset,
+        state=state,
+        best=best,
+        sort=sort,
+    )
     return Runs(map(as_run, left), len(found_))
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from zoo.errors import InputError, UnknownNameError
-from zoo.runs.find import Run, State, best_of_each, row_of
+from zoo.runs.find import Run, State, best_of_each, folders_of, row_of
 
 Order = Literal["name", "model", "dataset", "top1", "loss", "parameters", "epochs", "seconds", "modified", "state"]
 
@@ -97,10 +96,10 @@ def key_of(sort: str) -> Callable[[Run], Any]:
 
 def as_given(runs: Sequence[Run], words: Sequence[str]) -> list[Run]:
     """The runs in the order of the words that name them; others last."""
-    places = [str(Path(word)) for word in words]
+    places = [folders_of(word) for word in words]
 
     def place(run: Run) -> int:
-        names = (str(run.folder), run.name)
-        return next((i for i, word in enumerate(places) if word in names), len(places))
+        folder = run.folder.resolve()
+        return next((i for i, folders in enumerate(places) if folder in folders), len(places))
 
     return sorted(runs, key=place)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.errors import RunError
+from zoo.errors import InputError, RunError
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import is_held
 from zoo.runs.record import RECORD, RESULT, RunRecord, read_record
-from zoo.runs.which import LAST, RUNS, below, last, name_of, unknown, written
+from zoo.runs.which import LAST, RUNS, at_home, below, last, name_of, unknown, written
 
 State = Literal["finished", "stopped", "training"]
 
@@ -89,11 +90,19 @@ def read(folder: Path, name: str = "") -> Run:
     return Run(name or folder.resolve().name, folder, record, rows, result, state, modified)
 
 
+def folders_of(word: str, root: Path = RUNS) -> set[Path]:
+    """The run folders, resolved, that one word stands for; the word itself where they are gone."""
+    try:
+        return {folder.resolve() for folder, _ in _places(word, root)}
+    except InputError:
+        return {Path(word).resolve()}
+
+
 def _places(word: str, root: Path) -> list[tuple[Path, str]]:
     """The run folders that one word stands for, with their names."""
-    path = Path(word).expanduser()
+    path = at_home(word)
     for candidate in (path, root / word):
-        if (candidate / RECORD).is_file():
+        if os.path.isfile(candidate / RECORD):
             return [(candidate, name_of(candidate, root))]
         if found := list(below(candidate, root)):
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def known(word: str | Path, root: Path = RUNS) -> Path | None:
     """As `folder_of_run`; None where the word means nothing."""
     if not str(word):
         return None
-    for folder in (Path(word).expanduser(), root / word):
+    for folder in (at_home(word), root / word):
         if any(_is_file(folder / part) for part in PARTS):
             return folder
     return last(root) if str(word) == LAST else None
@@ -61,11 +62,13 @@ def written(folder: Path) -> float:
     return max(path.stat().st_mtime for part in (RECORD, METRICS, RESULT) if (path := folder / part).is_file())
 
 
+def at_home(word: str | Path) -> Path:
+    """The path that a word may be; "~" is the user's folder, and "~nobody" only a name."""
+    return Path(os.path.expanduser(word))
+
+
 def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # not allowed, or no path at all
-        return False
+    return os.path.isfile(path)  # also of what is not allowed, or no path at all
 
 
 # ---- runs below a folder -----------------------------------------------------------------------------
@@ -73,7 +76,7 @@ def _is_file(path: Path) -> bool:
 
 def below(folder: Path, root: Path, level: int = 0) -> Iterator[tuple[Path, str]]:
     """Run folders below a folder, with their names; what lies inside a run (its package) is no run of its own."""
-    if level > MAX_LEVELS or not folder.is_dir():
+    if level > MAX_LEVELS or not os.path.isdir(folder):
         return
     for path in sorted(folder.iterdir()):
         hidden = path.is_symlink() or path.name.startswith(".")
@@ -110,13 +113,13 @@ def unknown(word: str, root: Path = RUNS) -> InputError:
     """The error about a word that means no run: what it is instead, or where it was looked for and what is like it."""
     from zoo.data.files.formats import ENDINGS
 
-    path = Path(word).expanduser()
+    path = at_home(word)
     runs = list(below(root, root))
     if path.suffix.lower() in ENDINGS:
         return InputError(f"{word!r} is an image, not a run; RUN comes first: zoo predict RUN {word}")
     if _is_file(path):
         return InputError(f"{word!r} is a file, not a run: a run is a folder; {_choice([n for _, n in runs], root)}")
-    if word and path.is_dir() and (inside := [str(folder) for folder, _ in below(path, path)]):
+    if word and os.path.isdir(path) and (inside := [str(folder) for folder, _ in below(path, path)]):
         return InputError(f"{word!r} is a folder of runs; give one of them: {_few(inside)}")
     if any(c in word for c in "*?["):
         return InputError(f"no run of the pattern {word!r}; `zoo runs` lists those below {root}/")
@@ -124,7 +127,7 @@ def unknown(word: str, root: Path = RUNS) -> InputError:
 
 
 def _nothing(word: str, path: Path, names: Sequence[str], root: Path) -> str:
-    if word and path.is_dir():
+    if word and os.path.isdir(path):
         tried = f"{word!r} is no run folder: it has no {RECORD}"
     else:
         tried = f"no run folder {word!r}, and no run of this name below {root}/"
