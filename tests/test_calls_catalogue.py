@@ -398,3 +398,10 @@ def test_none_of_these_calls_imports_torch_nor_prints(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_size_of_nothing_and_a_path_in_place_of_a_spec_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an image size of 0x0 is not possible"):
+        zoo.check_dataset("digits", image_size=0)
+    with pytest.raises(InputError, match=f"Path is no SPEC of a dataset.*'folder:{tmp_path}'"):
+        zoo.check_dataset(tmp_path)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from PIL import Image
 
 from zoo.cli import cli
 from zoo.errors import InputError, RunError, ZooError
+from zoo.runs.api import plot
 from zoo.runs.compare import differences, told
 from zoo.runs.curves import draw_curves
 from zoo.runs.find import find, row_of, said
@@ -365,3 +366,17 @@ def test_a_plot_that_cannot_be_says_why(here: Path, words: list[str], why: str) 
     with pytest.raises(InputError, match=why):
         said_by("plot", *words)
     assert not list(here.glob("curves*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"over": "steps"}, "over 'steps': allowed: epoch, minutes"),
+        ({"kind": "gif"}, "kind 'gif': allowed: png, svg, pdf"),
+        ({"dpi": 0}, "dpi 0: allowed: 20 to 1,200"),
+        ({"dpi": 1_000_000}, "dpi 1000000: allowed"),
+    ],
+)
+def test_the_call_refuses_what_the_parser_refuses(here: Path, options: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        plot("a", **options)

@@ -47,7 +47,7 @@ def check_dataset(
     registry, told = load_registry(), reporter or Reporter()
 
     def at(side: int | None) -> ImageData:
-        size = image_size or side
+        size = side if image_size is None else image_size
         return load(spec, registry, data_dir=data_dir, image_size=size, skip_bad=skip_bad, show=told.progress)
 
     try:

@@ -242,8 +242,11 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
     """The short name and the description that a SPEC stands for.
 
     Raises:
-        UnknownNameError: neither in the catalogue nor a known scheme.
+        UnknownNameError: neither in the catalogue nor a known scheme. InputError: no text.
     """
+    if not isinstance(spec, str):  # images of Python are taken by `zoo.data.given_data`, before
+        advice = f"; for the folder write 'folder:{spec}'" if isinstance(spec, Path) else ""
+        raise InputError(f"{type(spec).__name__} is no SPEC of a dataset: give a name or a text SCHEME:PATH{advice}")
     known = registry.datasets if registry is not None else {}
     if registry is not None and spec in known:
         return spec, registry.dataset(spec)

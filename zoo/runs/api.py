@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zoo.predict.prediction import Prediction
 
 HUB = "hf://"
+LEAST_DPI, MOST_DPI = 20, 1200
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -421,10 +422,10 @@ def plot(
         what: panels: some of "loss", "top1", "lr"; "both" (loss and top1) or "all".
         over: the x axis: epochs, or minutes of training. log: a logarithmic loss axis.
         kind: the format; default: that of `output`, else "svg".
-        dpi: resolution of a PNG, in dots per inch.
+        dpi: resolution of a PNG, in dots per inch: 20 to 1200.
         reporter: receives a warning for each folder that cannot be read.
     Raises:
-        InputError: a wrong panel or format, no such run, or none of them has finished an epoch.
+        InputError: a wrong panel, format or resolution, no such run, or none of them has finished an epoch.
         WriteError: the file cannot be written.
 
     Example:
@@ -437,6 +438,11 @@ def plot(
     shown = panels(what if isinstance(what, str) else ",".join(what))
     suffix = Path(output).suffix.lower().removeprefix(".") if output is not None else "svg"
     form = kind or suffix
+    for name, word, allowed in (("kind", kind or "svg", FORMATS), ("over", over, ("epoch", "minutes"))):
+        if word not in allowed:
+            raise InputError(f"{name} {word!r}: allowed: {', '.join(allowed)}")
+    if not LEAST_DPI <= dpi <= MOST_DPI:
+        raise InputError(f"dpi {dpi}: allowed: {LEAST_DPI} to {MOST_DPI:,}")
     if form not in FORMATS:
         endings = ", ".join("." + f for f in FORMATS)
         raise InputError(f"--output {str(output)!r}: give a name that ends in {endings}")
