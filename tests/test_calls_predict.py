@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from hub_server.runs import own_caches, untrained_run
 from PIL import Image
@@ -319,3 +320,39 @@ def test_one_host_is_one_name_and_not_its_letters(run: Path, silent: None) -> No
     with zoo.serve(run, port=0, block=False, allow_host="zoo.example") as server:
         asked = urllib.request.Request(server.url, headers={"host": "zoo.example"})
         assert urllib.request.urlopen(asked).status == 200
+
+
+# ---- what people give by mistake, and what they keep ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 3, np.uint8(3), torch.tensor(1), io.BytesIO(b"x"), bytearray(b"x"), memoryview(b"x")]
+)
+def test_what_is_neither_an_image_nor_several_is_refused_by_its_type(run: Path, wrong: Any) -> None:
+    model = zoo.load(run)
+    for call in (model.predict, model.read, lambda given: zoo.predict(model, given)):
+        with pytest.raises(InputError, match=f"{type(wrong).__name__} is no image; give a path"):
+            call(wrong)
+
+
+def test_no_class_cannot_be_asked_for_and_no_image_gives_none(run: Path) -> None:
+    model = zoo.load(run)
+    for top in (0, -1):
+        with pytest.raises(InputError, match=f"top {top}: allowed: at least 1"):
+            model.predict(np.zeros((8, 8), np.uint8), top=top)
+    assert model.predict([]) == []
+    assert model.read([]).shape == (0, 3, 8, 8)
+
+
+def test_an_image_without_a_path_is_named_by_its_number(run: Path, photos: Path) -> None:
+    good, cut = (photos / "a.png").read_bytes(), (photos / "a.png").read_bytes()[:60]
+    with pytest.raises(DataError, match=r"images\[1\]: cannot be read"):
+        zoo.load(run).predict([good, cut])
+
+
+def test_an_error_that_is_kept_keeps_no_threads(run: Path, photos: Path) -> None:
+    (photos / "cut.txt").write_bytes(b"no image")
+    with pytest.raises(DataError) as kept:
+        zoo.predict(run, [photos / "cut.txt", *[photos / "a.png"] * 40], batch_size=4)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert "cut.txt" in str(kept.value)

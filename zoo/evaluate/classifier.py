@@ -21,9 +21,9 @@ from zoo.catalogue.tree import tree_lines
 from zoo.data.augment.pipeline import Augment
 from zoo.data.files.decode import image_array, without_warnings
 from zoo.data.types import Images, Item
-from zoo.errors import RunError
+from zoo.errors import InputError, RunError
 from zoo.evaluate.module_state import evaluating, own_names
-from zoo.evaluate.preparing import CPU, ImageTransform, Picture, Preprocessing, as_item, each
+from zoo.evaluate.preparing import CPU, ImageTransform, Picture, Preprocessing, numbered
 from zoo.evaluate.views import Forward, views
 from zoo.models.compose import compose, place, sizes_for
 from zoo.models.device import pick_device, placed
@@ -154,14 +154,16 @@ class Classifier(nn.Module):
         Returns:
             For each image its most probable classes, the most probable one first.
         Raises:
-            DataError: an image cannot be read; names it. InputError: it is none.
+            DataError: an image cannot be read; names it. InputError: it is none, or `top` is below 1.
         """
-        return [self.best(row, top) for batch in self._batches(each(images)) for row in self.probabilities(batch)]
+        if top < 1:
+            raise InputError(f"top {top}: allowed: at least 1")
+        return [self.best(row, top) for batch in self._batches(numbered(images)) for row in self.probabilities(batch)]
 
-    def _batches(self, pictures: Iterator[Picture]) -> Iterator[Images]:
+    def _batches(self, pictures: Iterator[tuple[Item, str]]) -> Iterator[Images]:
         while batch := list(islice(pictures, BATCH)):
             with without_warnings():
-                decoded = [self.decode(*as_item(picture)) for picture in batch]
+                decoded = [self.decode(*picture) for picture in batch]
             yield np.stack(decoded)
 
     def decode(self, item: Item, where: str) -> Images:
@@ -182,7 +184,8 @@ class Classifier(nn.Module):
         Raises:
             DataError: an image cannot be read; names it. InputError: it is none.
         """
-        return self.prepare(np.stack([self.decode(*as_item(picture)) for picture in each(images)]))
+        decoded = [self.decode(*picture) for picture in numbered(images)]
+        return self.prepare(np.stack(decoded) if decoded else np.empty((0, 3, *self._size), np.uint8))
 
     def prepare(self, pixels: Images | Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to floats of the same shape on the module's device, of its type, as it takes them."""

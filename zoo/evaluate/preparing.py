@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from io import IOBase
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -97,11 +98,34 @@ class ImageTransform:
 
 
 def each(pictures: Picture | Iterable[Picture]) -> Iterator[Picture]:
-    """The pictures that were given: one, or several; an array of four axes is several."""
+    """The pictures that were given: one, or several; an array of four axes is several.
+
+    Raises:
+        InputError: it is neither; an open file too, which would be taken for its lines.
+    """
     if isinstance(pictures, KINDS) and not (isinstance(pictures, np.ndarray) and pictures.ndim == 4):
-        yield pictures
-    else:
-        yield from pictures
+        return iter([pictures])
+    # What has no length, such as a tensor of no axes, says so only when it is asked.
+    if isinstance(pictures, bytearray | memoryview | IOBase) or not _is_iterable(pictures):
+        raise InputError(f"{type(pictures).__name__} is no image; give {TAKEN}, or several of them")
+    return iter(pictures)
+
+
+def numbered(pictures: Picture | Iterable[Picture]) -> Iterator[tuple[Item, str]]:
+    """The pictures as the decoder takes them, each with its name in an error: its path, or "images[2]".
+
+    Raises:
+        InputError: one of them is no picture.
+    """
+    return (as_item(picture, f"images[{number}]") for number, picture in enumerate(each(pictures)))
+
+
+def _is_iterable(value: object) -> bool:
+    try:
+        iter(value)  # type: ignore[call-overload]
+    except TypeError:
+        return False
+    return True
 
 
 def as_item(picture: Picture, where: str = "the image") -> tuple[Item, str]:

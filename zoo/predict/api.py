@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from io import BytesIO
@@ -242,7 +242,7 @@ def _predictions(
     top: int,
     batch_size: int,
     threads: int | None,
-) -> Iterator[Prediction | DataError]:
+) -> Generator[Prediction | DataError]:
     from zoo.predict.stream import predict as classify
 
     with closing(classify(classifier, given, batch_size=batch_size, threads=threads or 0)) as stream:
@@ -255,18 +255,19 @@ def _predictions(
             yield Prediction(found.name, best, found.probabilities.numpy(), drawn)
 
 
-def _all(found: Iterator[Prediction | DataError], skip_bad: bool) -> list[Prediction]:
+def _all(found: Generator[Prediction | DataError], skip_bad: bool) -> list[Prediction]:
     """The predictions as a list.
 
     Raises:
         DataError: an image cannot be read.
     """
     predictions: list[Prediction] = []
-    for one in found:
-        if isinstance(one, Prediction):
-            predictions.append(one)
-        elif skip_bad:
-            warnings.warn(f"{one}; left out", ZooWarning, stacklevel=callers())
-        else:
-            raise one
+    with closing(found):  # whoever keeps the error would keep the threads that decode
+        for one in found:
+            if isinstance(one, Prediction):
+                predictions.append(one)
+            elif skip_bad:
+                warnings.warn(f"{one}; left out", ZooWarning, stacklevel=callers())
+            else:
+                raise one
     return predictions
