@@ -17,6 +17,10 @@ class ZooError(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__("".join(c if c.isprintable() else _escaped(c) for c in message))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """What it says and knows, whatever its class is made of: an error may come from another process."""
+        return _again, (type(self), self.args), self.__dict__ or None
+
 
 class InputError(ZooError, ValueError):
     """Something that the user gave (an option, a name, a file) cannot be used as it is."""
@@ -156,6 +160,10 @@ class HubConflictError(HubError):
     """Somebody else has changed the repository meanwhile; look at it, then publish again."""
 
     exit_code = 16
+
+
+def _again(kind: type[ZooError], args: tuple[object, ...]) -> ZooError:
+    return kind.__new__(kind, *args)
 
 
 def _escaped(character: str) -> str:
