@@ -8,13 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import zoo
 from zoo.base.tables import Table
+from zoo.catalogue.model_info import ModelInfo
 from zoo.catalogue.model_rows import ModelTable
+from zoo.catalogue.registry import load_registry
+from zoo.catalogue.spec import Model, Node
+from zoo.data.findings import DatasetCheck, Finding
+from zoo.errors import AbsentDataError, BadImagesError, UnknownNameError, ZooError
+from zoo.evaluate.classifier import Score
+from zoo.evaluate.measurement import Evaluation
 from zoo.export.write import Exported
 from zoo.hub.search import Hit, Hits
+from zoo.hub.verify import Check, Verification
+from zoo.predict.prediction import Explanation, Prediction
 from zoo.runs.api import Run
 from zoo.studies.api import Sweep
 from zoo.studies.bench.benched import Bench
@@ -78,3 +88,46 @@ def test_a_sweep_is_copied_and_pickled_with_what_it_holds(way: Callable[[Any], A
 def test_a_package_that_is_a_call_is_pickled_as_functions_are(way: Callable[[Any], Any]) -> None:
     assert way(zoo.runs) is zoo.runs
     assert way(zoo.predict) is zoo.predict
+
+
+# ---- what others wrote -------------------------------------------------------------------------------
+
+HOSTILE = "cat\x1b[2J\x07\udcff"
+
+
+def test_what_a_terminal_is_shown_cannot_steer_it() -> None:
+    none = np.zeros(1, np.float32)
+    shown: list[object] = [
+        Table([{HOSTILE: HOSTILE}]),
+        Prediction(HOSTILE, (Score(HOSTILE, 0.5),), none),
+        Explanation(HOSTILE, HOSTILE, "occlusion", HOSTILE, none, b""),
+        Verification(HOSTILE, (Check(HOSTILE, True, HOSTILE),)),
+        DatasetCheck(
+            HOSTILE, "", "", (8, 8), (HOSTILE,), (1,), (1,), 0, 0, (Finding(level="error", kind="x", message=HOSTILE),)
+        ),
+        ModelInfo(HOSTILE, Model(summary=HOSTILE, family="", recipe="", build=Node(use="x")), load_registry(), {}),
+        Evaluation(
+            {"run": HOSTILE, "split": "test", "on": HOSTILE, "top1": 0, "correct": 0, "count": 1, "loss": 0},
+            verdict=HOSTILE,
+        ),
+    ]
+    for one in shown:
+        text = repr(one)
+        assert all(character.isprintable() for character in text.replace("\n", "")), ascii(text)
+        assert "cat" in text
+
+
+def _kinds(kind: type[ZooError]) -> set[type[ZooError]]:
+    return {kind}.union(*(_kinds(below) for below in kind.__subclasses__() if below.__module__.startswith("zoo.")))
+
+
+def test_an_error_that_comes_from_another_process_says_and_knows_the_same() -> None:
+    made = [
+        UnknownNameError("model", "ressnet", ["resnet"]),
+        BadImagesError(["a.png: cut", "b.png: cut"]),
+        AbsentDataError("no images", "give others"),
+        *(kind("what happened") for kind in _kinds(ZooError) if kind.__init__ is ZooError.__init__),
+    ]
+    for error in made:
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
+from zoo.base.text import printable_line
+
 SHOWN = 60
 """Rows that a terminal or a notebook shows; all are there."""
 
@@ -169,5 +171,4 @@ def shown(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 1] + "…"
+    return printable_line(text, MOST_CHARACTERS)

@@ -17,6 +17,13 @@ def printable_line(text: str, most: int | None = None) -> str:
     return line if most is None or len(line) <= most else f"{line[: most - 1]}…"
 
 
+def printable(text: str) -> str:
+    """The text in its lines; what could steer a terminal is written as Python writes it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def reason_of(error: BaseException, most: int = 300) -> str:
     """An error's message on one line; the name of its class where it has no message."""
     return one_line(error, most) or type(error).__name__

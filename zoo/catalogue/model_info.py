@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.base.drawing import Picture
+from zoo.base.text import printable
 from zoo.catalogue.describe import details_of
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Node
@@ -73,7 +74,8 @@ class ModelInfo:
 
     def __repr__(self) -> str:
         """The name, what it is, and the tree."""
-        return "\n".join([f"{self.name}  {self.model.summary}".rstrip(), *(line for line, _ in self.lines())])
+        lines = [f"{self.name}  {self.model.summary}".rstrip(), *(line for line, _ in self.lines())]
+        return printable("\n".join(lines))
 
     def _repr_html_(self) -> str:
         """The name, what it is, and the drawn tree."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zoo.base.structs import Struct
-from zoo.base.text import plural
+from zoo.base.text import plural, printable
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ class DatasetCheck:
 
     def __repr__(self) -> str:
         """The lines."""
-        return "\n".join(self.lines())
+        return printable("\n".join(self.lines()))
 
     def _repr_html_(self) -> str:
         """The lines as notebooks show them."""

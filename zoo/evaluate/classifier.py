@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.base.text import plural
+from zoo.base.text import plural, printable
 from zoo.catalogue.recipe import TestTimeViews
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Model
@@ -242,7 +242,7 @@ class Classifier(nn.Module):
 
     def __repr__(self) -> str:
         """One line; `module` shows the layers."""
-        return f"Classifier({self.name}: {self._facts()})"
+        return printable(f"Classifier({self.name}: {self._facts()})")
 
     def _facts(self) -> str:
         height, width = self._size

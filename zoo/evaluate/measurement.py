@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.plain_json import finite
 from zoo.base.tables import Table
+from zoo.base.text import printable
 from zoo.evaluate.asked import PARTS
 from zoo.evaluate.classes import mistakes
 from zoo.runs.folder import why_no_result
@@ -107,7 +108,7 @@ class Comparison(Measured):
     def __repr__(self) -> str:
         """The second run's accuracy, the difference, and how sure it is."""
         low, high = self.interval
-        return (
+        return printable(
             f"Comparison with {self.run}: {accuracy(self)}; the first minus this one "
             f"{100 * self.difference:+.2f} percentage points (95% interval {100 * low:+.2f} to {100 * high:+.2f}), "
             f"McNemar's p = {self.p:.3g}"
@@ -223,7 +224,7 @@ class Evaluation(Measured):
     def __repr__(self) -> str:
         """The figures, and the names of the parts that there are."""
         parts = ", ".join(f".{name}" for name in PARTS if name in self.document)
-        return "\n  ".join([*self._lines(), *([f"with {parts}"] if parts else [])])
+        return printable("\n  ".join([*self._lines(), *([f"with {parts}"] if parts else [])]))
 
     def _lines(self) -> list[str]:
         lines = [f"Evaluation of {self.run}: {accuracy(self)}", self.verdict]

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from zoo.base.files import WriteError, write_text
+from zoo.base.text import printable
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
 from zoo.export import onnx_file, torch_file
@@ -67,7 +68,7 @@ class Exported:
         """The file, what is in it, and how well it agrees."""
         kind = f"ONNX, opset {self.opset}" if self.opset else "torch.export"
         differs = "not checked" if self.agreement is None else f"differs from torch by {self.agreement.largest:.1e}"
-        return f"Exported({self.path}: {self.model}, {kind}, {self.bytes:,} bytes, {differs})"
+        return printable(f"Exported({self.path}: {self.model}, {kind}, {self.bytes:,} bytes, {differs})")
 
     def _repr_html_(self) -> str:
         """The same, and what the file takes."""

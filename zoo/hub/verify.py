@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.base.tables import Table
-from zoo.base.text import plural
+from zoo.base.text import plural, printable
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError, VerifyError
@@ -76,7 +76,7 @@ class Verification:
 
     def __repr__(self) -> str:
         """One line, then the checks."""
-        return f"Verification of {self.source}: {self._verdict}\n{self.table!r}"
+        return printable(f"Verification of {self.source}: {self._verdict}\n{self.table!r}")
 
     def _repr_html_(self) -> str:
         """The line, and the checks as a table."""

@@ -10,6 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from zoo.base.text import printable
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -56,7 +58,7 @@ class Explanation:
         """The image, the class and the method."""
         where = f", {self.picture}" if self.picture else ""
         on = f" at {self.layer}" if self.layer else ""
-        return f"Explanation({self.image}: {self.label}, {self.method}{on}{where})"
+        return printable(f"Explanation({self.image}: {self.label}, {self.method}{on}{where})")
 
     def _repr_html_(self) -> str:
         """The picture with its caption."""
@@ -106,7 +108,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         """The image and its classes."""
-        return f"Prediction({self.image}: {', '.join(f'{name} {p:.1%}' for name, p in self.classes)})"
+        return printable(f"Prediction({self.image}: {', '.join(f'{name} {p:.1%}' for name, p in self.classes)})")
 
     def _repr_html_(self) -> str:
         """Bars, beside the image where its file can be read or the picture that explains it."""

@@ -14,6 +14,7 @@ from zoo.base.door import call
 from zoo.base.drawing import Picture
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
+from zoo.base.text import printable
 from zoo.errors import InputError
 from zoo.runs import find as found
 from zoo.runs.choose import Order, chosen
@@ -171,7 +172,7 @@ class Run(found.Run):
         top1 = "" if self.top1 is None else f", test top-1 {self.top1:.2%}"
         epochs = f"epoch {len(self.rows)} of {self.record.settings.epochs}"
         what = f"{self.record.model} on {self.record.data.spec}"
-        return f"Run({str(self.folder)!r}: {what}, {epochs}, {self.state}{top1})"
+        return printable(f"Run({str(self.folder)!r}: {what}, {epochs}, {self.state}{top1})")
 
     def _repr_html_(self) -> str:
         """The line, and the curves."""

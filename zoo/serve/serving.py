@@ -9,7 +9,7 @@ from types import TracebackType
 
 from starlette.applications import Starlette
 
-from zoo.base.text import reason_of
+from zoo.base.text import printable, reason_of
 from zoo.errors import ZooError
 from zoo.serve.limits import Limits
 from zoo.serve.server import make_server, url, was_whole
@@ -101,7 +101,7 @@ class Serving:
 
     def __repr__(self) -> str:
         """What is served where."""
-        return f"Serving({self.name}, {self.url if self.running else 'stopped'})"
+        return printable(f"Serving({self.name}, {self.url if self.running else 'stopped'})")
 
     def _repr_html_(self) -> str:
         """The same with a link."""
