@@ -60,6 +60,8 @@ def refuse_wrong(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
     except TypeError as error:
         raise InputError(f"{name}: {error}") from None
     for key, value in bound.arguments.items():
+        if key == "device":  # a text, or a device of torch, which is not imported for this
+            continue
         parameter = parameters[key]
         for one in value if parameter.kind is parameter.VAR_POSITIONAL else (value,):
             if not _fits(one, str(parameter.annotation), function.__globals__):
@@ -110,4 +112,6 @@ def _is(value: Any, kind: Any) -> bool:
         return callable(value)
     if getattr(plain, "__name__", "") == "Path":
         return isinstance(value, os.PathLike)
+    if plain is str and isinstance(value, os.PathLike):
+        return True  # the call itself says where a path will not do
     return not isinstance(plain, type) or isinstance(value, plain)

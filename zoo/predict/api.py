@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator
@@ -208,8 +207,6 @@ def check_explaining(method: str) -> None:
 
 
 def _check(images: Any, files_from: str | Path | None, top: int, batch_size: int, threads: int | None) -> None:
-    if not (isinstance(images, os.PathLike | Iterable) or hasattr(images, "convert")):  # no path, no PIL image
-        raise InputError(f"images of type {type(images).__name__}: give a path, bytes, a PIL image, an array, or many")
     some = [images] if isinstance(images, str | Path) else images if isinstance(images, list | tuple) else None
     if files_from is None and some is not None and not some:
         raise InputError("no images given: name files, folders, patterns or -, or give --files-from FILE")
