@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from own_things import ARRAYS, IMAGES
 from torch import nn
 
@@ -56,3 +57,49 @@ def test_another_model_than_the_run_s_is_refused_in_one_line(tmp_path: Path) -> 
             zoo.load(run)
         assert run.reread().record == run.record  # the run is as it was
     own_source._remembered().clear()
+
+
+def flat(**options: Any) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 3, **options))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: flat().double(), r"Sequential: 1.weight is of torch.float64; give .*, module.float\(\)"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "1.weight has no shape yet; call the module once"),
+        (lambda: torch.jit.trace(flat(), torch.ones(1, 3, 6, 6)), "is compiled by torch.jit and cannot be trained"),
+    ],
+)
+def test_a_module_that_cannot_be_trained_is_refused_in_one_line(model: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        zoo.train(model(), **FEW, output=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_module_that_a_function_keeps_is_not_trained_itself(every: bool, tmp_path: Path) -> None:
+    kept = flat()
+    before = {key: value.clone() for key, value in kept.state_dict().items()}
+    run = zoo.train((lambda **sizes: kept) if every else (lambda num_classes: kept), **FEW, output=tmp_path / "run")
+    assert run.evaluate().same_as_recorded
+    assert all(torch.equal(value, before[key]) for key, value in kept.state_dict().items())
+
+
+def leave(images: Any, labels: Any) -> Any:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (lambda images, labels: (images, labels + 3), "returned labels from 3 to 4; allowed: 0..2"),
+        (lambda images, labels: (images, -1 - labels), "returned labels from -2 to -1; allowed: 0..2"),
+        (lambda images, labels: images.to("meta"), "returned tensors of the device meta"),
+        (leave, "failed: SystemExit: 3"),
+    ],
+)
+def test_what_augment_does_wrong_is_said_in_one_line(augment: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        zoo.train(typed(), **FEW, augment=augment, output=tmp_path / "run")

@@ -7,6 +7,7 @@ name that follows from its content and that of the files beside it which it impo
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import inspect
 import linecache
@@ -26,6 +27,9 @@ from zoo.errors import InputError
 
 SIZES = ("in_channels", "channels", "height", "width", "num_classes")
 """What a factory may be told; one of the user's own is told those of them that it takes."""
+
+KEPT = "_zoo_kept"
+"""Marks a module that a function keeps and gives again."""
 
 SHORT = 12
 """Hexadecimal digits of a hash, as messages show it."""
@@ -267,17 +271,34 @@ def adapted(target: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(target)
     except (TypeError, ValueError):
         return target
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        return target
     taken = signature.parameters
+    every = any(p.kind is p.VAR_KEYWORD for p in taken.values())
     of_the_image = ("height", "width") if "height" in taken and "width" in taken else ()
     unknown = {name for name in SIZES if name not in taken} | ({"height", "width"} - {*of_the_image})
+    unknown = set() if every else unknown
 
     def make(**given: Any) -> Any:
-        return target(**{key: value for key, value in given.items() if key not in unknown})
+        return _its_own(target(**{key: value for key, value in given.items() if key not in unknown}))
 
     maker = target.__init__ if inspect.isclass(target) else target
     make.__annotations__ = dict(getattr(maker, "__annotations__", {}))
     make.__dict__["__signature__"] = signature
     make.__name__ = str(getattr(target, "__name__", "make"))
     return make
+
+
+def _its_own(module: Any) -> Any:
+    """A module that nobody else has: one that a function gives whenever it is asked would be trained itself.
+
+    A model is built on the device meta first, where what was made just now has no values.
+    """
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        return module
+    kept = getattr(module, KEPT, False)
+    if not kept and torch.get_default_device().type == "meta":
+        kept = any(not value.is_meta for value in (*module.parameters(), *module.buffers()))
+        if kept:
+            object.__setattr__(module, KEPT, True)
+    return copy.deepcopy(module) if kept else module

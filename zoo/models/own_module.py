@@ -40,6 +40,7 @@ def own_of(model: Own) -> OwnModel:
 
 
 def _ready(module: nn.Module) -> OwnModel:
+    _refuse_untrainable(module)
     source = of_object(type(module))
     code = OwnCode.made(
         source.attribute,
@@ -51,6 +52,26 @@ def _ready(module: nn.Module) -> OwnModel:
         ready=True,
     )
     return model_of(code, "classifier")
+
+
+def _refuse_untrainable(module: nn.Module) -> None:
+    """Refuse modules with which no training can begin, before torch does so in the middle of it.
+
+    Raises:
+        InputError: says what to do.
+    """
+    name = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(f"{name}: is compiled by torch.jit and cannot be trained; give the module that it was made of")
+    for key, value in (*module.named_parameters(), *module.named_buffers()):
+        if nn.parameter.is_lazy(value):
+            raise InputError(f"{name}: {key} has no shape yet; call the module once with a batch of images before")
+    for key, value in module.named_parameters():
+        if value.is_floating_point() and value.dtype != torch.float32:
+            raise InputError(
+                f"{name}: {key} is of {value.dtype}; give the module in float32, module.float(): the precision of its "
+                "training is chosen by precision="
+            )
 
 
 def _copies(module: nn.Module) -> Callable[..., nn.Module]:

@@ -124,7 +124,7 @@ def train(
         log: plugins' loggers, one or several, such as "tensorboard".
         listeners: objects with any of the methods start(record, parameters), epoch(row, best) and end(result), which
             get plain data. One that raises is switched off with a warning.
-        augment: a function of your own on batches: (images, labels) to images, after the recipe's steps; see
+        augment: a function of your own on batches: (images, labels) to images, before the recipe's steps; see
             `zoo.train.own_augment`.
         progress: show progress: True on stderr (or in the notebook), False nowhere, None only in a notebook.
         interrupt: what Ctrl-C does: "stop": the run stops between two steps, is saved, and is returned as stopped;

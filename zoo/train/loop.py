@@ -245,7 +245,7 @@ class Trainer:
         mine = self.world.share(len(rows))
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         if self.plan.augment is not None:
-            images, labels = self.plan.augment(images, labels)
+            images, labels = self.plan.augment(images, labels, self.plan.record.sizes.num_classes)
         images, targets = self.change(images, labels, draws.of(mine))
         self.compiler.next_step()
         share = len(labels) / batch * self.world.size  # gradients are averaged over the processes

@@ -44,20 +44,24 @@ class OwnAugment:
             raise InputError(f"augment: of type {type(function).__name__}; give a function of (images, labels)")
         return cls(function, of_object(function))
 
-    def try_out(self, split: Split, device: torch.device) -> None:
+    def try_out(self, split: Split, device: torch.device, classes: int) -> None:
         """Change two images, so that what is wrong shows before the run begins; torch's generator stays as it is.
 
+        Args:
+            classes: how many there are.
         Raises:
             InputError: as `__call__`.
         """
         few = split.select(np.arange(min(2, len(split))))
         with torch.random.fork_rng(devices=[]):
             images, labels = torch.from_numpy(np.array(few.images[: len(few)])), torch.from_numpy(few.labels)
-            self(images.to(device), labels.to(device))
+            self(images.to(device), labels.to(device), classes)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         """Change one batch.
 
+        Args:
+            classes: how many there are; that no label is beyond them is seen where the device need not be waited for.
         Raises:
             InputError: it failed, or what it returned is no such batch.
         """
@@ -66,7 +70,7 @@ class OwnAugment:
                 made = self.function(images.clone(), labels.clone())
         except ZooError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._wrong(f"failed: {type(error).__name__}: {first_line(error)}") from error
         changed, numbers = made if isinstance(made, tuple | list) and len(made) == 2 else (made, labels)
         if not isinstance(changed, Tensor) or not isinstance(numbers, Tensor):
@@ -77,6 +81,12 @@ class OwnAugment:
             raise self._wrong(f"returned images of {changed.dtype}; give uint8, or floats of 0..1")
         if numbers.shape != labels.shape or numbers.dtype != labels.dtype:
             raise self._wrong(f"returned labels {tuple(numbers.shape)} of {numbers.dtype}; give int64 ({len(labels)},)")
+        if numbers is not labels and numbers.device.type == "cpu" and len(numbers):
+            low, high = int(numbers.min()), int(numbers.max())
+            if low < 0 or high >= classes:
+                raise self._wrong(f"returned labels from {low} to {high}; allowed: 0..{classes - 1}")
+        if changed.is_meta or numbers.is_meta:
+            raise self._wrong("returned tensors of the device meta, which have no values")
         return changed.to(images.device), numbers.to(labels.device)
 
     def _wrong(self, what: str) -> InputError:

@@ -138,7 +138,7 @@ def resolve(
     if own:  # run once, which a tested component need not be
         check(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
     if given.augment is not None:
-        given.augment.try_out(splits[0], device)
+        given.augment.try_out(splits[0], device, sizes.num_classes)
     precision = pick_precision(recipe.precision, device)
     hardware = Hardware(device, precision, pick_layout(recipe.channels_last, outline, device, precision))
     record = RunRecord(
