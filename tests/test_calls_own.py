@@ -11,7 +11,7 @@ from own_things import ARRAYS, IMAGES
 from torch import nn
 
 import zoo
-from zoo.errors import InputError
+from zoo.errors import InputError, ZooWarning
 from zoo.runs import own_source
 
 FEW: dict[str, Any] = {"dataset": ARRAYS, "epochs": 1, "batch_size": 6, "device": "cpu", "compile": "off"}
@@ -103,3 +103,56 @@ def leave(images: Any, labels: Any) -> Any:
 def test_what_augment_does_wrong_is_said_in_one_line(augment: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         zoo.train(typed(), **FEW, augment=augment, output=tmp_path / "run")
+
+
+class Later(nn.Module):
+    """Fails, or leaves, after some batches."""
+
+    error: BaseException
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.layer, self.seen = nn.Linear(108, num_classes), 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen += not images.is_meta
+        if self.seen > 3:
+            raise self.error
+        return self.layer(images.flatten(1))
+
+
+@pytest.mark.parametrize("error", [ValueError("two\nlines"), SystemExit(3)])
+def test_what_fails_in_the_middle_of_a_training_is_said_with_its_line(error: BaseException, tmp_path: Path) -> None:
+    Later.error = error
+    said = f"own.Later: failed: {type(error).__name__}: {str(error).split()[0]} \\(test_calls_own.py, line "
+    with pytest.raises(InputError, match=said) as caught:
+        zoo.train(Later, **FEW, output=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_publishing_code_of_one_s_own_says_what_to_do_before_it_asks_for_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    run = zoo.train(typed(), **FEW, output=tmp_path / "run")
+    with pytest.raises(InputError, match="zoo new plugin NAME --from"):
+        run.push_to_hub("me/net")
+
+
+@pytest.mark.parametrize("call", [zoo.part, zoo.info])
+def test_a_class_where_a_name_is_taken_is_refused_in_one_line(call: Any) -> None:
+    with pytest.raises(InputError, match="not a type"):
+        call(Later)
+
+
+def test_a_listener_that_fails_in_several_lines_is_warned_of_in_one(tmp_path: Path) -> None:
+    class Fails:
+        def epoch(self, row: dict[str, Any], best: bool) -> None:
+            raise ValueError("two\nlines")
+
+    with pytest.warns(ZooWarning) as caught:
+        zoo.train(typed(), **FEW, listeners=[Fails()], output=tmp_path / "run")
+    assert [str(w.message) for w in caught] == [
+        "listener Fails failed and was switched off; the run continues (ValueError: two)"
+    ]

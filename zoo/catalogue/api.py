@@ -202,13 +202,12 @@ def _warn(registry: Registry, reporter: Reporter | None) -> None:
 def _found(name: str | Node) -> tuple[Registry, str, Model]:
     from zoo.catalogue.registry import find_model
     from zoo.catalogue.spec import Node
+    from zoo.errors import InputError
 
-    if not isinstance(name, str | Node):
-        from zoo.errors import InputError
-
-        raise InputError(f"a model is a name or a tree of parts, and not {type(name).__name__}")
     if isinstance(name, str):
         return find_model(name)
+    if not isinstance(name, Node):
+        raise InputError(f"zoo.info takes a name, FILE.py:NAME or a tree, not a {type(name).__name__}")
     entry: tuple[Registry, str, Model] = call("zoo.catalogue.parts:entry_of")(name)
     return entry
 

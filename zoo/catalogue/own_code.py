@@ -226,6 +226,16 @@ def _typed(target: Any) -> str:
     return ""
 
 
+def places(code: OwnCode) -> set[str]:
+    """The files of the code and of what it imports beside it, or what stands for a file, as tracebacks name them."""
+    found = {code.file, *(str(Path(code.file).parent / path) for path in code.beside)} if code.file else set[str]()
+    target = code.target.func if isinstance(code.target, functools.partial) else code.target
+    for function in (target, *vars(target).values()) if inspect.isclass(target) else (target,):
+        made = getattr(function, "__code__", None)
+        found |= {made.co_filename} if made is not None and not code.ready else set()
+    return found
+
+
 def parameters_of(code: OwnCode) -> tuple[str, ...] | None:
     """The names of the arguments of a class or function; None where any is taken.
 

@@ -13,7 +13,6 @@ from typing import Any, Literal, ParamSpec, TypeAlias
 
 import msgspec
 
-from zoo.base.text import one_line
 from zoo.catalogue.registry import NAME, Registry, load_registry
 from zoo.catalogue.spec import Model, Node, node_from_table
 from zoo.catalogue.toml_text import pair
@@ -35,6 +34,9 @@ DIGITS = 6
 
 
 # ---- making trees -----------------------------------------------------------------------------
+
+
+OF_OWN = "train code of your own by zoo.train, or make a plugin of it by `zoo new plugin NAME --from FILE.py:NAME`"
 
 
 def part(use: str, /, *of: Node, **arguments: Argument) -> Node:
@@ -61,7 +63,7 @@ def part(use: str, /, *of: Node, **arguments: Argument) -> Node:
         zoo.part('cnn.residual', widths=[32, 64])
     """
     if not isinstance(use, str):
-        raise InputError(f"zoo.part({one_line(repr(use), 60)}): give the name of a component, such as 'cnn.residual'")
+        raise InputError(f"zoo.part takes the name of a plugin's component, not a {type(use).__name__}; {OF_OWN}")
     registry = load_registry()
     component = registry.component(use)
     if component.kind not in GIVEN:

@@ -267,8 +267,12 @@ def publish(
     from zoo.hub.publish import check_token, prepare, shown
     from zoo.hub.publish import publish as send
     from zoo.hub.ref import with_revision
+    from zoo.runs.own_source import refuse_own
+    from zoo.runs.record import RECORD, read_record
 
     source, ref = _local(run), with_revision(repo, revision)
+    if (source / RECORD).is_file():
+        refuse_own(source, read_record(source))  # no token helps then
     if not dry_run:
         check_token()  # before the test split is measured
     folder = _text(data_dir)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from zoo.base.text import first_line
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError, ZooError
@@ -94,7 +95,7 @@ class Guarded(Listener):
                 method(*values)
         except (Exception, SystemExit) as error:
             self.target = None
-            what = f"{type(error).__name__}: {error}"
+            what = f"{type(error).__name__}: {first_line(error)}"
             who = f"{'listener' if self.given else '--log'} {self.name}"
             self.say(f"{who} failed and was switched off; the run continues ({what})")
 

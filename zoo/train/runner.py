@@ -21,6 +21,7 @@ from zoo.train.events import Listener
 from zoo.train.loop import Saving, Trainer
 from zoo.train.out_of_memory import refusing_too_much
 from zoo.train.own_augment import code_of
+from zoo.train.own_failure import saying_own_failures
 from zoo.train.plan import Plan
 from zoo.train.processes.world import World
 from zoo.train.too_small import refusing_too_few_images
@@ -95,7 +96,8 @@ def _train(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
             clear_temporaries(folder)
             write_record(folder, plan.record)
             keep_sources(folder, plan.record, plan.registry, code_of(plan.augment))
-        with refusing_too_much(plan), refusing_too_few_images(batch, plan.recipe.accumulate):
+        too_few = refusing_too_few_images(batch, plan.recipe.accumulate)
+        with saying_own_failures(plan), refusing_too_much(plan), too_few:
             trainer = Trainer(plan, folder, watch.listener, watch.stop, watch.saving, world)
             newest = world.once(lambda: checkpoint.newest(folder / CHECKPOINTS, watch.say))
             if newest is not None:
