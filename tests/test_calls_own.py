@@ -13,6 +13,7 @@ from torch import nn
 import zoo
 from zoo.errors import InputError, ZooWarning
 from zoo.runs import own_source
+from zoo.train.plan import Plan
 
 FEW: dict[str, Any] = {"dataset": ARRAYS, "epochs": 1, "batch_size": 6, "device": "cpu", "compile": "off"}
 
@@ -121,9 +122,22 @@ class Later(nn.Module):
         return self.layer(images.flatten(1))
 
 
+def some_steps(plan: Plan, busy: int) -> tuple[Plan, str]:
+    """As the timing of a step beside other processes."""
+    module = plan.build()
+    for _ in range(5):
+        module(torch.ones(2, 3, 6, 6))
+    return plan, ""
+
+
+@pytest.mark.parametrize("timed", [False, True])
 @pytest.mark.parametrize("error", [ValueError("two\nlines"), SystemExit(3)])
-def test_what_fails_in_the_middle_of_a_training_is_said_with_its_line(error: BaseException, tmp_path: Path) -> None:
+def test_what_fails_in_the_middle_of_a_training_is_said_with_its_line(
+    error: BaseException, timed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Later.error = error
+    if timed:
+        monkeypatch.setattr("zoo.train.call.beside_others", some_steps)
     said = f"own.Later: failed: {type(error).__name__}: {str(error).split()[0]} \\(test_calls_own.py, line "
     with pytest.raises(InputError, match=said) as caught:
         zoo.train(Later, **FEW, output=tmp_path / "run")

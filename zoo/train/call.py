@@ -23,6 +23,7 @@ from zoo.train.given import Given
 from zoo.train.interrupt import Interrupt
 from zoo.train.listeners import Several, attach, attach_objects, find_listeners
 from zoo.train.loop import Saving, Stop
+from zoo.train.own_failure import saying_own_failures
 from zoo.train.plan import Entry, Plan
 from zoo.train.processes.world import World
 from zoo.train.run_options import Request
@@ -100,7 +101,8 @@ class Training:
         """The plan with fewer threads if other processes keep CPUs busy and a step is faster so."""
         if self.world.size > 1:
             return plan
-        plan, line = beside_others(plan, self.neighbours.busy())
+        with saying_own_failures(plan):  # it times a step
+            plan, line = beside_others(plan, self.neighbours.busy())
         if line:
             self.reporter.say(line)
         return plan
