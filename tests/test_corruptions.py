@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from zoo.errors import DataError
+from zoo.evaluate import corruption_workers
 from zoo.evaluate.corruptions import COMMON, KNOWN, Corruptor, corrupt
 
 
@@ -51,3 +57,31 @@ def test_processes_corrupt_as_one_does_and_all_corruptions_work(images: np.ndarr
                 assert np.array_equal(alone(name, severity), shared(name, severity)), name
     finally:
         shared.close()
+
+
+SCRIPT = """
+open("ran", "a").write("once ")
+import numpy as np
+from zoo.evaluate.corruptions import Corruptor
+images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+alone, shared = Corruptor(images, 7, 0), Corruptor(images, 7, 2)
+assert np.array_equal(alone("impulse_noise", 2), shared("impulse_noise", 2))
+processes = shared.workers._all
+shared.close()
+assert processes and all(process.returncode is not None for process in processes)
+"""
+
+
+def test_a_script_that_is_not_guarded_runs_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "ran").read_text() == "once "
+
+
+def test_a_process_that_dies_is_said(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corruption_workers, "COMMAND", "")
+    corruptor = Corruptor(images, 7, 1)
+    with pytest.raises(DataError, match="a process that corrupted images by fog died"):
+        corruptor("fog", 1)
+    corruptor.close()

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
 from types import ModuleType
 
 import numpy as np
@@ -22,8 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.base.install import install_line
+from zoo.data.files.worker import receive, send
 from zoo.data.seeds import mix_seed
 from zoo.errors import DataError, InputError
+from zoo.evaluate.corruption_workers import Workers
 
 GROUPS = (
     ("noise", ("gaussian_noise", "shot_noise", "impulse_noise")),
@@ -112,10 +111,7 @@ class Corruptor:
     def __init__(self, images: Images, seed: int, workers: int) -> None:
         """Take the images, uint8 (N, 3, H, W); `workers`: processes, 0 for none but this one."""
         self.images, self.seed = images, seed
-        self.pool: ProcessPoolExecutor | None = None
-        if workers:
-            # not forked: torch's threads and CUDA live in this process
-            self.pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+        self.workers = Workers(workers) if workers else None
 
     def __call__(self, name: str, severity: int) -> Images:
         """All images, corrupted.
@@ -125,11 +121,11 @@ class Corruptor:
         """
         parts = range(0, len(self.images), PART)
         jobs = [(self.images[i : i + PART], name, severity, self.seed, i) for i in parts]
-        if self.pool is None:
+        if self.workers is None:
             return np.concatenate([corrupt(*job) for job in jobs])
         try:
-            return np.concatenate(list(self.pool.map(_corrupt, jobs)))
-        except BrokenProcessPool:
+            return np.concatenate(list(self.workers.map(jobs)))
+        except EOFError:
             raise DataError(
                 f"a process that corrupted images by {name} died, most likely out of memory; "
                 "give fewer --workers (0: none)"
@@ -137,8 +133,8 @@ class Corruptor:
 
     def close(self) -> None:
         """End the processes."""
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+        if self.workers is not None:
+            self.workers.close()
 
 
 def choose(words: Sequence[str]) -> tuple[str, ...]:
@@ -161,21 +157,17 @@ def pairs(names: Sequence[str], severities: Sequence[int]) -> Iterator[tuple[str
     return ((name, severity) for name in names for severity in severities)
 
 
-def _corrupt(job: tuple[Images, str, int, int, int]) -> Images:
-    return corrupt(*job)
-
-
-def _begin() -> None:
-    """A worker's first act: it leaves Ctrl-C to its parent, and ends when that one does, of whatever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
+def serve() -> None:
+    """Answer the jobs of `Workers`, until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that measures; it ends this one
+    asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not be taken for an answer
     library()
     with contextlib.suppress(KeyError, AttributeError):
         sys.modules["cv2"].setNumThreads(1)  # there are several workers
-
-
-def _follow() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    while (content := receive(asked)) is not None:
+        try:
+            answer: Images | Exception = corrupt(*pickle.loads(content))
+        except Exception as error:
+            answer = error
+        send(answers, pickle.dumps(answer))
