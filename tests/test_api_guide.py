@@ -67,6 +67,7 @@ def test_the_guides_code_goes_from_training_to_a_verified_model_in_one_process(t
     assert "build = " in done.stdout
 
 
+@pytest.mark.slow
 def test_the_code_of_ones_own_is_trained_as_its_page_says(tmp_path: Path) -> None:
     blocks = BLOCK.findall((DOCS / "your-code.md").read_text("utf-8"))
     assert len(blocks) == 4

@@ -261,6 +261,7 @@ def test_a_run_is_read_in_any_locale(short: Path) -> None:
     assert done.stdout == "'g\\xe4nse'\n", done.stderr
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing_and_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     words = ["-q", "train", "cnn-baseline", "--dataset", "digits", "--max-steps", "1", "--output"]

@@ -26,7 +26,7 @@ from zoo.data.files.worker import Cuts, Part, decode_part
 from zoo.data.load import load
 from zoo.data.split import ImageData
 from zoo.errors import DataError, InputError
-from zoo.evaluate.classifier import _item
+from zoo.evaluate.preparing import as_item
 from zoo.serve.body import decode
 from zoo.serve.limits import Limits
 
@@ -156,7 +156,7 @@ def test_16_bit_channels_in_planes_are_refused_as_pillow_reads_them_wrongly(tmp_
 def test_an_open_image_of_16_bits_in_colour_is_predicted_as_its_file(tmp_path: Path) -> None:
     path = png(tmp_path / "x.png", np.round(COLOURED[-1] * 4_095 / 255))
     with Image.open(path) as image:
-        item, _ = _item(image)
+        item, _ = as_item(image)
         assert (image_array(item, Rule(), "") == image_array(path, Rule(), "")).all()
         image.load()
 

@@ -26,7 +26,7 @@ class World(NamedTuple):
     canary: str
 
 
-@pytest.fixture(scope="module", params=["LFS", "Xet"])
+@pytest.fixture(scope="module", params=[pytest.param("LFS", marks=pytest.mark.slow), "Xet"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder, xet, canary = (tmp_path_factory.mktemp("world"), request.param == "Xet", f"hf_{secrets.token_hex(17)}")
     (folder / "me").mkdir()
@@ -172,7 +172,7 @@ def test_a_fine_tuned_model_names_its_base_and_can_be_published(world: World) ->
             (photos / split / kind).mkdir(parents=True, exist_ok=True)
             for n in range(6):
                 Image.new("RGB", (8, 8), colour).save(photos / split / kind / f"{n}.png")
-    spec, options = f"folder:{photos}", ("--epochs", "1", "--output", "tuned", "-q")
+    spec, options = f"folder:{photos}", ("--epochs", "1", "--output", "tuned")
     _, err = world.me.good("train", "--from", f"hf://{REPO}", "--dataset", spec, *options)
     assert "tensors from" in err
     assert f'base_model = "{ref}"' in (world.folder / "me" / "tuned" / "run.toml").read_text()

@@ -24,7 +24,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_package(tmp_path_factory.mktemp("small"))
 
 
-@pytest.fixture(scope="module", params=["LFS", "Xet"])
+@pytest.fixture(scope="module", params=[pytest.param("LFS", marks=pytest.mark.slow), "Xet"])
 def bench(request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(tmp_path_factory.mktemp("bench"), small, f"hf_{secrets.token_hex(17)}", mode=request.param)
     yield made

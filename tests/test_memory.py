@@ -47,6 +47,7 @@ def test_a_run_says_what_to_lower(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_row_of_a_table_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "registry.toml").write_text(STUDY)
     words = ["--budget", "small", "--limit-test", "32", *SMALL]
@@ -59,6 +60,7 @@ def test_a_row_of_a_table_fails_alone(tmp_path: Path) -> None:
     assert [row["variant"] for row in rows] == ["", "dense=[8]"]
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_sweep_fails_alone(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[sweep]'")
     words = ["--dataset", "digits", "--output", "found", "--grid", "build.dense=[4000000],[8]"]

@@ -282,6 +282,7 @@ def inside(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_two_at_once_share_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -176,6 +176,7 @@ def test_a_folder_with_another_sweep_is_refused(swept: tuple[Path, str], monkeyp
         zoo(*GRID[:-1], "build.dropout=0.0,0.2")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 def test_a_killed_sweep_goes_on_and_finds_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut, whole = tmp_path / "cut", tmp_path / "whole"

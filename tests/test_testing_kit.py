@@ -193,6 +193,7 @@ def test_a_suite_in_which_every_check_is_skipped_is_red(site: Site) -> None:
     assert "1 failed" in shown
 
 
+@pytest.mark.slow
 def test_a_suite_for_a_plugin_that_is_not_installed_or_offers_nothing_is_red(site: Site) -> None:
     recipes = dedent(
         """
