@@ -8,6 +8,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,11 @@ def test_a_checkout_of_zoo_is_not_the_user_s_own_code(tmp_path: Path) -> None:
 def test_the_record_names_what_was_run(tmp_path: Path) -> None:
     run = train(tmp_path / "run", plan_with(f"{nets(tmp_path / 'code')}:MyNet", epochs=1))
     assert read_record(run).own[0].beside.keys() == {"net_blocks.py"}
+
+
+def test_threads_that_import_a_file_at_once_all_get_it(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text("import time\ntime.sleep(0.3)\ndef net(num_classes):\n    return num_classes\n")
+    with ThreadPoolExecutor(3) as threads:
+        made = list(threads.map(lambda _: in_file(f"{file}:net").load()(num_classes=2), range(3)))
+    assert made == [2, 2, 2]

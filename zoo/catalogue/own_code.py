@@ -21,7 +21,7 @@ from typing import Any
 
 from zoo.base.did_you_mean import nearest
 from zoo.base.paths import cache_dir
-from zoo.catalogue.own_import import PREFIX, imported
+from zoo.catalogue.own_import import IN_TURN, PREFIX, imported
 from zoo.catalogue.source_text import bound_by, digest_of, excerpt, files_beside, hash_of, parsed, read
 from zoo.errors import InputError
 
@@ -117,9 +117,10 @@ class OwnCode(str):
 
     def _module(self) -> ModuleType:
         name = f"{PREFIX}{self.digest[:16]}"
-        if name in sys.modules:
-            return sys.modules[name]
-        return imported(name, Path(self.file), self.text, self.beside, search=not self.kept)
+        with IN_TURN:  # another thread's half of a module has not all of its names
+            if name in sys.modules:
+                return sys.modules[name]
+            return imported(name, Path(self.file), self.text, self.beside, search=not self.kept)
 
 
 # ---- which code was run here before -----------------------------------------------------------------

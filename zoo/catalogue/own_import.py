@@ -23,6 +23,9 @@ from zoo.base.text import first_line
 from zoo.errors import InputError, ZooError
 
 PREFIX = "zoo_own_"
+IN_TURN = threading.RLock()
+"""Held while a module is looked up or imported."""
+
 IMPORTING = "__zoo_importing__"
 PACKAGE = "__init__.py"
 
