@@ -236,3 +236,40 @@ def test_what_the_parser_refuses_is_refused_by_the_call_before_a_folder_is_made(
     with pytest.raises(ZooError, match=said):
         zoo.train("cnn-baseline", **FEW, epochs=1, output=tmp_path / "run", **wrong)
     assert not (tmp_path / "run").exists()
+
+
+@contextmanager
+def as_some_programs_have_it(how: str) -> Iterator[None]:
+    if how == "float64":
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
+        return
+    contexts: dict[str, Any] = {
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "device": lambda: torch.device("meta"),
+    }
+    with contexts[how]():
+        yield
+
+
+@pytest.mark.parametrize("how", ["float64", "no_grad", "inference_mode", "autocast", "device"])
+def test_whatever_a_program_has_set_in_torch_the_results_are_those_of_the_command(
+    how: str, by_command: Path, tmp_path: Path
+) -> None:
+    image = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    model = zoo.load(by_command)
+    usual = model.predict(image), zoo.explain(model, image)[0].saliency, model.transform(image)
+    with as_some_programs_have_it(how):
+        run = zoo.train("cnn-baseline", **FEW, epochs=2, settings={"ema": 0.9}, output=tmp_path / "run")
+        again = zoo.load(by_command)
+        assert zoo.evaluate(by_command).same_as_recorded
+        assert (again.predict(image), again.transform(image).dtype) == (usual[0], torch.float32)
+        assert np.array_equal(zoo.explain(again, image)[0].saliency, usual[1])
+        assert torch.get_default_dtype() is (torch.float64 if how == "float64" else torch.float32)
+    assert weights(run.folder) == weights(by_command)
+    assert torch.equal(again.transform(image), usual[2])

@@ -155,6 +155,7 @@ def _evaluation(
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.evaluation import judge
     from zoo.hub.download import local_folder
+    from zoo.models.precision import usual_torch
     from zoo.runs.record import read_record
 
     try:
@@ -166,7 +167,8 @@ def _evaluation(
         second = local_folder(other_name, registry=registry) if other_name else None
         names = {"name": name, "other_name": other_name}
         show = _Passes(reporter)
-        out = judge(folder, asked, places, registry=registry, other=second, show=show, **names)
+        with usual_torch():
+            out = judge(folder, asked, places, registry=registry, other=second, show=show, **names)
         recorded = out.pop("recorded")
         words = verdict(folder, out, recorded)
         for path in out.get("files", ()):

@@ -27,7 +27,7 @@ from zoo.evaluate.preparing import CPU, ImageTransform, Picture, Preprocessing, 
 from zoo.evaluate.views import Forward, views
 from zoo.models.compose import compose, place, sizes_for
 from zoo.models.device import pick_device, placed
-from zoo.models.precision import autocast
+from zoo.models.precision import autocast, usual_torch
 from zoo.runs.images import dataset_rule, rule_of
 from zoo.runs.load import load as load_module
 from zoo.runs.record import RunRecord, Sizes, read_record, tree_of
@@ -192,7 +192,8 @@ class Classifier(nn.Module):
         images = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
         device = self.device
         if self._floats is None or self._floats[0] != device:
-            self._floats = device, self.preprocessing.floats(self._size, self.sizes.num_classes, device)
+            with usual_torch():
+                self._floats = device, self.preprocessing.floats(self._size, self.sizes.num_classes, device)
         floats = self._floats[1].prepare(images.to(device))
         return floats.to(next((p.dtype for p in self.module.parameters() if p.is_floating_point()), floats.dtype))
 
@@ -200,7 +201,7 @@ class Classifier(nn.Module):
 
     def logits(self, pixels: Images | Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to float32 (B, K) on the module's device, over the test-time views, in eval mode."""
-        with evaluating(self), torch.inference_mode(), autocast(self.device, "fp32"):
+        with usual_torch(), evaluating(self), torch.inference_mode(), autocast(self.device, "fp32"):
             return self.averaged(self.prepare(pixels)).float()
 
     def probabilities(self, pixels: Images | Tensor) -> Tensor:
@@ -282,7 +283,11 @@ def open_classifier(
         RunError: see `zoo.runs.load.load`. InputError, DeviceError: as `Classifier.to`.
     """
     where = pick_device(device) if isinstance(device, str) else device  # before weights are read
-    record = record or read_record(folder)
+    with usual_torch():
+        return _opened(folder, registry, record or read_record(folder), where)
+
+
+def _opened(folder: Path, registry: Registry, record: RunRecord, where: torch.device | None) -> Classifier:
     data = record.data
     classifier = Classifier(
         name=record.model,
@@ -317,7 +322,7 @@ def untrained_classifier(
     """
     sizes = Sizes(**sizes_for(model, registry, num_classes=num_classes, image_size=image_size))
     dataset, recipe = registry.datasets.get(model.dataset), registry.recipes.get(model.recipe)
-    with torch.random.fork_rng(devices=[]):
+    with usual_torch(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         where = place(registry, name)
         module = compose(model.build, registry, where=where, **msgspec.structs.asdict(sizes))

@@ -20,6 +20,7 @@ from zoo.data.files.decode import Rule, image_array
 from zoo.data.files.deep_colour import unread_file
 from zoo.data.types import Images, Item
 from zoo.errors import InputError
+from zoo.models.precision import usual_torch
 
 CPU = torch.device("cpu")
 
@@ -84,7 +85,8 @@ class ImageTransform:
 
     @cached_property
     def _floats(self) -> augment.Augment:
-        return self.preprocessing.floats(self.size, num_classes=1)
+        with usual_torch():
+            return self.preprocessing.floats(self.size, num_classes=1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Only the fields: what was made of them is made again where it is unpickled."""

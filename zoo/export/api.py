@@ -68,6 +68,7 @@ def export(
     if not tolerance > 0:
         raise InputError(f"tolerance {tolerance}: allowed: more than 0")
     from zoo.export import write
+    from zoo.models.precision import usual_torch
 
     count = None if batch == "dynamic" else batch
     place = None if output is None else Path(output)
@@ -79,17 +80,18 @@ def export(
         folder = None
     else:
         classifier, origin, folder = _trained(run)
-    return write.export(
-        classifier,
-        place or _place(classifier.name, folder, format),
-        origin=origin,
-        format=format,
-        opset=opset,
-        batch=count,
-        preprocessing=with_preprocessing,
-        check=check,
-        tolerance=tolerance,
-    )
+    with usual_torch():
+        return write.export(
+            classifier,
+            place or _place(classifier.name, folder, format),
+            origin=origin,
+            format=format,
+            opset=opset,
+            batch=count,
+            preprocessing=with_preprocessing,
+            check=check,
+            tolerance=tolerance,
+        )
 
 
 def _untrained(

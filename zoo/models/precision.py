@@ -24,6 +24,27 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 @contextlib.contextmanager
+def usual_torch() -> Iterator[None]:
+    """Inside, torch is as a process has it at its start, as a command has it; a program may have set it otherwise.
+
+    That is: floats are float32 and lie on the CPU by default, gradients are recorded, nothing is cast by itself.
+    """
+    dtype = torch.get_default_dtype()
+    with contextlib.ExitStack() as usual:
+        usual.enter_context(torch.inference_mode(False))
+        usual.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                usual.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            usual.enter_context(torch.device("cpu"))
+        if dtype is not torch.float32:
+            torch.set_default_dtype(torch.float32)
+            usual.callback(torch.set_default_dtype, dtype)
+        yield
+
+
+@contextlib.contextmanager
 def tf32(device: torch.device, allowed: bool) -> Iterator[None]:
     """Inside, fp32 products and convolutions on CUDA may round their inputs to TF32, or may not."""
     if device.type != "cuda":

@@ -20,6 +20,7 @@ from zoo.data.types import Images
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
 from zoo.evaluate.module_state import evaluating
+from zoo.models.precision import usual_torch
 from zoo.predict.places import Layer, layers_with_places
 from zoo.predict.prediction import Method
 
@@ -75,7 +76,7 @@ class Explainer:
         Raises:
             InputError: a method by layers was asked for and no layer keeps places.
         """
-        with evaluating(self.classifier), _only_images(self.classifier.module):
+        with usual_torch(), evaluating(self.classifier), _only_images(self.classifier.module):
             return self._explained(pixels, target)
 
     def _explained(self, pixels: Images, target: int) -> Saliency:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from zoo.base.cpus import Neighbours
 from zoo.base.files import make_folder
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import find_model, load_registry
+from zoo.models.precision import usual_torch
 from zoo.runs.folder import is_finished
 from zoo.runs.new import check_free, new_folder, unfinished
 from zoo.runs.own_source import remember
@@ -170,23 +171,8 @@ def as_before(device: str) -> Iterator[None]:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     cuda = device not in ("cpu", "mps") and torch.cuda.is_available()
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()), _usual_modes():
-            torch.set_default_dtype(torch.float32)
+        with usual_torch(), torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
             yield
     finally:
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
-
-
-@contextmanager
-def _usual_modes() -> Iterator[None]:
-    """With gradients, without autocast, tensors on the CPU unless said otherwise."""
-    with ExitStack() as modes:
-        modes.enter_context(torch.inference_mode(mode=False))
-        modes.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda", "mps"):
-            if torch.is_autocast_enabled(kind):
-                modes.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            modes.enter_context(torch.device("cpu"))
-        yield
