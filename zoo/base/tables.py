@@ -38,7 +38,7 @@ class Table(Sequence[dict[str, Any]]):
         kept = list(rows)
         names = tuple(columns) or tuple(dict.fromkeys(name for row in kept for name in row))
         object.__setattr__(self, "_columns", names)
-        object.__setattr__(self, "_rows", tuple({name: _copy(row.get(name)) for name in names} for row in kept))
+        object.__setattr__(self, "_rows", tuple(_copy({name: row.get(name) for name in names}) for row in kept))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse any change.
@@ -85,7 +85,7 @@ class Table(Sequence[dict[str, Any]]):
         """
         if name not in self.columns:
             raise KeyError(f"no column {name!r}; there are {', '.join(self.columns)}")
-        return [_copy(row[name]) for row in self._kept]
+        return _copy([row[name] for row in self._kept])
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -152,9 +152,9 @@ class Table(Sequence[dict[str, Any]]):
 
 def _copy(value: Any) -> Any:
     """A value whose lists and dictionaries are its own."""
-    if isinstance(value, dict):
-        return {key: _copy(inner) for key, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+    if isinstance(value, dict):  # most cells are numbers and texts, and need no call
+        return {key: _copy(inner) if isinstance(inner, dict | list) else inner for key, inner in value.items()}
+    return [_copy(inner) if isinstance(inner, dict | list) else inner for inner in value]
 
 
 def shown(value: Any) -> str:

@@ -66,7 +66,7 @@ class ModelTable(Table):
     @property
     def short(self) -> Table:
         """A line of each model: parameters, the best published top-1 and the best of ours (0..1), with its protocol."""
-        return Table(map(short_of, self), SHORT)
+        return Table(map(short_of, self._kept), SHORT)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
