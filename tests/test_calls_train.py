@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,33 +126,6 @@ def test_a_run_is_repeated_by_the_call(by_command: Path, tmp_path: Path) -> None
     assert weights(run.folder) == weights(by_command)
     other = zoo.train(from_run=zoo.Run.open(by_command), seed=0, epochs=2, output=tmp_path / "other")
     assert other.record.seed == 0
-
-
-MODES: dict[str, Callable[[], Any]] = {
-    "no_grad": torch.no_grad,
-    "inference_mode": torch.inference_mode,
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "device": lambda: torch.device("meta"),
-    "dtype": lambda: _default(torch.float64),
-}
-
-
-@contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    yield
-    assert torch.get_default_dtype() == dtype  # the training left it as it was
-    torch.set_default_dtype(before)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_what_the_program_set_in_torch_does_not_change_the_training(
-    mode: str, by_command: Path, tmp_path: Path
-) -> None:
-    with MODES[mode]():
-        run = zoo.train("cnn-baseline", **FEW, epochs=2, settings={"ema": 0.9}, output=tmp_path / "run")
-    assert weights(run.folder) == weights(by_command)
 
 
 def test_the_arguments_of_the_call_are_the_options_of_a_run() -> None:

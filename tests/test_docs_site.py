@@ -31,6 +31,8 @@ from zoo.catalogue.keys import keys_of
 from zoo.catalogue.recipe import Group, Lookahead, Recipe
 from zoo.catalogue.registry import load_registry
 
+pytestmark = pytest.mark.slow  # the pages are built: the step `promises` of `.ci/run` does it
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 

@@ -96,6 +96,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 # ---- transfer -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weights_of_other_digits_are_better_than_none_at_equal_steps(runs: Runs) -> None:
     top1 = {name: result["test"]["top1"] for name, result in runs.results.items()}
     assert min(top1["full"], top1["head"]) > top1["scratch"] + 0.1

@@ -54,6 +54,7 @@ def test_a_folder_is_verified_by_one_hash_of_its_weights(made: Path) -> None:
     assert counted.weights_below(made) == (3, 2)
 
 
+@pytest.mark.slow
 def test_a_download_is_verified_by_one_hash_of_its_weights(made: Path, tmp_path: Path) -> None:
     with HubServer() as hub:
         hub.store.put(REPO.repo, {path.name: path.read_bytes() for path in made.iterdir()})

@@ -66,6 +66,7 @@ def site(tmp_path: Path) -> Site:
     return found
 
 
+@pytest.mark.slow
 def test_a_plugin_s_listener_is_told_of_start_epochs_and_end_and_a_faulty_one_ends_nothing(site: Site) -> None:
     logs = ("--log", "watch.diary", "--log", "faulty")
     done = site.run(*SHORT, "--epochs", "2", "--set", "recipe.epochs=2", *logs, "--output", "run")

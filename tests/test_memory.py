@@ -38,6 +38,7 @@ def zoo_with_little_memory(*words: str, cwd: Path) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_a_run_says_what_to_lower(tmp_path: Path) -> None:
     words = ["--dataset", "digits", "--device", "cpu", "--batch-size", "1293", "--image-size", "64"]
     done = zoo_with_little_memory("train", "hybrid-alt-1", *words, "--max-steps", "1", cwd=tmp_path)

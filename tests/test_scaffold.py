@@ -104,6 +104,7 @@ def installed(fresh: Environment, generated: dict[str, Path]) -> Environment:
     return fresh
 
 
+@pytest.mark.slow
 def test_the_models_and_datasets_are_listed(installed: Environment, generated: dict[str, Path]) -> None:
     assert {f"{name}-tiny" for name in generated} <= installed.models()
     datasets = {row["name"] for row in json.loads(installed.zoo("datasets", "--json").stdout)}
@@ -180,6 +181,7 @@ def repository(folder: Path) -> str:
     return run("git", "rev-parse", "HEAD", cwd=folder).strip()
 
 
+@pytest.mark.slow
 def test_uninstalled_they_are_gone(installed: Environment, generated: dict[str, Path]) -> None:
     before = installed.models()
     installed.pip("uninstall", "-y", "-q", *(f"zoo-{name}" for name in generated))

@@ -97,13 +97,6 @@ class Run(found.Run):
 
         return size(self.folder)
 
-    @property
-    def toml(self) -> str:
-        """The record as text: `run.toml`."""
-        from zoo.runs.record import RECORD
-
-        return (self.folder / RECORD).read_text("utf-8")
-
     def reread(self) -> Run:
         """The run as its folder is now.
 
