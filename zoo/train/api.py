@@ -148,7 +148,7 @@ def train(
     refuse_two_beginnings(model, from_run, given)
     place = None if output is None else Path(output)
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
-    with _prepared(around, device or "auto") as training:
+    with _prepared(around, str(device or "auto")) as training:
         names, own = _taken(arguments, training.reporter)
         given |= names
         if from_run is not None:

@@ -127,7 +127,8 @@ class Training:
         remember(folder, plan.record, plan.registry)
         try:
             return Outcome(folder, train_in(folder, plan, watch), plan.record)
-        except Stop:
+        except Stop as stopped:
+            self.stop.stopped(stopped.signal)
             return Outcome(folder, None, plan.record)
         finally:
             self.stop.done()

@@ -47,6 +47,13 @@ class Interrupt:
         if ready is not None:
             ready()
 
+    def stopped(self, number: int) -> None:
+        """Remember the signal that stopped the run: of several processes, another one may have received it."""
+        self.stopping = number
+        tell = getattr(self.asked, "stopped", None)
+        if tell is not None:
+            tell(number)
+
     def done(self) -> None:
         """From here on, let Ctrl-C raise again: there are no more steps."""
         self.graceful = False

@@ -54,6 +54,10 @@ class StopRequests:
         """From here on, let the run stop between two steps instead of raising."""
         self.graceful = True
 
+    def stopped(self, number: int) -> None:
+        """Remember the signal that stopped the run: of several processes, another one may have received it."""
+        self.stopping = number
+
     def done(self) -> None:
         """From here on, let a signal raise again: there are no more steps."""
         self.graceful = False
