@@ -348,7 +348,7 @@ class Runs(Sequence[Run]):
         return self._shown()._repr_html_()
 
     def _shown(self) -> Table:
-        return Table([{key: run.row[key] for key in SHOWN} for run in self], SHOWN)
+        return Table([run.row for run in self], SHOWN)
 
 
 SHOWN = ("name", "model", "dataset", "top1", "val_top1", "parameters", "epochs", "seconds", "protocol", "seed", "state")

@@ -15,7 +15,7 @@ from zoo.base.tables import Table
 from zoo.errors import InputError
 from zoo.runs.api import Run, RunLike, found_runs, open_run, word_of
 from zoo.studies.bench.benched import MODELS, WHAT, Bench, parts_of
-from zoo.studies.checked import Remembered, check_among, check_least, texts_of
+from zoo.studies.checked import Remembered, check_among, check_least
 from zoo.studies.report.written import Report
 from zoo.studies.reproduce.reproduction import Reproduction
 
@@ -175,7 +175,7 @@ def sweep(
     """
     from zoo.studies.sweep.searching import Wanted, asked_for, carry_out, name_of
     from zoo.studies.sweep.space import parse_space
-    from zoo.train.run_options import Request
+    from zoo.train.run_options import Request, settings_of
 
     _check_spread(jobs, engine)
     check_least("trials", trials, 1)
@@ -191,7 +191,7 @@ def sweep(
         seed=seed,
         device=device,
         limit_train=limit_train,
-        settings=texts_of(settings),
+        settings=settings_of(settings),
     )
     told = reporter or Reporter()
     try:
@@ -334,6 +334,7 @@ def bench(
         >>> measured.rows[0]["infer"]["images_per_second"]["median"]  # doctest: +SKIP
     """
     from zoo.studies.bench.apart import measure_all
+    from zoo.train.run_options import settings_of
 
     for name, number in (
         ("batch_size", batch_size),
@@ -354,7 +355,7 @@ def bench(
         "precision": precision,
         "compile": compile,
         "recipe": recipe,
-        "settings": texts_of(settings),
+        "settings": settings_of(settings),
         "dataset": dataset,
         "data_dir": _text(data_dir),
         "seconds": seconds,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from zoo.catalogue.vary import inline
 from zoo.errors import InputError
 
 
@@ -41,10 +39,3 @@ def check_least(name: str, value: float | None, least: float) -> None:
     """
     if value is not None and not value >= least:
         raise InputError(f"{name}={value!r} must be at least {least}")
-
-
-def texts_of(settings: Mapping[str, Any] | Sequence[str]) -> tuple[str, ...]:
-    """Settings of a recipe as `--set` has them: {"ema": 0.99} as "ema=0.99"."""
-    if isinstance(settings, Mapping):
-        return tuple(f"{key}={inline(value)}" for key, value in settings.items())
-    return (settings,) if isinstance(settings, str) else tuple(settings)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-import msgspec
-
-from zoo.base.explain import explain, shown
+from zoo.base.explain import shown
 from zoo.base.structs import Struct
 from zoo.catalogue.vary import inline
 from zoo.data.batches.mode import DataMode
-from zoo.errors import InputError, SpecError
+from zoo.errors import InputError
 
 OnInterrupt = Literal["auto", "stop", "raise"]
 """What Ctrl-C does: end the run between two steps and save it; raise KeyboardInterrupt; auto: stop if interactive."""
@@ -189,12 +187,11 @@ def refuse_impossible(request: Request) -> None:
     """Refuse values that are wrong for any run.
 
     Raises:
-        InputError: names the option. SpecError: a value of another type, or none of those that are allowed.
+        InputError: names the option.
     """
     for name, option in options().items():
         if option.words and getattr(request, name) is not None:
             refuse_word(flag(name), getattr(request, name), option.words)
-    _refuse_other_types(request)
     if request.dataset == "":
         raise InputError("--dataset is empty; give a dataset, or leave it out for the model's own")
     if request.weights == "":
@@ -229,17 +226,6 @@ def refuse_around(checkpoint_seconds: float, checkpoint_steps: int, interrupt: s
     for name, value in (("checkpoint_seconds", checkpoint_seconds), ("checkpoint_steps", checkpoint_steps)):
         if not value >= 0:  # NaN too
             raise InputError(f"{name} must be at least 0, given {value}")
-
-
-def _refuse_other_types(request: Request) -> None:
-    """Python checks no annotation: what the command's options cannot be, an argument can."""
-    table = {name: getattr(request, name) for name in Request.__struct_fields__}
-    try:
-        msgspec.convert(table, Request)
-    except msgspec.ValidationError as error:
-        message = explain(error, Request, table, "option")
-        name = message.removeprefix("option.").partition(":")[0]
-        raise SpecError(message.replace(f"option.{name}", flag(name) if name in options() else name, 1)) from None
 
 
 def plain(value: Any) -> Any:
