@@ -200,6 +200,7 @@ def script(name: str, *words: str, tmp_path: Path) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=800, cwd=tmp_path, env=variables)
 
 
+@pytest.mark.slow
 def test_the_loops_share_is_written_with_its_rounds(tmp_path: Path) -> None:
     words = ("--models", "cnn-baseline", "--rounds", "1", "--seconds", "0.05", "--json", "out.json")
     done = script("loop_share.py", *words, "--dataset", "digits", "--batch-size", "16", tmp_path=tmp_path)

@@ -316,7 +316,7 @@ def test_check_dataset_gives_what_the_command_prints(tmp_path: Path) -> None:
     assert larger.size == (16, 16)
     assert as_json(larger.as_dict()) == printed("datasets", "check", spec, "--image-size", "16")
     with pytest.raises(AttributeError):
-        found.name = "other"  # type: ignore[misc]
+        found.name = "other"  # type: ignore[misc]  # wrong on purpose
 
 
 def test_a_dataset_that_cannot_be_trained_on_is_not_usable_and_the_command_fails(tmp_path: Path) -> None:
@@ -404,4 +404,4 @@ def test_a_size_of_nothing_and_a_path_in_place_of_a_spec_are_refused(tmp_path: P
     with pytest.raises(InputError, match="an image size of 0x0 is not possible"):
         zoo.check_dataset("digits", image_size=0)
     with pytest.raises(InputError, match=f"Path is no SPEC of a dataset.*'folder:{tmp_path}'"):
-        zoo.check_dataset(tmp_path)  # type: ignore[arg-type]
+        zoo.check_dataset(tmp_path)  # type: ignore[arg-type]  # wrong on purpose

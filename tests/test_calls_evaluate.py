@@ -270,7 +270,7 @@ def test_a_run_compared_with_itself_does_not_differ(everything: Evaluation, run:
 
 def test_an_evaluation_does_not_change(everything: Evaluation) -> None:
     with pytest.raises(AttributeError):
-        everything.top1 = 1.0  # type: ignore[misc]
+        everything.top1 = 1.0  # type: ignore[misc]  # wrong on purpose
     before = everything.as_dict()
     everything.as_dict()["classes"]["rows"].clear()
     assert everything.calibration is not None

@@ -87,7 +87,7 @@ def test_a_prediction_knows_all_probabilities_and_is_shown_with_bars(run: Path, 
     shown = found._repr_html_()
     assert shown.count("<tr>") == 3
     assert "data:image/png;base64," in shown
-    named = type(found)("<b>.png", (("<i>", 0.5),), found.probabilities)  # type: ignore[arg-type]
+    named = type(found)("<b>.png", (("<i>", 0.5),), found.probabilities)  # type: ignore[arg-type]  # wrong on purpose
     assert "&lt;b&gt;.png" in named._repr_html_()
     assert not {"<b>", "<i>"} & set(named._repr_html_().replace("<", " <").split())
     assert pickle.loads(pickle.dumps(found)).as_dict() == found.as_dict()
@@ -150,7 +150,7 @@ def test_what_is_no_run_is_said_and_a_loaded_model_stays_where_it_is(run: Path, 
     with pytest.raises(InputError, match="no run folder 'nowhere'"):
         zoo.predict("nowhere", photos)
     with pytest.raises(InputError, match="int is no run"):
-        zoo.predict(3, photos)  # type: ignore[arg-type]
+        zoo.predict(3, photos)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(InputError, match=r"the classifier lies on cpu; classifier\.to\('cuda'\) moves it"):
         zoo.predict(open_classifier(run, load_registry()), photos, device="cuda")
 
@@ -263,7 +263,7 @@ def test_a_model_that_fails_is_answered_and_told_to_the_log(
     run: Path, photos: Path, caplog: pytest.LogCaptureFixture, silent: None
 ) -> None:
     model = open_classifier(run, load_registry())
-    model.probabilities = lambda pixels: 1 / 0  # type: ignore[method-assign]
+    model.probabilities = lambda pixels: 1 / 0  # type: ignore[method-assign]  # wrong on purpose
     with zoo.serve(model, port=0, block=False) as server, pytest.raises(urllib.error.HTTPError, match="500"):
         asked(server.url, (photos / "a.png").read_bytes())
     assert [(r.name, r.getMessage()) for r in caplog.records if r.name == "zoo"] == [

@@ -347,7 +347,7 @@ def test_a_wrong_option_of_a_page_is_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="images=49: allowed: 0 to 48"):
         zoo.report(images=49)
     with pytest.raises(InputError, match="catalogue='some': allowed"):
-        zoo.report(catalogue="some")  # type: ignore[arg-type]
+        zoo.report(catalogue="some")  # type: ignore[arg-type]  # wrong on purpose
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no runs below runs/"):
         zoo.report()

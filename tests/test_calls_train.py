@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -246,3 +248,18 @@ def test_whatever_a_program_has_set_in_torch_the_results_are_those_of_the_comman
         assert torch.get_default_dtype() is (torch.float64 if how == "float64" else torch.float32)
     assert weights(run.folder) == weights(by_command)
     assert torch.equal(again.transform(image), usual[2])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_a_script_under_torchrun_trains_what_the_command_trains(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = tmp_path / "script.py"
+    train = f"zoo.train('cnn-baseline', **{FEW}, epochs=1, output=sys.argv[1])"
+    script.write_text(f"import sys, zoo\nprint({train}.state)\n")
+    command = ("-m", "zoo", "train", "cnn-baseline", *WORDS, "--epochs", "1", "--output", str(tmp_path / "it"))
+    for given, said in (((script, tmp_path / "call"), ["finished"] * 2), (command, [str(tmp_path / "it")])):
+        done = subprocess.run([*torchrun, *map(str, given)], capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == said
+    assert weights(tmp_path / "call") == weights(tmp_path / "it")

@@ -416,21 +416,6 @@ def test_torchrun_and_gpus_start_the_processes_which_end_together(
     assert "elastic" not in said
 
 
-@pytest.mark.slow
-def test_a_script_under_torchrun_trains_what_the_command_trains(tmp_path: Path, settings: dict[str, str]) -> None:
-    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    few = "recipe='together', limit_train=200, limit_test=101, device='cpu', max_steps=3"
-    script = tmp_path / "script.py"
-    script.write_text(f"import sys, zoo\nprint(zoo.train('together', {few}, output=sys.argv[1]).state)\n")
-    for command in ((str(script), str(tmp_path / "call")), ("-m", "zoo", *words(tmp_path / "it", "--max-steps", "3"))):
-        process = started([*torchrun, *command], settings)
-        printed, said = process.communicate(timeout=200)
-        assert process.returncode == 0, said
-        assert printed.split() in (["finished", "finished"], [str(tmp_path / "it")])
-    mine, its = read_weights(tmp_path / "call"), read_weights(tmp_path / "it")
-    assert all(torch.equal(mine[name], its[name]) for name in its)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize(
     ("more", "said"),

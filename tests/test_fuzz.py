@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("strange")
 
 
-@examples(60)
+@examples(150)
 @given(tables=files)
 def test_tables_of_any_shape_are_read_or_refused_by_name(tables: dict[str, Any], folder: Path) -> None:
     read(tomli_w.dumps(tables).encode(), folder)
