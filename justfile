@@ -47,6 +47,10 @@ ci:
 bench-list:
     python benchmarks/list_startup.py
 
+# every fault at every request to the Hub, and a wrong bit anywhere in every answer: about an hour
+faults:
+    python -m pytest -m slow tests/test_hub_faults.py
+
 # kill training N times at random moments, resume, and compare with the run that nobody killed
 kill-test N="60":
     python tests/kill_harness.py --kills {{ N }}
