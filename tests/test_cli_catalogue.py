@@ -234,8 +234,9 @@ def test_a_list_of_nothing_is_empty_json_and_a_hint(site: Site) -> None:
 def test_a_list_that_is_piped_shows_the_best_on_its_own_dataset_and_whole_summaries(site: Site) -> None:
     done = site.run("list", "zz-one")
     title, row = done.stdout.splitlines()
-    assert title.split() == ["NAME", "FAMILY", "PARAMS", "PUBL.", "OWN", "DATASET", "SOURCE", "SUMMARY"]
-    assert re.split(r"\s{2,}", row)[:7] == ["zz-one", "mine", "4.72M", "75.00%", "80.00% clean", "squares", "paper"]
+    assert title.split() == ["NAME", "FAMILY", "PARAMS", "PUBL.", "OWN", "DATASET", "WEIGHTS", "SOURCE", "SUMMARY"]
+    cells = ["zz-one", "mine", "4.72M", "75.00%", "80.00% clean", "squares", "-", "paper"]
+    assert re.split(r"\s{2,}", row)[:8] == cells
     assert row.endswith(LONG)
     assert "\033" not in done.stdout
 

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 Sort = Literal["name", "family", "parameters", "published", "own", "dataset", "source"]
 COLUMNS = (
     *("name", "family", "parameters", "plugin", "plugins", "summary", "source", "tags", "dataset", "recipe", "best"),
-    *("published", "measured", "origin"),
+    *("published", "measured", "weights", "origin"),
 )
 """What `zoo.catalogue.describe.row_of` says of a model."""
 
 SHORT = (
-    *("name", "family", "parameters", "published", "own", "protocol", "dataset", "own_dataset", "source", "summary"),
+    *("name", "family", "parameters", "published", "own", "protocol", "dataset", "own_dataset", "weights", "source"),
+    "summary",
 )
 """What `short_of` says of a model."""
 
@@ -130,7 +131,10 @@ def best_measured(row: Row, published: Row | None) -> Row | None:
 
 
 def short_of(row: Row) -> Row:
-    """What a line of a table has room for; top-1 as fractions, `dataset` is that of `published`, else of `own`."""
+    """What a line of a table has room for; top-1 as fractions, `dataset` is that of `published`, else of `own`.
+
+    `weights` are the datasets that there are trained weights for: NAME@DATASET.
+    """
     published = best_published(row)
     own = best_measured(row, published)
     return {
@@ -142,6 +146,7 @@ def short_of(row: Row) -> Row:
         "protocol": own["protocol"] if own else None,
         "dataset": (published or own or row)["dataset"],
         "own_dataset": own["dataset"] if own else None,
+        "weights": [entry["dataset"] for entry in row["weights"]],
         "source": row["source"],
         "summary": row["summary"],
     }

@@ -407,6 +407,8 @@ def references(entry: Model | Recipe | Study) -> Iterable[tuple[str, str, str]]:
         *((f"published[{i}].source", "source", row.source) for i, row in enumerate(entry.published)),
         *((f"published[{i}].recipe", "recipe", row.recipe) for i, row in enumerate(entry.published)),
         *((f"published[{i}].best", "recipe", row.best) for i, row in enumerate(entry.published)),
+        *((f"weights[{i}].dataset", "dataset", row.dataset) for i, row in enumerate(entry.weights)),
+        *((f"weights[{i}].recipe", "recipe", row.recipe) for i, row in enumerate(entry.weights)),
     ]
     return [(key, kind, name) for key, kind, name in named if name]
 

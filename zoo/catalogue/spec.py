@@ -6,9 +6,10 @@ decoded by `decode`, whose errors name the file, the key and the allowed values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -243,6 +244,56 @@ class Measured(Struct, frozen=True):
     note: str = ""
 
 
+WHEEL, HUB = "wheel:", "hf://"
+"""How the place of weights begins: a folder beside the registry file, or a commit on the Hub."""
+
+ON_THE_HUB = re.compile(r"hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+@[0-9a-f]{40}")
+
+
+class TrainedWeights(Struct, frozen=True):
+    """Weights of a model that anybody can have: `NAME@DATASET` stands for them wherever a run is taken.
+
+    Attributes:
+        dataset: Dataset that they were trained and measured on.
+        where: Their package: "wheel:FOLDER", a folder beside this file, or "hf://OWNER/NAME@COMMIT".
+        top1: Top-1 accuracy on the test images, as a fraction, of the weights as they are stored.
+        interval: Wilson's 95% interval of it, as fractions.
+        recipe: Recipe that they were trained by.
+        protocol: "clean" (selected on validation images) or "paper" (as the source did it).
+        seed: Seed of the run.
+        precision: Number type that they are stored in.
+        bytes: Size of the file with the weights.
+        sha256: Hash of that file, hexadecimal.
+        licence: Licence of the weights, as the Hub names it.
+        record: File with the record of the run, where it is not the one in the package.
+        note: Anything a user of the weights should know.
+    """
+
+    dataset: str
+    where: str
+    top1: Fraction
+    interval: tuple[Fraction, Fraction]
+    recipe: str
+    protocol: Literal["clean", "paper"]
+    seed: Count
+    precision: Literal["fp32", "bf16", "fp16"]
+    bytes: Positive
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    licence: str
+    record: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a place that is neither beside the registry file nor a commit on the Hub."""
+        folder = self.where.removeprefix(WHEEL)
+        inside = folder != self.where and folder and not folder.startswith("/") and ".." not in folder.split("/")
+        if "\\" in self.where or not (inside or ON_THE_HUB.fullmatch(self.where)):
+            raise ValueError(
+                f"where is {shown(self.where)}; write wheel:FOLDER, a folder beside this registry file, or "
+                "hf://OWNER/NAME@COMMIT with all 40 digits of the commit"
+            )
+
+
 class Model(Struct, frozen=True):
     """A model as data: its tree, its recipes, and what was published for it.
 
@@ -260,6 +311,7 @@ class Model(Struct, frozen=True):
             Not set: its component's own, if it has any.
         published: Results that sources print for it.
         measured: Results of ours.
+        weights: Its trained weights, one entry a dataset; the name alone stands for the first.
         note: Anything a user of the model should know.
     """
 
@@ -275,7 +327,14 @@ class Model(Struct, frozen=True):
     pretrained: str | None = None
     published: tuple[Published, ...] = ()
     measured: tuple[Measured, ...] = ()
+    weights: tuple[TrainedWeights, ...] = ()
     note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse two entries of weights that would have one name."""
+        datasets = [entry.dataset for entry in self.weights]
+        if twice := [name for name in datasets if datasets.count(name) > 1]:
+            raise ValueError(f"weights has {datasets.count(twice[0])} entries for {twice[0]!r}; leave one of them")
 
     def _repr_html_(self) -> str:
         """Its drawn tree, as notebooks show it."""

@@ -18,13 +18,14 @@ from zoo.errors import UnknownNameError
 Sort = Literal["name", "family", "parameters", "published", "own", "dataset", "source"]
 COLUMNS = (
     Column("NAME"),
-    Column("FAMILY", drop=3),
-    Column("PARAMS", right=True, drop=5),
+    Column("FAMILY", drop=4),
+    Column("PARAMS", right=True, drop=6),
     Column("PUBL.", right=True),
-    Column("OWN", right=True, drop=6),
-    Column("DATASET", drop=2),
+    Column("OWN", right=True, drop=7),
+    Column("DATASET", drop=3),
+    Column("WEIGHTS", drop=2),
     Column("SOURCE", drop=1),
-    Column("SUMMARY", flexible=True, drop=4),
+    Column("SUMMARY", flexible=True, drop=5),
 )
 
 
@@ -42,7 +43,8 @@ def list_models(pattern: str, family: str, tag: str, dataset: str, sort: Sort, h
     """List the models whose name matches PATTERN (a glob, or part of the name).
 
     PUBL. and OWN are top-1 accuracies on the dataset in column DATASET: the best published one, and the best
-    that we measured, with its protocol and perhaps with another recipe (`zoo info NAME` lists all). Models of
+    that we measured, with its protocol and perhaps with another recipe (`zoo info NAME` lists all). WEIGHTS are the
+    datasets that there are trained weights for: `zoo predict NAME@DATASET IMAGE` uses them. Models of
     timm and torchvision are listed only if PATTERN starts with timm/ or torchvision/.
 
     Examples:
@@ -82,6 +84,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['published']:.2%}" if row["published"] is not None else "-",
         f"{own}{elsewhere}",
         row["dataset"],
+        " ".join(row["weights"]) or "-",
         row["source"] or "-",
         row["summary"],
     ]

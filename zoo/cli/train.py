@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def train(
         raise InputError("--from already says what to train; leave out MODEL and --resume")
     if resumes:
         click_from_fields.refuse_for_resume(given, output)
-    before = zoo.Run.open(str(resume)) if resumes and not str(resume).startswith("hf://") else None
+    before = zoo.Run.open(str(resume)) if resumes and os.path.isdir(str(resume)) else None
     device = option_values["device"] if before is None else before.record.device
     if gpus is not None and launch.wanted(gpus):
         sys.exit(launch.start(gpus, device, model))

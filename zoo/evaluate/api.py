@@ -163,7 +163,7 @@ def _evaluation(
         registry = load_registry()
         folder = local_folder(name, registry=registry)
         record = read_record(folder)
-        places = {**places, "device": places["device"] or _device(name, record.device, is_alone=not other_name)}
+        places = {**places, "device": places["device"] or _device(name, folder, record.device, is_alone=not other_name)}
         second = local_folder(other_name, registry=registry) if other_name else None
         names = {"name": name, "other_name": other_name}
         show = _Passes(reporter)
@@ -179,12 +179,14 @@ def _evaluation(
         reporter.close()
 
 
-def _device(run: str, recorded: str, *, is_alone: bool) -> str | None:
+def _device(run: str, folder: Path, recorded: str, *, is_alone: bool) -> str | None:
     """None: the recorded one, or an error. A run of another machine, and two runs, are measured on what there is."""
     from zoo.hub.ref import is_ref
+    from zoo.hub.sums import SUMS
     from zoo.models.device import usable_device
 
-    return usable_device(recorded) if is_ref(run) or not is_alone else None
+    is_strangers = is_ref(run) or (folder / SUMS).is_file()
+    return usable_device(recorded) if is_strangers or not is_alone else None
 
 
 class _Passes:

@@ -117,10 +117,10 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
     from zoo.hub.download import local_folder
     from zoo.hub.ref import is_ref
     from zoo.runs.record import read_record
-    from zoo.runs.which import known
+    from zoo.runs.which import reference_of
 
     registry = load_registry()
-    if isinstance(run, str) and not is_ref(run) and known(run) is None and run in registry.models:
+    if isinstance(run, str) and not is_ref(run) and run in registry.models and reference_of(run) is None:
         raise InputError(f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights")
     word = word_of(run)
     folder = local_folder(word, registry=registry)

@@ -17,6 +17,7 @@ from zoo.base.reporter import Reporter
 from zoo.errors import InputError
 from zoo.hub.publication import Planned, Published
 from zoo.runs.api import HUB, Run, RunLike, word_of, word_or_path
+from zoo.runs.which import is_name_of_weights
 
 if TYPE_CHECKING:
     import torch
@@ -171,8 +172,11 @@ def package(
         PosixPath('runs/hybrid-alt-1-digits-20261121-120000/package')
     """
     from zoo.hub.pack import package as make
+    from zoo.hub.sums import SUMS
 
     source = _local(run)
+    if output is None and (source / SUMS).is_file():
+        raise InputError(f"{run}: is a package already; for another one of it give --output DIR")
     folder = Path(output) if output is not None else source / "package"
     with closing(reporter or Reporter()):
         made = make(source, folder, licence=licence, data_dir=_text(data_dir), device=device, predictions=predictions)
@@ -348,7 +352,8 @@ def verify(
     """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
 
     Args:
-        source: `hf://OWNER/NAME[@REVISION]`, the folder of a package, or a run that has its package in it.
+        source: `hf://OWNER/NAME[@REVISION]`, the folder of a package, a run that has its package in it, or
+            NAME@DATASET: weights of the catalogue, whose entry there is then compared as well.
         dataset: your copy of the images, as a SPEC; needed if the package was trained on its author's own files.
         data_dir: folder for downloaded datasets.
         device: to measure on; default: the recorded kind of device, if this machine has one.
@@ -365,7 +370,7 @@ def verify(
     from zoo.hub.verify import Verification
     from zoo.hub.verify import verify as check
 
-    word = word_of(source)
+    word = source if isinstance(source, str) and is_name_of_weights(source) else word_of(source)
     return Verification(word, tuple(check(word, dataset=dataset, data_dir=_text(data_dir), device=device)))
 
 

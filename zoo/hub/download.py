@@ -26,7 +26,7 @@ from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref, with_revision
 from zoo.hub.session import LIBRARY, Session, hub_api, is_offline, is_transient, retrying, talking, within
 from zoo.hub.sums import CONFIG, NAMES, NEEDED, SUMS, check_sums, limit_of
 from zoo.runs.record import WEIGHTS
-from zoo.runs.which import RUNS, folder_of_run, known, unknown
+from zoo.runs.which import RUNS, folder_of_run, known, reference_of, unknown
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -58,13 +58,15 @@ class Fetched(NamedTuple):
 def local_folder(run: str | Path, *, registry: Registry | None = None) -> Path:
     """The folder of a RUN, as `zoo.runs.which` finds it, or the download of `hf://OWNER/NAME[@REVISION]`.
 
-    A package is checked first.
+    A package is checked first; weights of the catalogue (NAME@DATASET) are one.
 
     Args:
         registry: the catalogue; loaded if not given and needed.
     """
-    if isinstance(run, str) and is_ref(run):
-        return fetch(parse_ref(run), registry=registry).folder
+    if isinstance(run, str) and (reference := run if is_ref(run) else reference_of(run)):
+        if is_ref(reference):
+            return fetch(parse_ref(reference), registry=registry).folder
+        run = Path(reference)
     folder = folder_of_run(run)
     if (folder / SUMS).is_file():
         open_package(folder, registry=registry or load_registry())
@@ -83,7 +85,7 @@ def folder_to_load(run: str | Path, revision: str | None = None, *, registry: Re
     word = str(run)
     if isinstance(run, str) and is_ref(word):
         return fetch(with_revision(word, revision, "revision"), registry=registry).folder
-    if known(run) is not None:
+    if known(run) is not None or (isinstance(run, str) and reference_of(word)):
         return local_only(run, revision, registry)
     if not isinstance(run, str) or is_of_this_machine(word, registry):
         raise unknown(word)
@@ -100,8 +102,10 @@ def local_only(run: str | Path, revision: str | None, registry: Registry) -> Pat
         InputError: no such run, or a revision was given. PackageError: a damaged package.
     """
     if revision:
-        raise InputError(f"{run}: is a folder on this machine, which has no revisions; write hf://OWNER/NAME")
-    return local_folder(Path(run), registry=registry)
+        raise InputError(
+            f"{run}: is on this machine or in the catalogue, which has no revisions; write hf://OWNER/NAME"
+        )
+    return local_folder(run, registry=registry)
 
 
 def is_of_this_machine(word: str, registry: Registry) -> bool:

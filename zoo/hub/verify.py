@@ -11,17 +11,19 @@ from typing import Any, NamedTuple
 from zoo.base.tables import Table
 from zoo.base.text import plural, printable
 from zoo.catalogue.registry import Registry, load_registry
+from zoo.catalogue.spec import TrainedWeights
+from zoo.catalogue.weights import find_weights_of
 from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError, VerifyError
 from zoo.evaluate.opened import open_run
 from zoo.hub.download import fetch
-from zoo.hub.package import TREE_KEY, Config, check_finite, open_package
+from zoo.hub.package import TREE_KEY, Config, Package, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
 from zoo.hub.sums import CARD, COMPOSITION, SUMS
 from zoo.models.device import usable_device
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RESULT, WEIGHTS
-from zoo.runs.which import folder_of_run
+from zoo.runs.which import folder_of_run, known
 
 OTHER_DEVICE = 0.001
 """Share of the test images whose class may differ on another kind of device."""
@@ -98,7 +100,8 @@ def verify(
     """Hash every file again, rebuild, evaluate on the recorded images, and compare with the record.
 
     Args:
-        source: `hf://OWNER/NAME[@REVISION]`, a package's folder, or a run that has its package in it.
+        source: `hf://OWNER/NAME[@REVISION]`, a package's folder, a run that has its package in it, or NAME@DATASET,
+            weights of the catalogue, whose entry is then compared as well.
         dataset: where the images are, for a package made from a dataset of its author's own.
         registry: the catalogue; loaded if not given.
     Returns:
@@ -107,6 +110,9 @@ def verify(
         PackageError, HubError: it is damaged, or cannot be fetched. InputError: `dataset` is needed.
     """
     registry, checks = registry or load_registry(), []
+    found = None if is_ref(source) or known(source) is not None else find_weights_of(source, registry)
+    if found is not None:
+        source, dataset = found.reference, dataset or found.entry.dataset
     if is_ref(source):
         fetched = fetch(parse_ref(source), everything=True, registry=registry)
         package = fetched.package
@@ -120,6 +126,7 @@ def verify(
     check_finite(folder / WEIGHTS, read_weights(folder))
     result = _result(folder)
     checks += [_card(folder, result, CARD in edits), _picture(folder, config, COMPOSITION in edits)]
+    checks += [_entry(found.entry, package, result)] if found else []
     if is_local(record.data.spec) and dataset is None:
         raise InputError(
             f"{source}: was trained on {record.data.spec!r}, a dataset that only its author has; "
@@ -129,6 +136,16 @@ def verify(
     opened = open_run(folder, data_dir=data_dir, device=chosen, dataset=dataset, registry=registry)
     same_kind = chosen.partition(":")[0] == record.device.partition(":")[0]
     return [*checks, *_numbers(result["test"], opened.measure().as_dict(), same_kind)]
+
+
+def _entry(entry: TrainedWeights, package: Package, result: dict[str, Any]) -> Check:
+    """Check that the catalogue says of these weights what their package says."""
+    said = {"sha256": entry.sha256, "top-1": entry.top1, "recipe": entry.recipe, "seed": entry.seed}
+    record = package.record
+    in_package = (package.hashes[WEIGHTS], result["test"]["top1"], record.recipe, record.seed)
+    differing = [key for (key, value), other in zip(said.items(), in_package, strict=True) if value != other]
+    seen = f"differs from the catalogue's entry in {', '.join(differing)}" if differing else "as in the catalogue"
+    return Check("catalogue", not differing, f"{entry.where}: {seen}")
 
 
 def _package_of(source: str) -> Path:

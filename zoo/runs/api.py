@@ -18,7 +18,7 @@ from zoo.base.text import printable
 from zoo.errors import InputError
 from zoo.runs import find as found
 from zoo.runs.choose import Order, chosen
-from zoo.runs.which import known, unknown
+from zoo.runs.which import known, reference_of, unknown
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
@@ -205,9 +205,10 @@ def as_run(run: found.Run) -> Run:
 
 
 def word_of(run: RunLike) -> str:
-    """The path of a run's folder, or hf://OWNER/NAME for a package on the Hub.
+    """The path of a run's folder or of a package, or hf://OWNER/NAME for a package on the Hub.
 
-    A run on this machine comes first; a word OWNER/NAME that means none, and cannot be a path, is a repository.
+    A run on this machine comes first, then weights of the catalogue (NAME@DATASET); a word OWNER/NAME that means none,
+    and cannot be a path, is a repository.
 
     Raises:
         InputError: there is no such run; says where it was looked for, and what is like it.
@@ -215,8 +216,8 @@ def word_of(run: RunLike) -> str:
     word = str(word_or_path(run))
     if isinstance(run, Run) or word.startswith(HUB):
         return word
-    if (folder := known(word)) is not None:
-        return str(folder)
+    if (reference := reference_of(word) if isinstance(run, str) else known(word)) is not None:
+        return str(reference)
     if isinstance(run, str) and "/" in word:
         from zoo.catalogue.registry import load_registry
         from zoo.hub.download import is_of_this_machine
@@ -264,7 +265,8 @@ def _distinct(runs: Iterable[Run]) -> list[Run]:
 
 
 def _fetched(word: str) -> str:
-    """The folder of a package of the Hub, with its curves; the import of the Hub brings torch."""
+    """The folder of a package of the Hub, with its curves, or of NAME@DATASET; the import of the Hub brings torch."""
+    word = (reference_of(word) or word) if "@" in word else word
     if not word.startswith(HUB):
         return word
     from zoo.hub.download import fetch

@@ -1,4 +1,7 @@
-"""Which run a word means: a run folder, the name of a run below runs/, or `last`. Nothing here imports torch."""
+"""Which run a word means: a run folder, the name of a run below runs/, `last`, or weights of the catalogue.
+
+Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,32 @@ def known(word: str | Path, root: Path = RUNS) -> Path | None:
         if any(_is_file(folder / part) for part in PARTS):
             return folder
     return last(root) if str(word) == LAST else None
+
+
+def reference_of(word: str, root: Path = RUNS) -> str | None:
+    """The folder of a run, as `known` finds it, or the package of weights of the catalogue: a folder, or hf://...
+
+    Args:
+        word: as for `known`; else NAME@DATASET, or a model's NAME for the first of its weights.
+    Returns:
+        None: the word means neither.
+    Raises:
+        InputError: a model that has weights, but not for this dataset. SpecError: they are not where they should be.
+    """
+    if (folder := known(word, root)) is not None:
+        return str(folder)
+    if not word or "/" in word:
+        return None
+    from zoo.catalogue.registry import load_registry
+    from zoo.catalogue.weights import find_weights_of
+
+    found = find_weights_of(word, load_registry())
+    return found and found.reference
+
+
+def is_name_of_weights(word: str, root: Path = RUNS) -> bool:
+    """Whether a word means weights of the catalogue, and no run."""
+    return known(word, root) is None and reference_of(word, root) is not None
 
 
 def last(root: Path = RUNS) -> Path | None:
@@ -159,6 +188,8 @@ def _as_model(word: str, runs: Iterable[tuple[Path, str]]) -> InputError | None:
         registry.model(word)
     except ZooError:
         return None
+    if registry.models[word].weights if word in registry.models else ():
+        return InputError(f"{word!r} is a model with trained weights, and not a run; give a run folder")
     trained = [name for folder, name in runs if _model_of(folder) == word]
     advice = f"runs of it: {_few(trained)}" if trained else f"`zoo train {word}` makes a run of it"
     return InputError(f"{word!r} is a model, not a run; {advice}")

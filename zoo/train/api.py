@@ -18,7 +18,7 @@ from zoo.errors import InputError
 from zoo.runs import find as found
 from zoo.runs.api import HUB, Run, RunLike, open_run, word_of
 from zoo.runs.record import read_record
-from zoo.runs.which import LAST
+from zoo.runs.which import LAST, is_name_of_weights
 from zoo.train.run_options import (
     HowToCompile,
     OnInterrupt,
@@ -201,7 +201,7 @@ def resume(
         >>> zoo.resume("last", epochs=40)  # doctest: +SKIP
     """
     given = _given({"epochs": epochs, "data_dir": data_dir, "workers": workers})
-    if isinstance(run, str) and run.startswith(HUB):
+    if isinstance(run, str) and (run.startswith(HUB) or is_name_of_weights(run)):
         raise InputError(f"--resume {run}: only a run on this machine can be resumed; --from {run} repeats it")
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
     with _prepared(around, "auto") as training:

@@ -18,6 +18,7 @@ from zoo.base.text import first_line, plural
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node, wrong_normalisation
+from zoo.catalogue.weights import AT, find_weights_of
 from zoo.errors import HubConnectionError, HubError, InputError, PluginError
 from zoo.hub.download import fetch, local_folder
 from zoo.hub.ref import is_ref, parse_ref
@@ -26,7 +27,7 @@ from zoo.models.compose import check, place
 from zoo.plugin.contract import Pretrained
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record, tree_of
-from zoo.runs.which import known
+from zoo.runs.which import known, reference_of
 from zoo.train.plan import Entry, Plan
 from zoo.train.recipe_settings import Beginning
 
@@ -70,7 +71,7 @@ def find_weights(reference: str, registry: Registry | None = None, hops: int = 0
         )
     registry = registry or load_registry()
     is_folder = (Path(reference).expanduser() / RECORD).is_file()
-    if is_ref(reference) or is_folder or (reference not in registry.models and known(reference) is not None):
+    if is_ref(reference) or is_folder or (reference not in registry.models and reference_of(reference) is not None):
         return weights_of_run(reference, registry)
     return weights_of_model(reference, (registry, reference, registry.model(reference)), hops)
 
@@ -91,10 +92,12 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
 
 
 def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
-    """The pretrained weights of a model: those of its catalogue entry, else those of its component."""
+    """The pretrained weights of a model: those that its entry names, its component's, else its first trained ones."""
     registry, name, model = entry
     component = registry.component(model.build.use)
     declared = model.pretrained or component.pretrained
+    if declared is None and model.weights:
+        return weights_of_run(f"{name}{AT}{model.weights[0].dataset}", registry)
     if declared is None:
         raise InputError(
             f"{name} has no pretrained weights of its own; give others: --weights hf://OWNER/NAME, a run "
@@ -161,10 +164,13 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def folder_of(source: str, registry: Registry) -> tuple[Path, str]:
     """The folder, and the permanent reference for the record: with a commit, or the sha256 of the weights."""
-    if is_ref(source):
-        fetched = fetch(parse_ref(source), registry=registry)
+    found = None if known(source) is not None else find_weights_of(source, registry)
+    if is_ref(reference := found.reference if found else source):
+        fetched = fetch(parse_ref(reference), registry=registry)
         return fetched.folder, fetched.pinned
     folder = local_folder(source, registry=registry)
+    if found:
+        return folder, found.name  # of an installed package: it can be named again, and the hash is recorded beside it
     read_record(folder)
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{source}: has no {WEIGHTS} to start from")

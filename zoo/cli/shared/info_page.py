@@ -27,6 +27,7 @@ def page(found: ModelInfo, tree: list[str]) -> Iterator[str]:
         yield from _section("built", _built(details))
     yield from _section("recipe", _recipes(model, found.registry))
     yield from _section("results (top-1)", _results(model))
+    yield from _section("weights", _weights(details["name"], model))
     yield from _section("source", _source(details["source"]))
     yield from _section("note", [table.clean(model.note)] if model.note else [])
 
@@ -93,6 +94,15 @@ def _results(model: Model) -> Iterator[str]:
             seeds = f"{result.seeds} seed{'s' if result.seeds > 1 else ''}"
             what = ", ".join(t for t in (result.protocol, seeds, result.recipe, result.device, result.note) if t)
             yield f"{dataset:<22}own        {result.top1:.2%}{spread}  {table.clean(what)}"
+
+
+def _weights(name: str, model: Model) -> Iterator[str]:
+    for entry in model.weights:
+        low, high = entry.interval
+        number = f"top-1 {entry.top1:.2%} (95% interval {low:.2%} to {high:.2%})"
+        how = f"{entry.recipe}, {entry.protocol}, seed {entry.seed}"
+        kept = f"{entry.bytes / 1e6:.2f} MB in {entry.precision}, {entry.where.partition(':')[0]}, {entry.licence}"
+        yield table.clean(", ".join(t for t in (f"{name}@{entry.dataset}  {number}", how, kept, entry.note) if t))
 
 
 def _published(row: Published) -> str:

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from zoo.cli.shared import table
 from zoo.cli.shared.launch import TOGETHER
+from zoo.errors import ZooError
 
 HUB = "hf://"
 
@@ -56,18 +57,21 @@ def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 
 def chosen_run(word: str) -> str:
-    """The path of the run's folder, or the word where it names a package on the Hub.
+    """The path of the run's folder, or the word where it names a package on the Hub or weights of the catalogue.
 
     Raises:
-        InputError: as `zoo.runs.which.folder_of_run`.
+        InputError: as `zoo.runs.which.unknown`.
     """
-    from zoo.runs.which import folder_of_run
+    from zoo.runs.which import known, reference_of, unknown
 
     if word.startswith(HUB):
         return word
-    folder = str(folder_of_run(word))
-    _say_last(word, folder)
-    return folder
+    if (folder := known(word)) is not None:
+        _say_last(word, str(folder))
+        return str(folder)
+    if reference_of(word) is None:
+        raise unknown(word)
+    return word
 
 
 def say_last(words: Sequence[str]) -> None:
@@ -83,8 +87,19 @@ def offered(incomplete: str, also: Sequence[str] = ()) -> list[CompletionItem]:
 
     bash offers folders only where no name fits; after names, its script would forget these.
     """
-    fitting = (word for word in (*also, *run_names()) if word.startswith(incomplete))
+    fitting = (word for word in (*also, *run_names(), *_names_of_weights()) if word.startswith(incomplete))
     return [CompletionItem(incomplete, type="dir"), *map(CompletionItem, fitting)]
+
+
+def _names_of_weights() -> list[str]:
+    """NAME@DATASET of all weights; none where the catalogue cannot be read: nothing must be printed into the line."""
+    from zoo.catalogue.registry import load_registry
+    from zoo.catalogue.weights import names_of_weights
+
+    try:
+        return list(names_of_weights(load_registry()))
+    except ZooError:
+        return []
 
 
 def run_names() -> Iterator[str]:

@@ -1,0 +1,77 @@
+"""Which trained weights a word means: `NAME@DATASET`, or a model's name alone for the first of its weights.
+
+They are entries of the catalogue (`zoo.catalogue.spec.TrainedWeights`). Nothing here imports torch, and nothing is
+read or fetched: a word becomes the folder or the reference of a package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.spec import WHEEL, TrainedWeights
+from zoo.errors import InputError, SpecError
+
+AT = "@"
+
+
+class FoundWeights(NamedTuple):
+    """Weights of a model of the catalogue.
+
+    Attributes:
+        reference: their package, as every call takes it: the path of a folder, or hf://OWNER/NAME@COMMIT.
+    """
+
+    model: str
+    entry: TrainedWeights
+    reference: str
+
+    @property
+    def name(self) -> str:
+        """NAME@DATASET."""
+        return f"{self.model}{AT}{self.entry.dataset}"
+
+
+def find_weights_of(word: str, registry: Registry) -> FoundWeights | None:
+    """The weights that a word means; None where it is no name of weights.
+
+    Args:
+        word: NAME@DATASET, or the NAME of a model that has weights.
+    Raises:
+        InputError: the model has no weights for this dataset; says for which it has.
+        SpecError: they should lie beside the registry file, and do not.
+    """
+    name, at, dataset = word.partition(AT)
+    if name not in registry.models:
+        return None
+    entries = registry.models[name].weights
+    chosen = [entry for entry in entries if not at or entry.dataset == dataset]
+    if chosen:
+        return FoundWeights(name, chosen[0], _reference(name, chosen[0], registry))
+    if not at:
+        return None
+    known = f"it has {', '.join(f'{name}{AT}{entry.dataset}' for entry in entries)}" if entries else "it has none"
+    raise InputError(f"{word!r}: {name} has no weights for {dataset!r}; {known}; `zoo list` shows those of all models")
+
+
+def names_of_weights(registry: Registry) -> Iterator[str]:
+    """NAME@DATASET of all weights in the catalogue."""
+    for name, model in registry.models.items():
+        yield from (f"{name}{AT}{entry.dataset}" for entry in model.weights)
+
+
+def _reference(name: str, entry: TrainedWeights, registry: Registry) -> str:
+    """The folder beside the registry file, or the reference to the Hub."""
+    if not entry.where.startswith(WHEEL):
+        return entry.where
+    file = registry.origin("model", name).file
+    folder = Path(file).parent / entry.where.removeprefix(WHEEL)
+    if not os.path.isdir(folder):
+        raise SpecError(
+            f"{file}: models.{name}.weights: the folder {folder} does not exist, so the weights for {entry.dataset} "
+            "are not installed; install the package again, as a folder and not as an archive"
+        )
+    return str(folder)
