@@ -122,6 +122,8 @@ class Dataset(Struct, frozen=True):
         std: Standard deviation of each channel (or one for all), of pixel values in 0..1.
         train: Number of training images.
         test: Number of test images.
+        sha256: What its images are, in any order, by split ("train", "test"): a copy of the dataset from elsewhere is
+            known by them.
         licence: Licence of the images.
         homepage: Web address that describes the dataset.
         options: Options of its source, as after `?` in `--dataset`.
@@ -140,6 +142,7 @@ class Dataset(Struct, frozen=True):
     std: tuple[PositiveFloat, ...] = (0.5, 0.5, 0.5)
     train: Count | None = None
     test: Count | None = None
+    sha256: dict[Literal["train", "test"], str] = {}
     licence: str = ""
     homepage: str = ""
     options: dict[str, Any] = {}

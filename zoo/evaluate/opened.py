@@ -83,7 +83,8 @@ def open_run(
     record, registry = read_record(run), registry or load_registry()
     where = pick_device(device or record.device)
     if on is None:
-        images = split_of(record, split, registry, data_dir=data_dir, dataset=dataset)
+        known = str(read_result(run).get("test_images_sha256", "")) if (run / RESULT).is_file() else ""
+        images = split_of(record, split, registry, data_dir=data_dir, dataset=dataset, test_sha256=known)
     elif dataset is not None:
         raise InputError("--dataset says where the run's own images are, --on names other ones; give one of them")
     else:

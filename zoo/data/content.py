@@ -1,0 +1,31 @@
+"""What images a split holds, whatever their order: copies of one dataset differ in that, and are the same otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from zoo.data.split import Split
+
+
+def content_sha256(split: Split, classes: Sequence[str]) -> str:
+    """The sha256 (hexadecimal) over the images of a split with the names of their classes, in no order.
+
+    It is taken of the sorted digests of the images: each the sha256 over height and width, the name of the class and the
+    bytes of the pixels (uint8, channels first).
+
+    Args:
+        classes: their names, in the order of the labels.
+    Returns:
+        "" where the images are decoded batch by batch, as streamed ones are.
+    """
+    if not isinstance(split.images, np.ndarray):
+        return ""
+    names = [f"{split.images.shape[2:]}\0{name}\0".encode() for name in classes]
+    digests = (
+        hashlib.sha256(names[label] + np.ascontiguousarray(image).tobytes()).digest()
+        for image, label in zip(split.images, split.labels.tolist(), strict=True)
+    )
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
