@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.data.split import Split
+from zoo.catalogue.registry import Registry
+from zoo.data.split import ImageData, Split
 
 
 def content_sha256(split: Split, classes: Sequence[str]) -> str:
     """The sha256 (hexadecimal) over the images of a split with the names of their classes, in no order.
 
-    It is taken of the sorted digests of the images: each the sha256 over height and width, the name of the class and the
-    bytes of the pixels (uint8, channels first).
+    It is taken of the sorted digests of the images: each the sha256 over height and width, the name of the class and
+    the bytes of the pixels (uint8, channels first).
 
     Args:
         classes: their names, in the order of the labels.
@@ -29,3 +30,17 @@ def content_sha256(split: Split, classes: Sequence[str]) -> str:
         for image, label in zip(split.images, split.labels.tolist(), strict=True)
     )
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def catalogue_name(data: ImageData, registry: Registry) -> str:
+    """The dataset of the catalogue whose images these are, in whatever order; "" where it names none.
+
+    The classes must have the same order, as labels are numbers.
+    """
+    for name, dataset in registry.datasets.items():
+        counts = (dataset.train, dataset.test) == (len(data.train), len(data.test))
+        if not (dataset.sha256 and counts and dataset.classes == data.classes):
+            continue
+        if all(content_sha256(getattr(data, split), data.classes) == sha for split, sha in dataset.sha256.items()):
+            return name
+    return ""
