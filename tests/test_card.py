@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard
 
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Dataset, Measured, Published, Source
-from zoo.hub.card import TEMPLATES, Facts, dataset_id, escape, link, render
+from zoo.hub.card import TEMPLATES, Facts, escape, link, render
+from zoo.hub.eval_results import dataset_id
 from zoo.runs.folder import read_result
 from zoo.runs.record import read_record
 
@@ -178,8 +179,8 @@ def test_a_fine_tuned_model_names_its_base(facts: Facts) -> None:
         ("hf:../x", None),
     ],
 )
-def test_datasets_of_the_hub_are_linked(spec: str, found: str | None) -> None:
-    assert dataset_id(spec) == found
+def test_datasets_of_the_hub_are_linked(spec: str, found: str | None, facts: Facts) -> None:
+    assert dataset_id(spec, facts.registry) == found
 
 
 def test_no_path_is_on_the_card(facts: Facts) -> None:

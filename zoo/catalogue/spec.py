@@ -21,6 +21,8 @@ from zoo.plugin.node import Node
 
 T = TypeVar("T")
 
+HubName = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+
 
 # ---- trees ----------------------------------------------------------------------------------
 
@@ -126,6 +128,7 @@ class Dataset(Struct, frozen=True):
             known by them.
         licence: Licence of the images.
         homepage: Web address that describes the dataset.
+        hub: Repository of the same images on the Hugging Face Hub, OWNER/NAME, whose page shows published results.
         options: Options of its source, as after `?` in `--dataset`.
         adapt: Fields that this dataset replaces in a model's own recipes (digits must not be
             mirrored); a recipe that the user names is taken as it is.
@@ -145,6 +148,7 @@ class Dataset(Struct, frozen=True):
     sha256: dict[Literal["train", "test"], str] = {}
     licence: str = ""
     homepage: str = ""
+    hub: HubName = ""
     options: dict[str, Any] = {}
     adapt: dict[str, Any] = {}
 

@@ -38,6 +38,11 @@ def _packaging(command: Any) -> Any:
             is_flag=True,
             help="Do not measure the test split: no confusion matrix, no table of classes, no data needed.",
         ),
+        click.option(
+            "--sign",
+            metavar="KEYFILE",
+            help="Sign the package with this private key (elliptic curve, PEM), or with a login: `sigstore`.",
+        ),
     )
     for option in reversed(shared):
         command = option(command)
@@ -86,6 +91,7 @@ def publish(run: str, repo: str, dry_run: bool, as_json: bool, no_predictions: b
       zoo publish runs/mine me/hybrid-digits --dry-run
       zoo publish runs/hybrid-alt-1-digits-20261121-120000 me/hybrid-digits
       zoo publish runs/mine/package me/hybrid-digits --private --json
+      zoo publish runs/mine me/hybrid-digits --sign mine.pem
     """
     options |= {"predictions": not no_predictions, "reporter": Terminal()}
     (_show if dry_run else _send)(run, repo, as_json, options)
@@ -149,8 +155,11 @@ def pull(ref: str, output: Path | None) -> None:
 )
 @options.data_dir
 @click.option("--device", help="Device to measure on; default: the recorded kind of device, if this machine has one.")
+@click.option("--key", type=FOLDER, metavar="PUBLICKEY", help="Check that the package is signed by this key.")
+@click.option("--identity", metavar="NAME", help="Check that NAME signed the package with Sigstore.")
+@click.option("--identity-provider", metavar="URL", help="Who knows NAME, for example https://accounts.google.com.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-def verify(source: str, dataset: str | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
+def verify(source: str, as_json: bool, **options: Any) -> None:
     """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
 
     RUN is hf://OWNER/NAME[@REVISION], the folder of a package, or a run that has its package in it: its folder, its
@@ -161,8 +170,9 @@ def verify(source: str, dataset: str | None, data_dir: str | None, device: str |
     \b
       zoo verify hf://me/hybrid-digits
       zoo verify runs/mine/package --json
+      zoo verify hf://me/hybrid-digits --key mine.pub
     """
-    verification = zoo.verify(source, dataset=dataset, data_dir=data_dir, device=device)
+    verification = zoo.verify(source, **options)
     if as_json:
         table.emit_json(verification.table.rows)
     else:

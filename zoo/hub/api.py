@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
     from zoo.hub.copy import Pulled
     from zoo.hub.search import Hits
+    from zoo.hub.signature import Sign
     from zoo.hub.verify import Verification
 
 
@@ -59,6 +60,7 @@ def load(
         MissingPluginError: it needs a plugin that is not installed.
     Warns:
         OtherVersionWarning: a plugin that the run was made with has another version here.
+        ZooWarning: the card or a picture was edited after the package was made.
 
     Example:
         >>> model = zoo.load("last")  # doctest: +SKIP
@@ -93,7 +95,7 @@ def from_pretrained(
     Example:
         >>> model = zoo.from_pretrained("me/hybrid-digits", revision="v1")  # doctest: +SKIP
     """
-    from zoo.hub.download import fetch, local_only
+    from zoo.hub.download import fetched_folder, local_only
     from zoo.hub.ref import with_revision
 
     registry, where = _before(device)
@@ -103,7 +105,7 @@ def from_pretrained(
         ref = with_revision(str(repo), revision, "revision")
     except InputError as error:
         raise InputError(f"{error}; and no folder of this name is here") from None
-    return _opened(fetch(ref, registry=registry).folder, registry, where)
+    return _opened(fetched_folder(ref, registry=registry), registry, where)
 
 
 def _before(device: str | torch.device | None) -> tuple[Registry, torch.device | None]:
@@ -148,6 +150,7 @@ def package(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
+    sign: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Make a package of a finished run: weights, config, card and pictures, with the hash of each file.
@@ -159,11 +162,12 @@ def package(
         data_dir: folder for downloaded datasets.
         device: on which the test split is measured; default: the run's.
         predictions: measure the test split again, for `confusion.png` and the card's table of classes; needs the data.
+        sign: sign the package: a file with a private key, or "sigstore"; needs the extra `sign`.
         reporter: receives what there is to say.
     Returns:
         The package's folder.
     Raises:
-        InputError: no such run, it is on the Hub, or `output` holds something else.
+        InputError: no such run, it is on the Hub, `output` holds something else, or no key.
         RunError: the run is unfinished or damaged, or measuring it again gives another number.
         PackageError: the weights are not finite or do not fit. DataError: the test images are not available.
 
@@ -174,13 +178,12 @@ def package(
     from zoo.hub.pack import package as make
     from zoo.hub.sums import SUMS
 
-    source = _local(run)
+    source, options = _local(run), _options(licence, data_dir, device, predictions)
     if output is None and (source / SUMS).is_file():
         raise InputError(f"{run}: is a package already; for another one of it give --output DIR")
     folder = Path(output) if output is not None else source / "package"
     with closing(reporter or Reporter()):
-        made = make(source, folder, licence=licence, data_dir=_text(data_dir), device=device, predictions=predictions)
-    return made.folder
+        return make(source, folder, sign=_signer(sign), **options).folder
 
 
 @overload
@@ -197,6 +200,7 @@ def publish(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
+    sign: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Published: ...
 @overload
@@ -213,6 +217,7 @@ def publish(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
+    sign: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Planned: ...
 @overload
@@ -229,6 +234,7 @@ def publish(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
+    sign: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Published | Planned: ...
 @checked
@@ -245,6 +251,7 @@ def publish(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
+    sign: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Published | Planned:
     """Publish a run or a package to the Hub, in one commit with a tag, or not at all.
@@ -256,12 +263,13 @@ def publish(
         replace_edits: replace the card or a picture in the repository even if somebody edited it there.
         dry_run: send nothing, and give what would be sent.
         licence, data_dir, device, predictions: as for `zoo.package`, if `run` is no package yet.
+        sign: sign what is sent: a file with a private key, or "sigstore" (which does not sign in a dry run).
         reporter: receives what there is to say, such as which files were edited after the package was made.
     Returns:
         `Published`: the commit and its tag; with `dry_run`, `Planned`: title, tag, files and card.
     Raises:
-        InputError: no such run, it is on the Hub, a wrong name, or two branches. HubLoginError: there is no token.
-        PackageError: symbolic links, damage, weights that are not finite, or a secret in a file.
+        InputError: no such run, it is on the Hub, a wrong name, two branches, or no key. HubLoginError: no token.
+        PackageError: symbolic links, damage, weights that are not finite, a secret in a file, or an old signature.
         RunError, DataError: as `zoo.package`. HubError: or a subclass; the repository is then as it was before.
 
     Example:
@@ -274,16 +282,14 @@ def publish(
     from zoo.runs.own_source import refuse_own
     from zoo.runs.record import RECORD, read_record
 
-    source, ref = _local(run), with_revision(repo, revision)
+    source, ref, signed = _local(run), with_revision(repo, revision), _signer(sign, dry_run=dry_run)
     if (source / RECORD).is_file():
         refuse_own(source, read_record(source))  # no token helps then
     if not dry_run:
         check_token()  # before the test split is measured
-    folder = _text(data_dir)
+    options = _options(licence, data_dir, device, predictions)
     with closing(reporter or Reporter()) as told, TemporaryDirectory(prefix="zoo-publish-") as temporary:
-        plan = prepare(
-            source, ref, Path(temporary), licence=licence, data_dir=folder, device=device, predictions=predictions
-        )
+        plan = prepare(source, ref, Path(temporary), sign=signed, **options)
         _say_edits(told, plan.edited, "it is sent as it is")
         if dry_run:
             return shown(plan, ref)
@@ -300,6 +306,24 @@ def _local(run: RunLike) -> Path:
     if word.startswith(HUB):
         raise InputError(f"{word} is a package already; for a copy to publish: zoo pull {word} --output DIR")
     return Path(word)
+
+
+def _options(licence: str, data_dir: str | Path | None, device: str | None, predictions: bool) -> dict[str, Any]:
+    return {"licence": licence, "data_dir": _text(data_dir), "device": device, "predictions": predictions}
+
+
+def _signer(key: str | Path | None, *, dry_run: bool = False) -> Sign | None:
+    """What signs; a dry run leaves no trace in Sigstore's public log.
+
+    Raises:
+        InputError: no such key, or the library is not installed.
+    """
+    if key is None:
+        return None
+    from zoo.hub.signature import KEYLESS, signer
+
+    sign = signer(key)
+    return (lambda folder: None) if dry_run and key == KEYLESS else sign
 
 
 def _say_edits(told: Reporter, names: Iterable[str], what: str) -> None:
@@ -340,14 +364,21 @@ def pull(ref: str, output: str | Path | None = None, *, reporter: Reporter | Non
     with closing(reporter or Reporter()) as told:
         fetched = fetch(parse_ref(ref), everything=True)
         folder = copy_out(fetched, Path(output)) if output is not None else fetched.folder
-        pulled = Pulled(folder, fetched.pinned, tuple(fetched.package.edited))
+        pulled = Pulled(folder, fetched.pinned, fetched.edited)
         _say_edits(told, pulled.edited, "SHA256SUMS lists another one; weights, config and results are checked")
     return pulled
 
 
 @checked
 def verify(
-    source: RunLike, *, dataset: str | None = None, data_dir: str | Path | None = None, device: str | None = None
+    source: RunLike,
+    *,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+    key: str | Path | None = None,
+    identity: str | None = None,
+    identity_provider: str | None = None,
 ) -> Verification:
     """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
 
@@ -357,21 +388,26 @@ def verify(
         dataset: your copy of the images, as a SPEC; needed if the package was trained on its author's own files.
         data_dir: folder for downloaded datasets.
         device: to measure on; default: the recorded kind of device, if this machine has one.
+        key: the file of a public key by whose private key the package must be signed; needs the extra `sign`.
+        identity, identity_provider: who must have signed it with Sigstore, and the address of who knows them.
     Returns:
         `Verification`: the checks. One that does not hold raises nothing here: the result is then false, and
         `raise_for_difference()` raises what `zoo verify` ends with.
     Raises:
-        PackageError: damaged, or with numbers that cannot be. HubError: it cannot be fetched.
-        InputError: no such package, or `dataset` is needed. RunError: other images than the recorded ones.
+        PackageError: damaged, with numbers that cannot be, or not signed as it must be. HubError: it cannot be fetched.
+        InputError: no such package, no such key, or `dataset` is needed. RunError: other images than the recorded ones.
 
     Example:
         >>> zoo.verify("hf://me/hybrid-digits").raise_for_difference()  # doctest: +SKIP
     """
+    from zoo.hub.signature import trust_of
     from zoo.hub.verify import Verification
     from zoo.hub.verify import verify as check
 
     word = source if isinstance(source, str) and is_name_of_weights(source) else word_of(source)
-    return Verification(word, tuple(check(word, dataset=dataset, data_dir=_text(data_dir), device=device)))
+    trust = trust_of(key, identity, identity_provider)
+    checks = check(word, dataset=dataset, data_dir=_text(data_dir), device=device, trust=trust)
+    return Verification(word, tuple(checks))
 
 
 @checked

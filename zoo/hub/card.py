@@ -21,6 +21,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Measured, Model, Node, Source, node_from_table
 from zoo.data.portable import is_local
 from zoo.evaluate.classes import class_table
+from zoo.hub.eval_results import dataset_id, selection
 from zoo.runs.images import rule_of
 from zoo.runs.record import RunRecord
 
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 LIBRARY = "hybrid-zoo"
-HUB_DATASETS = (
-    ("cifar10", "uoft-cs/cifar10"),
-    ("cifar100", "uoft-cs/cifar100"),
-    ("mnist", "ylecun/mnist"),
-    ("fashion-mnist", "zalando-datasets/fashion_mnist"),
-)
-"""The Hub's repositories of datasets that the catalogue names."""
-
 ADDRESS = r"https?://[\w.:/?&=%+~-]+"
 """Web addresses without a character that means something in Markdown or HTML where it stands."""
 
@@ -139,7 +132,7 @@ def card_data(facts: Facts) -> Any:
     base = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)@[0-9a-f]+", record.base_model)
     model = facts.model
     tags = [LIBRARY, "image-classification", *(model.tags if model else ()), *([model.family] if model else [])]
-    dataset = dataset_id(record.data.spec)
+    dataset = dataset_id(record.data.spec, facts.registry)
     return ModelCardData(
         license=facts.licence,
         library_name="timm" if facts.timm and record.build.get("use") == "timm.model" else LIBRARY,
@@ -153,14 +146,6 @@ def card_data(facts: Facts) -> Any:
     )
 
 
-def dataset_id(spec: str) -> str | None:
-    """The dataset's repository on the Hub; None where it has none that we know."""
-    if spec.startswith("hf:"):
-        parts = re.fullmatch(r"hf:(\w[\w.-]*/\w[\w.-]*)(@.*)?(\?.*)?", spec, re.ASCII)
-        return parts[1] if parts else None
-    return dict(HUB_DATASETS).get(spec)
-
-
 def _eval_results(facts: Facts) -> list[Any]:
     from huggingface_hub import EvalResult
 
@@ -168,7 +153,7 @@ def _eval_results(facts: Facts) -> list[Any]:
     spec = record.data.spec
     common = {
         "task_type": "image-classification",
-        "dataset_type": dataset_id(spec) or _slug(spec),
+        "dataset_type": dataset_id(spec, facts.registry) or _slug(spec),
         "dataset_name": spec,
         "dataset_split": "test",
         "dataset_args": {
@@ -192,14 +177,6 @@ def _eval_results(facts: Facts) -> list[Any]:
         for k in (1, 5)
         if f"top{k}" in result["test"]
     ]
-
-
-def selection(result: dict[str, Any]) -> str:
-    """The selection rule in words: "best top1 on validation, epoch 12", or "last epoch, 20"."""
-    chosen = result.get("selection", {})
-    if chosen.get("rule") == "last":
-        return f"last epoch, {chosen.get('epoch')}"
-    return f"best {chosen.get('rule')} on {chosen.get('split')}, epoch {chosen.get('epoch')}"
 
 
 def _spread(facts: Facts) -> Measured | None:

@@ -24,7 +24,7 @@ from zoo.hub.hub_hash import Digest, matches
 from zoo.hub.package import Package, most_weights_bytes, open_package, read_config, read_package
 from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref, with_revision
 from zoo.hub.session import LIBRARY, Session, hub_api, is_offline, is_transient, retrying, talking, within
-from zoo.hub.sums import CONFIG, NAMES, NEEDED, SUMS, check_sums, limit_of
+from zoo.hub.sums import ALL, CARD, CONFIG, FOR_PEOPLE, NEEDED, SUMS, check_sums, limit_of
 from zoo.runs.record import WEIGHTS
 from zoo.runs.which import RUNS, folder_of_run, known, reference_of, unknown
 
@@ -38,11 +38,16 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 class Fetched(NamedTuple):
-    """A package in the cache that was checked."""
+    """A package in the cache that was checked.
+
+    Attributes:
+        edited: prose and pictures that were edited after the package was made, also those that were not fetched.
+    """
 
     ref: Ref
     commit: str
     package: Package
+    edited: tuple[str, ...]
 
     @property
     def folder(self) -> Path:
@@ -65,12 +70,27 @@ def local_folder(run: str | Path, *, registry: Registry | None = None) -> Path:
     """
     if isinstance(run, str) and (reference := run if is_ref(run) else reference_of(run)):
         if is_ref(reference):
-            return fetch(parse_ref(reference), registry=registry).folder
+            return fetched_folder(parse_ref(reference), registry=registry)
         run = Path(reference)
     folder = folder_of_run(run)
     if (folder / SUMS).is_file():
-        open_package(folder, registry=registry or load_registry())
+        say_edits(folder, open_package(folder, registry=registry or load_registry()).edited)
     return folder
+
+
+def fetched_folder(ref: Ref, *, registry: Registry | None = None) -> Path:
+    """The folder of a package of the Hub that is about to be used; a warning says what was edited there."""
+    fetched = fetch(ref, registry=registry)
+    say_edits(ref, fetched.edited)
+    return fetched.folder
+
+
+def say_edits(where: Ref | Path, edited: Iterable[str]) -> None:
+    """Warn, in one line, that prose or pictures of a package are not those that it was made with."""
+    if names := list(edited):
+        verb = "was" if len(names) == 1 else "were"
+        line = f"{where}: {' and '.join(names)} {verb} edited after the package was made"
+        warnings.warn(f"{line}; weights, config and results are unchanged", ZooWarning, stacklevel=callers())
 
 
 def folder_to_load(run: str | Path, revision: str | None = None, *, registry: Registry) -> Path:
@@ -84,13 +104,13 @@ def folder_to_load(run: str | Path, revision: str | None = None, *, registry: Re
     """
     word = str(run)
     if isinstance(run, str) and is_ref(word):
-        return fetch(with_revision(word, revision, "revision"), registry=registry).folder
+        return fetched_folder(with_revision(word, revision, "revision"), registry=registry)
     if known(run) is not None or (isinstance(run, str) and reference_of(word)):
         return local_only(run, revision, registry)
     if not isinstance(run, str) or is_of_this_machine(word, registry):
         raise unknown(word)
     try:
-        return fetch(with_revision(word, revision, "revision"), registry=registry).folder
+        return fetched_folder(with_revision(word, revision, "revision"), registry=registry)
     except (HubNotFoundError, HubConnectionError) as error:
         raise type(error)(f"{error}; and {unknown(word)}") from error
 
@@ -145,12 +165,14 @@ def fetch(ref: Ref, *, everything: bool = False, registry: Registry | None = Non
         except PackageError:
             _forget_manifest(ref, manifest)
             raise
-    return Fetched(ref, manifest.commit, package)
+        if not everything:
+            _fetch_card(manifest, session)
+    return Fetched(ref, manifest.commit, package, tuple(_edited(package, manifest)))
 
 
 def _fetch_files(ref: Ref, manifest: Manifest, session: Session, everything: bool, registry: Registry) -> Package:
     """Fetch the files of a commit, hash each and check the package."""
-    names = [n for n in (SUMS, *NAMES) if n in manifest.files and (everything or n in (SUMS, *NEEDED))]
+    names = [n for n in ALL if n in manifest.files and (everything or n in (SUMS, *NEEDED))]
     for name in (SUMS, *NEEDED):
         if name not in manifest.files:
             raise PackageError(f"{ref}: is not a package of hybrid-zoo, because it has no {name}")
@@ -159,11 +181,26 @@ def _fetch_files(ref: Ref, manifest: Manifest, session: Session, everything: boo
     for name in sorted(names, key=lambda n: manifest.files[n].size):
         if name == WEIGHTS:  # usually the largest and last, and its largest possible size is known by then
             _check_weights_size(ref, manifest, fetch_file(CONFIG, manifest, session).parent, registry)
-        folder = fetch_file(name, manifest, session).parent
+        folder = fetch_file(name, manifest, session).parents[name.count("/")]
         if digest := manifest.files[name].sha256:
             known[name] = digest  # fetch_file has just compared it
     # The Hub's list of files may be damaged in transit as well: no file that SHA256SUMS lists may be missing.
     return read_package(folder, check_sums(folder, partial=not everything, known=known), registry)
+
+
+def _fetch_card(manifest: Manifest, session: Session) -> None:
+    """Fetch the card, so that an edit of it is seen; what was fetched by an earlier version may lack it offline."""
+    if CARD in manifest.files and manifest.files[CARD].size <= limit_of(CARD):
+        with contextlib.suppress(*([HubConnectionError] if is_offline() else [])):
+            fetch_file(CARD, manifest, session)
+
+
+def _edited(package: Package, manifest: Manifest) -> list[str]:
+    """Files for people that are not those of the package: by their hash here, or by the one that the Hub names."""
+    here = package.edited
+    away = [name for name in FOR_PEOPLE if name in manifest.files and not (package.folder / name).is_file()]
+    digests = {name: manifest.files[name].sha256 for name in away}
+    return here + [name for name, sha256 in digests.items() if sha256 and sha256 != package.hashes.get(name)]
 
 
 # ---- one commit -------------------------------------------------------------------------------
@@ -198,7 +235,7 @@ def ask(ref: Ref) -> Manifest:
         raise HubError(f"{ref}: the Hub's response names no commit")
     files = {}
     for sibling in info.siblings or []:
-        if sibling.rfilename in (SUMS, *NAMES):
+        if sibling.rfilename in ALL:
             files[sibling.rfilename] = _digest(ref, sibling)
     return Manifest(repo=ref.repo, commit=str(info.sha), files=files)
 

@@ -22,6 +22,7 @@ from zoo.errors import DataError, InputError, PackageError, RunError
 from zoo.evaluate.opened import open_run
 from zoo.evaluate.pictures import draw_confusion
 from zoo.hub import card
+from zoo.hub.eval_results import eval_results
 from zoo.hub.package import (
     FORMAT,
     TREE_KEY,
@@ -33,11 +34,13 @@ from zoo.hub.package import (
     read_package,
     tree_sha256,
 )
+from zoo.hub.signature import Sign
 from zoo.hub.sums import (
     CARD,
     COMPOSITION,
     CONFIG,
     CONFUSION,
+    EVAL_RESULTS,
     FOR_PEOPLE,
     SUMS,
     check_size,
@@ -83,6 +86,7 @@ def package(
     predictions: bool = True,
     repo: str = PLACEHOLDER,
     registry: Registry | None = None,
+    sign: Sign | None = None,
 ) -> Package:
     """Make a package of a finished run.
 
@@ -91,6 +95,7 @@ def package(
         licence: the licence of the weights, as the Hub names it.
         predictions: measure the test split again, for `confusion.png` and the table of classes.
         repo: "OWNER/NAME", for the card. registry: the catalogue; loaded if not given.
+        sign: signs the package; see `zoo.hub.signature`.
     Returns:
         The package in `output`.
     Raises:
@@ -113,6 +118,8 @@ def package(
         check_leaks(folder, _ordinary(folder, contents.record, registry, repo))
         config, record = read_description(folder)
         header = read_header(folder / WEIGHTS)
+        if sign:
+            sign(folder)
         _replace(folder, output)
     return Package(output, hashes, config, record, header)
 
@@ -191,7 +198,7 @@ def check_leaks(folder: Path, ordinary: str = "") -> None:
         PackageError: names the file and the kind of secret in it; never the secret itself.
     """
     secrets = list(_secrets(ordinary))
-    for name in present(folder):  # SHA256SUMS has only the names and the hashes of these
+    for name in present(folder):  # SHA256SUMS and the signature have only the names and the hashes of these
         if name == WEIGHTS:
             continue
         data = (folder / name).read_bytes()
@@ -283,12 +290,14 @@ def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: 
     if counts is not None:
         draw_confusion(folder / CONFUSION, counts, record.data.classes)
     _draw_composition(folder / COMPOSITION, config, registry)
+    if text := eval_results(record, result, registry):
+        write_text(folder / EVAL_RESULTS, text)
     known = {WEIGHTS: sha256_of(folder / WEIGHTS)}
     facts = card.Facts(record, result, registry, licence, counts, bool(layout), known[WEIGHTS], PLACEHOLDER)
     write_text(folder / CARD, with_repo(card.render(facts), repo))
     hashes = write_sums(folder, known)
     for name in hashes:
-        check_size(folder / name)
+        check_size(folder / name, name)
     return hashes
 
 

@@ -21,12 +21,13 @@ from zoo.hub.package import Package, check_finite
 from zoo.hub.publication import Planned, Published
 from zoo.hub.ref import COMMIT, Ref
 from zoo.hub.session import Session, explain, hub_api, is_transient, retrying, status_of, talking, within
-from zoo.hub.sums import CARD, FOR_PEOPLE, NAMES, SUMS, edited, present, read_sums
+from zoo.hub.signature import Sign
+from zoo.hub.sums import ALL, CARD, FOR_PEOPLE, SIGNATURE, SUMS, complete, edited, read_sums
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RECORD, WEIGHTS
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 
 MAX_ATTEMPTS, MAX_SECONDS = 3, 40.0
 """How often a commit is tried, and after how many seconds it is not tried again."""
@@ -48,14 +49,24 @@ class Plan(NamedTuple):
     edited: tuple[str, ...] = ()
 
 
-def prepare(source: Path, ref: Ref, temporary: Path, *, registry: Registry | None = None, **options: Any) -> Plan:
+def prepare(
+    source: Path,
+    ref: Ref,
+    temporary: Path,
+    *,
+    registry: Registry | None = None,
+    sign: Sign | None = None,
+    **options: Any,
+) -> Plan:
     """Prepare what will be sent: make a package from a run, or copy and check a package.
 
     Args:
         source: a run folder or a package. temporary: an empty folder for the files.
-        registry: the catalogue; loaded if not given. options: for a run, as in `zoo.hub.pack.package`.
+        registry: the catalogue; loaded if not given. sign: signs the package; see `zoo.hub.signature`.
+        options: for a run, as in `zoo.hub.pack.package`.
     Raises:
-        PackageError: symbolic links, damage, a leak, or weights that are not finite or do not fit.
+        PackageError: symbolic links, damage, a leak, weights that are not finite or do not fit, or a signature of
+            other files.
         RunError, DataError: as `zoo.hub.pack.package`.
     """
     registry = registry or load_registry()
@@ -65,12 +76,29 @@ def prepare(source: Path, ref: Ref, temporary: Path, *, registry: Registry | Non
         package = copy_with_repo(source, temporary / "sent", ref.repo, registry)
         edits = edited(source, read_sums(source / SUMS))
         check_finite(source / WEIGHTS, read_weights(package.folder))
+        if not sign:
+            _refuse_outdated_signature(source, package.folder)
     elif (source / RECORD).is_file():
         _refuse_links(source)
         package = make_package(source, temporary / "sent", repo=ref.repo, registry=registry, **options)
     else:
         raise InputError(f"{source}: is neither a run folder nor a package")
+    if sign:
+        sign(package.folder)
     return _plan(package)._replace(edited=tuple(edits))
+
+
+def _refuse_outdated_signature(source: Path, sent: Path) -> None:
+    """Refuse to send the signature of a package whose card is another one now.
+
+    Raises:
+        PackageError: says what to do.
+    """
+    if (sent / SIGNATURE).is_file() and sha256_of(source / SUMS) != sha256_of(sent / SUMS):
+        raise PackageError(
+            f"{source / SIGNATURE}: does not sign the package as it is sent (its card was edited, or names its "
+            f"repository only now); sign it again with --sign, or delete {SIGNATURE}"
+        )
 
 
 def _plan(package: Package) -> Plan:
@@ -79,7 +107,7 @@ def _plan(package: Package) -> Plan:
     spec = "".join(c if c.isalnum() else "-" for c in record.data.spec.partition("?")[0]).strip("-").lower()
     tag = f"{spec[-40:].strip('-')}-{record.protocol}-{top1 * 100:.2f}-s{record.seed}-{short}"
     title = f"{record.model} on {record.data.spec}: test top-1 {top1:.2%} [{short}]"
-    files = tuple((name, (folder / name).stat().st_size) for name in (*present(folder), SUMS))
+    files = tuple((name, (folder / name).stat().st_size) for name in complete(folder))
     return Plan(package, files, tag, title)
 
 
@@ -125,7 +153,7 @@ def publish(
             if not (create_pr or replace_edits):
                 _refuse_edits(plan, ref, head, session)
             # Uploads may use Xet's client, which has no time limit: only a separate thread can be abandoned.
-            commit, url = within(session, lambda: _commit(api, plan, ref, create_pr, session, head.commit))
+            commit, url = within(session, lambda: _commit(api, plan, ref, create_pr, session, head))
         except BaseException as error:  # a signal as well: nothing may be left of a publication that failed
             if absent and not isinstance(error, HubConflictError):
                 _remove(api, ref)
@@ -144,8 +172,9 @@ def publish(
 
 
 def _refuse_links(folder: Path) -> None:
-    for name in (*NAMES, SUMS):
-        if (folder / name).is_symlink():
+    for name in ALL:
+        path = folder / name
+        if path.is_symlink() or (path.parent != folder and path.parent.is_symlink()):
             raise PackageError(f"{folder / name}: is a symbolic link; only plain files are sent")
 
 
@@ -237,17 +266,17 @@ def _remove(api: HfApi, ref: Ref) -> None:
         return  # the user sees the error of the commit, which matters more
 
 
-def _commit(api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session, parent: str) -> tuple[str, str]:
+def _commit(api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session, parent: Manifest) -> tuple[str, str]:
     """Commit on top of `parent`; if the response is lost, look at the head to see whether the commit was made."""
     start = time.monotonic()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             response = api.create_commit(
                 ref.repo,
-                list(_operations(plan)),
+                list(_operations(plan, parent)),
                 commit_message=plan.title,
                 revision=ref.revision,
-                parent_commit=parent,
+                parent_commit=parent.commit,
                 create_pr=create_pr,
             )
             if create_pr:
@@ -263,7 +292,7 @@ def _commit(api: HfApi, plan: Plan, ref: Ref, create_pr: bool, session: Session,
             head = ask(Ref(ref.repo, ref.revision))
             if _same(plan, head):
                 return head.commit, f"{api.endpoint}/{ref.repo}/commit/{head.commit}"
-            if head.commit != parent:
+            if head.commit != parent.commit:
                 raise HubConflictError(
                     f"{ref.repo}: somebody else made commit {head.commit[:12]} in the meantime; "
                     "look at it, then publish again"
@@ -283,15 +312,25 @@ def _manifest_of(ref: Ref, commit: str) -> Manifest:
         return ask(Ref(ref.repo, ref.revision))
 
 
-def _operations(plan: Plan) -> Iterator[CommitOperationAdd]:
-    from huggingface_hub import CommitOperationAdd
+def _operations(plan: Plan, parent: Manifest) -> Iterator[CommitOperationAdd | CommitOperationDelete]:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     for name, _ in plan.files:
         yield CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(plan.package.folder / name))
+    for name in _outdated(plan, parent):
+        yield CommitOperationDelete(path_in_repo=name, is_folder=False)
+
+
+def _outdated(plan: Plan, manifest: Manifest) -> list[str]:
+    """Files of an earlier package in a commit that the plan's package does not have: its signature, for example."""
+    sent = {name for name, _ in plan.files}
+    return [name for name in manifest.files if name not in sent and name not in FOR_PEOPLE]
 
 
 def _same(plan: Plan, manifest: Manifest) -> bool:
     """Whether the package in a commit has exactly the plan's files."""
+    if _outdated(plan, manifest):
+        return False
     return all(name in manifest.files and _is_same(plan, name, size, manifest.files[name]) for name, size in plan.files)
 
 
@@ -300,8 +339,8 @@ def _is_same(plan: Plan, name: str, size: int, digest: Digest) -> bool:
     if digest.size != size:
         return False
     if digest.sha256:
-        sums = plan.package.sums_sha256
-        return digest.sha256 == (sums if name == SUMS else plan.package.hashes[name])
+        own = {**plan.package.hashes, SUMS: plan.package.sums_sha256}
+        return digest.sha256 == (own[name] if name in own else sha256_of(plan.package.folder / name))
     return digest.git == git_name(plan.package.folder / name)
 
 

@@ -12,9 +12,15 @@ from zoo.errors import PackageError
 from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS
 
 CONFIG, CARD, CONFUSION, SUMS = "config.json", "README.md", "confusion.png", "SHA256SUMS"
-COMPOSITION = "composition.png"
-NAMES = (CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT, RECORD)
-"""Every file that a package may hold besides `SHA256SUMS`; no other is written, sent or fetched."""
+COMPOSITION, EVAL_RESULTS = "composition.png", ".eval_results/hybrid-zoo.yaml"
+SIGNATURE = "model.sig"
+"""The signature over all other files of a package, if it has one; made last, so that `SHA256SUMS` does not list it."""
+
+NAMES = (CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT, RECORD, EVAL_RESULTS)
+"""Every file that `SHA256SUMS` may list."""
+
+ALL = (SUMS, SIGNATURE, *NAMES)
+"""Every file that a package may hold, by its path in it; no other is written, sent or fetched."""
 
 NEEDED = (CONFIG, RECORD, RESULT, WEIGHTS)
 """The files that loading and evaluating need."""
@@ -24,6 +30,8 @@ FOR_PEOPLE = (CARD, COMPOSITION, CONFUSION, CURVES)
 
 MAX_BYTES = (
     (SUMS, 4 << 10),
+    (SIGNATURE, 1 << 20),
+    (EVAL_RESULTS, 64 << 10),
     (CONFIG, 4 << 20),
     (RECORD, 4 << 20),
     (RESULT, 1 << 20),
@@ -47,13 +55,20 @@ def present(folder: Path) -> list[str]:
     return [name for name in NAMES if (folder / name).is_file()]
 
 
-def check_size(path: Path) -> None:
+def complete(folder: Path) -> list[str]:
+    """Names of all files of a package that are in its folder: those of `present`, `SHA256SUMS` and the signature."""
+    return [*present(folder), SUMS, *([SIGNATURE] if (folder / SIGNATURE).is_file() else [])]
+
+
+def check_size(path: Path, name: str = "") -> None:
     """Refuse a file that is larger than a file of its name may be.
 
+    Args:
+        name: its path in the package; default: the path's last part.
     Raises:
         PackageError: the file is too large. OSError: there is no such file.
     """
-    limit = limit_of(path.name)
+    limit = limit_of(name or path.name)
     if path.stat().st_size > limit:
         raise PackageError(f"{path}: is larger than the {limit:,} bytes that this file may have")
 
@@ -121,7 +136,7 @@ def check_sums(
             if name in hashes and (name in NEEDED or not partial):
                 raise PackageError(f"{folder}: has no {name}, which its {SUMS} lists")
             continue
-        check_size(path)
+        check_size(path, name)
         if name in FOR_PEOPLE:
             if target:
                 copy_file(path, target / name)
@@ -131,6 +146,10 @@ def check_sums(
         digest = (known or {}).get(name) or (copy_file(path, target / name) if target else sha256_of(path))
         if digest != hashes[name]:
             raise PackageError(f"{path}: is damaged: its sha256 is not the one in {SUMS}")
+    if (folder / SIGNATURE).is_file():
+        check_size(folder / SIGNATURE)
+        if target:
+            copy_file(folder / SIGNATURE, target / SIGNATURE)
     if target:
         write_text(target / SUMS, sums_text(hashes))
     return hashes
@@ -149,6 +168,7 @@ def edited(folder: Path, hashes: Mapping[str, str]) -> list[str]:
 def copy_file(source: Path, target: Path) -> str:
     """Copy a file, and return the sha256 of the bytes that were written."""
     hasher = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as file, target.open("xb") as copy:
         while block := file.read(1 << 20):
             hasher.update(block)

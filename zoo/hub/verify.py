@@ -17,9 +17,11 @@ from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError, VerifyError
 from zoo.evaluate.opened import open_run
 from zoo.hub.download import fetch
+from zoo.hub.eval_results import stated
 from zoo.hub.package import TREE_KEY, Config, Package, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
-from zoo.hub.sums import CARD, COMPOSITION, SUMS
+from zoo.hub.signature import Trust, check_signature
+from zoo.hub.sums import CARD, COMPOSITION, EVAL_RESULTS, SUMS
 from zoo.models.device import usable_device
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RESULT, WEIGHTS
@@ -96,6 +98,7 @@ def verify(
     data_dir: str | None = None,
     device: str | None = None,
     registry: Registry | None = None,
+    trust: Trust | None = None,
 ) -> list[Check]:
     """Hash every file again, rebuild, evaluate on the recorded images, and compare with the record.
 
@@ -103,11 +106,12 @@ def verify(
         source: `hf://OWNER/NAME[@REVISION]`, a package's folder, a run that has its package in it, or NAME@DATASET,
             weights of the catalogue, whose entry is then compared as well.
         dataset: where the images are, for a package made from a dataset of its author's own.
-        registry: the catalogue; loaded if not given.
+        registry: the catalogue; loaded if not given. trust: who must have signed it.
     Returns:
         The checks, in order; some of them may not hold.
     Raises:
-        PackageError, HubError: it is damaged, or cannot be fetched. InputError: `dataset` is needed.
+        PackageError, HubError: it is damaged, not signed as it must be, or cannot be fetched.
+        InputError: `dataset` is needed.
     """
     registry, checks = registry or load_registry(), []
     found = None if is_ref(source) or known(source) is not None else find_weights_of(source, registry)
@@ -122,11 +126,15 @@ def verify(
     folder, config, record = package.folder, package.config, package.record
     edits = package.edited
     checks.append(Check("sha256", True, _hashed(len(package.hashes) - len(edits), edits)))
+    if trust:
+        checks.append(Check("signature", True, check_signature(folder, trust)))
     checks.append(Check("model", True, f"{config.parameters:,} parameters; names, shapes and types fit"))
     check_finite(folder / WEIGHTS, read_weights(folder))
     result = _result(folder)
     checks += [_card(folder, result, CARD in edits), _picture(folder, config, COMPOSITION in edits)]
     checks += [_entry(found.entry, package, result)] if found else []
+    if (folder / EVAL_RESULTS).is_file():
+        checks.append(_eval_results(folder / EVAL_RESULTS, result))
     if is_local(record.data.spec) and dataset is None:
         raise InputError(
             f"{source}: was trained on {record.data.spec!r}, a dataset that only its author has; "
@@ -205,6 +213,16 @@ def _card(folder: Path, result: dict[str, Any], was_edited: bool) -> Check:
         values == [result["test"]["top1"]],
         f"the card has top-1 {values}, {RESULT} has {result['test']['top1']}",
     )
+
+
+def _eval_results(path: Path, result: dict[str, Any]) -> Check:
+    """Check that the number that the Hub's pages show is the one in result.json."""
+    try:
+        values = stated(path)
+    except PackageError as error:
+        return Check("eval results", False, str(error))
+    top1 = result["test"]["top1"]
+    return Check("eval results", values == [top1], f"{EVAL_RESULTS} has top-1 {values}, {RESULT} has {top1}")
 
 
 def _picture(folder: Path, config: Config, was_edited: bool) -> Check:

@@ -20,7 +20,7 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node, wrong_normalisation
 from zoo.catalogue.weights import AT, find_weights_of
 from zoo.errors import HubConnectionError, HubError, InputError, PluginError
-from zoo.hub.download import fetch, local_folder
+from zoo.hub.download import fetch, local_folder, say_edits
 from zoo.hub.ref import is_ref, parse_ref
 from zoo.hub.session import talking
 from zoo.models.compose import check, place
@@ -167,6 +167,7 @@ def folder_of(source: str, registry: Registry) -> tuple[Path, str]:
     found = None if known(source) is not None else find_weights_of(source, registry)
     if is_ref(reference := found.reference if found else source):
         fetched = fetch(parse_ref(reference), registry=registry)
+        say_edits(fetched.ref, fetched.edited)
         return fetched.folder, fetched.pinned
     folder = local_folder(source, registry=registry)
     if found:
