@@ -116,7 +116,7 @@ def _meet_images(classifier: Classifier, seed: int) -> None:
     for norm in norms:
         norm.train()
         norm.momentum = SHARE
-    classifier.module(sample(classifier, STATISTICS, preprocessing=False, seed=seed + 1))
+    classifier.module(sample(classifier, STATISTICS, takes="images", seed=seed + 1))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum

@@ -129,7 +129,7 @@ def test_the_same_stands_in_a_json_file_beside_it(folder: Path, pixels_file: Pat
 
 
 def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Path) -> None:
-    assert input_facts(opened(folder), preprocessing=True, batch=None)["resize"].startswith("to 8x8, bilinear;")
+    assert input_facts(opened(folder), takes="pixels", batch=None)["resize"].startswith("to 8x8, bilinear;")
     cut = tmp_path / "cut"
     shutil.copytree(folder, cut)
     record = read_record(cut)
@@ -138,8 +138,8 @@ def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Pat
     write_record(cut, msgspec.structs.replace(record, data=data))
     target = opened(cut)
     wanted = "the shorter side to 12, bicubic, then a centred square of 8"
-    assert input_facts(target, preprocessing=False, batch=None)["resize"].startswith(wanted)
-    assert wanted in describe(target, preprocessing=True)
+    assert input_facts(target, takes="images", batch=None)["resize"].startswith(wanted)
+    assert wanted in describe(target, takes="pixels")
     untrained = untrained_classifier(*find_model("mixer-s32"))
     assert str(untrained.preprocessing.rule) == "the shorter side to 256, bilinear, then a centred square of 224"
 

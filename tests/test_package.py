@@ -32,9 +32,12 @@ from zoo.hub.pack import package
 from zoo.hub.package import open_package, tree_sha256
 from zoo.hub.publish import prepare
 from zoo.hub.ref import Ref, parse_ref
-from zoo.hub.sums import CONFIG, EVAL_RESULTS, FOR_PEOPLE, NAMES, SUMS, read_sums, write_sums
+from zoo.hub.sums import CONFIG, EVAL_RESULTS, FOR_PEOPLE, NAMES, ONNX, PROCESSOR, SUMS, read_sums, write_sums
 from zoo.runs.folder import read_result, write_result
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, read_record, write_record
+
+ON_REQUEST = (EVAL_RESULTS, ONNX, PROCESSOR)
+"""What this package has not: nobody asked for it, and sklearn's digits are not on the Hub."""
 
 FLIPS, CUTS = 500, 200
 SECONDS, MEGABYTES = 5.0, 200
@@ -70,7 +73,7 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 
 def test_a_package_holds_these_files_and_the_hash_of_each(made: Path) -> None:
-    assert {p.name for p in made.iterdir()} == {*NAMES, SUMS} - {EVAL_RESULTS}  # sklearn's digits are not on the Hub
+    assert {p.name for p in made.iterdir()} == {*NAMES, SUMS} - {*ON_REQUEST}
     for line in (made / SUMS).read_text().splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((made / name).read_bytes()).hexdigest() == digest
@@ -254,7 +257,7 @@ def test_every_truncation_is_refused(copy: Path, registry: Registry) -> None:
     open_package(copy, registry=registry)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*FOR_PEOPLE, EVAL_RESULTS)])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*FOR_PEOPLE, *ON_REQUEST)])
 def test_a_damaged_file_is_not_published_and_named_where_the_user_has_it(name: str, copy: Path, tmp_path: Path) -> None:
     data = (copy / name).read_bytes()
     (copy / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -278,7 +281,7 @@ def test_what_is_for_people_may_be_edited_and_is_said_to_be(
 
 
 def test_weights_config_record_and_result_are_never_for_people() -> None:
-    assert set(NAMES) - set(FOR_PEOPLE) == {CONFIG, RECORD, WEIGHTS, METRICS, RESULT, EVAL_RESULTS}
+    assert set(NAMES) - set(FOR_PEOPLE) == {CONFIG, RECORD, WEIGHTS, METRICS, RESULT, *ON_REQUEST}
 
 
 @pytest.mark.parametrize("name", [n for n in (*NAMES, SUMS) if n in ("config.json", "run.toml", "result.json", SUMS)])

@@ -43,6 +43,11 @@ def _packaging(command: Any) -> Any:
             metavar="KEYFILE",
             help="Sign the package with this private key (elliptic curve, PEM), or with a login: `sigstore`.",
         ),
+        click.option(
+            "--onnx",
+            is_flag=True,
+            help="Add onnx/model.onnx and preprocessor_config.json, for ONNX Runtime and transformers.js.",
+        ),
     )
     for option in reversed(shared):
         command = option(command)
@@ -61,6 +66,7 @@ def package(run: str, output: Path | None, no_predictions: bool, **options: Any)
     \b
       zoo package runs/hybrid-alt-1-digits-20261121-120000
       zoo package runs/mine --output mine --no-predictions
+      zoo package runs/mine --onnx
     """
     with StopRequests():  # so that SIGTERM leaves no temporary folder behind
         folder = zoo.package(run, output, predictions=not no_predictions, reporter=Terminal(), **options)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.evaluate.classifier import Classifier
+from zoo.export.facts import Takes
 from zoo.export.graph import ExportError, sample, wrapped
 
 Run = Callable[[Tensor], Tensor]
@@ -50,17 +51,17 @@ class Agreement:
         return math.isfinite(self.largest) and self.largest <= tolerance * max(1.0, self.scale)
 
 
-def agreement(classifier: Classifier, run: Run, *, batch: int | None, preprocessing: bool, seed: int = 1) -> Agreement:
+def agreement(classifier: Classifier, run: Run, *, batch: int | None, takes: Takes, seed: int = 1) -> Agreement:
     """Run the file and the module over the same random images, at several batch sizes.
 
     Raises:
         ExportError: the file gives another shape, or does not run at some batch size.
     """
-    module = wrapped(classifier, preprocessing)
+    module = wrapped(classifier, takes)
     logits: list[tuple[Tensor, Tensor]] = []
     batches = (batch,) if batch else BATCHES
     for count in batches:
-        images = sample(classifier, count, preprocessing=preprocessing, seed=seed + count)
+        images = sample(classifier, count, takes=takes, seed=seed + count)
         with torch.inference_mode():
             wanted = module(images)
         got = run(images)
@@ -70,10 +71,11 @@ def agreement(classifier: Classifier, run: Run, *, batch: int | None, preprocess
                 f"{tuple(wanted.shape)}"
             )
         logits.append((wanted.double(), got.double()))
-    return _judged(logits, batches)
+    return judged(logits, batches)
 
 
-def _judged(logits: Sequence[tuple[Tensor, Tensor]], batches: tuple[int, ...]) -> Agreement:
+def judged(logits: Sequence[tuple[Tensor, Tensor]], batches: tuple[int, ...]) -> Agreement:
+    """Compare logits batch by batch: the module's (B, K) and the file's, both float64."""
     wanted, got = (torch.cat(part) for part in zip(*logits, strict=True))
     return Agreement(
         largest=float((wanted - got).abs().max()),

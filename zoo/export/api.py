@@ -68,6 +68,7 @@ def export(
     if not tolerance > 0:
         raise InputError(f"tolerance {tolerance}: allowed: more than 0")
     from zoo.export import write
+    from zoo.export.facts import PIXELS, PREPARED
     from zoo.models.precision import usual_torch
 
     count = None if batch == "dynamic" else batch
@@ -88,7 +89,7 @@ def export(
             format=format,
             opset=opset,
             batch=count,
-            preprocessing=with_preprocessing,
+            takes=PIXELS if with_preprocessing else PREPARED,
             check=check,
             tolerance=tolerance,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 from zoo.base.version import __version__
 from zoo.data.portable import portable_spec
@@ -14,8 +14,20 @@ from zoo.evaluate.classifier import Classifier
 from zoo.runs.folder import read_result
 from zoo.runs.record import RunRecord
 
-PREPARED, PIXELS = "images", "pixels"
-"""Names of the input: of floats as the model takes them, and of bytes as an image file decodes to."""
+PREPARED: Final = "images"
+"""Name of an input of floats (B, C, H, W) as the model takes them."""
+
+PIXELS: Final = "pixels"
+"""Name of an input of bytes (B, H, W, C) as an image file decodes to."""
+
+PIXEL_VALUES: Final = "pixel_values"
+"""Name of an input of such bytes as floats, 0 to 255, (B, C, H, W): the name and layout that transformers.js feeds.
+
+The views of an image that the recipe tests with are inside too, so that the file classifies as `zoo predict` does.
+"""
+
+Takes: TypeAlias = Literal["images", "pixels", "pixel_values"]
+"""What a file takes: the name of its input."""
 
 OUTPUT = "logits"
 
@@ -37,24 +49,22 @@ def origin_of(folder: Path, record: RunRecord) -> dict[str, str]:
     }
 
 
-def facts(
-    classifier: Classifier, origin: Mapping[str, str], *, preprocessing: bool, batch: int | None
-) -> dict[str, str]:
+def facts(classifier: Classifier, origin: Mapping[str, str], *, takes: Takes, batch: int | None) -> dict[str, str]:
     """What is written into the file beside the graph: texts; `zoo.input` and `zoo.classes` are JSON."""
-    takes = input_facts(classifier, preprocessing=preprocessing, batch=batch)
+    given = input_facts(classifier, takes=takes, batch=batch)
     gives = {"name": OUTPUT, "shape": [batch or "batch", classifier.sizes.num_classes]}
     return {
         "zoo.version": __version__,
         "zoo.model": classifier.name,
         "zoo.parameters": str(classifier.parameter_count),
         "zoo.classes": json.dumps(list(classifier.classes), ensure_ascii=False),
-        "zoo.input": json.dumps(takes),
+        "zoo.input": json.dumps(given),
         "zoo.output": json.dumps(gives),
         **{f"zoo.{key}": value for key, value in sorted(origin.items())},
     }
 
 
-def input_facts(classifier: Classifier, *, preprocessing: bool, batch: int | None) -> dict[str, Any]:
+def input_facts(classifier: Classifier, *, takes: Takes, batch: int | None) -> dict[str, Any]:
     """The input: its name, type, layout and shape, and what must have been done to an image before."""
     sizes, given, rows = classifier.sizes, classifier.preprocessing, batch or "batch"
     scaling = {
@@ -65,19 +75,27 @@ def input_facts(classifier: Classifier, *, preprocessing: bool, batch: int | Non
         "colour": "RGB",
         "resize": f"{given.rule}; averaging where it shrinks (PIL's {given.rule.interpolation.upper()})",
     }
-    if preprocessing:
+    if takes == PIXELS:
         shape = [rows, sizes.height, sizes.width, sizes.in_channels]
         array = {"name": PIXELS, "dtype": "uint8", "layout": "NHWC", "shape": shape}
         return array | image | {"inside": scaling}
     shape = [rows, sizes.in_channels, sizes.height, sizes.width]
-    return {"name": PREPARED, "dtype": "float32", "layout": "NCHW", "shape": shape} | image | scaling
+    array = {"name": takes, "dtype": "float32", "layout": "NCHW", "shape": shape}
+    if takes == PIXEL_VALUES:
+        return array | {"range": [0, 255]} | image | {"inside": scaling | {"tta": classifier.tta}}
+    return array | image | scaling
 
 
-def describe(classifier: Classifier, *, preprocessing: bool) -> str:
+def describe(classifier: Classifier, *, takes: Takes) -> str:
     """The same in one sentence, for people."""
     sizes, given = classifier.sizes, classifier.preprocessing
     fitted = f"scaled {given.rule}" if given.rule.size else f"scaled and cut ({given.rule})"
-    if preprocessing:
+    if takes == PIXEL_VALUES:
+        return (
+            f"`{PIXEL_VALUES}`: float32 (batch, {sizes.in_channels}, {sizes.height}, {sizes.width}), 0 to 255, RGB as "
+            f"an image file decodes to, {fitted}; division by 255, normalisation and test-time views are inside"
+        )
+    if takes == PIXELS:
         return (
             f"`{PIXELS}`: uint8 (batch, {sizes.height}, {sizes.width}, {sizes.in_channels}), RGB as an image file "
             f"decodes to, {fitted}; division by 255 and normalisation are inside"

@@ -10,7 +10,8 @@ from torch.export import Dim, ExportedProgram
 
 from zoo.errors import ZooError
 from zoo.evaluate.classifier import Classifier
-from zoo.export.facts import PIXELS, PREPARED
+from zoo.evaluate.views import views
+from zoo.export.facts import PIXEL_VALUES, PIXELS, PREPARED, Takes
 
 EXAMPLES = 2
 """Images that a graph is traced with: one would be taken for a constant."""
@@ -47,6 +48,22 @@ class Pixels(nn.Module):
         return self.model(self.prepare(pixels))
 
 
+class PixelValues(Pixels):
+    """The same for floats of 0 to 255, channels first, and over the test-time views of each image."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__(classifier)
+        self.averaged = views(self.model, classifier.tta)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """float32 (B, C, H, W), 0 to 255, to the same as the model takes it."""
+        return pixels * self.scale + self.shift
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """float32 (B, C, H, W), 0 to 255, to (B, num_classes)."""
+        return self.averaged(self.prepare(pixel_values))
+
+
 class Prepared(nn.Module):
     """The model itself, its input under one name in every file."""
 
@@ -59,21 +76,18 @@ class Prepared(nn.Module):
         return self.model(images)
 
 
-def wrapped(classifier: Classifier, preprocessing: bool) -> nn.Module:
+def wrapped(classifier: Classifier, takes: Takes) -> nn.Module:
     """The module that is traced, in eval mode."""
-    return (Pixels(classifier) if preprocessing else Prepared(classifier)).eval()
+    kinds: dict[Takes, type[Pixels] | type[Prepared]]
+    kinds = {PREPARED: Prepared, PIXELS: Pixels, PIXEL_VALUES: PixelValues}
+    return kinds[takes](classifier).eval()
 
 
-def input_name(preprocessing: bool) -> str:
-    """What the file calls its input."""
-    return PIXELS if preprocessing else PREPARED
-
-
-def sample(classifier: Classifier, count: int, *, preprocessing: bool, seed: int = 0) -> Tensor:
+def sample(classifier: Classifier, count: int, *, takes: Takes, seed: int = 0) -> Tensor:
     """Random images as the graph takes them: smooth ones and noise by turns, so that no two are alike.
 
     Returns:
-        uint8 (count, H, W, C), or float32 (count, C, H, W) prepared from such.
+        uint8 (count, H, W, C), or float32 (count, C, H, W): the same values, or prepared from them.
     """
     sizes = classifier.sizes
     draw = torch.Generator().manual_seed(seed)
@@ -83,10 +97,12 @@ def sample(classifier: Classifier, count: int, *, preprocessing: bool, seed: int
     smooth = nn.functional.interpolate(coarse, shape[2:], mode="bilinear", align_corners=True)
     even = (torch.arange(count) % 2 == 0).view(-1, 1, 1, 1)
     pixels = (torch.where(even, smooth, noise) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return pixels if preprocessing else Pixels(classifier).prepare(pixels).contiguous()
+    if takes == PIXEL_VALUES:
+        return pixels.permute(0, 3, 1, 2).float().contiguous()
+    return pixels if takes == PIXELS else Pixels(classifier).prepare(pixels).contiguous()
 
 
-def trace(classifier: Classifier, *, batch: int | None, preprocessing: bool) -> ExportedProgram:
+def trace(classifier: Classifier, *, batch: int | None, takes: Takes) -> ExportedProgram:
     """Trace the module with torch.export.
 
     Args:
@@ -94,8 +110,8 @@ def trace(classifier: Classifier, *, batch: int | None, preprocessing: bool) -> 
     Raises:
         ExportError: torch cannot trace it; says why.
     """
-    module = wrapped(classifier, preprocessing)
-    example = sample(classifier, batch or EXAMPLES, preprocessing=preprocessing)
+    module = wrapped(classifier, takes)
+    example = sample(classifier, batch or EXAMPLES, takes=takes)
     shapes = None if batch else ({0: Dim("batch")},)
     try:
         with warnings.catch_warnings(), torch.no_grad():

@@ -20,8 +20,8 @@ from zoo.base.install import install_line
 from zoo.base.version import __version__
 from zoo.errors import InputError
 from zoo.export.agree import Run
-from zoo.export.facts import OUTPUT
-from zoo.export.graph import ExportError, first, input_name
+from zoo.export.facts import OUTPUT, Takes
+from zoo.export.graph import ExportError, first
 
 NEEDED: Final = ("onnx", "onnxscript", "onnxruntime")
 OLDEST: Final = 18
@@ -31,24 +31,27 @@ ONE_FILE: Final = 1_500_000_000
 """Bytes of weights that one file may hold: protobuf ends at 2 GiB. More lie beside it, in NAME.data."""
 
 
+def missing_libraries() -> str:
+    """Which libraries are missing, and how to install them; "" where none is."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    return f"ONNX needs {', '.join(missing)}: {install_line('export')}" if missing else ""
+
+
 def check_libraries(opset: int | None) -> None:
     """Refuse early, before anything is built.
 
     Raises:
         InputError: a library is missing, or there is no such opset.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"ONNX needs {', '.join(missing)}: {install_line('export')}; or --format torch, which needs nothing"
-        )
+    if missing := missing_libraries():
+        raise InputError(f"{missing}; or --format torch, which needs nothing")
     newest = importlib.import_module("onnx").defs.onnx_opset_version()
     if opset is not None and not OLDEST <= opset <= newest:
         raise InputError(f"--opset {opset}: torch's exporter and this onnx know {OLDEST} to {newest}")
 
 
 def write(
-    program: ExportedProgram, path: Path, opset: int | None, metadata: dict[str, str], usage: str, preprocessing: bool
+    program: ExportedProgram, path: Path, opset: int | None, metadata: dict[str, str], usage: str, takes: Takes
 ) -> int:
     """Write the program as ONNX.
 
@@ -61,12 +64,7 @@ def write(
     try:
         with _quiet():
             made = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=opset,
-                input_names=[input_name(preprocessing)],
-                output_names=[OUTPUT],
-                verbose=False,
+                program, dynamo=True, opset_version=opset, input_names=[takes], output_names=[OUTPUT], verbose=False
             )
     except Exception as error:
         raise ExportError(f"cannot be written as ONNX: {first(error)}") from error

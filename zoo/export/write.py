@@ -18,7 +18,7 @@ from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
 from zoo.export import onnx_file, torch_file
 from zoo.export.agree import Agreement, Run, Tolerance, agreement
-from zoo.export.facts import describe, facts
+from zoo.export.facts import PREPARED, Takes, describe, facts
 from zoo.export.graph import ExportError, trace
 
 Format = Literal["onnx", "torch"]
@@ -88,7 +88,7 @@ def export(
     format: Format = "onnx",
     opset: int | None = None,
     batch: int | None = None,
-    preprocessing: bool = False,
+    takes: Takes = PREPARED,
     check: bool = True,
     tolerance: float = Tolerance,
 ) -> Exported:
@@ -98,7 +98,7 @@ def export(
         origin: what is known of its weights, for the file's metadata; see `zoo.export.facts.origin_of`.
         opset: of ONNX; None: torch's default.
         batch: how many images each call takes; None: any number, from 1.
-        preprocessing: the file takes uint8 (B, H, W, C) and normalises; else float32 (B, C, H, W), prepared.
+        takes: what the file takes, by the name of its input: see `zoo.export.facts`.
         check: run the file over random images, at batches of 1, 2 and 5 where any number is allowed, and
             compare with the module.
         tolerance: the largest difference of a logit that is allowed, times the largest logit where that is
@@ -109,20 +109,20 @@ def export(
         WriteError: the file cannot be written.
     """
     check_options(output, format, opset, batch)
-    metadata = facts(classifier, origin, preprocessing=preprocessing, batch=batch)
-    usage = describe(classifier, preprocessing=preprocessing)
-    program = trace(classifier, batch=batch, preprocessing=preprocessing)
+    metadata = facts(classifier, origin, takes=takes, batch=batch)
+    usage = describe(classifier, takes=takes)
+    program = trace(classifier, batch=batch, takes=takes)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
             written = Path(temporary) / output.name
             if format == "onnx":
-                opset = onnx_file.write(program, written, opset, metadata, usage, preprocessing)
+                opset = onnx_file.write(program, written, opset, metadata, usage, takes)
             else:
                 torch_file.write(program, written, metadata)
             checked = None
             if check:
-                checked = _checked(classifier, written, format, batch, preprocessing, tolerance)
+                checked = _checked(classifier, written, format, batch, takes, tolerance)
             size = sum(path.stat().st_size for path in Path(temporary).iterdir())
             _write_facts(written.with_name(f"{output.name}.json"), metadata, usage)
             files = _move(Path(temporary), output)
@@ -163,10 +163,10 @@ def check_options(output: Path, format: Format, opset: int | None, batch: int | 
 
 
 def _checked(
-    classifier: Classifier, written: Path, format: Format, batch: int | None, preprocessing: bool, tolerance: float
+    classifier: Classifier, written: Path, format: Format, batch: int | None, takes: Takes, tolerance: float
 ) -> Agreement:
     run: Run = onnx_file.runner(written) if format == "onnx" else torch_file.runner(written)
-    measured = agreement(classifier, run, batch=batch, preprocessing=preprocessing)
+    measured = agreement(classifier, run, batch=batch, takes=takes)
     if not measured.within(tolerance):
         raise ExportError(
             f"{classifier.name}: the exported logits differ from torch's by up to {measured.largest:.2e} (largest "

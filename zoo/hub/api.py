@@ -151,6 +151,7 @@ def package(
     device: str | None = None,
     predictions: bool = True,
     sign: str | Path | None = None,
+    onnx: bool = False,
     reporter: Reporter | None = None,
 ) -> Path:
     """Make a package of a finished run: weights, config, card and pictures, with the hash of each file.
@@ -163,12 +164,15 @@ def package(
         device: on which the test split is measured; default: the run's.
         predictions: measure the test split again, for `confusion.png` and the card's table of classes; needs the data.
         sign: sign the package: a file with a private key, or "sigstore"; needs the extra `sign`.
+        onnx: add `onnx/model.onnx` and `preprocessor_config.json` for ONNX Runtime and transformers.js; needs the
+            extra "export".
         reporter: receives what there is to say.
     Returns:
         The package's folder.
     Raises:
-        InputError: no such run, it is on the Hub, `output` holds something else, or no key.
+        InputError: no such run, it is on the Hub, `output` holds something else, no key, or a library is missing.
         RunError: the run is unfinished or damaged, or measuring it again gives another number.
+        ExportError: the model has no ONNX form, or the file does not agree with it.
         PackageError: the weights are not finite or do not fit. DataError: the test images are not available.
 
     Example:
@@ -178,7 +182,7 @@ def package(
     from zoo.hub.pack import package as make
     from zoo.hub.sums import SUMS
 
-    source, options = _local(run), _options(licence, data_dir, device, predictions)
+    source, options = _local(run), _options(licence, data_dir, device, predictions, onnx)
     if output is None and (source / SUMS).is_file():
         raise InputError(f"{run}: is a package already; for another one of it give --output DIR")
     folder = Path(output) if output is not None else source / "package"
@@ -201,6 +205,7 @@ def publish(
     device: str | None = None,
     predictions: bool = True,
     sign: str | Path | None = None,
+    onnx: bool = False,
     reporter: Reporter | None = None,
 ) -> Published: ...
 @overload
@@ -218,6 +223,7 @@ def publish(
     device: str | None = None,
     predictions: bool = True,
     sign: str | Path | None = None,
+    onnx: bool = False,
     reporter: Reporter | None = None,
 ) -> Planned: ...
 @overload
@@ -235,6 +241,7 @@ def publish(
     device: str | None = None,
     predictions: bool = True,
     sign: str | Path | None = None,
+    onnx: bool = False,
     reporter: Reporter | None = None,
 ) -> Published | Planned: ...
 @checked
@@ -252,6 +259,7 @@ def publish(
     device: str | None = None,
     predictions: bool = True,
     sign: str | Path | None = None,
+    onnx: bool = False,
     reporter: Reporter | None = None,
 ) -> Published | Planned:
     """Publish a run or a package to the Hub, in one commit with a tag, or not at all.
@@ -262,7 +270,7 @@ def publish(
         revision: branch to commit to; default: main. create_pr: open a pull request instead of committing.
         replace_edits: replace the card or a picture in the repository even if somebody edited it there.
         dry_run: send nothing, and give what would be sent.
-        licence, data_dir, device, predictions: as for `zoo.package`, if `run` is no package yet.
+        licence, data_dir, device, predictions, onnx: as for `zoo.package`, if `run` is no package yet.
         sign: sign what is sent: a file with a private key, or "sigstore" (which does not sign in a dry run).
         reporter: receives what there is to say, such as which files were edited after the package was made.
     Returns:
@@ -287,7 +295,7 @@ def publish(
         refuse_own(source, read_record(source))  # no token helps then
     if not dry_run:
         check_token()  # before the test split is measured
-    options = _options(licence, data_dir, device, predictions)
+    options = _options(licence, data_dir, device, predictions, onnx)
     with closing(reporter or Reporter()) as told, TemporaryDirectory(prefix="zoo-publish-") as temporary:
         plan = prepare(source, ref, Path(temporary), sign=signed, **options)
         _say_edits(told, plan.edited, "it is sent as it is")
@@ -308,8 +316,11 @@ def _local(run: RunLike) -> Path:
     return Path(word)
 
 
-def _options(licence: str, data_dir: str | Path | None, device: str | None, predictions: bool) -> dict[str, Any]:
-    return {"licence": licence, "data_dir": _text(data_dir), "device": device, "predictions": predictions}
+def _options(
+    licence: str, data_dir: str | Path | None, device: str | None, predictions: bool, onnx: bool
+) -> dict[str, Any]:
+    folder = _text(data_dir)
+    return {"licence": licence, "data_dir": folder, "device": device, "predictions": predictions, "onnx": onnx}
 
 
 def _signer(key: str | Path | None, *, dry_run: bool = False) -> Sign | None:

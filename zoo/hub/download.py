@@ -24,7 +24,7 @@ from zoo.hub.hub_hash import Digest, matches
 from zoo.hub.package import Package, most_weights_bytes, open_package, read_config, read_package
 from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref, with_revision
 from zoo.hub.session import LIBRARY, Session, hub_api, is_offline, is_transient, retrying, talking, within
-from zoo.hub.sums import ALL, CARD, CONFIG, FOR_PEOPLE, NEEDED, SUMS, check_sums, limit_of
+from zoo.hub.sums import ALL, CARD, CONFIG, FOR_PEOPLE, NEEDED, ONNX, SUMS, check_sums, limit_of
 from zoo.runs.record import WEIGHTS
 from zoo.runs.which import RUNS, folder_of_run, known, reference_of, unknown
 
@@ -179,8 +179,8 @@ def _fetch_files(ref: Ref, manifest: Manifest, session: Session, everything: boo
     _check_sizes(ref, manifest, names)
     folder, known = Path(), {}
     for name in sorted(names, key=lambda n: manifest.files[n].size):
-        if name == WEIGHTS:  # usually the largest and last, and its largest possible size is known by then
-            _check_weights_size(ref, manifest, fetch_file(CONFIG, manifest, session).parent, registry)
+        if name in (WEIGHTS, ONNX):  # usually the largest and last, and their largest possible size is known by then
+            _check_weights_size(ref, name, manifest, fetch_file(CONFIG, manifest, session).parent, registry)
         folder = fetch_file(name, manifest, session).parents[name.count("/")]
         if digest := manifest.files[name].sha256:
             known[name] = digest  # fetch_file has just compared it
@@ -287,11 +287,11 @@ def _check_sizes(ref: Ref, manifest: Manifest, names: Iterable[str]) -> None:
             )
 
 
-def _check_weights_size(ref: Ref, manifest: Manifest, folder: Path, registry: Registry) -> None:
+def _check_weights_size(ref: Ref, name: str, manifest: Manifest, folder: Path, registry: Registry) -> None:
     """Before weights are downloaded, check that they are not larger than the model in config.json can be."""
     most = most_weights_bytes(read_config(folder / CONFIG), registry, folder)
-    if (size := manifest.files[WEIGHTS].size) > most:
-        raise PackageError(f"{ref}: {WEIGHTS} has {size:,} bytes; its model takes at most {most:,}")
+    if (size := manifest.files[name].size) > most:
+        raise PackageError(f"{ref}: {name} has {size:,} bytes; its model takes at most {most:,}")
 
 
 # ---- one file ---------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from zoo.data.portable import portable_spec
 from zoo.errors import DataError, InputError, PackageError, RunError
 from zoo.evaluate.opened import open_run
 from zoo.evaluate.pictures import draw_confusion
-from zoo.hub import card
+from zoo.hub import card, runtimes
 from zoo.hub.eval_results import eval_results
 from zoo.hub.package import (
     FORMAT,
@@ -84,6 +84,7 @@ def package(
     data_dir: str | None = None,
     device: str | None = None,
     predictions: bool = True,
+    onnx: bool = False,
     repo: str = PLACEHOLDER,
     registry: Registry | None = None,
     sign: Sign | None = None,
@@ -94,6 +95,7 @@ def package(
         source: the run folder. output: the package's folder; an existing package is replaced as a whole.
         licence: the licence of the weights, as the Hub names it.
         predictions: measure the test split again, for `confusion.png` and the table of classes.
+        onnx: add what other runtimes read: see `zoo.hub.runtimes`.
         repo: "OWNER/NAME", for the card. registry: the catalogue; loaded if not given.
         sign: signs the package; see `zoo.hub.signature`.
     Returns:
@@ -101,9 +103,12 @@ def package(
     Raises:
         RunError: the run is unfinished or damaged, or measuring it again gives another number.
         PackageError: the weights are not finite or do not fit. DataError: the test images are not available.
-        InputError: `output` holds something else, or the run's model is code of the user's own.
+        InputError: `output` holds something else, the run's model is code of the user's own, or a library is missing.
+        ExportError: the model has no ONNX form, or the file does not agree with it.
     """
     check_output(output)
+    if onnx:
+        runtimes.check_libraries()
     registry = registry or load_registry()
     record = read_record(source)
     refuse_own(source, record)
@@ -114,7 +119,7 @@ def package(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
         folder = Path(temporary) / "package"
         folder.mkdir()
-        hashes = _write(folder, contents, licence, repo, registry)
+        hashes = _write(folder, contents, licence, repo, registry, onnx)
         check_leaks(folder, _ordinary(folder, contents.record, registry, repo))
         config, record = read_description(folder)
         header = read_header(folder / WEIGHTS)
@@ -275,7 +280,7 @@ def _contents(
     return Contents(source, clean, result, config, header, weights, counts)
 
 
-def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: Registry) -> dict[str, str]:
+def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: Registry, onnx: bool) -> dict[str, str]:
     """Write every file of a package, and return the sha256 of each."""
     source, record, result, config, header, weights, counts = contents
     write_record(folder, record)
@@ -286,6 +291,9 @@ def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: 
     _write_weights(folder / WEIGHTS, weights, config)
     layout = timm_layout(record, header, registry)
     table = {"zoo": msgspec.to_builtins(config), **layout}
+    if onnx:
+        runtimes.write_runtimes(folder, record, registry)
+        table |= runtimes.config_keys(config.classes)
     write_bytes(folder / CONFIG, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
     if counts is not None:
         draw_confusion(folder / CONFUSION, counts, record.data.classes)

@@ -8,6 +8,7 @@
     result.json metrics.jsonl curves.png confusion.png README.md
     .eval_results/hybrid-zoo.yaml   the result as the Hub's pages read it, if the Hub has the dataset
     model.sig          the signature over all of these, if it was signed
+    onnx/model.onnx preprocessor_config.json   for other runtimes, where they were asked for
 
 Everything in a package is a stranger's data: `open_package` checks hashes before it parses,
 sizes before it reads, the tree against the plugins that are installed, and the weights' header against

@@ -22,7 +22,7 @@ from zoo.hub.publication import Planned, Published
 from zoo.hub.ref import COMMIT, Ref
 from zoo.hub.session import Session, explain, hub_api, is_transient, retrying, status_of, talking, within
 from zoo.hub.signature import Sign
-from zoo.hub.sums import ALL, CARD, FOR_PEOPLE, SIGNATURE, SUMS, complete, edited, read_sums
+from zoo.hub.sums import ALL, CARD, FOR_PEOPLE, ONNX, SIGNATURE, SUMS, complete, edited, read_sums
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RECORD, WEIGHTS
 
@@ -67,6 +67,7 @@ def prepare(
     Raises:
         PackageError: symbolic links, damage, a leak, weights that are not finite or do not fit, or a signature of
             other files.
+        InputError: neither a run nor a package, or a package that lacks what `options` ask for.
         RunError, DataError: as `zoo.hub.pack.package`.
     """
     registry = registry or load_registry()
@@ -75,6 +76,8 @@ def prepare(
         _refuse_links(source)
         package = copy_with_repo(source, temporary / "sent", ref.repo, registry)
         edits = edited(source, read_sums(source / SUMS))
+        if options.get("onnx") and ONNX not in package.hashes:
+            raise InputError(f"{source}: is a package without {ONNX}; make it again with `zoo package RUN --onnx`")
         check_finite(source / WEIGHTS, read_weights(package.folder))
         if not sign:
             _refuse_outdated_signature(source, package.folder)

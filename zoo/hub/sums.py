@@ -13,10 +13,14 @@ from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS
 
 CONFIG, CARD, CONFUSION, SUMS = "config.json", "README.md", "confusion.png", "SHA256SUMS"
 COMPOSITION, EVAL_RESULTS = "composition.png", ".eval_results/hybrid-zoo.yaml"
+ONNX, PROCESSOR = "onnx/model.onnx", "preprocessor_config.json"
 SIGNATURE = "model.sig"
 """The signature over all other files of a package, if it has one; made last, so that `SHA256SUMS` does not list it."""
 
-NAMES = (CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS, RESULT, RECORD, EVAL_RESULTS)
+NAMES = (
+    *(CARD, COMPOSITION, CONFIG, CONFUSION, CURVES, METRICS, WEIGHTS),
+    *(ONNX, PROCESSOR, RESULT, RECORD, EVAL_RESULTS),
+)
 """Every file that `SHA256SUMS` may list."""
 
 ALL = (SUMS, SIGNATURE, *NAMES)
@@ -40,6 +44,8 @@ MAX_BYTES = (
     (CURVES, 64 << 20),
     (CONFUSION, 64 << 20),
     (COMPOSITION, 64 << 20),
+    (PROCESSOR, 64 << 10),
+    (ONNX, 2 << 30),
     (WEIGHTS, 64 << 30),
 )
 """The most bytes that each file may have; larger ones are refused before they are fetched or read."""

@@ -16,12 +16,13 @@ from zoo.catalogue.weights import find_weights_of
 from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError, VerifyError
 from zoo.evaluate.opened import open_run
+from zoo.hub import runtimes
 from zoo.hub.download import fetch
 from zoo.hub.eval_results import stated
 from zoo.hub.package import TREE_KEY, Config, Package, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
 from zoo.hub.signature import Trust, check_signature
-from zoo.hub.sums import CARD, COMPOSITION, EVAL_RESULTS, SUMS
+from zoo.hub.sums import CARD, COMPOSITION, EVAL_RESULTS, ONNX, SUMS
 from zoo.models.device import usable_device
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RESULT, WEIGHTS
@@ -143,7 +144,10 @@ def verify(
     chosen = device or usable_device(record.device)
     opened = open_run(folder, data_dir=data_dir, device=chosen, dataset=dataset, registry=registry)
     same_kind = chosen.partition(":")[0] == record.device.partition(":")[0]
-    return [*checks, *_numbers(result["test"], opened.measure().as_dict(), same_kind)]
+    checks += _numbers(result["test"], opened.measure().as_dict(), same_kind)
+    if ONNX in package.hashes:
+        checks.append(Check("onnx", *runtimes.compare(folder, opened)))
+    return checks
 
 
 def _entry(entry: TrainedWeights, package: Package, result: dict[str, Any]) -> Check:
