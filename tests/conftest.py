@@ -41,6 +41,14 @@ def own_folders(plugin_index: Path, tmp_path_factory: pytest.TempPathFactory, mo
         monkeypatch.setenv(f"ZOO_{name}_DIR", str(base / name.lower()))
 
 
+@pytest.fixture(scope="session")
+def with_onnx(plugin_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package with `onnx/model.onnx`, and the run beside it that it was made from; nobody may change them."""
+    from hub_server.runs import made_with_onnx
+
+    return made_with_onnx(tmp_path_factory.mktemp("with-onnx"))
+
+
 @pytest.fixture
 def cifar10_parquet() -> Path:
     """The folder with all of CIFAR-10, lossless, in the Hub's parquet layout; skips where it is absent."""

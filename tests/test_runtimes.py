@@ -17,7 +17,6 @@ import torch
 from click.testing import CliRunner, Result
 from hub_server import HubServer
 from hub_server.here import led_here
-from hub_server.runs import own_caches, untrained_run
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -51,11 +50,8 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("runtimes")
-    with own_caches(folder):
-        run = untrained_run(folder / "run", limit_train=64, limit_test=64)
-        package = zoo.package(run, folder / "package", predictions=False, onnx=True)
+def made(with_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("pictures")
     draw = np.random.default_rng(0)
     pictures = []
     for number, (mode, shape) in enumerate(
@@ -63,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     ):
         pictures.append(folder / f"{number}-{mode}.png")
         Image.fromarray(draw.integers(0, 256, shape, np.uint8)).save(pictures[-1])
-    return Made(package, pictures)
+    return Made(with_onnx, pictures)
 
 
 def as_transformers(path: Path, table: dict[str, Any]) -> NDArray[np.float32]:
@@ -110,7 +106,7 @@ def test_a_hybrid_runs_without_us_as_it_runs_here(made: Made) -> None:
         here = {score.name: score.probability for score in model.predict(picture, top=10)[0]}
         there = probabilities(made.package, picture)
         assert here.keys() == there.keys()
-        assert max(here.values()) - min(here.values()) > 100 * CLOSE  # a graph of anything else would be found
+        assert max(here.values()) > 0.2  # far from the tenth that a model says which knows nothing
         for name, probability in here.items():
             assert there[name] == pytest.approx(probability, abs=CLOSE), (picture, name)
 

@@ -16,7 +16,17 @@ from starlette.routing import Route
 from hub_server.cas import Cas
 from hub_server.store import Commit, File, Repo, Store, is_lfs
 
-MODEL = "/api/models/{owner}/{name}"
+KINDS = (("/api/models/{owner}/{name}", "/{owner}/{name}"), ("/api/spaces/{owner}/{name}", "/spaces/{owner}/{name}"))
+"""Where the routes of models and of Spaces begin."""
+
+
+def key_of(request: Request) -> str:
+    """A repository's key in the store: OWNER/NAME, of a Space with "spaces/" before it."""
+    name = f"{request.path_params['owner']}/{request.path_params['name']}"
+    return f"spaces/{name}" if request.url.path.startswith(("/api/spaces/", "/spaces/")) else name
+
+
+TYPES = {"html": "text/html", "mjs": "text/javascript", "wasm": "application/wasm"}
 
 
 class Refused(Exception):
@@ -48,8 +58,7 @@ class Api:
 
     def repo(self, request: Request, *, write: bool = False) -> Repo:
         user = self.user(request)
-        repo_id = f"{request.path_params['owner']}/{request.path_params['name']}"
-        repo = self.store.repos.get(repo_id)
+        repo = self.store.repos.get(key_of(request))
         owner = user is not None and user[0] == request.path_params["owner"]
         if repo is None or (repo.private and not owner):
             raise Refused(404 if user else 401, "RepoNotFound", "Repository not found")
@@ -77,12 +86,15 @@ class Api:
         owner = payload.get("organization") or user[0]
         if owner != user[0] or user[1] != "write":
             raise Refused(403, "", f"You don't have the rights to create a model under the namespace {owner!r}")
-        repo_id = f"{owner}/{payload['name']}"
-        url = f"{self.endpoint}/{repo_id}"
-        if repo_id in self.store.repos:
+        repo_id, space = f"{owner}/{payload['name']}", payload.get("type") == "space"
+        if space and payload.get("sdk") != "static":
+            raise Refused(400, "", f"Invalid sdk {payload.get('sdk')!r}; this Hub has static Spaces only")
+        key = f"spaces/{repo_id}" if space else repo_id
+        url = f"{self.endpoint}/{key}"
+        if key in self.store.repos:
             return JSONResponse({"error": "You already created this model repo", "url": url}, 409)
         private = payload.get("visibility") == "private" or bool(payload.get("private"))
-        self.store.create(repo_id, private=private)
+        self.store.create(key, private=private)
         return JSONResponse({"url": url, "id": repo_id, "name": repo_id})
 
     async def delete(self, request: Request) -> Response:
@@ -91,7 +103,8 @@ class Api:
         repo_id = f"{payload.get('organization') or (user or ('',))[0]}/{payload['name']}"
         if user is None or not repo_id.startswith(f"{user[0]}/"):
             raise Refused(403, "", "Forbidden")
-        if self.store.repos.pop(repo_id, None) is None:
+        key = f"spaces/{repo_id}" if payload.get("type") == "space" else repo_id
+        if self.store.repos.pop(key, None) is None:
             raise Refused(404, "RepoNotFound")
         return Response()
 
@@ -116,7 +129,7 @@ class Api:
         rows = []
         for repo in self.store.repos.values():
             row = self._info(repo, repo.head(), blobs=False)
-            if repo.private or query.get("search", "").lower() not in repo.id.lower():
+            if repo.id.startswith("spaces/") or repo.private or query.get("search", "").lower() not in repo.id.lower():
                 continue
             if any(tag not in row["tags"] for tag in wanted):
                 continue
@@ -140,8 +153,8 @@ class Api:
             siblings.append(row)
         return {
             "_id": repo.id,
-            "id": repo.id,
-            "modelId": repo.id,
+            "id": repo.id.removeprefix("spaces/"),
+            "modelId": repo.id.removeprefix("spaces/"),
             "sha": commit.oid,
             "private": repo.private,
             "gated": "manual" if repo.gated else False,
@@ -326,10 +339,20 @@ class Api:
             return Response(file.data, headers=headers, media_type="text/plain")
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
         if self.xet and file.sha256 in self.store.xet:
-            route = f"{self.endpoint}/api/models/{repo.id}/xet-read-token/{commit.oid}"
+            kind = "" if repo.id.startswith("spaces/") else "models/"
+            route = f"{self.endpoint}/api/{kind}{repo.id}/xet-read-token/{commit.oid}"
             headers |= {"X-Xet-Hash": self.store.xet[file.sha256], "Link": f'<{route}>; rel="xet-auth"'}
         headers["Location"] = f"{self.cdn}/cdn/{file.sha256}?filename={quote(path, safe='')}"
         return Response(status_code=302, headers=headers)
+
+    async def page(self, request: Request) -> Response:
+        """What a static Space serves at an address of its own; the genuine one has a host for each Space."""
+        path = request.path_params["path"] or "index.html"
+        file = self.repo(request).head().files.get(path)
+        if file is None:
+            raise Refused(404, "EntryNotFound")
+        kind = TYPES.get(path.rpartition(".")[2], "application/octet-stream")
+        return Response(self.store.content(file), media_type=kind)
 
     async def xet_token(self, request: Request) -> Response:
         write = "xet-write-token" in request.url.path
@@ -357,20 +380,29 @@ def make_api(store: Store, cas: Cas, endpoint: str, cdn: str, *, xet: bool) -> S
         Route("/api/validate-yaml", api.validate_yaml, methods=["POST"]),
         Route("/api/whoami-v2", api.whoami),
         Route("/api/models", api.search),
-        Route(MODEL, api.info),
-        Route(f"{MODEL}/revision/{{rev:path}}", api.info),
-        Route(f"{MODEL}/tree/{{rev:path}}", api.tree),
-        Route(f"{MODEL}/paths-info/{{rev:path}}", api.paths_info, methods=["POST"]),
-        Route(f"{MODEL}/refs", api.refs),
-        Route(f"{MODEL}/commits/{{rev:path}}", api.commits),
-        Route(f"{MODEL}/tag/{{rev:path}}", api.tag, methods=["POST"]),
-        Route(f"{MODEL}/branch/{{rev:path}}", api.branch, methods=["POST"]),
-        Route(f"{MODEL}/preupload/{{rev:path}}", api.preupload, methods=["POST"]),
-        Route(f"{MODEL}/commit/{{rev:path}}", api.commit, methods=["POST"]),
-        Route(f"{MODEL}/xet-write-token/{{rev:path}}", api.xet_token),
-        Route(f"{MODEL}/xet-read-token/{{rev:path}}", api.xet_token),
-        Route("/{owner}/{name}.git/info/lfs/objects/batch", api.lfs_batch, methods=["POST"]),
         Route("/lfs-verify/{oid}", api.lfs_verify, methods=["POST"]),
-        Route("/{owner}/{name}/resolve/{rev}/{path:path}", api.resolve),
+        Route("/spaces/{owner}/{name}/page/{path:path}", api.page),
     ]
+    for at, files in reversed(KINDS):  # those of Spaces first: /spaces/OWNER/... could be a model of "spaces"
+        routes += _routes_of(api, at, files)
     return Starlette(routes=routes, exception_handlers={Refused: _refused})
+
+
+def _routes_of(api: Api, at: str, files: str) -> list[Route]:
+    """The routes of one kind of repository."""
+    return [
+        Route(at, api.info),
+        Route(f"{at}/revision/{{rev:path}}", api.info),
+        Route(f"{at}/tree/{{rev:path}}", api.tree),
+        Route(f"{at}/paths-info/{{rev:path}}", api.paths_info, methods=["POST"]),
+        Route(f"{at}/refs", api.refs),
+        Route(f"{at}/commits/{{rev:path}}", api.commits),
+        Route(f"{at}/tag/{{rev:path}}", api.tag, methods=["POST"]),
+        Route(f"{at}/branch/{{rev:path}}", api.branch, methods=["POST"]),
+        Route(f"{at}/preupload/{{rev:path}}", api.preupload, methods=["POST"]),
+        Route(f"{at}/commit/{{rev:path}}", api.commit, methods=["POST"]),
+        Route(f"{at}/xet-write-token/{{rev:path}}", api.xet_token),
+        Route(f"{at}/xet-read-token/{{rev:path}}", api.xet_token),
+        Route(f"{files}.git/info/lfs/objects/batch", api.lfs_batch, methods=["POST"]),
+        Route(f"{files}/resolve/{{rev}}/{{path:path}}", api.resolve),
+    ]

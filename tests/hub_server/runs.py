@@ -13,8 +13,8 @@ import torch
 
 from zoo.evaluate.opened import open_run
 from zoo.hub.pack import package
-from zoo.runs.folder import append_metrics, write_result, write_weights
-from zoo.runs.record import write_record
+from zoo.runs.folder import append_metrics, read_result, read_weights, write_result, write_weights
+from zoo.runs.record import read_record, write_record
 from zoo.train.plan import resolve
 from zoo.train.run_options import Request
 
@@ -62,6 +62,18 @@ def made_package(folder: Path) -> Path:
     with own_caches(folder):
         source = untrained_run(folder / "run", limit_train=64, limit_test=64)
         return package(source, folder / "package").folder
+
+
+def made_with_onnx(folder: Path) -> Path:
+    """The same with `onnx/model.onnx`, and with logits that are far apart, as those of a trained network."""
+    with own_caches(folder):
+        source = untrained_run(folder / "run", limit_train=64, limit_test=64)
+        weights, record = dict(read_weights(source)), read_record(source)
+        head = next(name for name, tensor in weights.items() if tensor.ndim == 2 and len(tensor) == 10)
+        write_weights(source, weights | {head: 5 * weights[head]}, record)
+        result = read_result(source) | {"test": open_run(source, device="cpu").measure().as_dict()}
+        write_result(source, result)
+        return package(source, folder / "package", onnx=True).folder
 
 
 def threads() -> dict[str, str]:

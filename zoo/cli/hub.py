@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import zoo
+from zoo.base.text import plural
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.run_argument import RunName
@@ -85,10 +86,25 @@ def package(run: str, output: Path | None, no_predictions: bool, **options: Any)
     is_flag=True,
     help="Replace the card or a picture in the repository even if somebody edited it there.",
 )
+@click.option(
+    "--space",
+    is_flag=False,
+    flag_value="",
+    metavar="[OWNER/NAME]",
+    help="Also make a static Space: a page that classifies images in the browser. Default: the repository's name.",
+)
+@click.option(
+    "--runtime",
+    type=FOLDER,
+    metavar="FOLDER",
+    help="For --space: folder with the files of npm's package onnxruntime-web; default: npm fetches it.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, but send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_packaging
-def publish(run: str, repo: str, dry_run: bool, as_json: bool, no_predictions: bool, **options: Any) -> None:
+def publish(
+    run: str, repo: str, dry_run: bool, as_json: bool, no_predictions: bool, space: str | None, **options: Any
+) -> None:
     """Publish RUN (a run folder or a package) to the Hub as OWNER/NAME, in one commit with a tag.
 
     Examples:
@@ -98,8 +114,10 @@ def publish(run: str, repo: str, dry_run: bool, as_json: bool, no_predictions: b
       zoo publish runs/hybrid-alt-1-digits-20261121-120000 me/hybrid-digits
       zoo publish runs/mine/package me/hybrid-digits --private --json
       zoo publish runs/mine me/hybrid-digits --sign mine.pem
+      zoo publish runs/mine me/hybrid-digits --space
     """
-    options |= {"predictions": not no_predictions, "reporter": Terminal()}
+    asked: str | bool = False if space is None else space or True
+    options |= {"predictions": not no_predictions, "reporter": Terminal(), "space": asked}
     (_show if dry_run else _send)(run, repo, as_json, options)
 
 
@@ -114,6 +132,10 @@ def _show(run: str, repo: str, as_json: bool, options: dict[str, Any]) -> None:
             f"zoo publish would make one commit in {planned.reference}: {planned.title!r}, {planned.size:,} bytes, "
             f"tag {planned.tag}; nothing was sent"
         )
+        if planned.space:
+            size = sum(planned.space_files.column("bytes"))
+            count = plural(len(planned.space_files), "file")
+            table.say(f"and one in the Space {planned.space}: {count}, {size:,} bytes")
         table.emit(["", *map(table.clean, planned.card.splitlines())])
 
 
@@ -126,6 +148,8 @@ def _send(run: str, repo: str, as_json: bool, options: dict[str, Any]) -> None:
         table.say(
             f"published: {published.tagged} (commit {published.commit[:12]})\nnext: zoo verify {published.tagged}"
         )
+        if published.space:
+            table.say(f"the Space: {published.space}")
         print(published.reference)
     else:
         table.say("the pull request is open; the owner of the repository decides on it")

@@ -206,6 +206,8 @@ def publish(
     predictions: bool = True,
     sign: str | Path | None = None,
     onnx: bool = False,
+    space: str | bool = False,
+    runtime: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Published: ...
 @overload
@@ -224,6 +226,8 @@ def publish(
     predictions: bool = True,
     sign: str | Path | None = None,
     onnx: bool = False,
+    space: str | bool = False,
+    runtime: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Planned: ...
 @overload
@@ -242,6 +246,8 @@ def publish(
     predictions: bool = True,
     sign: str | Path | None = None,
     onnx: bool = False,
+    space: str | bool = False,
+    runtime: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Published | Planned: ...
 @checked
@@ -260,6 +266,8 @@ def publish(
     predictions: bool = True,
     sign: str | Path | None = None,
     onnx: bool = False,
+    space: str | bool = False,
+    runtime: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Published | Planned:
     """Publish a run or a package to the Hub, in one commit with a tag, or not at all.
@@ -272,11 +280,15 @@ def publish(
         dry_run: send nothing, and give what would be sent.
         licence, data_dir, device, predictions, onnx: as for `zoo.package`, if `run` is no package yet.
         sign: sign what is sent: a file with a private key, or "sigstore" (which does not sign in a dry run).
+        space: also make a static Space of this name, a page that classifies images in the browser; True: as `repo`.
+            A run's package gets `onnx` for it; one that is ready must have it.
+        runtime: for `space`: a folder with the files of npm's package onnxruntime-web; None: npm fetches it.
         reporter: receives what there is to say, such as which files were edited after the package was made.
     Returns:
-        `Published`: the commit and its tag; with `dry_run`, `Planned`: title, tag, files and card.
+        `Published`: the commit and its tag, and the Space; with `dry_run`, `Planned`: title, tag, files and card.
     Raises:
-        InputError: no such run, it is on the Hub, a wrong name, two branches, or no key. HubLoginError: no token.
+        InputError: no such run, it is on the Hub, a wrong name, two branches, no key, or the Space's files are missing.
+        HubLoginError: there is no token.
         PackageError: symbolic links, damage, weights that are not finite, a secret in a file, or an old signature.
         RunError, DataError: as `zoo.package`. HubError: or a subclass; the repository is then as it was before.
 
@@ -284,24 +296,30 @@ def publish(
         >>> zoo.publish("last", "me/hybrid-digits", dry_run=True).files  # doctest: +SKIP
         >>> zoo.publish("last", "me/hybrid-digits").reference  # doctest: +SKIP
     """
+    from zoo.catalogue.registry import load_registry
     from zoo.hub.publish import check_token, prepare, shown
     from zoo.hub.publish import publish as send
+    from zoo.hub.publish_space import published_with, shown_with
     from zoo.hub.ref import with_revision
+    from zoo.hub.space import asked_space, make_space
     from zoo.runs.own_source import refuse_own
     from zoo.runs.record import RECORD, read_record
 
     source, ref, signed = _local(run), with_revision(repo, revision), _signer(sign, dry_run=dry_run)
+    asked = asked_space(space, ref.repo, Path(runtime) if runtime else None, create_pr=create_pr)
     if (source / RECORD).is_file():
         refuse_own(source, read_record(source))  # no token helps then
     if not dry_run:
         check_token()  # before the test split is measured
-    options = _options(licence, data_dir, device, predictions, onnx)
+    options, registry = _options(licence, data_dir, device, predictions, onnx or asked is not None), load_registry()
     with closing(reporter or Reporter()) as told, TemporaryDirectory(prefix="zoo-publish-") as temporary:
-        plan = prepare(source, ref, Path(temporary), sign=signed, **options)
+        plan = prepare(source, ref, Path(temporary), sign=signed, registry=registry, **options)
         _say_edits(told, plan.edited, "it is sent as it is")
+        page = asked and make_space(plan.package, asked, ref.repo, Path(temporary) / "space", registry)
         if dry_run:
-            return shown(plan, ref)
-        return send(plan, ref, private=private, create_pr=create_pr, replace_edits=replace_edits)
+            return shown_with(shown(plan, ref), page)
+        published = send(plan, ref, private=private, create_pr=create_pr, replace_edits=replace_edits)
+        return published_with(published, page, private=private, replace_edits=replace_edits)
 
 
 def _local(run: RunLike) -> Path:

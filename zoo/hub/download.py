@@ -236,11 +236,16 @@ def ask(ref: Ref) -> Manifest:
     files = {}
     for sibling in info.siblings or []:
         if sibling.rfilename in ALL:
-            files[sibling.rfilename] = _digest(ref, sibling)
+            files[sibling.rfilename] = digest_of(ref, sibling)
     return Manifest(repo=ref.repo, commit=str(info.sha), files=files)
 
 
-def _digest(ref: Ref, sibling: Any) -> Digest:
+def digest_of(ref: Ref, sibling: Any) -> Digest:
+    """What the Hub's list of files states about one of them.
+
+    Raises:
+        HubError: its size or its hash is missing.
+    """
     size, lfs = sibling.size, sibling.lfs
     sha256 = lfs.sha256 if lfs is not None else None
     if not isinstance(size, int) or size < 0 or not (sha256 or sibling.blob_id):

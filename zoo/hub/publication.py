@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.base.tables import Table
@@ -17,13 +17,14 @@ class Published:
 
     Attributes:
         repo: OWNER/NAME. commit: its 40 digits. tag: the result's; "" for a pull request.
-        url: the page of the commit or of the pull request.
+        url: the page of the commit or of the pull request. space: the page of the Space; "" where there is none.
     """
 
     repo: str
     commit: str
     tag: str
     url: str
+    space: str = ""
 
     @property
     def reference(self) -> str:
@@ -37,7 +38,8 @@ class Published:
 
     def as_dict(self) -> dict[str, Any]:
         """As `zoo publish --json` prints it."""
-        return {"repo": self.repo, "commit": self.commit, "tag": self.tag, "url": self.url}
+        table = {"repo": self.repo, "commit": self.commit, "tag": self.tag, "url": self.url}
+        return table | ({"space": self.space} if self.space else {})
 
     def __repr__(self) -> str:
         """Where it is."""
@@ -60,6 +62,7 @@ class Planned:
         files: a row for each file: `name` and `bytes`.
         revision: the branch; None: the repository's own, main.
         edited: the card or pictures that were edited after the package was made; they are sent as they are.
+        space: OWNER/NAME of the Space, and its files in `space_files`, as in `files`; "" where there is none.
     """
 
     repo: str
@@ -69,6 +72,8 @@ class Planned:
     card: str
     revision: str | None = None
     edited: tuple[str, ...] = ()
+    space: str = ""
+    space_files: Table = field(default_factory=lambda: Table([], ("name", "bytes")))
 
     @property
     def reference(self) -> str:
@@ -83,7 +88,8 @@ class Planned:
     def as_dict(self) -> dict[str, Any]:
         """As `zoo publish --dry-run --json` prints it."""
         files = list(self.files.rows)
-        return {"repo": self.repo, "tag": self.tag, "title": self.title, "files": files, "card": self.card}
+        table = {"repo": self.repo, "tag": self.tag, "title": self.title, "files": files, "card": self.card}
+        return table | ({"space": {"repo": self.space, "files": list(self.space_files.rows)}} if self.space else {})
 
     def __repr__(self) -> str:
         """One line: what, how much and where to."""

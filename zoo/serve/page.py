@@ -22,10 +22,20 @@ class Page(NamedTuple):
     policy: str
 
 
+def asset(name: str) -> str:
+    """A script or a style of the page; `page.js` shows what the function `ask(file)` answers, whoever answers it."""
+    return (ASSETS / name).read_text("utf-8")
+
+
+def alone(*scripts: str) -> str:
+    """Scripts as one that leaves no names behind."""
+    return "\n".join(["(() => {", "'use strict';", *(script.rstrip("\n") for script in scripts), "})();", ""])
+
+
 def make_page(facts: dict[str, Any], limits: Limits) -> Page:
     """The page of one model."""
     pages = templates(ASSETS)
-    script, style = ((ASSETS / name).read_text("utf-8") for name in ("page.js", "page.css"))
+    script, style = alone(asset("ask.js"), asset("page.js")), asset("page.css")
     policy = (
         f"default-src 'none'; script-src {allowed(script)}; style-src {allowed(style)}; "
         "img-src blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -1,9 +1,7 @@
-(() => {
-'use strict';
 const form = document.getElementById('form'), drop = document.getElementById('drop');
 const picker = document.getElementById('file'), status = document.getElementById('status');
 const answers = document.getElementById('answers');
-const most = Number(form.dataset.most), SHOWN = 50, TRIES = 5;
+const SHOWN = 50;
 const waiting = [];
 let working = false;
 
@@ -13,28 +11,6 @@ const make = (name, text = '', type = '') => {
   if (type) made.className = type;
   return made;
 };
-const pause = seconds => new Promise(done => setTimeout(done, 1000 * seconds));
-
-async function ask(file) {
-  if (file.size > most) throw new Error(`larger than ${Math.floor(most / 1048576)} MiB`);
-  const body = new FormData();
-  body.append('image', file);
-  for (let tried = 1; ; tried++) {
-    let response;
-    try {
-      response = await fetch('predict', {method: 'POST', body});
-    } catch {
-      throw new Error('the server cannot be reached, or ended the connection');
-    }
-    if ((response.status === 429 || response.status === 503) && tried < TRIES) {
-      await pause(Number(response.headers.get('retry-after')) || 1);
-      continue;
-    }
-    const answer = await response.json().catch(() => ({error: `status ${response.status}`}));
-    if (!response.ok) throw new Error(answer.error);
-    return answer;
-  }
-}
 
 function card(file) {
   const item = make('li'), picture = new Image(), side = make('div');
@@ -112,4 +88,3 @@ document.addEventListener('drop', event => {
 document.addEventListener('paste', event => {
   if (event.clipboardData.files.length) take(event.clipboardData.files);
 });
-})();
