@@ -9,6 +9,9 @@ from torch import nn
 from zoo.errors import InputError, UnknownNameError
 from zoo.plugin.layers import use_cheap_dropout
 
+HUB = "hf-hub:"
+"""Begins the name of weights in a repository of timm's layout."""
+
 
 def names() -> list[str]:
     """Return the names of all of timm's models."""
@@ -29,6 +32,8 @@ def model(
         UnknownNameError: timm has no such model.
         InputError: the model refuses these sizes or arguments.
     """
+    if name.startswith(HUB):
+        raise InputError(f"timm/{name} names weights and no model: `zoo train timm/MODEL --weights timm/{name}`")
     if not timm.is_model(name):
         raise UnknownNameError("timm model", name, names(), "`zoo list timm/*` shows them all")
     extra: dict[str, object] = {}

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_from_hf
 from timm.models._hub import download_from_hf
 from torch import Tensor
 
-from zoo.errors import InputError
+from zoo.errors import InputError, UnknownNameError
 from zoo.plugin import Pretrained, Transform
+from zoo_timm.models import HUB, names
 
-HUB = "hf-hub:"
 DESCRIBES = (
     "num_classes",
     "input_size",
@@ -42,12 +43,14 @@ def pretrained(*, name: str, **unused: object) -> Pretrained:
         unused: other arguments of the model, which are no matter of its weights.
 
     Raises:
-        InputError: timm has no such weights.
+        UnknownNameError: timm has no such model. InputError: it has no such weights.
     """
     del unused
     if name.startswith(HUB):
         return _on_the_hub(name.removeprefix(HUB))
-    config = get_pretrained_cfg(name) if timm.is_model(name) else None
+    if not timm.is_model(name):
+        raise UnknownNameError("timm model", name.partition(".")[0], names(), "`zoo list timm/*` shows them all")
+    config = get_pretrained_cfg(name) if _is_tag(name) else None
     if config is None or not config.has_weights:
         known = timm.list_pretrained(f"{name.partition('.')[0]}*")[:4]
         have = f"it has {', '.join(known)}" if known else "see `zoo list timm/*`"
@@ -56,6 +59,12 @@ def pretrained(*, name: str, **unused: object) -> Pretrained:
     hub = str(config.hf_hub_id or "")
     load = _loader(full, config, {}, lambda: _asked_once(config))
     return _described(f"timm/{full}", load, config, hub, f"{hub} on the Hub" if hub else str(config.url))
+
+
+def _is_tag(name: str) -> bool:
+    """Whether the model has weights of the tag in its name, if there is one."""
+    model, _, tag = name.partition(".")
+    return not tag or name in timm.list_pretrained(f"{model}.*")
 
 
 def _asked_once(config: PretrainedCfg) -> PretrainedCfg:
@@ -90,6 +99,7 @@ def _on_the_hub(repo: str) -> Pretrained:
 def _described(
     origin: str, load: Callable[..., dict[str, Tensor]], config: PretrainedCfg, hub: str, where: str
 ) -> Pretrained:
+    info = _imagenet(config)
     return Pretrained(
         origin=origin,
         load=load,
@@ -98,7 +108,22 @@ def _described(
         std=tuple(config.std),
         where=where,
         base_model=hub,
+        num_classes=config.num_classes,
+        classes=info.label_descriptions() if info else (),
+        other_names=lambda: _other_names(info) if info else (),
     )
+
+
+def _imagenet(config: PretrainedCfg) -> ImageNetInfo | None:
+    """The classes of the subset of ImageNet that has as many; timm itself knows them by their number alone."""
+    subset = infer_imagenet_subset({"num_classes": config.num_classes})
+    return ImageNetInfo(subset) if subset else None
+
+
+def _other_names(info: ImageNetInfo) -> list[list[str]]:
+    """WordNet's numbers, by which the folders of ImageNet are called, and the first word of each description."""
+    first = [description.partition(",")[0] for description in info.label_descriptions()]
+    return [list(info.label_names()), first]
 
 
 def _loader(
@@ -125,13 +150,17 @@ def _loader(
 def transform_of(config: PretrainedCfg) -> Transform:
     """timm's evaluation transform: `input_size`, `crop_pct`, `crop_mode`, `interpolation`.
 
-    The mode "border" (the whole image with a border around it) is taken for "center".
+    The mode "border" (the whole image with a border around it) is taken for "center", and images that are not square
+    are scaled as a whole; no weights with classes that timm lists are of these kinds.
     """
     _, height, width = config.input_size
-    whole = config.crop_mode == "squash" or height != width
+    side, squash = int(height / config.crop_pct), config.crop_mode == "squash"
+    whole = height != width or (squash and side == height)
     chosen = config.interpolation if config.interpolation in FILTERS else "bilinear"
     return Transform(
         size=(height, width),
-        resize=None if whole else int(height / config.crop_pct),
+        resize=None if whole else side,
+        squash=squash and not whole,
         interpolation=chosen,  # type: ignore[arg-type]  # one of FILTERS, seen above
+        rounding="torchvision",
     )

@@ -34,7 +34,7 @@ def pretrained(*, name: str, **unused: object) -> Pretrained:
     if chosen and chosen not in known.__members__:
         raise InputError(f"torchvision/{model} has no weights {chosen!r}; it has {', '.join(known.__members__)}")
     weights: WeightsEnum = known[chosen or "DEFAULT"]
-    how = weights.transforms()
+    how, classes = weights.transforms(), tuple(weights.meta.get("categories") or ())
     ported = model in PORTED
     return Pretrained(
         origin=f"torchvision/{model}.{weights.name}",
@@ -43,13 +43,26 @@ def pretrained(*, name: str, **unused: object) -> Pretrained:
         mean=(0.5, 0.5, 0.5) if ported else tuple(how.mean),
         std=(0.5, 0.5, 0.5) if ported else tuple(how.std),
         where=weights.url,
+        num_classes=len(classes),
+        classes=classes,
+        other_names=lambda: _other_names(classes),
     )
+
+
+def _other_names(classes: tuple[str, ...]) -> list[list[str]]:
+    """Of ImageNet's classes, WordNet's numbers and descriptions: timm has them, in the same order."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return [info.label_names(), info.label_descriptions()] if len(classes) == info.num_classes() else []
 
 
 def transform_of(how: Any) -> Transform:
     """What `weights.transforms()` does to an image, as data."""
     side = how.crop_size[0]
-    return Transform(size=(side, side), resize=how.resize_size[0], interpolation=how.interpolation.value)
+    return Transform(
+        size=(side, side), resize=how.resize_size[0], interpolation=how.interpolation.value, rounding="torchvision"
+    )
 
 
 def _load(model: str, weights: WeightsEnum, *, in_channels: int, height: int, width: int) -> dict[str, Tensor]:

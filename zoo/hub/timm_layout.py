@@ -99,7 +99,7 @@ def _preprocessing(record: RunRecord, rule: Rule) -> dict[str, Any]:
         "mean": list(data.mean) * each if normalize else [0.0] * sizes.in_channels,
         "std": list(data.std) * each if normalize else [1.0] * sizes.in_channels,
         "crop_pct": 1.0 if rule.size else _crop_pct(sizes.height, rule.resize or sizes.height),
-        "crop_mode": "squash" if rule.size else "center",
+        "crop_mode": "squash" if rule.size or rule.squash else "center",
         "interpolation": rule.interpolation,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ import msgspec
 from zoo.base.structs import Positive, Struct
 
 Kind = Literal["classifier", "part", "combinator", "stem", "head", "dataset", "listener"]
+Rounding = Literal["nearest", "torchvision"]
 
 GIVEN = MappingProxyType(
     {
@@ -51,7 +52,8 @@ class Component(Struct, frozen=True):
             the one before it); pictures draw them side by side.
         pretrained: its pretrained weights, if it has any: a package "hf://OWNER/NAME[@REVISION]", or
             "module:attribute" of a function that gets the arguments of the tree and returns
-            `Pretrained`. Only used for classifiers, by `zoo train MODEL --pretrained`.
+            `Pretrained`. Only used for classifiers: by `zoo train MODEL --pretrained`, and, of a component with a
+            namespace, wherever `zoo predict`, `serve`, `eval` and `export` are given "<namespace>/NAME".
     """
 
     name: str
@@ -71,12 +73,18 @@ class Transform(Struct, frozen=True, kw_only=True):
         size: (height, width) of the result.
         resize: the shorter side is scaled to this, then the centre is cropped to `size`; None: the whole
             image is scaled to `size`.
+        squash: both sides are scaled to `resize`, in the place of the shorter one alone.
         interpolation: name of Pillow's filter.
+        rounding: where the longer side and the corner of the crop fall between two pixels: "nearest" takes the
+            nearest whole length, and the corner above and to the left; "torchvision" does what torchvision and timm
+            do: it takes the whole length below, and the nearest corner (of two, the one with an even number).
     """
 
     size: tuple[Positive, Positive]
     resize: Positive | None = None
+    squash: bool = False
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
+    rounding: Rounding = "nearest"
 
     def at(self, side: int) -> Transform:
         """The same transform for square images of another side, with the cropped margin in proportion."""
@@ -94,6 +102,11 @@ class Pretrained(NamedTuple):
         transform: how images were resized. mean, std: of pixel values in 0..1.
         where: where `load` downloads from, for messages: "timm/resnet18.a1_in1k on the Hub".
         base_model: the repository of the weights on the Hub ("timm/resnet18.a1_in1k"); "" if there is none.
+        num_classes: how many logits the head of these weights gives; 0: they have no head; None: as many as there are
+            `classes`. `zoo predict` and the like use weights with a head, a transform and images of three channels.
+        classes: the names of these logits, in their order; empty: they have none, and are numbered.
+        other_names: called without arguments where images are sorted by other names than `classes`; returns more lists
+            of names, each complete and in the same order: of ImageNet's classes the numbers in WordNet, for example.
     """
 
     origin: str
@@ -103,6 +116,9 @@ class Pretrained(NamedTuple):
     std: tuple[float, ...] = ()
     where: str = ""
     base_model: str = ""
+    num_classes: int | None = None
+    classes: Sequence[str] = ()
+    other_names: Callable[[], Sequence[Sequence[str]]] | None = None
 
 
 class ImageSplits(NamedTuple):

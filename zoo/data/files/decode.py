@@ -19,7 +19,7 @@ from zoo.data.files.colours import Colours, rgb, rgb_of_values
 from zoo.data.files.deep_colour import upper_of, whole_values
 from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError
-from zoo.plugin.contract import Transform
+from zoo.plugin.contract import Rounding, Transform
 
 _TURNS = (
     Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,9 +65,10 @@ class Rule:
 
     Attributes:
         size: (height, width) that the whole image is scaled to.
-        resize: the shorter side is scaled to this, keeping the aspect.
+        resize: the shorter side is scaled to this, keeping the aspect; with `squash` both sides are, without it.
         crop: then a centred square of this side is cut out.
         interpolation: Pillow's filter; each averages when it shrinks, but "nearest".
+        rounding: of the longer side and of the crop's corner, see `zoo.plugin.Transform`.
         colours: how values become colours, before that.
     """
 
@@ -75,6 +76,8 @@ class Rule:
     resize: int | None = None
     crop: int | None = None
     interpolation: str = "bilinear"
+    squash: bool = False
+    rounding: Rounding = "nearest"
     colours: Colours = field(default_factory=Colours)
 
     def __bool__(self) -> bool:
@@ -89,15 +92,17 @@ class Rule:
         """For people: "to 32x32, bilinear"; the filter's name is Pillow's."""
         if self.size:
             return f"to {self.size[0]}x{self.size[1]}, {self.interpolation}"
-        scaled = f"the shorter side to {self.resize}, {self.interpolation}" if self.resize else ""
+        lengths = f"to {self.resize}x{self.resize}" if self.squash else f"the shorter side to {self.resize}"
+        scaled = f"{lengths}, {self.interpolation}" if self.resize else ""
         cut = f"a centred square of {self.crop}" if self.crop else ""
         return ", then ".join(part for part in (scaled, cut) if part)
 
     def table(self) -> dict[str, Any]:
         """The rule as plain data; names of cached images are made of it, so the usual filter is not in it."""
         table = asdict(self)
-        if self.interpolation == "bilinear":
-            del table["interpolation"]
+        for name, usual in (("interpolation", "bilinear"), ("rounding", "nearest"), ("squash", False)):
+            if table[name] == usual:
+                del table[name]
         del table["colours"]
         return table | self.colours.table()
 
@@ -107,9 +112,18 @@ class Rule:
             height, width = self.size
             return self._scaled(image, width, height)
         if self.resize:
-            factor = self.resize / min(image.size)
-            image = self._scaled(image, *(max(1, round(side * factor)) for side in image.size))
-        return _centre(image, self.crop) if self.crop else image
+            image = self._scaled(image, *self._lengths(image.size, self.resize))
+        return _centre(image, self.crop, self.rounding) if self.crop else image
+
+    def _lengths(self, given: tuple[int, int], resize: int) -> tuple[int, int]:
+        """(width, height) that an image of (width, height) is scaled to."""
+        if self.squash:
+            return resize, resize
+        if self.rounding == "torchvision":  # torchvision.transforms.functional._compute_resized_output_size
+            width, height = (int(resize * side / min(given)) for side in given)
+        else:
+            width, height = (max(1, round(side * (resize / min(given)))) for side in given)
+        return width, height
 
     def _scaled(self, image: Image.Image, width: int, height: int) -> Image.Image:
         if image.size == (width, height):
@@ -129,7 +143,13 @@ def transform_rule(transform: Transform) -> Rule:
     height, width = transform.size
     if transform.resize is None or height != width:
         return Rule(size=transform.size, interpolation=transform.interpolation)
-    return Rule(resize=transform.resize, crop=height, interpolation=transform.interpolation)
+    return Rule(
+        resize=transform.resize,
+        squash=transform.squash,
+        crop=height,
+        interpolation=transform.interpolation,
+        rounding=transform.rounding,
+    )
 
 
 def make_rule(
@@ -155,10 +175,11 @@ def make_rule(
     return Rule(None, round((resize or crop) * wanted[0] / crop), wanted[0])
 
 
-def _centre(image: Image.Image, side: int) -> Image.Image:
+def _centre(image: Image.Image, side: int, rounding: Rounding) -> Image.Image:
     if min(image.size) < side:
         raise ValueError(f"image of {image.size[0]}x{image.size[1]} is smaller than the crop of {side}")
-    left, top = (image.size[0] - side) // 2, (image.size[1] - side) // 2
+    margins = [length - side for length in image.size]
+    left, top = (round(margin / 2) if rounding == "torchvision" else margin // 2 for margin in margins)
     return image.crop((left, top, left + side, top + side))
 
 
