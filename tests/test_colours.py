@@ -224,7 +224,7 @@ def test_images_in_parquet_share_a_white_too(tmp_path: Path) -> None:
 
 
 def test_a_run_records_its_white_and_reads_new_images_by_it(tmp_path: Path) -> None:
-    from zoo.evaluate.new_images import other_images
+    from zoo.evaluate.new_images import other_images, taken_by
     from zoo.runs.images import rule_of
     from zoo.train.plan import resolve
     from zoo.train.run_options import Request
@@ -235,10 +235,11 @@ def test_a_run_records_its_white_and_reads_new_images_by_it(tmp_path: Path) -> N
     plan = resolve(Request(model="cnn-baseline", dataset=f"folder:{tmp_path / 'run'}", **asked))  # type: ignore[arg-type]
     assert plan.record.data.white == 4095
     assert [finding.kind for finding in plan.findings] == ["white"]
-    rule = rule_of(plan.record, load_registry())
+    registry = load_registry()
+    rule = rule_of(plan.record, registry)
     image = image_array(tmp_path / "dark" / "train" / "b" / "11.png", rule, "x")
     assert image.max() <= 400 / 4095 * 255
-    other = other_images(plan.record, load_registry(), f"folder:{tmp_path / 'dark'}", "train")
+    other = other_images(taken_by(plan.record, registry), registry, f"folder:{tmp_path / 'dark'}", "train")
     assert other.images[:].max() <= 400 / 4095 * 255
 
 

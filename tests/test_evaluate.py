@@ -27,18 +27,19 @@ from zoo.base.install import install_line
 from zoo.catalogue import index
 from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
+from zoo.data.split import Split
 from zoo.errors import InputError, RunError
 from zoo.evaluate import opened as rerun
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import averages, per_class
 from zoo.evaluate.classifier import open_classifier
-from zoo.evaluate.new_images import other_images
+from zoo.evaluate.new_images import other_images, taken_by
 from zoo.evaluate.one_pass import Predictions
 from zoo.evaluate.paired import bootstrap, compare, interval, mcnemar
 from zoo.plugin import Transform
 from zoo.runs.folder import read_result, write_result
 from zoo.runs.images import split_of
-from zoo.runs.record import read_record, write_record
+from zoo.runs.record import RunRecord, read_record, write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve
 from zoo.train.run_options import Request
@@ -350,10 +351,15 @@ def test_other_images_may_be_of_some_classes_and_are_matched_by_name(trained: Pa
     assert found["classes"]["macro"]["f1"] == pytest.approx(mean)
 
 
+def others(record: RunRecord, spec: str) -> Split:
+    registry = load_registry()
+    return other_images(taken_by(record, registry), registry, spec, "test")
+
+
 def test_classes_without_names_are_matched_by_number(trained: Path) -> None:
     record = read_record(trained / "first")
     named = msgspec.structs.replace(record.data, classes=tuple("abcdefghij"))
-    split = other_images(msgspec.structs.replace(record, data=named), load_registry(), "digits", "test")
+    split = others(msgspec.structs.replace(record, data=named), "digits")
     assert np.array_equal(split.labels, split_of(record, "test", load_registry()).labels)
 
 
@@ -374,11 +380,11 @@ def test_other_images_are_scaled_and_cut_as_the_runs_own(trained: Path, tmp_path
     cut = Transform(size=(8, 8), resize=12, interpolation="bicubic")
     write_record(run, msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, transform=cut)))
     write_digits(trained / "first", tmp_path / "new", {0, 1}, grow=3)
-    split = other_images(read_record(run), load_registry(), f"folder:{tmp_path / 'new'}", "test")
+    split = others(read_record(run), f"folder:{tmp_path / 'new'}")
     classifier = open_classifier(run, load_registry())
     for row, path in enumerate(sorted((tmp_path / "new").rglob("*.png"))):
         assert np.array_equal(split.images[row], classifier.decode(path, str(path)))
-    whole = other_images(record, load_registry(), f"folder:{tmp_path / 'new'}", "test")
+    whole = others(record, f"folder:{tmp_path / 'new'}")
     assert whole.images.shape == split.images.shape
     assert not np.array_equal(whole.images[0], split.images[0])
 

@@ -22,7 +22,7 @@ from zoo.cli.shared.evaluation_tables import emit_accuracy
 from zoo.data.load import load
 from zoo.errors import InputError
 from zoo.evaluate.classes import class_table
-from zoo.evaluate.new_images import other_images
+from zoo.evaluate.new_images import other_images, taken_by
 from zoo.evaluate.one_pass import Predictions
 from zoo.evaluate.predictions import write_predictions
 from zoo.runs.record import RunRecord
@@ -57,7 +57,8 @@ def placed(record: RunRecord, known: Sequence[str], spec: str) -> list[int]:
     """Where the classes of other images stand among those of a run."""
     named = msgspec.structs.replace(record.data, classes=tuple(known))
     other = msgspec.structs.replace(record, data=named)
-    return other_images(other, load_registry(), spec, "test").labels.tolist()
+    registry = load_registry()
+    return other_images(taken_by(other, registry), registry, spec, "test").labels.tolist()
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,12 @@ class Registry(Struct, frozen=True):
             return self._namespaced(space, rest, name)
         return self._get("model", self.models, name, "see `zoo list`")
 
+    def offers_weights(self, name: str) -> bool:
+        """Whether a name is "NAMESPACE/NAME" of a component that has pretrained weights: "timm/resnet18.a1_in1k"."""
+        space, _, rest = name.partition("/")
+        having = (c.namespace for c in self.components.values() if c.pretrained)
+        return bool(rest) and name not in self.models and space in having
+
     def study(self, name: str) -> Study:
         """The named study."""
         return self._get("study", self.studies, name)

@@ -20,7 +20,7 @@ OF_A_FOLDER = "classes,confusion,calibration"
 
 
 @click.command(cls=spare_words.Command)
-@click.argument("run", type=RunName())
+@click.argument("run", type=RunName(weights=True))
 @click.option(
     "--split",
     type=click.Choice(["test", "val", "train"]),
@@ -30,7 +30,11 @@ OF_A_FOLDER = "classes,confusion,calibration"
 )
 @click.option("--what", metavar="PARTS", help=f"Measure more than accuracy: {WHAT}; or all.")
 @click.option(
-    "--compare", "other", type=RunName(), metavar="RUN2", help="Compare with RUN2 on the same images, by a paired test."
+    "--compare",
+    "other",
+    type=RunName(weights=True),
+    metavar="RUN2",
+    help="Compare with RUN2 on the same images, by a paired test.",
 )
 @click.option(
     "--output",
@@ -99,8 +103,8 @@ def evaluate(run: str, other: str | None, what: str | None, as_json: bool, quiet
 
     --what measures more than accuracy, --compare compares with a second run, --output writes files.
 
-    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or
-    hf://OWNER/NAME[@REVISION].
+    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
+    hf://OWNER/NAME[@REVISION], or, with --on, weights of a library (timm/NAME.TAG, torchvision/NAME.WEIGHTS).
 
     Examples:
 
@@ -111,6 +115,7 @@ def evaluate(run: str, other: str | None, what: str | None, as_json: bool, quiet
       zoo eval RUN --what classes,calibration --split val
       zoo eval RUN --compare RUN2 --output evaluation
       zoo eval RUN --on folder:new-photos
+      zoo eval timm/resnet18.a1_in1k --on folder:imagenet/val
       zoo eval RUN --what robustness --severities 1,3,5 --json
     """
     from zoo.cli.shared.evaluation_tables import emit_accuracy

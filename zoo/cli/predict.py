@@ -20,7 +20,7 @@ METHODS = (*("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "int
 
 
 @click.command()
-@click.argument("run", type=RunName())
+@click.argument("run", type=RunName(weights=True))
 @click.argument("images", nargs=-1, type=click.Path())
 @click.option(
     "--files-from",
@@ -69,15 +69,16 @@ def predict(
 ) -> None:
     """Print the top classes of IMAGES by the model of RUN.
 
-    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or
-    hf://OWNER/NAME[@REVISION]. An image is a file, a folder (all images below it), a pattern in quotes, or -
-    for the bytes of one image on stdin.
+    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
+    hf://OWNER/NAME[@REVISION], or weights of a library (timm/NAME.TAG, torchvision/NAME.WEIGHTS). An image is a
+    file, a folder (all images below it), a pattern in quotes, or - for the bytes of one image on stdin.
 
     Examples:
 
     \b
       zoo predict runs/resnet18-cifar10-20261121-120000 cat.jpg dog.png
       zoo predict hf://me/hybrid-digits photos/ 'more/**/*.png' --json
+      zoo predict torchvision/resnet50 cat.jpg
       zoo predict RUN - < cat.jpg
       find . -name '*.jpg' -print0 | zoo predict RUN --files-from - -0
       zoo predict RUN cat.jpg --explain pictures

@@ -12,7 +12,7 @@ from zoo.cli.shared.terminal import Terminal
 
 
 @click.command()
-@click.argument("run", type=RunName())
+@click.argument("run", type=RunName(weights=True))
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -101,9 +101,9 @@ def serve(
 ) -> None:
     """Serve the model of RUN: a page to drop images on, and POST /predict.
 
-    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there, or
-    hf://OWNER/NAME[@REVISION]. The address is printed as soon as the server accepts requests. Nothing that is
-    uploaded is written to disk.
+    RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
+    hf://OWNER/NAME[@REVISION], or weights of a library (timm/NAME.TAG, torchvision/NAME.WEIGHTS). The address is
+    printed as soon as the server accepts requests. Nothing that is uploaded is written to disk.
 
     Examples:
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.evaluate.asked import Asked, PredictionsKind, SplitName, ask
 from zoo.evaluate.measurement import Comparison, Evaluation, is_recorded, verdict
 from zoo.runs.api import RunLike, word_of
+
+if TYPE_CHECKING:
+    from zoo.evaluate.library_weights import LibraryWeights
 
 __all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
 
@@ -40,7 +44,8 @@ def evaluate(
     Another number of right images than the recorded one is a warning of the reporter, and `same_as_recorded` is False.
 
     Args:
-        run: a `Run`, a run folder or package, the name of a run below runs/, "last", or hf://OWNER/NAME[@REVISION].
+        run: a `Run`, a run folder or package, the name of a run below runs/, "last", hf://OWNER/NAME[@REVISION], or
+            weights of a library such as "timm/NAME.TAG" or "torchvision/NAME.WEIGHTS", which need `on`.
         split: of the run: "test", "val" or "train"; of other images "test" or "train".
         what: more than accuracy: some of "classes", "confusion", "calibration", "latency" and "robustness", or "all".
         on: other images: a SPEC as for the dataset of `zoo.train`, with the run's classes or some of them.
@@ -154,39 +159,48 @@ def _evaluation(
     """Measure what is asked for, and say how it compares with the record."""
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.evaluation import judge
-    from zoo.hub.download import local_folder
+    from zoo.hub.ask_library import meant
     from zoo.models.precision import usual_torch
-    from zoo.runs.record import read_record
 
     try:
-        name, other_name = word_of(run), "" if other is None else word_of(other)
+        name, other_name = (word_of(word, weights=True) if word is not None else "" for word in (run, other))
         registry = load_registry()
-        folder = local_folder(name, registry=registry)
-        record = read_record(folder)
-        places = {**places, "device": places["device"] or _device(name, folder, record.device, is_alone=not other_name)}
-        second = local_folder(other_name, registry=registry) if other_name else None
+        first = meant(name, registry)
+        recorded_device, num_classes, is_package = _recorded(first)
+        is_alone = not (other_name or is_package)
+        places = {**places, "device": places["device"] or _device(name, recorded_device, is_alone=is_alone)}
+        second = meant(other_name, registry) if other_name else None
         names = {"name": name, "other_name": other_name}
         show = _Passes(reporter)
         with usual_torch():
-            out = judge(folder, asked, places, registry=registry, other=second, show=show, **names)
+            out = judge(first, asked, places, registry=registry, other=second, show=show, **names)
         recorded = out.pop("recorded")
-        words = verdict(folder, out, recorded)
+        words = verdict(first if isinstance(first, Path) else None, out, recorded)
         for path in out.get("files", ()):
             reporter.say(f"wrote {path}")
         (reporter.warn if is_recorded(out, recorded) is False else reporter.say)(words)
-        return Evaluation(out, recorded, record.sizes.num_classes, words)
+        return Evaluation(out, recorded, num_classes, words)
     finally:
         reporter.close()
 
 
-def _device(run: str, folder: Path, recorded: str, *, is_alone: bool) -> str | None:
+def _recorded(found: Path | LibraryWeights) -> tuple[str, int, bool]:
+    """The device that a run was trained on ("auto" for weights of a library), its classes, and whether it is packed."""
+    from zoo.hub.sums import SUMS
+    from zoo.runs.record import read_record
+
+    if not isinstance(found, Path):
+        return "auto", found.sizes.num_classes, True
+    record = read_record(found)
+    return record.device, record.sizes.num_classes, (found / SUMS).is_file()
+
+
+def _device(run: str, recorded: str, *, is_alone: bool) -> str | None:
     """None: the recorded one, or an error. A run of another machine, and two runs, are measured on what there is."""
     from zoo.hub.ref import is_ref
-    from zoo.hub.sums import SUMS
     from zoo.models.device import usable_device
 
-    is_strangers = is_ref(run) or (folder / SUMS).is_file()
-    return usable_device(recorded) if is_strangers or not is_alone else None
+    return usable_device(recorded) if is_ref(run) or not is_alone else None
 
 
 class _Passes:

@@ -15,12 +15,13 @@ from zoo.base.files import write_text
 from zoo.base.plain_json import json_text
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError, RunError
-from zoo.evaluate.asked import Asked, PredictionsKind
+from zoo.evaluate.asked import Asked, PredictionsKind, SplitName
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.latency import latency
+from zoo.evaluate.library_weights import LibraryWeights
 from zoo.evaluate.one_pass import Keep, Metrics, Predictions
-from zoo.evaluate.opened import OpenedSplit, open_run, recorded_metrics
+from zoo.evaluate.opened import OpenedSplit, open_run, open_weights, recorded_metrics
 from zoo.evaluate.paired import LEVEL, check_same, compare, interval
 from zoo.evaluate.pictures import draw_confusion, draw_reliability, draw_robustness
 from zoo.evaluate.predictions import write_predictions
@@ -31,17 +32,17 @@ DOCUMENT = "eval.json"
 
 
 def judge(
-    run: Path,
+    run: Path | LibraryWeights,
     asked: Asked,
     places: Mapping[str, str | None],
     *,
     registry: Registry,
     name: str = "",
-    other: Path | None = None,
+    other: Path | LibraryWeights | None = None,
     other_name: str = "",
     show: Show = lambda text, done, total: None,
 ) -> dict[str, Any]:
-    """Measure a run: the accuracy alone in one pass, or all that was asked for.
+    """Measure a run, or weights of a library: the accuracy alone in one pass, or all that was asked for.
 
     The split is read once, and once more for each corruption of its images.
 
@@ -55,13 +56,15 @@ def judge(
         RunError: as `open_run`, or the other run was not evaluated on the same images.
         InputError: the folder holds another evaluation. RunError: outputs are not finite.
     """
-    name = name or str(run)
+    name = name or (run.reference if isinstance(run, LibraryWeights) else str(run))
+    if LibraryWeights in (type(run), type(other)):
+        places = _of_weights(places)
     if asked.output is not None:
         check_folder(asked.output, name, asked.split, places.get("on"))
-    opened = open_run(run, split=asked.split, registry=registry, **places)
+    opened = _opened(run, asked.split, registry, places)
     second = None
     if other is not None:
-        second = open_run(other, split=asked.split, registry=registry, **places)
+        second = _opened(other, asked.split, registry, places)
         check_same(opened, second)
     is_plain = not asked.parts and second is None and asked.output is None
     keep = None if is_plain else Keep()
@@ -69,7 +72,7 @@ def judge(
     check_finite(name, metrics.loss)
     about = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
     out: dict[str, Any] = {**about, **metrics.as_dict()}
-    recorded = recorded_metrics(run, asked.split, opened.on)
+    recorded = None if isinstance(run, LibraryWeights) else recorded_metrics(run, asked.split, opened.on)
     if keep is None:
         return {**out, "recorded": recorded}
     predictions = keep.predictions()
@@ -85,6 +88,19 @@ def judge(
     if asked.output is not None:
         out["files"] = _write(asked.output, opened, predictions, out, asked.table)
     return out
+
+
+def _of_weights(places: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    """The places with `dataset` as the images to measure on: weights of a library have no images of their own."""
+    return places if places["on"] else {**places, "on": places["dataset"], "dataset": None}
+
+
+def _opened(
+    run: Path | LibraryWeights, split: SplitName, registry: Registry, places: Mapping[str, str | None]
+) -> OpenedSplit:
+    if isinstance(run, LibraryWeights):
+        return open_weights(run, registry, split=split, **places)
+    return open_run(run, split=split, registry=registry, **places)
 
 
 def check_finite(run: str, loss: float) -> None:
@@ -129,7 +145,7 @@ def _interval(metrics: Metrics) -> dict[str, Any]:
 
 
 def _of_predictions(opened: OpenedSplit, predictions: Predictions, parts: frozenset[str]) -> dict[str, Any]:
-    names, out = opened.record.data.classes, {}
+    names, out = opened.classifier.class_names, {}
     if "classes" in parts:
         out["classes"] = class_table(predictions.confusion(), names)
     if "confusion" in parts:
@@ -167,20 +183,21 @@ def _write(
     folder: Path, opened: OpenedSplit, predictions: Predictions, out: dict[str, Any], table: PredictionsKind
 ) -> list[str]:
     """Write the document, the predictions and the pictures of what was measured."""
-    data, paths = opened.record.data, []
-    title = plain_text(f"{opened.record.model} on {opened.on or data.spec}, {opened.split} split")
+    classifier, paths = opened.classifier, []
+    names = classifier.class_names
+    title = plain_text(f"{classifier.name} on {opened.on or classifier.dataset}, {opened.split} split")
     folder.mkdir(parents=True, exist_ok=True)
     if table != "none":
         paths.append(folder / f"predictions.{table}")
-        write_predictions(paths[-1], predictions, data.classes, table, opened.images.origins())
+        write_predictions(paths[-1], predictions, names, table, opened.images.origins())
     if "confusion" in out:
         paths.append(folder / "confusion.png")
-        draw_confusion(paths[-1], predictions.confusion(), data.classes, title)
+        draw_confusion(paths[-1], predictions.confusion(), names, title)
     for part, draw in (("calibration", draw_reliability), ("robustness", draw_robustness)):
         if part in out:
             paths.append(folder / ("reliability.png" if part == "calibration" else f"{part}.png"))
             draw(paths[-1], title, out[part])
     paths.append(folder / DOCUMENT)
-    names = [str(path) for path in paths]
-    write_text(paths[-1], json_text({**out, "files": names}, indent=2) + "\n")
-    return names
+    files = [str(path) for path in paths]
+    write_text(paths[-1], json_text({**out, "files": files}, indent=2) + "\n")
+    return files

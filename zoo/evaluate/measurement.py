@@ -253,8 +253,14 @@ def is_recorded(out: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> b
     return None if recorded is None else all(recorded[key] == out[key] for key in ("correct", "count"))
 
 
-def verdict(folder: Path, out: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:
-    """Say how a document compares with what is recorded of the same images, or why nothing is."""
+def verdict(folder: Path | None, out: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:
+    """Say how a document compares with what is recorded of the same images, or why nothing is.
+
+    Args:
+        folder: of the run; None where the weights are a library's.
+    """
+    if folder is None:
+        return f"measured on {out['on']}; nothing is recorded of {out['run']} to compare with"
     if recorded is None:
         if out["on"] is not None:
             return f"measured on {out['on']}, of which the run recorded nothing to compare with"

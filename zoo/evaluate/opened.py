@@ -1,4 +1,4 @@
-"""Using a run folder: its splits measured again."""
+"""Images to measure, with the model: the splits of a run, or images that it has never seen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from zoo.data.batches.open import open_source
 from zoo.data.split import Split
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, open_classifier
-from zoo.evaluate.new_images import other_images
+from zoo.evaluate.library_weights import LibraryWeights
+from zoo.evaluate.new_images import Taken, other_images, taken_by
 from zoo.evaluate.one_pass import Keep, Metrics, evaluate
 from zoo.models.device import pick_device
 from zoo.models.precision import autocast
@@ -21,21 +22,26 @@ from zoo.runs.folder import read_result
 from zoo.runs.images import SplitName, eval_batch, split_of
 from zoo.runs.record import RESULT, RunRecord, read_record
 
+BOTH = "--dataset says where the run's own images are, --on names other ones; give one of them"
+
 
 @dataclass(frozen=True)
 class OpenedSplit:
     """The images of one split of a run, and the classifier to measure on them.
 
     Attributes:
+        record: of the run; None where the weights are a library's.
         images: of the split, as the run saw them (for training without its augmentation).
         on: the SPEC of other images than the run's, which are these; None: they are the run's.
+        names: all lists of names of the classes; the first are those of the logits.
     """
 
-    record: RunRecord
+    record: RunRecord | None
     split: SplitName
     images: Split
     classifier: Classifier
     on: str | None = None
+    names: tuple[tuple[str, ...], ...] = ()
 
     def measure(self, images: Split | None = None, keep: Keep | None = None) -> Metrics:
         """One pass in fp32 over the split (or over other `images` of the same size); `keep`: see `evaluate`."""
@@ -45,7 +51,7 @@ class OpenedSplit:
         )
         return evaluate(
             classifier.module,
-            source.batches(eval_batch(self.record)),
+            source.batches(eval_batch(classifier)),
             classifier.prepare,
             autocast=lambda: autocast(classifier.device, "fp32"),
             forward=classifier.averaged,
@@ -86,11 +92,40 @@ def open_run(
         known = str(read_result(run).get("test_images_sha256", "")) if (run / RESULT).is_file() else ""
         images = split_of(record, split, registry, data_dir=data_dir, dataset=dataset, test_sha256=known)
     elif dataset is not None:
-        raise InputError("--dataset says where the run's own images are, --on names other ones; give one of them")
+        raise InputError(BOTH)
     else:
-        images = other_images(record, registry, on, split, data_dir=data_dir, device=str(where))
+        images = other_images(taken_by(record, registry), registry, on, split, data_dir=data_dir, device=str(where))
     classifier = open_classifier(run, registry, record=record, device=where)
-    return OpenedSplit(record, split, images, classifier, on)
+    return OpenedSplit(record, split, images, classifier, on, (record.data.classes,))
+
+
+def open_weights(
+    weights: LibraryWeights,
+    registry: Registry,
+    *,
+    split: SplitName = "test",
+    data_dir: str | None = None,
+    device: str | None = None,
+    dataset: str | None = None,
+    on: str | None = None,
+) -> OpenedSplit:
+    """Weights of a library, and images to measure them on, of which nothing is recorded.
+
+    Args:
+        split, data_dir: as for `open_run`. device: by default the first of GPU, MPS and CPU that there is.
+        on: the images; there has to be some. dataset: None, for weights have no images of their own.
+    Raises:
+        InputError: no images were given, or `dataset`; or a class that the weights do not know.
+    """
+    if dataset is not None:
+        raise InputError(BOTH)
+    if on is None:
+        raise InputError(f"{weights.reference} is no run: no images of its own are recorded; name some with --on SPEC")
+    where = pick_device(device or "auto")
+    size, names = (weights.sizes.height, weights.sizes.width), weights.names()
+    taken = Taken(weights.name, size, weights.preprocessing.rule, names)
+    images = other_images(taken, registry, on, split, data_dir=data_dir, device=str(where))
+    return OpenedSplit(None, split, images, weights.open(registry, where), on, names)
 
 
 def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None) -> dict[str, Any] | None:

@@ -101,13 +101,31 @@ def check_same(first: OpenedSplit, second: OpenedSplit) -> None:
     Raises:
         RunError: says what differs.
     """
-    a, b = first.record.data, second.record.data
-    if a.classes != b.classes:
-        raise RunError(f"the runs have other classes: {len(a.classes)} of {a.spec}, {len(b.classes)} of {b.spec}")
-    same = first.on is not None or a.fingerprint == b.fingerprint or a.spec == b.spec
-    if not same or not np.array_equal(first.images.labels, second.images.labels):
+    if not set(first.names) & set(second.names):
+        raise RunError(f"the runs have other classes: {_classes(first)}, {_classes(second)}")
+    if not _same_images(first, second):
         raise RunError(
-            f"the runs have no {first.split} images in common order: {len(first.images)} of {a.spec} "
-            f"(fingerprint {a.fingerprint[:12]}), {len(second.images)} of {b.spec} ({b.fingerprint[:12]}); "
+            f"the runs have no {first.split} images in common order: {_images(first)}, {_images(second)}; "
             "a paired test needs the same images"
         )
+
+
+def _same_images(first: OpenedSplit, second: OpenedSplit) -> bool:
+    same = first.on is not None
+    if first.record is not None and second.record is not None:
+        a, b = first.record.data, second.record.data
+        same = same or a.fingerprint == b.fingerprint or a.spec == b.spec
+    return same and np.array_equal(first.images.labels, second.images.labels)
+
+
+def _classes(opened: OpenedSplit) -> str:
+    classifier = opened.classifier
+    return f"{classifier.sizes.num_classes} of {classifier.dataset or classifier.name}"
+
+
+def _images(opened: OpenedSplit) -> str:
+    """How many images were opened, of what."""
+    if opened.on is not None or opened.record is None:
+        return f"{len(opened.images)} of {opened.on}"
+    data = opened.record.data
+    return f"{len(opened.images)} of {data.spec} (fingerprint {data.fingerprint[:12]})"

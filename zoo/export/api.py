@@ -37,8 +37,9 @@ def export(
     """Write a model to one file for other runtimes, run it, and compare its logits with torch's.
 
     Args:
-        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], a `Run`, or a loaded
-            `Classifier` (of which a copy is exported); with `untrained`, a model's name.
+        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of a
+            library such as "timm/NAME.TAG" or "torchvision/NAME.WEIGHTS", a `Run`, or a loaded `Classifier` (of which
+            a copy is exported); with `untrained`, a model's name.
         output: the file to write, .onnx or .pt2; a file that is there is replaced. Default: RUN/model.onnx (.pt2);
             for what is no run folder, MODEL.onnx in the current folder.
         format: "onnx", which needs the extra "export", or "torch": a program of torch.export.
@@ -114,8 +115,9 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
         return _copied(classifier_of(run)), {"weights": "of a loaded model, perhaps changed since"}, None
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier
+    from zoo.evaluate.library_weights import LibraryWeights
     from zoo.export.facts import origin_of
-    from zoo.hub.download import local_folder
+    from zoo.hub.ask_library import meant
     from zoo.hub.ref import is_ref
     from zoo.runs.record import read_record
     from zoo.runs.which import reference_of
@@ -123,8 +125,10 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
     registry = load_registry()
     if isinstance(run, str) and not is_ref(run) and run in registry.models and reference_of(run) is None:
         raise InputError(f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights")
-    word = word_of(run)
-    folder = local_folder(word, registry=registry)
+    word = word_of(run, weights=True)
+    folder = meant(word, registry)
+    if isinstance(folder, LibraryWeights):
+        return folder.open(registry), {"weights": folder.name}, None
     record = read_record(folder)
     classifier = open_classifier(folder, registry, record=record)
     return classifier, origin_of(folder, record), None if is_ref(word) else folder

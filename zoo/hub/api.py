@@ -46,7 +46,8 @@ def load(
 
     Args:
         run: a run folder or a package, the name of a run below runs/, "last" for the newest one there, a `Run`, or
-            `hf://OWNER/NAME[@REVISION]`. A word OWNER/NAME[@REVISION] that is no run here means the Hub as well.
+            `hf://OWNER/NAME[@REVISION]`. A word OWNER/NAME[@REVISION] that is no run here means the Hub as well, but
+            for "timm/NAME.TAG", "torchvision/NAME.WEIGHTS" and the like: the weights that this library released.
         device: where to bring it, such as "cuda"; None: it stays on the CPU.
         revision: a branch, a tag or a commit of the repository on the Hub.
         model: code of your own that the run was given, where it stands in no file: a class, a function, a module that
@@ -67,9 +68,15 @@ def load(
         >>> model.predict("digit.png", top=1)  # doctest: +SKIP
         [[Score(name='3', probability=0.98)]]
     """
+    from zoo.hub.ask_library import open_word
     from zoo.hub.download import folder_to_load, local_only
+    from zoo.runs.which import known
 
     registry, where = _before(device)
+    if isinstance(run, str) and registry.offers_weights(run) and known(run) is None:
+        if revision or model is not None:
+            raise InputError(f"{run}: weights of a library are loaded as they are, without `revision` and `model`")
+        return open_word(run, registry, where)
     if isinstance(run, Run):
         folder = local_only(run.folder, revision, registry)
     else:

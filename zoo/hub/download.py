@@ -22,7 +22,7 @@ from zoo.data.files.formats import ENDINGS
 from zoo.errors import HubConnectionError, HubError, HubNotFoundError, InputError, PackageError, ZooError, ZooWarning
 from zoo.hub.hub_hash import Digest, matches
 from zoo.hub.package import Package, most_weights_bytes, open_package, read_config, read_package
-from zoo.hub.ref import COMMIT, Ref, is_ref, parse_ref, with_revision
+from zoo.hub.ref import COMMIT, SCHEME, Ref, is_ref, parse_ref, with_revision
 from zoo.hub.session import LIBRARY, Session, hub_api, is_offline, is_transient, retrying, talking, within
 from zoo.hub.sums import ALL, CARD, CONFIG, FOR_PEOPLE, NEEDED, ONNX, SUMS, check_sums, limit_of
 from zoo.runs.record import WEIGHTS
@@ -126,6 +126,18 @@ def local_only(run: str | Path, revision: str | None, registry: Registry) -> Pat
             f"{run}: is on this machine or in the catalogue, which has no revisions; write hf://OWNER/NAME"
         )
     return local_folder(run, registry=registry)
+
+
+def elsewhere(word: str, *, weights: bool = False) -> str:
+    """What a word that is no run means: itself, hf://OWNER/NAME for a package on the Hub, or "".
+
+    Args:
+        weights: whether the weights of a library, "timm/NAME" and the like, are meant by it.
+    """
+    registry = load_registry()
+    if weights and registry.offers_weights(word):
+        return word
+    return "" if is_of_this_machine(word, registry) else f"{SCHEME}{word}"
 
 
 def is_of_this_machine(word: str, registry: Registry) -> bool:

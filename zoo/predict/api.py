@@ -81,8 +81,8 @@ def predict(
     """Classify images by the model of a run.
 
     Args:
-        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], a `Run`, or a loaded
-            `Classifier`.
+        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of a
+            library such as "timm/NAME.TAG" or "torchvision/NAME.WEIGHTS", a `Run`, or a loaded `Classifier`.
         images: one or many of: a path, a folder (all images below it), a pattern (`**/*.png`), the bytes of a
             file, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4); "-" reads the bytes of one from stdin.
         top: how many classes of each image are named.
@@ -160,10 +160,10 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
         InputError: no such run or device, or a classifier that lies on another device. RunError, PackageError,
         HubError, DeviceError: as `zoo.load`.
     """
-    word = word_of(run) if is_run_like(run) else None  # said before torch takes its seconds
+    word = word_of(run, weights=True) if is_run_like(run) else None  # said before torch takes its seconds
     from zoo.catalogue.registry import load_registry
-    from zoo.evaluate.classifier import Classifier, open_classifier
-    from zoo.hub.download import local_folder
+    from zoo.evaluate.classifier import Classifier
+    from zoo.hub.ask_library import open_word
 
     if isinstance(run, Classifier):
         if device not in ("cpu", str(run.device), run.device.type):
@@ -173,8 +173,7 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
         return run
     if word is None:
         raise InputError(f"{type(run).__name__} is no run: give its folder or name, a zoo.Run or a zoo.Classifier")
-    registry = load_registry()
-    return open_classifier(local_folder(word, registry=registry), registry, device=device)
+    return open_word(word, load_registry(), device)
 
 
 def check_within(name: str, value: float | None, least: float, most: float | None = None) -> None:

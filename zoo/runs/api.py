@@ -204,12 +204,14 @@ def as_run(run: found.Run) -> Run:
     return Run(run.name, run.folder, run.record, run.rows, run.result, run.state, run.modified)
 
 
-def word_of(run: RunLike) -> str:
+def word_of(run: RunLike, *, weights: bool = False) -> str:
     """The path of a run's folder or of a package, or hf://OWNER/NAME for a package on the Hub.
 
     A run on this machine comes first, then weights of the catalogue (NAME@DATASET); a word OWNER/NAME that means none,
     and cannot be a path, is a repository.
 
+    Args:
+        weights: "timm/NAME" and the like are taken as well, and stay as they are.
     Raises:
         InputError: there is no such run; says where it was looked for, and what is like it.
     """
@@ -219,11 +221,10 @@ def word_of(run: RunLike) -> str:
     if (reference := reference_of(word) if isinstance(run, str) else known(word)) is not None:
         return str(reference)
     if isinstance(run, str) and "/" in word:
-        from zoo.catalogue.registry import load_registry
-        from zoo.hub.download import is_of_this_machine
+        from zoo.hub.download import elsewhere
 
-        if not is_of_this_machine(word, load_registry()):
-            return f"{HUB}{word}"
+        if meaning := elsewhere(word, weights=weights):
+            return meaning
     raise unknown(word)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -21,7 +21,7 @@ from zoo.data.sources.source import Show
 from zoo.data.split import VALIDATION_SEED, ImageData, Split, limit, validation_split
 from zoo.data.types import Labels
 from zoo.errors import InputError, RunError, UnknownNameError
-from zoo.runs.record import RunRecord
+from zoo.runs.record import RunRecord, Sizes
 
 SplitName = Literal["test", "val", "train"]
 
@@ -33,9 +33,17 @@ FEWEST = 64
 EVAL_MOST = FEWEST * 1024 * 1024
 
 
-def eval_batch(record: RunRecord) -> int:
+class HasSizes(Protocol):
+    """A record, or a model that knows its images."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """Channels, pixels and classes."""
+
+
+def eval_batch(model: HasSizes) -> int:
     """How many images one batch of an evaluation has: 512 at 32x32, fewer where they are larger."""
-    pixels = record.sizes.height * record.sizes.width
+    pixels = model.sizes.height * model.sizes.width
     fewest = max(1, min(FEWEST, EVAL_MOST // pixels))
     return max(fewest, min(512, EVAL_PIXELS // pixels))
 

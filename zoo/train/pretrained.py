@@ -7,24 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
 from zoo.base.files import sha256_of
-from zoo.base.text import first_line, plural
-from zoo.catalogue.plugins import import_factory
+from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.catalogue.spec import Node, wrong_normalisation
 from zoo.catalogue.weights import AT, find_weights_of
-from zoo.errors import HubConnectionError, HubError, InputError, PluginError
+from zoo.errors import InputError
+from zoo.hub.ask_library import ask, fetched
 from zoo.hub.download import fetch, local_folder, say_edits
 from zoo.hub.ref import is_ref, parse_ref
-from zoo.hub.session import talking
 from zoo.models.compose import check, place
-from zoo.plugin.contract import Pretrained
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record, tree_of
 from zoo.runs.which import known, reference_of
@@ -32,6 +28,9 @@ from zoo.train.plan import Entry, Plan
 from zoo.train.recipe_settings import Beginning
 
 MAX_HOPS = 8
+
+ADVICE = "or start from others: --weights hf://OWNER/NAME, or a run folder"
+"""What to do where weights cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -105,51 +104,16 @@ def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
         )
     if model.pretrained or is_ref(declared):
         return find_weights(declared, registry, hops + 1)
-    function = import_factory(declared, model.build.use)
-    plain = {key: value for key, value in model.build.args.items() if not isinstance(value, Node)}
-    pretrained = _fetched(reference, "", lambda: function(**plain))
-    if not isinstance(pretrained, Pretrained):
-        raise InputError(f"{reference}: {declared} must return zoo.plugin.Pretrained, not {type(pretrained).__name__}")
-
-    problem = wrong_normalisation(pretrained.mean or (0.5,), pretrained.std or (0.5,))
-    if problem or bool(pretrained.mean) != bool(pretrained.std):
-        raise InputError(f"{reference}: {declared}: {problem or 'mean and std belong together'}")
+    pretrained = ask(reference, model.build, declared, ADVICE)
 
     @lru_cache(1)
     def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:
-        tensors = _fetched(reference, pretrained.where, lambda: pretrained.load(**sizes))
+        tensors = fetched(reference, pretrained.where, pretrained.load, ADVICE, **sizes)
         return tensors, _digest(tensors)
 
     normalize = True if pretrained.mean else None
     beginning = Beginning(transform=pretrained.transform, mean=pretrained.mean, std=pretrained.std, normalize=normalize)
     return Weights(reference, pretrained.origin, load, beginning, pretrained.base_model)
-
-
-def _fetched(reference: str, where: str, call: Callable[[], Any]) -> Any:
-    """Call a function of a plugin that may have to download something.
-
-    Raises:
-        ZooError: it failed; says what was requested, where it was looked for, and what to do.
-    """
-    advice = "or start from others: --weights hf://OWNER/NAME, or a run folder"
-    try:
-        with talking(reference):
-            return call()
-    except HubError as error:
-        cause = error.__cause__
-        if type(error) is HubError and cause is not None and not isinstance(cause, OSError):
-            reason = first_line(cause)
-            raise PluginError(f"the weights of {reference} cannot be loaded: {reason}; {advice}") from cause
-        tried = f" (tried {where} and the cache)" if where else ""
-        unreachable = isinstance(error, HubConnectionError) or _is_offline(error)
-        kind = HubConnectionError if unreachable else type(error)
-        raise kind(f"the weights of {error}{tried}; {advice}") from error
-
-
-def _is_offline(error: BaseException) -> bool:
-    """Whether a connection to another server than the Hub failed, such as a download by urllib."""
-    cause = error.__cause__
-    return isinstance(cause, OSError) and "urlopen" in str(cause)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -21,19 +21,20 @@ class RunName(click.ParamType):
 
     Args:
         also: words that the command itself understands, which stay as they are.
+        weights: whether the weights of a library are taken in the place of a run: "timm/NAME" stays as it is.
     """
 
     name = "RUN"
 
-    def __init__(self, *also: str) -> None:
-        self.also = also
+    def __init__(self, *also: str, weights: bool = False) -> None:
+        self.also, self.weights = also, weights
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The folder's path; the newest run is named on stderr where `last` was typed."""
         word = str(value)
         if word in self.also or (ctx is not None and ctx.resilient_parsing):
             return word
-        return chosen_run(word)
+        return chosen_run(word, weights=self.weights)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The runs below runs/, `last`, and folders."""
@@ -56,15 +57,17 @@ def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return offered(incomplete)
 
 
-def chosen_run(word: str) -> str:
+def chosen_run(word: str, *, weights: bool = False) -> str:
     """The path of the run's folder, or the word where it names a package on the Hub or weights of the catalogue.
 
+    Args:
+        weights: or the weights of a library.
     Raises:
         InputError: as `zoo.runs.which.unknown`.
     """
     from zoo.runs.which import known, reference_of, unknown
 
-    if word.startswith(HUB):
+    if word.startswith(HUB) or (weights and "/" in word and known(word) is None and _offers_weights(word)):
         return word
     if (folder := known(word)) is not None:
         _say_last(word, str(folder))
@@ -72,6 +75,12 @@ def chosen_run(word: str) -> str:
     if reference_of(word) is None:
         raise unknown(word)
     return word
+
+
+def _offers_weights(word: str) -> bool:
+    from zoo.catalogue.registry import load_registry
+
+    return load_registry().offers_weights(word)
 
 
 def say_last(words: Sequence[str]) -> None:
