@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from zoo.catalogue.api import alternate, datasets, info, joint, models, new_plugin, part, plugins
     from zoo.catalogue.registry import load_registry
     from zoo.data.api import check_dataset
-    from zoo.evaluate.api import Evaluation, compare, evaluate
+    from zoo.evaluate.api import Evaluation, compare, evaluate, from_pretrained, load
     from zoo.evaluate.classifier import Classifier
     from zoo.export.api import export
-    from zoo.hub.api import from_pretrained, load, package, publish, pull, search, verify
+    from zoo.hub.api import package, publish, pull, search, verify
     from zoo.models.api import create
     from zoo.predict.api import Prediction, explain, predict
     from zoo.runs.api import Run, Runs, plot, runs
@@ -48,10 +48,10 @@ HOMES = MappingProxyType(
         "evaluate": "",
         "explain": "zoo.predict.api",
         "export": "",
-        "from_pretrained": "zoo.hub.api",
+        "from_pretrained": "zoo.evaluate.api",
         "info": "zoo.catalogue.api",
         "joint": "zoo.catalogue.api",
-        "load": "zoo.hub.api",
+        "load": "zoo.evaluate.api",
         "load_registry": "zoo.catalogue.registry",
         "models": "",
         "new_plugin": "zoo.catalogue.api",

@@ -1,21 +1,28 @@
-"""The public calls of this room: `zoo.evaluate`, `zoo.compare`, and what they give: `zoo.Evaluation`."""
+"""The public calls of this room: `zoo.evaluate`, `zoo.compare`, `zoo.load`, and what they give."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
+from zoo.errors import InputError
 from zoo.evaluate.asked import Asked, PredictionsKind, SplitName, ask
 from zoo.evaluate.measurement import Comparison, Evaluation, is_recorded, verdict
-from zoo.runs.api import RunLike, word_of
+from zoo.runs.api import HUB, Run, RunLike, word_of, word_or_path
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from zoo.catalogue.registry import Registry
+    from zoo.evaluate.classifier import Classifier
     from zoo.evaluate.library_weights import LibraryWeights
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "from_pretrained", "load"]
 
 
 @checked
@@ -216,3 +223,117 @@ class _Passes:
         if name not in (self.last, "done"):
             self.reporter.note(f"robustness: {name} ({done} of {total} passes done)")
         self.last = name
+
+
+# ---- loading -------------------------------------------------------------------------------------------
+
+
+@checked
+def load(
+    run: RunLike,
+    *,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    model: str | nn.Module | Callable[..., Any] | None = None,
+) -> Classifier:
+    """Load the trained model of a run, or of a package on the Hub, whose every file is verified first.
+
+    Args:
+        run: a run folder or a package, the name of a run below runs/, "last" for the newest one there, a `Run`, or
+            `hf://OWNER/NAME[@REVISION]`. A word OWNER/NAME[@REVISION] that is no run here means the Hub as well, but
+            for "timm/NAME.TAG", "torchvision/NAME.WEIGHTS" and the like: the weights that this library released.
+        device: where to bring it, such as "cuda"; None: it stays on the CPU.
+        revision: a branch, a tag or a commit of the repository on the Hub.
+        model: code of your own that the run was given, where it stands in no file: a class, a function, a module that
+            is ready, or FILE.py:NAME; see `zoo.train`. Other calls then find it too while this program runs.
+    Returns:
+        A classifier: `predict` takes images of any size, a call takes the floats (B, C, H, W) that its torch module
+        takes (`module`), and `to` brings it to another device.
+    Raises:
+        InputError: no such run, or two revisions. RunError: damaged, from a newer version, or weights that do not fit.
+        PackageError, HubError: a package that is damaged, or cannot be had. DeviceError: no such device here.
+        MissingPluginError: it needs a plugin that is not installed.
+    Warns:
+        OtherVersionWarning: a plugin that the run was made with has another version here.
+        ZooWarning: the card or a picture was edited after the package was made.
+
+    Example:
+        >>> model = zoo.load("last")  # doctest: +SKIP
+        >>> model.predict("digit.png", top=1)  # doctest: +SKIP
+        [[Score(name='3', probability=0.98)]]
+    """
+    from zoo.hub.ask_library import open_word
+    from zoo.hub.download import folder_to_load, local_only
+    from zoo.runs.which import known
+
+    registry, where = _before(device)
+    if isinstance(run, str) and registry.offers_weights(run) and known(run) is None:
+        if revision or model is not None:
+            raise InputError(f"{run}: weights of a library are loaded as they are, without `revision` and `model`")
+        return open_word(run, registry, where)
+    if isinstance(run, Run):
+        folder = local_only(run.folder, revision, registry)
+    else:
+        folder = folder_to_load(word_or_path(run), revision, registry=registry)
+    return _opened(folder, registry, where) if model is None else _opened_with(model, folder, registry, where)
+
+
+@checked
+def from_pretrained(
+    repo: str | Path, *, revision: str | None = None, device: str | torch.device | None = None
+) -> Classifier:
+    """Load a package of the Hub, or a folder: `zoo.load` by the name and the rules of other libraries of the Hub.
+
+    Args:
+        repo: OWNER/NAME, with or without `hf://` and `@REVISION`; a folder of this name here comes first. Names below
+            runs/ are not looked for.
+        revision, device: as for `zoo.load`.
+    Returns:
+        As `zoo.load`.
+    Raises:
+        InputError: neither a folder nor a name that a repository can have. Else as `zoo.load`.
+
+    Example:
+        >>> model = zoo.from_pretrained("me/hybrid-digits", revision="v1")  # doctest: +SKIP
+    """
+    from zoo.hub.download import fetched_folder, local_only
+    from zoo.hub.ref import with_revision
+
+    registry, where = _before(device)
+    if not str(repo).startswith(HUB) and os.path.isdir(os.path.expanduser(repo)):
+        return _opened(local_only(repo, revision, registry), registry, where)
+    try:
+        ref = with_revision(str(repo), revision, "revision")
+    except InputError as error:
+        raise InputError(f"{error}; and no folder of this name is here") from None
+    return _opened(fetched_folder(ref, registry=registry), registry, where)
+
+
+def _before(device: str | torch.device | None) -> tuple[Registry, torch.device | None]:
+    """The catalogue and the device, checked before anything is fetched."""
+    from zoo.catalogue.registry import load_registry
+    from zoo.models.device import pick_device
+
+    return load_registry(), pick_device(device) if isinstance(device, str) else device
+
+
+def _opened(folder: Path, registry: Registry, device: torch.device | None) -> Classifier:
+    """What every way of loading ends with."""
+    from zoo.evaluate.classifier import open_classifier
+
+    return open_classifier(folder, registry, device=device)
+
+
+def _opened_with(
+    model: str | nn.Module | Callable[..., Any], folder: Path, registry: Registry, device: torch.device | None
+) -> Classifier:
+    """A run of code that is given again, and that other calls find from now on."""
+    from zoo.models.own_module import own_of
+    from zoo.runs.own_source import remember, with_model
+    from zoo.runs.record import read_record
+
+    record = read_record(folder)
+    registry = with_model(folder, record, registry, own_of(model))
+    opened = _opened(folder, registry, device)
+    remember(folder, record, registry)
+    return opened

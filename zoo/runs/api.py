@@ -109,7 +109,7 @@ class Run(found.Run):
 
     def classifier(self, device: str | None = None) -> Classifier:
         """The trained model, with what its images need; as `zoo.load`."""
-        model: Classifier = call("zoo.hub.api:load")(self, device=device)
+        model: Classifier = call("zoo.evaluate.api:load")(self, device=device)
         return model
 
     def evaluate(self, **options: Any) -> Evaluation:
