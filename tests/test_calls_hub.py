@@ -227,7 +227,6 @@ def test_a_run_of_this_spelling_comes_before_the_hub(world: World, published: st
         ("runs/old", "no run folder 'runs/old'"),
         ("photos/cat.jpg", "is an image, not a run"),
         ("photos/cats", "'photos/cats' is no run folder: it has no run.toml"),
-        ("timm/resnet50", "'timm/resnet50' is a model, not a run; `zoo train timm/resnet50` makes a run of it"),
         ("../me/digits", "no run folder '../me/digits'"),
     ],
 )
