@@ -39,6 +39,10 @@ pictures:
 schema:
     python -m zoo.catalogue.schema zoo/catalogue/registry.schema.json examples/zoo-fourier/registry.schema.json
 
+# write the table of all results again: after a change of a record in results/ or of a result in the registry
+results:
+    python benchmarks/results_table.py
+
 # everything, in a fresh environment, as a newcomer would meet it
 ci:
     bash .ci/run
