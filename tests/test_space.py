@@ -29,9 +29,9 @@ from zoo.data.files.decode import Rule
 from zoo.errors import HubConflictError, HubPermissionError, InputError
 from zoo.hub.package import open_package
 from zoo.hub.publication import Published
+from zoo.hub.static_space import Asked, asked_space, make_space
 from zoo.hub.sums import ONNX, SUMS
 from zoo.hub.web_runtime import PACKAGE, RUNTIME, VERSION, runtime_folder
-from zoo.hub.web_space import Asked, asked_space, make_space
 
 REPO, TOKEN = "me/digits", "hf_write"
 CLOSE = 1e-3

@@ -188,7 +188,7 @@ def publish(
     from zoo.hub.publish import publish as send
     from zoo.hub.publish_space import published_with, shown_with
     from zoo.hub.ref import with_revision
-    from zoo.hub.web_space import asked_space, make_space
+    from zoo.hub.static_space import asked_space, make_space
     from zoo.runs.own_source import refuse_own
     from zoo.runs.record import RECORD, read_record
 

@@ -16,8 +16,8 @@ from zoo.hub.hub_hash import Digest, matches
 from zoo.hub.publication import Planned, Published
 from zoo.hub.ref import Ref
 from zoo.hub.session import Session, hub_api, retrying, status_of, talking, within
+from zoo.hub.static_space import Space
 from zoo.hub.sums import SUMS
-from zoo.hub.web_space import Space
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
