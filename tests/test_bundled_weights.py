@@ -69,8 +69,8 @@ def test_weights_for_cifar10_measure_what_they_say_on_another_copy_of_its_images
 
 def test_a_photograph_is_classified_without_any_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    digits = load_digits()
     path = tmp_path / "seven.png"
-    Image.fromarray((digits.images[7] * (255 / 16)).astype(np.uint8)).resize((64, 64), Image.Resampling.NEAREST).save(path)
+    seven = (load_digits().images[7] * (255 / 16)).astype(np.uint8)
+    Image.fromarray(seven).resize((64, 64), Image.Resampling.NEAREST).save(path)
     (first, *_), *_ = zoo.load("hybrid-alt-1@digits").predict(path)
     assert first.name == "7"

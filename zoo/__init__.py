@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.evaluate.api import Evaluation, compare, evaluate, from_pretrained, load
     from zoo.evaluate.classifier import Classifier
     from zoo.export.api import export
-    from zoo.hub.api import package, publish, pull, search, verify
+    from zoo.hub.api import package, publish, pull, release, search, verify
     from zoo.models.api import create
     from zoo.predict.api import Prediction, explain, predict
     from zoo.runs.api import Run, Runs, plot, runs
@@ -62,6 +62,7 @@ HOMES = MappingProxyType(
         "predict": "",
         "publish": "zoo.hub.api",
         "pull": "zoo.hub.api",
+        "release": "zoo.hub.api",
         "report": "zoo.studies.api",
         "reproduce": "zoo.studies.api",
         "resume": "zoo.train.api",
@@ -109,6 +110,7 @@ __all__ = [
     "predict",
     "publish",
     "pull",
+    "release",
     "report",
     "reproduce",
     "resume",

@@ -326,6 +326,65 @@ class Api:
             answer["pullRequestUrl"] = f"{self.endpoint}/{repo.id}/discussions/{repo.pulls}"
         return JSONResponse(answer)
 
+    # ---- collections -------------------------------------------------------------------------
+
+    async def collections(self, request: Request) -> Response:
+        """The list, with only the first items of each, as on the Hub."""
+        user, owner = self.user(request), request.query_params.get("owner", "")
+        rows = [self._collection(slug, most=4) for slug in self.store.collections]
+        return JSONResponse(
+            [r for r in rows if r["owner"] == owner and (not r["private"] or (user is not None and user[0] == owner))]
+        )
+
+    async def create_collection(self, request: Request) -> Response:
+        payload = await request.json()
+        self._may_write(request, payload["namespace"])
+        for slug, made in self.store.collections.items():
+            if (made["namespace"], made["title"]) == (payload["namespace"], payload["title"]):
+                return JSONResponse({"error": "This collection already exists", "slug": slug}, 409)
+        number = len(self.store.collections)
+        slug = f"{payload['namespace']}/{payload['title'].lower().replace(' ', '-')}-{number:024x}"
+        self.store.collections[slug] = {**payload, "items": []}
+        return JSONResponse(self._collection(slug))
+
+    async def collection(self, request: Request) -> Response:
+        slug = f"{request.path_params['owner']}/{request.path_params['name']}"
+        if slug not in self.store.collections:
+            raise Refused(404, "", "Collection not found")
+        return JSONResponse(self._collection(slug))
+
+    async def add_item(self, request: Request) -> Response:
+        slug = f"{request.path_params['owner']}/{request.path_params['name']}"
+        self._may_write(request, request.path_params["owner"])
+        payload = await request.json()
+        item, items = payload["item"], self.store.collections[slug]["items"]
+        if item["type"] == "model" and item["id"] not in self.store.repos:
+            raise Refused(404, "", "Item not found")
+        if any(old["id"] == item["id"] for old in items):
+            return JSONResponse({"error": "Item already exists in collection"}, 409)
+        items.append({**item, "note": {"text": payload["note"]} if payload.get("note") else None})
+        return JSONResponse(self._collection(slug))
+
+    def _may_write(self, request: Request, owner: str) -> None:
+        user = self.user(request)
+        if user is None:
+            raise Refused(401, "", "Invalid username or password.")
+        if user != (owner, "write"):
+            raise Refused(403, "", f"You don't have the rights to change collections of {owner!r}")
+
+    def _collection(self, slug: str, most: int | None = None) -> dict[str, Any]:
+        made = self.store.collections[slug]
+        return {
+            "slug": slug,
+            "title": made["title"],
+            "owner": made["namespace"],
+            "items": [{"_id": f"{i:024x}", "position": i, **row} for i, row in enumerate(made["items"][:most])],
+            "lastUpdated": "2026-01-01T00:00:00.000Z",
+            "private": bool(made.get("private")),
+            "theme": "green",
+            "upvotes": 0,
+        } | ({"position": 0} if most is None else {})
+
     # ---- reading -----------------------------------------------------------------------------
 
     async def resolve(self, request: Request) -> Response:
@@ -379,6 +438,10 @@ def make_api(store: Store, cas: Cas, endpoint: str, cdn: str, *, xet: bool) -> S
         Route("/api/repos/delete", api.delete, methods=["DELETE"]),
         Route("/api/validate-yaml", api.validate_yaml, methods=["POST"]),
         Route("/api/whoami-v2", api.whoami),
+        Route("/api/collections", api.collections),
+        Route("/api/collections", api.create_collection, methods=["POST"]),
+        Route("/api/collections/{owner}/{name}", api.collection),
+        Route("/api/collections/{owner}/{name}/items", api.add_item, methods=["POST"]),
         Route("/api/models", api.search),
         Route("/lfs-verify/{oid}", api.lfs_verify, methods=["POST"]),
         Route("/spaces/{owner}/{name}/page/{path:path}", api.page),

@@ -14,6 +14,7 @@ KINDS = (
     ("validate-yaml", "POST", r"/api/validate-yaml"),
     ("whoami", "GET", r"/api/whoami-v2"),
     ("search", "GET", r"/api/models"),
+    ("collections", "(GET|POST)", r"/api/collections.*"),
     ("preupload", "POST", r"/api/(?:models|spaces)/[^/]+/[^/]+/preupload/.+"),
     ("lfs-batch", "POST", r"(?:/spaces)?/[^/]+/[^/]+\.git/info/lfs/objects/batch"),
     ("lfs-put", "PUT", r"/upload/.+"),

@@ -78,6 +78,7 @@ class Store:
 
     users: dict[str, tuple[str, str]] = field(default_factory=dict)  # token to (name, "read" or "write")
     repos: dict[str, Repo] = field(default_factory=dict)
+    collections: dict[str, dict[str, Any]] = field(default_factory=dict)  # by slug
     objects: dict[str, bytes] = field(default_factory=dict)
     xet: dict[str, str] = field(default_factory=dict)  # sha256 to the Xet hash of the same bytes
     lock: Any = field(default_factory=threading.RLock)

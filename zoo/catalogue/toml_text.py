@@ -27,7 +27,12 @@ def inline(value: Any, margin: str = "") -> str:
 
 def pair(key: str, value: Any, margin: str = "") -> str:
     """`key = value` in TOML."""
-    return f"{key if BARE.fullmatch(key) else _scalar(key)} = {inline(value, margin)}"
+    return f"{key_of(key)} = {inline(value, margin)}"
+
+
+def key_of(key: str) -> str:
+    """A key in TOML, in quotes where it needs them."""
+    return key if BARE.fullmatch(key) else _scalar(key)
 
 
 def _scalar(value: Any) -> str:

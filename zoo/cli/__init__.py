@@ -39,6 +39,7 @@ COMMANDS = MappingProxyType(
         "export": ("zoo.cli.export:export", "Export a run to ONNX or torch.export, checked against torch."),
         "package": ("zoo.cli.hub:package", "Package a run: weights, config, card, hashes."),
         "publish": ("zoo.cli.hub:publish", "Publish a run or a package to the Hub."),
+        "release": ("zoo.cli.release:release", "Publish the best run of every model, and record the weights."),
         "pull": ("zoo.cli.hub:pull", "Download a package from the Hub, and check its hashes and its model."),
         "verify": ("zoo.cli.hub:verify", "Check a package: its hashes, its model, and its accuracy measured again."),
         "search": ("zoo.cli.hub:search", "Search the Hub for packages."),

@@ -15,6 +15,7 @@ from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.errors import InputError
 from zoo.hub.publication import Planned, Published
+from zoo.hub.releasing import release as release
 from zoo.runs.api import HUB, RunLike, word_of
 from zoo.runs.which import is_name_of_weights
 

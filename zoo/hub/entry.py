@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from zoo.catalogue.spec import TrainedWeights
-from zoo.catalogue.toml_text import inline
+from zoo.catalogue.toml_text import inline, key_of
 from zoo.evaluate.paired import interval
 from zoo.hub.package import Package
 from zoo.models.header import Header
@@ -60,4 +60,4 @@ def entry_text(model: str, entry: TrainedWeights) -> str:
     """The entry as TOML, as it is written below a model of a registry file."""
     fields = {key: value for key, value in msgspec.to_builtins(entry).items() if value != ""}
     lines = "".join(f"{key} = {inline(value)}\n" for key, value in fields.items())
-    return f"[[models.{model}.weights]]\n{lines}"
+    return f"[[models.{key_of(model)}.weights]]\n{lines}"

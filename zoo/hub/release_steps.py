@@ -1,0 +1,275 @@
+"""The steps by which one run is released: its package, the repository on the Hub, the entry in the registry file.
+
+Each step looks at what is there already, and does only what is missing, so that a release that was killed goes on where
+it stopped: a package is a whole folder or none, a repository has its one commit or none, and an entry is written last.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from zoo.base.files import TEMPORARY
+from zoo.base.text import plural
+from zoo.catalogue.registry import Registry
+from zoo.catalogue.registry_edit import check_room, weights_in, write_weights
+from zoo.catalogue.spec import HUB, WHEEL, TrainedWeights
+from zoo.errors import HubNotFoundError, InputError, PackageError, RunError
+from zoo.hub.download import Manifest, ask
+from zoo.hub.entry import entry_of, entry_text
+from zoo.hub.hub_hash import matches
+from zoo.hub.pack import package as make_package
+from zoo.hub.pack import portable
+from zoo.hub.package import Package, open_package
+from zoo.hub.publish import Plan, prepare
+from zoo.hub.publish import publish as send
+from zoo.hub.ref import COMMIT, Ref, parse_ref
+from zoo.hub.release_choice import Candidate, Target
+from zoo.hub.session import hub_api, retrying, talking
+from zoo.hub.sums import CARD, FOR_PEOPLE, SUMS
+from zoo.runs.folder import read_result
+from zoo.runs.record import WEIGHTS, RunRecord, configuration
+
+PACKAGE = "package"
+"""The folder in a run's folder that holds its package."""
+
+DECIDES = ("selection", "train")
+"""Tables of a result by which a package is known as that of the run's present result; `test` may be of weights that are
+stored in another number type."""
+
+UNKNOWN = "0" * 40
+"""Stands for the commit in an entry that is only tried out."""
+
+
+class Options(NamedTuple):
+    """How runs are released.
+
+    Attributes:
+        licence: None: apache-2.0 for a package that is made, and its own for one that is there.
+        packaging: further options of `zoo.hub.pack.package`, for packages that are made.
+    """
+
+    licence: str | None
+    packaging: Mapping[str, Any]
+    private: bool = False
+    dry_run: bool = False
+
+
+class Outcome(NamedTuple):
+    """What was done with a run, or would be; the fields are those of `zoo.hub.released.Release.rows`."""
+
+    state: str
+    steps: tuple[str, ...] = ()
+    files: int = 0
+    bytes: int = 0
+    reference: str = ""
+    reason: str = ""
+
+
+def release_run(candidate: Candidate, target: Target, options: Options) -> Outcome:
+    """Do what is missing of the release of one run, or say what would be done.
+
+    Raises:
+        ZooError: a step failed. What was done before stays, and the same call goes on with it.
+    """
+    entry = weights_in(target.file, candidate.model).get(candidate.dataset)
+    if why := _why_not_packaged(candidate, entry, target.registry):
+        return Outcome("left out", reason=why)
+    with _package_of(candidate, target.registry, options) as (package, steps):
+        sha256 = package.hashes[WEIGHTS]
+        if entry is not None and entry.sha256 == sha256 and (reference := _on_the_hub(entry, candidate.repo)):
+            return Outcome("present", reference=reference)
+        if why := _why_kept(candidate, entry, package):
+            return Outcome("left out", reason=why)
+        with TemporaryDirectory(prefix="zoo-release-") as temporary:
+            plan = prepare(package.folder, Ref(candidate.repo), Path(temporary), registry=target.registry)
+            return _released(candidate, target, options, plan, entry, steps)
+
+
+def _released(
+    candidate: Candidate,
+    target: Target,
+    options: Options,
+    plan: Plan,
+    entry: TrainedWeights | None,
+    steps: tuple[str, ...],
+) -> Outcome:
+    """Publish what was prepared, and write its entry."""
+    ref, name = Ref(candidate.repo), candidate.model
+    stays = entry is not None and entry.where.startswith(WHEEL)  # these weights, installed with the registry file
+    licence = _licence_of(plan.package, options.licence)
+    if not stays:
+        check_room(target.file, name, _block(candidate, plan, licence, UNKNOWN))
+    head = _manifest(ref)
+    is_there = head is not None and _holds(head, plan)
+    sent = (0, 0) if is_there else (len(plan.files), sum(size for _, size in plan.files))
+    steps = (*steps, *([] if is_there else ["publish"]), *([] if stays else ["entry"]))
+    if options.dry_run:
+        return Outcome("planned", steps, *sent)
+    commit = _tagged(head, plan) if head is not None and is_there else send(plan, ref, private=options.private).commit
+    if not stays:
+        write_weights(target.file, name, _block(candidate, plan, licence, commit))
+    return Outcome("released", steps, *sent, reference=str(Ref(candidate.repo, commit)))
+
+
+# ---- the package -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _package_of(
+    candidate: Candidate, registry: Registry, options: Options
+) -> Iterator[tuple[Package, tuple[str, ...]]]:
+    """The package of a run, and the step that made it: one that is there, or a new one beside the run's files.
+
+    By a dry run it is made in a temporary folder.
+    """
+    folder = candidate.run.folder
+    if (package := _present_package(candidate, registry)) is not None:
+        yield package, ()
+        return
+    making = {**options.packaging, "licence": options.licence or "apache-2.0", "registry": registry}
+    if options.dry_run:
+        with TemporaryDirectory(prefix="zoo-release-") as temporary:
+            yield make_package(folder, Path(temporary) / PACKAGE, **making), ("package",)
+        return
+    for left_behind in folder.glob(f"{TEMPORARY}*"):  # by a process that was killed
+        if left_behind.is_dir():
+            shutil.rmtree(left_behind)
+    yield make_package(folder, folder / PACKAGE, **making), ("package",)
+
+
+def _present_package(candidate: Candidate, registry: Registry) -> Package | None:
+    """The package of the run's present result, if there is one.
+
+    Raises:
+        PackageError: it is damaged.
+    """
+    run = candidate.run
+    if (run.folder / SUMS).is_file():
+        return open_package(run.folder, registry=registry, partial=False)
+    folder = run.folder / PACKAGE
+    if not (folder / SUMS).is_file():
+        return None
+    try:
+        package = open_package(folder, registry=registry, partial=False)
+    except PackageError as error:
+        raise PackageError(f"{error}; `zoo package {run.folder}` makes it again") from None
+    return package if _is_of(package, run.record, run.result or {}) else None
+
+
+def _is_of(package: Package, record: RunRecord, result: Mapping[str, Any]) -> bool:
+    """Whether a package was made of this run, since it has this result."""
+    try:
+        packaged = read_result(package.folder)
+    except RunError:
+        return False
+    same_result = all(packaged.get(key) == result.get(key) for key in DECIDES)
+    return same_result and configuration(package.record) == configuration(portable(record))
+
+
+def _licence_of(package: Package, asked: str | None) -> str:
+    """The licence that a package's card states.
+
+    Raises:
+        InputError: another one was asked for, or there is none.
+    """
+    from huggingface_hub import ModelCard
+
+    stated = asked
+    if (package.folder / CARD).is_file():
+        card = ModelCard((package.folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
+        stated = card.data.get("license") or asked
+    if not stated:
+        raise InputError("its package states no licence; give --licence NAME")
+    if asked and asked != stated:
+        raise InputError(
+            f"its package has the licence {stated!r} already; make it again by `zoo package RUN --licence {asked}`, or "
+            "leave out --licence"
+        )
+    return str(stated)
+
+
+# ---- the entry ---------------------------------------------------------------------------------------
+
+
+def _why_not_packaged(candidate: Candidate, entry: TrainedWeights | None, registry: Registry) -> str:
+    """Why a run is not even packaged: the registry file has better weights; "" if it is."""
+    if entry is None or candidate.named or candidate.top1 >= entry.top1:
+        return ""
+    present = _present_package(candidate, registry)
+    if present is not None and present.hashes[WEIGHTS] == entry.sha256:
+        return ""
+    return _better(entry, candidate.top1)
+
+
+def _why_kept(candidate: Candidate, entry: TrainedWeights | None, package: Package) -> str:
+    """Why the entry that the registry file has is not replaced by one of a package; "" if it is."""
+    if entry is None or entry.sha256 == package.hashes[WEIGHTS]:
+        return ""
+    if entry.where.startswith(WHEEL):
+        return f"the registry file has other weights beside it ({entry.where}); remove their entry to release these"
+    top1 = float(read_result(package.folder)["test"]["top1"])
+    return "" if candidate.named or top1 > entry.top1 else _better(entry, top1)
+
+
+def _better(entry: TrainedWeights, top1: float) -> str:
+    return (
+        f"the registry file has weights with top-1 {entry.top1:.2%}, and these have {top1:.2%}; name the run to "
+        "release it instead"
+    )
+
+
+def _block(candidate: Candidate, plan: Plan, licence: str, commit: str) -> str:
+    """The entry as TOML."""
+    data = candidate.run.record.data
+    parts = [f"trained on {plural(data.train, 'image')}"] if data.limit_train else []
+    parts += [f"measured on {plural(data.test, 'image')}"] if data.limit_test else []
+    where = f"{HUB}{candidate.repo}@{commit}"
+    return entry_text(candidate.model, entry_of(plan.package, candidate.dataset, where, licence, ", ".join(parts)))
+
+
+# ---- the Hub -----------------------------------------------------------------------------------------
+
+
+def _on_the_hub(entry: TrainedWeights, repo: str) -> str:
+    """The reference of a repository's commit with an entry's weights; "" where it has none.
+
+    For weights beside the registry file, that is its newest commit.
+    """
+    ref = parse_ref(entry.where) if entry.where.startswith(HUB) else Ref(repo)
+    if ref.repo != repo:
+        return ""
+    found = _manifest(ref)
+    held = found is not None and WEIGHTS in found.files and found.files[WEIGHTS].sha256 == entry.sha256
+    return str(Ref(repo, found.commit)) if found is not None and held else ""
+
+
+def _manifest(ref: Ref) -> Manifest | None:
+    """What the Hub states about a repository's revision; None where there is none.
+
+    Raises:
+        HubError: or a subclass: the Hub cannot be asked.
+    """
+    try:
+        with talking(str(ref)):
+            return ask(ref)
+    except HubNotFoundError:
+        return None
+
+
+def _tagged(head: Manifest, plan: Plan) -> str:
+    """The commit that a repository has already, with its tag, which a process that was killed may not have set."""
+    with talking(head.repo):
+        retrying(lambda: hub_api().create_tag(head.repo, tag=plan.tag, revision=head.commit, exist_ok=True))
+    return head.commit
+
+
+def _holds(head: Manifest, plan: Plan) -> bool:
+    """Whether a repository has the plan's files already; the card and pictures may have been edited there."""
+    folder, names = plan.package.folder, [name for name, _ in plan.files if name not in FOR_PEOPLE]
+    whole = all(name in head.files and matches(folder / name, head.files[name]) for name in names)
+    return whole and COMMIT.fullmatch(head.commit) is not None
