@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,7 +90,7 @@ def test_every_record_of_an_accuracy_is_there(table: list[dict[str, str]]) -> No
         assert has(table, record=f"results/{name}", top1=top1), (name, top1)
 
 
-def test_weights_stand_beside_their_result_or_in_a_row_of_their_own(registry: Registry, tmp_path: Path) -> None:
+def test_weights_stand_beside_their_result_or_in_a_row_of_their_own(registry: Registry) -> None:
     known = {"dataset": "cifar10", "recipe": "best-small-cnn", "protocol": "clean", "top1": 0.7713}
     entry = SimpleNamespace(**known, record="results/cnn-to-others-cifar10.json", where="wheel:a.safetensors")
     model = registry.models["cnn-baseline"]
