@@ -229,11 +229,17 @@ def test_commands_that_need_a_run_say_that_it_is_a_model(command: str) -> None:
     more = ["me/x"] if command == "publish" else []
     done = CliRunner().invoke(cli, [*command.split(), "timm/test_vit", *more], standalone_mode=False)
     assert "'timm/test_vit' is a model, not a run" in str(done.exception)
+    if command == "package":
+        with pytest.raises(InputError, match="'timm/test_vit' is a model, not a run"):
+            zoo.package("timm/test_vit")
 
 
-def test_a_run_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: list[Path]) -> None:
+@pytest.mark.parametrize("root", ["runs", "."])
+def test_a_run_of_that_name_comes_first(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: list[Path]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    (folder := tmp_path / "runs" / "timm" / "test_vit").mkdir(parents=True)
+    (folder := tmp_path / root / "timm" / "test_vit").mkdir(parents=True)
     (folder / "run.toml").write_text("nonsense")
     for use in (lambda: zoo.load("timm/test_vit"), lambda: zoo.predict("timm/test_vit", photos[0])):
         with pytest.raises(RunError, match=r"run\.toml: damaged"):
