@@ -76,7 +76,9 @@ def test_the_wheel_holds_the_packages_and_nothing_else(files: dict[str, zipfile.
     info = f"hybrid_zoo-{version()}.dist-info"
     tops = {name.split("/")[0] for name in files}
     assert tops == {"zoo", info, *(f"zoo_{name}" for name in PLUGINS)}
-    assert not [name for name in files if name.endswith((".pyc", ".safetensors", ".parquet"))]
+    assert not [name for name in files if name.endswith((".pyc", ".parquet"))]
+    weights = [name for name in files if name.endswith(".safetensors")]
+    assert all(name.startswith("zoo/weights/") for name in weights)
 
 
 def version() -> str:
@@ -137,8 +139,22 @@ def test_the_wheel_declares_the_commands_and_every_plugin(wheel: Path) -> None:
     assert dict(entries["console_scripts"]) == {"zoo": "zoo.cli:main", "hybrid-zoo": "zoo.cli:main"}
 
 
-def test_the_wheel_is_small(wheel: Path) -> None:
-    assert wheel.stat().st_size < 2**20
+def test_the_wheel_is_small(wheel: Path, files: dict[str, zipfile.ZipInfo]) -> None:
+    assert wheel.stat().st_size < 14_000_000
+    assert sum(info.compress_size for name, info in files.items() if not name.startswith("zoo/weights/")) < 2**20
+
+
+def test_weights_are_installed_with_the_wheel(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from zoo.catalogue.registry import load_registry as load\n"
+        "from zoo.catalogue.weights import find_weights_of as find, names_of_weights as names\n"
+        "print(*(find(name, load()).reference for name in names(load())), sep='\\n')"
+    )
+    folders = run(installed, "-c", code, cwd=tmp_path, env=clean_environment()).splitlines()
+    assert len(folders) == sum(1 for path in (ROOT / "weights").iterdir())
+    for folder in folders:
+        assert Path(folder).is_relative_to(installed.parent.parent)
+        assert (Path(folder) / "model.safetensors").is_file()
 
 
 def test_the_installed_wheel_lists_what_the_checkout_lists(installed: Path, tmp_path: Path) -> None:
