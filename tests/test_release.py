@@ -284,6 +284,21 @@ def test_better_weights_stay_unless_a_run_is_named(world: World) -> None:
     assert weights_in(world.file, NAMES[0])["digits"] == entry
 
 
+def test_a_better_run_takes_the_place_of_the_entry(world: World) -> None:
+    world.keep(0, 1)
+    release(world, NAMES[0])
+    first = weights_in(world.file, NAMES[0])["digits"]
+    change_record(world.run(1), model=NAMES[0])
+    result = read_result(world.run(1))
+    write_result(world.run(1), {**result, "test": {**result["test"], "correct": 50, "top1": 1.0}})
+    assert states(release(world)) == {NAMES[0]: "left out", NAMES[1]: "released"}
+    (second,) = weights_in(world.file, NAMES[0]).values()
+    repo = world.hub.store.repos[f"{world.owner}/{NAMES[0]}-digits"]
+    assert (second.top1, second.seed, second.where.rpartition("@")[2]) == (1.0, 1, repo.head().oid)
+    assert second.sha256 != first.sha256
+    assert without_entries(world.file, 0) == FILE
+
+
 def test_weights_beside_the_registry_file_stay_its_weights(world: World) -> None:
     world.keep(0)
     release(world)
