@@ -12,9 +12,13 @@ import yaml
 from hub_server.runs import own_caches, untrained_run
 from huggingface_hub import ModelCard
 
+from zoo.base.version import __version__
+from zoo.catalogue.augmentation import Crop
+from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Dataset, Measured, Published, Source
 from zoo.hub.card import TEMPLATES, Facts, escape, link, render
+from zoo.hub.citation import authors, of_source
 from zoo.hub.eval_results import dataset_id
 from zoo.runs.folder import read_result
 from zoo.runs.record import read_record
@@ -185,3 +189,64 @@ def test_datasets_of_the_hub_are_linked(spec: str, found: str | None, facts: Fac
 
 def test_no_path_is_on_the_card(facts: Facts) -> None:
     assert str(Path.home()) not in render(facts)
+
+
+def test_settings_that_are_the_defaults_are_counted_and_not_shown(facts: Facts) -> None:
+    recipe = msgspec.structs.replace(Recipe(), epochs=7, augment=(Crop(padding=2),))
+    text = render(facts._replace(record=msgspec.structs.replace(facts.record, settings=recipe)))
+    table = text.split("| setting | value |\n|---|---|\n")[1]
+    rows, after = table.split("\n\n")[:2]
+    assert [row.split(" | ")[0] for row in rows.splitlines()] == ["| epochs", "| augment"]
+    assert after == f"{len(Recipe.__struct_fields__) - 4} more settings have their defaults."
+
+
+def entries(text: str) -> list[str]:
+    """The BibTeX entries of a card."""
+    return re.findall(r"^```bibtex\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)[0].split("\n\n")
+
+
+def test_the_source_and_the_package_can_be_cited(facts: Facts) -> None:
+    assert entries(render(facts)) == [
+        "@misc{mixture-models,\n"
+        "  title = {{Mixture Models}},\n"
+        "  author = {Sai Kiran Maddela and Ian Trowbridge},\n"
+        "  howpublished = {trowk/CS395T\\_Final on GitHub},\n"
+        "}",
+        "@misc{hybrid-alt-1-on-sklearn-digits,\n"
+        "  title = {{hybrid-alt-1 on sklearn:digits}},\n"
+        "  howpublished = {Hugging Face Hub},\n"
+        "  url = {https://huggingface.co/me/digits},\n"
+        f"  note = {{weights of hybrid-zoo {__version__}, sha256 {'f' * 16}}},\n"
+        "}",
+    ]
+    other = msgspec.structs.replace(facts.record, model="mine")
+    assert len(entries(render(facts._replace(record=other)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Ada Lovelace", ["Ada Lovelace"]),
+        ("A. One, B. Two (Institute of C, and D)", ["A. One", "B. Two"]),
+        ("A. One and B. Two", ["A. One", "B. Two"]),
+        ("A. One et al. (Somewhere)", ["A. One", "others"]),
+        ("Anders Sandberg", ["Anders Sandberg"]),
+        ("", []),
+    ],
+)
+def test_authors_are_told_apart(text: str, names: list[str]) -> None:
+    assert authors(text) == names
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_citation_is_text_whatever_its_source_says(text: str) -> None:
+    lines = of_source(
+        text, Source(title=text, authors=text, code=text, url=f"https://evil.example/{text}")
+    ).splitlines()
+    assert re.fullmatch(r"@misc\{[A-Za-z0-9-]+,", lines[0])
+    assert lines[-1] == "}"
+    for line in lines[1:-1]:
+        value = line.split(" = ", 1)[1].removesuffix(",").replace("\\{", "").replace("\\}", "")
+        assert value.count("{") == value.count("}")
+        assert not re.search(r"`|<|\]\(|(?<!\\)[&%$#_]", value)
+        assert line.isprintable()

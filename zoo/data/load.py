@@ -337,6 +337,15 @@ def evaluation_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rul
     return replace(rule, colours=_colours(dataset, common))
 
 
+def altered_test(spec: str, registry: Registry) -> tuple[str, ...]:
+    """How a dataset alters its test images before they are measured; () where it does not, or is not known here."""
+    try:
+        common, _ = _options(find(spec, registry)[1])
+    except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
+        return ()
+    return tuple(str(name) for name in common.get("alter_test", ()) if name != "original")
+
+
 def _altered(data: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:
     if not _alters(common):
         return data

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from zoo.base.templates import templates
+from zoo.base.text import plural
 from zoo.catalogue.picture import in_words
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Measured, Model, Node, Source, node_from_table
+from zoo.data.load import altered_test
 from zoo.data.portable import is_local
 from zoo.evaluate.classes import class_table
+from zoo.hub.citation import ADDRESS, of_package, of_source
 from zoo.hub.eval_results import dataset_id, selection
+from zoo.hub.storage import AS_TRAINED
 from zoo.runs.images import rule_of
 from zoo.runs.record import RunRecord
 
@@ -32,11 +36,15 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 LIBRARY = "hybrid-zoo"
-ADDRESS = r"https?://[\w.:/?&=%+~-]+"
-"""Web addresses without a character that means something in Markdown or HTML where it stands."""
 
 MAX_CLASSES = 200
 """Longer tables of classes are cut to the worst of them."""
+
+ABOUT = ("summary", "source")
+"""Fields of a recipe that set nothing."""
+
+MAX_NAMES = 20
+"""So many names of classes stand in a row; `config.json` has all of them."""
 
 
 class Facts(NamedTuple):
@@ -45,6 +53,7 @@ class Facts(NamedTuple):
     Attributes:
         record: the run's, without paths. counts: the confusion matrix (K, K), if it was measured.
         timm: whether timm can load the weights. weights: their sha256. repo: "OWNER/NAME".
+        flops: of one image; None where they were not counted.
     """
 
     record: RunRecord
@@ -55,6 +64,7 @@ class Facts(NamedTuple):
     timm: bool
     weights: str
     repo: str
+    flops: int | None = None
 
     @property
     def model(self) -> Model | None:
@@ -206,15 +216,19 @@ def _context(facts: Facts) -> dict[str, Any]:
         "test": result["test"],
         "train": {"epochs": None, "steps": 0, "seconds": 0, "images_per_second": 0} | result.get("train", {}),
         "settings": _settings(record.settings),
+        "folded": _folded(record.settings),
         "front_matter": card_data(facts).to_yaml(),
-        "takes": takes(record, facts.registry),
+        "feeding": feeding(facts),
         "composition": in_words(tree, facts.registry.components),
         "tree": [line.replace("`", "'") for line in tree_lines(tree)],
         "selection": selection(result),
+        "as_trained": result.get(AS_TRAINED),
         "spread": _spread(facts),
         "published": _published(facts),
         "classes": _classes(facts),
         "source": facts.registry.sources.get((model.source if model else None) or ""),
+        "citations": _citations(facts),
+        "flops": facts.flops,
         "homepage": dataset.homepage if dataset else "",
         "data_licence": (dataset.licence if dataset else "") or "see the dataset's own page",
         "local": is_local(record.data.spec),
@@ -225,15 +239,41 @@ def _context(facts: Facts) -> dict[str, Any]:
     }
 
 
-def takes(record: RunRecord, registry: Registry) -> str:
-    """What is done to an image before the model sees it, in a sentence."""
-    rule, data = rule_of(record, registry), record.data
-    scaled = f"scaled {rule}" if rule.size else f"scaled and cut ({rule})"
-    values = "x / 255, from 0 to 1; they are not normalised"
+def feeding(facts: Facts) -> dict[str, str]:
+    """What is done to an image before the model sees it, and what its outputs are: a row for each question."""
+    record, rule = facts.record, rule_of(facts.record, facts.registry)
+    data, sizes = record.data, record.sizes
+    rows = {
+        "image": f"RGB, {sizes.height}x{sizes.width} pixels; a gray one has three equal channels",
+        "size": f"the whole image is scaled {rule}" if rule.size else str(rule),
+        "values": Markdown(f"{code('x / 255')}, from 0 to 1; not normalised: no mean, no std"),
+    }
     if record.settings.normalize:
-        mean, std = (", ".join(f"{number:.4g}" for number in row) for row in (data.mean, data.std))
-        values = f"(x / 255 - mean) / std, with mean {mean} and std {std}"
-    return f"The model takes RGB images, {scaled}, with the values {values}."
+        rows["values"] = code("(x / 255 - mean) / std")
+        rows |= {key: code(", ".join(f"{n:.6g}" for n in row)) for key, row in (("mean", data.mean), ("std", data.std))}
+    if rule.colours.white:
+        rows["deep images"] = f"of more than 8 bits: {rule.colours.white:g} is white"
+    if rule.colours.background:
+        rows["transparent pixels"] = f"lie on {rule.colours.background}"
+    if altered := altered_test(data.spec, facts.registry):
+        rows["test images"] = f"were altered before they were measured: {', '.join(altered)}"
+    if record.settings.tta != "none":
+        views = code(record.settings.tta)
+        rows["views"] = Markdown(
+            f"{code('predict')} and the results below average {views}; {code('model(images)')} sees one"
+        )
+    names = ", ".join(map(escape, data.classes[:MAX_NAMES]))
+    more = f", ...; all of them in {code('config.json')}" if len(data.classes) > MAX_NAMES else ""
+    return rows | {f"{len(data.classes):,} classes": Markdown(f"{names}{more}")}
+
+
+def _citations(facts: Facts) -> Markdown:
+    """BibTeX entries: of the model's source, if the catalogue has one, and of the package."""
+    record, key = facts.record, (facts.model.source if facts.model else None) or ""
+    source = facts.registry.sources.get(key)
+    version = record.environment.get("hybrid-zoo", "")
+    package = of_package(f"{record.model} on {record.data.spec}", facts.repo, facts.weights, version)
+    return Markdown("\n\n".join([of_source(key, source), package] if source else [package]))
 
 
 def tree_lines(node: Node) -> Iterator[str]:
@@ -277,8 +317,15 @@ def _classes(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    table: dict[str, Any] = msgspec.to_builtins(recipe)
-    return {k: v for k, v in table.items() if v is not None and k not in ("summary", "source")}
+    """The settings of a recipe that differ from the defaults."""
+    table, defaults = msgspec.to_builtins(recipe), msgspec.to_builtins(Recipe())
+    return {k: v for k, v in table.items() if v != defaults[k] and k not in ABOUT}
+
+
+def _folded(recipe: Recipe) -> str:
+    """How many settings of a recipe are not shown, in words."""
+    count = len(Recipe.__struct_fields__) - len(ABOUT) - len(_settings(recipe))
+    return plural(count, "more setting has its default", "more settings have their defaults")
 
 
 def _reference(source: Source) -> Markdown:

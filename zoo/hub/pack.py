@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import asdict
 from torch import Tensor
 
 from zoo.base.files import sha256_of, write_bytes, write_text
@@ -19,10 +20,11 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
 from zoo.data.portable import portable_spec
 from zoo.errors import DataError, InputError, PackageError, RunError
-from zoo.evaluate.opened import open_run
+from zoo.evaluate.opened import OpenedSplit, open_run
 from zoo.evaluate.pictures import draw_confusion
 from zoo.hub import card, runtimes
 from zoo.hub.eval_results import eval_results
+from zoo.hub.known_images import with_known_images
 from zoo.hub.package import (
     FORMAT,
     TREE_KEY,
@@ -35,6 +37,7 @@ from zoo.hub.package import (
     tree_sha256,
 )
 from zoo.hub.signature import Sign
+from zoo.hub.storage import chosen_type, measured_again, narrowed
 from zoo.hub.sums import (
     CARD,
     COMPOSITION,
@@ -49,7 +52,9 @@ from zoo.hub.sums import (
     write_sums,
 )
 from zoo.hub.timm_layout import timm_layout
-from zoo.models.header import Header, read_header
+from zoo.models.flops import flops
+from zoo.models.header import STORED_KEY, Header, read_header
+from zoo.models.precision import Precision
 from zoo.models.tensors import to_bytes
 from zoo.runs.curves import draw_curves
 from zoo.runs.folder import read_metrics, read_result, read_weights, write_result
@@ -64,7 +69,8 @@ class Contents(NamedTuple):
     """What a package is written from: a run that was read, measured and checked, without this machine's paths.
 
     Attributes:
-        counts: the confusion matrix (K, K), if it was measured.
+        weights: as they are stored. counts: the confusion matrix (K, K), if it was measured.
+        flops: of one image, as `zoo.models.flops` counts.
     """
 
     source: Path
@@ -74,6 +80,7 @@ class Contents(NamedTuple):
     header: Header
     weights: Mapping[str, Tensor]
     counts: Tensor | None
+    flops: int
 
 
 def package(
@@ -84,6 +91,7 @@ def package(
     data_dir: str | None = None,
     device: str | None = None,
     predictions: bool = True,
+    precision: Precision | None = None,
     onnx: bool = False,
     repo: str = PLACEHOLDER,
     registry: Registry | None = None,
@@ -95,6 +103,7 @@ def package(
         source: the run folder. output: the package's folder; an existing package is replaced as a whole.
         licence: the licence of the weights, as the Hub names it.
         predictions: measure the test split again, for `confusion.png` and the table of classes.
+        precision: the number type in which parameters are stored, see `zoo.hub.storage`; None: as the run stores them.
         onnx: add what other runtimes read: see `zoo.hub.runtimes`.
         repo: "OWNER/NAME", for the card. registry: the catalogue; loaded if not given.
         sign: signs the package; see `zoo.hub.signature`.
@@ -102,8 +111,10 @@ def package(
         The package in `output`.
     Raises:
         RunError: the run is unfinished or damaged, or measuring it again gives another number.
-        PackageError: the weights are not finite or do not fit. DataError: the test images are not available.
-        InputError: `output` holds something else, the run's model is code of the user's own, or a library is missing.
+        PackageError: the weights are not finite or do not fit, or rounding them loses too many correct images.
+        DataError: the test images are not available.
+        InputError: `output` holds something else, the run's model is code of the user's own, a precision that is not
+            measured, or a library is missing.
         ExportError: the model has no ONNX form, or the file does not agree with it.
     """
     check_output(output)
@@ -112,9 +123,17 @@ def package(
     registry = registry or load_registry()
     record = read_record(source)
     refuse_own(source, record)
-    result = read_result(source)
-    counts = _confusion(source, result, registry, data_dir, device) if predictions else None
-    contents = _contents(source, record, result, counts, registry)
+    result, is_packed = read_result(source), (source / SUMS).is_file()
+    stored = chosen_type(source, precision, measured=predictions)
+    opened = _opened(source, registry, data_dir, device) if predictions else None
+    counts = _confusion(source, result, opened) if opened else None
+    contents = _contents(source, record, result, counts, registry, stored)
+    if opened and stored != "fp32" and "stored" not in result:
+        measured = measured_again(source, contents.result, opened, contents.weights, stored, registry, data_dir)
+        contents = contents._replace(result=measured[0], counts=measured[1])
+    if opened and not is_packed:
+        images = with_known_images(record, contents.result, registry, data_dir)
+        contents = contents._replace(record=portable(images[0]), result=images[1])
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
         folder = Path(temporary) / "package"
@@ -174,7 +193,7 @@ def portable(record: RunRecord) -> RunRecord:
     return msgspec.structs.replace(record, data=data, own=own)
 
 
-def config_of(record: RunRecord, parameters: int) -> Config:
+def config_of(record: RunRecord, parameters: int, stored: Precision = "fp32") -> Config:
     """The table `zoo` of `config.json`."""
     build = without(record.build, "pretrained")
     return Config(
@@ -190,6 +209,7 @@ def config_of(record: RunRecord, parameters: int) -> Config:
         parameters=parameters,
         plugins=record.plugins,
         defaults=record.defaults,
+        stored=msgspec.UNSET if stored == "fp32" else stored,
     )
 
 
@@ -250,13 +270,15 @@ def _keys(value: Any) -> Iterator[str]:
         yield from _keys(item)
 
 
-def _confusion(
-    source: Path, result: dict[str, Any], registry: Registry, data_dir: str | None, device: str | None
-) -> Tensor:
+def _opened(source: Path, registry: Registry, data_dir: str | None, device: str | None) -> OpenedSplit:
     try:
-        counts = open_run(source, data_dir=data_dir, device=device, registry=registry).confusion()
+        return open_run(source, data_dir=data_dir, device=device, registry=registry)
     except DataError as error:
         raise DataError(f"{error}; or add --no-predictions for a package without the table of classes") from None
+
+
+def _confusion(source: Path, result: dict[str, Any], opened: OpenedSplit) -> Tensor:
+    counts = opened.confusion()
     correct, total = int(counts.trace()), int(counts.sum())
     recorded = result["test"]
     if (correct, total) != (recorded["correct"], recorded["count"]):
@@ -268,21 +290,27 @@ def _confusion(
 
 
 def _contents(
-    source: Path, record: RunRecord, result: dict[str, Any], counts: Tensor | None, registry: Registry
+    source: Path,
+    record: RunRecord,
+    result: dict[str, Any],
+    counts: Tensor | None,
+    registry: Registry,
+    stored: Precision,
 ) -> Contents:
     """Check a run's weights against its model, and read them."""
     clean = portable(record)
     result = result | {"dataset": portable_spec(str(result.get("dataset", "")))}
-    config, header = config_of(clean, result["parameters"]), read_header(source / WEIGHTS)
-    check_model(config, header, registry, source / WEIGHTS, f"{source / RECORD}: build")
+    config, header = config_of(clean, result["parameters"], stored), read_header(source / WEIGHTS)
+    module = check_model(config, header, registry, source / WEIGHTS, f"{source / RECORD}: build")
     weights = read_weights(source)
     check_finite(source / WEIGHTS, weights)
-    return Contents(source, clean, result, config, header, weights, counts)
+    small = narrowed(weights, module, stored, source / WEIGHTS)
+    return Contents(source, clean, result, config, header, small, counts, flops(module, asdict(clean.sizes)))
 
 
 def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: Registry, onnx: bool) -> dict[str, str]:
     """Write every file of a package, and return the sha256 of each."""
-    source, record, result, config, header, weights, counts = contents
+    source, record, result, config, header, weights, counts, operations = contents
     write_record(folder, record)
     write_result(folder, result)
     if (source / METRICS).is_file():
@@ -301,7 +329,7 @@ def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: 
     if text := eval_results(record, result, registry):
         write_text(folder / EVAL_RESULTS, text)
     known = {WEIGHTS: sha256_of(folder / WEIGHTS)}
-    facts = card.Facts(record, result, registry, licence, counts, bool(layout), known[WEIGHTS], PLACEHOLDER)
+    facts = card.Facts(record, result, registry, licence, counts, bool(layout), known[WEIGHTS], PLACEHOLDER, operations)
     write_text(folder / CARD, with_repo(card.render(facts), repo))
     hashes = write_sums(folder, known)
     for name in hashes:
@@ -311,6 +339,7 @@ def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: 
 
 def _write_weights(path: Path, weights: Mapping[str, Tensor], config: Config) -> None:
     metadata = {"format": "pt", "zoo.format": str(FORMAT), "zoo.model": config.model, TREE_KEY: config.tree_sha256}
+    metadata |= {STORED_KEY: config.stored} if config.stored else {}
     write_bytes(path, to_bytes(weights, metadata))
 
 

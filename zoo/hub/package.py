@@ -36,11 +36,11 @@ from zoo.data.portable import portable_spec
 from zoo.errors import MissingPluginError, PackageError, SpecError, ZooError
 from zoo.hub.sums import CONFIG, check_size, check_sums, edited, sums_text
 from zoo.models.bounds import MAX_INTEGER, MAX_PARAMETERS, MAX_STRING
-from zoo.models.header import MAX_HEADER, Header, compare, non_finite, outline, read_header
+from zoo.models.header import MAX_HEADER, Header, Sixteen, compare, non_finite, outline, read_header, stored_type
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, Sizes, read_record, without
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 FORMAT = 1
 TREE_KEY = "zoo.tree_sha256"
@@ -59,6 +59,7 @@ class Config(Struct, frozen=True, kw_only=True):
         plugins: component name to the distribution and version that it came from.
         defaults: component name to the defaults of its arguments, as in the run's record; older packages have none.
         mean, std, normalize: as in the run's dataset and recipe.
+        stored: the number type of the stored parameters; absent where they are stored as the run has them.
     """
 
     format: int
@@ -73,6 +74,7 @@ class Config(Struct, frozen=True, kw_only=True):
     parameters: int
     plugins: dict[str, str]
     defaults: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    stored: Sixteen | msgspec.UnsetType = msgspec.UNSET
 
 
 class Package(NamedTuple):
@@ -128,6 +130,8 @@ def read_package(folder: Path, hashes: Mapping[str, str], registry: Registry) ->
     """
     config, record = read_description(folder)
     header = read_header(folder / WEIGHTS)
+    if (stored := stored_type(folder / WEIGHTS, header)) != (config.stored or "fp32"):
+        raise PackageError(f"{folder / WEIGHTS}: is stored in {stored}, but {CONFIG} says {config.stored or 'fp32'}")
     check_model(config, header, registry, folder / WEIGHTS, f"{folder / CONFIG}: build")
     return Package(folder, hashes, config, record, header)
 
@@ -216,11 +220,13 @@ def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
         )
 
 
-def check_model(config: Config, header: Header, registry: Registry, weights: Path, where: str) -> None:
+def check_model(config: Config, header: Header, registry: Registry, weights: Path, where: str) -> nn.Module:
     """Build the tree on the meta device, within limits set by its weights, and compare the header with it.
 
     Args:
         weights: the file that has the header. where: the place of the tree, for messages.
+    Returns:
+        The model without its memory, if it can be built so.
     Raises:
         MissingPluginError, PackageError: see `open_package`.
     """
@@ -238,6 +244,7 @@ def check_model(config: Config, header: Header, registry: Registry, weights: Pat
     compare(weights, header, module)
     if header.metadata.get(TREE_KEY, config.tree_sha256) != config.tree_sha256:
         raise PackageError(f"{weights}: names another model tree in its metadata than {CONFIG}")
+    return module
 
 
 def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from zoo.hub.publication import Planned, Published
 from zoo.hub.ref import COMMIT, Ref
 from zoo.hub.session import Session, explain, hub_api, is_transient, retrying, status_of, talking, within
 from zoo.hub.signature import Sign
+from zoo.hub.storage import refuse_other_type
 from zoo.hub.sums import ALL, CARD, FOR_PEOPLE, ONNX, SIGNATURE, SUMS, complete, edited, read_sums
 from zoo.runs.folder import read_result, read_weights
 from zoo.runs.record import RECORD, WEIGHTS
@@ -75,6 +76,7 @@ def prepare(
     if (source / SUMS).exists():
         _refuse_links(source)
         package = copy_with_repo(source, temporary / "sent", ref.repo, registry)
+        refuse_other_type(source, package.config.stored or "fp32", options.get("precision"))
         edits = edited(source, read_sums(source / SUMS))
         if options.get("onnx") and ONNX not in package.hashes:
             raise InputError(f"{source}: is a package without {ONNX}; make it again with `zoo package RUN --onnx`")

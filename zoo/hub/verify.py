@@ -22,6 +22,7 @@ from zoo.hub.eval_results import stated
 from zoo.hub.package import TREE_KEY, Config, Package, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
 from zoo.hub.signature import Trust, check_signature
+from zoo.hub.storage import numbers_as_trained
 from zoo.hub.sums import CARD, COMPOSITION, EVAL_RESULTS, ONNX, SUMS
 from zoo.models.device import usable_device
 from zoo.runs.folder import read_result, read_weights
@@ -129,7 +130,8 @@ def verify(
     checks.append(Check("sha256", True, _hashed(len(package.hashes) - len(edits), edits)))
     if trust:
         checks.append(Check("signature", True, check_signature(folder, trust)))
-    checks.append(Check("model", True, f"{config.parameters:,} parameters; names, shapes and types fit"))
+    stored = f", stored in {config.stored}" if config.stored else ""
+    checks.append(Check("model", True, f"{config.parameters:,} parameters{stored}; names, shapes and types fit"))
     check_finite(folder / WEIGHTS, read_weights(folder))
     result = _result(folder)
     checks += [_card(folder, result, CARD in edits), _picture(folder, config, COMPOSITION in edits)]
@@ -170,7 +172,7 @@ def _package_of(source: str) -> Path:
     inside = folder / "package"
     if (folder / SUMS).is_file() or not (inside / SUMS).is_file():
         return folder
-    if (folder / RESULT).is_file() and _result(folder)["test"] != _result(inside)["test"]:
+    if (folder / RESULT).is_file() and _result(folder)["test"] != numbers_as_trained(_result(inside)):
         raise RunError(
             f"{inside}: was made before the run's present result; `zoo package {folder}` makes it again, and "
             f"`zoo verify {inside}` verifies it as it is"
@@ -189,6 +191,7 @@ def _result(folder: Path) -> dict[str, Any]:
         result = read_result(folder)
         test = result["test"]
         numbers = [float(test[key]) for key in ("top1", "loss", "correct", "count")]
+        numbers_as_trained(result)
     except (RunError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PackageError(f"{folder / RESULT}: is damaged: {error}") from None
     if not all(math.isfinite(n) for n in numbers) or not 0 <= numbers[2] <= numbers[3]:

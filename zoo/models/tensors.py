@@ -1,4 +1,4 @@
-"""Tensors to bytes, the same bytes every time."""
+"""Tensors to bytes, the same bytes every time, and from 16 bits to the type that is computed with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from safetensors.torch import save
 from torch import Tensor
+
+from zoo.models.precision import DTYPES
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -27,3 +29,13 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byte
     text = json.dumps(dict(sorted(header.items())), separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def widened(tensors: Mapping[str, Tensor], stored: str) -> dict[str, Tensor]:
+    """Parameters that were stored in 16 bits as float32, to the same values; all others as they are.
+
+    Args:
+        stored: "bf16" or "fp16"; "fp32": nothing is changed.
+    """
+    dtype = dict(DTYPES)[stored]
+    return {name: tensor.float() if tensor.dtype is dtype else tensor for name, tensor in tensors.items()}

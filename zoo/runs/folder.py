@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.base.files import WriteError, write_bytes, write_text
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
-from zoo.errors import RunError
+from zoo.errors import PackageError, RunError
 from zoo.runs.before import BEFORE, is_kept
 from zoo.runs.lock import is_held
 from zoo.runs.record import METRICS, RESULT, WEIGHTS, RunRecord
@@ -142,7 +142,7 @@ def write_weights(folder: Path, state: dict[str, Tensor], record: RunRecord) -> 
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read `model.safetensors`.
+    """Read `model.safetensors`; what a package stores in 16 bits comes as float32.
 
     Raises:
         RunError: absent or damaged.
@@ -150,14 +150,19 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from zoo.models.header import read_header, stored_type
+    from zoo.models.tensors import widened
+
     path = folder / WEIGHTS
     if not path.is_file():
         raise RunError(why_no_weights(folder))
     try:
         weights: dict[str, Tensor] = load_file(path)
+        return widened(weights, stored_type(path, read_header(path)))
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: damaged: {error}") from None
-    return weights
+    except PackageError as error:
+        raise RunError(str(error)) from None
 
 
 def is_finished(folder: Path) -> bool:
