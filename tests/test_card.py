@@ -200,6 +200,17 @@ def test_settings_that_are_the_defaults_are_counted_and_not_shown(facts: Facts) 
     assert after == f"{len(Recipe.__struct_fields__) - 4} more settings have their defaults."
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"), [("top1", "the best epoch was chosen on the test split"), ("last", "selected none")]
+)
+def test_what_the_protocol_of_the_papers_means_follows_the_selection(rule: str, words: str, facts: Facts) -> None:
+    record = msgspec.structs.replace(facts.record, protocol="paper")
+    result = {**facts.result, "validation": None, "selection": {"rule": rule, "split": "test", "epoch": 1}}
+    text = render(facts._replace(record=record, result=result))
+    assert words in text
+    assert ("too high" in text) == (rule == "top1")
+
+
 def entries(text: str) -> list[str]:
     """The BibTeX entries of a card."""
     return re.findall(r"^```bibtex\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)[0].split("\n\n")

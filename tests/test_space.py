@@ -133,6 +133,9 @@ def test_a_visitor_sees_what_zoo_predict_says(with_onnx: Path, runtime: Path, hu
         assert page.low_contrasts() == []
         assert page.complaints() == []
         assert {url.removeprefix(address) for url in page.requests()} == {"", "model.onnx", *RUNTIME}
+        del hub.store.repos[f"spaces/{REPO}"].head().files["model.onnx"]
+        page.open(address)
+        page.wait("document.getElementById('status').textContent.startsWith('The model cannot be loaded: ')", 60)
 
 
 @pytest.mark.parametrize("side", [(8, 8), (47, 3), (5, 90), (30, 31)])

@@ -4,6 +4,9 @@ const TOP = 5;
 ort.env.wasm.numThreads = 1;  // several threads need headers that a static Space does not send
 ort.env.wasm.wasmPaths = new URL('.', document.baseURI).href;
 const model = ort.InferenceSession.create(facts.model, {executionProviders: ['wasm']});
+model.catch(error => {
+  status.textContent = `The model cannot be loaded: ${error.message}`;
+});
 
 // The pixels of an image file, upright, three bytes each, on the background that the model knows.
 async function pixelsOf(file) {
