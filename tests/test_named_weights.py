@@ -16,8 +16,7 @@ from zoo.catalogue.registry import load_registry
 from zoo.catalogue.weights import find_weights_of, names_of_weights
 from zoo.cli import cli
 from zoo.errors import InputError, PackageError, SpecError
-from zoo.hub.entry import entry_of, entry_text
-from zoo.hub.package import open_package
+from zoo.hub.entry import write_entry
 from zoo.train.pretrained import find_weights
 
 MODEL = """
@@ -44,9 +43,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         trained = zoo.train("mine", epochs=2, limit_train=200, limit_test=60, output="run")
         zoo.package(trained, "weights/mine-digits", predictions=False)
-        package = open_package(Path("weights/mine-digits"), registry=load_registry())
-        entry = entry_of(package, "digits", "wheel:weights/mine-digits", "apache-2.0")
-    (folder / "registry.toml").write_text(MODEL + entry_text("mine", entry))
+        write_entry(Path("weights/mine-digits"), Path("registry.toml"))
     shutil.rmtree(folder / "run")
     return folder
 

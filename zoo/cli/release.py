@@ -62,6 +62,11 @@ COLUMNS = (
     is_flag=True,
     help="Do not measure test splits: no confusion matrix, no table of classes, no data needed.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Number type in which the weights are stored, as for `zoo package`; default: that of each run or package.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, but send and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def release(

@@ -1,17 +1,32 @@
-"""The catalogue's entry of the weights in a package: what `[[models.NAME.weights]]` says."""
+"""The catalogue's entry of the weights in a package: what `[[models.NAME.weights]]` says.
+
+    python -m zoo.hub.entry weights/my-hybrid-digits registry.toml
+
+writes it for a package that lies below the folder of a registry file, and is installed with it.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import msgspec
+from huggingface_hub import ModelCard
 
-from zoo.catalogue.spec import TrainedWeights
+from zoo.base.paths import builtin_registry, user_registries
+from zoo.catalogue.registry import load_registry
+from zoo.catalogue.registry_edit import write_weights
+from zoo.catalogue.spec import WHEEL, TrainedWeights
 from zoo.catalogue.toml_text import inline, key_of
+from zoo.errors import InputError
 from zoo.evaluate.paired import interval
-from zoo.hub.package import Package
+from zoo.hub.package import Package, open_package, read_package_record
+from zoo.hub.sums import CARD
 from zoo.models.header import Header
 from zoo.runs.folder import read_result
 from zoo.runs.record import WEIGHTS
@@ -48,6 +63,26 @@ def entry_of(package: Package, dataset: str, where: str, licence: str, note: str
     )
 
 
+def licence_of(package: Package, asked: str | None = None) -> str:
+    """The licence that a package's card states.
+
+    Raises:
+        InputError: another one was asked for, or there is none.
+    """
+    stated = asked
+    if (package.folder / CARD).is_file():
+        card = ModelCard((package.folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
+        stated = card.data.get("license") or asked
+    if not stated:
+        raise InputError("its package states no licence; give --licence NAME")
+    if asked and asked != stated:
+        raise InputError(
+            f"its package has the licence {stated!r} already; make it again by `zoo package RUN --licence {asked}`, or "
+            "leave out --licence"
+        )
+    return str(stated)
+
+
 def _precision(header: Header) -> Precision:
     """The number type of most of the numbers."""
     counts = Counter[str]()
@@ -61,3 +96,40 @@ def entry_text(model: str, entry: TrainedWeights) -> str:
     fields = {key: value for key, value in msgspec.to_builtins(entry).items() if value != ""}
     lines = "".join(f"{key} = {inline(value)}\n" for key, value in fields.items())
     return f"[[models.{key_of(model)}.weights]]\n{lines}"
+
+
+def write_entry(folder: Path, file: Path) -> TrainedWeights:
+    """Write the entry of a package that lies below the folder of a registry file into that file.
+
+    Raises:
+        InputError: the package lies elsewhere, or was trained on images that no catalogue names.
+        PackageError, RunError: it is damaged. SpecError: the file has no such model, see `write_weights`.
+    """
+    registry = load_registry(extra=() if _is_read(file) else (file,))
+    package = open_package(folder, registry=registry, partial=False)
+    place, spec = folder.resolve(), package.record.data.spec
+    if not place.is_relative_to(file.resolve().parent):
+        raise InputError(f"{folder}: does not lie below the folder of {file}, with which it is to be installed")
+    if spec not in registry.datasets:
+        raise InputError(f"{folder}: was trained on {spec!r}, which is no dataset of the catalogue")
+    where = f"{WHEEL}{place.relative_to(file.resolve().parent).as_posix()}"
+    entry = entry_of(package, spec, where, licence_of(package))
+    write_weights(file, package.record.model, entry_text(package.record.model, entry))
+    return entry
+
+
+def _is_read(file: Path) -> bool:
+    """Whether a registry file is part of the catalogue anyway."""
+    known = (builtin_registry(), *user_registries())
+    return any(os.path.isfile(path) and file.samefile(path) for path in known)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write one entry, and print it."""
+    folder, file = map(Path, arguments)
+    entry = write_entry(folder, file)
+    print(entry_text(read_package_record(folder).model, entry), end="")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -13,14 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import msgspec
+
 from zoo.base.files import TEMPORARY
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.registry_edit import check_room, weights_in, write_weights
 from zoo.catalogue.spec import HUB, WHEEL, TrainedWeights
-from zoo.errors import HubNotFoundError, InputError, PackageError, RunError
+from zoo.errors import HubNotFoundError, PackageError, RunError
 from zoo.hub.download import Manifest, ask
-from zoo.hub.entry import entry_of, entry_text
+from zoo.hub.entry import entry_of, entry_text, licence_of
 from zoo.hub.hub_hash import matches
 from zoo.hub.pack import package as make_package
 from zoo.hub.pack import portable
@@ -30,7 +32,7 @@ from zoo.hub.publish import publish as send
 from zoo.hub.ref import COMMIT, Ref, parse_ref
 from zoo.hub.release_choice import Candidate, Target
 from zoo.hub.session import hub_api, retrying, talking
-from zoo.hub.sums import CARD, FOR_PEOPLE, SUMS
+from zoo.hub.sums import FOR_PEOPLE, SUMS
 from zoo.runs.folder import read_result
 from zoo.runs.record import WEIGHTS, RunRecord, configuration
 
@@ -101,7 +103,7 @@ def _released(
     """Publish what was prepared, and write its entry."""
     ref, name = Ref(candidate.repo), candidate.model
     stays = entry is not None and entry.where.startswith(WHEEL)  # these weights, installed with the registry file
-    licence = _licence_of(plan.package, options.licence)
+    licence = licence_of(plan.package, options.licence)
     if not stays:
         check_room(target.file, name, _block(candidate, plan, licence, UNKNOWN))
     head = _manifest(ref)
@@ -128,7 +130,8 @@ def _package_of(
     By a dry run it is made in a temporary folder.
     """
     folder = candidate.run.folder
-    if (package := _present_package(candidate, registry)) is not None:
+    package, asked = _present_package(candidate, registry), options.packaging.get("precision")
+    if package is not None and asked in (None, package.config.stored or "fp32"):
         yield package, ()
         return
     making = {**options.packaging, "licence": options.licence or "apache-2.0", "registry": registry}
@@ -168,29 +171,12 @@ def _is_of(package: Package, record: RunRecord, result: Mapping[str, Any]) -> bo
     except RunError:
         return False
     same_result = all(packaged.get(key) == result.get(key) for key in DECIDES)
-    return same_result and configuration(package.record) == configuration(portable(record))
+    return same_result and configuration(_anywhere(package.record)) == configuration(_anywhere(portable(record)))
 
 
-def _licence_of(package: Package, asked: str | None) -> str:
-    """The licence that a package's card states.
-
-    Raises:
-        InputError: another one was asked for, or there is none.
-    """
-    from huggingface_hub import ModelCard
-
-    stated = asked
-    if (package.folder / CARD).is_file():
-        card = ModelCard((package.folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
-        stated = card.data.get("license") or asked
-    if not stated:
-        raise InputError("its package states no licence; give --licence NAME")
-    if asked and asked != stated:
-        raise InputError(
-            f"its package has the licence {stated!r} already; make it again by `zoo package RUN --licence {asked}`, or "
-            "leave out --licence"
-        )
-    return str(stated)
+def _anywhere(record: RunRecord) -> RunRecord:
+    """A record without the name of its dataset: a package may have the catalogue's; the images have a fingerprint."""
+    return msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, spec=""))
 
 
 # ---- the entry ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.base.checked_call import checked
 from zoo.base.paths import REGISTRY
@@ -37,6 +37,7 @@ def release(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> Release:
@@ -54,7 +55,8 @@ def release(
         collection: title of the collection, which is made if there is none; "": none.
         private: make repositories and a collection private if they are created.
         licence: of the weights, as the Hub names it; default: apache-2.0, and that of a package that is there already.
-        data_dir, device, predictions: as for `zoo.package`, for runs that have no package yet.
+        data_dir, device, predictions, precision: as for `zoo.package`, for runs that have no package yet; a package of
+            another number type than `precision` is made again.
         dry_run: send and write nothing, and give what would be done.
         reporter: receives a line for each run.
     Returns:
@@ -73,7 +75,8 @@ def release(
     from zoo.hub.release_steps import Options
 
     target = target_of(to, Path(registry or REGISTRY), (dataset,) if isinstance(dataset, str) else dataset)
-    packaging = {"data_dir": data_dir and str(data_dir), "device": device, "predictions": predictions}
+    where = {"data_dir": data_dir and str(data_dir), "device": device}
+    packaging = {**where, "predictions": predictions, "precision": precision}
     options = Options(licence, packaging, private, dry_run)
     with closing(reporter or Reporter()) as told:
         found = _found(runs, told)
