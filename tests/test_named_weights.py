@@ -76,7 +76,9 @@ def test_every_command_that_takes_a_run_takes_the_name_of_weights(words: list[st
 
 
 def test_a_name_alone_is_that_of_the_first_weights_and_a_run_comes_before_it(here: Path) -> None:
-    alone = json.loads(run("predict", "mine", "photo.png", "--json").stdout)
+    said = run("predict", "mine", "photo.png", "--json")
+    assert "mine: mine@digits" in said.stderr
+    alone = json.loads(said.stdout)
     named = json.loads(run("predict", "mine@digits", "photo.png", "--json").stdout)
     assert alone == named
     assert zoo.load("mine").predict("photo.png") == zoo.load("mine@digits").predict("photo.png")

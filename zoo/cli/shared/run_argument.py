@@ -74,7 +74,18 @@ def chosen_run(word: str, *, weights: bool = False) -> str:
         return str(folder)
     if reference_of(word) is None:
         raise unknown(word)
+    if "@" not in word:
+        _say_which(word)
     return word
+
+
+def _say_which(word: str) -> None:
+    """Say which weights the name of a model stands for."""
+    from zoo.catalogue.registry import load_registry
+    from zoo.catalogue.weights import find_weights_of
+
+    if found := find_weights_of(word, load_registry()):
+        table.say(f"{word}: {found.name}")
 
 
 def _offers_weights(word: str) -> bool:
