@@ -243,7 +243,7 @@ def test_a_missing_library_is_one_line_with_what_to_install(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("hybrid-alt-1",), "is a model, not a run; zoo export hybrid-alt-1 --untrained"),
+        (("hybrid-alt-2",), "is a model, not a run; zoo export hybrid-alt-2 --untrained"),
         (("hybrid-alt-1", "--untrained", "--opset", "5"), "--opset 5: torch's exporter and this onnx know 18 to"),
         (("hybrid-alt-1", "--untrained", "--output", "a.bin"), "a file of format onnx ends in .onnx"),
         (("hybrid-alt-1", "--untrained", "--output", "."), "is a folder; name a file"),

@@ -254,8 +254,8 @@ def test_a_plugins_component_declares_its_weights_and_what_they_want() -> None:
 
 
 def test_a_model_without_pretrained_weights_says_what_to_name() -> None:
-    with pytest.raises(InputError, match="hybrid-alt-1 has no pretrained weights of its own; give others: --weights"):
-        plan_of(Request(model="hybrid-alt-1", dataset="digits", device="cpu", pretrained=True))
+    with pytest.raises(InputError, match="hybrid-alt-2 has no pretrained weights of its own; give others: --weights"):
+        plan_of(Request(model="hybrid-alt-2", dataset="digits", device="cpu", pretrained=True))
 
 
 def test_weights_of_another_model_are_refused(runs: Runs) -> None:

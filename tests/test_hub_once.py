@@ -35,8 +35,9 @@ def test_a_run_is_packed_by_one_hash_of_its_weights(predictions: bool, passes: i
     run = made.parent / "run"
     with reads() as counted:
         prepare(run, REPO, tmp_path / "sent", predictions=predictions)
-    # Each pass over the test split opens the run as any evaluation does: the header, then the tensors.
-    assert counted.weights_below(run) == (1 + passes, 1 + passes)
+    # The header for the number type and for the check. Each pass over the test split opens the run as any evaluation
+    # does: the header, then the tensors.
+    assert counted.weights_below(run) == (2 + passes, 1 + passes)
     assert counted.weights_below(tmp_path) == (2, 0)  # one hash, one look at the header
 
 

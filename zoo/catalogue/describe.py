@@ -51,7 +51,7 @@ def row_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
         "best": model.best,
         "published": msgspec.to_builtins(list(model.published)),
         "measured": msgspec.to_builtins(list(model.measured)),
-        "weights": msgspec.to_builtins(list(model.weights)),
+        "weights": msgspec.json.decode(msgspec.json.encode(model.weights)),
         "origin": _origin_row(origin) if origin else None,
     }
 

@@ -158,6 +158,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise RunError(why_no_weights(folder))
     try:
         weights: dict[str, Tensor] = load_file(path)
+        if not any(tensor.dtype.itemsize == 2 for tensor in weights.values()):
+            return weights
         return widened(weights, stored_type(path, read_header(path)))
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: damaged: {error}") from None
