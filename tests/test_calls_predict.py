@@ -85,7 +85,7 @@ def test_a_prediction_knows_all_probabilities_and_is_shown_with_bars(run: Path, 
     assert (found.picture, found.explanation) == (None, None)
     assert repr(found) == f"Prediction({photos}/a.png: " + ", ".join(f"{n} {p:.1%}" for n, p in found.classes) + ")"
     shown = found._repr_html_()
-    assert shown.count("<tr>") == 3
+    assert shown.count("<tr>") == 5
     assert "data:image/png;base64," in shown
     named = type(found)("<b>.png", (("<i>", 0.5),), found.probabilities)  # type: ignore[arg-type]  # wrong on purpose
     assert "&lt;b&gt;.png" in named._repr_html_()
@@ -216,12 +216,12 @@ def test_a_loaded_model_is_exported_as_a_copy(run: Path, tmp_path: Path, silent:
         ({"format": "tflite"}, "--format 'tflite'; allowed: onnx, torch"),
         ({"batch": 0}, "--batch 0: a batch has at least 1 image"),
         ({"tolerance": 0}, "tolerance 0: allowed: more than 0"),
-        ({}, "is a model, not a run; zoo export cnn-baseline --untrained"),
+        ({}, "is a model, not a run; zoo export cnn-res5 --untrained"),
     ],
 )
 def test_a_wrong_option_of_export_is_said_as_the_command_says_it(options: dict, said: str, silent: None) -> None:
     with pytest.raises(InputError, match=said):
-        zoo.export("cnn-baseline", **options)
+        zoo.export("cnn-res5", **options)
 
 
 # ---- zoo.serve --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from plugin_site import REGISTRY_HOOK, Site
 
 import zoo
 from zoo.catalogue.registry import load_registry
@@ -142,6 +143,16 @@ def test_a_record_names_them_and_is_repeated_from_them(here: Path) -> None:
     again = zoo.train(from_run="tuned", output="again")
     assert again.record.base_sha256 == tuned.record.base_sha256
     assert find_weights("mine").origin == "mine@digits"  # what --pretrained takes
+
+
+def test_a_plugin_brings_weights_in_its_registry_and_its_wheel(stored: Path, tmp_path: Path) -> None:
+    site = Site(tmp_path / "site", tmp_path / "work")
+    site.add("brings", REGISTRY_HOOK, toml=(stored / "registry.toml").read_text())
+    shutil.copytree(stored / "weights", site.folder / "weights")
+    Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "photo.png")
+    done = site.run("predict", "mine@digits", str(tmp_path / "photo.png"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["classes"]) == 5
 
 
 @pytest.mark.parametrize(

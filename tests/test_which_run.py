@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One finished run of digits, with its package in it."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     sizes = ["--epochs", "1", "--limit-train", "60", "--limit-test", "30", "-q"]
-    done = run("train", "cnn-baseline", "--dataset", "digits", *sizes, "--output", folder)
+    done = run("train", "cnn-res5", "--dataset", "digits", *sizes, "--output", folder)
     assert done.exception is None
     assert run("package", folder, "--no-predictions").exception is None
     return folder
@@ -84,7 +84,7 @@ def test_the_same_unknown_run_gets_the_same_answer_everywhere(words: list[str], 
 
 
 def test_the_rule_stands_in_the_library(here: Path) -> None:
-    assert zoo.load("last").name == zoo.load(Path("runs/old")).name == "cnn-baseline"
+    assert zoo.load("last").name == zoo.load(Path("runs/old")).name == "cnn-res5"
     assert all(check.holds for check in verify("old"))
     assert find_weights("last").origin.startswith("sha256:")
     with pytest.raises(InputError, match="no run folder 'nothing'"):
@@ -113,7 +113,7 @@ def test_other_folders_and_damaged_runs_do_not_become_the_last(here: Path) -> No
         ("photo.jpg", "'photo.jpg' is an image, not a run; RUN comes first: zoo predict RUN photo.jpg"),
         ("other.PNG", "is an image, not a run"),
         ("resnet18", "'resnet18' is a model, not a run; `zoo train resnet18` makes a run of it"),
-        ("cnn-baseline", "'cnn-baseline' is a model, not a run; runs of it: deep/new, old"),
+        ("cnn-res5", "'cnn-res5' is a model, not a run; runs of it: deep/new, old"),
         ("timm/resnet50", "is a model, not a run"),
         ("notes.txt", "'notes.txt' is a file, not a run: a run is a folder; known: deep/new, old"),
         ("runs", "'runs' is a folder of runs; give one of them: runs/deep/new, runs/old"),

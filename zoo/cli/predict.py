@@ -29,7 +29,7 @@ METHODS = (*("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "int
     help="Also classify the images whose paths FILE lists, one a line; - is stdin.",
 )
 @click.option("-0", "--null", is_flag=True, help="The paths of --files-from end with a zero byte.")
-@click.option("-k", "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of classes shown.")
+@click.option("-k", "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of classes shown.")
 @click.option(
     "--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images classified at once."
 )
