@@ -132,6 +132,8 @@ def test_a_rule_that_cuts_is_told_as_one() -> None:
     table = processor_table(cut, SMALL)
     assert (table["size"], table["crop_size"]) == ({"shortest_edge": 12}, {"height": 8, "width": 8})
     assert (table["do_center_crop"], table["resample"]) == (True, Image.Resampling.BICUBIC)
+    squashed = processor_table(Preprocessing(Rule(resize=12, squash=True, crop=8)), SMALL)
+    assert (squashed["size"], squashed["do_center_crop"]) == ({"height": 12, "width": 12}, True)
     only_cut = processor_table(Preprocessing(Rule(crop=8)), SMALL)
     assert (only_cut["do_resize"], only_cut["do_center_crop"]) == (False, True)
 

@@ -25,13 +25,14 @@ import zoo
 from zoo.base.paths import cache_dir
 from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
-from zoo.data.files.decode import Rule
+from zoo.data.files.decode import Rule, transform_rule
 from zoo.errors import HubConflictError, HubPermissionError, InputError
 from zoo.hub.package import open_package
 from zoo.hub.publication import Published
 from zoo.hub.static_space import Asked, asked_space, make_space
 from zoo.hub.sums import ONNX, SUMS
 from zoo.hub.web_runtime import PACKAGE, RUNTIME, VERSION, runtime_folder
+from zoo.plugin import Transform
 
 REPO, TOKEN = "me/digits", "hf_write"
 CLOSE = 1e-3
@@ -150,6 +151,8 @@ def test_the_page_scales_as_pillow_does(side: tuple[int, int], tmp_path: Path) -
         {"resize": 9, "crop": 7, "interpolation": "bicubic"},
         {"resize": 5, "interpolation": "bilinear"},
         {"crop": 3},
+        {"resize": 20, "crop": 5, "interpolation": "bicubic", "rounding": "torchvision"},
+        {"resize": 9, "squash": True, "crop": 6, "interpolation": "bilinear", "rounding": "torchvision"},
     ]
     script = (TEMPLATES / "scale.js").read_text("utf-8") + (
         "const [image, rules] = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
@@ -168,6 +171,22 @@ def test_the_page_scales_as_pillow_does(side: tuple[int, int], tmp_path: Path) -
         assert difference <= (0 if PILLOW >= 13 else 2), rule  # older ones always begin with the width
 
 
+def facts_of(page: str) -> Any:
+    (facts,) = re.findall(r'<script type="application/json" id="facts">(.*)</script>', page)
+    return json.loads(facts)
+
+
+def test_the_page_knows_the_whole_rule(with_onnx: Path, stand_in: Path, tmp_path: Path) -> None:
+    registry = load_registry()
+    opened = open_package(with_onnx, registry=registry)
+    as_timm = Transform(size=(8, 8), resize=9, squash=True, interpolation="bicubic", rounding="torchvision")
+    data = msgspec.structs.replace(opened.record.data, transform=as_timm)
+    tuned = opened._replace(record=msgspec.structs.replace(opened.record, data=data))
+    space = make_space(tuned, Asked(REPO, stand_in), REPO, tmp_path / "made", registry)
+    rule = facts_of((space.folder / "index.html").read_text("utf-8"))["rule"]
+    assert Rule(**rule) == transform_rule(as_timm)
+
+
 def test_names_are_text_on_the_page(with_onnx: Path, stand_in: Path, tmp_path: Path) -> None:
     registry = load_registry()
     opened = open_package(with_onnx, registry=registry)
@@ -178,8 +197,7 @@ def test_names_are_text_on_the_page(with_onnx: Path, stand_in: Path, tmp_path: P
     space = make_space(strange, Asked(REPO, stand_in), REPO, tmp_path / "made", registry)
     page = (space.folder / "index.html").read_text("utf-8")
     assert (page.count("<script"), page.count("</script>"), page.count("<img")) == (2, 2, 0)
-    (facts,) = re.findall(r'<script type="application/json" id="facts">(.*)</script>', page)
-    assert json.loads(facts)["classes"] == list(names)
+    assert facts_of(page)["classes"] == list(names)
     readme = (space.folder / "README.md").read_text("utf-8")
     assert "<script>" not in readme.split("---\n", 2)[2]
 

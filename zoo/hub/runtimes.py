@@ -84,12 +84,15 @@ def config_keys(classes: Sequence[str]) -> dict[str, Any]:
 def processor_table(given: Preprocessing, sizes: Sizes) -> dict[str, Any]:
     """`preprocessor_config.json`, as transformers and transformers.js read it."""
     rule = given.rule
+    is_whole = rule.squash or not rule.resize  # both sides are given, and not the shorter one alone
     table: dict[str, Any] = {
         "image_processor_type": "ViTImageProcessor" if rule.size else "CLIPImageProcessor",
         "do_convert_rgb": sizes.in_channels == 3,
         "do_resize": bool(rule.size or rule.resize),
         "resample": int(Image.Resampling[rule.interpolation.upper()]),
-        "size": {"shortest_edge": rule.resize} if rule.resize else {"height": sizes.height, "width": sizes.width},
+        "size": _both(rule.resize or sizes.height, rule.resize or sizes.width)
+        if is_whole
+        else {"shortest_edge": rule.resize},
         "do_center_crop": bool(rule.crop),
         "do_rescale": False,
         "rescale_factor": 1.0,
@@ -98,8 +101,12 @@ def processor_table(given: Preprocessing, sizes: Sizes) -> dict[str, Any]:
         "image_std": [1.0] * sizes.in_channels,
     }
     if rule.crop:
-        table["crop_size"] = {"height": rule.crop, "width": rule.crop}
+        table["crop_size"] = _both(rule.crop, rule.crop)
     return table
+
+
+def _both(height: int, width: int) -> dict[str, int]:
+    return {"height": height, "width": width}
 
 
 def compare(folder: Path, opened: OpenedSplit) -> tuple[bool, str]:

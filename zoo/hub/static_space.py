@@ -9,6 +9,7 @@ README.md SHA256SUMS   what the Hub shows, and the hash of each file
 from __future__ import annotations
 
 import hashlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +36,9 @@ from zoo.serve.page import asset
 PAGE, MODEL = "index.html", "model.onnx"
 CONNECT: Final = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.co"
 """Whence the page may fetch: from the Space, and from the Hub's storage, to which a Space leads for large files."""
+
+OF_THE_RULE: Final = tuple(field.name for field in fields(Rule) if field.name != "colours")
+"""What the page's script knows of how images are scaled and cut: all of it."""
 
 
 class Space(NamedTuple):
@@ -140,7 +144,7 @@ def _facts(package: Package, registry: Registry) -> dict[str, Any]:
         "model": MODEL,
         "input": PIXEL_VALUES,
         "classes": list(package.config.classes),
-        "rule": {"size": rule.size, "resize": rule.resize, "crop": rule.crop, "interpolation": rule.interpolation},
+        "rule": {name: getattr(rule, name) for name in OF_THE_RULE},
         "background": f"rgb({red}, {green}, {blue})",
         "most": MAX_PIXELS,
     }

@@ -86,9 +86,10 @@ function nearest(image, width, height) {
   return {width, height, data};
 }
 
-function cut(image, side) {
+function cut(image, side, rounding) {
   if (Math.min(image.width, image.height) < side) throw new Error(`smaller than the ${side} pixels that the model takes`);
-  const left = Math.floor((image.width - side) / 2), top = Math.floor((image.height - side) / 2);
+  const half = rounding === 'torchvision' ? roundEven : Math.floor;
+  const left = half((image.width - side) / 2), top = half((image.height - side) / 2);
   const data = new Uint8Array(3 * side * side);
   for (let y = 0; y < side; y++) {
     const from = 3 * ((top + y) * image.width + left);
@@ -103,12 +104,16 @@ function roundEven(x) {
   return x - below === 0.5 ? below + below % 2 : Math.round(x);
 }
 
+// The width and the height to which an image is scaled before it is cut, as Python's `Rule` computes them.
+function lengths({width, height}, {resize, squash, rounding}) {
+  const shorter = Math.min(width, height);
+  const side = length => (rounding === 'torchvision' ? Math.trunc(resize * length / shorter)
+    : Math.max(1, roundEven(length * (resize / shorter))));
+  return squash ? [resize, resize] : [side(width), side(height)];
+}
+
 function fitted(image, rule) {
   if (rule.size) return scaled(image, rule.size[1], rule.size[0], rule.interpolation);
-  if (rule.resize) {
-    const factor = rule.resize / Math.min(image.width, image.height);
-    const side = length => Math.max(1, roundEven(length * factor));
-    image = scaled(image, side(image.width), side(image.height), rule.interpolation);
-  }
-  return rule.crop ? cut(image, rule.crop) : image;
+  if (rule.resize) image = scaled(image, ...lengths(image, rule), rule.interpolation);
+  return rule.crop ? cut(image, rule.crop, rule.rounding) : image;
 }
