@@ -26,6 +26,7 @@ from zoo.cli import cli
 from zoo.errors import HubLoginError, InputError
 from zoo.hub.release_choice import choose, target_of
 from zoo.hub.released import Release
+from zoo.hub.sums import ONNX
 from zoo.runs.find import find
 from zoo.runs.folder import read_result, write_result
 from zoo.runs.record import read_record, write_record
@@ -320,6 +321,26 @@ def test_the_licence_is_that_of_the_package(world: World) -> None:
     assert "has the licence 'mit' already" in release(world, licence="cc0-1.0").failed[0]
     assert world.writes() == []
     release(world)
+    assert weights_in(world.file, NAMES[0])["digits"].licence == "mit"
+
+
+def test_another_licence_of_what_is_released_is_not_passed_over(world: World) -> None:
+    world.keep(0)
+    release(world)
+    assert "has the licence 'apache-2.0' already" in release(world, licence="mit").failed[0]
+    zoo.package(world.run(0), licence="mit", predictions=False)
+    assert release(world, licence="mit").rows[0]["steps"] == ("publish", "entry")
+    assert weights_in(world.file, NAMES[0])["digits"].licence == "mit"
+    assert states(release(world)) == {NAMES[0]: "present"}
+
+
+def test_a_package_that_is_made_again_keeps_its_licence_and_its_files(world: World) -> None:
+    world.keep(0)
+    package = zoo.package(world.run(0), licence="mit", predictions=False, onnx=True)
+    result = read_result(world.run(0))
+    write_result(world.run(0), {**result, "train": {**result["train"], "seconds": 12345.5}})
+    assert release(world).rows[0]["steps"][0] == "package"
+    assert (package / ONNX).is_file()
     assert weights_in(world.file, NAMES[0])["digits"].licence == "mit"
 
 

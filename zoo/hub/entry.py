@@ -69,10 +69,7 @@ def licence_of(package: Package, asked: str | None = None) -> str:
     Raises:
         InputError: another one was asked for, or there is none.
     """
-    stated = asked
-    if (package.folder / CARD).is_file():
-        card = ModelCard((package.folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
-        stated = card.data.get("license") or asked
+    stated = stated_licence(package.folder) or asked
     if not stated:
         raise InputError("its package states no licence; give --licence NAME")
     if asked and asked != stated:
@@ -80,7 +77,16 @@ def licence_of(package: Package, asked: str | None = None) -> str:
             f"its package has the licence {stated!r} already; make it again by `zoo package RUN --licence {asked}`, or "
             "leave out --licence"
         )
-    return str(stated)
+    return stated
+
+
+def stated_licence(folder: Path) -> str | None:
+    """The licence on the card of a package; None where it has no card, or a card without one."""
+    if not (folder / CARD).is_file():
+        return None
+    card = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
+    licence = card.data.get("license")
+    return str(licence) if licence else None
 
 
 def _precision(header: Header) -> Precision:

@@ -22,7 +22,7 @@ from zoo.catalogue.registry_edit import check_room, weights_in, write_weights
 from zoo.catalogue.spec import HUB, WHEEL, TrainedWeights
 from zoo.errors import HubNotFoundError, PackageError, RunError
 from zoo.hub.download import Manifest, ask
-from zoo.hub.entry import entry_of, entry_text, licence_of
+from zoo.hub.entry import entry_of, entry_text, licence_of, stated_licence
 from zoo.hub.hub_hash import matches
 from zoo.hub.pack import package as make_package
 from zoo.hub.pack import portable
@@ -32,7 +32,7 @@ from zoo.hub.publish import publish as send
 from zoo.hub.ref import COMMIT, Ref, parse_ref
 from zoo.hub.release_choice import Candidate, Target
 from zoo.hub.session import hub_api, retrying, talking
-from zoo.hub.sums import FOR_PEOPLE, SUMS
+from zoo.hub.sums import FOR_PEOPLE, ONNX, SUMS
 from zoo.runs.folder import read_result
 from zoo.runs.record import WEIGHTS, RunRecord, configuration
 
@@ -83,7 +83,8 @@ def release_run(candidate: Candidate, target: Target, options: Options) -> Outco
         return Outcome("left out", reason=why)
     with _package_of(candidate, target.registry, options) as (package, steps):
         sha256 = package.hashes[WEIGHTS]
-        if entry is not None and entry.sha256 == sha256 and (reference := _on_the_hub(entry, candidate.repo)):
+        is_known = entry is not None and entry.sha256 == sha256 and _has_licence(entry, package, options.licence)
+        if entry is not None and is_known and (reference := _on_the_hub(entry, candidate.repo)):
             return Outcome("present", reference=reference)
         if why := _why_kept(candidate, entry, package):
             return Outcome("left out", reason=why)
@@ -134,7 +135,7 @@ def _package_of(
     if package is not None and asked in (None, package.config.stored or "fp32"):
         yield package, ()
         return
-    making = {**options.packaging, "licence": options.licence or "apache-2.0", "registry": registry}
+    making = {**options.packaging, **_kept(folder, options.licence), "registry": registry}
     if options.dry_run:
         with TemporaryDirectory(prefix="zoo-release-") as temporary:
             yield make_package(folder, Path(temporary) / PACKAGE, **making), ("package",)
@@ -143,6 +144,12 @@ def _package_of(
         if left_behind.is_dir():
             shutil.rmtree(left_behind)
     yield make_package(folder, folder / PACKAGE, **making), ("package",)
+
+
+def _kept(folder: Path, licence: str | None) -> dict[str, Any]:
+    """What a new package of a run has from the one that it replaces: its licence, and files for other runtimes."""
+    former = folder if (folder / SUMS).is_file() else folder / PACKAGE
+    return {"licence": licence or stated_licence(former) or "apache-2.0", "onnx": (former / ONNX).is_file()}
 
 
 def _present_package(candidate: Candidate, registry: Registry) -> Package | None:
@@ -190,6 +197,17 @@ def _why_not_packaged(candidate: Candidate, entry: TrainedWeights | None, regist
     if present is not None and present.hashes[WEIGHTS] == entry.sha256:
         return ""
     return _better(entry, candidate.top1)
+
+
+def _has_licence(entry: TrainedWeights, package: Package, asked: str | None) -> bool:
+    """Whether an entry names the licence that its weights are released under now.
+
+    Raises:
+        InputError: as `licence_of`.
+    """
+    if entry.where.startswith(WHEEL) or not (asked or stated_licence(package.folder)):
+        return True  # such an entry is never changed; and where nothing is stated, the entry says it
+    return licence_of(package, asked) == entry.licence
 
 
 def _why_kept(candidate: Candidate, entry: TrainedWeights | None, package: Package) -> str:
