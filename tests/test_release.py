@@ -26,7 +26,7 @@ from zoo.cli import cli
 from zoo.errors import HubLoginError, InputError
 from zoo.hub.release_choice import choose, target_of
 from zoo.hub.released import Release
-from zoo.hub.sums import ONNX
+from zoo.hub.sums import ONNX, SIGNATURE
 from zoo.runs.find import find
 from zoo.runs.folder import read_result, write_result
 from zoo.runs.record import read_record, write_record
@@ -322,6 +322,14 @@ def test_the_licence_is_that_of_the_package(world: World) -> None:
     assert world.writes() == []
     release(world)
     assert weights_in(world.file, NAMES[0])["digits"].licence == "mit"
+
+
+def test_a_signed_package_says_how_it_is_published(world: World) -> None:
+    world.keep(0)
+    package = zoo.package(world.run(0), predictions=False)
+    (package / SIGNATURE).write_text("{}")
+    assert "its package is signed" in release(world).failed[0]
+    assert world.writes() == []
 
 
 def test_another_licence_of_what_is_released_is_not_passed_over(world: World) -> None:

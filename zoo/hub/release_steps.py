@@ -20,7 +20,7 @@ from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.registry_edit import check_room, weights_in, write_weights
 from zoo.catalogue.spec import HUB, WHEEL, TrainedWeights
-from zoo.errors import HubNotFoundError, PackageError, RunError
+from zoo.errors import HubNotFoundError, InputError, PackageError, RunError
 from zoo.hub.download import Manifest, ask
 from zoo.hub.entry import entry_of, entry_text, licence_of, stated_licence
 from zoo.hub.hub_hash import matches
@@ -32,7 +32,7 @@ from zoo.hub.publish import publish as send
 from zoo.hub.ref import COMMIT, Ref, parse_ref
 from zoo.hub.release_choice import Candidate, Target
 from zoo.hub.session import hub_api, retrying, talking
-from zoo.hub.sums import FOR_PEOPLE, ONNX, SUMS
+from zoo.hub.sums import FOR_PEOPLE, ONNX, SIGNATURE, SUMS
 from zoo.runs.folder import read_result
 from zoo.runs.record import WEIGHTS, RunRecord, configuration
 
@@ -88,6 +88,11 @@ def release_run(candidate: Candidate, target: Target, options: Options) -> Outco
             return Outcome("present", reference=reference)
         if why := _why_kept(candidate, entry, package):
             return Outcome("left out", reason=why)
+        if (package.folder / SIGNATURE).is_file():
+            raise InputError(
+                "its package is signed, and is another one once its card names the repository; publish it by `zoo "
+                f"publish {candidate.run.folder} {candidate.repo} --sign KEYFILE`, or delete {SIGNATURE} in the package"
+            )
         with TemporaryDirectory(prefix="zoo-release-") as temporary:
             plan = prepare(package.folder, Ref(candidate.repo), Path(temporary), registry=target.registry)
             return _released(candidate, target, options, plan, entry, steps)

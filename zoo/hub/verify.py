@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from zoo.base.tables import Table
 from zoo.base.text import plural, printable
 from zoo.catalogue.registry import Registry, load_registry
@@ -18,6 +20,7 @@ from zoo.errors import InputError, PackageError, RunError, VerifyError
 from zoo.evaluate.opened import open_run
 from zoo.hub import runtimes
 from zoo.hub.download import fetch
+from zoo.hub.entry import entry_of, stated_licence
 from zoo.hub.eval_results import stated
 from zoo.hub.package import TREE_KEY, Config, Package, check_finite, open_package
 from zoo.hub.ref import is_ref, parse_ref
@@ -135,7 +138,7 @@ def verify(
     check_finite(folder / WEIGHTS, read_weights(folder))
     result = _result(folder)
     checks += [_card(folder, result, CARD in edits), _picture(folder, config, COMPOSITION in edits)]
-    checks += [_entry(found.entry, package, result)] if found else []
+    checks += [_entry(found.entry, package)] if found else []
     if (folder / EVAL_RESULTS).is_file():
         checks.append(_eval_results(folder / EVAL_RESULTS, result))
     if is_local(record.data.spec) and dataset is None:
@@ -152,12 +155,12 @@ def verify(
     return checks
 
 
-def _entry(entry: TrainedWeights, package: Package, result: dict[str, Any]) -> Check:
+def _entry(entry: TrainedWeights, package: Package) -> Check:
     """Check that the catalogue says of these weights what their package says."""
-    said = {"sha256": entry.sha256, "top-1": entry.top1, "recipe": entry.recipe, "seed": entry.seed}
-    record = package.record
-    in_package = (package.hashes[WEIGHTS], result["test"]["top1"], record.recipe, record.seed)
-    differing = [key for (key, value), other in zip(said.items(), in_package, strict=True) if value != other]
+    licence = stated_licence(package.folder) or entry.licence
+    packaged = entry_of(package, entry.dataset, entry.where, licence, entry.note)
+    said, found = (msgspec.structs.asdict(msgspec.structs.replace(one, record="")) for one in (entry, packaged))
+    differing = [key for key in said if said[key] != found[key]]
     seen = f"differs from the catalogue's entry in {', '.join(differing)}" if differing else "as in the catalogue"
     return Check("catalogue", not differing, f"{entry.where}: {seen}")
 
