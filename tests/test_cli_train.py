@@ -64,7 +64,7 @@ def test_predict_prints_the_top_classes_and_names_a_corrupt_image(run_folder: Pa
     assert done.returncode == 1
     row = json.loads(done.stdout)
     assert row["image"] == "red.png"
-    assert len(row["classes"]) == 3
+    assert len(row["classes"]) == 5
     assert "bad.png" in done.stderr
 
 

@@ -258,7 +258,7 @@ ON_THE_HUB = re.compile(r"hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+@[0-9a-f]{40}")
 
 
 class TrainedWeights(Struct, frozen=True):
-    """Weights of a model that anybody can have: `NAME@DATASET` stands for them wherever a run is taken.
+    """Weights of a model that anybody can have, named by the model and the dataset wherever a run is taken.
 
     Attributes:
         dataset: Dataset that they were trained and measured on.
