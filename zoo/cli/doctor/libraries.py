@@ -24,6 +24,7 @@ EXTRAS: Final = (
     ("ray", "sweeps over several machines"),
     ("report", "HTML reports"),
     ("robustness", "accuracy on corrupted images"),
+    ("sign", "zoo publish --sign and zoo verify --key"),
     ("serve", "a web page and an HTTP endpoint"),
     ("sweep", "sweeps"),
     ("tensorboard", "TensorBoard"),
