@@ -200,6 +200,13 @@ def test_settings_that_are_the_defaults_are_counted_and_not_shown(facts: Facts) 
     assert after == f"{len(Recipe.__struct_fields__) - 4} more settings have their defaults."
 
 
+def test_files_for_other_runtimes_are_said_where_they_are_there(facts: Facts) -> None:
+    assert "zoo export hf://" in render(facts)
+    with_files = render(facts._replace(onnx=True))
+    assert "`onnx/model.onnx` and `preprocessor_config.json`" in with_files
+    assert "zoo export hf://" not in with_files
+
+
 @pytest.mark.parametrize(
     ("rule", "words"), [("top1", "the best epoch was chosen on the test split"), ("last", "selected none")]
 )

@@ -26,7 +26,7 @@ from zoo.cli import cli
 from zoo.errors import HubLoginError, InputError
 from zoo.hub.release_choice import choose, target_of
 from zoo.hub.released import Release
-from zoo.hub.sums import ONNX, SIGNATURE
+from zoo.hub.sums import ONNX, SIGNATURE, write_sums
 from zoo.runs.find import find
 from zoo.runs.folder import read_result, write_result
 from zoo.runs.record import read_record, write_record
@@ -322,6 +322,19 @@ def test_the_licence_is_that_of_the_package(world: World) -> None:
     assert world.writes() == []
     release(world)
     assert weights_in(world.file, NAMES[0])["digits"].licence == "mit"
+
+
+def test_the_number_is_that_of_the_package(world: World) -> None:
+    """Weights in 16 bits may be right of another number of images than the run's."""
+    world.keep(0)
+    package = zoo.package(world.run(0), predictions=False)
+    result = read_result(package)
+    test = {**result["test"], "correct": result["test"]["correct"] + 1}
+    write_result(package, {**result, "test": {**test, "top1": test["correct"] / test["count"]}})
+    write_sums(package)
+    (row,) = release(world).rows
+    assert row["top1"] == test["correct"] / test["count"]
+    assert f"top-1 {row['top1']:.2%}" in str(world.hub.store.collections)
 
 
 def test_a_signed_package_says_how_it_is_published(world: World) -> None:

@@ -53,7 +53,7 @@ class Facts(NamedTuple):
     Attributes:
         record: the run's, without paths. counts: the confusion matrix (K, K), if it was measured.
         timm: whether timm can load the weights. weights: their sha256. repo: "OWNER/NAME".
-        flops: of one image; None where they were not counted.
+        flops: of one image; None where they were not counted. onnx: whether the package has files for other runtimes.
     """
 
     record: RunRecord
@@ -65,6 +65,7 @@ class Facts(NamedTuple):
     weights: str
     repo: str
     flops: int | None = None
+    onnx: bool = False
 
     @property
     def model(self) -> Model | None:
@@ -219,6 +220,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "folded": _folded(record.settings),
         "front_matter": card_data(facts).to_yaml(),
         "feeding": feeding(facts),
+        "onnx": facts.onnx,
         "composition": in_words(tree, facts.registry.components),
         "tree": [line.replace("`", "'") for line in tree_lines(tree)],
         "selection": selection(result),

@@ -329,7 +329,8 @@ def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: 
     if text := eval_results(record, result, registry):
         write_text(folder / EVAL_RESULTS, text)
     known = {WEIGHTS: sha256_of(folder / WEIGHTS)}
-    facts = card.Facts(record, result, registry, licence, counts, bool(layout), known[WEIGHTS], PLACEHOLDER, operations)
+    said = (record, result, registry, licence, counts, bool(layout), known[WEIGHTS], PLACEHOLDER)
+    facts = card.Facts(*said, flops=operations, onnx=onnx)
     write_text(folder / CARD, with_repo(card.render(facts), repo))
     hashes = write_sums(folder, known)
     for name in hashes:

@@ -70,6 +70,7 @@ class Outcome(NamedTuple):
     bytes: int = 0
     reference: str = ""
     reason: str = ""
+    top1: float | None = None
 
 
 def release_run(candidate: Candidate, target: Target, options: Options) -> Outcome:
@@ -84,8 +85,9 @@ def release_run(candidate: Candidate, target: Target, options: Options) -> Outco
     with _package_of(candidate, target.registry, options) as (package, steps):
         sha256 = package.hashes[WEIGHTS]
         is_known = entry is not None and entry.sha256 == sha256 and _has_licence(entry, package, options.licence)
+        top1 = float(read_result(package.folder)["test"]["top1"])  # of the weights as they are stored
         if entry is not None and is_known and (reference := _on_the_hub(entry, candidate.repo)):
-            return Outcome("present", reference=reference)
+            return Outcome("present", reference=reference, top1=top1)
         if why := _why_kept(candidate, entry, package):
             return Outcome("left out", reason=why)
         if (package.folder / SIGNATURE).is_file():
@@ -95,7 +97,7 @@ def release_run(candidate: Candidate, target: Target, options: Options) -> Outco
             )
         with TemporaryDirectory(prefix="zoo-release-") as temporary:
             plan = prepare(package.folder, Ref(candidate.repo), Path(temporary), registry=target.registry)
-            return _released(candidate, target, options, plan, entry, steps)
+            return _released(candidate, target, options, plan, entry, steps)._replace(top1=top1)
 
 
 def _released(

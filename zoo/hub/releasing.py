@@ -124,7 +124,8 @@ def _each(chosen: Sequence[Candidate], target: Target, options: Options, told: R
         if outcome.state == "left out" and one.named:
             outcome = outcome._replace(state="failed")
         told.say(f"{number} of {len(chosen)}: {one.name}: {_said(outcome)}")
-        yield {"run": one.run.name, "name": one.name, "top1": one.top1, "repo": one.repo, **outcome._asdict()}
+        top1 = one.top1 if outcome.top1 is None else outcome.top1
+        yield {"run": one.run.name, "name": one.name, "repo": one.repo, **outcome._asdict(), "top1": top1}
 
 
 def _said(outcome: Outcome) -> str:
@@ -156,7 +157,8 @@ def _collect(
     from zoo.hub.collection import complete, missing_in
 
     there = {row["repo"]: row for row in rows if row["state"] in ("released", "planned", "present")}
-    notes = {one.repo: f"{one.model} on {one.dataset}: top-1 {one.top1:.2%}" for one in chosen if one.repo in there}
+    known = [(one, there[one.repo]["top1"]) for one in chosen if one.repo in there]
+    notes = {one.repo: f"{one.model} on {one.dataset}: top-1 {top1:.2%}" for one, top1 in known}
     if not title or not notes:
         return "", ""
     try:
