@@ -26,7 +26,7 @@ from zoo.cli import cli
 from zoo.errors import HubLoginError, InputError
 from zoo.hub.release_choice import choose, target_of
 from zoo.hub.released import Release
-from zoo.hub.sums import ONNX, SIGNATURE, write_sums
+from zoo.hub.sums import ONNX, PROCESSOR, SIGNATURE, write_sums
 from zoo.runs.find import find
 from zoo.runs.folder import read_result, write_result
 from zoo.runs.record import read_record, write_record
@@ -335,6 +335,18 @@ def test_the_number_is_that_of_the_package(world: World) -> None:
     (row,) = release(world).rows
     assert row["top1"] == test["correct"] / test["count"]
     assert f"top-1 {row['top1']:.2%}" in str(world.hub.store.collections)
+
+
+def test_a_file_that_is_added_to_the_package_later_is_sent(world: World) -> None:
+    world.keep(0)
+    release(world)
+    package = world.run(0) / "package"
+    (package / PROCESSOR).write_text("{}")
+    write_sums(package)
+    (row,) = release(world).rows
+    assert row["steps"] == ("publish", "entry")
+    assert PROCESSOR in world.hub.store.repos[row["repo"]].head().files
+    assert states(release(world)) == {NAMES[0]: "present"}
 
 
 def test_a_signed_package_says_how_it_is_published(world: World) -> None:

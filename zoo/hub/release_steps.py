@@ -7,7 +7,7 @@ it stopped: a package is a whole folder or none, a repository has its one commit
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,7 +86,7 @@ def release_run(candidate: Candidate, target: Target, options: Options) -> Outco
         sha256 = package.hashes[WEIGHTS]
         is_known = entry is not None and entry.sha256 == sha256 and _has_licence(entry, package, options.licence)
         top1 = float(read_result(package.folder)["test"]["top1"])  # of the weights as they are stored
-        if entry is not None and is_known and (reference := _on_the_hub(entry, candidate.repo)):
+        if entry is not None and is_known and (reference := _on_the_hub(entry, candidate.repo, package)):
             return Outcome("present", reference=reference, top1=top1)
         if why := _why_kept(candidate, entry, package):
             return Outcome("left out", reason=why)
@@ -246,8 +246,8 @@ def _block(candidate: Candidate, plan: Plan, licence: str, commit: str) -> str:
 # ---- the Hub -----------------------------------------------------------------------------------------
 
 
-def _on_the_hub(entry: TrainedWeights, repo: str) -> str:
-    """The reference of a repository's commit with an entry's weights; "" where it has none.
+def _on_the_hub(entry: TrainedWeights, repo: str, package: Package) -> str:
+    """The reference of a repository's commit with all that a package has besides prose and pictures; "" for none.
 
     For weights beside the registry file, that is its newest commit.
     """
@@ -255,7 +255,8 @@ def _on_the_hub(entry: TrainedWeights, repo: str) -> str:
     if ref.repo != repo:
         return ""
     found = _manifest(ref)
-    held = found is not None and WEIGHTS in found.files and found.files[WEIGHTS].sha256 == entry.sha256
+    names = [name for name in package.hashes if name not in FOR_PEOPLE]
+    held = found is not None and _has_files(found, package.folder, names)
     return str(Ref(repo, found.commit)) if found is not None and held else ""
 
 
@@ -281,6 +282,10 @@ def _tagged(head: Manifest, plan: Plan) -> str:
 
 def _holds(head: Manifest, plan: Plan) -> bool:
     """Whether a repository has the plan's files already; the card and pictures may have been edited there."""
-    folder, names = plan.package.folder, [name for name, _ in plan.files if name not in FOR_PEOPLE]
-    whole = all(name in head.files and matches(folder / name, head.files[name]) for name in names)
-    return whole and COMMIT.fullmatch(head.commit) is not None
+    names = [name for name, _ in plan.files if name not in FOR_PEOPLE]
+    return _has_files(head, plan.package.folder, names) and COMMIT.fullmatch(head.commit) is not None
+
+
+def _has_files(head: Manifest, folder: Path, names: Iterable[str]) -> bool:
+    """Whether a commit has files of a folder, to the last bit."""
+    return all(name in head.files and matches(folder / name, head.files[name]) for name in names)
