@@ -17,7 +17,7 @@ from zoo.catalogue.registry import load_registry
 from zoo.catalogue.weights import find_weights_of, names_of_weights
 from zoo.cli import cli
 from zoo.errors import InputError, PackageError, SpecError
-from zoo.hub.entry import write_entry
+from zoo.hub.entry import main, write_entry
 from zoo.train.pretrained import find_weights
 
 MODEL = """
@@ -144,6 +144,23 @@ def test_a_record_names_them_and_is_repeated_from_them(here: Path) -> None:
     again = zoo.train(from_run="tuned", output="again")
     assert again.record.base_sha256 == tuned.record.base_sha256
     assert find_weights("mine").origin == "mine@digits"  # what --pretrained takes
+
+
+def test_an_entry_is_written_for_a_package_beside_the_file_only(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (here / "registry.toml").read_text()
+    main(["weights/mine-digits", "registry.toml"])
+    assert capsys.readouterr().out in before
+    assert (here / "registry.toml").read_text() == before
+    elsewhere = shutil.copytree("weights/mine-digits", tmp_path_factory.mktemp("other") / "package")
+    for arguments, words in (
+        ([str(elsewhere), "registry.toml"], "does not lie below the folder"),
+        (["weights", "registry.toml"], "is not a package"),
+        (["weights"], "usage: "),
+    ):
+        with pytest.raises(SystemExit, match=words):
+            main(arguments)
 
 
 def test_a_plugin_brings_weights_in_its_registry_and_its_wheel(stored: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from zoo.catalogue.registry import load_registry
 from zoo.catalogue.registry_edit import write_weights
 from zoo.catalogue.spec import WHEEL, TrainedWeights
 from zoo.catalogue.toml_text import inline, key_of
-from zoo.errors import InputError
+from zoo.errors import InputError, ZooError
 from zoo.evaluate.paired import interval
 from zoo.hub.package import Package, open_package, read_package_record
 from zoo.hub.sums import CARD
@@ -131,9 +131,18 @@ def _is_read(file: Path) -> bool:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write one entry, and print it."""
+    """Write one entry, and print it.
+
+    Raises:
+        SystemExit: with one line, where the entry cannot be written.
+    """
+    if len(arguments) != 2:
+        raise SystemExit("usage: python -m zoo.hub.entry PACKAGE registry.toml")
     folder, file = map(Path, arguments)
-    entry = write_entry(folder, file)
+    try:
+        entry = write_entry(folder, file)
+    except ZooError as error:
+        raise SystemExit(f"error: {error}") from None
     print(entry_text(read_package_record(folder).model, entry), end="")
 
 
