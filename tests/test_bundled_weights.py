@@ -61,9 +61,7 @@ def test_weights_for_digits_measure_what_they_say(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", names("cifar10"))
-def test_weights_for_cifar10_measure_what_they_say_on_another_copy_of_its_images(
-    name: str, cifar10_parquet: Path
-) -> None:
+def test_weights_for_cifar10_measure_what_they_say(name: str, cifar10_parquet: Path) -> None:
     found = zoo.verify(name, dataset=f"parquet:{cifar10_parquet}/plain_text")
     assert found.holds, found
 
