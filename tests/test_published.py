@@ -171,7 +171,8 @@ def test_vit_sizes_have_timms_counts(registry: Registry, name: str, count: int) 
 
 @pytest.mark.slow
 def test_info_counts_every_model_of_the_catalogue_as_it_says() -> None:
-    from zoo.catalogue.registry import load_registry, native_sizes
+    from zoo.catalogue.describe import native_sizes
+    from zoo.catalogue.registry import load_registry
     from zoo.models.flops import count, published_counts
 
     registry = load_registry()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from plugin_site import Site, site_in
 
-from zoo.catalogue.registry import find_model, load_registry, native_sizes, references
+from zoo.catalogue.describe import native_sizes
+from zoo.catalogue.registry import find_model, load_registry, references
 from zoo.catalogue.registry_file import parse_file
 from zoo.errors import InputError, SpecError, UnknownNameError
 

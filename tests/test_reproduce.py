@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from zoo.base.files import WriteError
+from zoo.catalogue.describe import native_sizes
 from zoo.catalogue.recipe import Recipe
-from zoo.catalogue.registry import load_registry, native_sizes
+from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import decode
 from zoo.catalogue.vary import vary
 from zoo.cli import cli

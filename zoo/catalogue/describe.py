@@ -23,6 +23,19 @@ def parameters(model: Model) -> int | None:
     return next((row.params for row in on_own_dataset or rows), None)
 
 
+def native_sizes(model: Model, registry: Registry) -> dict[str, int]:
+    """in_channels, height, width and num_classes of the model's own dataset (224 and 1000 without).
+
+    Where the model's recipe resizes its images, that is the size.
+    """
+    dataset, recipe = registry.datasets.get(model.dataset), registry.recipes.get(model.recipe)
+    side = recipe.image_size if recipe else None
+    height, width = (side, side) if side else (dataset and dataset.size) or (224, 224)
+    classes = (dataset and (dataset.num_classes or len(dataset.classes))) or 1000
+    channels = dataset.channels if dataset else 3
+    return {"in_channels": channels, "height": height, "width": width, "num_classes": classes}
+
+
 def plugins_of(node: Node) -> list[str]:
     """The plugin of the root component, then the others that the tree uses, each once."""
     return list(dict.fromkeys(n.use.partition(".")[0] for _, n in node.walk()))

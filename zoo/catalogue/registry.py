@@ -440,16 +440,3 @@ def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str
     joined = () if any(file.samefile(path) for path in known) else (file,)
     registry = load_registry(extra=joined, chosen=chosen)
     return registry, name, registry.model(name)
-
-
-def native_sizes(model: Model, registry: Registry) -> dict[str, int]:
-    """in_channels, height, width and num_classes of the model's own dataset (224 and 1000 without).
-
-    Where the model's recipe resizes its images, that is the size.
-    """
-    dataset, recipe = registry.datasets.get(model.dataset), registry.recipes.get(model.recipe)
-    side = recipe.image_size if recipe else None
-    height, width = (side, side) if side else (dataset and dataset.size) or (224, 224)
-    classes = (dataset and (dataset.num_classes or len(dataset.classes))) or 1000
-    channels = dataset.channels if dataset else 3
-    return {"in_channels": channels, "height": height, "width": width, "num_classes": classes}

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from zoo.base.explain import explain
 from zoo.base.memory import host_memory
 from zoo.base.text import first_line, plural
+from zoo.catalogue.describe import native_sizes
 from zoo.catalogue.plugins import OURS, import_factory
-from zoo.catalogue.registry import Registry, native_sizes
+from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Node
 from zoo.errors import InputError, PluginError, ShapeError, UnknownNameError, ZooError
 from zoo.models.arguments import changed_defaults

@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import Any, Literal
 
 from zoo.base.text import one_line, plural
+from zoo.catalogue.describe import native_sizes
 from zoo.catalogue.plugins import PluginRecord, import_factory
-from zoo.catalogue.registry import Registry, load_registry, native_sizes
+from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Node
 from zoo.errors import PluginError, UnknownNameError
 from zoo.plugin import stubs

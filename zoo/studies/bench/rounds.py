@@ -12,7 +12,8 @@ from torch import Tensor
 
 from zoo.base.structs import Struct
 from zoo.base.text import plural
-from zoo.catalogue.registry import find_model, load_registry, native_sizes
+from zoo.catalogue.describe import native_sizes
+from zoo.catalogue.registry import find_model, load_registry
 from zoo.data.batches.resident import generator
 from zoo.data.load import load
 from zoo.errors import InputError
