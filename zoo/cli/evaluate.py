@@ -104,7 +104,8 @@ def evaluate(run: str, other: str | None, what: str | None, as_json: bool, quiet
     --what measures more than accuracy, --compare compares with a second run, --output writes files.
 
     RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
-    hf://OWNER/NAME[@REVISION], or, with --on, weights of a library (timm/NAME.TAG, torchvision/NAME.WEIGHTS).
+    hf://OWNER/NAME[@REVISION], weights of the catalogue (NAME@DATASET), or, with --on, weights of a library
+    (timm/NAME.TAG, torchvision/NAME.WEIGHTS).
 
     Examples:
 

@@ -98,8 +98,8 @@ def export(
     """Export the model of RUN to one file, run it, and compare its logits with torch's.
 
     RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
-    hf://OWNER/NAME[@REVISION], or weights of a library (timm/NAME.TAG, torchvision/NAME.WEIGHTS); with --untrained,
-    a model's name.
+    hf://OWNER/NAME[@REVISION], or weights of the catalogue (NAME@DATASET) or of a library (timm/NAME.TAG,
+    torchvision/NAME.WEIGHTS); with --untrained, a model's name.
     The metadata `zoo.input` and `zoo.classes` of the file describe its input and classes (in a .pt2 file: zoo.json).
     ONNX needs the extra `export`; where it is missing, a message says how to install it.
 

@@ -199,13 +199,14 @@ def pull(ref: str, output: Path | None) -> None:
 def verify(source: str, as_json: bool, **options: Any) -> None:
     """Hash a package, build its model, evaluate it, and compare the results with the recorded ones.
 
-    RUN is hf://OWNER/NAME[@REVISION], the folder of a package, or a run that has its package in it: its folder, its
-    name below runs/, or `last`.
+    RUN is hf://OWNER/NAME[@REVISION], NAME@DATASET for weights of the catalogue, the folder of a package, or a run that
+    has its package in it: its folder, its name below runs/, or `last`.
 
     Examples:
 
     \b
       zoo verify hf://me/hybrid-digits
+      zoo verify cnn-baseline@cifar10
       zoo verify runs/mine/package --json
       zoo verify hf://me/hybrid-digits --key mine.pub
     """

@@ -70,13 +70,15 @@ def predict(
     """Print the top classes of IMAGES by the model of RUN.
 
     RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
-    hf://OWNER/NAME[@REVISION], or weights of a library (timm/NAME.TAG, torchvision/NAME.WEIGHTS). An image is a
-    file, a folder (all images below it), a pattern in quotes, or - for the bytes of one image on stdin.
+    hf://OWNER/NAME[@REVISION], or weights of the catalogue (NAME@DATASET) or of a library (timm/NAME.TAG,
+    torchvision/NAME.WEIGHTS). An image is a file, a folder (all images below it), a pattern in quotes, or - for the
+    bytes of one image on stdin.
 
     Examples:
 
     \b
       zoo predict runs/resnet18-cifar10-20261121-120000 cat.jpg dog.png
+      zoo predict speedrun-94@cifar10 cat.jpg
       zoo predict hf://me/hybrid-digits photos/ 'more/**/*.png' --json
       zoo predict torchvision/resnet50 cat.jpg
       zoo predict RUN - < cat.jpg

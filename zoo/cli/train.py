@@ -35,7 +35,8 @@ from zoo.errors import InputError
     "source",
     type=RunName(),
     metavar="RUN",
-    help="Repeat RUN (a folder, a name below runs/, `last`, hf://OWNER/NAME); with --dataset, fine-tune its weights.",
+    help="Repeat RUN (a folder, a name below runs/, `last`, NAME@DATASET, hf://OWNER/NAME); with --dataset, fine-tune "
+    "its weights.",
 )
 @click.option(
     "--resume",

@@ -51,8 +51,9 @@ def evaluate(
     Another number of right images than the recorded one is a warning of the reporter, and `same_as_recorded` is False.
 
     Args:
-        run: a `Run`, a run folder or package, the name of a run below runs/, "last", hf://OWNER/NAME[@REVISION], or
-            weights of a library such as "timm/NAME.TAG" or "torchvision/NAME.WEIGHTS", which need `on`.
+        run: a `Run`, a run folder or package, the name of a run below runs/, "last", hf://OWNER/NAME[@REVISION],
+            weights of the catalogue (NAME@DATASET), or of a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"),
+            which need `on`.
         split: of the run: "test", "val" or "train"; of other images "test" or "train".
         what: more than accuracy: some of "classes", "confusion", "calibration", "latency" and "robustness", or "all".
         on: other images: a SPEC as for the dataset of `zoo.train`, with the run's classes or some of them.
@@ -239,9 +240,10 @@ def load(
     """Load the trained model of a run, or of a package on the Hub, whose every file is verified first.
 
     Args:
-        run: a run folder or a package, the name of a run below runs/, "last" for the newest one there, a `Run`, or
-            `hf://OWNER/NAME[@REVISION]`. A word OWNER/NAME[@REVISION] that is no run here means the Hub as well, but
-            for "timm/NAME.TAG", "torchvision/NAME.WEIGHTS" and the like: the weights that this library released.
+        run: a run folder or a package, the name of a run below runs/, "last" for the newest one there, a `Run`,
+            NAME@DATASET for weights of the catalogue, or `hf://OWNER/NAME[@REVISION]`. A word
+            OWNER/NAME[@REVISION] that is no run here means the Hub as well, but for "timm/NAME.TAG",
+            "torchvision/NAME.WEIGHTS" and the like: the weights that this library released.
         device: where to bring it, such as "cuda"; None: it stays on the CPU.
         revision: a branch, a tag or a commit of the repository on the Hub.
         model: code of your own that the run was given, where it stands in no file: a class, a function, a module that

@@ -37,9 +37,9 @@ def export(
     """Write a model to one file for other runtimes, run it, and compare its logits with torch's.
 
     Args:
-        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of a
-            library such as "timm/NAME.TAG" or "torchvision/NAME.WEIGHTS", a `Run`, or a loaded `Classifier` (of which
-            a copy is exported); with `untrained`, a model's name.
+        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of
+            the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), a `Run`, or
+            a loaded `Classifier` (of which a copy is exported); with `untrained`, a model's name.
         output: the file to write, .onnx or .pt2; a file that is there is replaced. Default: RUN/model.onnx (.pt2);
             for what is no run folder, MODEL.onnx in the current folder.
         format: "onnx", which needs the extra "export", or "torch": a program of torch.export.

@@ -81,8 +81,9 @@ def predict(
     """Classify images by the model of a run.
 
     Args:
-        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of a
-            library such as "timm/NAME.TAG" or "torchvision/NAME.WEIGHTS", a `Run`, or a loaded `Classifier`.
+        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of
+            the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), a `Run`, or
+            a loaded `Classifier`.
         images: one or many of: a path, a folder (all images below it), a pattern (`**/*.png`), the bytes of a
             file, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4); "-" reads the bytes of one from stdin.
         top: how many classes of each image are named.

@@ -45,8 +45,9 @@ def serve(
     Nothing that is uploaded is written to disk, and there is neither a login nor encryption.
 
     Args:
-        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of a
-            library such as "timm/NAME.TAG" or "torchvision/NAME.WEIGHTS", a `Run`, or a loaded `Classifier`.
+        run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of
+            the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), a `Run`, or
+            a loaded `Classifier`.
         host: the address to listen on; anything but 127.0.0.1 lets other machines connect.
         allow_host: more names that requests may be sent to, for use behind a proxy that keeps them.
         port: 0: any free one; the address that was taken is `url` of what is returned.

@@ -141,7 +141,7 @@ class Request(Struct, kw_only=True):
     weights: Annotated[
         str | None,
         Option(
-            "Start from these weights: hf://OWNER/NAME, a run, or a model that has some, such as timm/NAME.TAG.",
+            "Start from these weights: hf://OWNER/NAME, a run, NAME@DATASET, or a model that has some: timm/NAME.TAG.",
             "WEIGHTS",
         ),
     ] = None
