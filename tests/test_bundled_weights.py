@@ -15,6 +15,7 @@ from zoo.catalogue.spec import WHEEL
 from zoo.catalogue.weights import find_weights_of, names_of_weights
 from zoo.hub.entry import entry_of
 from zoo.hub.package import open_package
+from zoo.studies.reproduce.recorded import DIRTY
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_IN_ALL, MOST_OF_ONE = 12_000_000, 4_000_000
@@ -49,7 +50,7 @@ def test_an_entry_says_what_its_package_says(name: str) -> None:
     assert package.record.model == found.model
     assert package.record.data.spec == entry.dataset
     assert package.edited == []
-    assert not package.record.environment.get("dirty")
+    assert not package.record.environment["commit"].endswith(DIRTY)
 
 
 @pytest.mark.parametrize("name", names("digits"))

@@ -45,7 +45,7 @@ def folder(root: Path, arrays: Any, ending: str = "png") -> Path:
 
 
 def read(root: Path | str, mode: str = "resident") -> ImageData:
-    return load(f"folder:{root}", delivery=Delivery(mode, 0))  # type: ignore[arg-type]
+    return load(f"folder:{root}", delivery=Delivery(mode, 0))  # type: ignore[arg-type]  # a parametrized word
 
 
 def pixels(data: ImageData) -> np.ndarray:
@@ -168,7 +168,7 @@ def test_an_upload_of_16_bits_in_colour_is_read_as_its_file(tmp_path: Path) -> N
         def decode(self, item: Any, where: str) -> np.ndarray:
             return image_array(item, Rule(), where)
 
-    images, size = decode(Reader(), path.read_bytes(), Limits())  # type: ignore[arg-type]
+    images, size = decode(Reader(), path.read_bytes(), Limits())  # type: ignore[arg-type]  # stands in for one
     assert size == (9, 8)
     assert (images == image_array(path, Rule(), "")).all()
 
@@ -232,7 +232,7 @@ def test_a_run_records_its_white_and_reads_new_images_by_it(tmp_path: Path) -> N
     folder(tmp_path / "run", np.round(PICTURES * 4095 / 255).astype(np.uint16))
     folder(tmp_path / "dark", np.round(PICTURES * 400 / 255).astype(np.uint16))
     asked = {"protocol": "paper", "image_size": 32, "device": "cpu", "data_mode": "resident"}
-    plan = resolve(Request(model="cnn-baseline", dataset=f"folder:{tmp_path / 'run'}", **asked))  # type: ignore[arg-type]
+    plan = resolve(Request(model="cnn-baseline", dataset=f"folder:{tmp_path / 'run'}", **asked))  # type: ignore[arg-type]  # of mixed types
     assert plan.record.data.white == 4095
     assert [finding.kind for finding in plan.findings] == ["white"]
     registry = load_registry()

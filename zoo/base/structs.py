@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, dataclass_transform
+from typing import Annotated, Literal, dataclass_transform
 
 import msgspec
 
@@ -19,6 +19,9 @@ Probability = Fraction
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""A number type that is computed with, or that weights are stored in."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

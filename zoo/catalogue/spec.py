@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from zoo.base.explain import explain, shown
-from zoo.base.structs import Count, Fraction, NonNegative, Positive, PositiveFloat, Struct
+from zoo.base.structs import Count, Fraction, NonNegative, Positive, PositiveFloat, Precision, Struct
 from zoo.base.text import plural
 from zoo.errors import SpecError
 from zoo.plugin.node import Node
@@ -283,7 +283,7 @@ class TrainedWeights(Struct, frozen=True):
     recipe: str
     protocol: Literal["clean", "paper"]
     seed: Count
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     bytes: Positive
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     licence: str

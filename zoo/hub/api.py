@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
+from zoo.base.structs import Precision
 from zoo.errors import InputError
 from zoo.hub.publication import Planned, Published
 from zoo.hub.releasing import release as release
@@ -38,7 +39,7 @@ def package(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     sign: str | Path | None = None,
     onnx: bool = False,
     reporter: Reporter | None = None,
@@ -98,7 +99,7 @@ def publish(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     sign: str | Path | None = None,
     onnx: bool = False,
     space: str | bool = False,
@@ -119,7 +120,7 @@ def publish(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     sign: str | Path | None = None,
     onnx: bool = False,
     space: str | bool = False,
@@ -140,7 +141,7 @@ def publish(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     sign: str | Path | None = None,
     onnx: bool = False,
     space: str | bool = False,
@@ -161,7 +162,7 @@ def publish(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     sign: str | Path | None = None,
     onnx: bool = False,
     space: str | bool = False,
@@ -239,7 +240,7 @@ def _options(
     data_dir: str | Path | None,
     device: str | None,
     predictions: bool,
-    precision: Literal["fp32", "bf16", "fp16"] | None,
+    precision: Precision | None,
     onnx: bool,
 ) -> dict[str, Any]:
     how = {"predictions": predictions, "precision": precision, "onnx": onnx}

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
 
 import msgspec
 from huggingface_hub import ModelCard
@@ -27,13 +24,8 @@ from zoo.errors import InputError, ZooError
 from zoo.evaluate.paired import interval
 from zoo.hub.package import Package, open_package, read_package_record
 from zoo.hub.sums import CARD
-from zoo.models.header import Header
 from zoo.runs.folder import read_result
 from zoo.runs.record import WEIGHTS
-
-Precision = Literal["fp32", "bf16", "fp16"]
-STORED: MappingProxyType[str, Precision] = MappingProxyType({"F32": "fp32", "BF16": "bf16", "F16": "fp16"})
-"""Number types of a safetensors file that networks are stored in, and what recipes call them."""
 
 
 def entry_of(package: Package, dataset: str, where: str, licence: str, note: str = "") -> TrainedWeights:
@@ -55,7 +47,7 @@ def entry_of(package: Package, dataset: str, where: str, licence: str, note: str
         recipe=record.recipe,
         protocol=record.protocol,
         seed=record.seed,
-        precision=_precision(package.header),
+        precision=package.config.stored or "fp32",
         bytes=(package.folder / WEIGHTS).stat().st_size,
         sha256=package.hashes[WEIGHTS],
         licence=licence,
@@ -87,14 +79,6 @@ def stated_licence(folder: Path) -> str | None:
     card = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
     licence = card.data.get("license")
     return str(licence) if licence else None
-
-
-def _precision(header: Header) -> Precision:
-    """The number type of most of the numbers."""
-    counts = Counter[str]()
-    for tensor in header.tensors.values():
-        counts[tensor.dtype] += tensor.data_offsets[1] - tensor.data_offsets[0]
-    return next((STORED[dtype] for dtype, _ in counts.most_common() if dtype in STORED), "fp32")
 
 
 def entry_text(model: str, entry: TrainedWeights) -> str:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from zoo.base.checked_call import checked
 from zoo.base.paths import REGISTRY
 from zoo.base.reporter import Reporter
+from zoo.base.structs import Precision
 from zoo.base.tables import Table
 from zoo.errors import InputError, ZooError
 from zoo.hub.released import COLUMNS, Release
@@ -37,7 +38,7 @@ def release(
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> Release:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
+from zoo.base.structs import Precision as Precision
 from zoo.errors import DeviceError
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES = (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16))
 

@@ -11,7 +11,7 @@ import msgspec
 
 from zoo.base.files import write_text
 from zoo.base.install import upgrade_line
-from zoo.base.structs import Struct
+from zoo.base.structs import Precision, Struct
 from zoo.catalogue.recipe import CompileMode, Recipe
 from zoo.catalogue.spec import Node, decode, recorded_tree
 from zoo.errors import RunError, SpecError
@@ -114,7 +114,7 @@ class RunRecord(Struct, kw_only=True):
     protocol: Literal["clean", "paper"]
     seed: int
     device: str
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     channels_last: bool = False
     compile: CompileMode = "off"
     max_steps: int | None = None
