@@ -58,7 +58,7 @@ def parse_file(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not valid TOML: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except RecursionError:
-        raise SpecError(f"{path}: not valid TOML: nested too deeply") from None
+        raise _too_deep(path) from None  # where the parser's stack ends depends on what called it
     except ValueError as error:
         mark = "; it starts with a byte order mark: save it without" if data.startswith(BYTE_ORDER_MARK) else ""
         raise SpecError(f"{path}: not valid TOML: {error}{mark}") from None
@@ -115,4 +115,8 @@ def _refuse_deep(tables: dict[str, Any], path: Path) -> None:
         level = [value for values in children for value in values]
         if not level:
             return
-    raise SpecError(f"{path}: tables and lists nested more than {MAX_NESTING} deep")
+    raise _too_deep(path)
+
+
+def _too_deep(path: Path) -> SpecError:
+    return SpecError(f"{path}: tables and lists nested more than {MAX_NESTING} deep")
