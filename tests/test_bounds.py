@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from zoo.catalogue.registry import load_registry
-from zoo.data import cache
+from zoo.data import decoding
 from zoo.data.checks import check
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.load import load
@@ -52,7 +52,7 @@ def test_a_size_of_too_many_pixels_is_refused(options: str) -> None:
 
 
 def test_images_are_written_before_many_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "AT_ONCE", 5 * 3 * 20 * 20)
+    monkeypatch.setattr(decoding, "AT_ONCE", 5 * 3 * 20 * 20)
     done: list[int] = []
     data = load("sklearn:digits", image_size=20, show=lambda _, now, total: done.append(now))
     whole = np.diff([0, *done[: done.index(1437) + 1]])

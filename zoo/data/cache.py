@@ -10,33 +10,29 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.base.paths import cache_dir
 from zoo.base.text import plural
-from zoo.data.files.decode import MAX_PIXELS, Rule, array_image, image_array
+from zoo.data.decoding import Decoding
+from zoo.data.files.decode import MAX_PIXELS, Rule
 from zoo.data.origins import all_rows, write_origins
-from zoo.data.sources.source import Opened, Rows, Show, Source
+from zoo.data.sources.source import Opened, Show, Source
 from zoo.data.split import Split
-from zoo.data.types import Chunk, Images, Item, Labels
-from zoo.errors import BadImagesError, DataError, InputError, SizesError
+from zoo.data.types import Columns
+from zoo.errors import BadImagesError, DataError, InputError
 
 FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black
 _FILES = ("train-images", "train-labels", "test-images", "test-labels")
 _SIDES = ("train", "test")
-AT_ONCE = 256 << 20
-"""Bytes of decoded images that are held before they are written."""
-
 UNNAMED_CLASSES = 100_000
 """Classes without names that a dataset of fewer images may have."""
 
@@ -109,17 +105,19 @@ def _open(folder: Path, key: str) -> Cached | None:
     """The entry, or None where it is absent, incomplete, damaged or of another format."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in _FILES}
+        columns: dict[str, list[str]] = index.get("columns", {})  # earlier entries have none
+        stems = (*_FILES, *_column_stems(columns))
+        arrays = {stem: np.load(folder / f"{stem}.npy", mmap_mode="r") for stem in stems}
         if index["format"] != FORMAT or not _fits(arrays):
             return None
         classes = tuple(index["classes"])
-        splits = _splits(arrays, index["copies"])
+        splits = _splits(arrays, index["copies"], columns)
         beside = index.get("files")  # earlier entries do not say
         if beside and _stamps_of(map(Path, beside["paths"])) != beside["stamps"]:
             return None
         if index["skipped"] and not all(_origins(folder, side).is_file() for side in _SIDES):
             return None  # written when nobody noted which images were left out
-        stamps = {stem: _stamp(folder / f"{stem}.npy") for stem in _FILES}
+        stamps = {stem: _stamp(folder / f"{stem}.npy") for stem in stems}
         # Hashing gigabytes at every start would cost seconds: only files that were touched are hashed.
         if stamps != index["stamps"] and fingerprint(*splits, classes) != index["fingerprint"]:
             return None
@@ -140,14 +138,24 @@ def numbered(classes: Sequence[str]) -> bool:
 
 
 def _fits(arrays: dict[str, Any]) -> bool:
-    shapes = [arrays[f"{s}-images"].shape[0] == arrays[f"{s}-labels"].shape[0] for s in ("train", "test")]
+    shapes = [arrays[f"{stem.split('-')[0]}-images"].shape[0] == array.shape[0] for stem, array in arrays.items()]
     kinds = [arrays[stem].dtype == (np.uint8 if "images" in stem else np.int64) for stem in _FILES]
     return all(shapes) and all(kinds) and arrays["train-images"].ndim == 4
 
 
-def _splits(arrays: dict[str, Any], copies: Sequence[int]) -> tuple[Split, Split]:
+def _column_stems(columns: Mapping[str, Iterable[str]]) -> list[str]:
+    """Names of the files of the columns, by the names of the columns of each side."""
+    return [f"{side}-column-{name}" for side, names in columns.items() for name in names]
+
+
+def _splits(arrays: dict[str, Any], copies: Sequence[int], columns: Mapping[str, Iterable[str]]) -> tuple[Split, Split]:
     made = [
-        Split(arrays[f"{side}-images"], np.asarray(arrays[f"{side}-labels"]), n)
+        Split(
+            arrays[f"{side}-images"],
+            np.asarray(arrays[f"{side}-labels"]),
+            n,
+            columns={name: np.asarray(arrays[f"{side}-column-{name}"]) for name in columns.get(side, ())},
+        )
         for side, n in zip(_SIDES, copies, strict=True)
     ]
     return made[0], made[1]
@@ -174,14 +182,25 @@ def _stamp(path: Path) -> list[int]:
 
 
 def fingerprint(train: Split, test: Split, classes: Sequence[str]) -> str:
-    """The sha256 (hexadecimal) over class names and, per split, shapes, image bytes and labels."""
+    """The sha256 (hexadecimal) over class names and, per split, shapes, image bytes, labels and columns."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for split in (train, test):
         digest.update(json.dumps([split.images.shape, split.labels.shape]).encode())
         for start in range(0, len(split), 4096):
             digest.update(np.ascontiguousarray(split.images[start : start + 4096]).data)
         digest.update(np.ascontiguousarray(split.labels, dtype="<i8").data)
+        digest.update(columns_digest(split.columns))
     return digest.hexdigest()
+
+
+def columns_digest(columns: Columns) -> bytes:
+    """What columns add to a fingerprint; nothing where there are none."""
+    digest = hashlib.sha256()
+    for name in sorted(columns):
+        values = np.ascontiguousarray(columns[name])
+        digest.update(json.dumps([name, values.dtype.str, values.shape]).encode())
+        digest.update(values.data)
+    return digest.digest() if columns else b""
 
 
 # ---- writing ----------------------------------------------------------------------------------
@@ -232,7 +251,7 @@ def _build(
     before = _stamps_of((*opened.train.files, *opened.test.files))  # a file may change while it is decoded
     try:
         for side, rows in (("train", opened.train), ("test", opened.test)):
-            job = _Decoding(rows, rule, show, f"decoding {name} ({side})", skip_bad, size)
+            job = Decoding(rows, rule, show, f"decoding {name} ({side})", skip_bad, size)
             decoded[f"{side}-images"] = _temporary(folder, f"{side}-images")
             readable = job.run(decoded[f"{side}-images"])
             bad += job.bad
@@ -241,11 +260,15 @@ def _build(
             skipped, size = skipped + len(rows.labels) - len(readable), job.size
             decoded[f"{side}-labels"] = _temporary(folder, f"{side}-labels")
             _save(decoded[f"{side}-labels"], rows.labels[readable])
+            for column, values in rows.columns.items():
+                decoded[f"{side}-column-{column}"] = _temporary(folder, f"{side}-column-{column}")
+                _save(decoded[f"{side}-column-{column}"], values[readable])
             origins[side] = _temporary(folder, f"{side}-origins")
             write_origins(origins[side], rows.where, readable)
         if bad and not skip_bad:
             raise BadImagesError(sorted(bad))
-        splits = _splits({k: np.load(p, mmap_mode="r") for k, p in decoded.items()}, _copies(opened))
+        columns = {side: list(getattr(opened, side).columns) for side in _SIDES}
+        splits = _splits({k: np.load(p, mmap_mode="r") for k, p in decoded.items()}, _copies(opened), columns)
         classes = opened.classes or tuple(map(str, range(1 + max(int(s.labels.max()) for s in splits))))
         beside = [str(path.absolute()) for path in (*opened.train.files, *opened.test.files)]
         files = {"files": {"paths": beside, "stamps": before}} if beside else {}
@@ -258,6 +281,7 @@ def _build(
             "named": bool(opened.classes),
             "counts": [len(split) for split in splits],
             "copies": _copies(opened),
+            "columns": columns,
             "fingerprint": fingerprint(*splits, classes),
             "skipped": skipped,
             "ignored": opened.ignored,
@@ -297,144 +321,8 @@ def _temporary(folder: Path, stem: str) -> Path:
     return folder / f"{stem}.{os.getpid()}.{time.monotonic_ns()}.tmp"
 
 
-def _save(path: Path, array: Labels) -> None:
+def _save(path: Path, array: NDArray[Any]) -> None:
     with path.open("wb") as file:
         np.save(file, array)
         file.flush()
-        os.fsync(file.fileno())
-
-
-_Found = Images | list[Images | None]
-
-
-class _Decoding:
-    """Decodes one split into a .npy file, a chunk at a time: memory stays bounded."""
-
-    def __init__(
-        self, rows: Rows, rule: Rule, show: Show, title: str, skip_bad: bool, size: tuple[int, int] | None
-    ) -> None:
-        self.rows, self.rule, self.show, self.title, self.skip_bad = rows, rule, show, title, skip_bad
-        self.size = size
-        self.first = "the images of the other split"
-        self.bad: list[str] = []
-
-    def run(self, path: Path) -> Labels:
-        """Write the images to `path`; returns the rows that could be read (int64, ascending)."""
-        total = len(self.rows.labels)
-        out: Images | None = None
-        readable: list[int] = []
-        done = 0
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for images, good, count in self._decoded(pool):
-                if good:
-                    out = _allocate(path, (total, *images.shape[1:])) if out is None else out
-                    out[len(readable) : len(readable) + len(good)] = images
-                    readable += [done + i for i in good]
-                done += count
-                self.show(self.title, done, total)
-        if done != total:
-            raise DataError(f"{self.title}: found {plural(done, 'image')} for {plural(total, 'label')}")
-        if not readable and self.skip_bad:
-            raise DataError(f"{self.title}: none of {plural(total, 'image')} can be read")
-        if not readable:
-            return np.empty(0, np.int64)
-        if isinstance(out, np.memmap):
-            out.flush()
-        del out
-        _shorten(path, len(readable), total)
-        _sync(path)
-        return np.asarray(readable, np.int64)
-
-    def _decoded(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Images, Sequence[int], int]]:
-        """Per chunk: the readable images (n, 3, H, W), their places in the chunk, the chunk's length."""
-        start = 0
-        for chunk in self.rows.chunks():
-            place = 0
-            while place < len(chunk):
-                part = chunk[place : place + self._fitting()]
-                decoded = self._chunk(pool, part, start + place)
-                good = [i for i, image in enumerate(decoded) if image is not None]
-                self._check_size(decoded, good, start + place)
-                images = decoded if isinstance(decoded, np.ndarray) else _stacked(decoded)
-                yield images, good, len(part)
-                place += len(part)
-            start += len(chunk)
-
-    def _fitting(self) -> int:
-        """How many images may be decoded before they are written: one, as long as their size is not known."""
-        return max(1, AT_ONCE // (3 * self.size[0] * self.size[1])) if self.size else 1
-
-    def _chunk(self, pool: ThreadPoolExecutor, chunk: Chunk, start: int) -> _Found:
-        if isinstance(chunk, np.ndarray) and not self.rule:
-            return chunk
-        items: Sequence[Item]
-        items = [partial(array_image, p) for p in chunk] if isinstance(chunk, np.ndarray) else chunk
-        # A task of many images: handing over each one costs as much as decoding a small one.
-        step = max(1, len(items) // 16)
-        spans = [(i, items[i : i + step]) for i in range(0, len(items), step)]
-
-        def decode(span: tuple[int, Sequence[Item]]) -> list[Images | None]:
-            return [self._one(item, start + span[0] + k) for k, item in enumerate(span[1])]
-
-        results = pool.map(decode, spans)
-        return [image for part in results for image in part]
-
-    def _one(self, item: Item, row: int) -> Images | None:
-        try:
-            image = image_array(item, self.rule, self.rows.where(row))
-        except DataError as error:
-            self.bad.append(str(error))
-            return None
-        if self.size is not None:  # before many of them are held
-            self._check_size([image], [0], row)
-        return image
-
-    def _check_size(self, decoded: _Found, good: Sequence[int], start: int) -> None:
-        for i in good:
-            _, height, width = np.shape(cast(Images, decoded[i]))
-            if self.size is None:
-                self.size, self.first = (height, width), self.rows.where(start + i)
-            if (height, width) != self.size:
-                raise SizesError(
-                    f"images differ in size: {self.first} has {_wide(self.size)}, "
-                    f"{self.rows.where(start + i)} has {_wide((height, width))}; give --image-size N"
-                )
-
-
-def _wide(size: tuple[int, int] | None) -> str:
-    return f"{size[1]}x{size[0]}" if size else "no size"
-
-
-def _allocate(path: Path, shape: tuple[int, ...]) -> Images:
-    needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise DataError(
-            f"the decoded images need {needed / 1e9:.1f} GB in {path.parent}, {free / 1e9:.1f} GB are free; "
-            "set ZOO_CACHE_DIR to another disk or use a smaller --image-size"
-        )
-    made: Images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    return made
-
-
-def _stacked(decoded: Sequence[Images | None]) -> Images:
-    good = [image for image in decoded if image is not None]
-    return np.stack(good) if good else np.empty((0, 3, 1, 1), np.uint8)
-
-
-def _shorten(path: Path, used: int, total: int) -> None:
-    """Rewrite the file without the unused rows at its end."""
-    if used == total:
-        return
-    source: Any = np.load(path, mmap_mode="r")
-    short = path.with_suffix(".short.tmp")
-    target: Any = np.lib.format.open_memmap(short, mode="w+", dtype=np.uint8, shape=(used, *source.shape[1:]))
-    for start in range(0, used, 4096):
-        target[start : start + 4096] = source[start : min(start + 4096, used)]
-    target.flush()
-    del source, target
-    os.replace(short, path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.findings import Finding
-from zoo.data.types import Images, Labels
+from zoo.data.types import Columns, Images, Labels
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Split:
             (see `zoo.data.sources.altered_images`): row i and row i + N/copies show the same original.
         pool: what decodes them where they are streamed; None: they are brought to the device whole.
         decoded_from: where the images of an array came from, if that is known; see `origins`.
+        columns: what else is known of each image; see `zoo.data.types`.
     """
 
     images: Images | FileImages
@@ -46,6 +47,7 @@ class Split:
     copies: int = 1
     pool: Pool | None = None
     decoded_from: Origins | None = None
+    columns: Columns = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -60,12 +62,13 @@ class Split:
 
     def select(self, rows: Labels, copies: int = 1) -> Split:
         """Some of the images: a copy in memory, or still files."""
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        chosen = replace(self, labels=self.labels[rows], columns=columns, copies=copies)
         images = self.images
         if isinstance(images, np.ndarray):
             known = self.decoded_from and self.decoded_from.select(rows)
-            labels = self.labels[rows]
-            return replace(self, images=images[rows], labels=labels, copies=copies, decoded_from=known)
-        return replace(self, images=images.select(rows), labels=self.labels[rows], copies=copies)
+            return replace(chosen, images=images[rows], decoded_from=known)
+        return replace(chosen, images=images.select(rows))
 
 
 @dataclass(frozen=True)

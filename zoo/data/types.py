@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,5 +18,12 @@ Item = bytes | Path | Callable[[], "Image.Image"]
 
 Chunk = Images | Sequence[Item]
 """Consecutive images: already decoded, uint8 (n, 3, H, W), or items to be decoded."""
+
+Columns = Mapping[str, NDArray[Any]]
+"""What else is known of each image of a split, by name: arrays (N, ...) in the order of its labels."""
+
+VALIDATES, GROUP, WEIGHT = "validates", "group", "weight"
+"""Columns: whether an image selects the epoch and is not learnt from (bool); the number of the group that it is never
+parted from (int64); how much it counts in the loss (float32). All of shape (N,)."""
 
 CHUNK = 512

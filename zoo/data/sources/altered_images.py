@@ -92,7 +92,8 @@ def _altered(split: Split, names: Sequence[str]) -> Rows:
     def where(row: int) -> str:
         return f"{origins()[row % len(split)]} ({names[row // len(split)]})"
 
-    return Rows(np.tile(split.labels, len(names)), chunks, where, copies=len(names))
+    columns = {name: np.concatenate([values] * len(names)) for name, values in split.columns.items()}
+    return Rows(np.tile(split.labels, len(names)), chunks, where, copies=len(names), columns=columns)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.data.sources.labels import as_labels
-from zoo.data.types import CHUNK, Chunk, Images, Item, Labels
+from zoo.data.types import CHUNK, Chunk, Columns, Images, Item, Labels
 from zoo.errors import DataError
 
 
@@ -38,6 +38,7 @@ class Rows:
         where: names row i for an error message (a path, a row of a file).
         copies: as in `zoo.data.split.Split`.
         files: image files that the source's identity says nothing of: decoded again when one of them changes.
+        columns: what else the source knows of each image; what they hold is part of its identity.
     """
 
     labels: Labels
@@ -45,6 +46,7 @@ class Rows:
     where: Callable[[int], str]
     copies: int = 1
     files: Sequence[Path] = ()
+    columns: Columns = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
