@@ -88,6 +88,10 @@ def test_a_name_alone_is_that_of_the_first_weights_and_a_run_comes_before_it(her
     assert zoo.load("mine").record.seed == other.record.seed == 3
 
 
+def test_an_evaluation_calls_weights_by_their_name(here: Path) -> None:
+    assert zoo.evaluate("mine@digits").as_dict()["run"] == "mine@digits"
+
+
 def test_verify_holds_the_package_against_the_entry(here: Path) -> None:
     found = zoo.verify("mine@digits")
     assert found.holds

@@ -178,7 +178,7 @@ def _evaluation(
         is_alone = not (other_name or is_package)
         places = {**places, "device": places["device"] or _device(name, recorded_device, is_alone=is_alone)}
         second = meant(other_name, registry) if other_name else None
-        names = {"name": name, "other_name": other_name}
+        names = {"name": _called(run, name), "other_name": _called(other, other_name)}
         show = _Passes(reporter)
         with usual_torch():
             out = judge(first, asked, places, registry=registry, other=second, show=show, **names)
@@ -190,6 +190,13 @@ def _evaluation(
         return Evaluation(out, recorded, num_classes, words)
     finally:
         reporter.close()
+
+
+def _called(run: RunLike | None, word: str) -> str:
+    """What a run is called in what people read: weights of the catalogue by their name, not by where they lie."""
+    from zoo.runs.which import is_name_of_weights
+
+    return run if isinstance(run, str) and is_name_of_weights(run) else word
 
 
 def _recorded(found: Path | LibraryWeights) -> tuple[str, int, bool]:
