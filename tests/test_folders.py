@@ -53,19 +53,17 @@ def kinds(data: ImageData) -> dict[str, str]:
     [
         ("Train", "Test"),
         ("TRAINING", "testing"),
-        ("training", "validation"),
-        ("train", "dev"),
         ("train", "tests"),
         ("training_set", "test_set"),
         ("TrainImages", "TestImages"),
         ("trainset", "testset"),
         ("seg_train", "seg_test"),
-        ("train2017", "val2017"),
+        ("train2017", "test2017"),
         ("01_train", "02_test"),
         ("archive/birds/train", "archive/birds/test"),
         ("train-images", "test"),
         ("data/train", "data/test"),
-        ("birds-v2/Training", "birds-v2/Valid"),
+        ("birds-v2/Training", "birds-v2/Holdout"),
     ],
 )
 def test_folders_of_splits_are_known_by_any_usual_name_and_one_level_down(
@@ -74,6 +72,23 @@ def test_folders_of_splits_are_known_by_any_usual_name_and_one_level_down(
     data = read(splits(tmp_path, train, test), mode)
     assert (data.classes, len(data.train), len(data.test)) == (("ant", "bee"), 8, 4)
     assert f"training images are read from {train}/, test images from {test}/" in kinds(data)["split-folders"]
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [("training", "validation"), ("train", "dev"), ("train2017", "val2017"), ("birds-v2/Training", "birds-v2/Valid")],
+)
+def test_a_folder_of_validation_images_is_known_by_any_usual_name(
+    tmp_path: Path, mode: str, train: str, validation: str
+) -> None:
+    data = read(splits(tmp_path, train, validation), mode)
+    assert (data.classes, len(data.train), len(data.test)) == (("ant", "bee"), 10, 2)  # test: 2 of 8 drawn
+    found = kinds(data)
+    assert "nested-class" not in found
+    if train != "train":
+        said = f"training images are read from {train}/, validation images from {validation}/"
+        assert said in found["split-folders"]
 
 
 def test_a_folder_of_annotations_beside_the_images_is_no_second_set(tmp_path: Path) -> None:
@@ -133,9 +148,9 @@ def test_what_is_said_of_a_folder_reaches_who_trains(tmp_path: Path) -> None:
     from zoo.train.run_options import Request
 
     splits(tmp_path, "train", "test")
-    images(tmp_path / "val" / "ant", 1)
+    images(tmp_path / "more" / "ant", 1)
     plan = resolve(Request(model="cnn-baseline", dataset=f"folder:{tmp_path}", image_size=32, device="cpu"))
-    assert [finding.examples for finding in plan.findings] == [("val/",)]
+    assert [finding.examples for finding in plan.findings] == [("more/",)]
 
 
 def test_a_path_may_look_as_if_it_had_options(tmp_path: Path) -> None:
@@ -147,7 +162,7 @@ def test_a_path_may_look_as_if_it_had_options(tmp_path: Path) -> None:
 @MODES
 def test_folders_and_files_that_are_not_read_are_counted_and_named(tmp_path: Path, mode: str) -> None:
     splits(tmp_path, "train", "test")
-    images(tmp_path / "val" / "ant", 2)
+    images(tmp_path / "more" / "ant", 2)
     images(tmp_path / "cow", 2)
     images(tmp_path, 3)
     images(tmp_path / "train" / "ant" / "more", 3, "heic")
@@ -161,7 +176,7 @@ def test_folders_and_files_that_are_not_read_are_counted_and_named(tmp_path: Pat
         assert (data.classes, len(data.train), data.ignored) == (("ant", "bee"), 8, 3), again
         assert "3 files" in found["ignored"]
         assert "3 .heic" in found["ignored"]
-        assert "cow/, val/" in found["unread-folder"]
+        assert "cow/, more/" in found["unread-folder"]
         assert "3 images beside" in found["loose-image"]
 
 

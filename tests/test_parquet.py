@@ -78,8 +78,30 @@ def test_a_split_is_its_whole_name_and_no_longer_one_counts_as_it(tmp_path: Path
     ],
 )
 def test_a_split_is_known_by_the_hub_s_words_for_it(names: list[str], train: str, test: str) -> None:
-    chosen = choose_files([f"{name}.parquet" for name in names], {}, "x")
+    chosen = choose_files([f"{name}.parquet" for name in names], {}, "x", earlier=True)
     assert (chosen.train, chosen.test) == ((f"{train}.parquet",), (f"{test}.parquet",))
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "parts"),
+    [
+        (["train", "validation", "test"], {}, ("train", "validation", "test")),
+        (["Training", "dev", "eval"], {}, ("Training", "dev", "eval")),
+        (["train", "valid"], {}, ("train", "valid", "")),
+        (["train", "validation", "test_hard"], {}, ("train", "validation", "test_hard")),
+        (["train", "validation"], {"test": "validation"}, ("train", "", "validation")),
+        (["train", "test"], {"validation": "test"}, ("train", "test", "")),
+        (["a", "b", "c"], {"train": "a", "validation": "b", "test": "c"}, ("a", "b", "c")),
+        (["train", "validation", "validation_hard", "test"], {}, ("train", "validation", "test")),
+    ],
+)
+def test_a_validation_split_is_known_by_its_name_or_named(
+    names: list[str], options: dict[str, str], parts: tuple[str, ...]
+) -> None:
+    chosen = choose_files([f"{name}.parquet" for name in names], options, "x")
+    found = (chosen.train, chosen.validation, chosen.test)
+    assert found == tuple((f"{part}.parquet",) if part else () for part in parts)
+    assert chosen.splits_from == (parts[1].lower(), parts[2].lower() or "carved")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +112,8 @@ def test_a_split_is_known_by_the_hub_s_words_for_it(names: list[str], train: str
         (["train", "test"], {"test": "train"}, "train and test are the same images"),
         (["train", "test"], {"train": "test"}, "train and test are the same images"),
         (["all"], {"train": "all", "test": "all"}, "train and test are the same images"),
+        (["train", "val", "test"], {"validation": "test", "test": "test"}, "validation and test are the same images"),
+        (["train", "test"], {"split_column": "part", "test": "test"}, "says which row is what; leave out ?test="),
         (["train", "test"], {"test": "holdout"}, "no parquet file of split 'holdout'; splits: test, train"),
         (["a/train", "b/train", "a/test"], {}, "several configurations: a, b; choose by ?config=NAME"),
         (["train", "b/train", "test"], {}, "several configurations: b; files that lie above"),
@@ -334,7 +358,7 @@ def test_test_images_without_classes_lead_to_the_other_splits(tmp_path: Path) ->
     write(tmp_path / "validation-00000-of-00001.parquet", [0, 1], ["a", "b"])
     said = refusal(f"parquet:{tmp_path}")
     assert "every label is -1" in said
-    assert "?test=SPLIT (splits: test, train, validation)" in said
+    assert "?test=validation (splits: test, train, validation)" in said
 
 
 @pytest.mark.parametrize(

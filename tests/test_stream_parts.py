@@ -138,11 +138,11 @@ def test_an_index_of_a_folder_that_may_still_change_is_not_kept(few: Path) -> No
 
 def test_nested_and_hidden_entries_are_listed_as_when_they_are_decoded(tmp_path: Path) -> None:
     write_images(tmp_path / "train", 2, 3)
-    write_images(tmp_path / "val", 2, 2)
+    write_images(tmp_path / "test", 2, 2)
     deeper = tmp_path / "train" / "c00" / "0000"
     deeper.mkdir()
     for name in ("x.jpg", "ü b.JPG", ".hidden.jpg", "notes.txt"):
-        shutil.copy(tmp_path / "val" / "c00" / "00000.jpg", deeper / name)
+        shutil.copy(tmp_path / "test" / "c00" / "00000.jpg", deeper / name)
     decoded, data = load(f"folder:{tmp_path}"), streamed(tmp_path)
     assert (len(data.train), len(data.test), data.ignored, data.classes) == (8, 4, 1, decoded.classes)
     assert np.array_equal(data.train.images[:], decoded.train.images)

@@ -7,10 +7,11 @@ from pathlib import Path
 from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import load_registry
-from zoo.data.checks import class_counts, loaded_and_checked
+from zoo.data.checks import loaded_and_checked
 from zoo.data.findings import DatasetCheck
 from zoo.data.load import load, only_this
 from zoo.data.split import ImageData
+from zoo.data.split_findings import class_counts
 
 
 @checked

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,10 +25,11 @@ from zoo.base.paths import cache_dir
 from zoo.base.text import plural
 from zoo.data.decoding import Decoding
 from zoo.data.files.decode import MAX_PIXELS, Rule
+from zoo.data.findings import Finding
 from zoo.data.origins import all_rows, write_origins
 from zoo.data.sources.source import Opened, Show, Source
 from zoo.data.split import Split
-from zoo.data.types import Columns
+from zoo.data.types import Columns, SplitsFrom
 from zoo.errors import BadImagesError, DataError, InputError
 
 FORMAT = 3  # 1: images were not turned upright; 2: those of fractions were black
@@ -45,6 +47,7 @@ class Cached:
 
     Attributes:
         named: whether the names are the source's own; else they are the numbers of the labels.
+        findings, splits_from: as of `zoo.data.sources.source.Opened`.
     """
 
     train: Split
@@ -55,6 +58,8 @@ class Cached:
     ignored: int
     key: str
     named: bool = True
+    findings: tuple[Finding, ...] = ()
+    splits_from: SplitsFrom = SplitsFrom()  # noqa: RUF009 - a named tuple does not change
 
 
 def cache_key(identity: dict[str, Any], rule: Rule, skip_bad: bool) -> str:
@@ -127,8 +132,10 @@ def _open(folder: Path, key: str) -> Cached | None:
             replace(split, decoded_from=all_rows(_origins(folder, side), len(split)))
             for side, split in zip(_SIDES, splits, strict=True)
         )
-        return Cached(train, test, classes, index["fingerprint"], *counts, key, named)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        findings = msgspec.convert(index.get("findings", []), tuple[Finding, ...])
+        splits_from = SplitsFrom(*index.get("splits_from", ()))
+        return Cached(train, test, classes, index["fingerprint"], *counts, key, named, findings, splits_from)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, msgspec.MsgspecError):
         return None
 
 
@@ -285,6 +292,8 @@ def _build(
             "fingerprint": fingerprint(*splits, classes),
             "skipped": skipped,
             "ignored": opened.ignored,
+            "findings": msgspec.to_builtins(opened.findings),
+            "splits_from": opened.splits_from,
             **files,
         }
         for side, path in origins.items():

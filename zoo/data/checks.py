@@ -9,13 +9,13 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import msgspec
-import numpy as np
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.base.text import plural
 from zoo.data.findings import Finding
-from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, validation_split
+from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, divided_rows, is_given
+from zoo.data.split_findings import class_counts, class_findings, group_findings
 from zoo.errors import InputError, SizesError
 
 FORMAT = 1
@@ -95,35 +95,12 @@ def _pixel_findings(data: ImageData) -> list[Finding]:
     return [*duplicates, *_nearly_black(train, test)]
 
 
-def class_counts(split: Split, classes: int) -> list[int]:
-    """Images per class, in label order."""
-    return np.bincount(split.labels, minlength=classes).tolist()
-
-
 def _classes(data: ImageData) -> list[Finding]:
     findings = [*_alike(data)]
     if len(data.classes) == 1:
         text = "there is one class only: nothing can be learnt from it, and training refuses it"
         findings.append(Finding(level="warning", kind="one-class", message=text, count=1, examples=data.classes))
-    for side, split in (("train", data.train), ("test", data.test)):
-        counts = class_counts(split, len(data.classes))
-        empty = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
-        if empty:
-            text = f"{plural(len(empty), 'class has', 'classes have')} no {side} image, of {len(data.classes)}"
-            text += labels_are_numbers(data) if side == "train" else ""
-            level: Literal["error", "warning"] = "error" if side == "train" else "warning"
-            findings.append(
-                Finding(level=level, kind="empty-class", message=text, count=len(empty), examples=empty[:5])
-            )
-    return findings
-
-
-def labels_are_numbers(data: ImageData) -> str:
-    """Of a dataset without class names: what its labels are, for a message about classes without images."""
-    if data.named or not len(data.train):
-        return ""
-    labels = data.train.labels
-    return f"; the labels have no names and count the classes from 0: here they are {labels.min()} to {labels.max()}"
+    return [*findings, *class_findings(data), *group_findings(data)]
 
 
 def _alike(data: ImageData) -> Iterator[Finding]:
@@ -224,13 +201,15 @@ def _duplicates(data: ImageData, train: list[bytes], test: list[bytes]) -> list[
 def _held_out(train: Split, hashes: list[bytes]) -> list[Finding]:
     """Images that a run holds out for validation, though it learns from an equal one."""
     try:
-        rows, validation = validation_split(train.labels, VALIDATION_FRACTION, VALIDATION_SEED, train.copies)
+        rows, validation = divided_rows(train, VALIDATION_FRACTION, VALIDATION_SEED)
     except InputError:
         return []
     originals = len(hashes)
     known = {hashes[row]: row for row in reversed(rows[rows < originals].tolist())}
     copies = [row for row in validation[validation < originals].tolist() if hashes[row] in known]
     pairs = [f"train {row} = train {known[hashes[row]]}" for row in copies]
+    if is_given(train).any():
+        return _counted("warning", "validation-duplicate", pairs, "validation image is", "are", "also in train")
     return _counted(
         "warning",
         "validation-duplicate",

@@ -30,6 +30,7 @@ from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
 from zoo.data.sources.folder import FolderSource
 from zoo.data.sources.hub import HubSource
 from zoo.data.sources.in_memory import MemorySource
+from zoo.data.sources.known_classes import KnownClasses
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.plugin import PluginSource
 from zoo.data.sources.source import Once, Request, Show, Source, silent
@@ -42,12 +43,15 @@ from zoo.plugin.contract import Transform
 if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
 
+PARQUET = frozenset({"image", "label", "train", "validation", "test", "config", "split_column", "group"})
+"""Options of parquet files, wherever they are."""
+
 SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]] = MappingProxyType(
     {
         "sklearn": (DigitsSource.make, frozenset()),
         "torchvision": (VisionSource.make, None),
-        "hf": (HubSource.make, frozenset({"image", "label", "train", "test", "config"})),
-        "parquet": (ParquetSource.make, frozenset({"image", "label", "train", "test", "config"})),
+        "hf": (HubSource.make, PARQUET),
+        "parquet": (ParquetSource.make, PARQUET),
         "folder": (FolderSource.make, frozenset()),
         "idx": (IdxSource.make, frozenset()),
         "plugin": (PluginSource.make, None),
@@ -58,8 +62,11 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
 
 HINT = "own images are read from folder:PATH or parquet:PATH, others by a name that `zoo datasets` lists"
 
-COMMON = frozenset({"resize", "crop", "alter_train", "alter_test", "skip_bad", "white", "background"})
-"""Options of every dataset; the others are the source's own."""
+COMMON = frozenset({"resize", "crop", "alter_train", "alter_test", "skip_bad", "white", "background", "drop_unknown"})
+"""Options of every dataset; the others are the source's own. After "?", a hyphen stands for an underscore too."""
+
+FLAGS = frozenset({"skip_bad", "drop_unknown"})
+"""Options that need no value."""
 
 
 def load(
@@ -76,6 +83,7 @@ def load(
     whole: bool = False,
     white: float | None = None,
     given: GivenData | None = None,
+    earlier: bool = False,
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
 
@@ -98,6 +106,7 @@ def load(
             None: what suits all images of the dataset.
         given: images that were given in Python, of which `spec` is the name; they are read from there.
         whole: a folder that is not divided into train and test is not divided here either: each split is all of it.
+        earlier: as of `zoo.data.sources.source.Request`.
     Raises:
         UnknownNameError, InputError: the SPEC or an option is wrong.
         DataError: the data cannot be had or is damaged.
@@ -108,7 +117,7 @@ def load(
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
-    request = Request("", folder, specific, seed, data_dir is not None, whole)
+    request = Request("", folder, specific, seed, data_dir is not None, whole, earlier)
     source = _source(dataset.source, request) if given is None else given.source
     colours = _colours(dataset, common, white)
     rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=colours)
@@ -146,6 +155,7 @@ def _loaded(source: Source, job: _Job) -> ImageData:
     """The dataset from its files, if they are streamed, or else from the cache."""
     if isinstance(source, FolderSource) and job.delivery.mode != "resident" and not _alters(job.common):
         files = undecoded(source, job.rule, skip_bad=job.skip_bad)
+        files = files.of_known_classes() if job.common.get("drop_unknown") else files
         streams, why = _streams(files, source, job.delivery, job.skip_bad)
         if streams:
             return _from_files(source, files, job, why)
@@ -155,20 +165,23 @@ def _loaded(source: Source, job: _Job) -> ImageData:
 def _from_files(source: FolderSource, found: Undecoded, job: _Job, why: str) -> ImageData:
     """The dataset of a folder whose images stay files."""
     depth = depth_of(*source.content(found.listings))
-    files = Undecoded(found.train, found.test, job.rule_for(depth), found.size)
+    files = Undecoded(found.train, found.test, job.rule_for(depth), found.size, found.findings)
     data = as_cached(files, job.workers, job.show, name=job.name, skip_bad=job.skip_bad)
     described = _described(job.name, job.spec, job.dataset, data, _note(why, job.workers))
-    return _seen(described, source.findings(found.listings), depth, job.rule.colours)
+    described = replace(described, splits_from=source.splits_from())
+    return _seen(described, (*source.findings(found.listings), *found.findings), depth, job.rule.colours)
 
 
 def _from_source(source: Source, job: _Job) -> ImageData:
     """The dataset of any source, decoded into the cache."""
     once = Once(source)
     depth = _depth(source, once)
-    data = cached(once, job.rule_for(depth), job.show, name=job.name, skip_bad=job.skip_bad)
-    data = _altered(data, job.common, job.name, job.show)
-    findings: tuple[Finding, ...] = getattr(source, "findings", tuple)()
+    read = KnownClasses(once) if job.common.get("drop_unknown") else once
+    plain = cached(read, job.rule_for(depth), job.show, name=job.name, skip_bad=job.skip_bad)
+    data = _altered(plain, job.common, job.name, job.show)
+    findings = (*getattr(source, "findings", tuple)(), *plain.findings)
     described = _seen(_described(job.name, job.spec, job.dataset, data), findings, depth, job.rule.colours)
+    described = replace(described, splits_from=plain.splits_from)
     delivered = _from_arrays(described, job.delivery, job.workers)
     return replace(delivered, notes=(*getattr(source, "notes", ()), *delivered.notes))
 
@@ -275,8 +288,8 @@ def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """The dataset's options and those after "?", as (common, the source's own)."""
     scheme, _, rest = dataset.source.partition(":")
     _, query = _divided(scheme, rest)
-    options = dict(dataset.options)
-    options |= {key: _value(key, text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    options = {_key(key): value for key, value in dataset.options.items()}
+    options |= {_key(key): _value(_key(key), text) for key, text in parse_qsl(query, keep_blank_values=True)}
     allowed = SCHEMES[scheme][1] if scheme in SCHEMES else None
     common = {k: v for k, v in options.items() if k in COMMON}
     specific = {k: v for k, v in options.items() if k not in COMMON}
@@ -296,16 +309,21 @@ def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
 def _divided(scheme: str, rest: str) -> tuple[str, str]:
     """What follows the scheme, as its path and its options; a file or folder may have "?x=y" in its name."""
     path, mark, query = rest.rpartition("?")
-    if not mark or "=" not in query or (scheme in LOCAL_SCHEMES and Path(rest).expanduser().exists()):
+    options = "=" in query or {_key(part) for part in query.split("&")} <= FLAGS
+    if not mark or not options or (scheme in LOCAL_SCHEMES and Path(rest).expanduser().exists()):
         return rest, ""
     return path, query
+
+
+def _key(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def _value(key: str, text: str) -> int | bool | str | list[str]:
     if key in ("resize", "crop"):
         return int(text) if text.isdecimal() else text
-    if key == "skip_bad":
-        return text.lower() not in ("", "0", "false", "no")
+    if key in FLAGS:
+        return text.lower() not in ("0", "false", "no")
     return text.split(",") if key.startswith("alter_") else text
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.findings import Finding
-from zoo.data.types import Columns, Images, Labels
+from zoo.data.grouped import whole_groups
+from zoo.data.types import GROUP, VALIDATES, Columns, Images, Labels, SplitsFrom
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class ImageData:
         notes: how the images are delivered and why, a line each.
         findings: what was seen while they were listed and opened.
         white: the value of images of more than 8 bits that is read as white; None where there are none.
+        splits_from: where validation and test came from.
     """
 
     name: str
@@ -103,6 +105,7 @@ class ImageData:
     findings: tuple[Finding, ...] = ()
     white: float | None = None
     named: bool = True
+    splits_from: SplitsFrom = SplitsFrom()  # noqa: RUF009 - a named tuple does not change
 
     @property
     def streamed(self) -> bool:
@@ -154,15 +157,23 @@ def stratified(labels: Labels, n: int, seed: int, *, leave: int = 0, take: int =
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-def drawn_test(labels: Labels, seed: int, where: str) -> tuple[Labels, Labels]:
+def drawn_test(labels: Labels, seed: int, where: str, groups: Labels | None = None) -> tuple[Labels, Labels]:
     """Divide a dataset without splits: a stratified fifth is the test, and every class keeps an image to learn from.
 
+    Args:
+        groups: int64 (N,), the group of each image; groups stay whole, see `zoo.data.grouped.whole_groups`.
     Returns:
         (train rows, test rows), int64, sorted, disjoint.
     Raises:
-        DataError: no class has two images; names `where`.
+        DataError: no class has two images, or two groups; names `where`.
     """
-    test = stratified(labels, max(1, round(len(labels) * TEST_SHARE)), seed, leave=1)
+    n = max(1, round(len(labels) * TEST_SHARE))
+    test = stratified(labels, n, seed, leave=1) if groups is None else whole_groups(labels, groups, n, seed)
+    if len(labels) and not len(test) and groups is not None:
+        raise DataError(
+            f"{where}: every group holds all images of a class, so that none can be held out whole for the test; add "
+            "images, or divide them into train and test yourself"
+        )
     if len(labels) and not len(test):
         raise DataError(
             f"{where}: no class has two images, so that none can be held out for the test; add images, or "
@@ -176,7 +187,9 @@ def _spread(rows: Labels, originals: int, copies: int) -> Labels:
     return np.concatenate([rows + k * originals for k in range(copies)])
 
 
-def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1) -> tuple[Labels, Labels]:
+def validation_split(
+    labels: Labels, fraction: float, seed: int, copies: int = 1, groups: Labels | None = None
+) -> tuple[Labels, Labels]:
     """Carve a stratified validation split out of the training rows.
 
     Every class keeps a training image: of a class with a single one, validation has none. With `copies` > 1
@@ -184,7 +197,8 @@ def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1
 
     Args:
         labels: int64 (N,). fraction: of the originals that validate, 0 < fraction < 1.
-        seed: the split is a function of labels, fraction and seed alone.
+        seed: the split is a function of labels, fraction, groups and seed alone.
+        groups: int64 (N,), the group of each image; groups stay whole, see `zoo.data.grouped.whole_groups`.
     Returns:
         (train rows, validation rows), int64, sorted, disjoint.
     Raises:
@@ -192,11 +206,19 @@ def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1
     """
     originals = len(labels) // copies
     n = round(originals * fraction) if 0 < fraction < 1 else 0
-    validation = stratified(labels[:originals], n, seed, leave=1)
     if not 0 < n < originals:
         raise InputError(
             f"holding out {fraction:.3g} of {plural(originals, 'training image')} for validation leaves one side "
             f"empty; use more images{_enough(fraction)}, or --protocol paper, which selects on the test images"
+        )
+    if groups is None:
+        validation = stratified(labels[:originals], n, seed, leave=1)
+    else:
+        validation = whole_groups(labels[:originals], groups[:originals], n, seed)
+    if not len(validation) and groups is not None:
+        raise InputError(
+            "every group of training images holds all images of a class, so that none can be held out whole for "
+            "validation: use more images, or --protocol paper, which selects on the test images"
         )
     if not len(validation):
         raise InputError(
@@ -205,6 +227,33 @@ def validation_split(labels: Labels, fraction: float, seed: int, copies: int = 1
         )
     train = np.setdiff1d(np.arange(originals), validation, assume_unique=True)
     return _spread(train, originals, copies), _spread(validation, originals, copies)
+
+
+def is_given(split: Split) -> Labels:
+    """Which training images are validation images that came with the dataset: bool (N,)."""
+    return split.columns.get(VALIDATES, np.zeros(len(split), bool))
+
+
+def divided_rows(split: Split, fraction: float, seed: int) -> tuple[Labels, Labels]:
+    """The rows that are learnt from, and those that select: the given validation images, or else carved ones.
+
+    Args:
+        split: all training images. fraction, seed: as for `validation_split`.
+    Returns:
+        (train rows, validation rows), int64, sorted, disjoint.
+    Raises:
+        InputError: as `validation_split`.
+    """
+    given = is_given(split)
+    if given.any():
+        return np.flatnonzero(~given), np.flatnonzero(given)
+    return validation_split(split.labels, fraction, seed, split.copies, split.columns.get(GROUP))
+
+
+def learnt(split: Split) -> Split:
+    """The training images without the validation images that came with them."""
+    given = is_given(split)
+    return split.select(np.flatnonzero(~given), split.copies) if given.any() else split
 
 
 def _enough(fraction: float) -> str:

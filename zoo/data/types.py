@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,3 +27,17 @@ VALIDATES, GROUP, WEIGHT = "validates", "group", "weight"
 parted from (int64); how much it counts in the loss (float32). All of shape (N,)."""
 
 CHUNK = 512
+
+CARVED = "carved"
+"""In the place of the name of a split: drawn from the training images, always the same ones."""
+
+
+class SplitsFrom(NamedTuple):
+    """Where the splits of a dataset came from: names of folders or of splits, or `CARVED`.
+
+    Attributes:
+        validation: "" where the dataset has none of its own. test: "" where the source does not say.
+    """
+
+    validation: str = ""
+    test: str = ""

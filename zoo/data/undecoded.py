@@ -8,21 +8,25 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.base.text import plural
-from zoo.data.cache import Cached
+from zoo.data.cache import Cached, columns_digest
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.files.image_files import FileImages, Listing, list_folder
 from zoo.data.files.pool import Pool
+from zoo.data.findings import Finding
 from zoo.data.sources.folder import FolderSource
+from zoo.data.sources.known_classes import known_classes
 from zoo.data.sources.source import Show
 from zoo.data.split import Split
-from zoo.data.types import Labels
+from zoo.data.types import VALIDATES, Labels
 from zoo.errors import DataError
 
 CHUNK = 1024
@@ -33,12 +37,19 @@ class Undecoded(NamedTuple):
 
     Attributes:
         train, test: a listing and the rows of it that are the split. size: (height, width) of all images.
+        findings: what was seen while they were listed.
     """
 
     train: tuple[Listing, Labels]
     test: tuple[Listing, Labels]
     rule: Rule
     size: tuple[int, int]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def validates(self) -> NDArray[np.bool_]:
+        """Which training images only validate: bool (N,)."""
+        return self.train[0].held[self.train[1]]
 
     def __len__(self) -> int:
         """Images of both splits."""
@@ -50,6 +61,20 @@ class Undecoded(NamedTuple):
         train, test = self.train[0], self.test[0]
         return [train] if train is test else [train, test]
 
+    def of_known_classes(self) -> Undecoded:
+        """Without the classes that have no training images: the option `?drop-unknown`."""
+        (first, rows), (second, others) = self.train, self.test
+        known = known_classes(first.classes, first.labels[rows], self.validates, second.labels[others])
+        if known is None:
+            return self
+        listings = [
+            replace(listing, labels=known.places[listing.labels], classes=known.classes) for listing in self.listings
+        ]
+        train, test = (listings[0], rows[known.train]), (listings[-1], others[known.test])
+        if not len(test[1]):
+            raise DataError(f"{second.folder}: every test image is of a class without training images")
+        return Undecoded(train, test, self.rule, self.size, known.findings)
+
 
 def undecoded(source: FolderSource, rule: Rule, *, skip_bad: bool = False) -> Undecoded:
     """List a folder; one image is opened where the rule leaves the size open.
@@ -60,7 +85,7 @@ def undecoded(source: FolderSource, rule: Rule, *, skip_bad: bool = False) -> Un
         DataError: as `zoo.data.files.image_files.read_folder`, or the first image (with `skip_bad` all) cannot be read.
     """
     listings = source.listings(list_folder)
-    if len(listings) == 2:
+    if len(listings) > 1:
         train, test = ((listing, np.arange(len(listing.labels))) for listing in listings)
     else:
         rows = source.drawn(listings[0])
@@ -89,7 +114,9 @@ def as_cached(files: Undecoded, workers: int, show: Show, *, name: str, skip_bad
     pool = Pool(workers, files.rule, files.size)
     splits, skipped = [], 0
     for side, (listing, rows) in (("train", files.train), ("test", files.test)):
-        split = Split(FileImages(listing.files, rows, files.rule, files.size), listing.labels[rows], pool=pool)
+        images = FileImages(listing.files, rows, files.rule, files.size)
+        columns = {VALIDATES: files.validates} if side == "train" and files.validates.any() else {}
+        split = Split(images, listing.labels[rows], pool=pool, columns=columns)
         if skip_bad:
             good = _readable(split, listing, show, f"checking {name} ({side})")
             skipped += len(split) - len(good)
@@ -113,6 +140,7 @@ def _fingerprint(files: Undecoded, splits: Sequence[Split]) -> str:
         digest.update(listing.digest(times=False).encode())
         assert isinstance(split.images, FileImages)
         digest.update(np.ascontiguousarray(split.images.rows, "<i8").data)
+        digest.update(columns_digest(split.columns))
     return f"files-{digest.hexdigest()}"
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 
 from zoo.catalogue.provenance import require_dataset
@@ -18,7 +19,7 @@ from zoo.data.files.decode import Rule, make_rule, transform_rule
 from zoo.data.given_data import GivenData
 from zoo.data.load import evaluation_rule, load, only_this
 from zoo.data.sources.source import Show
-from zoo.data.split import VALIDATION_SEED, ImageData, Split, limit, validation_split
+from zoo.data.split import VALIDATION_SEED, ImageData, Split, divided_rows, is_given, learnt, limit
 from zoo.data.types import Labels
 from zoo.errors import InputError, RunError, UnknownNameError
 from zoo.runs.record import RunRecord, Sizes
@@ -87,9 +88,12 @@ def dataset_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
 class RunImages:
     """A dataset as a run divides it; a split is cut out when it is asked for, as that may copy its images.
 
+    Validation images that came with the dataset select the epoch, all of them; none is held out then.
+
     Attributes:
         validation: share of the training images that is held out to select the epoch by; 0: none is, and the
-            epoch is selected on the test images (the protocol `paper`).
+            epoch is selected on the test images (the protocol `paper`). Validation images that came with the dataset
+            are never learnt from.
         limit_train, limit_test: how many images are used of each part, before validation is held out.
     """
 
@@ -99,25 +103,35 @@ class RunImages:
     limit_test: int | None = None
 
     @cached_property
+    def given(self) -> bool:
+        """Whether the dataset came with validation images."""
+        return bool(is_given(self.data.train).any())
+
+    @cached_property
     def _limited(self) -> Split:
-        return limit(self.data.train, self.limit_train)
+        return limit(learnt(self.data.train), self.limit_train)
 
     @cached_property
     def _rows(self) -> tuple[Labels, Labels]:
-        limited = self._limited
-        return validation_split(limited.labels, self.validation, VALIDATION_SEED, limited.copies)
+        return divided_rows(self._limited, self.validation, VALIDATION_SEED)
 
     @property
     def train(self) -> Split:
         """The images that the run learns from."""
         limited = self._limited
-        return limited.select(self._rows[0], limited.copies) if self.validation else limited
+        carved = self.validation and not self.given
+        return limited.select(self._rows[0], limited.copies) if carved else limited
 
     @property
     def selecting(self) -> Split:
         """The images that the run selects its epoch by."""
+        if not self.validation:
+            return self.test
+        if self.given:
+            every = self.data.train
+            return every.select(np.flatnonzero(is_given(every)), every.copies)
         limited = self._limited
-        return limited.select(self._rows[1], limited.copies) if self.validation else self.test
+        return limited.select(self._rows[1], limited.copies)
 
     @cached_property
     def test(self) -> Split:

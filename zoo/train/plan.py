@@ -18,14 +18,15 @@ from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode
 from zoo.data.batches.mode import Delivery, refuse_batch
-from zoo.data.checks import class_counts, division_findings, findings_for_training, labels_are_numbers
+from zoo.data.checks import division_findings, findings_for_training
 from zoo.data.findings import Finding
 from zoo.data.given_data import GivenData
 from zoo.data.load import load
 from zoo.data.seeds import INIT, mix_seed
 from zoo.data.sources.source import Show, silent
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split
-from zoo.errors import DataError, InputError
+from zoo.data.split_findings import refuse_classes
+from zoo.errors import InputError
 from zoo.evaluate.views import refuse_views
 from zoo.models.arguments import defaults_of
 from zoo.models.compose import check, compose, place
@@ -127,7 +128,7 @@ def resolve(
         refuse_batch(_at_once(recipe, request.limit_train), (image_size, image_size), str(device))
     delivery = Delivery(request.data_mode, request.workers, str(device))
     data = _load(spec, registry, request, image_size, delivery, show, transform, given.data)
-    _refuse_classes(data)
+    refuse_classes(data)
     validation = VALIDATION_FRACTION if request.protocol == "clean" else 0.0
     splits = RunImages(data, validation, request.limit_train, request.limit_test).divided()
     sizes = Sizes(
@@ -288,22 +289,6 @@ def _load(
         transform=transform,
         given=given,
     )
-
-
-def _refuse_classes(data: ImageData) -> None:
-    """Refuse what nothing can be learnt from: a class without training images, or one class alone."""
-    if len(data.classes) < 2:
-        raise DataError(
-            f"{data.spec} has one class, {', '.join(data.classes)!r}: training needs two or more; give each class a "
-            "folder (or a label) of its own, see `zoo datasets check`"
-        )
-    counts = class_counts(data.train, len(data.classes))
-    empty = [name for name, count in zip(data.classes, counts, strict=True) if count == 0]
-    if empty:
-        raise DataError(
-            f"{data.spec}: class {empty[0]!r} has no training images ({len(empty)} of {len(data.classes)} classes "
-            f"are empty){labels_are_numbers(data)}; remove the class, or see `zoo datasets check`"
-        )
 
 
 def _data_record(

@@ -116,6 +116,7 @@ class Listing:
         labels: int64 (N,). folders: relative path to modification time (ns) of every directory.
         ignored: visible files that are no images. left_out: how many of them have each ending.
         loose: images beside the class folders, which belong to no class.
+        validates: how many of the last files are validation images, of a listing of training images.
     """
 
     files: Files
@@ -125,6 +126,13 @@ class Listing:
     folders: dict[str, int] = field(repr=False, default_factory=dict)
     left_out: dict[str, int] = field(repr=False, default_factory=dict)
     loose: int = 0
+    validates: int = 0
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Which files are validation images: bool (N,)."""
+        count = len(self.labels)
+        return np.arange(count) >= count - self.validates
 
     @property
     def folder(self) -> Path:
@@ -193,10 +201,10 @@ def _walk(folder: str, prefix: str, entries: _Found, above: tuple[tuple[int, int
 
 
 def read_folder(folder: Path) -> Listing:
-    """List a folder of class folders, looking at every entry.
+    """List a folder of class folders, looking at every entry; a class may be without images.
 
     Raises:
-        DataError: no class folders, an empty one, or what cannot be listed.
+        DataError: no class folders, or what cannot be listed.
     """
     entries = _Found(bytearray(), array("q"), array("q"), array("q"), {"": 0}, Counter())
     counts: list[int] = []
@@ -214,9 +222,6 @@ def read_folder(folder: Path) -> Listing:
     if not classes:
         raise DataError(f"{folder} holds no class folders; expected one folder with images per class")
     _refuse_names(folder, classes)
-    if 0 in counts:
-        empty = folder / classes[counts.index(0)]
-        raise DataError(f"class folder {empty} holds no images; fill it or remove it")
     names = np.frombuffer(bytes(entries.names), np.uint8)
     ends, sizes, times = (np.array(x, np.int64) for x in (entries.ends, entries.sizes, entries.times))
     labels = np.repeat(np.arange(len(classes)), counts)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,55 +15,38 @@ import numpy as np
 from zoo.data.files.image_files import Listing, read_folder, visible
 from zoo.data.findings import Finding
 from zoo.data.sources.folder_findings import folder_findings
+from zoo.data.sources.folder_listings import joined, numbered_alike, refuse_empty
+from zoo.data.sources.joined_splits import marked
 from zoo.data.sources.source import Opened, Request, Rows, item_rows
 from zoo.data.sources.split_folders import Division, division
 from zoo.data.split import drawn_test
-from zoo.data.types import CHUNK, Chunk, Labels
+from zoo.data.types import CARVED, CHUNK, Chunk, Labels, SplitsFrom
 from zoo.errors import DataError, InputError
 
 
 def _rows(listing: Listing, chosen: Labels | None = None) -> Rows:
     """A split of all files, or of the chosen ones."""
+    rows = np.arange(len(listing.labels)) if chosen is None else chosen
     files = listing.files if chosen is None else [listing.files[int(i)] for i in chosen]
-    labels = listing.labels if chosen is None else listing.labels[chosen]
-    return item_rows(files, labels, lambda i: str(files[i]))
-
-
-def _matched(train: Listing, test: Listing) -> Listing:
-    """The test listing with the classes of the training listing, whichever way their names spell an accent.
-
-    Raises:
-        DataError: the classes differ.
-    """
-    if train.classes == test.classes:
-        return test
-    places = {_composed(name): place for place, name in enumerate(train.classes)}
-    names = [_composed(name) for name in test.classes]
-    missing, extra = sorted(places.keys() - set(names)), sorted(set(names) - places.keys())
-    if not missing and not extra:
-        labels = np.array([places[name] for name in names], np.int64)[test.labels]
-        return replace(test, labels=labels, classes=train.classes)
-    parts = [f"{test.folder} lacks {', '.join(missing)}"] if missing else []
-    parts += [f"{train.folder} lacks {', '.join(extra)}"] if extra else []
-    raise DataError(f"train and test have different classes: {'; '.join(parts)}")
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return marked(item_rows(files, listing.labels[rows], lambda i: str(files[i])), listing.held[rows])
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Images in `train/CLASS/*` and `test/CLASS/*` (or `val/`), or in `CLASS/*` with a seeded split.
+    """Images in `train/CLASS/*` with `val/CLASS/*` or `test/CLASS/*` or both, or in `CLASS/*` with a seeded split.
 
-    The split of the second form is stratified, 80% train and 20% test; or, `whole`, both hold all images:
-    for an evaluation, which reads one of them. Which names stand for train and test:
+    Where there is no test, a stratified fifth of the images that are learnt from is drawn for it; or, `whole`, each
+    split is all of it: for an evaluation, which reads one of them. Which names stand for which split:
     `zoo.data.sources.split_folders`.
+
+    Attributes:
+        earlier: as of `zoo.data.sources.source.Request`: validation images are not read, or are the test.
     """
 
     root: Path
     seed: int = 0
     whole: bool = False
+    earlier: bool = False
 
     @classmethod
     def make(cls, request: Request) -> FolderSource:
@@ -77,26 +60,47 @@ class FolderSource:
             raise InputError(f"no folder {root}; folder:PATH needs an existing folder of images")
         if not any(entry.is_dir() for entry in visible(root)):
             raise DataError(f"{root} holds no folders; expected train/ and test/, or one folder per class")
-        return cls(root.resolve(), request.seed, request.whole)
+        return cls(root.resolve(), request.seed, request.whole, request.earlier)
 
     @cached_property
     def _division(self) -> Division | None:
-        return division(self.root)
+        found = division(self.root, whole=self.whole)
+        if found is None or found.validation is None or not (self.whole or self.earlier):
+            return found
+        unread = (found.validation, *found.unread) if found.test else found.unread
+        return Division(found.train, found.test or found.validation, None, unread)
 
     @cached_property
     def _listings(self) -> list[Listing]:
         return self.listings()
 
     def listings(self, read: Callable[[Path], Listing] = read_folder) -> list[Listing]:
-        """The files of train and test, or of the one folder that both are drawn from.
+        """The files of train and test, or of the one folder that both are drawn from; validation files behind train's.
 
         Args:
             read: lists one folder of class folders; `list_folder` trusts the times of directories.
         """
-        if self._division is None:
-            return [read(self.root)]
-        train = read(self._division.train)
-        return [train, _matched(train, read(self._division.test))]
+        found = self._division
+        if found is None or found.train == found.test:
+            only = read(found.train if found else self.root)
+            refuse_empty(only)
+            return [only]
+        train, *others = (read(folder) for folder in found.read)
+        refuse_empty(train)
+        train, *others = numbered_alike(train, others)
+        if found.validation is not None:
+            train = joined(train, others.pop(0))
+        return [train, *others]
+
+    def splits_from(self) -> SplitsFrom:
+        """The folders that are validation and test."""
+        found = self._division
+        if found is None:
+            return SplitsFrom(test=CARVED)
+        validation, test = (
+            os.path.relpath(folder, self.root) if folder else "" for folder in (found.validation, found.test)
+        )
+        return SplitsFrom(validation, test or CARVED)
 
     def findings(self, listings: Sequence[Listing] | None = None) -> tuple[Finding, ...]:
         """What is not read, or read in a way that its names do not make certain.
@@ -117,21 +121,25 @@ class FolderSource:
         digest = hashlib.sha256()
         for listing in self._listings:
             digest.update(f"{listing.folder.name}\0{listing.digest(times=True)}\n".encode())
-        drawn = None if self._division else "whole" if self.whole else self.seed
-        return {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": drawn}
+        drawn = None if len(self._listings) > 1 else "whole" if self.whole else self.seed
+        identity = {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": drawn}
+        return identity | ({"validation": held} if (held := self._listings[0].validates) else {})
 
     def drawn(self, listing: Listing) -> tuple[Labels, Labels]:
-        """The rows of train and of test where one folder holds both: stratified, by the seed."""
+        """The rows of train and of test where there is no test: stratified, by the seed, of what is learnt from."""
+        everything = np.arange(len(listing.labels))
         if self.whole:
-            everything = np.arange(len(listing.labels))
             return everything, everything
-        return drawn_test(listing.labels, self.seed, str(self.root))
+        count = len(everything) - listing.validates
+        train, test = drawn_test(listing.labels[:count], self.seed, str(self.root))
+        return np.concatenate([train, everything[count:]]), test
 
     def open(self) -> Opened:
         """The splits; files are decoded when they are read."""
         first, *rest = self._listings
         ignored = first.ignored + sum(listing.ignored for listing in rest)
         if rest:
-            return Opened(_rows(first), _rows(rest[0]), first.classes, ignored)
-        train, test = self.drawn(first)
-        return Opened(_rows(first, train), _rows(first, test), first.classes, ignored)
+            train, test = _rows(first), _rows(rest[0])
+        else:
+            train, test = (_rows(first, rows) for rows in self.drawn(first))
+        return Opened(train, test, first.classes, ignored, splits_from=self.splits_from())

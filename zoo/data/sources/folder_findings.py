@@ -34,6 +34,9 @@ PHOTOS = (
 )
 """Endings of images that Pillow does not read by itself."""
 
+PLAIN = frozenset({"train", "test", "val", "valid", "validation"})
+"""Names of folders that need no word."""
+
 LOOKED_AT = 10_000
 """Files of a class whose folders are looked at for an example."""
 
@@ -45,21 +48,20 @@ def folder_findings(root: Path, division: Division | None, listings: Sequence[Li
         division: the folders of train and test, where there are two. listings: of each of them, or of `root`.
     """
     findings = [*_places(root, division), *_left_out(listings), *_loose(root, division, listings)]
-    return (*findings, *_categories(listings[0]))
+    return (*findings, *_categories(listings[0], division.train if division else root))
 
 
 def _places(root: Path, division: Division | None) -> Iterator[Finding]:
     if division is None:
         return
-    names = [os.path.relpath(folder, root) for folder in (division.train, division.test)]
-    if names[0] != "train" or names[1] not in ("test", "val", "valid"):
-        text = f"training images are read from {names[0]}/, test images from {names[1]}/"
-        yield Finding(level="note", kind="split-folders", message=text)
+    sides = {"training images": division.train, "validation images": division.validation, "test images": division.test}
+    names = {kind: os.path.relpath(folder, root) for kind, folder in sides.items() if folder is not None}
+    if not {*names.values()} <= PLAIN:
+        text = ", ".join(f"{kind} from {name}/" for kind, name in names.items())
+        yield Finding(level="note", kind="split-folders", message=text.replace(" from", " are read from", 1))
     if division.unread:
-        text = (
-            f"{plural(len(division.unread), 'folder')} with images beside {names[0]}/ and {names[1]}/ not read "
-            "(validation images are taken from the training images)"
-        )
+        beside = " and ".join(f"{name}/" for name in names.values())
+        text = f"{plural(len(division.unread), 'folder')} with images beside {beside} not read"
         examples = tuple(f"{os.path.relpath(folder, root)}/" for folder in division.unread[:FEW])
         count = len(division.unread)
         yield Finding(level="warning", kind="unread-folder", message=text, count=count, examples=examples)
@@ -88,19 +90,25 @@ def _loose(root: Path, division: Division | None, listings: Sequence[Listing]) -
         yield Finding(level="warning", kind="loose-image", message=text, count=count)
 
 
-def _categories(listing: Listing) -> Iterator[Finding]:
-    """Classes whose images all lie in folders below: these may be the classes that were meant."""
-    files, labels = listing.files, listing.labels
-    if not len(files):
+def _categories(listing: Listing, train: Path) -> Iterator[Finding]:
+    """Classes whose images all lie in folders below: these may be the classes that were meant.
+
+    Args:
+        train: the folder of the training images, which the listing's own holds or is.
+    """
+    files, labels = listing.files, listing.labels[: len(listing.labels) - listing.validates]
+    if not len(labels):
         return
+    above = len(train.relative_to(listing.folder).parts) if train.is_relative_to(listing.folder) else 0
     starts = np.concatenate([[0], files.ends[:-1]])
-    depths = np.add.reduceat(files.names == ord("/"), starts, dtype=np.int64)
-    firsts = np.searchsorted(labels, np.arange(len(listing.classes)))  # the files of a class follow one another
-    nested = np.flatnonzero(np.minimum.reduceat(depths, firsts) > 1).tolist()
+    depths = np.add.reduceat(files.names == ord("/"), starts, dtype=np.int64)[: len(labels)] - above
+    present, firsts = np.unique(labels, return_index=True)  # the files of a class follow one another
+    deep = np.minimum.reduceat(depths, firsts) > 1
+    nested = present[deep].tolist()
     below: defaultdict[int, set[str]] = defaultdict(set)
-    for label in nested[:FEW]:
-        rows = range(int(firsts[label]), len(files))[:LOOKED_AT]
-        below[label] = {os.fsdecode(files.name(row).split(b"/")[1]) for row in rows if labels[row] == label}
+    for label, first in zip(nested[:FEW], firsts[deep].tolist(), strict=False):
+        rows = range(first, len(labels))[:LOOKED_AT]
+        below[label] = {os.fsdecode(files.name(row).split(b"/")[above + 1]) for row in rows if labels[row] == label}
     if nested:
         text = (
             f"{plural(len(nested), 'class holds its images', 'classes hold their images')} in folders below, whose "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -68,27 +68,28 @@ class HubSource:
     def identity(self) -> dict[str, Any]:
         """Repository, commit and options."""
         identity = {"scheme": "hf", "repo": self.repo, "sha": self.sha, "options": self.options}
+        identity |= {"validation": held} if (held := self.files.validation) else {}
         return identity if self.files.test else identity | {"seed": "whole" if self.whole else self.seed}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided about the splits, a line each."""
-        return self._parquet((), ()).notes if not self.files.test else ()
+        return self._parquet(self.files).notes
 
     def findings(self) -> tuple[Finding, ...]:
         """Splits of the repository that are not read."""
         return unread_splits(self.files.unread)
 
     def open(self) -> Opened:
-        """Download the files of both splits and read them."""
-        train, test = ([self._fetched(name) for name in side] for side in (self.files.train, self.files.test))
-        return self._parquet(train, test).open()
+        """Download the files of all splits and read them."""
+        files = self.files
+        parts = (files.train, files.validation, files.test)
+        train, held, test = (tuple(str(self._fetched(name)) for name in part) for part in parts)
+        return self._parquet(files._replace(train=train, validation=held, test=test)).open()
 
-    def _parquet(self, train: Sequence[Path], test: Sequence[Path]) -> ParquetSource:
-        """The downloaded files."""
-        image, label = self.options.get("image"), self.options.get("label")
-        splits = self.files.splits
-        return ParquetSource(tuple(train), tuple(test), image, label, self.seed, self.whole, splits)
+    def _parquet(self, files: Chosen) -> ParquetSource:
+        """The source of downloaded files."""
+        return ParquetSource.of(files, self.options, self.seed, self.whole)
 
     def _fetched(self, name: str) -> Path:
         if self.local is not None:
@@ -114,7 +115,7 @@ def _chosen(files: list[str], request: Request, repo: str) -> Chosen | None:
     parquet_files = [file for file in files if file.endswith(".parquet")]
     if not parquet_files:
         return None
-    return choose_files(parquet_files, request.options, f"hf:{repo}", whole=request.whole)
+    return choose_files(parquet_files, request.options, f"hf:{repo}", whole=request.whole, earlier=request.earlier)
 
 
 def _online(repo: str, revision: str, cache: str | None, request: Request) -> HubSource:

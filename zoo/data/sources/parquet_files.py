@@ -11,16 +11,19 @@ import glob
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.base.text import plural
 from zoo.data.findings import Finding
+from zoo.data.types import CARVED, SplitsFrom
 from zoo.errors import DataError, InputError
 
 TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev")
-"""Names of splits that may be the test images, the preferred one first."""
+TEST_NAMES = ("test", "testing", "eval", "evaluation")
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+"""Names of splits that may be the training, the test and the validation images, the preferred one first."""
 
 _UNFIT = frozenset({"unlabeled", "unlabelled", "unsupervised", "partial"})
 """A split with such a word in its name is never taken unless the user names it."""
@@ -47,16 +50,19 @@ class ParquetFile:
 
 
 class Chosen(NamedTuple):
-    """The files of a dataset; `test` is empty where the files have one split alone, which is to be divided.
+    """The files of a dataset; `test` is empty where it is to be drawn from `train`.
 
     Attributes:
-        splits: names of all splits there are. unread: those that nobody named, and that are neither train nor test.
+        splits: names of all splits there are. unread: those that nobody named, and that are none of the three.
+        splits_from: the names of the splits that are validation and test.
     """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
     splits: tuple[str, ...]
     unread: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    splits_from: SplitsFrom = SplitsFrom(test=CARVED)
 
 
 def _words(name: str) -> list[str]:
@@ -64,7 +70,7 @@ def _words(name: str) -> list[str]:
 
 
 def _names_a_split(name: str) -> bool:
-    return not {*TRAIN_NAMES, *TEST_NAMES}.isdisjoint(_words(name))
+    return not {*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES}.isdisjoint(_words(name))
 
 
 def parquet_file(path: str) -> ParquetFile:
@@ -94,14 +100,17 @@ def choose_files(
     where: str,
     *,
     whole: bool = False,
+    earlier: bool = False,
     separate: bool = True,
     exists: Callable[[str], bool] = lambda path: False,
 ) -> Chosen:
-    """Sort the files of a dataset into train and test.
+    """Sort the files of a dataset into train, validation and test.
 
     Args:
-        paths: below the dataset's folder. options: `train`, `test` (splits, with commas between several) and `config`.
+        paths: below the dataset's folder. options: `train`, `validation`, `test` (splits, with commas between several)
+            and `config`; with `split_column`, all files are one table.
         whole: files without training images are taken as well, for an evaluation: they are both splits.
+        earlier: as of `zoo.data.sources.source.Request`.
         separate: refuse files of several configurations; the user did not name each file.
         exists: whether a shard that is not among the paths was left out on purpose.
     Raises:
@@ -112,16 +121,36 @@ def choose_files(
     if config := options.get("config"):
         files = _of_config(files, str(config), where)
     names = sorted({file.split for file in files})
-    train, test = _split_names(names, options, where, whole=whole)
-    chosen = [[file for file in files if file.split in side] for side in (train, test)]
-    for side, group in zip((train, test), chosen, strict=True):
+    if column := options.get("split_column"):
+        sides = _one_table(names, options, where, str(column))
+    else:
+        sides = _split_names(names, options, where, own=not (whole or earlier), whole=whole)
+    chosen = [[file for file in files if file.split in side] for side in sides]
+    for side, group in zip(sides, chosen, strict=True):
         if separate:
             _check_configs(group, where)
         _check_shards(group, where, ", ".join(side), exists)
-    first, second = (tuple(file.path for file in group) for group in chosen)
+    first, held, second = (tuple(file.path for file in group) for group in chosen)
     named = whole or all(options.get(side) for side in ("train", "test"))
-    unread = () if named else tuple(name for name in names if name not in (*train, *test))
-    return Chosen(first, second, tuple(names), unread)
+    unread = () if named else tuple(name for name in names if not any(name in side for side in sides))
+    splits_from = SplitsFrom(",".join(sides.validation), ",".join(sides.test) or CARVED)
+    return Chosen(first, second, tuple(names), unread, held, splits_from)
+
+
+class _Names(NamedTuple):
+    """The names of the splits that are each part; none of validation or test where there is none."""
+
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+
+
+def _one_table(names: list[str], options: dict[str, Any], where: str, column: str) -> _Names:
+    """All files as one split, whose rows a column divides."""
+    given = [side for side in _Names._fields if options.get(side)]
+    if given:
+        raise InputError(f"{where}: ?split-column={column} says which row is what; leave out ?{given[0]}=")
+    return _Names(names, [], [])
 
 
 def _of_config(files: list[ParquetFile], config: str, where: str) -> list[ParquetFile]:
@@ -137,27 +166,44 @@ def _listed(names: Iterable[str]) -> str:
     return (", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")) or "none"
 
 
-def _split_names(names: list[str], options: dict[str, Any], where: str, *, whole: bool) -> tuple[list[str], list[str]]:
-    """The splits that are train and test; no test where there is one split alone, and the user named none."""
-    given = {side: _given(names, options.get(side), side, where) for side in ("train", "test")}
-    if len(names) == 1 and not (given["train"] and given["test"]):
-        return names, []
-    train = given["train"] or _usual(names, TRAIN_NAMES, "train", where)
-    rest = names if given["train"] else [name for name in names if name not in train]
-    test = given["test"] or _usual(rest, TEST_NAMES, "test", where)
+def _split_names(names: list[str], options: dict[str, Any], where: str, *, own: bool, whole: bool) -> _Names:
+    """The splits that are train, validation and test.
+
+    There is no test where there is one split alone, or validation beside training, and the user named none.
+
+    Args:
+        own: whether a validation split selects; else it is the test where there is no other.
+    """
+    given = _Names(*(_given(names, options.get(side), side, where) for side in _Names._fields))
+    if len(names) == 1 and not (given.train and (given.test or given.validation)):
+        return _Names(names, [], [])
+    train = given.train or _usual(names, TRAIN_NAMES, "train", where)
+    rest = names if given.train else [name for name in names if name not in train]
+    free = [name for name in rest if name not in given.test]
+    validation = given.validation or (_usual(free, VALIDATION_NAMES, "validation", where) if own else [])
+    rest = [name for name in rest if name not in validation]
+    test = given.test or _usual(rest, TEST_NAMES if own else (*TEST_NAMES, *VALIDATION_NAMES), "test", where)
     if whole:
-        train, test = train or test, test or train
-    for side, chosen in (("train", train), ("test", test)):
+        train, validation, test = train or test or validation, [], test or validation or train
+    for side, chosen in (("train", train), ("test", test or validation)):
         if not chosen:
             raise InputError(
                 f"{where}: no parquet file of split {side!r}; splits: {_listed(names)}; name it by ?{side}=SPLIT"
             )
-    if not whole and set(train) & set(test):
-        raise InputError(
-            f"{where}: train and test are the same images (split {train[0]!r}); name another split by "
-            "?train=SPLIT or ?test=SPLIT, or give the files of this split alone, which are then divided by chance"
-        )
-    return train, test
+    if not whole:
+        _refuse_shared(_Names(train, validation, test), where)
+    return _Names(train, validation, test)
+
+
+def _refuse_shared(sides: _Names, where: str) -> None:
+    for one, other in combinations(_Names._fields, 2):
+        shared = set(getattr(sides, one)) & set(getattr(sides, other))
+        if shared:
+            raise InputError(
+                f"{where}: {one} and {other} are the same images (split {min(shared)!r}); name another split by "
+                f"?{one}=SPLIT or ?{other}=SPLIT, or give the files of this split alone, which are then divided by "
+                "chance"
+            )
 
 
 def _given(names: list[str], given: str | None, side: str, where: str) -> list[str]:
@@ -237,7 +283,9 @@ def _path_of(shard: ParquetFile, place: int) -> str:
     return f"{folder}{slash}{number.sub(lambda old: f'{place:0{len(old[0])}d}', name, count=1)}"
 
 
-def local_files(path: str, options: dict[str, Any], where: str, *, whole: bool = False) -> Chosen:
+def local_files(
+    path: str, options: dict[str, Any], where: str, *, whole: bool = False, earlier: bool = False
+) -> Chosen:
     """The parquet files of a folder (searched below), of a file pattern, or one file; as absolute paths.
 
     Raises:
@@ -255,14 +303,17 @@ def local_files(path: str, options: dict[str, Any], where: str, *, whole: bool =
         options,
         where,
         whole=whole,
+        earlier=earlier,
         separate=place.is_dir(),
         exists=lambda name: not place.is_dir() and (root / name).is_file(),
     )
-    first, second = (tuple(str(relative[name].resolve()) for name in side) for side in chosen[:2])
-    shared = set(first) & set(second)
-    if shared and not whole:
-        raise InputError(f"{where}: train and test are the same images: both have {min(shared)}")
-    return chosen._replace(train=first, test=second)
+    sides = {side: [str(relative[name].resolve()) for name in getattr(chosen, side)] for side in _Names._fields}
+    for one, other in combinations(sides, 2):
+        shared = set(sides[one]) & set(sides[other])
+        if shared and not whole:
+            raise InputError(f"{where}: {one} and {other} are the same images: both have {min(shared)}")
+    train, held, test = (tuple(paths) for paths in sides.values())
+    return chosen._replace(train=train, validation=held, test=test)
 
 
 def unread_splits(unread: Sequence[str]) -> tuple[Finding, ...]:

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zoo.data.findings import Finding
 from zoo.data.sources.labels import as_labels
-from zoo.data.types import CHUNK, Chunk, Columns, Images, Item, Labels
+from zoo.data.types import CHUNK, Chunk, Columns, Images, Item, Labels, SplitsFrom
 from zoo.errors import DataError
 
 
@@ -51,12 +52,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Opened:
-    """A source's two splits; `classes` is empty where the source has no names."""
+    """A source's two splits; `classes` is empty where the source has no names.
+
+    Attributes:
+        ignored: files that were no images. findings: what was seen while the labels were read; kept with the images.
+        splits_from: where validation and test came from.
+    """
 
     train: Rows
     test: Rows
     classes: tuple[str, ...] = ()
     ignored: int = 0
+    findings: tuple[Finding, ...] = ()
+    splits_from: SplitsFrom = SplitsFrom()  # noqa: RUF009 - a named tuple does not change
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class Request:
         rest: the part of the SPEC after the scheme. options: the source's own options.
         data_dir: folder for downloads. seed: of a split that the source does not have itself.
         given: whether the user chose data_dir. whole: what has one split alone is not divided: each side is all of it.
+        earlier: read as versions did that knew no validation split of a dataset's own, for the runs that they recorded.
     """
 
     rest: str
@@ -75,6 +84,12 @@ class Request:
     seed: int = 0
     given: bool = False
     whole: bool = False
+    earlier: bool = False
+
+    @property
+    def own_validation(self) -> bool:
+        """Whether validation images that come with the dataset are among the training images, marked as such."""
+        return not (self.whole or self.earlier)
 
 
 class Source(Protocol):

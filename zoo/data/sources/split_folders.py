@@ -1,11 +1,11 @@
-"""Which folders hold the training and the test images: known by their names, in any case, or one level down."""
+"""Which folders hold the training, validation and test images: known by their names, in any case, or one level down."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -37,15 +37,21 @@ class Role(NamedTuple):
 
 @dataclass(frozen=True)
 class Division:
-    """The folders of both splits.
+    """The folders of the splits.
 
     Attributes:
-        unread: folders beside them that hold images and are not read.
+        test, validation: None where there is none. unread: folders beside them that hold images and are not read.
     """
 
     train: Path
-    test: Path
+    test: Path | None
+    validation: Path | None = None
     unread: tuple[Path, ...] = ()
+
+    @property
+    def read(self) -> tuple[Path, ...]:
+        """The folders that are read."""
+        return tuple(folder for folder in (self.train, self.validation, self.test) if folder is not None)
 
 
 def role(name: str) -> Role | None:
@@ -60,13 +66,15 @@ def role(name: str) -> Role | None:
     return Role(kind, rank, tuple(rest))
 
 
-def division(root: Path) -> Division | None:
-    """The folders of training and test images below `root`; None where its folders are classes.
+def division(root: Path, *, whole: bool = False) -> Division | None:
+    """The folders of training, validation and test images below `root`; None where its folders are classes.
 
-    A pair is a folder of training and one of test (or validation) images whose names are otherwise equal
+    A pair is a folder of training and one of test or validation images whose names are otherwise equal
     ("seg_train" and "seg_test"). It is looked for in `root`, then in each of its folders, and further down where
     there is but one folder.
 
+    Args:
+        whole: for an evaluation, one of the folders is enough: it is then both training and test.
     Raises:
         DataError: what the names say is not certain: one of the pair is missing, or there are several pairs.
     """
@@ -78,9 +86,11 @@ def division(root: Path) -> Division | None:
     below = [pair for pair in below if _holds_images(pair.train)]  # beside them may lie folders of annotations
     if below:
         return _only(root, folders, below)
-    _refuse_half(root, folders)
+    half = _half(root, folders, whole)
+    if half is not None:
+        return Division(half, half)
     if len(folders) == 1 and not _has_image(folders[0]):
-        return division(folders[0])  # an archive in an archive
+        return division(folders[0], whole=whole)  # an archive in an archive
     return None
 
 
@@ -128,27 +138,26 @@ def _holds_images(folder: Path, depth: int = 3) -> bool:
 
 
 def _pair(parent: Path, folders: Sequence[Path]) -> Division | None:
-    """The folders of both splits among folders beside each other."""
+    """The folders of the splits among folders beside each other."""
     roles = {folder: found for folder in folders if (found := role(folder.name)) is not None}
     rests = sorted({found.rest for found in roles.values()}, key=len)
     pairs = [pair for rest in rests if (pair := _matching(roles, rest)) is not None]
-    if len(pairs) > 1 and roles[pairs[0][0]].rest:
-        names = "; ".join(f"{train.name}/ and {test.name}/" for train, test in pairs)
+    if len(pairs) > 1 and roles[pairs[0].train].rest:
+        names = "; ".join(" and ".join(f"{folder.name}/" for folder in pair.read[:2]) for pair in pairs)
         raise DataError(f"{parent} holds several pairs of splits ({names}); leave one of them there")
     if not pairs:
         return None
-    train, test = pairs[0]
-    unread = (f for f in folders if f not in (train, test) and _holds_images(f))
-    return Division(train, test, tuple(unread))
+    unread = (f for f in folders if f not in pairs[0].read and _holds_images(f))
+    return replace(pairs[0], unread=tuple(unread))
 
 
-def _matching(roles: Mapping[Path, Role], rest: tuple[str, ...]) -> tuple[Path, Path] | None:
-    """Training and test folder among those whose names have these other words."""
-    train = _best(roles, rest, "train")
-    test = _best(roles, rest, "test") or _best(roles, rest, "val")
-    if train is None or test is None or (rest and _has_image(train) and _has_image(test)):
+def _matching(roles: Mapping[Path, Role], rest: tuple[str, ...]) -> Division | None:
+    """The folders of the splits among those whose names have these other words."""
+    train, test, validation = (_best(roles, rest, kind) for kind in ("train", "test", "val"))
+    other = test or validation
+    if train is None or other is None or (rest and _has_image(train) and _has_image(other)):
         return None  # "training shoe" and "testing shoe", with images in them, are classes
-    return train, test
+    return Division(train, test, validation)
 
 
 def _best(roles: Mapping[Path, Role], rest: tuple[str, ...], kind: str) -> Path | None:
@@ -160,10 +169,13 @@ def _best(roles: Mapping[Path, Role], rest: tuple[str, ...], kind: str) -> Path 
     return of_kind[0] if of_kind else None
 
 
-def _refuse_half(root: Path, folders: Sequence[Path]) -> None:
+def _half(root: Path, folders: Sequence[Path], whole: bool) -> Path | None:
     """Refuse half a pair, which would become a class: a folder named as a split that holds folders of classes.
 
     A folder named as a split that holds images itself is a class: trains, beside cars.
+
+    Returns:
+        The folder, where it is `whole` what is wanted: the test images, if there are several.
     """
     roles = {f: found for f in folders if (found := role(f.name)) is not None and not _has_image(f)}
     inside = {f: sum(map(_holds_images, _folders(f))) for f in roles}
@@ -176,8 +188,11 @@ def _refuse_half(root: Path, folders: Sequence[Path]) -> None:
             missing = "neither test/ nor val/"
         elif not found.rest and found.kind != "train" and inside[folder] > 1:
             missing = "no train/"
+        if missing and whole and partner is None:
+            return min((f for f in roles if inside[f]), key=lambda f: ("test", "val", "train").index(roles[f].kind))
         if missing:
             raise DataError(
                 f"{root} has {folder.name}/ but {missing}; add it or rename what is meant to be it (known names: "
                 f"{KNOWN}), or give the one folder of classes: folder:{folder}"
             )
+    return None
