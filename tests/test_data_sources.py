@@ -23,6 +23,7 @@ from zoo.data.load import load
 from zoo.data.sources.hub import HubSource
 from zoo.data.sources.parquet_files import split_of
 from zoo.data.sources.source import Request
+from zoo.data.split import is_given
 from zoo.errors import BadImagesError, DataError, InputError, UnknownNameError
 
 RNG = np.random.default_rng(7)
@@ -302,6 +303,20 @@ def test_a_torchvision_set_without_classes_is_refused_by_its_first_image(label, 
     monkeypatch.setattr("torchvision.datasets.EuroSAT", Attributes)
     with pytest.raises(DataError, match=r"torchvision:EuroSAT \(train\), image 0: its label holds"):
         load("torchvision:EuroSAT", data_dir=tmp_path)
+
+
+def test_a_validation_split_of_torchvision_is_read_where_it_is_named(tmp_path):
+    for split, count in (("train", 5), ("valid", 3), ("test", 2)):
+        write_folder(tmp_path / "country211" / split, {"FI": count, "SE": count})
+    plain = load("torchvision:Country211", data_dir=tmp_path)
+    assert (len(plain.train), len(plain.test), plain.train.columns) == (10, 4, {})
+    data = load("torchvision:Country211?validation=valid", data_dir=tmp_path)
+    assert is_given(data.train).tolist() == [False] * 10 + [True] * 6
+    assert data.splits_from.validation == "valid"
+    with pytest.raises(InputError, match="Unknown value 'dev' for argument split"):
+        load("torchvision:Country211?validation=dev", data_dir=tmp_path)
+    with pytest.raises(InputError, match="CIFAR10 has no split for validation"):
+        load("torchvision:CIFAR10?validation=val", data_dir=tmp_path)
 
 
 def test_a_torchvision_set_without_splits_gets_a_fixed_stratified_one(tmp_path):

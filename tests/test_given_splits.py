@@ -13,6 +13,7 @@ from PIL import Image
 from test_folders import MODES, images, kinds
 from test_parquet import write
 
+from zoo.data.api import check_dataset
 from zoo.data.batches.mode import Delivery
 from zoo.data.checks import check
 from zoo.data.load import load
@@ -128,6 +129,14 @@ def test_a_class_that_train_lacks_is_refused_unless_it_is_dropped(tmp_path: Path
     assert "9 images of 2" in " ".join(finding.line() for finding in again.findings)
 
 
+def test_a_check_counts_validation_images_and_reports_classes_without_stopping(tmp_path: Path) -> None:
+    tree(tmp_path, train=["ant", "cow"], val=["ant", "bee"], test=["cow"])
+    found = check_dataset(f"folder:{tmp_path}")
+    assert (found.train, found.validation, found.test, found.usable) == ((10, 10, 0), (3, 0, 3), (0, 3, 0), False)
+    assert found.lines()[0].startswith(f"{tmp_path.name.lower()}: 20 train, 6 validation and 3 test images, 8x8")
+    assert "no train image, of 3; 3 validation images are of such a class" in found.lines()[2]
+
+
 def test_nothing_is_dropped_where_all_classes_match(tmp_path: Path) -> None:
     tree(tmp_path, train=["ant", "bee"], test=["ant", "bee"])
     data = read(f"folder:{tmp_path}?drop-unknown")
@@ -221,3 +230,34 @@ def test_numbers_without_names_are_dropped_by_the_same_rule(tmp_path: Path) -> N
     write(tmp_path / "test.parquet", [0, 1, 2, 3])
     data = read(f"parquet:{tmp_path}?drop-unknown")
     assert (data.classes, data.test.labels.tolist(), data.named) == (("0", "2"), [0, 1], True)
+
+
+# ---- against other readers ----------------------------------------------------------------------------
+
+
+@MODES
+def test_labels_are_those_of_torchvision_s_and_timm_s_readers(tmp_path: Path, mode: str) -> None:
+    from timm.data.readers.reader_image_folder import ReaderImageFolder
+    from torchvision.datasets import ImageFolder
+
+    sets = {
+        "plain": ["ant", "bee", "cow"],
+        "named": ["Zebra", "ant", "Äsche", "bee_2", "cow", "dog house"],
+        "numbered": ["1", "10", "2"],
+    }
+    for folder, classes in sets.items():
+        tree(tmp_path / folder, train=classes, val=classes, test=classes)
+        images(tmp_path / folder / "train" / classes[0] / "more", 2)
+        data = read(tmp_path / folder, mode)
+        train, selecting, test = RunImages(data, 0.1).divided()
+        for side, split in (("train", train), ("val", selecting), ("test", test)):
+            ours = [(str(name), data.classes[label]) for name, label in zip(split.origins(), split.labels, strict=True)]
+            theirs = ImageFolder(str(tmp_path / folder / side))
+            assert theirs.classes == list(data.classes)
+            assert [(str(name), theirs.classes[label]) for name, label in theirs.samples] == ours
+            assert [label for _, label in theirs.samples] == split.labels.tolist()
+            reader = ReaderImageFolder(str(tmp_path / folder / side))
+            names = {number: name for name, number in reader.class_to_idx.items()}
+            assert sorted((str(name), names[label]) for name, label in reader.samples) == sorted(ours)
+            alike = reader.class_to_idx == {name: number for number, name in enumerate(data.classes)}
+            assert alike == (folder == "plain")  # timm sorts numbers by their size, and without regard to case

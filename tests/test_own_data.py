@@ -17,10 +17,11 @@ from zoo.catalogue.registry import load_registry
 from zoo.data.given_data import given_data
 from zoo.data.load import load
 from zoo.data.split import ImageData
+from zoo.data.split_findings import refuse_classes
 from zoo.errors import DataError, InputError, RunError, SizesError, ZooError
 from zoo.plugin.contract import ImageSplits
 from zoo.runs.folder import read_weights
-from zoo.runs.images import split_of
+from zoo.runs.images import RunImages, split_of
 from zoo.runs.record import read_record
 from zoo.train.given import again
 from zoo.train.runner import Watch, train_in
@@ -176,7 +177,7 @@ def random_image(image: Any) -> Any:
         ((IMAGES, LABELS - 1), r"dataset \(train\), image 0: label -1, allowed: 0 and above"),
         (ImageSplits(*ARRAYS, ("a", "b")), r"dataset \(train\), image 2: label 2, allowed: 0..1"),
         ({"train": (IMAGES, ["x"] * 30), "classes": ("a", "b")}, "the label 'x' is no class; the classes are a, b"),
-        ({"tain": (IMAGES, LABELS)}, "unknown key 'tain'; allowed: train, test, classes"),
+        ({"tain": (IMAGES, LABELS)}, "unknown key 'tain'; allowed: train, validation, test, classes"),
         (3, r"cannot be made of a int; give a SPEC, \(\(images, labels\)"),
         ([1, 2, 3], r"cannot be made of a list of 3 values \(int, int, int\)"),
         (Items(slice(0, 0), as_tensor), r"dataset \(train\): holds no images"),
@@ -240,16 +241,31 @@ def closed() -> Image.Image:
         ((["nowhere.png"] * 30, LABELS), r"nowhere.png: no such file \(30 of 30 are missing\)"),
         ({"train": (IMAGES, LABELS), "classes": "rgb"}, "classes: is a str; give a list of names"),
         ({"train": (IMAGES, LABELS), "classes": {0: "red"}}, "classes: is a dict; give a list of names"),
-        (
-            (Items(BOTH[0], as_tensor), Items(BOTH[1], as_tensor, ("red", "green", "gray"))),
-            r"dataset \(test\): has the class 'gray', which the other split has not: red, green, blue",
-        ),
     ],
 )
 def test_what_fails_while_it_is_read_is_said_in_one_line(dataset: Any, message: str) -> None:
     with pytest.raises(ZooError, match=message) as caught:
         given_data(dataset)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_train_lacks_is_behind_those_of_train() -> None:
+    data = opened((Items(BOTH[0], as_tensor), Items(BOTH[1], as_tensor, ("red", "green", "gray"))))
+    assert data.classes == (*NAMES, "gray")
+    assert np.array_equal(data.test.labels == 3, LABELS[20:] == 2)
+    with pytest.raises(DataError, match=r"'gray' has no training images.*or leave them out$"):
+        refuse_classes(data)
+
+
+def test_validation_images_of_python_select(tmp_path: Path) -> None:
+    given = {"train": (IMAGES[:20], LABELS[:20]), "validation": (IMAGES[20:24], LABELS[20:24])}
+    data = opened(given)
+    parts = RunImages(data, 0.1).divided()
+    assert [len(part) for part in parts] == [16, 4, 4]
+    assert np.array_equal(parts[1].images[:], IMAGES[20:24].transpose(0, 3, 1, 2))
+    assert data.splits_from == ("validation", "carved")
+    other = opened({**given, "test": (IMAGES[24:], LABELS[24:])})
+    assert [len(part) for part in RunImages(other, 0.1).divided()] == [20, 4, 6]
 
 
 def test_two_datasets_that_number_their_classes_each_are_one_by_the_names() -> None:

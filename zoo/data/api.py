@@ -11,7 +11,7 @@ from zoo.data.checks import loaded_and_checked
 from zoo.data.findings import DatasetCheck
 from zoo.data.load import load, only_this
 from zoo.data.split import ImageData
-from zoo.data.split_findings import class_counts
+from zoo.data.split_findings import class_counts, validation_counts
 
 
 @checked
@@ -68,4 +68,5 @@ def check_dataset(
         skipped=data.skipped,
         ignored=data.ignored,
         findings=tuple(findings),
+        validation=tuple(validation_counts(data.train, count)),
     )

@@ -33,6 +33,7 @@ class DatasetCheck:
         train, test: numbers of images per class, in label order.
         skipped: unreadable images left out. ignored: files that were no images.
         findings: the errors first, then the warnings, then the notes.
+        validation: numbers of validation images per class that came with the dataset; empty where there are none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class DatasetCheck:
     skipped: int
     ignored: int
     findings: tuple[Finding, ...]
+    validation: tuple[int, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -65,11 +67,16 @@ class DatasetCheck:
         height, width = self.size or (0, 0)
         said = [f"{finding.level}: {finding.line()}" for finding in self.findings]
         return [
-            f"{self.name}: {sum(self.train):,} train and {plural(sum(self.test), 'test image')}, "
+            f"{self.name}: {self._training()} and {plural(sum(self.test), 'test image')}, "
             f"{width}x{height}, {plural(len(self.classes), 'class')}",
             f"fingerprint {self.fingerprint}",
             *(said or ["no problems found"]),
         ]
+
+    def _training(self) -> str:
+        """How many images train, and how many validate."""
+        trains = f"{sum(self.train):,} train"
+        return f"{trains}, {sum(self.validation):,} validation" if self.validation else trains
 
     def __repr__(self) -> str:
         """The lines."""

@@ -16,8 +16,9 @@ from PIL import Image
 
 from zoo.base.text import first_line, plural
 from zoo.data.sources.in_memory import SCHEME, MemorySource, Part, Parts, keep_list
+from zoo.data.sources.known_classes import one_numbering
 from zoo.data.sources.labels import class_number, class_numbers
-from zoo.data.types import Images, Item
+from zoo.data.types import Images, Item, Labels
 from zoo.errors import DataError, InputError, ZooError
 from zoo.plugin.contract import ImageSplits
 
@@ -27,6 +28,7 @@ FORMS = (
 )
 AT_ONCE = 1024
 READ_TWICE = 16
+SIDES = ("train", "validation", "test")
 DIGITS = 16
 """Hexadecimal digits of the hash in a SPEC."""
 
@@ -59,7 +61,7 @@ def given_data(dataset: object, *, whole: bool = False) -> GivenData:
             scaled to 0..255 and rounded; or a list of PIL images, arrays, encoded bytes or paths. `labels` are class
             numbers, or names. An `ImageSplits`. Two (or one) `torch.utils.data.Dataset` with items (image, label),
             the image a PIL image, an array or a tensor as above; they are read once, so that random transforms are
-            refused. A list of (path, label). A mapping with "train", and "test" and "classes" if wanted.
+            refused. A list of (path, label). A mapping with "train", and "validation", "test" and "classes" if wanted.
         whole: what has one split alone is not divided.
     Raises:
         InputError: it is nothing of these. DataError: its images or labels cannot be used.
@@ -67,12 +69,12 @@ def given_data(dataset: object, *, whole: bool = False) -> GivenData:
     if isinstance(dataset, GivenData):
         return dataset
     given, names = _divided(dataset)
-    sides = [_side(value, side) for side, value in given.items()]
+    sides = {side: _side(value, side) for side, value in given.items()}
     if not names:
         sides = _numbered_alike(sides)
-    parts = _parts(sides, names or sides[0].classes)
-    name = f"{sides[0].name}-{_digest(parts)}"
-    if all(isinstance(item, Path) for part in (parts.train, parts.test) if part for item in part.images[:1]):
+    parts = _parts(sides, names or sides["train"].classes)
+    name = f"{sides['train'].name}-{_digest(parts)}"
+    if all(isinstance(item, Path) for part in parts.sides.values() for item in part.images[:1]):
         keep_list(name, parts)
     return GivenData(f"{SCHEME}:{name}", MemorySource(name, parts, whole))
 
@@ -81,15 +83,15 @@ def given_data(dataset: object, *, whole: bool = False) -> GivenData:
 
 
 def _divided(dataset: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The splits by name, "train" alone or both, and the names of the classes where they are given."""
+    """The splits by name, "train" always among them, and the names of the classes where they are given."""
     if isinstance(dataset, ImageSplits):
         return {"train": dataset.train, "test": dataset.test}, tuple(map(str, dataset.classes))
     if isinstance(dataset, Mapping):
-        unknown = [str(key) for key in dataset if key not in ("train", "test", "classes")]
+        unknown = [str(key) for key in dataset if key not in (*SIDES, "classes")]
         if unknown or "train" not in dataset:
             what = f"unknown key {unknown[0]!r}" if unknown else "no key 'train'"
-            raise InputError(f"dataset: {what}; allowed: train, test, classes")
-        sides = {side: dataset[side] for side in ("train", "test") if side in dataset}
+            raise InputError(f"dataset: {what}; allowed: train, validation, test, classes")
+        sides = {side: dataset[side] for side in SIDES if side in dataset}
         return sides, _names(dataset.get("classes"))
     if _are_splits(dataset):
         return {"train": dataset[0], "test": dataset[1]}, ()
@@ -364,45 +366,44 @@ def _name(dataset: Any) -> str:
 # ---- together -----------------------------------------------------------------------------------------
 
 
-def _parts(sides: Sequence[_Side], names: tuple[str, ...]) -> Parts:
-    labels = [label for side in sides for label in side.labels]
+def _parts(sides: Mapping[str, _Side], names: tuple[str, ...]) -> Parts:
+    labels = [label for side in sides.values() for label in side.labels]
     if labels and all(isinstance(label, str) for label in labels):
         known = names or tuple(sorted({*labels}))
         numbers = {name: number for number, name in enumerate(known)}
         strange = [label for label in labels if label not in numbers]
         if strange:
             raise DataError(f"dataset: the label {strange[0]!r} is no class; the classes are {', '.join(known[:8])}")
-        names, sides = known, [side._replace(labels=[numbers[label] for label in side.labels]) for side in sides]
-    parts = [_part(side, len(names)) for side in sides]
-    return Parts(parts[0], parts[1] if len(parts) > 1 else None, names)
+        names = known
+        sides = {key: side._replace(labels=[numbers[label] for label in side.labels]) for key, side in sides.items()}
+    parts = {key: _part(side) for key, side in sides.items()}
+    return Parts(parts["train"], parts.get("test"), names, parts.get("validation"))
 
 
-def _numbered_alike(sides: Sequence[_Side]) -> list[_Side]:
+def _numbered_alike(sides: Mapping[str, _Side]) -> dict[str, _Side]:
     """The splits with one numbering, the first one's: two folders of images number their own classes each.
 
     Raises:
-        DataError: a split has a class that the first has not.
+        DataError: the splits have different classes, and a name stands for several.
     """
-    known = sides[0].classes
-    return [sides[0], *(_renumbered(side, known) for side in sides[1:])]
+    named = {name: side for name, side in sides.items() if side.classes}
+    if len(named) < 2 or "train" not in named:
+        return dict(sides)
+    others = [name for name in named if name != "train"]
+    classes, places = one_numbering(named["train"].classes, [named[name].classes for name in others])
+    numbers = {"train": np.arange(len(classes)), **dict(zip(others, places, strict=True))}
+    return {name: _renumbered(side, numbers[name], classes) if name in named else side for name, side in sides.items()}
 
 
-def _renumbered(side: _Side, known: tuple[str, ...]) -> _Side:
-    if not known or not side.classes or side.classes == known:
-        return side
-    strange = [name for name in side.classes if name not in known]
-    if strange:
-        listed = ", ".join(known[:8])
-        raise DataError(f"{side.where}: has the class {strange[0]!r}, which the other split has not: {listed}")
-    numbers = [known.index(name) for name in side.classes]
+def _renumbered(side: _Side, places: Labels, classes: tuple[str, ...]) -> _Side:
     kept = [
-        numbers[number] if (number := class_number(label)) is not None and 0 <= number < len(numbers) else label
+        int(places[number]) if (number := class_number(label)) is not None and 0 <= number < len(places) else label
         for label in side.labels
     ]
-    return side._replace(labels=kept, classes=known)
+    return side._replace(labels=kept, classes=classes)
 
 
-def _part(side: _Side, classes: int) -> Part:
+def _part(side: _Side) -> Part:
     def where(row: int) -> str:
         item = side.images[row] if not isinstance(side.images, np.ndarray) else None
         return str(item) if isinstance(item, Path) else f"{side.where}, image {row}"
@@ -413,7 +414,7 @@ def _part(side: _Side, classes: int) -> Part:
 def _digest(parts: Parts) -> str:
     """A hash over all images, labels and names; of files over their paths and sizes."""
     hasher = hashlib.sha256(json.dumps(parts.classes).encode())
-    for part in (parts.train, parts.test):
+    for part in (parts.train, parts.test, *([parts.validation] if parts.validation else [])):
         hasher.update(b"test" if part is None else json.dumps([len(part.labels)]).encode())
         if part is None:
             continue

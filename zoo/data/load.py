@@ -355,6 +355,11 @@ def evaluation_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rul
     return replace(rule, colours=_colours(dataset, common))
 
 
+def drops_unknown(spec: str, registry: Registry | None) -> bool:
+    """Whether images of classes that training or a model does not know are left out: the option `?drop-unknown`."""
+    return bool(_options(find(spec, registry)[1])[0].get("drop_unknown"))
+
+
 def altered_test(spec: str, registry: Registry) -> tuple[str, ...]:
     """How a dataset alters its test images before they are measured; () where it does not, or is not known here."""
     try:

@@ -209,7 +209,8 @@ def validation_split(
     if not 0 < n < originals:
         raise InputError(
             f"holding out {fraction:.3g} of {plural(originals, 'training image')} for validation leaves one side "
-            f"empty; use more images{_enough(fraction)}, or --protocol paper, which selects on the test images"
+            f"empty; use more images{_enough(fraction)}, another share (--validation), or --protocol paper, which "
+            "selects on the test images"
         )
     if groups is None:
         validation = stratified(labels[:originals], n, seed, leave=1)

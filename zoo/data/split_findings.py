@@ -22,6 +22,12 @@ def class_counts(split: Split, classes: int) -> list[int]:
     return np.bincount(split.labels[~is_given(split)], minlength=classes).tolist()
 
 
+def validation_counts(split: Split, classes: int) -> list[int]:
+    """Validation images per class that came with a training split; empty where there are none."""
+    given = is_given(split)
+    return np.bincount(split.labels[given], minlength=classes).tolist() if given.any() else []
+
+
 def _sides(data: ImageData) -> dict[str, Labels]:
     """Images per class of each split that the dataset has."""
     count, given = len(data.classes), is_given(data.train)
@@ -39,12 +45,12 @@ def class_findings(data: ImageData) -> Iterator[Finding]:
         if not empty:
             continue
         text = f"{plural(len(empty), 'class has', 'classes have')} no {side} image, of {len(data.classes)}"
-        text += f"{labels_are_numbers(data)}{_elsewhere(sides)}" if side == "train" else ""
+        text += f"{labels_are_numbers(data)}{_elsewhere(data, sides)}" if side == "train" else ""
         level: Literal["error", "warning"] = "error" if side == "train" else "warning"
         yield Finding(level=level, kind="empty-class", message=text, count=len(empty), examples=empty[:FEW])
 
 
-def _elsewhere(sides: dict[str, Labels]) -> str:
+def _elsewhere(data: ImageData, sides: dict[str, Labels]) -> str:
     """Where the images of classes without training images are, and what to do about them."""
     lacking = sides["train"] == 0
     held = {side: int(counts[lacking].sum()) for side, counts in sides.items() if side != "train"}
@@ -52,7 +58,8 @@ def _elsewhere(sides: dict[str, Labels]) -> str:
     if not told:
         return ""
     verb = "is" if sum(held.values()) == 1 else "are"
-    return f"; {' and '.join(told)} {verb} of such a class: add training images, or leave them out by ?drop-unknown"
+    how = "" if data.spec.startswith("memory:") else f" by {'&' if '?' in data.spec else '?'}drop-unknown"
+    return f"; {' and '.join(told)} {verb} of such a class: add training images, or leave them out{how}"
 
 
 def labels_are_numbers(data: ImageData) -> str:
@@ -77,7 +84,7 @@ def refuse_classes(data: ImageData) -> None:
     sides = _sides(data)
     empty = [data.classes[number] for number in np.flatnonzero(sides["train"] == 0).tolist()]
     if empty:
-        advice = _elsewhere(sides) or "; remove the class, or see `zoo datasets check`"
+        advice = _elsewhere(data, sides) or "; remove the class, or see `zoo datasets check`"
         raise DataError(
             f"{data.spec}: class {empty[0]!r} has no training images ({len(empty)} of {len(data.classes)} classes "
             f"are empty){labels_are_numbers(data)}{advice}"

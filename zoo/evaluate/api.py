@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.checked_call import checked
 from zoo.base.reporter import Reporter
+from zoo.base.text import plural
 from zoo.errors import InputError
 from zoo.evaluate.asked import Asked, PredictionsKind, SplitName, ask
 from zoo.evaluate.measurement import Comparison, Evaluation, is_recorded, verdict
@@ -184,6 +185,8 @@ def _evaluation(
             out = judge(first, asked, places, registry=registry, other=second, show=show, **names)
         recorded = out.pop("recorded")
         words = verdict(first if isinstance(first, Path) else None, out, recorded)
+        if left_out := out.get("left_out"):
+            reporter.warn(f"{plural(left_out, 'image')} of classes that the model does not know left out")
         for path in out.get("files", ()):
             reporter.say(f"wrote {path}")
         (reporter.warn if is_recorded(out, recorded) is False else reporter.say)(words)

@@ -71,7 +71,8 @@ def judge(
     metrics = opened.measure(keep=keep)
     check_finite(name, metrics.loss)
     about = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
-    out: dict[str, Any] = {**about, **metrics.as_dict()}
+    left_out = {"left_out": opened.left_out} if opened.left_out else {}
+    out: dict[str, Any] = {**about, **left_out, **metrics.as_dict()}
     recorded = None if isinstance(run, LibraryWeights) else recorded_metrics(run, asked.split, opened.on)
     if keep is None:
         return {**out, "recorded": recorded}

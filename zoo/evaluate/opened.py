@@ -14,7 +14,7 @@ from zoo.data.split import Split
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.library_weights import LibraryWeights
-from zoo.evaluate.new_images import Taken, other_images, taken_by
+from zoo.evaluate.new_images import Taken, matched_images, taken_by
 from zoo.evaluate.one_pass import Keep, Metrics, evaluate
 from zoo.models.device import pick_device
 from zoo.models.precision import autocast
@@ -34,6 +34,7 @@ class OpenedSplit:
         images: of the split, as the run saw them (for training without its augmentation).
         on: the SPEC of other images than the run's, which are these; None: they are the run's.
         names: all lists of names of the classes; the first are those of the logits.
+        left_out: images of `on` of classes that the model does not know, left out as `?drop-unknown` asks.
     """
 
     record: RunRecord | None
@@ -42,6 +43,7 @@ class OpenedSplit:
     classifier: Classifier
     on: str | None = None
     names: tuple[tuple[str, ...], ...] = ()
+    left_out: int = 0
 
     def measure(self, images: Split | None = None, keep: Keep | None = None) -> Metrics:
         """One pass in fp32 over the split (or over other `images` of the same size); `keep`: see `evaluate`."""
@@ -87,16 +89,17 @@ def open_run(
         InputError: both `dataset` and `on`, or a class of `on` that the run does not know.
     """
     record, registry = read_record(run), registry or load_registry()
-    where = pick_device(device or record.device)
+    where, left_out = pick_device(device or record.device), 0
     if on is None:
         known = str(read_result(run).get("test_images_sha256", "")) if (run / RESULT).is_file() else ""
         images = split_of(record, split, registry, data_dir=data_dir, dataset=dataset, test_sha256=known)
     elif dataset is not None:
         raise InputError(BOTH)
     else:
-        images = other_images(taken_by(record, registry), registry, on, split, data_dir=data_dir, device=str(where))
+        taken = taken_by(record, registry)
+        images, left_out = matched_images(taken, registry, on, split, data_dir=data_dir, device=str(where))
     classifier = open_classifier(run, registry, record=record, device=where)
-    return OpenedSplit(record, split, images, classifier, on, (record.data.classes,))
+    return OpenedSplit(record, split, images, classifier, on, (record.data.classes,), left_out)
 
 
 def open_weights(
@@ -124,8 +127,8 @@ def open_weights(
     where = pick_device(device or "auto")
     size, names = (weights.sizes.height, weights.sizes.width), weights.names()
     taken = Taken(weights.name, size, weights.preprocessing.rule, names)
-    images = other_images(taken, registry, on, split, data_dir=data_dir, device=str(where))
-    return OpenedSplit(None, split, images, weights.open(registry, where), on, names)
+    images, left_out = matched_images(taken, registry, on, split, data_dir=data_dir, device=str(where))
+    return OpenedSplit(None, split, images, weights.open(registry, where), on, names, left_out)
 
 
 def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ class FolderSource:
     def splits_from(self) -> SplitsFrom:
         """The folders that are validation and test."""
         found = self._division
-        if found is None:
+        if found is None or found.train == found.test:
             return SplitsFrom(test=CARVED)
         validation, test = (
             os.path.relpath(folder, self.root) if folder else "" for folder in (found.validation, found.test)

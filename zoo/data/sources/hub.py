@@ -164,7 +164,8 @@ def _offline(repo: str, revision: str, cache: str | None, request: Request, unre
     if not files:
         raise AbsentDataError(*_unreachable(repo, cache, unreachable)) from unreachable
     if not files.test and not request.whole:  # the others may be missing here only
-        lone = FileNotFoundError(f"of its splits only {files.splits[0]} was downloaded before")
+        verb = "was" if len(files.splits) == 1 else "were"
+        lone = FileNotFoundError(f"of its splits only {', '.join(files.splits)} {verb} downloaded before")
         raise AbsentDataError(*_unreachable(repo, cache, lone))
     return HubSource(repo, folder.name, files, cache, request.options, folder)
 

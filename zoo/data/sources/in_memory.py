@@ -17,9 +17,10 @@ import numpy as np
 
 from zoo.base.files import WriteError, write_text
 from zoo.base.paths import cache_dir
+from zoo.data.sources.joined_splits import with_validation
 from zoo.data.sources.source import Opened, Request, Rows, array_rows, item_rows
 from zoo.data.split import VALIDATION_SEED, drawn_test
-from zoo.data.types import Images, Item, Labels
+from zoo.data.types import CARVED, Images, Item, Labels, SplitsFrom
 from zoo.errors import DataError
 
 SCHEME = "memory"
@@ -53,20 +54,36 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """All images that were given; where there is no test split, a fifth of them is drawn for it, always the same."""
+    """All images that were given.
+
+    Attributes:
+        test: where there is none, a fifth of the training images is drawn for it, always the same.
+        validation: the images that select the epoch, if they were given.
+    """
 
     train: Part
     test: Part | None
     classes: tuple[str, ...]
+    validation: Part | None = None
+
+    @property
+    def sides(self) -> dict[str, Part]:
+        """The splits that were given, by name."""
+        sides = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {side: part for side, part in sides.items() if part is not None}
 
     def opened(self, *, whole: bool, where: str) -> Opened:
         """Both splits; `whole`: what has one split alone is not divided, each side is all of it."""
-        if self.test is not None:
-            return Opened(self.train.rows(), self.test.rows(), self.classes)
-        if whole:
-            return Opened(self.train.rows(), self.train.rows(), self.classes)
-        train, test = drawn_test(self.train.labels, VALIDATION_SEED, where)
-        return Opened(self.train.rows(train), self.train.rows(test), self.classes)
+        splits_from = SplitsFrom("validation" if self.validation else "", "test" if self.test else CARVED)
+        test = self.test and self.test.rows()
+        if self.test is None and not whole:
+            rest, chosen = drawn_test(self.train.labels, VALIDATION_SEED, where)
+            train, test = self.train.rows(rest), self.train.rows(chosen)
+        else:
+            train = self.train.rows()
+        if self.validation is not None and not whole:
+            train = with_validation(train, self.validation.rows())
+        return Opened(train, test or train, self.classes, splits_from=splits_from)
 
 
 @dataclass(frozen=True)
@@ -110,9 +127,8 @@ class MemorySource:
 def keep_list(name: str, parts: Parts) -> None:
     """Keep a list of files, so that the SPEC alone is enough to read them again."""
     table = {"classes": parts.classes}
-    for side, part in (("train", parts.train), ("test", parts.test)):
-        if part is not None:
-            table[side] = [[str(path), int(label)] for path, label in zip(part.images, part.labels, strict=True)]  # type: ignore[assignment]
+    for side, part in parts.sides.items():
+        table[side] = [[str(path), int(label)] for path, label in zip(part.images, part.labels, strict=True)]  # type: ignore[assignment]
     with suppress(WriteError, OSError):
         path = _place(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,8 +138,8 @@ def keep_list(name: str, parts: Parts) -> None:
 def _listed(name: str) -> Parts | None:
     try:
         table = json.loads(_place(name).read_text("utf-8"))
-        test = file_part(table["test"]) if "test" in table else None
-        return Parts(file_part(table["train"]), test, tuple(map(str, table["classes"])))
+        test, held = (file_part(table[side]) if side in table else None for side in ("test", "validation"))
+        return Parts(file_part(table["train"]), test, tuple(map(str, table["classes"])), held)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

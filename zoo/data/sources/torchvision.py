@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +15,11 @@ from PIL import Image
 
 from zoo.base.text import first_line
 from zoo.data.sources.digits_and_idx import IdxSource, idx_files
+from zoo.data.sources.joined_splits import with_validation
 from zoo.data.sources.labels import as_labels, class_numbers
 from zoo.data.sources.source import Opened, Request, Rows, Source, array_rows, item_rows
 from zoo.data.split import drawn_test
-from zoo.data.types import Item, Labels
+from zoo.data.types import CARVED, Item, Labels, SplitsFrom
 from zoo.errors import AbsentDataError, DataError, InputError, UnknownNameError
 
 SPLIT_SEED = 0
@@ -34,7 +36,7 @@ class VisionData(Protocol):
 
 
 Make = Callable[..., VisionData]
-_OURS = ("train", "test", "local")
+_OURS = ("train", "validation", "test", "local")
 _TRAINS = ("trainval", "train")
 _TESTS = ("test", "val", "valid")
 
@@ -44,8 +46,8 @@ class VisionSource:
     """One torchvision dataset class.
 
     The classes name their splits in several ways: `train=True`, `split="train"`, or not at all (then a
-    fixed stratified split, 80% train and 20% test, is made). The options `train` and `test` name the
-    splits; every other option goes to the constructor.
+    fixed stratified split, 80% train and 20% test, is made). The options `train`, `validation` and `test` name the
+    splits; a validation split is read only where it is named. Every other option goes to the constructor.
     """
 
     name: str
@@ -57,14 +59,15 @@ class VisionSource:
         """The source for `torchvision:NAME`; for IDX files in the folder of the option `local`, those.
 
         Raises:
-            InputError: train and test are one split.
+            InputError: two of the splits are one.
         """
-        split = request.options.get("train")
-        if split and split == request.options.get("test"):
-            raise InputError(
-                f"torchvision:{request.rest}: train and test are the same images (split {split!r}); "
-                "name another split by ?train=SPLIT or ?test=SPLIT"
-            )
+        for one, other in combinations(("train", "validation", "test"), 2):
+            split = request.options.get(one)
+            if split and split == request.options.get(other):
+                raise InputError(
+                    f"torchvision:{request.rest}: {one} and {other} are the same images (split {split!r}); "
+                    f"name another split by ?{one}=SPLIT or ?{other}=SPLIT"
+                )
         local = request.options.get("local")
         if local and (files := idx_files(Path(local))):
             return IdxSource(tuple(files))
@@ -102,11 +105,18 @@ class VisionSource:
         labels = _labels(train, f"{title} (train)")
         known = names if labels.max(initial=0) < len(names) else ()
         if test is not None:
-            test_labels = _labels(test, f"{title} (test)")
-            rows = _rows(train, labels, f"{title} (train)"), _rows(test, test_labels, f"{title} (test)")
-            return Opened(*rows, known)
+            rows = _rows(train, labels, f"{title} (train)")
+            if held := str(self.options.get("validation", "")):
+                validation = self._first(make, self._extra, held, ())
+                rows = with_validation(rows, self._split(validation, "validation"))
+            return Opened(rows, self._split(test, "test"), known, splits_from=SplitsFrom(held))
         rest, chosen = drawn_test(labels, SPLIT_SEED, title)
-        return Opened(_rows(train, labels, title, rest), _rows(train, labels, title, chosen), known)
+        split = SplitsFrom(test=CARVED)
+        return Opened(_rows(train, labels, title, rest), _rows(train, labels, title, chosen), known, splits_from=split)
+
+    def _split(self, dataset: VisionData, side: str) -> Rows:
+        title = f"torchvision:{self.name} ({side})"
+        return _rows(dataset, _labels(dataset, title), title)
 
     def _class(self) -> Make:
         from torchvision import datasets
@@ -117,13 +127,20 @@ class VisionSource:
         make: Make = known[self.name]
         return make
 
+    @property
+    def _extra(self) -> dict[str, Any]:
+        """The options that go to the constructor."""
+        return {k: v for k, v in self.options.items() if k not in _OURS}
+
     def _constructed(self, make: Make) -> tuple[VisionData, VisionData | None]:
         """The dataset objects for train and test; test is None where there is but one set."""
-        extra = {k: v for k, v in self.options.items() if k not in _OURS}
+        extra = self._extra
         parameters = inspect.signature(make).parameters
         unknown = set(extra) - set(parameters)
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             raise InputError(f"torchvision:{self.name}: unknown option {', '.join(sorted(unknown))}")
+        if "validation" in self.options and ("split" not in parameters or "split" in extra):
+            raise InputError(f"torchvision:{self.name} has no split for validation; leave out ?validation=")
         if "train" in parameters or ("split" in parameters and "split" in extra):
             return self._build(make, extra | {"train": True}), self._build(make, extra | {"train": False})
         if "split" in parameters:

@@ -1,0 +1,137 @@
+"""Images of another dataset, brought to the size that a model knows, and to its classes by their names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from zoo.catalogue.registry import Registry
+from zoo.data.batches.mode import Delivery
+from zoo.data.files.decode import Rule
+from zoo.data.load import drops_unknown, load, only_this
+from zoo.data.split import ImageData, Split
+from zoo.data.types import Labels
+from zoo.errors import InputError
+from zoo.plugin.contract import Transform
+
+
+class Taken(NamedTuple):
+    """What a model takes, and what it tells apart.
+
+    Attributes:
+        whose: the run or the weights, for messages. size: (height, width). rule: how images are brought to it.
+        names: of the classes, in the order of the logits; further lists are other names of the same classes.
+    """
+
+    whose: str
+    size: tuple[int, int]
+    rule: Rule
+    names: Sequence[tuple[str, ...]]
+
+
+class Matched(NamedTuple):
+    """A split whose labels count the classes of a model; how many images of other classes `?drop-unknown` left out."""
+
+    images: Split
+    left_out: int = 0
+
+
+def loaded_as(taken: Taken, registry: Registry, spec: str, *, data_dir: str | None, delivery: Delivery) -> ImageData:
+    """Another dataset, its images scaled and cropped as a model takes them, in the place of the dataset's options.
+
+    Args:
+        spec: as for `zoo.data.load`; a folder that is not divided into train and test is not divided here either.
+    Raises:
+        UnknownNameError, InputError, DataError: as `zoo.data.load`.
+    """
+    rule = taken.rule
+    with only_this():
+        return load(
+            spec,
+            registry,
+            data_dir=Path(data_dir) if data_dir else None,
+            delivery=delivery,
+            transform=Transform(
+                size=taken.size,
+                resize=rule.resize,
+                squash=rule.squash,
+                interpolation=rule.interpolation,  # type: ignore[arg-type]  # the rule has come from one
+                rounding=rule.rounding,
+            ),
+            whole=True,
+            white=rule.colours.white,
+        )
+
+
+def matched(data: ImageData, part: Split, taken: Taken, registry: Registry) -> Matched:
+    """A split of another dataset with the class numbers of a model.
+
+    Args:
+        part: of `data`.
+    Raises:
+        InputError: a class that the model does not know, unless the SPEC says `?drop-unknown`.
+    """
+    every = len(part)
+    if drops_unknown(data.spec, registry):
+        part = _of_known(data, part, taken)
+    present = np.unique(part.labels)
+    places = np.zeros(len(data.classes), np.int64)
+    places[present] = _places(data, present, _best_names(data, present, taken.names), taken.whose)
+    return Matched(replace(part, labels=places[part.labels]), every - len(part))
+
+
+def _of_known(data: ImageData, part: Split, taken: Taken) -> Split:
+    """The images of classes that the model knows by name; all, where the dataset has no names.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not data.named:
+        return part
+    known = {*_best_names(data, np.unique(part.labels), taken.names)}
+    rows = np.flatnonzero(np.array([name in known for name in data.classes])[part.labels])
+    if not len(rows):
+        raise InputError(f"{data.spec}: no image is of a class of {taken.whose}")
+    return part if len(rows) == len(part) else part.select(rows)
+
+
+def _best_names(data: ImageData, present: Labels, lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The list that has the most of the classes with images; the first of equals.
+
+    Lists are not mixed: a name may mean one class in one of them, and another class in another.
+    """
+    wanted = {data.classes[number] for number in present.tolist()}
+    return max(lists, key=lambda names: len(wanted & set(names)))
+
+
+def _places(data: ImageData, present: Labels, known: tuple[str, ...], whose: str) -> Labels:
+    """Where the classes that have images stand among the known ones: by name.
+
+    By number only where the dataset has no names, and the known ones are none of numbers: they would say otherwise.
+
+    Returns:
+        int64, one for each of `present`.
+    """
+    by_number = not data.named and not any(name.isdecimal() for name in known)
+    if data.classes == known or (by_number and len(data.classes) <= len(known)):
+        return present
+    often = Counter(known) | Counter(data.classes)
+    places = {name: place for place, name in enumerate(known)}
+    for name in (data.classes[number] for number in present.tolist()):
+        if name not in places:
+            raise InputError(
+                f"{data.spec}: its class {name!r} is none of {whose}'s {len(known)}: {', '.join(known[:10])}"
+                f"{', ...' if len(known) > 10 else ''}; name its classes as {whose}'s are, or some of them, "
+                "or leave out such images by ?drop-unknown"
+            )
+        if often[name] > 1:
+            raise InputError(
+                f"{data.spec}: several classes are called {name!r}, and cannot be told apart by their names; "
+                f"give images with all classes of {whose}, in their order"
+            )
+    return np.array([places[data.classes[number]] for number in present.tolist()], np.int64)
