@@ -154,7 +154,7 @@ def test_a_head_follows_the_names_of_classes_in_another_order(runs: Runs, tmp_pa
         (("a", "b"), ("a", "b"), None, ""),
         (("a", "b", "c"), ("b", "c", "d"), [1, 2, 0], "1 class of 3 had no such name in W (d)"),
         (("a", "b"), ("x", "y"), None, "2 classes of 2 had no such name in W (x, y)"),
-        (("a", "b"), ("b", "a", "c"), None, ""),
+        (("a", "b"), ("b", "a", "c"), None, "W tells 2 classes apart, this dataset has 3 (2 of the same name)"),
         (("a", "a"), ("a", "b"), None, ""),
         ((), ("a", "b"), None, ""),
     ],

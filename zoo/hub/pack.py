@@ -189,6 +189,8 @@ def with_repo(text: str, repo: str) -> str:
 def portable(record: RunRecord) -> RunRecord:
     """The record without the paths of this machine."""
     data = msgspec.structs.replace(record.data, spec=portable_spec(record.data.spec))
+    if data.validation_from:
+        data = msgspec.structs.replace(data, validation_from=portable_spec(data.validation_from))
     own = record.own and tuple(msgspec.structs.replace(part, file="", copy="") for part in record.own)
     return msgspec.structs.replace(record, data=data, own=own)
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
+import msgspec
 import numpy as np
 import torch
 
@@ -19,10 +20,12 @@ from zoo.data.files.decode import Rule, make_rule, transform_rule
 from zoo.data.given_data import GivenData
 from zoo.data.load import evaluation_rule, load, only_this
 from zoo.data.sources.source import Show
-from zoo.data.split import VALIDATION_SEED, ImageData, Split, divided_rows, is_given, learnt, limit
-from zoo.data.types import Labels
+from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, divided_rows, is_given, learnt, limit
+from zoo.data.types import CARVED, Labels
 from zoo.errors import InputError, RunError, UnknownNameError
+from zoo.plugin.contract import Transform
 from zoo.runs.record import RunRecord, Sizes
+from zoo.runs.validation_images import validation_images
 
 SplitName = Literal["test", "val", "train"]
 
@@ -70,9 +73,17 @@ def rule_of(record: RunRecord, registry: Registry) -> Rule:
 
     White is what it was for the run's images.
     """
-    rule = dataset_rule(record.data.spec, registry, (record.sizes.height, record.sizes.width))
-    colours = replace(rule.colours, white=record.data.white) if record.data.white else rule.colours
-    return replace(transform_rule(record.data.transform) if record.data.transform else rule, colours=colours)
+    data = record.data
+    return images_rule(data.spec, registry, (record.sizes.height, record.sizes.width), data.transform, data.white)
+
+
+def images_rule(
+    spec: str, registry: Registry, size: tuple[int, int], transform: Transform | None, white: float | None
+) -> Rule:
+    """How more images are brought to those of a run: by its weights' `transform`, else as its dataset's are."""
+    rule = dataset_rule(spec, registry, size)
+    colours = replace(rule.colours, white=white) if white else rule.colours
+    return replace(transform_rule(transform) if transform else rule, colours=colours)
 
 
 def dataset_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
@@ -88,24 +99,33 @@ def dataset_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
 class RunImages:
     """A dataset as a run divides it; a split is cut out when it is asked for, as that may copy its images.
 
-    Validation images that came with the dataset select the epoch, all of them; none is held out then.
+    Validation images that are given select the epoch, all of them; none is held out then.
 
     Attributes:
         validation: share of the training images that is held out to select the epoch by; 0: none is, and the
             epoch is selected on the test images (the protocol `paper`). Validation images that came with the dataset
             are never learnt from.
         limit_train, limit_test: how many images are used of each part, before validation is held out.
+        own: whether validation images that came with the dataset select, rather than a share.
+        other: images of another dataset that select, rather than those.
     """
 
     data: ImageData
     validation: float
     limit_train: int | None = None
     limit_test: int | None = None
+    own: bool = True
+    other: Split | None = None
 
     @cached_property
-    def given(self) -> bool:
-        """Whether the dataset came with validation images."""
-        return bool(is_given(self.data.train).any())
+    def _own_select(self) -> bool:
+        """Whether validation images that came with the dataset select the epoch."""
+        return self.own and bool(is_given(self.data.train).any())
+
+    @property
+    def carves(self) -> bool:
+        """Whether a share of the training images selects the epoch."""
+        return self.validation > 0 and self.other is None and not self._own_select
 
     @cached_property
     def _limited(self) -> Split:
@@ -119,15 +139,16 @@ class RunImages:
     def train(self) -> Split:
         """The images that the run learns from."""
         limited = self._limited
-        carved = self.validation and not self.given
-        return limited.select(self._rows[0], limited.copies) if carved else limited
+        return limited.select(self._rows[0], limited.copies) if self.carves else limited
 
     @property
     def selecting(self) -> Split:
         """The images that the run selects its epoch by."""
         if not self.validation:
             return self.test
-        if self.given:
+        if self.other is not None:
+            return self.other
+        if self._own_select:
             every = self.data.train
             return every.select(np.flatnonzero(is_given(every)), every.copies)
         limited = self._limited
@@ -153,6 +174,7 @@ def images_of(
     show: Show | None = None,
     given: GivenData | None = None,
     test_sha256: str = "",
+    selects: bool = True,
 ) -> RunImages:
     """Load the images of a run again, to the last one, and divide them as the run did.
 
@@ -163,6 +185,7 @@ def images_of(
         given: the images themselves, given again, of a run that was given its images in Python.
         test_sha256: what its test images are (`zoo.data.content`): a dataset that has the same ones in another order
             is then taken for their sake; its training images are divided otherwise than the run's.
+        selects: whether `selecting` is wanted; if not, validation images of another dataset are not looked for.
     Raises:
         RunError: the dataset is not the one that was recorded. Else as `zoo.data.load.load`.
         MissingPluginError: no installed plugin offers it.
@@ -181,6 +204,7 @@ def images_of(
             delivery=Delivery(recorded.mode, workers, record.device),
             transform=recorded.transform,
             given=given,
+            earlier=recorded.validation_from is msgspec.UNSET,
         )
     is_other = data.fingerprint != recorded.fingerprint
     is_known = test_sha256 and data.classes == recorded.classes
@@ -189,8 +213,37 @@ def images_of(
             f"dataset {spec!r} is not the recorded one: its fingerprint is "
             f"{data.fingerprint[:12]}, recorded {recorded.fingerprint[:12]}"
         )
-    validation = recorded.validation_fraction if record.protocol == "clean" else 0.0
-    return RunImages(data, validation, recorded.limit_train, recorded.limit_test)
+    clean = record.protocol == "clean"
+    return RunImages(
+        data,
+        (recorded.validation_fraction or VALIDATION_FRACTION) if clean else 0.0,
+        recorded.limit_train,
+        recorded.limit_test,
+        own=recorded.validation_from != CARVED,
+        other=_recorded_validation(record, registry, data_dir, workers) if selects else None,
+    )
+
+
+def _recorded_validation(
+    record: RunRecord, registry: Registry, data_dir: str | None, workers: int | None
+) -> Split | None:
+    """The images of another dataset that a run was given for validation, if it was.
+
+    Raises:
+        RunError: they are not those that were recorded.
+    """
+    recorded, size = record.data, (record.sizes.height, record.sizes.width)
+    if not recorded.validation_fingerprint or not recorded.validation_from:
+        return None
+    spec, rule = recorded.validation_from, rule_of(record, registry)
+    delivery = Delivery(recorded.mode, workers, record.device)
+    found = validation_images(spec, registry, size, rule, recorded.classes, data_dir=data_dir, delivery=delivery)
+    if found.fingerprint != recorded.validation_fingerprint:
+        raise RunError(
+            f"the validation images {spec!r} are not the recorded ones: their fingerprint is "
+            f"{found.fingerprint[:12]}, recorded {recorded.validation_fingerprint[:12]}"
+        )
+    return found.images
 
 
 def split_of(
@@ -217,7 +270,9 @@ def split_of(
             "give --split test or --split train"
         )
     content = test_sha256 if split == "test" and record.data.limit_test is None else ""
-    images = images_of(record, registry, data_dir=data_dir, dataset=dataset, given=given, test_sha256=content)
+    images = images_of(
+        record, registry, data_dir=data_dir, dataset=dataset, given=given, test_sha256=content, selects=split == "val"
+    )
     if split == "test":
         return images.test
     return images.selecting if split == "val" else images.train

@@ -47,6 +47,11 @@ class DataRecord(Struct, kw_only=True):
         transform: how they were brought to their size, where the weights that the run began with say so;
             `mean` and `std` are then the weights' own too.
         white: the value of images of more than 8 bits that was read as white; None where there were none.
+        validation_fraction: 0 where no share of the training images was held out.
+        validation_from: where the validation images came from: "carved" out of the training images, the name of the
+            dataset's own folder or split, the SPEC of another dataset, or "none". Runs of earlier versions do not say.
+        validation_fingerprint: of that other dataset.
+        test_from: where the test images came from: "carved", or the name of a folder or split; "" if not known.
     """
 
     spec: str
@@ -65,6 +70,9 @@ class DataRecord(Struct, kw_only=True):
     mode: Literal["resident", "stream"] = "resident"
     transform: Transform | None = None
     white: float | None = None
+    validation_from: str | msgspec.UnsetType = msgspec.UNSET
+    validation_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
+    test_from: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class OwnPart(Struct, kw_only=True):
@@ -140,7 +148,9 @@ def tree_of(record: RunRecord, where: str = "build", *, pretrained: bool = True)
 def configuration(record: RunRecord) -> str:
     """A hash of everything that decides how a run goes; runs of the same one are the same run."""
     own = record.own and tuple(msgspec.structs.replace(part, file="", copy="") for part in record.own)
-    decides = msgspec.structs.replace(record, environment={}, plugins={}, defaults=msgspec.UNSET, own=own)
+    # What is left of the data says which images these are: a fingerprint, and the share that is held out.
+    data = msgspec.structs.replace(record.data, validation_from=msgspec.UNSET, test_from=msgspec.UNSET)
+    decides = msgspec.structs.replace(record, environment={}, plugins={}, defaults=msgspec.UNSET, own=own, data=data)
     return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]
 
 

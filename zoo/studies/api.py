@@ -140,6 +140,7 @@ def sweep(
     seed: int = 0,
     device: str = "auto",
     limit_train: int | None = None,
+    validation: float | str | Path | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     checkpoint_seconds: float = 60.0,
     reporter: Reporter | None = None,
@@ -159,7 +160,7 @@ def sweep(
         jobs: processes that train at the same time. engine: "ray" runs them as tasks of a Ray cluster.
         storage: PATH.db (SQLite), another path (a journal), or a database URL; default: in the sweep's folder.
         output: the sweep's folder; default: runs/sweep/NAME-DATASET.
-        dataset, data_dir, recipe, epochs, device, limit_train: of all trials, as for `zoo.train`.
+        dataset, data_dir, recipe, epochs, device, limit_train, validation: of all trials, as for `zoo.train`.
         settings: of the recipe, for all trials: {"ema": 0.99}, or ["ema=0.99"].
         seed: for training, and for drawing the values.
         checkpoint_seconds: between two checkpoints of a trial; 0: only at the end or when stopped.
@@ -191,6 +192,7 @@ def sweep(
         seed=seed,
         device=device,
         limit_train=limit_train,
+        validation=None if validation is None else str(validation),
         settings=settings_of(settings),
     )
     told = reporter or Reporter()

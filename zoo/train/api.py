@@ -64,6 +64,7 @@ def train(
     max_steps: int | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     protocol: Literal["clean", "paper"] | None = None,
+    validation: float | str | Path | None = None,
     pretrained: bool = False,
     weights: RunLike | None = None,
     skip_bad: bool = False,
@@ -96,7 +97,7 @@ def train(
         dataset: a name of `zoo.datasets()`, hf:OWNER/NAME, parquet:PATH or folder:PATH; default: the model's own. Or
             images of your own: arrays (images, labels) or ((images, labels), (images, labels)) for train and test,
             uint8 (N, H, W[, C]) or (N, C, H, W); a pair of `torch.utils.data.Dataset`; a list of (path, label); an
-            `ImageSplits`; or a table {"train": ..., "test": ...} of these.
+            `ImageSplits`; or a table {"train": ..., "validation": ..., "test": ...} of these.
         data_dir: folder for downloaded datasets.
         recipe: name of a recipe, or "best"; a table of keys that differ from the model's own recipe; or a `Recipe`,
             which is taken whole. Default: the model's own.
@@ -111,6 +112,8 @@ def train(
         settings: other keys of the recipe, `{"ema": 0.99}`, or texts as for `--set`.
         protocol: "clean" (the default): validation images select the epoch, the test images are read once, at the end;
             "paper": train on all training images and evaluate each epoch on the test images.
+        validation: the images that select the epoch: a share of the training images (0.2), or a folder or file of their
+            own, with classes of the same names; default: the dataset's own validation images, else a share of 0.1.
         pretrained: start from the model's own pretrained weights. weights: start from these: a run, hf://OWNER/NAME,
             or a model that has some, such as "timm/NAME.TAG".
         skip_bad: leave out unreadable images; the run records how many.
@@ -318,7 +321,7 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: plain(arguments.get(name)) for name in options() if name not in ("dataset", "recipe", "settings")}
     values["settings"] = arguments.get("settings")
     given = {name: value for name, value in values.items() if not (value is None or value is False or value == ())}
-    for name in given.keys() & {"data_dir", "device"}:  # a path, a torch.device
+    for name in given.keys() & {"data_dir", "device", "validation"}:  # a path, a torch.device, a share
         given[name] = str(given[name])
     if "settings" in given:
         given["settings"] = settings_of(given["settings"])

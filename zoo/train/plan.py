@@ -24,7 +24,7 @@ from zoo.data.given_data import GivenData
 from zoo.data.load import load
 from zoo.data.seeds import INIT, mix_seed
 from zoo.data.sources.source import Show, silent
-from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split
+from zoo.data.split import VALIDATION_SEED, ImageData, Split
 from zoo.data.split_findings import refuse_classes
 from zoo.errors import InputError
 from zoo.evaluate.views import refuse_views
@@ -38,6 +38,8 @@ from zoo.plugin.layers import set_dropout
 from zoo.runs.images import RunImages, images_of
 from zoo.runs.own_source import own_of_run, own_parts
 from zoo.runs.record import DataRecord, RunRecord, Sizes, tree_of
+from zoo.runs.validation_images import ValidationImages
+from zoo.train.divide import divided_for, splits_line, validation_from
 from zoo.train.environment import environment
 from zoo.train.given import Given
 from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
@@ -129,8 +131,8 @@ def resolve(
     delivery = Delivery(request.data_mode, request.workers, str(device))
     data = _load(spec, registry, request, image_size, delivery, show, transform, given.data)
     refuse_classes(data)
-    validation = VALIDATION_FRACTION if request.protocol == "clean" else 0.0
-    splits = RunImages(data, validation, request.limit_train, request.limit_test).divided()
+    images, found = divided_for(request, data, registry, delivery, transform)
+    splits = images.divided()
     sizes = Sizes(
         in_channels=3, height=splits[0].images.shape[2], width=splits[0].images.shape[3], num_classes=len(data.classes)
     )
@@ -148,7 +150,7 @@ def resolve(
         sizes=sizes,
         recipe=recipe_name,
         settings=recipe,
-        data=_data_record(data, splits, request, image_size, transform, beginning),
+        data=_data_record(images, splits, request, image_size, transform, beginning, found),
         protocol=request.protocol,
         seed=request.seed,
         device=str(device),
@@ -160,9 +162,11 @@ def resolve(
         defaults=defaults_of(model.build, registry),
         own=own,
     )
-    notes = (*data.notes, *reasons(hardware, recipe.precision))
+    said, is_usual = splits_line(images, found)
+    notes = (*data.notes, *reasons(hardware, recipe.precision), *([said] if is_usual else []))
     findings = _findings(data, splits[0], record, request)
-    plan = Plan(record, registry, *splits, hardware, notes, findings, augment=given.augment)
+    messages = () if is_usual else (said,)
+    plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
     return _with_compiler(beginning_ready(plan))
 
 
@@ -292,14 +296,15 @@ def _load(
 
 
 def _data_record(
-    data: ImageData,
+    images: RunImages,
     splits: tuple[Split, Split, Split],
     request: Request,
     image_size: int | None,
     transform: Transform | None,
     beginning: Beginning,
+    validation: ValidationImages | None,
 ) -> DataRecord:
-    clean = request.protocol == "clean"
+    data, clean = images.data, request.protocol == "clean"
     return DataRecord(
         spec=data.spec,
         fingerprint=data.fingerprint,
@@ -309,7 +314,7 @@ def _data_record(
         train=len(splits[0]),
         validation=len(splits[1]) if clean else 0,
         test=len(splits[2]),
-        validation_fraction=VALIDATION_FRACTION if clean else 0.0,
+        validation_fraction=images.validation if images.carves else 0.0,
         limit_train=request.limit_train,
         limit_test=request.limit_test,
         image_size=image_size,
@@ -317,4 +322,7 @@ def _data_record(
         mode="stream" if data.streamed else "resident",
         transform=transform,
         white=data.white,
+        validation_from=validation_from(images, validation),
+        validation_fingerprint=validation.fingerprint if validation else msgspec.UNSET,
+        test_from=data.splits_from.test,
     )

@@ -190,7 +190,13 @@ def rows_by_name(before: tuple[str, ...], now: tuple[str, ...], reference: str) 
         A number below len(before) for each class, or None if none is moved; and a line for people, "" where nothing is
         to be said.
     """
-    if before == now or len(before) != len(now) or len({*before}) < len(before) or len({*now}) < len(now):
+    if before and len(before) != len(now):
+        known = len({*before} & {*now})
+        return None, (
+            f"{reference} tells {plural(len(before), 'class')} apart, this dataset has {len(now)} ({known:,} of the "
+            "same name): the last layer begins anew for all of them"
+        )
+    if before == now or not before or len({*before}) < len(before) or len({*now}) < len(now):
         return None, ""
     left = iter([row for row, name in enumerate(before) if name not in now])
     rows = [before.index(name) if name in before else next(left) for name in now]

@@ -137,6 +137,15 @@ class Request(Struct, kw_only=True):
             reproduce=True,
         ),
     ] = "clean"
+    validation: Annotated[
+        str | None,
+        Option(
+            "Images that select the epoch: a share of the training images (0.2), or a folder or file of their own, "
+            "with classes of the same names; default: the dataset's own validation images, else a share of 0.1.",
+            "PATH|FRACTION",
+            sweep=True,
+        ),
+    ] = None
     pretrained: Annotated[bool, Option("Start from MODEL's own pretrained weights (fine-tuning).")] = False
     weights: Annotated[
         str | None,
@@ -200,6 +209,12 @@ def refuse_impossible(request: Request) -> None:
         raise InputError(
             "--pretrained (the model's own weights) and --weights (others) cannot be combined; give one of them"
         )
+    if request.validation is not None:
+        if request.protocol == "paper":
+            raise InputError("--protocol paper selects the epoch on the test images; leave out --validation")
+        from zoo.runs.validation_images import share_or_spec
+
+        share_or_spec(request.validation)
     for name, option in options().items():
         value = getattr(request, name)
         if option.least is not None and value is not None and value < option.least:

@@ -75,6 +75,7 @@ def same(search: Search) -> str:
     """The settings that must be equal for two commands with the same storage, as text."""
     request = search.request
     given = [request.dataset or "", request.epochs, request.limit_train, request.seed, list(request.settings)]
+    given += [request.validation] if request.validation else []  # sweeps of earlier versions had none
     return msgspec.json.encode([request.model, request.recipe or "", *given, as_text(search.space)]).decode()
 
 

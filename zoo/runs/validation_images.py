@@ -1,0 +1,90 @@
+"""`--validation`: a share of the training images, or the images of another dataset, that select the epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.catalogue.registry import Registry
+from zoo.data.batches.mode import Delivery
+from zoo.data.files.decode import Rule
+from zoo.data.load import SCHEMES
+from zoo.data.matched_images import Taken, loaded_as, matched
+from zoo.data.split import Split
+from zoo.data.types import CARVED
+from zoo.errors import InputError
+
+ENDINGS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"}
+
+FORMS = (
+    "give a share of the training images (0.2), or a folder or file of validation images (folder:PATH, parquet:PATH)"
+)
+
+
+class ValidationImages(NamedTuple):
+    """Images of another dataset that select: their labels count the training images' classes."""
+
+    spec: str
+    images: Split
+    fingerprint: str
+    left_out: int
+
+
+def share_or_spec(given: str) -> float | str:
+    """What `--validation` says: a share, 0 < share < 1, or the SPEC of images.
+
+    Args:
+        given: a number, a SPEC, or the path of a folder or a file.
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        share = float(given)
+    except ValueError:
+        return _spec_of(given)
+    if not 0 < share < 1:
+        raise InputError(f"--validation {given}: a share is above 0 and below 1; {FORMS}")
+    return share
+
+
+def _spec_of(given: str) -> str:
+    scheme, colon, _ = given.partition(":")
+    if colon and scheme in SCHEMES:
+        return given
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return f"folder:{given}"
+    scheme = ENDINGS.get(path.suffix.lower(), "")
+    if path.is_file() and scheme in SCHEMES:
+        return f"{scheme}:{given}"
+    raise InputError(f"--validation {given}: no such folder or file; {FORMS}")
+
+
+def validation_images(
+    spec: str,
+    registry: Registry,
+    size: tuple[int, int],
+    rule: Rule,
+    classes: tuple[str, ...],
+    *,
+    data_dir: str | None,
+    delivery: Delivery,
+) -> ValidationImages:
+    """Load the images of another dataset, all of them, for validation.
+
+    Args:
+        size: (height, width) of the training images. rule: how those are brought to it.
+        classes: of the training images; these are matched by name.
+    Raises:
+        InputError: the dataset is divided itself, or has a class that the training images have not.
+        UnknownNameError, DataError: as `zoo.data.load`.
+    """
+    taken = Taken("the training images", size, rule, [classes])
+    data = loaded_as(taken, registry, spec, data_dir=data_dir, delivery=delivery)
+    if data.splits_from.test != CARVED:
+        raise InputError(
+            f"--validation {spec}: is divided into train and test itself; name a folder of classes, or a file, that "
+            "holds the validation images alone"
+        )
+    found = matched(data, data.train, taken, registry)
+    return ValidationImages(spec, found.images, data.fingerprint, found.left_out)
