@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from zoo.catalogue.registry import Registry
@@ -14,7 +16,8 @@ from zoo.data.split import Split
 from zoo.data.types import CARVED
 from zoo.errors import InputError
 
-ENDINGS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"}
+ENDINGS: Mapping[str, str] = MappingProxyType({".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"})
+"""What the name of a file ends with, to the scheme that reads it, where there is such a scheme."""
 
 FORMS = (
     "give a share of the training images (0.2), or a folder or file of validation images (folder:PATH, parquet:PATH)"
