@@ -30,7 +30,8 @@ def check_dataset(
     not read.
 
     Args:
-        spec: a name of `zoo.datasets`, folder:PATH, parquet:PATH, hf:OWNER/NAME[@REVISION], torchvision:NAME, idx:PATH.
+        spec: a name of `zoo.datasets`, folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH, hf:OWNER/NAME[@REVISION],
+            torchvision:NAME, idx:PATH.
         data_dir: the folder for downloaded datasets.
         image_size: resize images to this side in pixels, or to this height and width.
         skip_bad: count unreadable images instead of failing on them.

@@ -253,7 +253,7 @@ def _build(
     """Decode both splits into temporary files, then move them into place, the index last."""
     decoded: dict[str, Path] = {}
     origins: dict[str, Path] = {}
-    skipped, size = 0, rule.out_size()
+    skipped, size = opened.skipped, rule.out_size()
     bad: list[str] = []
     before = _stamps_of((*opened.train.files, *opened.test.files))  # a file may change while it is decoded
     try:

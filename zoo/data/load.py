@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,16 +25,19 @@ from zoo.data.files.depth import Depth, depth_of
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.findings import Finding
 from zoo.data.given_data import GivenData
-from zoo.data.portable import LOCAL_SCHEMES
+from zoo.data.portable import LOCAL_SCHEMES, OF_ENDINGS, spec_of
 from zoo.data.sources.altered_images import Altered, alteration
 from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
 from zoo.data.sources.folder import FolderSource
 from zoo.data.sources.hub import HubSource
 from zoo.data.sources.in_memory import MemorySource
 from zoo.data.sources.known_classes import KnownClasses
-from zoo.data.sources.parquet import ParquetSource
+from zoo.data.sources.listed import FileSource
 from zoo.data.sources.plugin import PluginSource
 from zoo.data.sources.source import Once, Request, Show, Source, silent
+from zoo.data.sources.table import OF_TEXT, TableSource
+from zoo.data.sources.table_parquet import OPTIONS as OF_PATHS
+from zoo.data.sources.table_parquet import parquet
 from zoo.data.sources.torchvision import VisionSource
 from zoo.data.split import ImageData
 from zoo.data.undecoded import Undecoded, as_cached, undecoded
@@ -51,8 +55,10 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
         "sklearn": (DigitsSource.make, frozenset()),
         "torchvision": (VisionSource.make, None),
         "hf": (HubSource.make, PARQUET),
-        "parquet": (ParquetSource.make, PARQUET),
-        "folder": (FolderSource.make, frozenset()),
+        "parquet": (parquet, PARQUET | OF_PATHS),
+        "csv": (TableSource.csv, OF_TEXT),
+        "jsonl": (TableSource.jsonl, OF_TEXT),
+        "folder": (FolderSource.make, frozenset({"classes", "order"})),
         "idx": (IdxSource.make, frozenset()),
         "plugin": (PluginSource.make, None),
         "memory": (MemorySource.make, frozenset()),
@@ -60,7 +66,7 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
 )
 """Scheme to what makes its source, and the options it takes (None: it checks them itself)."""
 
-HINT = "own images are read from folder:PATH or parquet:PATH, others by a name that `zoo datasets` lists"
+HINT = "names that `zoo datasets` lists need no scheme"
 
 COMMON = frozenset({"resize", "crop", "alter_train", "alter_test", "skip_bad", "white", "background", "drop_unknown"})
 """Options of every dataset; the others are the source's own. After "?", a hyphen stands for an underscore too."""
@@ -87,12 +93,12 @@ def load(
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
 
-    Where they are streamed, those of `folder:PATH` stay files that are decoded batch by batch, and
+    Where they are streamed, those of folders and tables stay files that are decoded batch by batch, and
     those of other sources are read from the decoded cache.
 
     Args:
         spec: a name of the catalogue ("cifar10"), or "scheme:rest" with options after "?":
-            "folder:PATH", "parquet:PATH?image=img&label=label", "hf:OWNER/NAME@REVISION",
+            "folder:PATH", "csv:FILE", "jsonl:FILE", "parquet:PATH?image=img&label=label", "hf:OWNER/NAME@REVISION",
             "torchvision:CIFAR10", "idx:PATH", "sklearn:digits", "plugin:PLUGIN.COMPONENT".
         registry: the catalogue; without one only "scheme:rest" is understood.
         data_dir: where downloads go and are looked for; default `zoo.base.paths.data_dir()`.
@@ -117,11 +123,11 @@ def load(
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
-    request = Request("", folder, specific, seed, data_dir is not None, whole, earlier)
+    skip_bad = skip_bad or bool(common.get("skip_bad"))
+    request = Request("", folder, specific, seed, data_dir is not None, whole, earlier, skip_bad)
     source = _source(dataset.source, request) if given is None else given.source
     colours = _colours(dataset, common, white)
     rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=colours)
-    skip_bad = skip_bad or bool(common.get("skip_bad"))
     delivery.check()
     job = _Job(name, spec, dataset, common, rule, skip_bad, delivery, silent if show is None else show)
     with without_warnings():
@@ -153,7 +159,7 @@ class _Job:
 
 def _loaded(source: Source, job: _Job) -> ImageData:
     """The dataset from its files, if they are streamed, or else from the cache."""
-    if isinstance(source, FolderSource) and job.delivery.mode != "resident" and not _alters(job.common):
+    if isinstance(source, FileSource) and job.delivery.mode != "resident" and not _alters(job.common):
         files = undecoded(source, job.rule, skip_bad=job.skip_bad)
         files = files.of_known_classes() if job.common.get("drop_unknown") else files
         streams, why = _streams(files, source, job.delivery, job.skip_bad)
@@ -162,14 +168,15 @@ def _loaded(source: Source, job: _Job) -> ImageData:
     return _from_source(source, job)
 
 
-def _from_files(source: FolderSource, found: Undecoded, job: _Job, why: str) -> ImageData:
-    """The dataset of a folder whose images stay files."""
+def _from_files(source: FileSource, found: Undecoded, job: _Job, why: str) -> ImageData:
+    """The dataset of a source whose images stay files."""
     depth = depth_of(*source.content(found.listings))
     files = Undecoded(found.train, found.test, job.rule_for(depth), found.size, found.findings)
     data = as_cached(files, job.workers, job.show, name=job.name, skip_bad=job.skip_bad)
     described = _described(job.name, job.spec, job.dataset, data, _note(why, job.workers))
     described = replace(described, splits_from=source.splits_from())
-    return _seen(described, (*source.findings(found.listings), *found.findings), depth, job.rule.colours)
+    seen = _seen(described, (*source.findings(found.listings), *found.findings), depth, job.rule.colours)
+    return replace(seen, notes=(*getattr(source, "notes", ()), *seen.notes))
 
 
 def _from_source(source: Source, job: _Job) -> ImageData:
@@ -189,7 +196,7 @@ def _from_source(source: Source, job: _Job) -> ImageData:
 def _depth(source: Source, once: Once) -> Depth:
     """What all images of a source have in common; nothing where it cannot be opened, which is said if it has to be."""
     try:
-        return depth_of(*(source.content() if isinstance(source, FolderSource) else once.content()))
+        return depth_of(*(source.content() if isinstance(source, FileSource) else once.content()))
     except DataError:
         return Depth()
 
@@ -204,8 +211,8 @@ def _colours(dataset: Dataset, common: dict[str, Any], white: float | None = Non
     return checked_colours(common.get("white", white), common.get("background"), dataset.source)
 
 
-def _streams(files: Undecoded, source: FolderSource, delivery: Delivery, skip_bad: bool) -> tuple[bool, str]:
-    """Whether a folder's images stay files, and why."""
+def _streams(files: Undecoded, source: FileSource, delivery: Delivery, skip_bad: bool) -> tuple[bool, str]:
+    """Whether a source's images stay files, and why."""
     if delivery.mode == "stream":
         return True, "stream, as asked"
 
@@ -258,7 +265,7 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
         UnknownNameError: neither in the catalogue nor a known scheme. InputError: no text.
     """
     if not isinstance(spec, str):  # images of Python are taken by `zoo.data.given_data`, before
-        advice = f"; for the folder write 'folder:{spec}'" if isinstance(spec, Path) else ""
+        advice = f"; for the files there write '{spec_of(spec)}'" if isinstance(spec, Path) else ""
         raise InputError(f"{type(spec).__name__} is no SPEC of a dataset: give a name or a text SCHEME:PATH{advice}")
     known = registry.datasets if registry is not None else {}
     if registry is not None and spec in known:
@@ -267,7 +274,9 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
     if not colon:
         if Path(spec).expanduser().is_dir():
             raise UnknownNameError("dataset", spec, (), f"for the folder of that name write folder:{spec}")
-        hint = "see `zoo datasets`, or give folder:PATH or parquet:PATH"
+        if not (written := spec_of(Path(spec))).startswith("folder:"):
+            raise UnknownNameError("dataset", spec, (), f"for the file of that name write {written}")
+        hint = "see `zoo datasets`, or give folder:PATH, csv:FILE, jsonl:FILE or parquet:PATH"
         if registry is not None:
             raise registry.unknown("dataset", spec, known, hint)
         raise UnknownNameError("dataset", spec, known, hint)
@@ -280,6 +289,8 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
 
 def _short_name(scheme: str, rest: str) -> str:
     base = rest.partition("?")[0].partition("@")[0].rstrip("/").rsplit("/", 1)[-1]
+    if scheme in ("csv", "jsonl"):
+        base = re.sub(rf"({'|'.join(map(re.escape, OF_ENDINGS))})(\.gz)?$", "", base, flags=re.IGNORECASE)
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in base).strip("-._").lower()
     return name or scheme
 

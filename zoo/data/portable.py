@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 
-LOCAL_SCHEMES = ("parquet", "folder", "idx", "memory")
+LOCAL_SCHEMES = ("parquet", "folder", "csv", "jsonl", "idx", "memory")
+
+OF_PATHS = ("classes", "images", "test", "validation")
+"""Options of a SPEC that may name files or folders."""
+
+
+OF_ENDINGS: Mapping[str, str] = MappingProxyType(
+    {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+)
+"""Endings of files to the scheme that reads them."""
+
+
+def spec_of(path: Path) -> str:
+    """The SPEC of a folder of images, or of a table in a file."""
+    scheme = OF_ENDINGS.get(path.suffix.lower(), "folder") if path.expanduser().is_file() else "folder"
+    return f"{scheme}:{path}"
 
 
 def portable_spec(spec: str) -> str:
@@ -13,8 +31,15 @@ def portable_spec(spec: str) -> str:
     if not colon or scheme not in LOCAL_SCHEMES:
         return spec
     path, mark, query = rest.partition("?")
-    last = re.split(r"[\\/]", path.rstrip("\\/"))[-1] or "data"
-    return f"{scheme}:{last if last not in ('.', '..', '~') else 'data'}{mark}{query}"
+    options = (option.partition("=") for option in query.split("&"))
+    kept = (f"{key}{sign}{_last(value) if key in OF_PATHS and value else value}" for key, sign, value in options)
+    return f"{scheme}:{_last(path)}{mark}{'&'.join(kept)}"
+
+
+def _last(path: str) -> str:
+    """The last part of a path."""
+    last = re.split(r"[\\/]|%2f|%5c", path.rstrip("\\/"), flags=re.IGNORECASE)[-1] or "data"
+    return last if last not in (".", "..", "~") else "data"
 
 
 def is_local(spec: str) -> bool:

@@ -85,7 +85,7 @@ class ImageData:
             images are streamed from files, "files-" and one over relative paths, sizes, labels, class
             names and the rule that brings images to their size.
         named: whether the classes have names of their own; else they are the numbers of the labels.
-        skipped: unreadable images left out (`skip_bad`). ignored: files that were no images.
+        skipped: unreadable images left out (`skip_bad`). ignored: files that were no images, and rows without a label.
         notes: how the images are delivered and why, a line each.
         findings: what was seen while they were listed and opened.
         white: the value of images of more than 8 bits that is read as white; None where there are none.

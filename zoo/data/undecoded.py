@@ -1,4 +1,4 @@
-"""A folder of image files as a dataset whose images stay files: nothing is decoded before it is needed."""
+"""Image files as a dataset whose images stay files: nothing is decoded before it is needed."""
 
 from __future__ import annotations
 
@@ -12,85 +12,73 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.base.text import plural
 from zoo.data.cache import Cached, columns_digest
 from zoo.data.files.decode import Rule, image_array
-from zoo.data.files.image_files import FileImages, Listing, list_folder
+from zoo.data.files.image_files import FileImages, Listing
 from zoo.data.files.pool import Pool
 from zoo.data.findings import Finding
-from zoo.data.sources.folder import FolderSource
 from zoo.data.sources.known_classes import known_classes
+from zoo.data.sources.listed import FileSource, Part
 from zoo.data.sources.source import Show
 from zoo.data.split import Split
-from zoo.data.types import VALIDATES, Labels
+from zoo.data.types import Labels
 from zoo.errors import DataError
 
 CHUNK = 1024
 
 
 class Undecoded(NamedTuple):
-    """A folder, listed.
+    """A source's files, listed.
 
     Attributes:
-        train, test: a listing and the rows of it that are the split. size: (height, width) of all images.
-        findings: what was seen while they were listed.
+        train, test: the splits. size: (height, width) of all images. findings: what was seen while they were listed.
     """
 
-    train: tuple[Listing, Labels]
-    test: tuple[Listing, Labels]
+    train: Part
+    test: Part
     rule: Rule
     size: tuple[int, int]
     findings: tuple[Finding, ...] = ()
 
-    @property
-    def validates(self) -> NDArray[np.bool_]:
-        """Which training images only validate: bool (N,)."""
-        return self.train[0].held[self.train[1]]
-
     def __len__(self) -> int:
         """Images of both splits."""
-        return len(self.train[1]) + len(self.test[1])
+        return len(self.train.rows) + len(self.test.rows)
 
     @property
     def listings(self) -> list[Listing]:
         """Of train and test, or the one that both are drawn from."""
-        train, test = self.train[0], self.test[0]
+        train, test = self.train.listing, self.test.listing
         return [train] if train is test else [train, test]
 
     def of_known_classes(self) -> Undecoded:
         """Without the classes that have no training images: the option `?drop-unknown`."""
-        (first, rows), (second, others) = self.train, self.test
-        known = known_classes(first.classes, first.labels[rows], self.validates, second.labels[others])
+        classes, validates = self.train.listing.classes, self.train.validates
+        known = known_classes(classes, self.train.labels, validates, self.test.labels)
         if known is None:
             return self
         listings = [
             replace(listing, labels=known.places[listing.labels], classes=known.classes) for listing in self.listings
         ]
-        train, test = (listings[0], rows[known.train]), (listings[-1], others[known.test])
-        if not len(test[1]):
-            raise DataError(f"{second.folder}: every test image is of a class without training images")
+        train, test = self.train.select(known.train, listings[0]), self.test.select(known.test, listings[-1])
+        if not len(test.rows):
+            raise DataError(f"{test.listing.folder}: every test image is of a class without training images")
         return Undecoded(train, test, self.rule, self.size, known.findings)
 
 
-def undecoded(source: FolderSource, rule: Rule, *, skip_bad: bool = False) -> Undecoded:
-    """List a folder; one image is opened where the rule leaves the size open.
+def undecoded(source: FileSource, rule: Rule, *, skip_bad: bool = False) -> Undecoded:
+    """List the files of a source; one image is opened where the rule leaves the size open.
 
     Args:
         skip_bad: it is the first that can be read.
     Raises:
-        DataError: as `zoo.data.files.image_files.read_folder`, or the first image (with `skip_bad` all) cannot be read.
+        DataError: as `FileSource.parts`, or the first image (with `skip_bad` all) cannot be read.
     """
-    listings = source.listings(list_folder)
-    if len(listings) > 1:
-        train, test = ((listing, np.arange(len(listing.labels))) for listing in listings)
-    else:
-        rows = source.drawn(listings[0])
-        train, test = ((listings[0], chosen) for chosen in rows)
-    return Undecoded(train, test, rule, rule.out_size() or _first_size(train[0], rule, skip_bad))
+    train, test = source.parts()
+    return Undecoded(train, test, rule, rule.out_size() or _first_size(train.listing, rule, skip_bad))
 
 
 def _first_size(listing: Listing, rule: Rule, skip_bad: bool) -> tuple[int, int]:
@@ -112,32 +100,32 @@ def as_cached(files: Undecoded, workers: int, show: Show, *, name: str, skip_bad
             is kept, until a file changes.
     """
     pool = Pool(workers, files.rule, files.size)
-    splits, skipped = [], 0
-    for side, (listing, rows) in (("train", files.train), ("test", files.test)):
-        images = FileImages(listing.files, rows, files.rule, files.size)
-        columns = {VALIDATES: files.validates} if side == "train" and files.validates.any() else {}
-        split = Split(images, listing.labels[rows], pool=pool, columns=columns)
+    splits, skipped = [], sum(listing.skipped for listing in files.listings)
+    for side, part in (("train", files.train), ("test", files.test)):
+        images = FileImages(part.listing.files, part.rows, files.rule, files.size)
+        split = Split(images, part.labels, pool=pool, columns=part.columns)
         if skip_bad:
-            good = _readable(split, listing, show, f"checking {name} ({side})")
+            good = _readable(split, part.listing, show, f"checking {name} ({side})")
             skipped += len(split) - len(good)
             split = split.select(good)
         splits.append(split)
     return Cached(
         splits[0],
         splits[1],
-        files.train[0].classes,
+        files.train.listing.classes,
         _fingerprint(files, splits),
         skipped,
         sum(listing.ignored for listing in files.listings),
         "",
+        files.train.listing.named,
     )
 
 
 def _fingerprint(files: Undecoded, splits: Sequence[Split]) -> str:
     """As `ImageData.fingerprint` says."""
     digest = hashlib.sha256(json.dumps(files.rule.table(), sort_keys=True).encode())
-    for (listing, _), split in zip((files.train, files.test), splits, strict=True):
-        digest.update(listing.digest(times=False).encode())
+    for part, split in zip((files.train, files.test), splits, strict=True):
+        digest.update(part.listing.digest(times=False).encode())
         assert isinstance(split.images, FileImages)
         digest.update(np.ascontiguousarray(split.images.rows, "<i8").data)
         digest.update(columns_digest(split.columns))

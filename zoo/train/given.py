@@ -15,6 +15,7 @@ from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Model
 from zoo.data.given_data import GivenData, given_data
+from zoo.data.portable import spec_of
 from zoo.errors import InputError
 from zoo.models.own_module import Own, own_of
 from zoo.runs.own_source import Warn, own_of_run, warn_as_python
@@ -116,7 +117,7 @@ def taken(
         raise InputError(f"recipe: of type {type(recipe).__name__}; give a name, a table of its keys, or a Recipe")
     names = {
         "model": own.name if own else model,
-        "dataset": data.spec if data else f"folder:{dataset}" if isinstance(dataset, Path) else dataset,
+        "dataset": data.spec if data else spec_of(dataset) if isinstance(dataset, Path) else dataset,
         "recipe": recipe if isinstance(recipe, str) else None,
     }
     given = Given(

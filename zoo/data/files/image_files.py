@@ -110,13 +110,14 @@ class Files(Sequence[Path]):
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of one folder of class folders; classes and files in sorted order.
+    """The image files of one folder of class folders, classes and files in sorted order; or of a table, in its order.
 
     Attributes:
         labels: int64 (N,). folders: relative path to modification time (ns) of every directory.
-        ignored: visible files that are no images. left_out: how many of them have each ending.
+        ignored: visible files that are no images, or rows without a label. left_out: how many have each ending.
         loose: images beside the class folders, which belong to no class.
         validates: how many of the last files are validation images, of a listing of training images.
+        skipped: rows of a table that cannot be used. named: whether the classes have names, or numbers alone.
     """
 
     files: Files
@@ -127,6 +128,8 @@ class Listing:
     left_out: dict[str, int] = field(repr=False, default_factory=dict)
     loose: int = 0
     validates: int = 0
+    skipped: int = 0
+    named: bool = True
 
     @property
     def held(self) -> NDArray[np.bool_]:

@@ -12,23 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.files.image_files import Listing, read_folder, visible
+from zoo.data.files.image_files import Listing, list_folder, read_folder, visible
 from zoo.data.findings import Finding
+from zoo.data.sources.class_order import BY_TEXT, ClassOrder
 from zoo.data.sources.folder_findings import folder_findings
 from zoo.data.sources.folder_listings import joined, numbered_alike, refuse_empty
-from zoo.data.sources.joined_splits import marked
-from zoo.data.sources.source import Opened, Request, Rows, item_rows
+from zoo.data.sources.listed import Part
+from zoo.data.sources.source import Opened, Request
 from zoo.data.sources.split_folders import Division, division
 from zoo.data.split import drawn_test
-from zoo.data.types import CARVED, CHUNK, Chunk, Labels, SplitsFrom
+from zoo.data.types import CARVED, CHUNK, VALIDATES, Chunk, Labels, SplitsFrom
 from zoo.errors import DataError, InputError
 
 
-def _rows(listing: Listing, chosen: Labels | None = None) -> Rows:
-    """A split of all files, or of the chosen ones."""
-    rows = np.arange(len(listing.labels)) if chosen is None else chosen
-    files = listing.files if chosen is None else [listing.files[int(i)] for i in chosen]
-    return marked(item_rows(files, listing.labels[rows], lambda i: str(files[i])), listing.held[rows])
+def _part(listing: Listing, rows: Labels) -> Part:
+    validates = listing.held[rows]
+    return Part(listing, rows, {VALIDATES: validates} if validates.any() else {})
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,22 @@ class FolderSource:
     seed: int = 0
     whole: bool = False
     earlier: bool = False
+    order: ClassOrder = BY_TEXT
 
     @classmethod
     def make(cls, request: Request) -> FolderSource:
         """The source for `folder:PATH`.
 
         Raises:
-            InputError: no such folder. DataError: it is empty.
+            InputError: no such folder, or an option is wrong. DataError: it is empty.
         """
         root = Path(request.rest).expanduser()
         if not root.is_dir():
             raise InputError(f"no folder {root}; folder:PATH needs an existing folder of images")
         if not any(entry.is_dir() for entry in visible(root)):
             raise DataError(f"{root} holds no folders; expected train/ and test/, or one folder per class")
-        return cls(root.resolve(), request.seed, request.whole, request.earlier)
+        order = ClassOrder.asked(request.options, root, f"folder:{request.rest}")
+        return cls(root.resolve(), request.seed, request.whole, request.earlier, order)
 
     @cached_property
     def _division(self) -> Division | None:
@@ -84,9 +85,10 @@ class FolderSource:
         if found is None or found.train == found.test:
             only = read(found.train if found else self.root)
             refuse_empty(only)
-            return [only]
-        train, *others = (read(folder) for folder in found.read)
-        refuse_empty(train)
+            return [self.order.of(only)]
+        listed = [read(folder) for folder in found.read]
+        refuse_empty(listed[0])
+        train, *others = map(self.order.of, listed)
         train, *others = numbered_alike(train, others)
         if found.validation is not None:
             train = joined(train, others.pop(0))
@@ -134,12 +136,20 @@ class FolderSource:
         train, test = drawn_test(listing.labels[:count], self.seed, str(self.root))
         return np.concatenate([train, everything[count:]]), test
 
+    def parts(self, read: Callable[[Path], Listing] = list_folder) -> tuple[Part, Part]:
+        """Train and test, listed by `read`."""
+        return self._parts(self.listings(read))
+
+    def _parts(self, listings: Sequence[Listing]) -> tuple[Part, Part]:
+        first, *rest = listings
+        if rest:
+            train, test = (_part(listing, np.arange(len(listing.labels))) for listing in listings)
+        else:
+            train, test = (_part(first, rows) for rows in self.drawn(first))
+        return train, test
+
     def open(self) -> Opened:
         """The splits; files are decoded when they are read."""
-        first, *rest = self._listings
-        ignored = first.ignored + sum(listing.ignored for listing in rest)
-        if rest:
-            train, test = _rows(first), _rows(rest[0])
-        else:
-            train, test = (_rows(first, rows) for rows in self.drawn(first))
-        return Opened(train, test, first.classes, ignored, splits_from=self.splits_from())
+        train, test = self._parts(self._listings)
+        ignored, classes = sum(listing.ignored for listing in self._listings), train.listing.classes
+        return Opened(train.opened(), test.opened(), classes, ignored, splits_from=self.splits_from())

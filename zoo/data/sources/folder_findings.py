@@ -102,7 +102,8 @@ def _categories(listing: Listing, train: Path) -> Iterator[Finding]:
     above = len(train.relative_to(listing.folder).parts) if train.is_relative_to(listing.folder) else 0
     starts = np.concatenate([[0], files.ends[:-1]])
     depths = np.add.reduceat(files.names == ord("/"), starts, dtype=np.int64)[: len(labels)] - above
-    present, firsts = np.unique(labels, return_index=True)  # the files of a class follow one another
+    firsts = np.flatnonzero(np.diff(labels, prepend=-1))  # the files of a class follow one another
+    present = labels[firsts]
     deep = np.minimum.reduceat(depths, firsts) > 1
     nested = present[deep].tolist()
     below: defaultdict[int, set[str]] = defaultdict(set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,11 @@ from zoo.errors import DataError
 
 MOST_CLASSES = 100_000
 """A larger class number is a number of another kind (an identifier, a damaged value)."""
+
+
+def composed(name: str) -> str:
+    """A name with composed characters (NFC), so that two spellings of an accent are one name."""
+    return unicodedata.normalize("NFC", name)
 
 
 def class_number(value: Any) -> int | None:

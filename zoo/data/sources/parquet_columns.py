@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.explain import shown
 from zoo.base.text import first_line
+from zoo.data.sources.table_columns import usual_column
 from zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -111,6 +112,34 @@ def _check_image_type(path: Path, schema: pa.Schema, image: str) -> None:
             f"{path}: column {image!r} holds {kind}{first}, not images; needed are the bytes of image files, "
             "or {bytes, path} as the Hub has them; another column is named by ?image=COLUMN"
         )
+
+
+def path_column(path: Path, image: str | None) -> str | None:
+    """The column of a file that holds paths of images, as text; None where a column holds the images themselves.
+
+    Args:
+        image: the column that the user named.
+    Raises:
+        DataError: the file cannot be read. InputError: several columns may hold the paths.
+    """
+    import pyarrow as pa
+
+    with parquet_reader(path) as reader:
+        schema = reader.schema_arrow
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    if image is not None:
+        return image if image in texts else None
+    kinds = [feature.get("_type") for name, feature in _features(schema).items() if name in schema.names]
+    if "Image" in kinds or any(name in schema.names and name not in texts for name in IMAGES):
+        return None
+    return usual_column("path", texts, str(path))
+
+
+def class_names(path: Path, label: str) -> tuple[str, ...]:
+    """The names that the Hub's metadata give to the numbers in a column; none where they do not say."""
+    with parquet_reader(path) as reader:
+        names = _features(reader.schema_arrow).get(label, {}).get("names") or ()
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def same_columns(files: Sequence[Path], image: str | None, label: str | None) -> Columns:

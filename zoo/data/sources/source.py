@@ -55,8 +55,9 @@ class Opened:
     """A source's two splits; `classes` is empty where the source has no names.
 
     Attributes:
-        ignored: files that were no images. findings: what was seen while the labels were read; kept with the images.
-        splits_from: where validation and test came from.
+        ignored: files that were no images, or rows without a label. findings: what was seen while the labels were read;
+            kept with the images. splits_from: where validation and test came from. skipped: rows left out, as they
+            cannot be used.
     """
 
     train: Rows
@@ -65,6 +66,7 @@ class Opened:
     ignored: int = 0
     findings: tuple[Finding, ...] = ()
     splits_from: SplitsFrom = SplitsFrom()  # noqa: RUF009 - a named tuple does not change
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Request:
         data_dir: folder for downloads. seed: of a split that the source does not have itself.
         given: whether the user chose data_dir. whole: what has one split alone is not divided: each side is all of it.
         earlier: read as versions did that knew no validation split of a dataset's own, for the runs that they recorded.
+        skip_bad: leave out what cannot be used.
     """
 
     rest: str
@@ -85,6 +88,7 @@ class Request:
     given: bool = False
     whole: bool = False
     earlier: bool = False
+    skip_bad: bool = False
 
     @property
     def own_validation(self) -> bool:
