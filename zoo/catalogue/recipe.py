@@ -16,6 +16,9 @@ CompileMode = Literal["off", "graph", "default", "max"]
 """How a step is run: kernel by kernel; recorded as a CUDA graph; through torch.compile, with graphs on a GPU;
 the same with kernels tuned by trying."""
 
+Sampler = Literal["shuffled", "balanced", "sqrt"]
+"""How often an epoch shows the images of each class: see `zoo.data.batches.sampler`."""
+
 
 class Group(Struct, frozen=True):
     """A rule of a recipe for parameters that are trained otherwise; the first rule that fits one counts.
@@ -78,6 +81,14 @@ class Recipe(Struct, frozen=True):
         final_lr: Last learning rate as a fraction of the peak.
         dropout: Probability of every dropout of the model. Not set: the model's own.
         label_smoothing: Share of each label that is spread evenly over all classes.
+        loss: What is minimised: "cross-entropy"; "focal" (cross entropy that counts images less which the model is
+            sure of); or "bce" (each class against all others, averaged over the classes). See `zoo.train.loss`.
+        focal_gamma: How much less "focal" counts them: by (1 - probability)**gamma. 0: not at all.
+        class_weights: What images of each class count in the loss: all the same ("none"), by the inverse of
+            their number ("balanced"), or a table of weights by class name or number; classes that it leaves out
+            count 1.
+        sampler: How often an epoch shows each image: once ("shuffled"), or drawn with replacement so that all classes
+            are shown equally often ("balanced"), or in proportion to the square root of their size ("sqrt").
         clip_grad_norm: Largest norm of the gradient; a longer one is scaled down to it. 0: off.
         accumulate: Micro-batches that a step's batch is split into, to save memory.
         ema: Decay per step of the averaged weights, which are evaluated and kept; less in a run's first steps.
@@ -122,6 +133,10 @@ class Recipe(Struct, frozen=True):
     final_lr: Fraction = 0.0
     dropout: Fraction | None = None
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    loss: Literal["cross-entropy", "focal", "bce"] = "cross-entropy"
+    focal_gamma: NonNegative = 2.0
+    class_weights: Literal["none", "balanced"] | dict[str, NonNegative] = "none"
+    sampler: Sampler = "shuffled"
     clip_grad_norm: NonNegative = 0.0
     accumulate: Positive = 1
     ema: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.open import Batch, BatchSource, open_source
-from zoo.data.batches.resident import generator, order
+from zoo.data.batches.resident import generator
+from zoo.data.batches.sampler import epoch_order
+from zoo.data.checks import class_counts
 from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
 from zoo.evaluate.one_pass import Metrics, evaluate
@@ -35,6 +36,7 @@ from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
 from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
+from zoo.train.loss import make_loss
 from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
 from zoo.train.optim.freeze import freeze
@@ -103,6 +105,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.hardware.precision == "fp16")
         self.guard = Guard(self.module, self.optimizer, recipe, self.device)
         self.data = self._source(plan.train)
+        classes = plan.record.data.classes
+        self.loss = make_loss(recipe, class_counts(plan.train, len(classes)), classes, self.device)
         self.batch = min(recipe.batch_size, len(plan.train))
         self.world.check(self.batch, recipe.accumulate)
         self.steps = math.ceil(len(plan.train) / self.batch)
@@ -166,7 +170,7 @@ class Trainer:
         rows = torch.arange(self.batch, device=self.device)
         for part in rows.chunk(self.plan.recipe.accumulate):
             taken = self.data.take(self.world.share(len(part))(part))
-            self._pass(part, *taken, len(rows), generator(0)).zero_()
+            self._pass(part, *taken, self._counted(rows), generator(0)).zero_()
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, before in zip(self.module.buffers(), buffers, strict=True):
             buffer.copy_(before)
@@ -184,8 +188,8 @@ class Trainer:
         self.at.step_seconds += time.perf_counter() - start
 
     def _train_epoch(self) -> None:
-        at = self.at
-        rows = order(self.plan.record.seed, at.epoch, len(self.data)).to(self.device)
+        at, plan = self.at, self.plan
+        rows = epoch_order(plan.recipe.sampler, plan.record.seed, at.epoch, plan.train.labels).to(self.device)
         rows = torch.cat((rows, rows[: self.steps * self.batch - len(rows)]))  # whole batches only
         batches = rows.view(self.steps, self.batch)
         delivered = self.data.steps(self._local(batches), at.step, epoch=at.epoch)
@@ -215,7 +219,7 @@ class Trainer:
         return torch.cat([self.world.share(part.shape[1])(part, 1) for part in parts], 1)
 
     def _step(self, batch: Batch) -> None:
-        """Take one step on a batch: the row numbers of the whole batch, and this process's images and labels."""
+        """Take one step on a batch: the sample numbers of the whole batch, and this process's images and labels."""
         rows, images, labels = batch
         at, recipe, seed = self.at, self.plan.recipe, self.plan.record.seed
         seed_noise(mix_seed(seed, at.epoch, at.step, NOISE, *self.world.apart), self.device)
@@ -223,15 +227,15 @@ class Trainer:
         lr = lr_at(recipe, at.total, self.total, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr_at(recipe, at.total, self.total, self.steps, group)
-        total = torch.zeros_like(self.sums)
+        total, whole = torch.zeros_like(self.sums), self._counted(rows)
         self.guard.before()
         parts = rows.chunk(recipe.accumulate)
         sizes = [len(self.world.share(len(part))(part)) for part in parts]
         for part, inputs, classes in zip(parts, images.split(sizes), labels.split(sizes), strict=True):
             with self.world.collecting(part is parts[-1]):
-                total += self._pass(part, inputs, classes, len(rows), drawn)
+                total += self._pass(part, inputs, classes, whole, drawn)
         total = self.world.sum(total)
-        if self._may_step(total, lr, rows):
+        if self._may_step(total, lr, rows % len(self.data)):
             self.scaler.step(self.optimizer)
             self.sums += total
             self.average.update(at.total, self.total)
@@ -240,27 +244,44 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _pass(self, rows: Tensor, images: Tensor, labels: Tensor, batch: int, drawn: torch.Generator) -> Tensor:
-        """Add the gradients of this process's share of the rows; returns summed loss and hits, float32 (2,)."""
-        mine = self.world.share(len(rows))
+    def _counted(self, rows: Tensor) -> float | Tensor:
+        """What these samples count in the mean loss of their batch: see `zoo.train.loss.Loss.count`."""
+        return self.loss.count(self.data.labels[rows % len(self.data)]) if self.loss.weighted else len(rows)
+
+    def _pass(
+        self, rows: Tensor, images: Tensor, labels: Tensor, whole: float | Tensor, drawn: torch.Generator
+    ) -> Tensor:
+        """Add the gradients of this process's share of the rows; returns summed loss and hits, float32 (2,).
+
+        Args:
+            whole: what the images of the whole batch count.
+        """
+        mine, count = self.world.share(len(rows)), self.loss.count(labels)
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         if self.plan.augment is not None:
             images, labels = self.plan.augment(images, labels, self.plan.record.sizes.num_classes)
         images, targets = self.change(images, labels, draws.of(mine))
         self.compiler.next_step()
-        share = len(labels) / batch * self.world.size  # gradients are averaged over the processes
-        sums: Tensor = self.learn(images, targets, labels, share)
+        share = count / whole * self.world.size  # gradients are averaged over the processes
+        sums: Tensor = self.learn(images, targets, labels, count, share)
         return sums
 
-    def _learn(self, images: Tensor, targets: Tensor, labels: Tensor, share: float = 1.0) -> Tensor:
-        """Add the gradients of `share` times the mean loss; returns summed loss and hits, float32 (2,)."""
+    def _learn(
+        self, images: Tensor, targets: Tensor, labels: Tensor, count: float | Tensor, share: float | Tensor
+    ) -> Tensor:
+        """Add the gradients of `share` times the mean loss; returns summed loss and hits, float32 (2,).
+
+        Args:
+            count: what the images count.
+        """
         with self.plan.hardware.autocast():
             logits = self.forward(images)
-            smoothing = self.plan.recipe.label_smoothing
-            loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        self.scaler.scale(loss * share if share != 1 else loss).backward()
+            loss = self.loss(logits.float(), targets, count)
+        plain = not isinstance(share, Tensor)
+        self.scaler.scale(loss if plain and share == 1 else loss * share).backward()
         hits = (logits.detach().argmax(1) == labels).sum()
-        return torch.stack((loss.detach() * len(labels), hits.float()))
+        part = len(labels) if plain else share * (self.batch / self.world.size)  # of the batch's mean loss
+        return torch.stack((loss.detach() * part, hits.float()))
 
     def _may_step(self, total: Tensor, lr: float, rows: Tensor) -> bool:
         if self.scaler.is_enabled():  # fp16: the scaler itself skips steps that overflow

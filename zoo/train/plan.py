@@ -43,6 +43,7 @@ from zoo.train.divide import divided_for, splits_line, validation_from
 from zoo.train.environment import environment
 from zoo.train.given import Given
 from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
+from zoo.train.loss import weights_of_classes
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
 from zoo.train.own_augment import OwnAugment, code_of
@@ -133,6 +134,7 @@ def resolve(
     refuse_classes(data)
     images, found = divided_for(request, data, registry, delivery, transform)
     splits = images.divided()
+    weights_of_classes(recipe, class_counts(splits[0], len(data.classes)), data.classes)  # refuses what it cannot use
     sizes = Sizes(
         in_channels=3, height=splits[0].images.shape[2], width=splits[0].images.shape[3], num_classes=len(data.classes)
     )

@@ -14,16 +14,18 @@ from zoo.data.batches.stream import Streamed
 from zoo.data.split import Split
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Row numbers int64 (B,), images uint8 (B, 3, H, W), labels int64 (B,): all on the device."""
+"""Row or sample numbers int64 (B,), images uint8 (B, 3, H, W), labels int64 (B,): all on the device."""
 
 
 class BatchSource(Protocol):
     """A split, ready to be trained on or evaluated.
 
     Attributes:
+        labels: int64 (N,), on the device.
         cropped: whether `steps` gives images that a random-resized-crop has cut already.
     """
 
+    labels: Tensor
     cropped: bool
     device: torch.device
 
@@ -33,7 +35,9 @@ class BatchSource(Protocol):
     def steps(self, batches: Tensor, start: int = 0, *, epoch: int = 0) -> Iterator[Batch]:
         """One batch for each row of `batches` (int64 (steps, B)), from row `start` on.
 
-        What a batch holds depends on its row numbers and on `epoch` alone, not on `start`.
+        `batches` holds sample numbers: image s % N each, where the sampler has one several times in an epoch (see
+        `zoo.data.batches.sampler`). What a batch holds depends on its sample numbers and on `epoch` alone, not on
+        `start`.
         """
 
     def batches(

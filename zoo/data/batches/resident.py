@@ -97,10 +97,14 @@ class Resident:
         return self.images.view(len(self), -1).index_select(0, indices).view(shape), labels
 
     def steps(self, batches: Tensor, start: int = 0, *, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Training batches (rows, images, labels) for each row of `batches`, int64 (steps, B), from `start` on."""
+        """Training batches (numbers, images, labels) for each row of `batches`, int64 (steps, B), from `start` on.
+
+        Args:
+            batches: sample numbers: row s % N each (see `zoo.data.batches.sampler`).
+        """
         del epoch  # nothing is cut here (see `BatchSource`)
-        for indices in batches[start:].to(self.device):
-            yield indices, *self.take(indices)
+        for numbers in batches[start:].to(self.device):
+            yield numbers, *self.take(numbers % len(self))
 
     def batches(
         self, batch_size: int, *, rows: Tensor | None = None, drop_last: bool = False, start: int = 0

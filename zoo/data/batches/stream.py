@@ -41,7 +41,7 @@ class _Reader(Protocol):
     depth: int
 
     def begin(self, rows: Labels, key: int | None) -> _Begun:
-        """Begin to read these rows; `key` of the random crops, if there are any."""
+        """Begin to read these samples: row s % N each; `key` of the random crops, if there are any."""
 
 
 class _FileReader:
@@ -66,7 +66,7 @@ class _FileReader:
         return _Begun(host.permute(0, 3, 1, 2), parts)
 
     def _part(self, rows: Labels, key: int | None) -> Part:
-        files, chosen = self.images.files, self.images.rows[rows].tolist()
+        files, chosen = self.images.files, self.images.rows[rows % len(self.images.rows)].tolist()
         paths = [self.root + files.name(row) for row in chosen]
         stamps = [files.stamp(row) for row in chosen]
         cuts = None if key is None or self.bounds is None else Cuts(key, rows.tolist(), self.bounds)
@@ -94,7 +94,7 @@ class _ArrayReader:
 
     def _gather(self, rows: Tensor, host: Tensor) -> None:
         flat = self.images.view(len(self.images), -1)
-        torch.index_select(flat, 0, rows, out=host.view(len(rows), -1))
+        torch.index_select(flat, 0, rows % len(flat), out=host.view(len(rows), -1))
 
 
 class Streamed:
@@ -144,8 +144,9 @@ class Streamed:
         """Training batches (rows, images, labels), read ahead.
 
         Args:
-            batches: int64 (steps, B), row numbers. start: the first that is given.
-            epoch: decides, with the seed and the row numbers, what random crops cut out.
+            batches: int64 (steps, B), sample numbers: row s % N each (see `zoo.data.batches.sampler`). start: the
+                first that is given.
+            epoch: decides, with the seed and the sample numbers, what random crops cut out.
         Raises:
             DataError: a file that cannot be used, or a worker that died.
         """
@@ -177,7 +178,7 @@ class Streamed:
         self, rows: Iterable[Tensor], wanted: Iterable[Labels], key: int | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for numbers, host in zip(rows, self._ahead(wanted, key), strict=True):
-            yield numbers, self._delivered(host), self.labels.index_select(0, numbers)
+            yield numbers, self._delivered(host), self.labels.index_select(0, numbers % len(self))
 
     def _ahead(self, wanted: Iterable[Labels], key: int | None) -> Iterator[Tensor]:
         """Batches on the host, in order, `depth` of them under way; what is not needed is not begun."""
