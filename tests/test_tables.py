@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from timm.data.readers.reader_image_folder import ReaderImageFolder
@@ -31,6 +32,7 @@ from zoo.data.split import ImageData, Split
 from zoo.data.types import GROUP, VALIDATES, WEIGHT
 from zoo.errors import BadImagesError, ZooError
 from zoo.evaluate.new_images import Taken, other_images
+from zoo.runs.folder import read_weights
 
 MODES = pytest.mark.parametrize("mode", ["resident", "stream"])
 RNG = np.random.default_rng(25)
@@ -295,8 +297,8 @@ def test_a_table_for_each_split(mode: str, root: Path) -> None:
     assert "?test=absent.csv: no such file in" in refusal(f"csv:{train}?test=absent.csv")
     mixed = write(root / "mixed.csv", rows(split=sides))
     both = write(root / "both.csv", rows(split="train"))
-    assert "but the table was named for the train images" in refusal(f"csv:{mixed}?test=both.csv")
-    assert "but the table was named for the test images" in refusal(f"csv:{both}?test=mixed.csv")
+    assert "but the table was named for 'train'" in refusal(f"csv:{mixed}?test=both.csv")
+    assert "but the table was named for 'test'" in refusal(f"csv:{both}?test=mixed.csv")
 
 
 def test_a_table_without_splits_is_divided_as_a_folder_is(root: Path) -> None:
@@ -466,8 +468,18 @@ def test_a_spec_for_others_names_no_folder_of_this_machine() -> None:
     assert portable_spec("jsonl:C:\\me\\t.jsonl") == "jsonl:t.jsonl"
 
 
-def test_a_run_learns_from_a_table(root: Path) -> None:
-    path = write(root / "birds.csv", rows(split=sides))
-    run = zoo.train("cnn-baseline-bn", dataset=path, epochs=1, device="cpu", output=root / "run")
-    assert run.record.data.spec == f"csv:{path}"
-    assert run.record.data.classes == ("class 1", "class 10", "class 2")
+def test_a_run_learns_from_a_table_and_each_image_counts_as_it_says(root: Path) -> None:
+    def trained(name: str, weight: Callable[[int], int], accumulate: int = 1) -> dict[str, torch.Tensor]:
+        table = [{**row, "split": sides(0, k), "weight": weight(k)} for k, row in enumerate(rows())]
+        path = write(root / f"{name}.csv", table)
+        recipe = {"batch_size": 9, "augment": [], "optimizer": "sgd", "accumulate": accumulate}
+        run = zoo.train("cnn-baseline", dataset=path, epochs=1, device="cpu", recipe=recipe, output=root / name)
+        assert (run.record.data.spec, run.record.data.classes) == (f"csv:{path}", ("class 1", "class 10", "class 2"))
+        return read_weights(root / name)
+
+    def alike(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], atol: float) -> bool:
+        return all(torch.allclose(first[key], second[key], atol=atol) for key in first)
+
+    even, uneven = trained("even", lambda k: 2), trained("uneven", lambda k: k % 5)
+    assert alike(uneven, trained("parts", lambda k: k % 5, accumulate=3), 1e-5)
+    assert not alike(uneven, even, 1e-4)

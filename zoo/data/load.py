@@ -35,9 +35,9 @@ from zoo.data.sources.known_classes import KnownClasses
 from zoo.data.sources.listed import FileSource
 from zoo.data.sources.plugin import PluginSource
 from zoo.data.sources.source import Once, Request, Show, Source, silent
-from zoo.data.sources.table import OF_TEXT, TableSource
 from zoo.data.sources.table_parquet import OPTIONS as OF_PATHS
 from zoo.data.sources.table_parquet import parquet
+from zoo.data.sources.table_source import OF_TEXT, TableSource
 from zoo.data.sources.torchvision import VisionSource
 from zoo.data.split import ImageData
 from zoo.data.undecoded import Undecoded, as_cached, undecoded

@@ -22,9 +22,9 @@ from zoo.data.augment import pipeline as augment
 from zoo.data.batches.open import Batch, BatchSource, open_source
 from zoo.data.batches.resident import generator
 from zoo.data.batches.sampler import epoch_order
-from zoo.data.checks import class_counts
 from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
+from zoo.data.split_findings import class_counts
 from zoo.evaluate.one_pass import Metrics, evaluate
 from zoo.evaluate.views import views
 from zoo.models.device import seed_noise, synchronize
@@ -36,7 +36,7 @@ from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
 from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
-from zoo.train.loss import make_loss
+from zoo.train.loss import ImageWeights, make_loss
 from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
 from zoo.train.optim.freeze import freeze
@@ -107,6 +107,7 @@ class Trainer:
         self.data = self._source(plan.train)
         classes = plan.record.data.classes
         self.loss = make_loss(recipe, class_counts(plan.train, len(classes)), classes, self.device)
+        self.weights = ImageWeights(plan.train, self.device)
         self.batch = min(recipe.batch_size, len(plan.train))
         self.world.check(self.batch, recipe.accumulate)
         self.steps = math.ceil(len(plan.train) / self.batch)
@@ -246,7 +247,9 @@ class Trainer:
 
     def _counted(self, rows: Tensor) -> float | Tensor:
         """What these samples count in the mean loss of their batch: see `zoo.train.loss.Loss.count`."""
-        return self.loss.count(self.data.labels[rows % len(self.data)]) if self.loss.weighted else len(rows)
+        weights = self.weights.of(rows)
+        known = weights or self.loss.weighted
+        return self.loss.count(self.data.labels[rows % len(self.data)], *weights) if known else len(rows)
 
     def _pass(
         self, rows: Tensor, images: Tensor, labels: Tensor, whole: float | Tensor, drawn: torch.Generator
@@ -256,27 +259,35 @@ class Trainer:
         Args:
             whole: what the images of the whole batch count.
         """
-        mine, count = self.world.share(len(rows)), self.loss.count(labels)
+        mine = self.world.share(len(rows))
+        weights = self.weights.of(mine(rows))
+        count = self.loss.count(labels, *weights)
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         if self.plan.augment is not None:
             images, labels = self.plan.augment(images, labels, self.plan.record.sizes.num_classes)
         images, targets = self.change(images, labels, draws.of(mine))
         self.compiler.next_step()
         share = count / whole * self.world.size  # gradients are averaged over the processes
-        sums: Tensor = self.learn(images, targets, labels, count, share)
+        sums: Tensor = self.learn(images, targets, labels, count, share, *weights)
         return sums
 
     def _learn(
-        self, images: Tensor, targets: Tensor, labels: Tensor, count: float | Tensor, share: float | Tensor
+        self,
+        images: Tensor,
+        targets: Tensor,
+        labels: Tensor,
+        count: float | Tensor,
+        share: float | Tensor,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Add the gradients of `share` times the mean loss; returns summed loss and hits, float32 (2,).
 
         Args:
-            count: what the images count.
+            count: what the images count together. weights: what each of them counts by itself, float32 (B,).
         """
         with self.plan.hardware.autocast():
             logits = self.forward(images)
-            loss = self.loss(logits.float(), targets, count)
+            loss = self.loss(logits.float(), targets, count, weights)
         plain = not isinstance(share, Tensor)
         self.scaler.scale(loss if plain and share == 1 else loss * share).backward()
         hits = (logits.detach().argmax(1) == labels).sum()

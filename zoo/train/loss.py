@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from zoo.base.did_you_mean import did_you_mean
 from zoo.catalogue.recipe import Recipe
 from zoo.data.augment.mix import soft_targets
+from zoo.data.split import Split
+from zoo.data.types import WEIGHT
 from zoo.errors import InputError
 
 
@@ -108,6 +110,22 @@ class Loss:
             return focal(logits, smoothed(shares, self.smoothing), self.gamma, self.class_weights)
         each = binary(logits, smoothed(shares, self.smoothing))
         return each if self.class_weights is None else each * (shares @ self.class_weights)
+
+
+class ImageWeights:
+    """What each image of a split counts in the loss, where its dataset says that."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        given = split.columns.get(WEIGHT)
+        self.given = None if given is None else torch.tensor(given, dtype=torch.float32, device=device)
+
+    def of(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The weights of some samples, float32 (B,), where there are any.
+
+        Args:
+            rows: int64 (B,); images that come again in an epoch are counted on from the number of images.
+        """
+        return () if self.given is None else (self.given[rows % len(self.given)],)
 
 
 def make_loss(

@@ -25,7 +25,7 @@ from zoo.data.load import load
 from zoo.data.seeds import INIT, mix_seed
 from zoo.data.sources.source import Show, silent
 from zoo.data.split import VALIDATION_SEED, ImageData, Split
-from zoo.data.split_findings import refuse_classes
+from zoo.data.split_findings import class_counts, refuse_classes
 from zoo.errors import InputError
 from zoo.evaluate.views import refuse_views
 from zoo.models.arguments import defaults_of

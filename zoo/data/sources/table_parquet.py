@@ -9,13 +9,13 @@ from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.parquet_columns import class_names, path_column
 from zoo.data.sources.parquet_files import local_files
 from zoo.data.sources.source import Request, Source
-from zoo.data.sources.table import OF_TEXT, TableSource
 from zoo.data.sources.table_columns import find_columns
 from zoo.data.sources.table_files import TableFile
 from zoo.data.sources.table_rows import NO_SIDE, SIDES
+from zoo.data.sources.table_source import OF_TEXT, TableSource
 from zoo.errors import InputError
 
-OPTIONS = OF_TEXT - {"test", "validation"}
+OPTIONS = frozenset(OF_TEXT - {"test", "validation"})
 """Options of files that hold paths, beside those of all Parquet files."""
 
 

@@ -126,8 +126,8 @@ class TableRows:
         if len(against):
             row = int(against[0])
             raise DataError(
-                f"{self.where(row)}: its split is {cell[texts.codes[row]]}, but the table was named for the "
-                f"{SIDES[self.given[row]]} images; give one of both, or ignore the column by ?split="
+                f"{self.where(row)}: its split is {cell[texts.codes[row]]}, but the table was named for "
+                f"{SIDES[self.given[row]]!r}; give one of both, or ignore the column by ?split="
             )
         return sides
 
