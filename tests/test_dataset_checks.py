@@ -100,7 +100,7 @@ def test_images_of_several_sizes_are_checked_to_the_end(tmp_path: Path) -> None:
     assert "has 9x8; training needs --image-size N (all else was looked at in 64x64)" in found["sizes"]
 
 
-@pytest.mark.parametrize(("ending", "level"), [("HEIC", "warning"), ("txt", "note")])
+@pytest.mark.parametrize(("ending", "level"), [("DNG", "warning"), ("txt", "note")])
 def test_photographs_in_a_format_that_is_not_read_are_a_warning(tmp_path: Path, ending: str, level: str) -> None:
     splits(tmp_path, "train", "test")
     images(tmp_path / "train" / "ant", 2, ending)

@@ -165,7 +165,7 @@ def test_folders_and_files_that_are_not_read_are_counted_and_named(tmp_path: Pat
     images(tmp_path / "more" / "ant", 2)
     images(tmp_path / "cow", 2)
     images(tmp_path, 3)
-    images(tmp_path / "train" / "ant" / "more", 3, "heic")
+    images(tmp_path / "train" / "ant" / "more", 3, "dng")
     images(tmp_path / "train" / "bee" / "@eaDir", 3)
     images(tmp_path / "train" / "__MACOSX" / "ant", 3)
     for again in range(2):  # the second time from the kept index
@@ -175,7 +175,7 @@ def test_folders_and_files_that_are_not_read_are_counted_and_named(tmp_path: Pat
         found = kinds(data)
         assert (data.classes, len(data.train), data.ignored) == (("ant", "bee"), 8, 3), again
         assert "3 files" in found["ignored"]
-        assert "3 .heic" in found["ignored"]
+        assert "3 .dng" in found["ignored"]
         assert "cow/, more/" in found["unread-folder"]
         assert "3 images beside" in found["loose-image"]
 

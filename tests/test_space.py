@@ -130,6 +130,9 @@ def test_a_visitor_sees_what_zoo_predict_says(with_onnx: Path, runtime: Path, hu
         give(page, tmp_path / "bad.png")
         page.wait("document.querySelector('#answers li:first-child .error')")
         assert "cannot read it" in page.run("document.querySelector('#answers .error').textContent")
+        Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / "deep.png")
+        give(page, tmp_path / "deep.png")
+        page.wait("document.querySelector('#answers li:first-child .error')?.textContent.includes('16 bits a channel')")
         assert page.run("document.documentElement.scrollWidth") <= 390
         assert page.low_contrasts() == []
         assert page.complaints() == []

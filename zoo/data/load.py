@@ -68,7 +68,9 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
 
 HINT = "names that `zoo datasets` lists need no scheme"
 
-COMMON = frozenset({"resize", "crop", "alter_train", "alter_test", "skip_bad", "white", "background", "drop_unknown"})
+COMMON = frozenset(
+    {"resize", "crop", "alter_train", "alter_test", "skip_bad", "white", "range", "background", "drop_unknown"}
+)
 """Options of every dataset; the others are the source's own. After "?", a hyphen stands for an underscore too."""
 
 FLAGS = frozenset({"skip_bad", "drop_unknown"})
@@ -87,7 +89,7 @@ def load(
     delivery: Delivery = Delivery(),  # noqa: B008 - a named tuple does not change
     transform: Transform | None = None,
     whole: bool = False,
-    white: float | None = None,
+    colours: Colours | None = None,
     given: GivenData | None = None,
     earlier: bool = False,
 ) -> ImageData:
@@ -108,8 +110,7 @@ def load(
         skip_bad: leave unreadable images out, counted in `ImageData.skipped`, instead of failing.
         delivery: whether the images are for a device as a whole, or streamed; "auto" looks whether they fit.
         transform: how images are brought to their size, in the place of `image_size` and of the dataset's own.
-        white: the value of images of more than 8 bits that is read as white, where the SPEC does not say it;
-            None: what suits all images of the dataset.
+        colours: how values become colours, where the SPEC does not say it; None: as suits all images of the dataset.
         given: images that were given in Python, of which `spec` is the name; they are read from there.
         whole: a folder that is not divided into train and test is not divided here either: each split is all of it.
         earlier: as of `zoo.data.sources.source.Request`.
@@ -126,8 +127,8 @@ def load(
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     request = Request("", folder, specific, seed, data_dir is not None, whole, earlier, skip_bad)
     source = _source(dataset.source, request) if given is None else given.source
-    colours = _colours(dataset, common, white)
-    rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=colours)
+    asked = checked_colours(common, dataset.source, colours)
+    rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=asked)
     delivery.check()
     job = _Job(name, spec, dataset, common, rule, skip_bad, delivery, silent if show is None else show)
     with without_warnings():
@@ -203,12 +204,9 @@ def _depth(source: Source, once: Once) -> Depth:
 
 def _seen(data: ImageData, findings: tuple[Finding, ...], depth: Depth, given: Colours) -> ImageData:
     """The dataset with what was seen of it."""
-    white = depth.colours(given).white if depth.values.images else None
-    return replace(data, findings=(*findings, *depth.findings(given)), white=white)
-
-
-def _colours(dataset: Dataset, common: dict[str, Any], white: float | None = None) -> Colours:
-    return checked_colours(common.get("white", white), common.get("background"), dataset.source)
+    colours = depth.colours(given)
+    white = colours.white if depth.values.images else None
+    return replace(data, findings=(*findings, *depth.findings(given)), white=white, colours=colours)
 
 
 def _streams(files: Undecoded, source: FileSource, delivery: Delivery, skip_bad: bool) -> tuple[bool, str]:
@@ -363,7 +361,7 @@ def evaluation_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rul
     _, dataset = find(spec, registry)
     common, _ = _options(dataset)
     rule = make_rule(None, size, common.get("resize"), common.get("crop"))
-    return replace(rule, colours=_colours(dataset, common))
+    return replace(rule, colours=checked_colours(common, dataset.source))
 
 
 def drops_unknown(spec: str, registry: Registry | None) -> bool:

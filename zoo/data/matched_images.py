@@ -64,7 +64,7 @@ def loaded_as(taken: Taken, registry: Registry, spec: str, *, data_dir: str | No
                 rounding=rule.rounding,
             ),
             whole=True,
-            white=rule.colours.white,
+            colours=rule.colours,
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
+from zoo.data.files.colours import Colours
 from zoo.data.findings import Finding
 from zoo.data.grouped import whole_groups
 from zoo.data.types import GROUP, VALIDATES, Columns, Images, Labels, SplitsFrom
@@ -90,6 +91,7 @@ class ImageData:
         findings: what was seen while they were listed and opened.
         white: the value of images of more than 8 bits that is read as white; None where there are none.
         splits_from: where validation and test came from.
+        colours: how values become colours, as was asked for and as all images together need.
     """
 
     name: str
@@ -106,6 +108,7 @@ class ImageData:
     white: float | None = None
     named: bool = True
     splits_from: SplitsFrom = SplitsFrom()  # noqa: RUF009 - a named tuple does not change
+    colours: Colours = Colours()  # noqa: RUF009 - frozen
 
     @property
     def streamed(self) -> bool:

@@ -254,7 +254,8 @@ def feeding(facts: Facts) -> dict[str, str]:
         rows["values"] = code("(x / 255 - mean) / std")
         rows |= {key: code(", ".join(f"{n:.6g}" for n in row)) for key, row in (("mean", data.mean), ("std", data.std))}
     if rule.colours.white:
-        rows["deep images"] = f"of more than 8 bits: {rule.colours.white:g} is white"
+        black = f"{rule.colours.black:g} is black, " if rule.colours.black else ""
+        rows["deep images"] = f"of more than 8 bits: {black}{rule.colours.white:g} is white"
     if rule.colours.background:
         rows["transparent pixels"] = f"lie on {rule.colours.background}"
     if altered := altered_test(data.spec, facts.registry):

@@ -16,6 +16,7 @@ from zoo.catalogue.registry import Registry
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.mode import Delivery
 from zoo.data.content import content_sha256
+from zoo.data.files.colours import Colours
 from zoo.data.files.decode import Rule, make_rule, transform_rule
 from zoo.data.given_data import GivenData
 from zoo.data.load import evaluation_rule, load, only_this
@@ -60,7 +61,7 @@ def make_augment(record: RunRecord, device: torch.device, *, cropped: bool = Fal
         steps[1:] if cropped else steps,
         data.mean,
         data.std,
-        record.settings.normalize,
+        bool(record.settings.normalize),
         size=(sizes.height, sizes.width),
         num_classes=sizes.num_classes,
         device=device,
@@ -71,18 +72,25 @@ def make_augment(record: RunRecord, device: torch.device, *, cropped: bool = Fal
 def rule_of(record: RunRecord, registry: Registry) -> Rule:
     """The run's own scaling and cropping, else its dataset's; the whole image where the dataset is not known here.
 
-    White is what it was for the run's images.
+    Black, white and the background are what they were for the run's images.
     """
     data = record.data
-    return images_rule(data.spec, registry, (record.sizes.height, record.sizes.width), data.transform, data.white)
+    colours = Colours(data.white, data.background or None, data.black or None)
+    return images_rule(data.spec, registry, (record.sizes.height, record.sizes.width), data.transform, colours)
 
 
 def images_rule(
-    spec: str, registry: Registry, size: tuple[int, int], transform: Transform | None, white: float | None
+    spec: str, registry: Registry, size: tuple[int, int], transform: Transform | None, known: Colours
 ) -> Rule:
-    """How more images are brought to those of a run: by its weights' `transform`, else as its dataset's are."""
+    """How more images are brought to those of a run: by its weights' `transform`, else as its dataset's are.
+
+    Args:
+        known: how the run's own images became colours; what it leaves open is the dataset's.
+    """
     rule = dataset_rule(spec, registry, size)
-    colours = replace(rule.colours, white=white) if white else rule.colours
+    colours = replace(rule.colours, background=known.background) if known.background else rule.colours
+    if known.white:
+        colours = replace(colours, white=known.white, black=known.black)
     return replace(transform_rule(transform) if transform else rule, colours=colours)
 
 

@@ -52,6 +52,8 @@ class DataRecord(Struct, kw_only=True):
             dataset's own folder or split, the SPEC of another dataset, or "none". Runs of earlier versions do not say.
         validation_fingerprint: of that other dataset.
         test_from: where the test images came from: "carved", or the name of a folder or split; "" if not known.
+        black: the one that was read as black; absent where it is 0.
+        background: the colour behind transparent pixels; absent where it is white.
     """
 
     spec: str
@@ -73,6 +75,8 @@ class DataRecord(Struct, kw_only=True):
     validation_from: str | msgspec.UnsetType = msgspec.UNSET
     validation_fingerprint: str | msgspec.UnsetType = msgspec.UNSET
     test_from: str | msgspec.UnsetType = msgspec.UNSET
+    black: float | msgspec.UnsetType = msgspec.UNSET
+    background: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class OwnPart(Struct, kw_only=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,9 +13,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from zoo.base.text import plural
-from zoo.data.files.decode import upright
+from zoo.data.files.decode import opened_image, upright
 from zoo.data.files.deep_colour import upper_of
 from zoo.data.files.formats import FORMATS
+from zoo.data.files.heif import HEIF, reads_heif
 from zoo.data.types import Images
 from zoo.errors import DataError
 from zoo.evaluate.classifier import Classifier
@@ -213,13 +213,13 @@ def decode(classifier: Classifier, data: bytes, limits: Limits) -> tuple[Images,
     Raises:
         Refused: 415 no image of a known format, 413 too many pixels, 422 damaged.
     """
-    sizes = [(0, 0)]
+    sizes, formats = [(0, 0)], (*FORMATS, HEIF) if reads_heif() else FORMATS
 
     def opened() -> Image.Image:
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = opened_image(data, formats)
         except UnidentifiedImageError:
-            raise _Told(Refused(415, f"no image in a known format; known are {', '.join(FORMATS)}")) from None
+            raise _Told(Refused(415, f"no image in a known format; known are {', '.join(formats)}")) from None
         except Image.DecompressionBombError:
             raise _Told(_too_many(limits)) from None
         if image.size[0] * image.size[1] > limits.pixels:
@@ -228,7 +228,7 @@ def decode(classifier: Classifier, data: bytes, limits: Limits) -> tuple[Images,
         turned = upright(image)
         sizes[0] = turned.size
         # Of 16 bits a channel, the decoder reads both bytes itself.
-        return Image.open(io.BytesIO(data), formats=FORMATS) if deep else turned
+        return opened_image(data, formats) if deep else turned
 
     try:
         return classifier.decode(opened, "the image"), sizes[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
@@ -33,7 +35,7 @@ def divided_for(
     if not isinstance(given, str):
         return RunImages(data, given or VALIDATION_FRACTION, *limits, own=given is None), None
     _, _, height, width = data.train.images.shape
-    rule = images_rule(data.spec, registry, (height, width), transform, data.white)
+    rule = images_rule(data.spec, registry, (height, width), transform, replace(data.colours, white=data.white))
     as_train = delivery._replace(mode="stream" if data.streamed else "resident")
     found = validation_images(
         given, registry, (height, width), rule, data.classes, data_dir=request.data_dir, delivery=as_train

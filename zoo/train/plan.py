@@ -307,6 +307,7 @@ def _data_record(
     validation: ValidationImages | None,
 ) -> DataRecord:
     data, clean = images.data, request.protocol == "clean"
+    colours = data.colours
     return DataRecord(
         spec=data.spec,
         fingerprint=data.fingerprint,
@@ -327,4 +328,6 @@ def _data_record(
         validation_from=validation_from(images, validation),
         validation_fingerprint=validation.fingerprint if validation else msgspec.UNSET,
         test_from=data.splits_from.test,
+        black=colours.black if data.white and colours.black else msgspec.UNSET,
+        background=colours.background if colours.background not in (None, "white") else msgspec.UNSET,
     )

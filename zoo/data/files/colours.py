@@ -1,7 +1,9 @@
-"""From any mode of an image to three channels of 8 bits: what is white, and what shines through."""
+"""From any mode of an image to three channels of 8 bits: what is black and white, and what shines through."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,14 +24,16 @@ class Colours:
     Attributes:
         white: the value of images of more than 8 bits, or of fractions, that becomes 255; None: by the image alone.
         background: the colour behind transparent pixels, as Pillow names it; None: white.
+        black: the value of such images that becomes 0; None: 0.
     """
 
     white: float | None = None
     background: str | None = None
+    black: float | None = None
 
     def table(self) -> dict[str, float | str]:
         """What is set, as plain data."""
-        given = {"white": self.white, "background": self.background}
+        given = {"white": self.white, "background": self.background, "black": self.black}
         return {key: value for key, value in given.items() if value is not None}
 
 
@@ -65,20 +69,24 @@ class Values(NamedTuple):
         return next((white for white in WHITES if self.most <= white), WHITES[-1] if self.most <= top else self.most)
 
 
-def checked_colours(white: object, background: object, where: str) -> Colours:
-    """The options `white` and `background` of a dataset.
+def checked_colours(options: Mapping[str, object], where: str, otherwise: Colours | None = None) -> Colours:
+    """The options `white`, `range` and `background` of a dataset.
 
+    Args:
+        otherwise: what holds where the options say nothing.
     Raises:
-        InputError: white is no positive number, background no colour.
+        InputError: white is no positive number, range no two numbers of which the second is larger, background no
+            colour; or white and range are both given.
     """
-    try:
-        value = None if white is None else float(str(white))
-    except ValueError:
-        value = -1.0
-    if value is not None and not 0 < value < float("inf"):
-        raise InputError(
-            f"{where}: white must be the value that is white, such as 1, 255, 4095 or 65535; got {white!r}"
-        )
+    otherwise = otherwise or Colours()
+    black, white = otherwise.black, otherwise.white
+    if "white" in options and "range" in options:
+        raise InputError(f"{where}: white and range both say which value is white; give one of them")
+    if "white" in options:
+        black, white = None, _white(options["white"], where)
+    if "range" in options:
+        black, white = _range(options["range"], where)
+    background = options.get("background", otherwise.background)
     try:
         if background is not None:
             ImageColor.getrgb(str(background))
@@ -86,7 +94,36 @@ def checked_colours(white: object, background: object, where: str) -> Colours:
         raise InputError(
             f"{where}: background must be a colour, such as white, black or #ff8800; got {background!r}"
         ) from None
-    return Colours(value, None if background is None else str(background))
+    return Colours(white, None if background is None else str(background), black)
+
+
+def _white(given: object, where: str) -> float:
+    value = _number(given)
+    if not 0 < value < math.inf:
+        raise InputError(
+            f"{where}: white must be the value that is white, such as 1, 255, 4095 or 65535; got {given!r}"
+        )
+    return value
+
+
+def _range(given: object, where: str) -> tuple[float | None, float]:
+    """The values that are black and white; None for a black of 0, which is the usual one."""
+    black, _, white = str(given).partition("..")
+    low, high = _number(black), _number(white)
+    if not -math.inf < low < high < math.inf:
+        raise InputError(
+            f"{where}: range must be the values that are black and white, LOW..HIGH with LOW < HIGH, such as 0..4095 "
+            f"or -1000..400; got {given!r}"
+        )
+    return low or None, high
+
+
+def _number(given: object) -> float:
+    """A number; what is none is not a number."""
+    try:
+        return float(str(given))
+    except ValueError:
+        return math.nan
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -122,16 +159,23 @@ def is_transparent(image: Image.Image) -> bool:
 def rgb_of_values(values: NDArray[np.uint16], colours: Colours) -> Image.Image:
     """An image of 8 bits a channel from one with 16, as `Colours.white` says; transparency has a white of its own."""
     white = values_of_channels(values).white() if colours.white is None else colours.white
-    bands = [_eight_bits(white)[values[..., :3]]]
+    bands = [_eight_bits(white, colours.black or 0.0)[values[..., :3]]]
     if values.shape[2] == 4:
         clear = values[..., 3:]
         bands.append(_eight_bits(Values(1, float(clear.max(initial=0)), False).white())[clear])
     return Image.fromarray(np.concatenate(bands, axis=2))
 
 
-def _eight_bits(white: float) -> NDArray[np.uint8]:
+def _eight_bits(white: float, black: float = 0.0) -> NDArray[np.uint8]:
     """What each value of 16 bits becomes."""
-    return np.clip(np.arange(65_536) * (255.0 / white), 0, 255).astype(np.uint8)
+    return _between(np.arange(65_536, dtype=np.float64), black, white)
+
+
+def _between(values: NDArray[np.float64], black: float, white: float) -> NDArray[np.uint8]:
+    """Values of black to white as 0 to 255; what is beyond them is black or white."""
+    levels = np.clip((values - black) * (255.0 / (white - black)), 0, 255)
+    levels[values >= white] = 255  # the product may be a little less
+    return levels.astype(np.uint8)
 
 
 def _least_alpha(image: Image.Image) -> float:
@@ -143,8 +187,9 @@ def rgb(image: Image.Image, colours: Colours) -> Image.Image:
     """The image in three channels of 8 bits, on its background."""
     if is_deep(image):
         white = values_of(image).white() if colours.white is None else colours.white
-        values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=white, neginf=0.0)
-        image = Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
+        black = colours.black or 0.0
+        values = np.nan_to_num(np.asarray(image, np.float64), nan=black, posinf=white, neginf=black)
+        image = Image.fromarray(_between(values, black, white))
     elif is_transparent(image):
         ground = Image.new("RGBA", image.size, (*ImageColor.getrgb(colours.background or "white")[:3], 255))
         image = Image.alpha_composite(ground, image.convert("RGBA"))

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from zoo.base.text import first_line
 from zoo.data.files.colours import Colours, rgb, rgb_of_values
 from zoo.data.files.deep_colour import upper_of, whole_values
+from zoo.data.files.heif import HEIF, HeifError, heif_image, is_heif
 from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError
 from zoo.plugin.contract import Rounding, Transform
@@ -211,12 +212,23 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def opened_image(item: Item) -> Image.Image:
-    """The image of an item; its pixels may not be read yet."""
+def opened_image(item: Item, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """The image of an item; its pixels may not be read yet.
+
+    Args:
+        formats: by Pillow's names, what it may be; None: all that can be read.
+    Raises:
+        UnidentifiedImageError: it is none of them. HeifError: it is HEIF, and nothing installed reads it.
+    """
     if callable(item):
         return item()
-    source = io.BytesIO(item) if isinstance(item, bytes) else item
-    image: Image.Image = Image.open(source)
+    pillows = formats and tuple(name for name in formats if name != HEIF)
+    try:
+        image: Image.Image = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=pillows)
+    except UnidentifiedImageError:
+        if (formats is None or HEIF in formats) and is_heif(_head(item)):
+            return heif_image(item)
+        raise
     return image
 
 
@@ -252,6 +264,8 @@ def image_array(item: Item, rule: Scaling, where: str, colours: Colours | None =
             values = channel_values(item, image)
             shown = upright(image, None if values is None else rgb_of_values(values, colours))
             return np.asarray(rule.apply(rgb(shown, colours))).transpose(2, 0, 1)
+    except HeifError as error:
+        raise DataError(f"{where}: {error}") from None
     except DataError:
         raise
     except (Image.DecompressionBombError, TooLargeError) as error:
@@ -267,10 +281,16 @@ def _beginning(item: Item) -> str:
     """What stands where an image should."""
     if callable(item):
         return "no known format"
-    if isinstance(item, Path):
-        with item.open("rb") as file:
-            item = file.read(BEGINNING)
-    return f"no known format; {BEGINS}{item[:BEGINNING]!r}" if item else "it is empty"
+    head = _head(item)
+    return f"no known format; {BEGINS}{head!r}" if head else "it is empty"
+
+
+def _head(item: bytes | Path) -> bytes:
+    """The first bytes of a file, `BEGINNING` at most."""
+    if isinstance(item, bytes):
+        return item[:BEGINNING]
+    with item.open("rb") as file:
+        return file.read(BEGINNING)
 
 
 def array_image(pixels: Images) -> Image.Image:

@@ -59,7 +59,7 @@ class Depth(Struct, frozen=True, kw_only=True):
         white = self.values.white() if given.white is None and self.values.images else given.white
         # Named where it matters, so that what was decoded before it was looked at is decoded again.
         background = "white" if given.background is None and self.transparent else given.background
-        return Colours(white, background)
+        return Colours(white, background, given.black)
 
     def findings(self, given: Colours) -> tuple[Finding, ...]:
         """What was decided for the user."""
@@ -72,9 +72,13 @@ class Depth(Struct, frozen=True, kw_only=True):
             )
             text = (
                 f"{plural(self.values.images, 'image has', 'images have')} more than 8 bits, or fractions, up to "
-                f"{self.values.most:,.6g}: {self.values.white():,.6g} is read as white (?white=N sets it){below}"
+                f"{self.values.most:,.6g}: {self.values.white():,.6g} is read as white (?white=N or ?range=LOW..HIGH "
+                f"sets it){below}"
             )
             findings.append(Finding(level="note", kind="white", message=text, count=self.values.images))
+        if not self.values.images and given.white is not None:
+            text = "no image has more than 8 bits, or fractions: ?white and ?range change nothing"
+            findings.append(Finding(level="note", kind="unused-range", message=text))
         if self.transparent and given.background is None:
             text = (
                 f"{plural(self.transparent, 'image is', 'images are')} transparent in places, and shown on white "

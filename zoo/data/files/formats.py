@@ -19,9 +19,12 @@ ENDINGS = frozenset(
         ".jfif",
         ".avif",
         ".jp2",
+        ".heic",
+        ".heif",
+        ".hif",
     ]
 )
-"""Of files in a folder; others are passed over."""
+"""Of files in a folder; others are passed over. Those of HEIF need the extra `heif`."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Of uploads, by Pillow's names: not all that Pillow can decode, as some of it starts other programs."""

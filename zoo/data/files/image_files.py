@@ -31,7 +31,7 @@ from zoo.data.files.formats import ENDINGS
 from zoo.data.types import Images, Labels
 from zoo.errors import BadImagesError, DataError, SizesError
 
-FORMAT = 2  # 1: thumbnails of storage devices were listed
+FORMAT = 3  # 1: thumbnails of storage devices were listed; 2: no photographs of phones (HEIC) were
 SETTLED = 2_000_000_000
 """A directory that changed less than this (ns) before it was read may change again within the same tick
 of its clock, and no comparison would show it: such an index is not kept."""

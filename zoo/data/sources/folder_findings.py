@@ -16,22 +16,7 @@ from zoo.data.findings import Finding
 from zoo.data.sources.split_folders import Division
 
 FEW = 5
-PHOTOS = (
-    ".heic",
-    ".heif",
-    ".hif",
-    ".dng",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".raf",
-    ".orf",
-    ".rw2",
-    ".psd",
-    ".jxl",
-    ".svg",
-)
+PHOTOS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".psd", ".jxl", ".svg")
 """Endings of images that Pillow does not read by itself."""
 
 PLAIN = frozenset({"train", "test", "val", "valid", "validation"})

@@ -8,8 +8,15 @@ model.catch(error => {
   status.textContent = `The model cannot be loaded: ${error.message}`;
 });
 
+// Whether a PNG has 16 bits a channel: a browser keeps the upper 8 of them, and the model was told another white.
+async function isDeep(file) {
+  const head = new Uint8Array(await file.slice(0, 25).arrayBuffer());
+  return head[24] > 8 && [137, 80, 78, 71].every((byte, place) => head[place] === byte);
+}
+
 // The pixels of an image file, upright, three bytes each, on the background that the model knows.
 async function pixelsOf(file) {
+  if (await isDeep(file)) throw new Error('it has 16 bits a channel, which a browser cannot read as the model does');
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, {colorSpaceConversion: 'none'});
