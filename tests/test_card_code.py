@@ -131,7 +131,10 @@ def photographs(root: Path) -> list[str]:
 KINDS = {
     "a source's recipe, not normalised; turned views": ({"recipe": "mixture-vit"}, ("tta=dihedral",)),
     "scaled to another size; moved views": ({"image_size": 16}, ("tta=mirror-translate",)),
-    "altered test images; mirrored views": ({"dataset": "sklearn:digits?alter_test=transpose"}, ("tta=mirror",)),
+    "altered test images; ImageNet's mean; mirrored views": (
+        {"dataset": "sklearn:digits?alter_test=transpose"},
+        ("tta=mirror", "normalize=imagenet"),
+    ),
     "colours, scaled and cut": ({"dataset": "folder:photos?resize=20&crop=16", "limit_test": None}, ()),
 }
 

@@ -65,7 +65,7 @@ def test_keys_say_type_default_and_line() -> None:
     keys = {key.name: key for key in keys_of(Recipe)}
     assert list(keys) == list(Recipe.__struct_fields__)
     assert keys["epochs"][1:] == ("integer > 0", "50", "Passes over the training split.")
-    assert (keys["lr"].default, keys["augment"].default, keys["normalize"].default) == ("0.001", "[]", "true")
+    assert (keys["lr"].default, keys["augment"].default, keys["normalize"].default) == ("0.001", "[]", '"dataset"')
     assert (keys["dropout"].type, keys["dropout"].default) == ("number from 0 to 1", "")
     assert next(iter(keys_of(recipe.Group))).default == "required"
 

@@ -55,8 +55,8 @@ def test_a_wrong_recipe_names_the_key_the_value_and_what_is_allowed(table: objec
         ({"mean": [0.5, -0.1, 0.5]}, "mean holds -0.1"),
         ({"mean": [float("nan")] * 3}, "mean holds nan"),
         ({"mean": [0.5, 0.5]}, "mean has 2 values; give one for each channel (3), or one for all"),
-        ({"std": []}, "std has 0 values"),
         ({"std": [0.5] * 4}, "std has 4 values"),
+        ({"std": [0.5]}, "mean and std belong together: give both, or neither, and they are measured"),
     ],
 )
 def test_a_mean_and_a_std_are_of_each_channel_and_of_values_up_to_1(table: dict[str, object], says: str) -> None:
@@ -68,8 +68,9 @@ def test_a_mean_and_a_std_are_of_each_channel_and_of_values_up_to_1(table: dict[
 def test_one_mean_stands_for_all_channels() -> None:
     dataset = decode(Dataset, {"source": "sklearn:digits", "mean": [0.1307], "std": [0.3081]}, "x")
     assert (dataset.mean, dataset.std) == ((0.1307,) * 3, (0.3081,) * 3)
-    gray = decode(Dataset, {"source": "x:y", "mean": [0.1], "channels": 1}, "x")
+    gray = decode(Dataset, {"source": "x:y", "mean": [0.1], "std": [0.2], "channels": 1}, "x")
     assert (gray.mean, msgspec.structs.replace(gray, channels=3).mean) == ((0.1,), (0.1,) * 3)
+    assert decode(Dataset, {"source": "x:y"}, "x").mean == ()
 
 
 def test_an_unknown_field_of_an_augmentation_lists_the_fields_of_that_step_only() -> None:

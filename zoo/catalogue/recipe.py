@@ -20,6 +20,10 @@ Sampler = Literal["shuffled", "balanced", "sqrt"]
 """How often an epoch shows the images of each class: see `zoo.data.batches.sampler`."""
 
 
+Normalize = Literal["dataset", "imagenet", "none"] | bool
+"""What a recipe's images are normalised by; `true` is "dataset", and `false` is "none"."""
+
+
 class Group(Struct, frozen=True):
     """A rule of a recipe for parameters that are trained otherwise; the first rule that fits one counts.
 
@@ -97,7 +101,9 @@ class Recipe(Struct, frozen=True):
             0: the running statistics are used.
         lookahead: Slow weights that the trained ones go back to. Not set: none.
         augment: Augmentation steps in their order, each a table with `op`.
-        normalize: Whether to subtract the dataset's mean and divide by its std; else pixel values are in 0..1.
+        normalize: Mean and std that pixel values in 0..1 are normalised by. "dataset" (or true): those of the dataset,
+            or of the weights that the run begins with; where neither names them, they are measured on the training
+            images. "imagenet": those of ImageNet. "none" (or false): none, values stay in 0..1.
         image_size: Side that images are resized to, in pixels. Not set: the dataset's own size.
         precision: Number format of the computation; "auto" is bf16 where the hardware has it.
         channels_last: Whether images lie in memory with the channels last. Not set: decided by the device.
@@ -143,7 +149,7 @@ class Recipe(Struct, frozen=True):
     precise_bn: Count = 0
     lookahead: Lookahead | None = None
     augment: tuple[Step, ...] = ()
-    normalize: bool = True
+    normalize: Normalize = "dataset"
     image_size: Positive | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool | None = None
@@ -153,3 +159,8 @@ class Recipe(Struct, frozen=True):
     select: Literal["top1", "loss", "last"] = "top1"
     patience: Count = 0
     on_nan: Literal["stop", "skip"] = "stop"
+
+    def __post_init__(self) -> None:
+        """Write `normalize` as records always have: their hashes stay, and both words of each pair are one."""
+        if self.normalize in ("dataset", "none"):
+            msgspec.structs.force_setattr(self, "normalize", self.normalize == "dataset")

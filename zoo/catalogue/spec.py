@@ -120,8 +120,9 @@ class Dataset(Struct, frozen=True):
         size: Height and width of its images, or those that they are resized to (`resize = true`).
         resize: Whether images are resized to `size`.
         channels: Channels of an image.
-        mean: Mean of each channel (or one for all), of pixel values in 0..1.
-        std: Standard deviation of each channel (or one for all), of pixel values in 0..1.
+        mean: Mean of each channel (or one for all), of pixel values in 0..1. Not set: it is measured on the training
+            images.
+        std: Standard deviation of each channel (or one for all), of pixel values in 0..1. Not set: it is measured too.
         train: Number of training images.
         test: Number of test images.
         sha256: What its images are, in any order, by split ("train", "test"): a copy of the dataset from elsewhere is
@@ -141,8 +142,8 @@ class Dataset(Struct, frozen=True):
     size: tuple[Positive, Positive] | None = None
     resize: bool = False
     channels: Positive = 3
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[PositiveFloat, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[float, ...] = ()
+    std: tuple[PositiveFloat, ...] = ()
     train: Count | None = None
     test: Count | None = None
     sha256: dict[Literal["train", "test"], str] = {}
@@ -153,9 +154,11 @@ class Dataset(Struct, frozen=True):
     adapt: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        """Refuse a mean and a std that are of other values than 0..1, or not of each channel."""
-        if problem := wrong_normalisation(self.mean, self.std, self.channels):
+        """Refuse a mean and a std that are of other values than 0..1, not of each channel, or one without the other."""
+        if problem := wrong_normalisation(self.mean or (0.5,), self.std or (0.5,), self.channels):
             raise ValueError(problem)
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("mean and std belong together: give both, or neither, and they are measured")
         for name in ("mean", "std"):
             if len(values := getattr(self, name)) == 1:
                 msgspec.structs.force_setattr(self, name, values * self.channels)

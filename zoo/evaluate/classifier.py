@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from zoo.base.text import plural, printable
-from zoo.catalogue.recipe import TestTimeViews
+from zoo.catalogue.recipe import Normalize, TestTimeViews
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Model
 from zoo.catalogue.tree import tree_lines
 from zoo.data.augment.pipeline import Augment
 from zoo.data.files.decode import image_array, without_warnings
+from zoo.data.normalization import IMAGENET
 from zoo.data.types import Images, Item
 from zoo.errors import InputError, RunError
 from zoo.evaluate.module_state import evaluating, own_names
@@ -293,7 +294,7 @@ def _opened(folder: Path, registry: Registry, record: RunRecord, where: torch.de
         name=record.model,
         module=load_module(folder, registry),
         sizes=record.sizes,
-        preprocessing=Preprocessing(rule_of(record, registry), data.mean, data.std, record.settings.normalize),
+        preprocessing=Preprocessing(rule_of(record, registry), data.mean, data.std, bool(record.settings.normalize)),
         classes=data.classes,
         tta=record.settings.tta,
         dataset=data.spec,
@@ -326,7 +327,10 @@ def untrained_classifier(
         torch.manual_seed(seed)
         where = place(registry, name)
         module = compose(model.build, registry, where=where, **msgspec.structs.asdict(sizes))
-    known = dataset is not None and len(dataset.mean) in (1, sizes.in_channels)
+    wanted: Normalize = recipe.normalize if recipe else True
+    named = (dataset.mean, dataset.std) if dataset is not None else ((), ())
+    mean, std = IMAGENET if wanted == "imagenet" else named
+    known = len(mean) in (1, sizes.in_channels)
     classes = dataset.classes if dataset is not None else ()
     return Classifier(
         name=name,
@@ -334,9 +338,9 @@ def untrained_classifier(
         sizes=sizes,
         preprocessing=Preprocessing(
             rule=dataset_rule(model.dataset, registry, (sizes.height, sizes.width)),
-            mean=dataset.mean if known and dataset else (0.5,) * sizes.in_channels,
-            std=dataset.std if known and dataset else (0.5,) * sizes.in_channels,
-            normalize=recipe.normalize if recipe else True,
+            mean=mean if known else (0.5,) * sizes.in_channels,
+            std=std if known else (0.5,) * sizes.in_channels,
+            normalize=bool(wanted),
         ),
         classes=classes if len(classes) == sizes.num_classes else (),
     )

@@ -209,7 +209,7 @@ def check_agreement(folder: Path, config: Config, record: RunRecord) -> None:
         "classes": (config.classes, record.data.classes),
         "mean": (config.mean, record.data.mean),
         "std": (config.std, record.data.std),
-        "normalize": (config.normalize, record.settings.normalize),
+        "normalize": (config.normalize, bool(record.settings.normalize)),
     }
     for key, (in_config, in_record) in pairs.items():
         if in_config != in_record:

@@ -54,6 +54,8 @@ class DataRecord(Struct, kw_only=True):
         test_from: where the test images came from: "carved", or the name of a folder or split; "" if not known.
         black: the one that was read as black; absent where it is 0.
         background: the colour behind transparent pixels; absent where it is white.
+        measured_on: how many training images `mean` and `std` were measured on; absent where the dataset or the weights
+            name them, and where nothing is normalised by them.
     """
 
     spec: str
@@ -77,6 +79,7 @@ class DataRecord(Struct, kw_only=True):
     test_from: str | msgspec.UnsetType = msgspec.UNSET
     black: float | msgspec.UnsetType = msgspec.UNSET
     background: str | msgspec.UnsetType = msgspec.UNSET
+    measured_on: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class OwnPart(Struct, kw_only=True):

@@ -22,6 +22,7 @@ from zoo.data.checks import division_findings, findings_for_training
 from zoo.data.findings import Finding
 from zoo.data.given_data import GivenData
 from zoo.data.load import load
+from zoo.data.normalization import Normalization, normalization
 from zoo.data.seeds import INIT, mix_seed
 from zoo.data.sources.source import Show, silent
 from zoo.data.split import VALIDATION_SEED, ImageData, Split
@@ -144,6 +145,7 @@ def resolve(
         check(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
     if given.augment is not None:
         given.augment.try_out(splits[0], device, sizes.num_classes)
+    normal = normalization(recipe.normalize, data, show, mean=beginning.mean, std=beginning.std)
     precision = pick_precision(recipe.precision, device)
     hardware = Hardware(device, precision, pick_layout(recipe.channels_last, outline, device, precision))
     record = RunRecord(
@@ -152,7 +154,7 @@ def resolve(
         sizes=sizes,
         recipe=recipe_name,
         settings=recipe,
-        data=_data_record(images, splits, request, image_size, transform, beginning, found),
+        data=_data_record(images, splits, request, image_size, transform, normal, found),
         protocol=request.protocol,
         seed=request.seed,
         device=str(device),
@@ -165,7 +167,12 @@ def resolve(
         own=own,
     )
     said, is_usual = splits_line(images, found)
-    notes = (*data.notes, *reasons(hardware, recipe.precision), *([said] if is_usual else []))
+    notes = (
+        *data.notes,
+        *normal.notes(len(data.train)),
+        *reasons(hardware, recipe.precision),
+        *([said] if is_usual else []),
+    )
     findings = _findings(data, splits[0], record, request)
     messages = () if is_usual else (said,)
     plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
@@ -303,7 +310,7 @@ def _data_record(
     request: Request,
     image_size: int | None,
     transform: Transform | None,
-    beginning: Beginning,
+    normal: Normalization,
     validation: ValidationImages | None,
 ) -> DataRecord:
     data, clean = images.data, request.protocol == "clean"
@@ -312,8 +319,8 @@ def _data_record(
         spec=data.spec,
         fingerprint=data.fingerprint,
         classes=data.classes,
-        mean=beginning.mean or data.dataset.mean,
-        std=beginning.std or data.dataset.std,
+        mean=normal.mean,
+        std=normal.std,
         train=len(splits[0]),
         validation=len(splits[1]) if clean else 0,
         test=len(splits[2]),
@@ -330,4 +337,5 @@ def _data_record(
         test_from=data.splits_from.test,
         black=colours.black if data.white and colours.black else msgspec.UNSET,
         background=colours.background if colours.background not in (None, "white") else msgspec.UNSET,
+        measured_on=normal.measured_on or msgspec.UNSET,
     )

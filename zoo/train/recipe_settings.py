@@ -10,7 +10,7 @@ import msgspec
 
 from zoo.base.did_you_mean import did_you_mean
 from zoo.base.structs import Struct
-from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.recipe import Normalize, Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, decode
 from zoo.errors import InputError, SpecError
@@ -26,7 +26,7 @@ class Beginning(Struct, kw_only=True, frozen=True):
 
     Attributes:
         transform: how images are resized; None leaves it to the dataset. mean, std: empty means the dataset's.
-        normalize: whether images are normalised; None leaves it to the recipe.
+        normalize: as in a recipe; None leaves it to the recipe.
         recipe: the default recipe.
         fetch: called with height and width as soon as they are known, before any image is decoded.
     """
@@ -34,7 +34,7 @@ class Beginning(Struct, kw_only=True, frozen=True):
     transform: Transform | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    normalize: bool | None = None
+    normalize: Normalize | None = None
     recipe: str | None = None
     fetch: Callable[[int, int], object] = lambda height, width: None
 

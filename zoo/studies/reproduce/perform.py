@@ -171,9 +171,10 @@ def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
         weights=row.weights,
     )
     plan = plan_of(request, entry=(registry, row.model, row.entry))
-    if not row.images.mean or row.weights:
+    if not row.images.mean or row.weights or plan.recipe.normalize == "imagenet":
         return plan
-    data = msgspec.structs.replace(plan.record.data, mean=row.images.mean, std=row.images.std)
+    named = {"mean": row.images.mean, "std": row.images.std, "measured_on": msgspec.UNSET}
+    data = msgspec.structs.replace(plan.record.data, **named)
     return dataclasses.replace(plan, record=msgspec.structs.replace(plan.record, data=data))
 
 
