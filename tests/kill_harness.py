@@ -59,6 +59,9 @@ decay = "matrices"
 schedule = "onecycle"
 accumulate = 2
 clip_grad_norm = 1.0
+class_weights = { "3" = 4.0, "8" = 0.5 }
+sampler = "balanced"
+select = "macro-f1"
 
 [recipes.victim-early]
 extends = "victim-adam"

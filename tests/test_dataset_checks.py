@@ -80,7 +80,7 @@ def test_a_class_without_test_images_and_unequal_classes_are_said_by_training(tm
     images(tmp_path / "bee", 2)
     said = said_by_training(tmp_path, image_size=16)
     assert said["empty-class"] == "1 class has no test image, of 3 (bee)"
-    assert "train classes hold 2 to 48 images" in said["imbalance"]
+    assert "training images per class are uneven, 2 (bee) to 43 (Ant)" in said["imbalance"]
     assert "'Ant' and 'ant'" in said["similar-classes"]
 
 

@@ -172,6 +172,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Done:
 for size in (1, 2, 3):
     start(f"world{size}", size)
 start("sharded", 2, "--shard", "--checkpoint-steps", "3")
+uneven = [word for key in ('class_weights={ "3" = 6.0, "8" = 0.2 }', "sampler=sqrt", "loss=focal", "select=macro-f1")
+          for word in ("--set", f"recipe.{key}")]
+for size in (1, 3):
+    start(f"uneven{size}", size, *uneven)
 shutil.copytree(home / "sharded", home / "half")
 (home / "half" / "result.json").unlink()
 for path in (home / "half" / "checkpoints").glob("00000008-*"):
@@ -203,6 +207,7 @@ start("matrices", 2, "--shard", "--set", "recipe.optimizer=muon")
 def close(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two rows or results agree: counts to the last one, losses but for the order of sums."""
     counts = ("epoch", "step", "train_top1", "val_top1", "correct", "count", "top1", "top5")
+    counts += ("balanced_accuracy", "macro_f1", "val_balanced_accuracy", "val_macro_f1")
     losses = ("lr", "loss", "train_loss", "val_loss")
     return all(one[k] == other[k] for k in counts if k in one) and all(
         math.isclose(one[k], other[k], rel_tol=2e-5) for k in losses if k in one
@@ -231,6 +236,13 @@ def test_the_weights_are_whole_in_the_same_format_and_the_same_but_for_rounding(
     states = [checkpoint.newest(whole.home / n / CHECKPOINTS) for n in ("world1", name)]
     first, second = (found.state for found in states if found is not None)
     assert _outline(first) == _outline(second)
+
+
+def test_several_processes_weigh_classes_over_the_whole_batch_as_one_does(whole: Done) -> None:
+    one, several = whole.rows("uneven1"), whole.rows("uneven3")
+    assert all(close(a, b) for a, b in zip(one, several, strict=True)), (one, several)
+    assert close(whole.result("uneven1")["test"], whole.result("uneven3")["test"])
+    assert one[0]["train_loss"] != pytest.approx(whole.rows("world1")[0]["train_loss"], rel=0.05)
 
 
 def _outline(value: Any) -> Any:

@@ -114,6 +114,12 @@ def test_a_crop_is_a_function_of_seed_epoch_and_sample_alone(tree: Path) -> None
     other = list(sources[1].steps(rows.flip(0).flip(1), 1, epoch=3))  # elsewhere in the epoch
     assert torch.equal(one[0][1], other[0][1].flip(0))
     assert not torch.equal(one[0][1], next(sources[0].steps(rows, epoch=4))[1])
+    twice = next(sources[0].steps(rows + len(data.train), epoch=3))  # the same images, drawn again in the epoch
+    assert torch.equal(one[0][2], twice[2])
+    assert not torch.equal(one[0][1], twice[1])
+    whole = Resident(load(f"folder:{tree}").train)
+    for uncut in (Streamed(data.train), whole):
+        assert all(map(torch.equal, whole.take(rows[0]), next(uncut.steps(rows + len(data.train)))[1:]))
     assert not torch.equal(one[0][1], next(Streamed(data.train, bounds=BOUNDS, seed=2).steps(rows, epoch=3))[1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,6 +19,11 @@ the same with kernels tuned by trying."""
 
 Sampler = Literal["shuffled", "balanced", "sqrt"]
 """How often an epoch shows the images of each class: see `zoo.data.batches.sampler`."""
+
+SELECTED_BY = MappingProxyType(
+    {"top1": "top1", "balanced-top1": "balanced_accuracy", "macro-f1": "macro_f1", "loss": "loss"}
+)
+"""The metric of an epoch that each rule `select` looks at; "last" looks at none. Of a loss, less is better."""
 
 
 Normalize = Literal["dataset", "imagenet", "none"] | bool
@@ -115,7 +121,8 @@ class Recipe(Struct, frozen=True):
         tta: Views that a recorded result averages logits over: the image ("none"), its mirror image too
             ("mirror"), both moved by a pixel either way as well ("mirror-translate"), or a square image turned
             by quarters, and its mirror image likewise ("dihedral": eight views).
-        select: Which epoch's weights are kept: of the best top-1, of the lowest loss, or of the last epoch.
+        select: Which epoch's weights are kept: of the best top-1 ("top1"), of the best mean accuracy ("balanced-top1")
+            or F1 ("macro-f1") of the classes, of the lowest loss ("loss"), or of the last epoch ("last").
         patience: Epochs without a better one after which training stops. 0: never.
         on_nan: At a step whose loss or gradients are not finite: "stop" before it, or "skip" it.
     """
@@ -156,7 +163,7 @@ class Recipe(Struct, frozen=True):
     compile: Literal["auto", "off", "graph", "default", "max"] = "auto"
     sync_batch_norm: bool = True
     tta: TestTimeViews = "none"
-    select: Literal["top1", "loss", "last"] = "top1"
+    select: Literal["top1", "balanced-top1", "macro-f1", "loss", "last"] = "top1"
     patience: Count = 0
     on_nan: Literal["stop", "skip"] = "stop"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -12,7 +12,8 @@ import msgspec
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
-from zoo.base.text import plural
+from zoo.base.text import plural, printable_line
+from zoo.catalogue.recipe import Recipe
 from zoo.data.findings import Finding
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, divided_rows, is_given
 from zoo.data.split_findings import class_counts, class_findings, group_findings
@@ -28,6 +29,9 @@ SIDE = 64
 """Pixels of the sides that images are brought to for a check if they differ in size."""
 
 IMBALANCE = 10.0
+
+LONGEST_NAME = 40
+"""Characters of the name of a class in a line with others."""
 
 OTHER = "another label than the same image in train"
 
@@ -76,7 +80,7 @@ def findings_for_training(data: ImageData, clean: bool) -> list[Finding]:
     if not data.streamed and sum(part.nbytes for part in images) <= LOOKED_AT:
         ours = ("validation-duplicate",) if not clean else ()
         findings += [f for f in _kept_pixel_findings(data) if f.level == "warning" and f.kind not in ours]
-    return [*findings, *_imbalance(data), *_left_out(data)]
+    return [*findings, *_left_out(data)]
 
 
 def _kept_pixel_findings(data: ImageData) -> list[Finding]:
@@ -246,6 +250,38 @@ def _imbalance(data: ImageData) -> list[Finding]:
         return []
     text = f"train classes hold {min(counts):,} to {plural(max(counts), 'image')}"
     return [Finding(level="note", kind="imbalance", message=text, count=len(counts))]
+
+
+def range_of_classes(split: Split, classes: Sequence[str]) -> str:
+    """Images of the smallest and of the largest class: "500 (ship) to 4,500 (cat)", or "450" where all have as many.
+
+    Args:
+        classes: their names.
+    """
+    counts = class_counts(split, len(classes))
+    least, most = min(counts), max(counts)
+    if least == most:
+        return f"{most:,}"
+    named = (printable_line(classes[counts.index(count)], LONGEST_NAME) for count in (least, most))
+    return " to ".join(f"{count:,} ({name})" for count, name in zip((least, most), named, strict=True))
+
+
+def imbalance_findings(train: Split, classes: Sequence[str], recipe: Recipe) -> list[Finding]:
+    """That a run's classes are uneven and its recipe does nothing about it; classes without images do not count.
+
+    Args:
+        train: what the run learns from. classes: their names.
+    """
+    counts = [n for n in class_counts(train, len(classes)) if n]
+    is_met = recipe.class_weights != "none" or recipe.sampler != "shuffled" or recipe.loss == "focal"
+    if is_met or not counts or max(counts) < IMBALANCE * min(counts):
+        return []
+    text = (
+        f"training images per class are uneven, {range_of_classes(train, classes)}; a model may learn to ignore the "
+        'small ones: set recipe.class_weights="balanced", recipe.sampler="balanced" (or "sqrt") or '
+        'recipe.loss="focal", and select by recipe.select="balanced-top1"'
+    )
+    return [Finding(level="warning", kind="imbalance", message=text, count=len(counts))]
 
 
 def _left_out(data: ImageData) -> list[Finding]:

@@ -21,11 +21,22 @@ def per_class(counts: Tensor) -> dict[str, Tensor]:
     Args:
         counts: int64 (K, K), rows true classes, columns predicted ones.
     Returns:
-        `precision`, `recall`, `f1`: float64 (K,), 0 where nothing stands below the line (as scikit-learn's
-        `zero_division=0`); `support`, `predicted`: int64 (K,), images of each class, and those taken for it.
+        As `scores_of`.
     """
-    hits = counts.diagonal().double()
-    predicted, support = counts.sum(0), counts.sum(1)
+    return scores_of(counts.diagonal(), counts.sum(0), counts.sum(1))
+
+
+def scores_of(hits: Tensor, predicted: Tensor, support: Tensor) -> dict[str, Tensor]:
+    """Precision, recall and F1 of each class, from counts that need no matrix.
+
+    Args:
+        hits: (K,), images of each class that were taken for it. predicted: (K,), images that were taken for each
+            class. support: (K,), images of each class.
+    Returns:
+        `precision`, `recall`, `f1`: float64 (K,), 0 where nothing stands below the line (as scikit-learn's
+        `zero_division=0`); `support`, `predicted`: as given.
+    """
+    hits = hits.double()
     return {
         "precision": hits / predicted.clamp(min=1),
         "recall": hits / support.clamp(min=1),
@@ -36,14 +47,14 @@ def per_class(counts: Tensor) -> dict[str, Tensor]:
 
 
 def averages(scores: dict[str, Tensor]) -> dict[str, dict[str, float]]:
-    """The mean over classes ("macro"), and weighted by their images ("weighted").
+    """The mean over the classes that have images ("macro"), and weighted by their images ("weighted").
 
-    Classes without an image that nothing was taken for do not count, as with scikit-learn. A class without an
-    image that something was taken for counts, with a recall of 0: see `balanced_accuracy`.
+    As scikit-learn with `labels` naming the classes that have images: without it, a class without an image that
+    something was taken for counts there as well, with a recall of 0. So the macro recall is the balanced accuracy.
     """
     share = scores["support"].double() / scores["support"].sum().clamp(min=1)
-    occurs = (scores["support"] + scores["predicted"] > 0).double()
-    kinds = {"macro": occurs / occurs.sum().clamp(min=1), "weighted": share}
+    present = (scores["support"] > 0).double()
+    kinds = {"macro": present / present.sum().clamp(min=1), "weighted": share}
     return {
         kind: {name: float((scores[name] * weights).sum()) for name in ("precision", "recall", "f1")}
         for kind, weights in kinds.items()
@@ -52,8 +63,7 @@ def averages(scores: dict[str, Tensor]) -> dict[str, dict[str, float]]:
 
 def balanced_accuracy(scores: dict[str, Tensor]) -> float:
     """The mean recall of the classes that have images, as scikit-learn's `balanced_accuracy_score`."""
-    present = (scores["support"] > 0).double()
-    return float((scores["recall"] * present).sum() / present.sum().clamp(min=1))
+    return averages(scores)["macro"]["recall"]
 
 
 def class_table(counts: Tensor, names: tuple[str, ...]) -> dict[str, Any]:

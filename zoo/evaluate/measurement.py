@@ -59,6 +59,16 @@ class Measured:
         return float(self.document["top5"])
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean over the classes that have images of the share of them that was classified rightly, 0..1."""
+        return float(self.document["balanced_accuracy"])
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean F1 of the classes that have images, 0..1."""
+        return float(self.document["macro_f1"])
+
+    @property
     def loss(self) -> float:
         """The mean cross entropy of the images, in nats."""
         return float(self.document["loss"])

@@ -11,16 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.evaluate.classes import averages, scores_of
+
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one pass over a split gives: counts are exact, `loss` is the mean cross entropy."""
+    """What one pass over a split gives: counts are exact, `loss` is the mean cross entropy.
+
+    Attributes:
+        balanced_accuracy, macro_f1: means over the classes that have images of the share of a class's images that
+            was classified rightly, and of its F1 (see `zoo.evaluate.classes.averages`).
+    """
 
     loss: float
     top1: float
     top5: float
     correct: int
     count: int
+    balanced_accuracy: float
+    macro_f1: float
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, for a result record."""
@@ -87,6 +96,7 @@ def evaluate(
     forward: Callable[[Tensor], Tensor] | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
     keep: Callable[[Tensor, Tensor], None] | None = None,
+    classes: int = 0,
 ) -> Metrics:
     """Run the module in eval mode over batches of one split, each image once.
 
@@ -97,13 +107,13 @@ def evaluate(
             same, compiled, or over several views of each image (see `zoo.evaluate.views`).
         total: sums over the processes that evaluate the rest of the split (see `zoo.train.processes.world`).
         keep: is given the logits (B, K) float32 and labels of each batch (see `Keep`).
+        classes: how many there are, for a process without a batch; needed with `total` only.
     Returns:
         The metrics; `top5` counts a label among the five largest logits (or all, if fewer).
     """
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     sums: Tensor | None = None
-    count = 0
     for _, images, labels in batches:
         with autocast():
             logits = (forward or module)(prepare(images)).float()
@@ -111,16 +121,20 @@ def evaluate(
         if keep is not None:
             keep(logits, labels)
         sums = batch if sums is None else sums + batch
-        count += len(labels)
     _restore(modes)
     if total is not None:
-        share = torch.zeros(3, dtype=torch.float64) if sums is None else sums
-        everybody = total(torch.cat((share, share.new_tensor([count]))))
-        sums, count = everybody[:3], round(everybody[3].item())
+        sums = total(torch.zeros(3 + 3 * classes, dtype=torch.float64) if sums is None else sums)
     if sums is None:
         raise ValueError("evaluate: the split has no images")
-    loss, first, fifth = sums.tolist()
-    return Metrics(loss / count, first / count, fifth / count, round(first), count)
+    return _metrics(sums.cpu())
+
+
+def _metrics(sums: Tensor) -> Metrics:
+    """What the sums of `_sums` over all batches say."""
+    (loss, first, fifth), per_class = sums[:3].tolist(), sums[3:].long().view(3, -1)
+    macro = averages(scores_of(*per_class))["macro"]
+    count = int(per_class[2].sum())
+    return Metrics(loss / count, first / count, fifth / count, round(first), count, macro["recall"], macro["f1"])
 
 
 def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
@@ -130,11 +144,20 @@ def _restore(modes: list[tuple[nn.Module, bool]]) -> None:
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Summed loss, top-1 and top-5 hits of one batch, as float64 on the device (float32 on MPS)."""
+    """Summed loss, top-1 and top-5 hits of one batch, then per class its hits, the images taken for it, and its images.
+
+    Returns:
+        (3 + 3 * K,), float64 on the device (float32 on MPS).
+    """
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     loss = F.cross_entropy(logits, labels, reduction="sum")
     place = places(logits, labels)
-    return torch.stack((loss.to(wide), (place < 1).sum().to(wide), (place < 5).sum().to(wide)))
+    sums = torch.stack((loss.to(wide), (place < 1).sum().to(wide), (place < 5).sum().to(wide)))
+    per_class = torch.zeros(3, logits.shape[1], dtype=wide, device=logits.device)
+    one = torch.ones_like(labels, dtype=wide)
+    for row, (index, counted) in enumerate(((labels, (place < 1).to(wide)), (logits.argmax(1), one), (labels, one))):
+        per_class[row].index_add_(0, index, counted)
+    return torch.cat((sums, per_class.flatten()))
 
 
 def places(logits: Tensor, labels: Tensor) -> Tensor:

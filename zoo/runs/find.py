@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.catalogue.recipe import SELECTED_BY
 from zoo.errors import InputError, RunError
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import is_held
@@ -172,7 +173,7 @@ def _selected_epoch(run: Run) -> dict[str, Any]:
     split, rule = "val" if run.record.protocol == "clean" else "test", run.record.settings.select
     if rule == "last":
         return run.rows[-1] if run.rows else {}
-    key, sign = (f"{split}_loss", -1) if rule == "loss" else (f"{split}_top1", 1)
+    key, sign = f"{split}_{SELECTED_BY[rule]}", -1 if rule == "loss" else 1
     rows = [row for row in run.rows if number(row, key) is not None]
     return max(rows, key=lambda row: sign * row[key], default={})
 

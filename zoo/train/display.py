@@ -31,7 +31,7 @@ class Lines(Listener):
 
     def epoch(self, row: dict[str, Any], best: bool) -> None:
         """Print the results of the epoch."""
-        self.say(epoch_line(row, self.epochs, best))
+        self.say(epoch_line(row, self.epochs, best, self.rule))
 
     def say(self, line: str) -> None:
         """Print one line."""

@@ -318,6 +318,8 @@ class Trainer:
             "train_top1": hits,
             f"{split}_loss": metrics.loss,
             f"{split}_top1": metrics.top1,
+            f"{split}_balanced_accuracy": metrics.balanced_accuracy,
+            f"{split}_macro_f1": metrics.macro_f1,
             "images_per_second": at.step * self.batch / at.epoch_seconds,
             "seconds": at.seconds,
         }
@@ -348,6 +350,7 @@ class Trainer:
             autocast=(lambda: autocast(self.device, "fp32")) if exact else self.plan.hardware.autocast,
             forward=views(self.chosen(), self.plan.recipe.tta) if exact else self.predict,
             total=self.world.total,
+            classes=self.plan.record.sizes.num_classes,
         )
 
     def _source(self, split: Split) -> BatchSource:

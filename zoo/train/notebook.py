@@ -128,7 +128,7 @@ class NotebookDisplay(Listener):
             self.note = best_note(row, self.rule)
         if self.at is not None:  # the last tick came before the last step
             self.at = self.at._replace(step=self.at.steps, total_step=row["step"])
-        self._draw(epoch_line(row, self.epochs, best), now=row["epoch"] >= self.epochs)
+        self._draw(epoch_line(row, self.epochs, best, self.rule), now=row["epoch"] >= self.epochs)
 
     def end(self, result: dict[str, Any]) -> None:
         """Show what came out, or that the run was stopped; nothing if it never began."""

@@ -18,7 +18,7 @@ from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode
 from zoo.data.batches.mode import Delivery, refuse_batch
-from zoo.data.checks import division_findings, findings_for_training
+from zoo.data.checks import division_findings, findings_for_training, imbalance_findings, range_of_classes
 from zoo.data.findings import Finding
 from zoo.data.given_data import GivenData
 from zoo.data.load import load
@@ -86,6 +86,11 @@ class Plan:
     def recipe(self) -> Recipe:
         """The resolved recipe."""
         return self.record.settings
+
+    @property
+    def images_per_class(self) -> str:
+        """Training images of the smallest and of the largest class, in words."""
+        return range_of_classes(self.train, self.record.data.classes)
 
     def build(self) -> nn.Module:
         """The module with its initial weights, a function of the tree, the sizes, the seed and `weights`."""
@@ -184,6 +189,7 @@ def _findings(data: ImageData, train: Split, record: RunRecord, request: Request
     return (
         *findings_for_training(data, clean=record.protocol == "clean"),
         *division_findings(data, train, request.limit_train),
+        *imbalance_findings(train, data.classes, record.settings),
         *recipe_findings(record.settings, record.sizes.height, record.sizes.width),
     )
 

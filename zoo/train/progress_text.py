@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.base.text import duration, plural
+from zoo.catalogue.recipe import SELECTED_BY
 
 if TYPE_CHECKING:
     from zoo.train.events import Tick
     from zoo.train.plan import Plan
 
 
+NAMED = MappingProxyType({"balanced-top1": "balanced top-1", "macro-f1": "macro F1"})
+"""What people read of the rules by which an epoch is selected for another metric than those that are always shown."""
+
+
 def summary(plan: Plan, parameters: int) -> str:
-    """Three lines: the model, the images, and the settings."""
+    """Four lines: the model, the images, those of each class, and the settings."""
     record, data = plan.record, plan.record.data
     sizes = record.sizes
     counts = f"{data.train:,} train + {data.validation:,} validation" if data.validation else f"{data.train:,} train"
@@ -21,6 +27,7 @@ def summary(plan: Plan, parameters: int) -> str:
         f"{record.model}: {parameters:,} parameters, {sizes.height}x{sizes.width}, "
         f"{plural(sizes.num_classes, 'class')}\n"
         f"{data.spec}: {counts} + {plural(data.test, 'test image')}\n"
+        f"training images per class: {plan.images_per_class}\n"
         f"recipe {record.recipe}, seed {record.seed}, {record.protocol} protocol, "
         f"{record.device} {record.precision} {layout}"
     )
@@ -31,12 +38,13 @@ def selecting(row: dict[str, Any]) -> str:
     return "val" if "val_top1" in row else "test"
 
 
-def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    """One epoch in one line."""
+def epoch_line(row: dict[str, Any], epochs: int, best: bool, rule: str = "top1") -> str:
+    """One epoch in one line, with the metric that `rule` selects by."""
     split = selecting(row)
+    by = f"{split} {NAMED[rule]} {row[f'{split}_{SELECTED_BY[rule]}']:7.2%}  " if rule in NAMED else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"{split} loss {row[f'{split}_loss']:.4f}  {split} top-1 {row[f'{split}_top1']:7.2%}  "
+        f"{split} loss {row[f'{split}_loss']:.4f}  {split} top-1 {row[f'{split}_top1']:7.2%}  {by}"
         f"{row['images_per_second']:,.0f} img/s{'  *' if best else ''}"
     )
 
@@ -44,8 +52,10 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
 def best_note(row: dict[str, Any], rule: str) -> str:
     """The best epoch so far, by the rule that selects it: "best 92.1% (epoch 3)"."""
     split = selecting(row)
-    score = f"lowest loss {row[f'{split}_loss']:.4f}" if rule == "loss" else f"best {row[f'{split}_top1']:.1%}"
-    return f"{score} (epoch {row['epoch']})"
+    if rule == "loss":
+        return f"lowest loss {row[f'{split}_loss']:.4f} (epoch {row['epoch']})"
+    metric, named = SELECTED_BY.get(rule, "top1"), f"{NAMED[rule]} " if rule in NAMED else ""
+    return f"best {named}{row[f'{split}_{metric}']:.1%} (epoch {row['epoch']})"
 
 
 def step_note(tick: Tick) -> str:

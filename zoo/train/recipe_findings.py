@@ -16,7 +16,11 @@ def recipe_findings(recipe: Recipe, height: int, width: int) -> tuple[Finding, .
     Args:
         height, width: of the images, in pixels.
     """
-    lines = [*_schedule(recipe), *(line for step in recipe.augment for line in _step(step, height, width))]
+    lines = [
+        *_schedule(recipe),
+        *_loss(recipe),
+        *(line for step in recipe.augment for line in _step(step, height, width)),
+    ]
     return tuple(Finding(level="warning", kind="recipe", message=line) for line in lines)
 
 
@@ -25,6 +29,16 @@ def _schedule(recipe: Recipe) -> Iterator[str]:
         yield (
             f"the warm-up of {plural(recipe.warmup_epochs, 'epoch')} is longer than the run of "
             f"{recipe.epochs}: the learning rate never reaches {recipe.lr:g}; set recipe.warmup_epochs"
+        )
+
+
+def _loss(recipe: Recipe) -> Iterator[str]:
+    if recipe.focal_gamma != 2 and recipe.loss != "focal":
+        yield f"focal_gamma is {recipe.focal_gamma:g}, which {recipe.loss} has no use for; set recipe.loss to focal"
+    if recipe.class_weights == "balanced" and recipe.sampler != "shuffled":
+        yield (
+            f'class_weights = "balanced" and sampler = "{recipe.sampler}" both make up for uneven classes: images of '
+            "small classes count too much; set one of them"
         )
 
 

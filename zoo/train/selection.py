@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.recipe import SELECTED_BY, Recipe
 from zoo.evaluate.one_pass import Metrics
 from zoo.train.position import Position
 
@@ -28,8 +28,8 @@ class Selection:
 
     def is_better(self, at: Position, metrics: Metrics) -> bool:
         """Whether the epoch that just ended is the best so far; if so, `at` is updated."""
-        score = {"top1": metrics.top1, "loss": -metrics.loss, "last": float(at.epoch)}[self.rule]
-        score = -math.inf if math.isnan(score) else score
+        score = float(at.epoch if self.rule == "last" else getattr(metrics, SELECTED_BY[self.rule]))
+        score = -math.inf if math.isnan(score) else -score if self.rule == "loss" else score
         if at.best_epoch and score <= at.best_score:
             at.stale += 1
             return False

@@ -62,8 +62,7 @@ def _classes(metrics: dict[str, Any], split: str) -> None:
         table.emit(
             [
                 f"{split} balanced accuracy {metrics['balanced_accuracy']:.2%}: the mean recall of the "
-                f"{plural(present, 'class that has', 'classes that have')} images",
-                "  (the macro average counts every class that occurs or was predicted)",
+                f"{plural(present, 'class that has', 'classes that have')} images"
             ]
         )
 
