@@ -329,10 +329,24 @@ def test_a_dataset_that_cannot_be_trained_on_is_not_usable_and_the_command_fails
     assert found.findings[0].level == "error"
 
 
-def test_images_that_cannot_be_read_are_the_error_of_the_command(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_among_what_the_command_finds(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b")):
         images(tmp_path / "data" / name, 6, seed)
     (tmp_path / "data/a/0.png").write_bytes(b"no image")
+    spec, told = f"folder:{tmp_path / 'data'}", Told()
+    found = zoo.check_dataset(spec, reporter=told)
+    done = typed("datasets", "check", spec, "--json")
+    assert (found.usable, done.exit_code, told.closed) == (False, 1, True)
+    assert json.loads(done.stdout)["unreadable"] == list(found.unreadable)
+    assert "a/0.png: cannot be read" in found.unreadable[0]
+    assert zoo.check_dataset(spec, skip_bad=True).skipped == 1
+
+
+def test_images_none_of_which_can_be_read_are_the_error_of_the_command(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        images(tmp_path / "data" / name, 6, 0)
+    for path in (tmp_path / "data").glob("*/*.png"):
+        path.write_bytes(b"no image")
     spec, told = f"folder:{tmp_path / 'data'}", Told()
     with pytest.raises(BadImagesError) as caught:
         zoo.check_dataset(spec, reporter=told)
@@ -340,7 +354,6 @@ def test_images_that_cannot_be_read_are_the_error_of_the_command(tmp_path: Path)
     assert (type(done.exception), str(done.exception)) == (BadImagesError, str(caught.value))
     assert json.loads(done.stdout)["unreadable"] == list(caught.value.problems)
     assert told.closed
-    assert zoo.check_dataset(spec, skip_bad=True).skipped == 1
 
 
 # ---- a new plugin ---------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def test_validation_images_that_copy_a_training_image_are_found_and_said_by_trai
 def test_training_looks_at_the_pixels_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leaking(tmp_path)
     first = said_by_training(tmp_path, image_size=16)
-    monkeypatch.setattr("zoo.data.checks._seen", lambda split: pytest.fail("looked at again"))
+    monkeypatch.setattr("zoo.data.checks.looked_at", lambda split: pytest.fail("looked at again"))
     assert said_by_training(tmp_path, image_size=16) == first
     monkeypatch.setattr("zoo.data.checks.LOOKED_AT", 0)
     shutil.rmtree(tmp_path / "test" / "bee")
@@ -96,8 +96,8 @@ def test_images_of_several_sizes_are_checked_to_the_end(tmp_path: Path) -> None:
     result = checked(tmp_path, "--skip-bad", "--json")
     assert result.exit_code == 0
     found = {finding["kind"]: finding["message"] for finding in json.loads(result.stdout)["findings"]}
-    assert found.keys() == {"sizes", "skipped", "nearly-black"}
-    assert "has 9x8; training needs --image-size N (all else was looked at in 64x64)" in found["sizes"]
+    assert found.keys() == {"differing-sizes", "sizes", "unreadable", "nearly-black"}
+    assert "has 9x8; training needs --image-size N (all else was looked at in 64x64)" in found["differing-sizes"]
 
 
 @pytest.mark.parametrize(("ending", "level"), [("DNG", "warning"), ("txt", "note")])

@@ -61,6 +61,16 @@ class BadImagesError(DataError):
         advice = "`zoo datasets check --json` lists each; --skip-bad leaves them out"
         super().__init__(f"{self.problems[0]}{more}; {advice}")
 
+    def by_kind(self) -> dict[str, list[str]]:
+        """The problems by what is wrong, in the order in which the kinds first occur."""
+        import re
+
+        kinds: dict[str, list[str]] = {}
+        for problem in self.problems:
+            alike = re.sub(r"0x[0-9a-f]+", "", problem.partition("; it begins with ")[0])
+            kinds.setdefault(alike.rpartition(": ")[2], []).append(problem)
+        return kinds
+
 
 class AbsentDataError(DataError):
     """A dataset is not on this machine, and cannot be downloaded.

@@ -11,6 +11,7 @@ from zoo.base.text import plural
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared import table
 from zoo.cli.shared.bad_images import some_of_each_kind
+from zoo.cli.shared.run_argument import RunName
 from zoo.cli.shared.table import Column
 from zoo.cli.shared.terminal import Terminal
 from zoo.errors import BadImagesError
@@ -50,34 +51,46 @@ def datasets(context: click.Context, as_json: bool) -> None:
 @click.argument("spec")
 @options.data_dir
 @click.option("--image-size", type=click.IntRange(min=1), help="Resize images to this side, in pixels.")
-@click.option("--skip-bad", is_flag=True, help="Count unreadable images instead of failing on them.")
+@click.option("--skip-bad", is_flag=True, help="Call unreadable images a warning, since a run can leave them out.")
+@click.option(
+    "--label-noise",
+    type=RunName(),
+    metavar="RUN",
+    help="Find labels that are probably wrong, by a run that has not learnt from the images.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="With --label-noise: judge the training images too, by training K runs, each without a part of them.",
+)
+@click.option("--device", help="Device of --label-noise: cpu, cuda, cuda:N or mps; default: that of the run.")
+@click.option("--html", type=click.Path(dir_okay=False), help="Write a page with pictures of what was found.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @click.pass_context
-def check(
-    context: click.Context, spec: str, data_dir: str | None, image_size: int | None, skip_bad: bool, as_json: bool
-) -> None:
-    """Read every image of SPEC and report problems.
+def check(context: click.Context, spec: str, as_json: bool, folds: int | None, **given: Any) -> None:
+    """Read every image of SPEC and report all problems at once.
 
-    The check finds unreadable and truncated images, empty classes, labels out of range, images that are
-    in both train and test (or in both training and validation), unbalanced classes, images that differ
-    in size or are nearly black, and files that are not read.
+    The check finds images that cannot be read, are blank or have an odd size; images that occur twice or look
+    nearly the same, within a split or in several, with the same label or another one; empty and unbalanced
+    classes; and files that are not read. With --label-noise, it also finds labels that are probably wrong.
     The exit code is 1 if the dataset cannot be trained on.
 
     Examples:
 
     \b
       zoo datasets check folder:photos --image-size 64
+      zoo datasets check folder:photos --html check.html
+      zoo datasets check folder:photos --label-noise last --folds 5
       zoo datasets check cifar10 --json
     """
     try:
-        found = zoo.check_dataset(
-            spec, data_dir=data_dir, image_size=image_size, skip_bad=skip_bad, reporter=Terminal()
-        )
+        found = zoo.check_dataset(spec, folds=folds or 0, **given, reporter=Terminal())
     except BadImagesError as error:
         if as_json:
             table.emit_json({"spec": spec, "unreadable": list(error.problems)})
         else:
-            table.emit(map(table.clean, some_of_each_kind(error.problems)))
+            table.emit(map(table.clean, some_of_each_kind(error)))
         raise
     if as_json:
         table.emit_json(found.as_dict())

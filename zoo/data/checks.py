@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -14,29 +12,23 @@ from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.base.text import plural, printable_line
 from zoo.catalogue.recipe import Recipe
-from zoo.data.findings import Finding
-from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, divided_rows, is_given
+from zoo.data.findings import Finding, sorted_findings
+from zoo.data.image_names import Names, named
+from zoo.data.pixel_findings import pixel_findings, splits_of
+from zoo.data.pixels import looked_at
+from zoo.data.split import ImageData, Split
 from zoo.data.split_findings import class_counts, class_findings, group_findings
-from zoo.errors import InputError, SizesError
 
-FORMAT = 1
+FORMAT = 2  # 1: without blank images and the files' names
 """Of the findings that are kept: counted up when something else is looked for."""
 
 LOOKED_AT = 256 << 20
 """Bytes of images that a run looks at for duplicates, which takes a second or two, once."""
 
-SIDE = 64
-"""Pixels of the sides that images are brought to for a check if they differ in size."""
-
 IMBALANCE = 10.0
 
 LONGEST_NAME = 40
 """Characters of the name of a class in a line with others."""
-
-OTHER = "another label than the same image in train"
-
-NEARLY_BLACK = 32
-"""An image without a value of this or more, of 255, is one that a wrong white made, or shows next to nothing."""
 
 
 def check(data: ImageData) -> list[Finding]:
@@ -47,26 +39,12 @@ def check(data: ImageData) -> list[Finding]:
     Returns:
         Findings, errors first; an empty list where all is well.
     """
-    findings = [*_classes(data), *_single(data), *_pixel_findings(data), *_imbalance(data), *_left_out(data)]
-    return sorted(findings, key=lambda f: ("error", "warning", "note").index(f.level))
+    return sorted_findings([*label_findings(data), *_pixel_findings(data)])
 
 
-def loaded_and_checked(load: Callable[[int | None], ImageData]) -> tuple[ImageData, list[Finding]]:
-    """A dataset and its findings; one whose images differ in size is looked at in a size of ours.
-
-    Args:
-        load: loads it with an image size; None: the images' own.
-    Raises:
-        ZooError: as `zoo.data.load.load`.
-    """
-    try:
-        data = load(None)
-        return data, check(data)
-    except SizesError as error:
-        data = load(SIDE)
-        said = str(error).rpartition(";")[0]
-        text = f"{said}; training needs --image-size N (all else was looked at in {SIDE}x{SIDE})"
-        return data, [Finding(level="warning", kind="sizes", message=text), *check(data)]
+def label_findings(data: ImageData) -> list[Finding]:
+    """What classes and labels say, and what the source has seen; nothing that needs pixels."""
+    return [*_classes(data), *_single(data), *_imbalance(data), *_left_out(data)]
 
 
 def findings_for_training(data: ImageData, clean: bool) -> list[Finding]:
@@ -79,7 +57,8 @@ def findings_for_training(data: ImageData, clean: bool) -> list[Finding]:
     images = (data.train.images, data.test.images)
     if not data.streamed and sum(part.nbytes for part in images) <= LOOKED_AT:
         ours = ("validation-duplicate",) if not clean else ()
-        findings += [f for f in _kept_pixel_findings(data) if f.level == "warning" and f.kind not in ours]
+        seen = [f for f in _kept_pixel_findings(data) if f.level == "warning" and f.kind not in ours]
+        findings += named(seen, data, Names(data))
     return [*findings, *_left_out(data)]
 
 
@@ -94,9 +73,7 @@ def _kept_pixel_findings(data: ImageData) -> list[Finding]:
 
 
 def _pixel_findings(data: ImageData) -> list[Finding]:
-    train, test = _seen(data.train), _seen(data.test)
-    duplicates = [*_duplicates(data, train.hashes, test.hashes), *_held_out(data.train, train.hashes)]
-    return [*duplicates, *_nearly_black(train, test)]
+    return pixel_findings(data, {side: looked_at(split) for side, split in splits_of(data).items()})
 
 
 def _classes(data: ImageData) -> list[Finding]:
@@ -149,99 +126,6 @@ def division_findings(data: ImageData, train: Split, limited: int | None) -> lis
         return _single(data)
     text = f"{plural(limited or len(train), 'image')} leave {len(names):,} of {plural(len(data.classes), 'class')} out"
     return [Finding(level="warning", kind="class-left-out", message=text, count=len(names), examples=names[:5])]
-
-
-class _Seen(NamedTuple):
-    """What the pixels of a split say: a hash of each image, and which ones are nearly black."""
-
-    hashes: list[bytes]
-    black: list[int]
-
-
-def _seen(split: Split) -> _Seen:
-    hashes, black = [], []
-    for row in range(len(split) // split.copies):
-        image = split.images[row]
-        hashes.append(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
-        if image.max(initial=0) < NEARLY_BLACK:
-            black.append(row)
-    return _Seen(hashes, black)
-
-
-def _nearly_black(train: _Seen, test: _Seen) -> list[Finding]:
-    rows = [f"{side} {row}" for side, seen in (("train", train), ("test", test)) for row in seen.black]
-    if not rows:
-        return []
-    text = (
-        f"{plural(len(rows), 'image is', 'images are')} nearly black: no value above {NEARLY_BLACK - 1} of 255 (of "
-        "images of more than 8 bits, ?white=N says which value is white)"
-    )
-    return [Finding(level="warning", kind="nearly-black", message=text, count=len(rows), examples=tuple(rows[:5]))]
-
-
-def _duplicates(data: ImageData, train: list[bytes], test: list[bytes]) -> list[Finding]:
-    """Equal images (all decoded pixels) across the splits, within each, and with differing labels."""
-    first: dict[bytes, int] = {}
-    labels: defaultdict[bytes, set[int]] = defaultdict(set)
-    for row, digest in enumerate(train):
-        first.setdefault(digest, row)
-        labels[digest].add(int(data.train.labels[row]))
-    shared = [row for row, digest in enumerate(test) if digest in first]
-    other = [row for row in shared if int(data.test.labels[row]) not in labels[test[row]]]
-    torn = [f"train {first[digest]}" for digest, names in labels.items() if len(names) > 1]
-
-    def pairs(rows: list[int]) -> list[str]:
-        return [f"test {row} = train {first[test[row]]}" for row in rows]
-
-    return [
-        *_counted("warning", "train-test-duplicate", pairs(shared), "test image is", "are", "also in train"),
-        *_counted("warning", "train-test-conflict", pairs(other), "test image has", "have", OTHER),
-        *_repeats("train", "training", train),
-        *_repeats("test", "test", test),
-        *_counted("warning", "label-conflict", torn, "training image occurs", "occur", "with differing labels"),
-    ]
-
-
-def _held_out(train: Split, hashes: list[bytes]) -> list[Finding]:
-    """Images that a run holds out for validation, though it learns from an equal one."""
-    try:
-        rows, validation = divided_rows(train, VALIDATION_FRACTION, VALIDATION_SEED)
-    except InputError:
-        return []
-    originals = len(hashes)
-    known = {hashes[row]: row for row in reversed(rows[rows < originals].tolist())}
-    copies = [row for row in validation[validation < originals].tolist() if hashes[row] in known]
-    pairs = [f"train {row} = train {known[hashes[row]]}" for row in copies]
-    if is_given(train).any():
-        return _counted("warning", "validation-duplicate", pairs, "validation image is", "are", "also in train")
-    return _counted(
-        "warning",
-        "validation-duplicate",
-        pairs,
-        "training image that a run holds out for validation is",
-        "training images that a run holds out for validation are",
-        "also among those it learns from",
-    )
-
-
-def _repeats(side: str, noun: str, hashes: list[bytes]) -> list[Finding]:
-    count = sum(n - 1 for n in Counter(hashes).values())
-    text = f"{plural(count, f'{noun} image')} seen earlier in the same set"
-    return [Finding(level="note", kind=f"{side}-duplicate", message=text, count=count)] if count else []
-
-
-def _counted(
-    level: Literal["warning", "note"], kind: str, examples: list[str], one: str, many: str, rest: str
-) -> list[Finding]:
-    """A finding of as many images as there are examples.
-
-    Args:
-        one: ends with a verb. many: the same for several images, or the verb alone.
-    """
-    count, noun = len(examples), one.rpartition(" ")[0]
-    text = f"{plural(count, one, many if ' ' in many else f'{noun}s {many}')} {rest}"
-    found = Finding(level=level, kind=kind, message=text, count=count, examples=tuple(examples[:5]))
-    return [found] if count else []
 
 
 def _imbalance(data: ImageData) -> list[Finding]:

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from zoo.base.structs import Struct
 from zoo.base.text import plural, printable
 
+LEVELS = ("error", "warning", "note")
+
+MOST_LISTED = 1000
+"""Images, or groups of images, that a finding lists; it counts all."""
+
+Place = tuple[str, int]
+"""One image: its split ("train" or "test") and its row there."""
+
+Group = tuple[Place, ...]
+"""Images that belong together, such as two that are equal."""
+
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One finding: how bad it is, what kind, one line, how many images or classes, a few of them."""
+    """One finding: how bad it is, what kind, one line, how many images or classes, a few of them.
+
+    Attributes:
+        examples: the first five. images: what it was found in, at most `MOST_LISTED` groups of images.
+    """
 
     level: Literal["error", "warning", "note"]
     kind: str
     message: str
     count: int = 0
     examples: tuple[str, ...] = ()
+    images: tuple[Group, ...] = ()
 
     def line(self) -> str:
         """The message with its examples."""
         return f"{self.message} ({', '.join(self.examples)})" if self.examples else self.message
+
+    def lines(self) -> list[str]:
+        """The message after its level, and each example on a line of its own, with how many more there are."""
+        more = self.count - len(self.examples)
+        rest = [f"    ... {plural(more, 'more', 'more')}"] if self.examples and more > 0 else []
+        return [f"{self.level}: {self.message}", *(f"    {example}" for example in self.examples), *rest]
+
+
+def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors first, then warnings, then notes; those of a level as they were."""
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,6 +62,9 @@ class DatasetCheck:
         skipped: unreadable images left out. ignored: files that were no images.
         findings: the errors first, then the warnings, then the notes.
         validation: numbers of validation images per class that came with the dataset; empty where there are none.
+        unreadable: a line for each image that cannot be read.
+        label_noise: labels that are probably wrong, as plain data, if they were looked for.
+        sources: the files (or rows of files) of the images that findings list.
     """
 
     name: str
@@ -47,6 +78,9 @@ class DatasetCheck:
     ignored: int
     findings: tuple[Finding, ...]
     validation: tuple[int, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    label_noise: dict[str, Any] | None = None
+    sources: Mapping[Place, str] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
@@ -56,19 +90,25 @@ class DatasetCheck:
     def as_dict(self) -> dict[str, Any]:
         """What `zoo datasets check --json` prints."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        findings = [
-            {"level": f.level, "kind": f.kind, "message": f.message, "count": f.count, "examples": list(f.examples)}
-            for f in self.findings
+        del plain["sources"]
+        return plain | {"findings": [self._plain(finding) for finding in self.findings]}
+
+    def _plain(self, finding: Finding) -> dict[str, Any]:
+        groups = [
+            [{"split": side, "row": row, "source": self.sources.get((side, row), "")} for side, row in group]
+            for group in finding.images
         ]
-        return plain | {"findings": findings}
+        told = {"level": finding.level, "kind": finding.kind, "message": finding.message, "count": finding.count}
+        return {**told, "examples": list(finding.examples), "images": groups}
 
     def lines(self) -> list[str]:
-        """The counts, the fingerprint and the findings, a line each."""
+        """The counts, the fingerprint, and the findings: a line for each, and one for each of its examples."""
         height, width = self.size or (0, 0)
-        said = [f"{finding.level}: {finding.line()}" for finding in self.findings]
+        said = [line for finding in self.findings for line in finding.lines()]
         return [
             f"{self.name}: {self._training()} and {plural(sum(self.test), 'test image')}, "
             f"{width}x{height}, {plural(len(self.classes), 'class')}",
+            f"images per class: {_range(self.train)} in train, {_range(self.test)} in test",
             f"fingerprint {self.fingerprint}",
             *(said or ["no problems found"]),
         ]
@@ -87,3 +127,7 @@ class DatasetCheck:
         import html
 
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _range(counts: tuple[int, ...]) -> str:
+    return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"

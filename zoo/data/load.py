@@ -123,9 +123,8 @@ def load(
     wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
-    folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
     skip_bad = skip_bad or bool(common.get("skip_bad"))
-    request = Request("", folder, specific, seed, data_dir is not None, whole, earlier, skip_bad)
+    request = replace(_request(specific, seed, data_dir), whole=whole, earlier=earlier, skip_bad=skip_bad)
     source = _source(dataset.source, request) if given is None else given.source
     asked = checked_colours(common, dataset.source, colours)
     rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=asked)
@@ -133,6 +132,21 @@ def load(
     job = _Job(name, spec, dataset, common, rule, skip_bad, delivery, silent if show is None else show)
     with without_warnings():
         return _loaded(source, job)
+
+
+def source_of(spec: str, registry: Registry | None = None, *, data_dir: Path | str | None = None) -> Source:
+    """The images of a dataset before anything is done to them; the arguments are those of `load`.
+
+    Raises:
+        UnknownNameError, InputError: the SPEC or an option is wrong. DataError: the data cannot be had.
+    """
+    _, dataset = find(spec, registry)
+    return _source(dataset.source, _request(_options(dataset)[1], 0, data_dir))
+
+
+def _request(specific: dict[str, Any], seed: int, data_dir: Path | str | None) -> Request:
+    folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    return Request("", folder, specific, seed, data_dir is not None)
 
 
 @dataclass(frozen=True)

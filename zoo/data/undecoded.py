@@ -26,7 +26,7 @@ from zoo.data.sources.listed import FileSource, Part
 from zoo.data.sources.source import Show
 from zoo.data.split import Split
 from zoo.data.types import Labels
-from zoo.errors import DataError
+from zoo.errors import BadImagesError, DataError
 
 CHUNK = 1024
 
@@ -86,9 +86,9 @@ def _first_size(listing: Listing, rule: Rule, skip_bad: bool) -> tuple[int, int]
         try:
             _, height, width = image_array(path, rule, str(path)).shape
             return height, width
-        except DataError:
+        except DataError as error:
             if not skip_bad:
-                raise
+                raise BadImagesError([str(error)]) from None
     raise DataError(f"{listing.files[0].parent.parent}: none of {plural(len(listing.files), 'image')} can be read")
 
 

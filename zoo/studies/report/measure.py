@@ -5,19 +5,15 @@ Everything is kept in the cache folder under the hash of what it was made from.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 import torch
-from PIL import Image
 
 from zoo.base.files import WriteError, sha256_of, write_bytes
 from zoo.base.paths import cache_dir
@@ -27,6 +23,7 @@ from zoo.base.version import __version__
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
 from zoo.data.load import find
+from zoo.data.thumbnails import data_uri
 from zoo.errors import DataError, ZooError
 from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import open_run
@@ -37,9 +34,7 @@ FORMAT = 2
 REMOTE = ("hf", "torchvision", "plugin")
 """Schemes of data that may have to be downloaded: a report never does."""
 
-MAX_SIDE = 96
 MOST_KEPT = 48
-PNG_BYTES = 1500
 T = TypeVar("T")
 
 
@@ -126,24 +121,6 @@ def _check_here(record: RunRecord, registry: Registry) -> None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     raise DataError(f"the images of {record.data.spec} are not on this machine; `zoo eval` fetches them")
-
-
-def data_uri(image: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
-    """A small PNG or JPEG of an image, uint8 (3, H, W), as a data URI; its longer side is at most 96."""
-    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-    if (image == image[:1]).all():
-        picture = picture.convert("L")
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
-    kind, data = "png", _encoded(picture, "PNG", optimize=True)
-    if len(data) > PNG_BYTES:
-        kind, data = "jpeg", _encoded(picture, "JPEG", quality=85)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 # ---- FLOPs -----------------------------------------------------------------------------------

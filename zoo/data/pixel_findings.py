@@ -1,0 +1,197 @@
+"""What equal, similar and empty images mean for training: repeats, leaks between the splits, labels that disagree."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from zoo.base.text import plural
+from zoo.data.duplicates import LEAST_SIDE, Pairs, nearly_equal_pairs
+from zoo.data.findings import MOST_LISTED, Finding, Group
+from zoo.data.pixels import NEARLY_BLACK, Looks
+from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, divided_rows, is_given
+from zoo.data.types import Images, Labels
+from zoo.errors import InputError
+
+NOUNS: Mapping[str, str] = MappingProxyType({"train": "training image", "test": "test image"})
+
+
+def splits_of(data: ImageData) -> dict[str, Split]:
+    """The splits of a dataset by name, in the order in which a run meets them."""
+    return {"train": data.train, "test": data.test}
+
+
+def pixel_findings(data: ImageData, looks: Mapping[str, Looks]) -> list[Finding]:
+    """What equal and blank images say.
+
+    Args:
+        looks: of each split that `splits_of` names.
+    """
+    splits = splits_of(data)
+    findings = [f for one, other in combinations(splits, 2) for f in _shared(splits, looks, one, other)]
+    for side in splits:
+        findings += _repeats(side, looks[side])
+    for side, split in splits.items():
+        findings += _torn(side, split, looks[side])
+    return [*findings, *_held_out(data.train, looks["train"].digests), *_empty(looks)]
+
+
+def similar_findings(data: ImageData, looks: Mapping[str, Looks]) -> list[Finding]:
+    """What images say that look nearly the same, without those that are equal; nothing of very small images."""
+    if min(data.train.images.shape[2:]) < LEAST_SIDE:
+        return []
+    splits = splits_of(data)
+    every = _Joined(splits, looks)
+    pairs = [(every.place(one), every.place(other)) for one, other in every.similar().tolist()]
+    labels = {side: split.labels for side, split in splits.items()}
+    findings: list[Finding] = []
+    for one, other in combinations(splits, 2):
+        across = [(b, a) for a, b in pairs if (a[0], b[0]) == (one, other)]
+        first = list({group[0]: group for group in reversed(across)}.values())[::-1]
+        says = f"nearly the same as a {NOUNS[one]}"
+        findings += counted(
+            "warning", f"near-{one}-{other}", first, f"{NOUNS[other]} looks", f"{NOUNS[other]}s look", says
+        )
+    for side in splits:
+        within = [group for group in pairs if {place[0] for place in group} == {side}]
+        rest = "nearly the same"
+        noun = f"pair of {NOUNS[side]}s"
+        findings += counted("note", f"near-{side}", within, f"{noun} looks", f"pairs of {NOUNS[side]}s look", rest)
+    torn = [group for group in pairs if len({int(labels[side][row]) for side, row in group}) > 1]
+    rest = "nearly the same and have differing labels"
+    findings += counted("warning", "near-conflict", torn, "pair of images looks", "pairs of images look", rest)
+    return findings
+
+
+def counted(
+    level: Literal["error", "warning", "note"], kind: str, groups: Sequence[Group], one: str, many: str, rest: str
+) -> list[Finding]:
+    """A finding of as many things as there are groups of images; none of nothing.
+
+    Args:
+        one, many: the words for one thing and for several, with the verb.
+    """
+    if not groups:
+        return []
+    text = f"{plural(len(groups), one, many)} {rest}"
+    examples = tuple(" = ".join(f"{side} {row}" for side, row in group) for group in groups[:5])
+    listed = tuple(groups[:MOST_LISTED])
+    return [Finding(level=level, kind=kind, message=text, count=len(groups), examples=examples, images=listed)]
+
+
+# ---- equal images ------------------------------------------------------------------------------
+
+
+def _firsts(looks: Looks) -> dict[bytes, int]:
+    """The first row of each image that can be read."""
+    return {digest: row for row, digest in reversed(list(enumerate(looks.digests))) if digest}
+
+
+def _shared(splits: Mapping[str, Split], looks: Mapping[str, Looks], one: str, other: str) -> Iterator[Finding]:
+    """Images of a split that an earlier one has too, and those among them with a label of their own."""
+    firsts, labels = _firsts(looks[one]), _labels_of(splits[one], looks[one])
+    digests, own = looks[other].digests, splits[other].labels
+    shared = [row for row, digest in enumerate(digests) if digest in firsts]
+    torn = [row for row in shared if int(own[row]) not in labels[digests[row]]]
+
+    def groups(rows: list[int]) -> list[Group]:
+        return [((other, row), (one, firsts[digests[row]])) for row in rows]
+
+    noun = NOUNS[other]
+    yield from counted(
+        "warning", f"{one}-{other}-duplicate", groups(shared), f"{noun} is", f"{noun}s are", f"also in {one}"
+    )
+    rest = f"another label than the same image in {one}"
+    yield from counted("warning", f"{one}-{other}-conflict", groups(torn), f"{noun} has", f"{noun}s have", rest)
+
+
+def _labels_of(split: Split, looks: Looks) -> dict[bytes, set[int]]:
+    labels: defaultdict[bytes, set[int]] = defaultdict(set)
+    for digest, label in zip(looks.digests, split.labels.tolist(), strict=False):  # copies follow
+        labels[digest].add(label)
+    return labels
+
+
+def _repeats(side: str, looks: Looks) -> list[Finding]:
+    firsts = _firsts(looks)
+    again = [(row, firsts[d]) for row, d in enumerate(looks.digests) if d and firsts[d] != row]
+    groups: list[Group] = [((side, row), (side, first)) for row, first in again]
+    noun = NOUNS[side]
+    return counted("note", f"{side}-duplicate", groups, noun, f"{noun}s", "seen earlier in the same set")
+
+
+def _torn(side: str, split: Split, looks: Looks) -> list[Finding]:
+    """Images of a split that occur in it with several labels."""
+    rows: defaultdict[bytes, dict[int, int]] = defaultdict(dict)
+    for row, digest in enumerate(looks.digests):
+        if digest:
+            rows[digest].setdefault(int(split.labels[row]), row)
+    groups: list[Group] = [tuple((side, row) for row in own.values()) for own in rows.values() if len(own) > 1]
+    kind, noun = "label-conflict" if side == "train" else f"{side}-label-conflict", NOUNS[side]
+    return counted("warning", kind, groups, f"{noun} occurs", f"{noun}s occur", "with differing labels")
+
+
+def _held_out(train: Split, digests: list[bytes]) -> list[Finding]:
+    """Images that a run holds out for validation, though it learns from an equal one."""
+    try:
+        rows, validation = divided_rows(train, VALIDATION_FRACTION, VALIDATION_SEED)
+    except InputError:
+        return []
+    originals = len(digests)
+    known = {digests[row]: row for row in reversed(rows[rows < originals].tolist()) if digests[row]}
+    copies = [row for row in validation[validation < originals].tolist() if digests[row] in known]
+    groups: list[Group] = [(("train", row), ("train", known[digests[row]])) for row in copies]
+    if is_given(train).any():
+        noun = "validation image"
+        return counted("warning", "validation-duplicate", groups, f"{noun} is", f"{noun}s are", "also in train")
+    return counted(
+        "warning",
+        "validation-duplicate",
+        groups,
+        "training image that a run holds out for validation is",
+        "training images that a run holds out for validation are",
+        "also among those it learns from",
+    )
+
+
+def _empty(looks: Mapping[str, Looks]) -> Iterator[Finding]:
+    black: list[Group] = [((side, row),) for side, seen in looks.items() for row in seen.black]
+    rest = f"nearly black: no value above {NEARLY_BLACK - 1} of 255 (of images of more than 8 bits, ?white=N says "
+    yield from counted("warning", "nearly-black", black, "image is", "images are", f"{rest}which value is white)")
+    blank: list[Group] = [((side, row),) for side, seen in looks.items() for row in seen.blank]
+    yield from counted("warning", "blank", blank, "image shows", "images show", "a single colour and nothing else")
+
+
+# ---- similar images ----------------------------------------------------------------------------
+
+
+class _Joined:
+    """The images of all splits, one after another."""
+
+    def __init__(self, splits: Mapping[str, Split], looks: Mapping[str, Looks]) -> None:
+        self.splits, self.looks = splits, looks
+        self.names = list(splits)
+        self.starts = np.cumsum([0, *(len(looks[side].digests) for side in splits)])
+
+    def place(self, row: int) -> tuple[str, int]:
+        """The split and the row in it."""
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.names[part], row - int(self.starts[part])
+
+    def similar(self) -> Pairs:
+        """Pairs of rows that look nearly the same and are not equal, int64 (P, 2), the earlier one first."""
+        hashes = np.concatenate([self.looks[side].hashes for side in self.names])
+        rows = [self.looks[side].comparable() + self.starts[i] for i, side in enumerate(self.names)]
+        pairs = nearly_equal_pairs(hashes, np.concatenate(rows), self._read)
+        digests = [digest for side in self.names for digest in self.looks[side].digests]
+        kept = [digests[one] != digests[other] for one, other in pairs.tolist()]
+        return pairs[np.array(kept, bool)]
+
+    def _read(self, rows: Labels) -> Images:
+        places = [self.place(row) for row in rows.tolist()]
+        return np.stack([self.splits[side].images[row] for side, row in places])
