@@ -63,7 +63,7 @@ def similar_findings(data: ImageData, looks: Mapping[str, Looks]) -> list[Findin
         noun = f"pair of {NOUNS[side]}s"
         findings += counted("note", f"near-{side}", within, f"{noun} looks", f"pairs of {NOUNS[side]}s look", rest)
     torn = [group for group in pairs if len({int(labels[side][row]) for side, row in group}) > 1]
-    rest = "nearly the same and have differing labels"
+    rest = "nearly the same, with differing labels"
     findings += counted("warning", "near-conflict", torn, "pair of images looks", "pairs of images look", rest)
     return findings
 
