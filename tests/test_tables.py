@@ -448,6 +448,7 @@ def test_other_images_in_a_table_are_matched_by_the_names_of_their_classes(root:
     taken = Taken("the run", (8, 8), Rule(size=(8, 8)), [("bird", "cat", "dog")])
     split = other_images(taken, load_registry(), f"csv:{path}", "test")
     assert split.labels.tolist() == [2] * 12 + [1] * 12 + [2] * 12
+    assert not isinstance(split.images, np.ndarray)  # as of a folder: nothing is decoded into the cache
 
 
 def test_the_check_counts_the_rows_and_lists_those_that_cannot_be_used(root: Path) -> None:
