@@ -134,7 +134,7 @@ def test_a_check_counts_validation_images_and_reports_classes_without_stopping(t
     found = check_dataset(f"folder:{tmp_path}")
     assert (found.train, found.validation, found.test, found.usable) == ((10, 10, 0), (3, 0, 3), (0, 3, 0), False)
     assert found.lines()[0].startswith(f"{tmp_path.name.lower()}: 20 train, 6 validation and 3 test images, 8x8")
-    assert "no train image, of 3; 3 validation images are of such a class" in found.lines()[2]
+    assert "no train image, of 3; 3 validation images are of such a class" in found.lines()[3]
 
 
 def test_nothing_is_dropped_where_all_classes_match(tmp_path: Path) -> None:
@@ -244,10 +244,12 @@ def test_labels_are_those_of_torchvision_s_and_timm_s_readers(tmp_path: Path, mo
         "plain": ["ant", "bee", "cow"],
         "named": ["Zebra", "ant", "Äsche", "bee_2", "cow", "dog house"],
         "numbered": ["1", "10", "2"],
+        "nested": ["ant", "bee"],
     }
     for folder, classes in sets.items():
         tree(tmp_path / folder, train=classes, val=classes, test=classes)
-        images(tmp_path / folder / "train" / classes[0] / "more", 2)
+        if folder == "nested":
+            images(tmp_path / folder / "train" / classes[0] / "more", 2)
         data = read(tmp_path / folder, mode)
         train, selecting, test = RunImages(data, 0.1).divided()
         for side, split in (("train", train), ("val", selecting), ("test", test)):
@@ -256,6 +258,8 @@ def test_labels_are_those_of_torchvision_s_and_timm_s_readers(tmp_path: Path, mo
             assert theirs.classes == list(data.classes)
             assert [(str(name), theirs.classes[label]) for name, label in theirs.samples] == ours
             assert [label for _, label in theirs.samples] == split.labels.tolist()
+            if folder == "nested":  # timm takes the inner folder for a class
+                continue
             reader = ReaderImageFolder(str(tmp_path / folder / side))
             names = {number: name for name, number in reader.class_to_idx.items()}
             assert sorted((str(name), names[label]) for name, label in reader.samples) == sorted(ours)
