@@ -55,7 +55,9 @@ def test_a_file_its_bytes_and_an_opened_image_give_the_same_classes(run: Path, p
     assert rows[0] == rows[1] == rows[2] == rows[3]
     assert [len(row) for row in rows] == [3] * 4
     assert rows[0][0].probability >= rows[0][1].probability >= rows[0][2].probability
-    assert model.predict(photo, top=99)[0][:3] == rows[0]
+    alone = model.predict(photo, top=99)[0][:3]  # in a batch of its own, which may round otherwise
+    assert [score.name for score in alone] == [score.name for score in rows[0]]
+    assert [score.probability for score in alone] == pytest.approx([score.probability for score in rows[0]])
     assert sorted(score.name for score in model.predict(photo, top=99)[0]) == list("0123456789")
 
 
