@@ -26,6 +26,7 @@ from zoo.base.text import plural
 from zoo.data.decoding import Decoding
 from zoo.data.files.decode import MAX_PIXELS, Rule
 from zoo.data.findings import Finding
+from zoo.data.label_sets import has_sets
 from zoo.data.origins import all_rows, write_origins
 from zoo.data.sources.source import Opened, Show, Source
 from zoo.data.split import Split
@@ -146,7 +147,8 @@ def numbered(classes: Sequence[str]) -> bool:
 
 def _fits(arrays: dict[str, Any]) -> bool:
     shapes = [arrays[f"{stem.split('-')[0]}-images"].shape[0] == array.shape[0] for stem, array in arrays.items()]
-    kinds = [arrays[stem].dtype == (np.uint8 if "images" in stem else np.int64) for stem in _FILES]
+    kinds = [arrays[stem].dtype == np.uint8 for stem in _FILES if "images" in stem]
+    kinds += [arrays[stem].dtype == (np.uint8 if arrays[stem].ndim == 2 else np.int64) for stem in _FILES[1::2]]
     return all(shapes) and all(kinds) and arrays["train-images"].ndim == 4
 
 
@@ -218,6 +220,9 @@ def _check_labels(opened: Opened, name: str) -> None:
     for side, rows in (("train", opened.train), ("test", opened.test)):
         if not len(rows.labels):
             raise DataError(f"{name}: the {side} split holds no images")
+        if has_sets(rows.labels):
+            _check_sets(rows.labels, classes, name)
+            continue
         wrong = np.flatnonzero((rows.labels < 0) | (rows.labels >= (classes or np.iinfo(np.int64).max)))
         if len(wrong):
             row = int(wrong[0])
@@ -226,11 +231,24 @@ def _check_labels(opened: Opened, name: str) -> None:
     _refuse_wild_label(opened, name)
 
 
+def _check_sets(labels: NDArray[Any], classes: int, name: str) -> None:
+    if labels.dtype != np.uint8 or (classes and labels.shape[1] != classes) or labels.max(initial=0) > 1:
+        raise DataError(
+            f"{name}: labels are {labels.dtype} of shape {labels.shape}; of {plural(classes, 'class')} they are uint8, "
+            "0 or 1, with a column for each class"
+        )
+
+
+def _class_count(labels: NDArray[Any]) -> int:
+    """Classes of labels without names."""
+    return labels.shape[1] if has_sets(labels) else 1 + int(labels.max())
+
+
 def _refuse_wild_label(opened: Opened, name: str) -> None:
     """Without names, each number up to the highest label is a class: one wild label would make millions."""
     sides = (opened.train, opened.test)
     most = max(UNNAMED_CLASSES, sum(len(rows.labels) for rows in sides))
-    for rows in () if opened.classes else sides:
+    for rows in () if opened.classes or has_sets(opened.train.labels) else sides:
         row = int(rows.labels.argmax())
         label = int(rows.labels[row])
         if label >= most:
@@ -276,7 +294,7 @@ def _build(
             raise BadImagesError(sorted(bad))
         columns = {side: list(getattr(opened, side).columns) for side in _SIDES}
         splits = _splits({k: np.load(p, mmap_mode="r") for k, p in decoded.items()}, _copies(opened), columns)
-        classes = opened.classes or tuple(map(str, range(1 + max(int(s.labels.max()) for s in splits))))
+        classes = opened.classes or tuple(map(str, range(max(_class_count(s.labels) for s in splits))))
         beside = [str(path.absolute()) for path in (*opened.train.files, *opened.test.files)]
         files = {"files": {"paths": beside, "stamps": before}} if beside else {}
         index = {

@@ -18,6 +18,7 @@ from zoo.base.text import plural, printable
 from zoo.base.version import __version__
 from zoo.base.web_page import allowed
 from zoo.data.findings import DatasetCheck, Finding, Group, Place
+from zoo.data.label_sets import label_text, shows
 from zoo.data.pixel_findings import splits_of
 from zoo.data.split import ImageData
 from zoo.data.suspects import LabelNoise, Suspect
@@ -97,7 +98,7 @@ class _Pictures:
         """An image by its split and row, with its class and its name."""
         side, row = place
         split = self.splits[side]
-        label = self.classes[int(split.labels[row])]
+        label = label_text(split.labels[row], self.classes)
         name = self.check.sources.get(place, f"{side} {row}")
         try:
             uri = data_uri(split.images[row])
@@ -107,7 +108,7 @@ class _Pictures:
 
     def of_class(self, label: int, count: int) -> Iterator[dict[str, str]]:
         """Some training images of a class, evenly from all of them."""
-        rows = np.flatnonzero(self.splits["train"].labels == label)
+        rows = np.flatnonzero(shows(self.splits["train"].labels, label))
         chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
         return (self.of(("train", row)) for row in chosen.tolist())
 

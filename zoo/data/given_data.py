@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from zoo.base.text import first_line, plural
-from zoo.data.sources.in_memory import SCHEME, MemorySource, Part, Parts, keep_list
+from zoo.data.given_sets import is_set, label_sets
+from zoo.data.sources.in_memory import SCHEME, MemorySource, Part, Parts, digest_of, keep_list
 from zoo.data.sources.known_classes import one_numbering
 from zoo.data.sources.labels import class_number, class_numbers
 from zoo.data.types import Images, Item, Labels
@@ -29,8 +29,6 @@ FORMS = (
 AT_ONCE = 1024
 READ_TWICE = 16
 SIDES = ("train", "validation", "test")
-DIGITS = 16
-"""Hexadecimal digits of the hash in a SPEC."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def given_data(dataset: object, *, whole: bool = False) -> GivenData:
     if not names:
         sides = _numbered_alike(sides)
     parts = _parts(sides, names or sides["train"].classes)
-    name = f"{sides['train'].name}-{_digest(parts)}"
+    name = f"{sides['train'].name}-{digest_of(parts)}"
     if all(isinstance(item, Path) for part in parts.sides.values() for item in part.images[:1]):
         keep_list(name, parts)
     return GivenData(f"{SCHEME}:{name}", MemorySource(name, parts, whole))
@@ -147,7 +145,7 @@ def _are_files(value: Any) -> bool:
             isinstance(row, tuple | list)
             and len(row) == 2
             and isinstance(row[0], str | os.PathLike)
-            and (isinstance(row[1], int | np.integer) or (isinstance(row[1], str) and isinstance(row, tuple)))
+            and (isinstance(row[1], int | np.integer) or (isinstance(row[1], str | list) and isinstance(row, tuple)))
             for row in value
         )
     )
@@ -190,14 +188,16 @@ def _side(value: Any, side: str) -> _Side:
 def _listed(labels: Any) -> list[Any]:
     """Labels as a list of Python's own values."""
     labels = _numpy(labels)
-    if isinstance(labels, np.ndarray) and labels.ndim == 2 and labels.shape[1] == 1:
+    if isinstance(labels, np.ndarray) and labels.ndim == 2:
+        if labels.shape[1] != 1:
+            return list(labels)
         labels = labels[:, 0]
     return [_scalar(label) for label in (labels.tolist() if isinstance(labels, np.ndarray) else labels)]
 
 
 def _scalar(value: Any) -> Any:
-    """A label out of a tensor or array of one value."""
-    return value.item() if _is_array(value) and len(value.shape) == 0 else value
+    """A label out of a tensor or array of one value; of several, an array."""
+    return value.item() if _is_array(value) and len(value.shape) == 0 else _numpy(value)
 
 
 def _numpy(value: Any) -> Any:
@@ -368,6 +368,8 @@ def _name(dataset: Any) -> str:
 
 def _parts(sides: Mapping[str, _Side], names: tuple[str, ...]) -> Parts:
     labels = [label for side in sides.values() for label in side.labels]
+    if any(map(is_set, labels)):
+        return _parts_with_sets(sides, names)
     if labels and all(isinstance(label, str) for label in labels):
         known = names or tuple(sorted({*labels}))
         numbers = {name: number for number, name in enumerate(known)}
@@ -377,6 +379,16 @@ def _parts(sides: Mapping[str, _Side], names: tuple[str, ...]) -> Parts:
         names = known
         sides = {key: side._replace(labels=[numbers[label] for label in side.labels]) for key, side in sides.items()}
     parts = {key: _part(side) for key, side in sides.items()}
+    return Parts(parts["train"], parts.get("test"), names, parts.get("validation"))
+
+
+def _parts_with_sets(sides: Mapping[str, _Side], names: tuple[str, ...]) -> Parts:
+    given = [(side.labels, partial(_where, side)) for side in sides.values()]
+    sets, names = label_sets(given, names)
+    parts = {
+        key: Part(side.images, found, where)
+        for (key, side), found, (_, where) in zip(sides.items(), sets, given, strict=True)
+    }
     return Parts(parts["train"], parts.get("test"), names, parts.get("validation"))
 
 
@@ -391,6 +403,8 @@ def _numbered_alike(sides: Mapping[str, _Side]) -> dict[str, _Side]:
         return dict(sides)
     others = [name for name in named if name != "train"]
     classes, places = one_numbering(named["train"].classes, [named[name].classes for name in others])
+    if any(is_set(label) and named[name].classes != classes for name in named for label in named[name].labels[:1]):
+        raise DataError("dataset: the splits list different classes, or another order of them; give all the same")
     numbers = {"train": np.arange(len(classes)), **dict(zip(others, places, strict=True))}
     return {name: _renumbered(side, numbers[name], classes) if name in named else side for name, side in sides.items()}
 
@@ -404,35 +418,10 @@ def _renumbered(side: _Side, places: Labels, classes: tuple[str, ...]) -> _Side:
 
 
 def _part(side: _Side) -> Part:
-    def where(row: int) -> str:
-        item = side.images[row] if not isinstance(side.images, np.ndarray) else None
-        return str(item) if isinstance(item, Path) else f"{side.where}, image {row}"
-
+    where = partial(_where, side)
     return Part(side.images, class_numbers(side.labels, where), where)
 
 
-def _digest(parts: Parts) -> str:
-    """A hash over all images, labels and names; of files over their paths and sizes."""
-    hasher = hashlib.sha256(json.dumps(parts.classes).encode())
-    for part in (parts.train, parts.test, *([parts.validation] if parts.validation else [])):
-        hasher.update(b"test" if part is None else json.dumps([len(part.labels)]).encode())
-        if part is None:
-            continue
-        hasher.update(np.ascontiguousarray(part.labels, "<i8").data)
-        if isinstance(part.images, np.ndarray):
-            hasher.update(json.dumps(part.images.shape).encode())
-            for start in range(0, len(part.images), AT_ONCE):
-                hasher.update(np.ascontiguousarray(part.images[start : start + AT_ONCE]).data)
-            continue
-        for item in part.images:
-            hasher.update(_content(item))
-    return hasher.hexdigest()[:DIGITS]
-
-
-def _content(item: Item) -> bytes:
-    if isinstance(item, bytes):
-        return hashlib.sha256(item).digest()
-    if isinstance(item, Path):
-        return f"{item}\0{item.stat().st_size}\n".encode("utf-8", "surrogateescape")
-    image = item()
-    return json.dumps([image.mode, image.size]).encode() + hashlib.sha256(image.tobytes()).digest()
+def _where(side: _Side, row: int) -> str:
+    item = side.images[row] if not isinstance(side.images, np.ndarray) else None
+    return str(item) if isinstance(item, Path) else f"{side.where}, image {row}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from zoo.data.findings import Finding, Place
+from zoo.data.label_sets import label_text
 from zoo.data.pixel_findings import splits_of
 from zoo.data.split import ImageData
 
@@ -46,12 +47,12 @@ class Names:
 
 def named(findings: Sequence[Finding], data: ImageData, names: Names) -> Iterator[Finding]:
     """The findings whose examples are images, by the names of these; with their classes where they differ."""
-    labels: Mapping[str, list[int]] = {side: split.labels.tolist() for side, split in splits_of(data).items()}
+    labels = {side: split.labels for side, split in splits_of(data).items()}
 
     def told(place: Place, with_class: bool) -> str:
         side, row = place
         name = names.of(place)
-        return f"{name} ({data.classes[labels[side][row]]})" if with_class else name
+        return f"{name} ({label_text(labels[side][row], data.classes)})" if with_class else name
 
     for finding in findings:
         if not finding.images or finding.kind in ("odd-size", "odd-shape"):

@@ -17,6 +17,7 @@ from zoo.base.paths import cache_dir
 from zoo.base.paths import data_dir as default_data_dir
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
+from zoo.data.asked_task import as_asked, asked_task
 from zoo.data.batches.mode import Delivery, fit
 from zoo.data.cache import Cached, cache_key, cached, numbered
 from zoo.data.files.colours import Colours, checked_colours
@@ -25,6 +26,7 @@ from zoo.data.files.depth import Depth, depth_of
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.findings import Finding
 from zoo.data.given_data import GivenData
+from zoo.data.label_sets import Task
 from zoo.data.portable import LOCAL_SCHEMES, OF_ENDINGS, spec_of
 from zoo.data.sources.altered_images import Altered, alteration
 from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
@@ -47,7 +49,7 @@ from zoo.plugin.contract import Transform
 if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
 
-PARQUET = frozenset({"image", "label", "train", "validation", "test", "config", "split_column", "group"})
+PARQUET = frozenset({"image", "label", "labels", "train", "validation", "test", "config", "split_column", "group"})
 """Options of parquet files, wherever they are."""
 
 SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]] = MappingProxyType(
@@ -68,13 +70,11 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
 
 HINT = "names that `zoo datasets` lists need no scheme"
 
-COMMON = frozenset(
-    {"resize", "crop", "alter_train", "alter_test", "skip_bad", "white", "range", "background", "drop_unknown"}
-)
-"""Options of every dataset; the others are the source's own. After "?", a hyphen stands for an underscore too."""
-
-FLAGS = frozenset({"skip_bad", "drop_unknown"})
+FLAGS = frozenset({"skip_bad", "drop_unknown", "multi_label"})
 """Options that need no value."""
+
+COMMON = FLAGS | frozenset({"resize", "crop", "alter_train", "alter_test", "white", "range", "background"})
+"""Options of every dataset; the others are the source's own. After "?", a hyphen stands for an underscore too."""
 
 
 def load(
@@ -92,6 +92,7 @@ def load(
     colours: Colours | None = None,
     given: GivenData | None = None,
     earlier: bool = False,
+    task: Task | None = None,
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
 
@@ -112,6 +113,8 @@ def load(
         transform: how images are brought to their size, in the place of `image_size` and of the dataset's own.
         colours: how values become colours, where the SPEC does not say it; None: as suits all images of the dataset.
         given: images that were given in Python, of which `spec` is the name; they are read from there.
+        task: whether images have several labels, "multi-label": files in several class folders are then one image, and
+            images with one label have a set of one; None: what the labels are.
         whole: a folder that is not divided into train and test is not divided here either: each split is all of it.
         earlier: as of `zoo.data.sources.source.Request`.
     Raises:
@@ -124,14 +127,16 @@ def load(
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
     skip_bad = skip_bad or bool(common.get("skip_bad"))
+    task = asked_task(dataset.source, common, task)
     request = replace(_request(specific, seed, data_dir), whole=whole, earlier=earlier, skip_bad=skip_bad)
+    request = replace(request, several=task == "multi-label")
     source = _source(dataset.source, request) if given is None else given.source
     asked = checked_colours(common, dataset.source, colours)
     rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=asked)
     delivery.check()
     job = _Job(name, spec, dataset, common, rule, skip_bad, delivery, silent if show is None else show)
     with without_warnings():
-        return _loaded(source, job)
+        return as_asked(_loaded(source, job), task)
 
 
 def source_of(spec: str, registry: Registry | None = None, *, data_dir: Path | str | None = None) -> Source:
@@ -141,7 +146,9 @@ def source_of(spec: str, registry: Registry | None = None, *, data_dir: Path | s
         UnknownNameError, InputError: the SPEC or an option is wrong. DataError: the data cannot be had.
     """
     _, dataset = find(spec, registry)
-    return _source(dataset.source, _request(_options(dataset)[1], 0, data_dir))
+    common, specific = _options(dataset)
+    several = bool(common.get("multi_label"))
+    return _source(dataset.source, replace(_request(specific, 0, data_dir), several=several))
 
 
 def _request(specific: dict[str, Any], seed: int, data_dir: Path | str | None) -> Request:

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from zoo.base.text import plural
 from zoo.data.duplicates import LEAST_SIDE, Pairs, nearly_equal_pairs
 from zoo.data.findings import MOST_LISTED, Finding, Group
+from zoo.data.label_sets import label_keys
 from zoo.data.pixels import NEARLY_BLACK, Looks
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, divided_rows, is_given
 from zoo.data.types import Images, Labels
@@ -48,7 +49,7 @@ def similar_findings(data: ImageData, looks: Mapping[str, Looks]) -> list[Findin
     splits = splits_of(data)
     every = _Joined(splits, looks)
     pairs = [(every.place(one), every.place(other)) for one, other in every.similar().tolist()]
-    labels = {side: split.labels for side, split in splits.items()}
+    labels = {side: label_keys(split.labels) for side, split in splits.items()}
     findings: list[Finding] = []
     for one, other in combinations(splits, 2):
         across = [(b, a) for a, b in pairs if (a[0], b[0]) == (one, other)]
@@ -62,7 +63,7 @@ def similar_findings(data: ImageData, looks: Mapping[str, Looks]) -> list[Findin
         rest = "nearly the same"
         noun = f"pair of {NOUNS[side]}s"
         findings += counted("note", f"near-{side}", within, f"{noun} looks", f"pairs of {NOUNS[side]}s look", rest)
-    torn = [group for group in pairs if len({int(labels[side][row]) for side, row in group}) > 1]
+    torn = [group for group in pairs if len({labels[side][row] for side, row in group}) > 1]
     rest = "nearly the same, with differing labels"
     findings += counted("warning", "near-conflict", torn, "pair of images looks", "pairs of images look", rest)
     return findings
@@ -95,9 +96,9 @@ def _firsts(looks: Looks) -> dict[bytes, int]:
 def _shared(splits: Mapping[str, Split], looks: Mapping[str, Looks], one: str, other: str) -> Iterator[Finding]:
     """Images of a split that an earlier one has too, and those among them with a label of their own."""
     firsts, labels = _firsts(looks[one]), _labels_of(splits[one], looks[one])
-    digests, own = looks[other].digests, splits[other].labels
+    digests, own = looks[other].digests, label_keys(splits[other].labels)
     shared = [row for row, digest in enumerate(digests) if digest in firsts]
-    torn = [row for row in shared if int(own[row]) not in labels[digests[row]]]
+    torn = [row for row in shared if own[row] not in labels[digests[row]]]
 
     def groups(rows: list[int]) -> list[Group]:
         return [((other, row), (one, firsts[digests[row]])) for row in rows]
@@ -110,9 +111,9 @@ def _shared(splits: Mapping[str, Split], looks: Mapping[str, Looks], one: str, o
     yield from counted("warning", f"{one}-{other}-conflict", groups(torn), f"{noun} has", f"{noun}s have", rest)
 
 
-def _labels_of(split: Split, looks: Looks) -> dict[bytes, set[int]]:
-    labels: defaultdict[bytes, set[int]] = defaultdict(set)
-    for digest, label in zip(looks.digests, split.labels.tolist(), strict=False):  # copies follow
+def _labels_of(split: Split, looks: Looks) -> dict[bytes, set[Any]]:
+    labels: defaultdict[bytes, set[Any]] = defaultdict(set)
+    for digest, label in zip(looks.digests, label_keys(split.labels), strict=False):  # copies follow
         labels[digest].add(label)
     return labels
 
@@ -127,10 +128,11 @@ def _repeats(side: str, looks: Looks) -> list[Finding]:
 
 def _torn(side: str, split: Split, looks: Looks) -> list[Finding]:
     """Images of a split that occur in it with several labels."""
-    rows: defaultdict[bytes, dict[int, int]] = defaultdict(dict)
+    rows: defaultdict[bytes, dict[Any, int]] = defaultdict(dict)
+    labels = label_keys(split.labels)
     for row, digest in enumerate(looks.digests):
         if digest:
-            rows[digest].setdefault(int(split.labels[row]), row)
+            rows[digest].setdefault(labels[row], row)
     groups: list[Group] = [tuple((side, row) for row in own.values()) for own in rows.values() if len(own) > 1]
     kind, noun = "label-conflict" if side == "train" else f"{side}-label-conflict", NOUNS[side]
     return counted("warning", kind, groups, f"{noun} occurs", f"{noun}s occur", "with differing labels")

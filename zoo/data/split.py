@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.files.colours import Colours
 from zoo.data.findings import Finding
 from zoo.data.grouped import whole_groups
+from zoo.data.label_sets import Task, has_sets, strata
 from zoo.data.types import GROUP, VALIDATES, Columns, Images, Labels, SplitsFrom
 from zoo.errors import DataError, InputError
 
@@ -36,7 +38,8 @@ class Split:
 
     Attributes:
         images: uint8 (N, 3, H, W), maybe a read-only memory map, or files that are decoded when read.
-        labels: int64 (N,).
+        labels: int64 (N,), the class of each image; or, of several labels an image, uint8 (N, K), see
+            `zoo.data.label_sets`.
         copies: how many altered copies of the same images follow one another in `images`
             (see `zoo.data.sources.altered_images`): row i and row i + N/copies show the same original.
         pool: what decodes them where they are streamed; None: they are brought to the device whole.
@@ -45,7 +48,7 @@ class Split:
     """
 
     images: Images | FileImages
-    labels: Labels
+    labels: NDArray[Any]
     copies: int = 1
     pool: Pool | None = None
     decoded_from: Origins | None = None
@@ -115,6 +118,11 @@ class ImageData:
         """Whether the images are delivered batch by batch."""
         return self.train.pool is not None
 
+    @property
+    def task(self) -> Task:
+        """Whether each image has one label, or any number of them."""
+        return "multi-label" if has_sets(self.train.labels) else "single-label"
+
 
 def _per_class(counts: Labels, total: int) -> Labels:
     """Share `total` among classes by largest remainder, none above its count."""
@@ -134,11 +142,11 @@ def _bounded(shares: Labels, least: Labels, most: Labels, total: int) -> Labels:
     return bounded + np.sign(rest) * moved
 
 
-def stratified(labels: Labels, n: int, seed: int, *, leave: int = 0, take: int = 0) -> Labels:
+def stratified(labels: NDArray[Any], n: int, seed: int, *, leave: int = 0, take: int = 0) -> Labels:
     """Choose `n` rows with the class shares of the whole.
 
     Args:
-        labels: int64 (N,). n: how many, 0..N.
+        labels: int64 (N,), or sets (N, K), see `zoo.data.label_sets.strata`. n: how many, 0..N.
         seed: of a numpy Generator (PCG64); the same seed gives the same rows on every machine.
         leave: so many rows of every class are never chosen, even where fewer than `n` are chosen then.
         take: so many rows of every class are chosen, where `n` is enough for that. Where the shares keep to
@@ -147,6 +155,7 @@ def stratified(labels: Labels, n: int, seed: int, *, leave: int = 0, take: int =
         int64 (n,), sorted row numbers.
     """
     generator = np.random.default_rng(seed)
+    labels = strata(labels)
     classes, counts = np.unique(labels, return_counts=True)
     if n == 0 or not len(classes):
         return np.empty(0, np.int64)
@@ -160,7 +169,7 @@ def stratified(labels: Labels, n: int, seed: int, *, leave: int = 0, take: int =
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-def drawn_test(labels: Labels, seed: int, where: str, groups: Labels | None = None) -> tuple[Labels, Labels]:
+def drawn_test(labels: NDArray[Any], seed: int, where: str, groups: Labels | None = None) -> tuple[Labels, Labels]:
     """Divide a dataset without splits: a stratified fifth is the test, and every class keeps an image to learn from.
 
     Args:
@@ -171,7 +180,7 @@ def drawn_test(labels: Labels, seed: int, where: str, groups: Labels | None = No
         DataError: no class has two images, or two groups; names `where`.
     """
     n = max(1, round(len(labels) * TEST_SHARE))
-    test = stratified(labels, n, seed, leave=1) if groups is None else whole_groups(labels, groups, n, seed)
+    test = stratified(labels, n, seed, leave=1) if groups is None else whole_groups(strata(labels), groups, n, seed)
     if len(labels) and not len(test) and groups is not None:
         raise DataError(
             f"{where}: every group holds all images of a class, so that none can be held out whole for the test; add "
@@ -191,7 +200,7 @@ def _spread(rows: Labels, originals: int, copies: int) -> Labels:
 
 
 def validation_split(
-    labels: Labels, fraction: float, seed: int, copies: int = 1, groups: Labels | None = None
+    labels: NDArray[Any], fraction: float, seed: int, copies: int = 1, groups: Labels | None = None
 ) -> tuple[Labels, Labels]:
     """Carve a stratified validation split out of the training rows.
 
@@ -199,7 +208,7 @@ def validation_split(
     (an altered training set) all copies of one original land on the same side.
 
     Args:
-        labels: int64 (N,). fraction: of the originals that validate, 0 < fraction < 1.
+        labels: int64 (N,), or sets (N, K). fraction: of the originals that validate, 0 < fraction < 1.
         seed: the split is a function of labels, fraction, groups and seed alone.
         groups: int64 (N,), the group of each image; groups stay whole, see `zoo.data.grouped.whole_groups`.
     Returns:
@@ -218,7 +227,7 @@ def validation_split(
     if groups is None:
         validation = stratified(labels[:originals], n, seed, leave=1)
     else:
-        validation = whole_groups(labels[:originals], groups[:originals], n, seed)
+        validation = whole_groups(strata(labels[:originals]), groups[:originals], n, seed)
     if not len(validation) and groups is not None:
         raise InputError(
             "every group of training images holds all images of a class, so that none can be held out whole for "

@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.base.text import plural
 from zoo.data.findings import Finding
+from zoo.data.label_sets import has_sets, images_per_class
 from zoo.data.split import ImageData, Split, is_given
 from zoo.data.types import GROUP, Labels
 from zoo.errors import DataError
@@ -19,22 +20,23 @@ FEW = 5
 
 def class_counts(split: Split, classes: int) -> list[int]:
     """Images per class, in label order; of a training split without the validation images that came with it."""
-    return np.bincount(split.labels[~is_given(split)], minlength=classes).tolist()
+    return images_per_class(split.labels[~is_given(split)], classes)
 
 
 def validation_counts(split: Split, classes: int) -> list[int]:
     """Validation images per class that came with a training split; empty where there are none."""
     given = is_given(split)
-    return np.bincount(split.labels[given], minlength=classes).tolist() if given.any() else []
+    return images_per_class(split.labels[given], classes) if given.any() else []
 
 
 def _sides(data: ImageData) -> dict[str, Labels]:
     """Images per class of each split that the dataset has."""
     count, given = len(data.classes), is_given(data.train)
-    sides = {"train": np.bincount(data.train.labels[~given], minlength=count)}
+    sides = {"train": data.train.labels[~given]}
     if given.any():
-        sides["validation"] = np.bincount(data.train.labels[given], minlength=count)
-    return sides | {"test": np.bincount(data.test.labels, minlength=count)}
+        sides["validation"] = data.train.labels[given]
+    sides["test"] = data.test.labels
+    return {side: np.array(images_per_class(labels, count), np.int64) for side, labels in sides.items()}
 
 
 def class_findings(data: ImageData) -> Iterator[Finding]:
@@ -64,7 +66,7 @@ def _elsewhere(data: ImageData, sides: dict[str, Labels]) -> str:
 
 def labels_are_numbers(data: ImageData) -> str:
     """Of a dataset without class names: what its labels are, for a message about classes without images."""
-    if data.named or not len(data.train):
+    if data.named or not len(data.train) or has_sets(data.train.labels):
         return ""
     labels = data.train.labels[~is_given(data.train)]
     return f"; the labels have no names and count the classes from 0: here they are {labels.min()} to {labels.max()}"

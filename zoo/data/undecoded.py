@@ -21,6 +21,7 @@ from zoo.data.files.decode import Rule, image_array
 from zoo.data.files.image_files import FileImages, Listing
 from zoo.data.files.pool import Pool
 from zoo.data.findings import Finding
+from zoo.data.label_sets import moved
 from zoo.data.sources.known_classes import known_classes
 from zoo.data.sources.listed import FileSource, Part
 from zoo.data.sources.source import Show
@@ -61,7 +62,8 @@ class Undecoded(NamedTuple):
         if known is None:
             return self
         listings = [
-            replace(listing, labels=known.places[listing.labels], classes=known.classes) for listing in self.listings
+            replace(listing, labels=moved(listing.labels, known.places, known.remaining), classes=known.classes)
+            for listing in self.listings
         ]
         train, test = self.train.select(known.train, listings[0]), self.test.select(known.test, listings[-1])
         if not len(test.rows):

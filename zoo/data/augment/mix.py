@@ -16,7 +16,9 @@ MixT = TypeVar("MixT", augmentation.Mixup, augmentation.CutMix)
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """Class shares (B, K), float32: one-hot of int64 (B,); float targets are passed through."""
+    """Class shares (B, K), float32: one-hot of int64 (B,), sets (B, K) as 0 and 1; float targets are passed through."""
+    if labels.ndim == 2:
+        return labels.float()
     return labels if labels.is_floating_point() else F.one_hot(labels, num_classes).float()
 
 

@@ -113,7 +113,8 @@ class Listing:
     """The image files of one folder of class folders, classes and files in sorted order; or of a table, in its order.
 
     Attributes:
-        labels: int64 (N,). folders: relative path to modification time (ns) of every directory.
+        labels: int64 (N,), or sets of classes (N, K), see `zoo.data.label_sets`.
+        folders: relative path to modification time (ns) of every directory.
         ignored: visible files that are no images, or rows without a label. left_out: how many have each ending.
         loose: images beside the class folders, which belong to no class.
         validates: how many of the last files are validation images, of a listing of training images.
@@ -121,7 +122,7 @@ class Listing:
     """
 
     files: Files
-    labels: Labels = field(repr=False)
+    labels: NDArray[Any] = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
     ignored: int
     folders: dict[str, int] = field(repr=False, default_factory=dict)

@@ -93,7 +93,7 @@ def _altered(split: Split, names: Sequence[str]) -> Rows:
         return f"{origins()[row % len(split)]} ({names[row // len(split)]})"
 
     columns = {name: np.concatenate([values] * len(names)) for name, values in split.columns.items()}
-    return Rows(np.tile(split.labels, len(names)), chunks, where, copies=len(names), columns=columns)
+    return Rows(np.concatenate([split.labels] * len(names)), chunks, where, copies=len(names), columns=columns)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.files.image_files import Listing
+from zoo.data.label_sets import moved
 from zoo.data.sources.labels import composed
 from zoo.errors import DataError, InputError
 
@@ -72,7 +73,7 @@ class ClassOrder:
                 f"{listing.folder}: {self.source} does not list the class {shown}; add it, or move its folder away"
             )
         places = np.array([place[name] for name in listing.classes], np.int64)
-        return replace(listing, labels=places[listing.labels], classes=names)
+        return replace(listing, labels=moved(listing.labels, places, len(names)), classes=names)
 
 
 BY_TEXT = ClassOrder()

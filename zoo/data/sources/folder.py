@@ -18,6 +18,7 @@ from zoo.data.sources.class_order import BY_TEXT, ClassOrder
 from zoo.data.sources.folder_findings import folder_findings
 from zoo.data.sources.folder_listings import joined, numbered_alike, refuse_empty
 from zoo.data.sources.listed import Part
+from zoo.data.sources.same_files import several_findings, with_sets
 from zoo.data.sources.source import Opened, Request
 from zoo.data.sources.split_folders import Division, division
 from zoo.data.split import drawn_test
@@ -40,6 +41,7 @@ class FolderSource:
 
     Attributes:
         earlier: as of `zoo.data.sources.source.Request`: validation images are not read, or are the test.
+        several: one file in several class folders is one image with several labels.
     """
 
     root: Path
@@ -47,6 +49,7 @@ class FolderSource:
     whole: bool = False
     earlier: bool = False
     order: ClassOrder = BY_TEXT
+    several: bool = False
 
     @classmethod
     def make(cls, request: Request) -> FolderSource:
@@ -61,7 +64,7 @@ class FolderSource:
         if not any(entry.is_dir() for entry in visible(root)):
             raise DataError(f"{root} holds no folders; expected train/ and test/, or one folder per class")
         order = ClassOrder.asked(request.options, root, f"folder:{request.rest}")
-        return cls(root.resolve(), request.seed, request.whole, request.earlier, order)
+        return cls(root.resolve(), request.seed, request.whole, request.earlier, order, request.several)
 
     @cached_property
     def _division(self) -> Division | None:
@@ -83,16 +86,20 @@ class FolderSource:
         """
         found = self._division
         if found is None or found.train == found.test:
-            only = read(found.train if found else self.root)
+            only = self._read(found.train if found else self.root, read)
             refuse_empty(only)
             return [self.order.of(only)]
-        listed = [read(folder) for folder in found.read]
+        listed = [self._read(folder, read) for folder in found.read]
         refuse_empty(listed[0])
         train, *others = map(self.order.of, listed)
         train, *others = numbered_alike(train, others)
         if found.validation is not None:
             train = joined(train, others.pop(0))
         return [train, *others]
+
+    def _read(self, folder: Path, read: Callable[[Path], Listing]) -> Listing:
+        """The files of one folder of class folders; with `several`, each once, with the set of its classes."""
+        return with_sets(read(folder)) if self.several else read(folder)
 
     def splits_from(self) -> SplitsFrom:
         """The folders that are validation and test."""
@@ -110,7 +117,9 @@ class FolderSource:
         Args:
             listings: as `listings` gave them, so that the folders are not listed again.
         """
-        return folder_findings(self.root, self._division, listings or self._listings)
+        listed = listings or self._listings
+        found = folder_findings(self.root, self._division, listed)
+        return (*found, *several_findings(listed)) if self.several else found
 
     def content(self, listings: Sequence[Listing] | None = None) -> tuple[str, Iterator[Chunk]]:
         """What the pixels of all files depend on, and the files, undecoded."""
@@ -125,6 +134,7 @@ class FolderSource:
             digest.update(f"{listing.folder.name}\0{listing.digest(times=True)}\n".encode())
         drawn = None if len(self._listings) > 1 else "whole" if self.whole else self.seed
         identity = {"scheme": "folder", "path": str(self.root), "files": digest.hexdigest(), "seed": drawn}
+        identity |= {"several": True} if self.several else {}
         return identity | ({"validation": held} if (held := self._listings[0].validates) else {})
 
     def drawn(self, listing: Listing) -> tuple[Labels, Labels]:

@@ -13,6 +13,7 @@ import numpy as np
 from zoo.base.text import plural
 from zoo.data.files.image_files import Listing, is_image, visible
 from zoo.data.findings import Finding
+from zoo.data.label_sets import has_sets
 from zoo.data.sources.split_folders import Division
 
 FEW = 5
@@ -82,7 +83,7 @@ def _categories(listing: Listing, train: Path) -> Iterator[Finding]:
         train: the folder of the training images, which the listing's own holds or is.
     """
     files, labels = listing.files, listing.labels[: len(listing.labels) - listing.validates]
-    if not len(labels):
+    if not len(labels) or has_sets(labels):
         return
     above = len(train.relative_to(listing.folder).parts) if train.is_relative_to(listing.folder) else 0
     starts = np.concatenate([[0], files.ends[:-1]])

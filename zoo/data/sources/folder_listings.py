@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.files.image_files import Files, Listing
+from zoo.data.label_sets import images_per_class, moved
 from zoo.data.sources.known_classes import one_numbering
 from zoo.errors import DataError
 
@@ -21,7 +22,7 @@ def refuse_empty(listing: Listing) -> None:
     Raises:
         DataError: names the folder.
     """
-    counts = np.bincount(listing.labels, minlength=len(listing.classes))
+    counts = np.array(images_per_class(listing.labels, len(listing.classes)))
     if not counts.all():
         empty = listing.folder / listing.classes[int(counts.argmin())]
         raise DataError(f"class folder {empty} holds no images; fill it or remove it")
@@ -30,11 +31,11 @@ def refuse_empty(listing: Listing) -> None:
 def numbered_alike(first: Listing, others: Sequence[Listing]) -> list[Listing]:
     """All listings with the classes of the first, and those that it lacks behind them."""
     classes, numbers = one_numbering(first.classes, [listing.classes for listing in others])
-    changed = (
-        replace(listing, labels=places[listing.labels], classes=classes)
-        for listing, places in zip(others, numbers, strict=True)
-    )
-    return [replace(first, classes=classes), *changed]
+    every = zip([first, *others], [np.arange(len(first.classes)), *numbers], strict=True)
+    return [
+        replace(listing, labels=moved(listing.labels, places, len(classes)), classes=classes)
+        for listing, places in every
+    ]
 
 
 def joined(train: Listing, validation: Listing) -> Listing:

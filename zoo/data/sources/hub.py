@@ -89,7 +89,7 @@ class HubSource:
 
     def _parquet(self, files: Chosen) -> ParquetSource:
         """The source of downloaded files."""
-        return ParquetSource.of(files, self.options, self.seed, self.whole)
+        return ParquetSource.of(files, self.options, self.seed, self.whole, f"hf:{self.repo}")
 
     def _fetched(self, name: str) -> Path:
         if self.local is not None:

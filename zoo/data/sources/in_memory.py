@@ -6,6 +6,7 @@ them, commands find them by the SPEC alone. Of a list of files the list itself i
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.base.files import WriteError, write_text
 from zoo.base.paths import cache_dir
@@ -24,6 +26,9 @@ from zoo.data.types import CARVED, Images, Item, Labels, SplitsFrom
 from zoo.errors import DataError
 
 SCHEME = "memory"
+AT_ONCE = 1024
+DIGITS = 16
+"""Hexadecimal digits of the hash in a SPEC."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,11 @@ class Part:
     """Images and labels of one split: an array as `zoo.data.sources.source.as_nchw` takes it, or undecoded items.
 
     Attributes:
-        labels: int64 (N,). where: names image i for a message.
+        labels: int64 (N,), or sets of classes, uint8 (N, K). where: names image i for a message.
     """
 
     images: Images | Sequence[Item]
-    labels: Labels
+    labels: NDArray[Any]
     where: Callable[[int], str]
 
     def rows(self, chosen: Labels | None = None) -> Rows:
@@ -128,7 +133,7 @@ def keep_list(name: str, parts: Parts) -> None:
     """Keep a list of files, so that the SPEC alone is enough to read them again."""
     table = {"classes": parts.classes}
     for side, part in parts.sides.items():
-        table[side] = [[str(path), int(label)] for path, label in zip(part.images, part.labels, strict=True)]  # type: ignore[assignment]
+        table[side] = [[str(path), label] for path, label in zip(part.images, part.labels.tolist(), strict=True)]  # type: ignore[assignment]
     with suppress(WriteError, OSError):
         path = _place(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,12 +149,44 @@ def _listed(name: str) -> Parts | None:
         return None
 
 
-def file_part(rows: Sequence[tuple[str, int]]) -> Part:
-    """A split of files with class numbers."""
+def file_part(rows: Sequence[tuple[str, Any]]) -> Part:
+    """A split of files with class numbers, or with rows of 0 and 1."""
     paths = [Path(path) for path, _ in rows]
-    return Part(paths, np.array([label for _, label in rows], np.int64), lambda i: str(paths[i]))
+    several = isinstance(rows[0][1], list)
+    labels = np.array([label for _, label in rows], np.uint8 if several else np.int64)
+    return Part(paths, labels, lambda i: str(paths[i]))
 
 
 def _place(name: str) -> Path:
     safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
     return cache_dir() / "lists" / f"{safe}.json"
+
+
+# ---- what was given -------------------------------------------------------------------------------------
+
+
+def digest_of(parts: Parts) -> str:
+    """A hash over all images, labels and names; of files over their paths and sizes."""
+    hasher = hashlib.sha256(json.dumps(parts.classes).encode())
+    for part in (parts.train, parts.test, *([parts.validation] if parts.validation else [])):
+        hasher.update(b"test" if part is None else json.dumps([len(part.labels)]).encode())
+        if part is None:
+            continue
+        hasher.update(np.ascontiguousarray(part.labels, "<i8").data)
+        if isinstance(part.images, np.ndarray):
+            hasher.update(json.dumps(part.images.shape).encode())
+            for start in range(0, len(part.images), AT_ONCE):
+                hasher.update(np.ascontiguousarray(part.images[start : start + AT_ONCE]).data)
+            continue
+        for item in part.images:
+            hasher.update(_content(item))
+    return hasher.hexdigest()[:DIGITS]
+
+
+def _content(item: Item) -> bytes:
+    if isinstance(item, bytes):
+        return hashlib.sha256(item).digest()
+    if isinstance(item, Path):
+        return f"{item}\0{item.stat().st_size}\n".encode("utf-8", "surrogateescape")
+    image = item()
+    return json.dumps([image.mode, image.size]).encode() + hashlib.sha256(image.tobytes()).digest()

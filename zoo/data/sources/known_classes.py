@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zoo.base.text import plural
 from zoo.data.findings import Finding
+from zoo.data.label_sets import has_sets, moved, present_classes
 from zoo.data.sources.joined_splits import chosen_rows
 from zoo.data.sources.source import Opened, Rows, Source
 from zoo.data.types import VALIDATES, Labels
@@ -63,16 +64,27 @@ class Known(NamedTuple):
     classes: tuple[str, ...]
     findings: tuple[Finding, ...]
 
+    @property
+    def remaining(self) -> int:
+        """Number of classes that are left."""
+        return int((self.places >= 0).sum())
 
-def known_classes(classes: tuple[str, ...], train: Labels, validates: NDArray[np.bool_], test: Labels) -> Known | None:
+
+def known_classes(
+    classes: tuple[str, ...], train: NDArray[Any], validates: NDArray[np.bool_], test: NDArray[Any]
+) -> Known | None:
     """Leave out the classes that have no training images, and the validation and test images of them.
+
+    An image with several labels stays, with those of its classes that are known.
 
     Args:
         classes: names, or none where the labels are numbers alone.
-        train, test: labels, int64. validates: bool, which training rows only validate.
+        train, test: labels, int64 (N,), or sets (N, K). validates: bool, which training rows only validate.
     Returns:
         None where every class has training images.
     """
+    if has_sets(train):
+        return _known_of_sets(classes, train[~validates], len(train), len(test))
     count = len(classes) or int(max(train.max(initial=-1), test.max(initial=-1))) + 1
     known = np.unique(train[~validates])
     known = known[(known >= 0) & (known < count)]
@@ -89,6 +101,20 @@ def known_classes(classes: tuple[str, ...], train: Labels, validates: NDArray[np
     finding = Finding(level="warning", kind="dropped-class", message=text, count=left, examples=lost[:5])
     left_names = () if numbered else tuple(names[i] for i in known.tolist())
     return Known(kept, others, places, left_names, (finding,) if left else ())
+
+
+def _known_of_sets(classes: tuple[str, ...], learnt: NDArray[Any], train: int, test: int) -> Known | None:
+    """As `known_classes`, by the sets of the images that are learnt from; `train`, `test`: numbers of images."""
+    known, count = present_classes(learnt), learnt.shape[1]
+    if len(known) == count:
+        return None
+    names = classes or tuple(map(str, range(count)))
+    places = np.full(count, -1, np.int64)
+    places[known] = np.arange(len(known))
+    lost = tuple(name for name, place in zip(names, places.tolist(), strict=True) if place < 0)
+    text = f"{plural(len(lost), 'class', 'classes')} without training images left out (?drop-unknown); all images stay"
+    finding = Finding(level="warning", kind="dropped-class", message=text, count=len(lost), examples=lost[:5])
+    return Known(np.arange(train), np.arange(test), places, tuple(names[i] for i in known.tolist()), (finding,))
 
 
 class KnownClasses:
@@ -110,13 +136,19 @@ class KnownClasses:
         if known is None:
             return opened
         train, test = chosen_rows(train, known.train), chosen_rows(test, known.test)
-        train, test = renumbered(train, known.places), renumbered(test, known.places)
+        train, test = (renumbered(side, known.places, known.remaining) for side in (train, test))
         findings = (*opened.findings, *known.findings)
         return replace(opened, train=train, test=test, classes=known.classes, findings=findings)
 
 
-def renumbered(rows: Rows, places: Labels) -> Rows:
-    """The rows with other class numbers: `places` has the new one of each; what is no class stays."""
+def renumbered(rows: Rows, places: Labels, count: int) -> Rows:
+    """The rows with other class numbers: `places` has the new one of each; what is no class stays.
+
+    Args:
+        count: number of classes there are then.
+    """
+    if has_sets(rows.labels):
+        return replace(rows, labels=moved(rows.labels, places, count))
     fits = (rows.labels >= 0) & (rows.labels < len(places))
     if not fits.any():
         return rows

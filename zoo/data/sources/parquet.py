@@ -16,11 +16,13 @@ import numpy as np
 from zoo.base.explain import shown
 from zoo.base.text import first_line
 from zoo.data.findings import Finding
+from zoo.data.label_sets import LabelSets, has_sets
 from zoo.data.sources.joined_splits import divided, group_numbers, sides_of, with_drawn_test, with_validation
 from zoo.data.sources.known_classes import one_numbering, renumbered
 from zoo.data.sources.labels import class_number, why_no_class
 from zoo.data.sources.parquet_columns import Columns, parquet_reader, same_columns
 from zoo.data.sources.parquet_files import Chosen, local_files, unread_splits
+from zoo.data.sources.parquet_sets import column_names, most_number, sets_of_columns, sets_of_lists, texts_of_lists
 from zoo.data.sources.source import Opened, Request, Rows
 from zoo.data.split import TEST_SHARE
 from zoo.data.types import CARVED, GROUP, Chunk, Item, Labels, SplitsFrom
@@ -80,6 +82,21 @@ def _labels(files: Sequence[Path], column: str, classes: tuple[str, ...]) -> Lab
     return np.asarray(labels, np.int64)
 
 
+def _sets(files: Sequence[Path], columns: Columns, classes: tuple[str, ...]) -> LabelSets:
+    """Which classes each image shows; of classes without names, as many as the numbers need."""
+    if columns.several:
+        return sets_of_columns([_cells(files, name) for name in columns.several], columns.several)
+    count = len(classes) or 1 + most_number(_cells(files, columns.label), columns.label)
+    return sets_of_lists(_cells(files, columns.label), columns.label, classes, count)
+
+
+def _names(files: Sequence[Path], columns: Columns) -> tuple[str, ...]:
+    """The classes of a split's files; none where its labels are numbers without names."""
+    if columns.classes:
+        return columns.classes
+    return texts_of_lists(_cells(files, columns.label)) if columns.lists else _text_classes(files, columns.label)
+
+
 def _refuse(message: str) -> NoReturn:
     raise DataError(message)
 
@@ -102,7 +119,8 @@ def _rows(files: Sequence[Path], columns: Columns, classes: tuple[str, ...]) -> 
     """All rows of a split; its labels count `classes`."""
     import pyarrow as pa
 
-    labels = _labels(files, columns.label, classes)
+    is_several = columns.lists or columns.several
+    labels = _sets(files, columns, classes) if is_several else _labels(files, columns.label, classes)
     counts = []
     for path in files:
         with parquet_reader(path) as reader:
@@ -126,6 +144,14 @@ def _rows(files: Sequence[Path], columns: Columns, classes: tuple[str, ...]) -> 
         return f"{files[file]} row {row - (int(ends[file - 1]) if file else 0)}"
 
     return Rows(labels, chunks, where)
+
+
+def _sets_alike(rows: Mapping[str, Rows], places: Mapping[str, Labels], count: int) -> dict[str, Rows]:
+    """Splits with sets of classes in one numbering; of classes without names, all have as many as the widest."""
+    if not count:
+        count = max(side.labels.shape[1] for side in rows.values())
+        places = {name: np.arange(side.labels.shape[1]) for name, side in rows.items()}
+    return {name: renumbered(side, places[name], count) for name, side in rows.items()}
 
 
 def _has_paths(reader: pq.ParquetFile, image: str) -> bool:
@@ -181,6 +207,7 @@ class ParquetSource:
         chosen: the files of each split. Where there is no test, one is drawn from the training images by `seed`
             (stratified, 20%); or, `whole`, each split is all of it: for an evaluation, which reads one of them.
         split_column: says of each row of `chosen.train` which split it is. group: names what must not be torn apart.
+        several: a column of 0 and 1 for each class, in the place of `label`.
     """
 
     chosen: Chosen
@@ -190,6 +217,7 @@ class ParquetSource:
     whole: bool = False
     split_column: str | None = None
     group: str | None = None
+    several: tuple[str, ...] = ()
 
     @classmethod
     def make(cls, request: Request) -> ParquetSource:
@@ -200,11 +228,11 @@ class ParquetSource:
         """
         where = f"parquet:{request.rest}"
         chosen = local_files(request.rest, request.options, where, whole=request.whole, earlier=request.earlier)
-        return cls.of(chosen, request.options, request.seed, request.whole)
+        return cls.of(chosen, request.options, request.seed, request.whole, where)
 
     @classmethod
-    def of(cls, chosen: Chosen, options: Mapping[str, Any], seed: int, whole: bool) -> ParquetSource:
-        """The source for files that are there, with the options after "?"."""
+    def of(cls, chosen: Chosen, options: Mapping[str, Any], seed: int, whole: bool, where: str) -> ParquetSource:
+        """The source for files that are there, with the options after "?"; `where`: the SPEC, for messages."""
         return cls(
             chosen,
             options.get("image"),
@@ -213,6 +241,7 @@ class ParquetSource:
             whole,
             options.get("split_column"),
             options.get("group"),
+            column_names(options.get("labels"), where),
         )
 
     @property
@@ -238,7 +267,16 @@ class ParquetSource:
         Raises:
             InputError, DataError: a file lacks them, or a split's files differ in their classes.
         """
-        return {side: same_columns(paths, self.image, self.label) for side, paths in self.files.items()}
+        columns = {
+            side: same_columns(paths, self.image, self.label, self.several) for side, paths in self.files.items()
+        }
+        for side, its in columns.items():
+            if its.lists != columns["train"].lists:
+                lists, one = (side, "train") if its.lists else ("train", side)
+                raise DataError(
+                    f"{self.files[lists][0]}: {its.label!r} holds lists of labels in {lists}, one label in {one}"
+                )
+        return columns
 
     def identity(self) -> dict[str, Any]:
         """Each file's path, size and time, the chosen columns, and the images that lie beside the files.
@@ -256,7 +294,7 @@ class ParquetSource:
             "scheme": "parquet",
             "train": [stamp(p) for p in files["train"]],
             "test": [stamp(p) for p in files.get("test", ())],
-            "columns": [self.image, self.label],
+            "columns": [self.image, self.label, *self.several],
         }
         columns = self.columns()
         beside = {side: _digest_of_images(paths, columns[side].image) for side, paths in files.items()}
@@ -284,7 +322,7 @@ class ParquetSource:
     def _rows(self) -> tuple[dict[str, Rows], tuple[str, ...]]:
         """The rows of each split's files with one numbering of classes, and the names of these."""
         files, columns = self.files, self.columns()
-        names = {side: its.classes or _text_classes(files[side], its.label) for side, its in columns.items()}
+        names = {side: _names(files[side], its) for side, its in columns.items()}
         for side, its in names.items():
             if bool(its) != bool(names["train"]):
                 named, plain = ("train", side) if names["train"] else (side, "train")
@@ -294,8 +332,13 @@ class ParquetSource:
                 )
         classes, places = one_numbering(names["train"], [names[side] for side in names if side != "train"])
         rows = {side: _rows(paths, columns[side], names[side]) for side, paths in files.items()}
-        for side, numbers in zip([side for side in names if side != "train"], places, strict=True):
-            rows[side] = renumbered(rows[side], numbers)
+        if has_sets(rows["train"].labels):
+            rows = _sets_alike(
+                rows, dict(zip(rows, [np.arange(len(names["train"])), *places], strict=True)), len(classes)
+            )
+        else:
+            for side, numbers in zip([side for side in names if side != "train"], places, strict=True):
+                rows[side] = renumbered(rows[side], numbers, len(classes))
         if self.group:
             values = [_values(paths, self.group, f"group={self.group}") for paths in files.values()]
             numbered = group_numbers(values, f"column {self.group!r}")
@@ -316,7 +359,7 @@ class ParquetSource:
         return Opened(train, test, classes, splits_from=splits_from)
 
     def _refuse_unlabelled(self, test: Rows) -> None:
-        if len(test.labels) and int(test.labels.max()) < 0:
+        if not has_sets(test.labels) and len(test.labels) and int(test.labels.max()) < 0:
             splits = self.chosen.splits_from.validation or "SPLIT"
             raise DataError(
                 f"{self.files['test'][0]}: every label is {int(test.labels[0])}: these images have no classes; "

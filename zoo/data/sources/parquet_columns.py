@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.explain import shown
 from zoo.base.text import first_line
+from zoo.data.sources.parquet_sets import holds_lists, inner_feature
 from zoo.data.sources.table_columns import usual_column
 from zoo.errors import DataError, InputError
 
@@ -23,11 +24,18 @@ IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold images and labels, and the class names where the schema has them."""
+    """Which columns hold images and labels, and the class names where the schema has them.
+
+    Attributes:
+        lists: whether the label column holds a list of labels for each image.
+        several: a column of 0 and 1 for each class, in the place of one label column.
+    """
 
     image: str
     label: str
     classes: tuple[str, ...]
+    lists: bool = False
+    several: tuple[str, ...] = ()
 
 
 def parquet_reader(path: Path) -> pq.ParquetFile:
@@ -54,9 +62,11 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def columns_of(path: Path, image: str | None, label: str | None) -> Columns:
+def columns_of(path: Path, image: str | None, label: str | None, several: tuple[str, ...] = ()) -> Columns:
     """Find one file's columns by its schema's features; options win.
 
+    Args:
+        several: the columns of the classes, where each class has one.
     Raises:
         InputError: no such column, or several that could be it. DataError: the file cannot be read, or the column
             cannot hold images.
@@ -66,17 +76,20 @@ def columns_of(path: Path, image: str | None, label: str | None) -> Columns:
     features = _features(schema)
     kinds = {name: feature.get("_type", "") for name, feature in features.items() if name in schema.names}
     image = image or _column(path, schema, kinds, "image", "Image", IMAGES)
-    label = label or _column(path, schema, kinds, "label", "ClassLabel", LABELS)
-    for option, name in (("image", image), ("label", label)):
+    label = "" if several else label or _column(path, schema, kinds, "label", "ClassLabel", LABELS)
+    labels = [("labels", name) for name in several] or [("label", label)]
+    for option, name in (("image", image), *labels):
         if name not in schema.names:
             raise InputError(
                 f"{path}: no column {name!r}; columns: {', '.join(schema.names)}; name it by ?{option}=COLUMN"
             )
     _check_image_type(path, schema, image)
-    names = features.get(label, {}).get("names") or ()
+    if several:
+        return Columns(image, "", several, several=several)
+    names = inner_feature(features.get(label, {})).get("names") or ()
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names, key=int)]
-    return Columns(image, label, tuple(map(str, names)))
+    return Columns(image, label, tuple(map(str, names)), holds_lists(schema, label))
 
 
 def _column(
@@ -142,15 +155,18 @@ def class_names(path: Path, label: str) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
-def same_columns(files: Sequence[Path], image: str | None, label: str | None) -> Columns:
+def same_columns(files: Sequence[Path], image: str | None, label: str | None, several: tuple[str, ...] = ()) -> Columns:
     """The columns of all files, which must agree: a label means one class in every shard.
 
     Raises:
         DataError: names the file that differs, and how.
     """
-    first = columns_of(files[0], image, label)
+    first = columns_of(files[0], image, label, several)
     for path in files[1:]:
-        other = columns_of(path, image, label)
+        other = columns_of(path, image, label, several)
+        if other.lists != first.lists:
+            which = (path, files[0].name) if other.lists else (files[0], path.name)
+            raise DataError(f"{which[0]}: the column {first.label!r} holds lists of labels, in {which[1]} one label")
         if (other.image, other.label) != (first.image, first.label):
             raise DataError(
                 f"{path}: images and labels are in the columns {other.image!r} and {other.label!r}, "

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoo.data.findings import Finding
+from zoo.data.label_sets import LabelSets, has_sets
 from zoo.data.sources.labels import as_labels
 from zoo.data.types import CHUNK, Chunk, Columns, Images, Item, Labels, SplitsFrom
 from zoo.errors import DataError
@@ -34,7 +35,7 @@ class Rows:
     """One split, undecoded.
 
     Attributes:
-        labels: int64 (N,).
+        labels: int64 (N,); or, of several labels an image, uint8 (N, K), see `zoo.data.label_sets`.
         chunks: a fresh iterator over the images, in the order of the labels.
         where: names row i for an error message (a path, a row of a file).
         copies: as in `zoo.data.split.Split`.
@@ -42,7 +43,7 @@ class Rows:
         columns: what else the source knows of each image; what they hold is part of its identity.
     """
 
-    labels: Labels
+    labels: NDArray[Any]
     chunks: Callable[[], Iterator[Chunk]]
     where: Callable[[int], str]
     copies: int = 1
@@ -79,6 +80,7 @@ class Request:
         given: whether the user chose data_dir. whole: what has one split alone is not divided: each side is all of it.
         earlier: read as versions did that knew no validation split of a dataset's own, for the runs that they recorded.
         skip_bad: leave out what cannot be used.
+        several: images may have several labels.
     """
 
     rest: str
@@ -89,6 +91,7 @@ class Request:
     whole: bool = False
     earlier: bool = False
     skip_bad: bool = False
+    several: bool = False
 
     @property
     def own_validation(self) -> bool:
@@ -155,7 +158,7 @@ def as_nchw(array: ArrayLike) -> Images:
     return np.broadcast_to(array, (array.shape[0], 3, *array.shape[2:]))
 
 
-def array_rows(array: NDArray[np.uint8], labels: ArrayLike, name: str, rows: Labels | None = None) -> Rows:
+def array_rows(array: NDArray[np.uint8], labels: ArrayLike | LabelSets, name: str, rows: Labels | None = None) -> Rows:
     """A split from decoded images in memory (see `as_nchw`), or of the chosen `rows` of them."""
     chosen = np.arange(len(array)) if rows is None else rows
 
@@ -163,15 +166,22 @@ def array_rows(array: NDArray[np.uint8], labels: ArrayLike, name: str, rows: Lab
         for start in range(0, len(chosen), CHUNK):
             yield as_nchw(array[chosen[start : start + CHUNK]])
 
-    numbers = as_labels(labels, lambda i: f"{name}, image {i}")
+    numbers = _numbers_or_sets(labels, lambda i: f"{name}, image {i}")
     return Rows(numbers[chosen], chunks, lambda i: f"{name}, image {int(chosen[i])}")
 
 
-def item_rows(items: Sequence[Item], labels: ArrayLike, where: Callable[[int], str]) -> Rows:
-    """A split from items that are decoded one by one."""
+def item_rows(items: Sequence[Item], labels: ArrayLike | LabelSets, where: Callable[[int], str]) -> Rows:
+    """A split from items that are decoded one by one; labels are one class an image, or sets (N, K) of uint8."""
 
     def chunks() -> Iterator[Chunk]:
         for start in range(0, len(items), CHUNK):
             yield items[start : start + CHUNK]
 
-    return Rows(as_labels(labels, where), chunks, where)
+    return Rows(_numbers_or_sets(labels, where), chunks, where)
+
+
+def _numbers_or_sets(labels: ArrayLike | LabelSets, where: Callable[[int], str]) -> NDArray[Any]:
+    """Class numbers, int64 (N,); sets of classes, uint8 (N, K), as they are."""
+    if isinstance(labels, np.ndarray) and has_sets(labels) and labels.dtype == np.uint8 and labels.shape[1] > 1:
+        return labels
+    return as_labels(labels, where)
