@@ -21,7 +21,7 @@ Sampler = Literal["shuffled", "balanced", "sqrt"]
 """How often an epoch shows the images of each class: see `zoo.data.batches.sampler`."""
 
 SELECTED_BY = MappingProxyType(
-    {"top1": "top1", "balanced-top1": "balanced_accuracy", "macro-f1": "macro_f1", "loss": "loss"}
+    {"top1": "top1", "balanced-top1": "balanced_accuracy", "macro-f1": "macro_f1", "map": "map", "loss": "loss"}
 )
 """The metric of an epoch that each rule `select` looks at; "last" looks at none. Of a loss, less is better."""
 
@@ -122,7 +122,8 @@ class Recipe(Struct, frozen=True):
             ("mirror"), both moved by a pixel either way as well ("mirror-translate"), or a square image turned
             by quarters, and its mirror image likewise ("dihedral": eight views).
         select: Which epoch's weights are kept: of the best top-1 ("top1"), of the best mean accuracy ("balanced-top1")
-            or F1 ("macro-f1") of the classes, of the lowest loss ("loss"), or of the last epoch ("last").
+            or F1 ("macro-f1") of the classes, of the best mean average precision ("map", of images with several
+            labels), of the lowest loss ("loss"), or of the last epoch ("last").
         patience: Epochs without a better one after which training stops. 0: never.
         on_nan: At a step whose loss or gradients are not finite: "stop" before it, or "skip" it.
     """
@@ -163,7 +164,7 @@ class Recipe(Struct, frozen=True):
     compile: Literal["auto", "off", "graph", "default", "max"] = "auto"
     sync_batch_norm: bool = True
     tta: TestTimeViews = "none"
-    select: Literal["top1", "balanced-top1", "macro-f1", "loss", "last"] = "top1"
+    select: Literal["top1", "balanced-top1", "macro-f1", "map", "loss", "last"] = "top1"
     patience: Count = 0
     on_nan: Literal["stop", "skip"] = "stop"
 

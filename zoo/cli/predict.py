@@ -112,4 +112,4 @@ def predict(
 def _line(found: zoo.Prediction) -> str:
     drawn = found.explanation
     where = f"  [{drawn.method}: {drawn.picture}]" if drawn else ""
-    return f"{clean(found.image)}: " + ", ".join(f"{clean(name)} {p:.1%}" for name, p in found.classes) + clean(where)
+    return f"{clean(found.image)}: {clean(found.words)}" + clean(where)

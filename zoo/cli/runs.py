@@ -125,8 +125,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["name"],
         row["model"],
         row["dataset"],
-        _percent(row["top1"]),
-        _percent(row["val_top1"]),
+        _score(row, ""),
+        _score(row, "val_"),
         short(row["parameters"]) if row["parameters"] is not None else "-",
         epochs,
         _time(row["seconds"]),
@@ -134,6 +134,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
         str(row["seed"]),
         row["state"],
     ]
+
+
+def _score(row: dict[str, Any], split: str) -> str:
+    """Top-1, or mAP of a run on images with several labels."""
+    several = row[f"{split}map"]
+    return _percent(row[f"{split}top1"]) if several is None else f"mAP {several:.2%}"
 
 
 def _percent(value: float | None) -> str:

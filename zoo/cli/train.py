@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import zoo
+from zoo.base.headline import headline
 from zoo.cli.shared import click_from_fields, launch
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.display import make_display
@@ -146,7 +147,7 @@ def report(run: zoo.Run) -> None:
     result = run.result or {}
     test, trained = result["test"], result["train"]
     say(
-        f"test top-1 {test['top1']:.2%} ({test['correct']:,} of {test['count']:,}) after "
+        f"test {headline(test).counted(test)} after "
         f"{trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s"
     )
     say(f"next: zoo eval {run.folder}\n  or: zoo predict {run.folder} IMAGE")

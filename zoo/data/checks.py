@@ -14,6 +14,7 @@ from zoo.base.text import plural, printable_line
 from zoo.catalogue.recipe import Recipe
 from zoo.data.findings import Finding, sorted_findings
 from zoo.data.image_names import Names, named
+from zoo.data.label_sets import has_sets
 from zoo.data.pixel_findings import pixel_findings, splits_of
 from zoo.data.pixels import looked_at
 from zoo.data.split import ImageData, Split
@@ -157,6 +158,8 @@ def imbalance_findings(train: Split, classes: Sequence[str], recipe: Recipe) -> 
         train: what the run learns from. classes: their names.
     """
     counts = [n for n in class_counts(train, len(classes)) if n]
+    if has_sets(train.labels):  # each class is a question of its own
+        return []
     is_met = recipe.class_weights != "none" or recipe.sampler != "shuffled" or recipe.loss == "focal"
     if is_met or not counts or max(counts) < IMBALANCE * min(counts):
         return []

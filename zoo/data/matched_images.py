@@ -13,6 +13,7 @@ import numpy as np
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
 from zoo.data.files.decode import Rule
+from zoo.data.label_sets import has_sets, moved, present_classes
 from zoo.data.load import drops_unknown, load, only_this
 from zoo.data.split import ImageData, Split
 from zoo.data.types import Labels
@@ -26,12 +27,14 @@ class Taken(NamedTuple):
     Attributes:
         whose: the run or the weights, for messages. size: (height, width). rule: how images are brought to it.
         names: of the classes, in the order of the logits; further lists are other names of the same classes.
+        several: whether an image may have several labels.
     """
 
     whose: str
     size: tuple[int, int]
     rule: Rule
     names: Sequence[tuple[str, ...]]
+    several: bool = False
 
 
 class Matched(NamedTuple):
@@ -65,6 +68,7 @@ def loaded_as(taken: Taken, registry: Registry, spec: str, *, data_dir: str | No
             ),
             whole=True,
             colours=rule.colours,
+            task="multi-label" if taken.several else None,
         )
 
 
@@ -76,24 +80,31 @@ def matched(data: ImageData, part: Split, taken: Taken, registry: Registry) -> M
     Raises:
         InputError: a class that the model does not know, unless the SPEC says `?drop-unknown`.
     """
+    if data.task == "multi-label" and not taken.several:
+        raise InputError(f"{data.spec}: its images have several labels, and {taken.whose} gives each image one class")
     every = len(part)
     if drops_unknown(data.spec, registry):
         part = _of_known(data, part, taken)
-    present = np.unique(part.labels)
-    places = np.zeros(len(data.classes), np.int64)
+    present = present_classes(part.labels)
+    places = np.full(len(data.classes), -1, np.int64)
     places[present] = _places(data, present, _best_names(data, present, taken.names), taken.whose)
-    return Matched(replace(part, labels=places[part.labels]), every - len(part))
+    return Matched(replace(part, labels=moved(part.labels, places, len(taken.names[0]))), every - len(part))
 
 
 def _of_known(data: ImageData, part: Split, taken: Taken) -> Split:
     """The images of classes that the model knows by name; all, where the dataset has no names.
+
+    Images with several labels all stay, with those of their classes that the model knows.
 
     Raises:
         InputError: there are none.
     """
     if not data.named:
         return part
-    known = {*_best_names(data, np.unique(part.labels), taken.names)}
+    known = {*_best_names(data, present_classes(part.labels), taken.names)}
+    if has_sets(part.labels):
+        kept = np.array([name in known for name in data.classes])
+        return replace(part, labels=part.labels * kept.astype(np.uint8))
     rows = np.flatnonzero(np.array([name in known for name in data.classes])[part.labels])
     if not len(rows):
         raise InputError(f"{data.spec}: no image is of a class of {taken.whose}")

@@ -25,13 +25,15 @@ class Asked:
     """What is to be measured.
 
     Attributes:
-        parts: some of `PARTS`. output: folder of the files. table: kind of the predictions'.
+        parts: some of `PARTS`. named: those of them that were named, not meant by "all" or by default.
+        output: folder of the files. table: kind of the predictions'.
         corruptions, severities: of robustness. images: corrupted at most, None: all. workers: processes for that.
         batch: images of latency's second row; seconds: for each row.
     """
 
     split: SplitName = "test"
     parts: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
     output: Path | None = None
     table: PredictionsKind = "csv"
     corruptions: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ def ask(
     return Asked(
         split=split,
         parts=frozenset(chosen or (OF_A_FOLDER if output is not None else ())),
+        named=frozenset(() if "all" in _words(what) else chosen),
         output=None if output is None else Path(output),
         table=predictions,
         corruptions=_corruptions(corruptions) if "robustness" in chosen else (),

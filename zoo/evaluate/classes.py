@@ -74,6 +74,10 @@ def class_table(counts: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
     return {"rows": rows, **averages(scores), "balanced_accuracy": balanced_accuracy(scores)}
 
 
+LABEL_COLUMNS = ("class", "average_precision", "precision", "recall", "f1", "support", "predicted", "threshold")
+"""Of the table of classes of images with several labels."""
+
+
 def mistakes(names: list[str], counts: list[list[int]]) -> Table:
     """The cells of a confusion matrix beside its diagonal that are not 0, the largest first."""
     wrong = [(n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j]

@@ -24,11 +24,13 @@ from zoo.data.normalization import IMAGENET
 from zoo.data.types import Images, Item
 from zoo.errors import InputError, RunError
 from zoo.evaluate.module_state import evaluating, own_names
+from zoo.evaluate.multi_label import predicted
 from zoo.evaluate.preparing import CPU, ImageTransform, Picture, Preprocessing, numbered
 from zoo.evaluate.views import Forward, views
 from zoo.models.compose import compose, place, sizes_for
 from zoo.models.device import pick_device, placed
 from zoo.models.precision import autocast, usual_torch
+from zoo.runs.folder import thresholds_of
 from zoo.runs.images import dataset_rule, rule_of
 from zoo.runs.load import load as load_module
 from zoo.runs.record import RunRecord, Sizes, read_record, tree_of
@@ -64,6 +66,8 @@ class Classifier(nn.Module):
         dataset: the SPEC of what the model was trained on; "" for initial weights.
         channels_last: the layout in which it was trained.
         record: `run.toml` of its run; None for initial weights.
+        thresholds: of a model for images with several labels, from which probability on each class is one of them;
+            empty where an image has one class.
 
     Example:
         >>> model = zoo.load("last")  # doctest: +SKIP
@@ -84,10 +88,12 @@ class Classifier(nn.Module):
         dataset: str = "",
         channels_last: bool = False,
         record: RunRecord | None = None,
+        thresholds: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
         self.name, self.sizes, self.preprocessing, self.classes = name, sizes, preprocessing, classes
         self.tta, self.dataset, self.channels_last, self.record = tta, dataset, channels_last, record
+        self.thresholds = thresholds
         self.module = module
         self.training = module.training
         self._placed: torch.device | None = None
@@ -153,13 +159,15 @@ class Classifier(nn.Module):
             images: one or more files, encoded images, PIL images or uint8 arrays (H, W, 3).
             top: classes that are given for each.
         Returns:
-            For each image its most probable classes, the most probable one first.
+            For each image its most probable classes, the most probable one first; of a model for images with several
+            labels, all classes that reach their thresholds, however many.
         Raises:
             DataError: an image cannot be read; names it. InputError: it is none, or `top` is below 1.
         """
         if top < 1:
             raise InputError(f"top {top}: allowed: at least 1")
-        return [self.best(row, top) for batch in self._batches(numbered(images)) for row in self.probabilities(batch)]
+        rows = (row for batch in self._batches(numbered(images)) for row in self.probabilities(batch))
+        return [self.labels(row) if self.thresholds else self.best(row, top) for row in rows]
 
     def _batches(self, pictures: Iterator[tuple[Item, str]]) -> Iterator[Images]:
         while batch := list(islice(pictures, BATCH)):
@@ -206,9 +214,10 @@ class Classifier(nn.Module):
             return self.averaged(self.prepare(pixels)).float()
 
     def probabilities(self, pixels: Images | Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) to float32 (B, K) on the CPU, each row summing to 1."""
+        """uint8 (B, 3, H, W) to float32 (B, K) on the CPU; each row sums to 1, unless images have several labels."""
         with torch.inference_mode():
-            return self.logits(pixels).softmax(1).cpu()
+            logits = self.logits(pixels)
+            return (logits.sigmoid() if self.thresholds else logits.softmax(1)).cpu()
 
     def best(self, probabilities: Tensor, top: int) -> list[Score]:
         """The `top` most probable classes of one row (K,), the most probable first.
@@ -216,6 +225,9 @@ class Classifier(nn.Module):
         Raises:
             RunError: the probabilities are not numbers.
         """
+        return [score for _, score in self._ranked(probabilities, top)]
+
+    def _ranked(self, probabilities: Tensor, top: int) -> list[tuple[int, Score]]:
         if not bool(probabilities.isfinite().all()):
             raise RunError(
                 f"{self.name}: the model's outputs are not finite numbers (NaN): "
@@ -224,7 +236,16 @@ class Classifier(nn.Module):
         names = self.class_names
         values, rows = probabilities.sort(descending=True, stable=True)  # of equal ones the first class
         scores = zip(rows[:top].tolist(), values[:top].tolist(), strict=True)
-        return [Score(names[i], p) for i, p in scores]
+        return [(i, Score(names[i], p)) for i, p in scores]
+
+    def labels(self, probabilities: Tensor) -> list[Score]:
+        """The classes of one row (K,) that reach their thresholds, the most probable first; see `thresholds`.
+
+        Raises:
+            RunError: the probabilities are not numbers.
+        """
+        reached = predicted(probabilities, torch.tensor(self.thresholds, dtype=torch.float64)).tolist()
+        return [score for place, score in self._ranked(probabilities, len(reached)) if reached[place]]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -300,6 +321,7 @@ def _opened(folder: Path, registry: Registry, record: RunRecord, where: torch.de
         dataset=data.spec,
         channels_last=record.channels_last,
         record=record,
+        thresholds=thresholds_of(folder, record),
     )
     return classifier if where is None else classifier.to(where)
 

@@ -18,8 +18,10 @@ from zoo.errors import InputError, RunError
 from zoo.evaluate.asked import Asked, PredictionsKind, SplitName
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
+from zoo.evaluate.label_evaluation import of_labels, refuse_parts, write_labels
 from zoo.evaluate.latency import latency
 from zoo.evaluate.library_weights import LibraryWeights
+from zoo.evaluate.measurement import DOCUMENT
 from zoo.evaluate.one_pass import Keep, Metrics, Predictions
 from zoo.evaluate.opened import OpenedSplit, open_run, open_weights, recorded_metrics
 from zoo.evaluate.paired import LEVEL, check_same, compare, interval
@@ -27,8 +29,6 @@ from zoo.evaluate.pictures import draw_confusion, draw_reliability, draw_robustn
 from zoo.evaluate.predictions import write_predictions
 from zoo.evaluate.robustness import Show, robustness
 from zoo.models.device import describe
-
-DOCUMENT = "eval.json"
 
 
 def judge(
@@ -67,13 +67,23 @@ def judge(
         second = _opened(other, asked.split, registry, places)
         check_same(opened, second)
     is_plain = not asked.parts and second is None and asked.output is None
-    keep = None if is_plain else Keep()
-    metrics = opened.measure(keep=keep)
+    several = bool(opened.classifier.thresholds)
+    if several:
+        refuse_parts(asked, compares=second is not None)
+    keep = None if is_plain or several else Keep()
+    metrics, labelled = opened.predictions(keep=keep)
     check_finite(name, metrics.loss)
     about = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
     left_out = {"left_out": opened.left_out} if opened.left_out else {}
     out: dict[str, Any] = {**about, **left_out, **metrics.as_dict()}
     recorded = None if isinstance(run, LibraryWeights) else recorded_metrics(run, asked.split, opened.on)
+    if labelled is not None:
+        out |= {"recorded": recorded, **of_labels(opened, labelled, asked.parts)}
+        if "latency" in asked.parts:
+            out["latency"] = _latency(opened, asked)
+        if asked.output is not None:
+            out["files"] = write_labels(asked.output, opened, labelled, out, asked.table)
+        return out
     if keep is None:
         return {**out, "recorded": recorded}
     predictions = keep.predictions()

@@ -40,7 +40,7 @@ def evaluation_html(document: Mapping[str, Any], lines: Sequence[str], robustnes
 
 
 def _classes(rows: list[dict[str, Any]]) -> str:
-    shares = ("precision", "recall", "f1")
+    shares = [key for key in ("average_precision", "precision", "recall", "f1") if rows and key in rows[0]]
     return Table([{**row, **{key: f"{row[key]:.2%}" for key in shares}} for row in rows])._repr_html_()
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.base.headline import MAP
 from zoo.base.plain_json import finite
 from zoo.base.tables import Table
 from zoo.base.text import printable
 from zoo.evaluate.asked import PARTS
-from zoo.evaluate.classes import mistakes
+from zoo.evaluate.classes import LABEL_COLUMNS, mistakes
 from zoo.runs.folder import why_no_result
 from zoo.runs.record import RESULT, read_record
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+DOCUMENT = "eval.json"
 
 CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support", "predicted")
 
@@ -50,18 +54,27 @@ class Measured:
 
     @property
     def top1(self) -> float:
-        """The share of images whose class was predicted, 0..1."""
-        return float(self.document["top1"])
+        """The share of images whose class was predicted, 0..1; NaN where images have several labels."""
+        return float(self.document.get("top1", math.nan))
 
     @property
     def top5(self) -> float:
-        """The share of images whose class was among the first five, 0..1."""
-        return float(self.document["top5"])
+        """The share of images whose class was among the first five, 0..1; NaN where images have several labels."""
+        return float(self.document.get("top5", math.nan))
+
+    @property
+    def map(self) -> float | None:
+        """The mean average precision, 0..1, where images have several labels; else None."""
+        found: float | None = self.document.get("map")
+        return found
 
     @property
     def balanced_accuracy(self) -> float:
-        """The mean over the classes that have images of the share of them that was classified rightly, 0..1."""
-        return float(self.document["balanced_accuracy"])
+        """The mean over the classes that have images of the share of them that was classified rightly, 0..1.
+
+        NaN where images have several labels.
+        """
+        return float(self.document.get("balanced_accuracy", math.nan))
 
     @property
     def macro_f1(self) -> float:
@@ -70,12 +83,12 @@ class Measured:
 
     @property
     def loss(self) -> float:
-        """The mean cross entropy of the images, in nats."""
+        """The mean cross entropy of the images, in nats; where they have several labels, also over the classes."""
         return float(self.document["loss"])
 
     @property
     def correct(self) -> int:
-        """How many images were classified rightly."""
+        """How many images were classified rightly; of those with several labels, with exactly their labels."""
         return int(self.document["correct"])
 
     @property
@@ -168,7 +181,8 @@ class Evaluation(Measured):
     def classes(self) -> Table | None:
         """A row for each class, in label order: precision, recall and F1 (0..1), its images, and those taken for it."""
         found = self.document.get("classes")
-        return None if found is None else Table(found["rows"], CLASS_COLUMNS)
+        columns = CLASS_COLUMNS if self.map is None else LABEL_COLUMNS
+        return None if found is None else Table(found["rows"], columns)
 
     @property
     def averages(self) -> dict[str, Any] | None:
@@ -252,8 +266,11 @@ def accuracy(measured: Measured) -> str:
     low_high = measured.interval if isinstance(measured, Evaluation) else None
     interval = f", 95% interval {low_high[0]:.2%} to {low_high[1]:.2%}" if low_high else ""
     where = measured.on if isinstance(measured, Evaluation) and measured.on else ""
+    split = f"{measured.split}{' of ' + where if where else ''}"
+    if measured.map is not None:
+        return f"{split} {MAP.counted(measured.document)}, loss {measured.loss:.4f}"
     return (
-        f"{measured.split}{' of ' + where if where else ''} top-1 {measured.top1:.2%} "
+        f"{split} top-1 {measured.top1:.2%} "
         f"({measured.correct:,} of {measured.count:,}{interval}), loss {measured.loss:.4f}"
     )
 

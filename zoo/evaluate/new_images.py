@@ -15,7 +15,7 @@ from zoo.runs.record import RunRecord
 def taken_by(record: RunRecord, registry: Registry) -> Taken:
     """What the model of a run takes."""
     size = record.sizes.height, record.sizes.width
-    return Taken("the run", size, rule_of(record, registry), [record.data.classes])
+    return Taken("the run", size, rule_of(record, registry), [record.data.classes], several=record.data.is_multi_label)
 
 
 def other_images(

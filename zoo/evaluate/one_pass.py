@@ -35,6 +35,10 @@ class Metrics:
         """The fields by name, for a result record."""
         return asdict(self)
 
+    def scores(self) -> dict[str, float]:
+        """The figures of an epoch, of which the larger is the better, by their names."""
+        return {name: getattr(self, name) for name in ("top1", "balanced_accuracy", "macro_f1")}
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -111,17 +115,12 @@ def evaluate(
     Returns:
         The metrics; `top5` counts a label among the five largest logits (or all, if fewer).
     """
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
     sums: Tensor | None = None
-    for _, images, labels in batches:
-        with autocast():
-            logits = (forward or module)(prepare(images)).float()
+    for logits, labels in outputs(module, batches, prepare, autocast=autocast, forward=forward):
         batch = _sums(logits, labels)
         if keep is not None:
             keep(logits, labels)
         sums = batch if sums is None else sums + batch
-    _restore(modes)
     if total is not None:
         sums = total(torch.zeros(3 + 3 * classes, dtype=torch.float64) if sums is None else sums)
     if sums is None:
@@ -135,6 +134,25 @@ def _metrics(sums: Tensor) -> Metrics:
     macro = averages(scores_of(*per_class))["macro"]
     count = int(per_class[2].sum())
     return Metrics(loss / count, first / count, fifth / count, round(first), count, macro["recall"], macro["f1"])
+
+
+@torch.inference_mode()
+def outputs(
+    module: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
+    prepare: Callable[[Tensor], Tensor],
+    *,
+    autocast: Callable[[], AbstractContextManager[object]],
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The module's logits (B, K) float32, in eval mode, with the labels of each batch; arguments as of `evaluate`."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    for _, images, labels in batches:
+        with autocast():
+            logits = (forward or module)(prepare(images)).float()
+        yield logits, labels
+    _restore(modes)
 
 
 def _restore(modes: list[tuple[nn.Module, bool]]) -> None:

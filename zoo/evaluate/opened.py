@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo.catalogue.registry import Registry, load_registry
@@ -14,8 +15,9 @@ from zoo.data.split import Split
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.library_weights import LibraryWeights
+from zoo.evaluate.multi_label import LabelPredictions, measured
 from zoo.evaluate.new_images import Taken, matched_images, taken_by
-from zoo.evaluate.one_pass import Keep, Metrics, evaluate
+from zoo.evaluate.one_pass import Keep, Metrics
 from zoo.models.device import pick_device
 from zoo.models.precision import autocast
 from zoo.runs.folder import read_result
@@ -47,17 +49,23 @@ class OpenedSplit:
 
     def measure(self, images: Split | None = None, keep: Keep | None = None) -> Metrics:
         """One pass in fp32 over the split (or over other `images` of the same size); `keep`: see `evaluate`."""
-        classifier = self.classifier
-        source = open_source(
-            self.images if images is None else images, classifier.device, channels_last=classifier.channels_last
-        )
-        return evaluate(
+        return self.predictions(images, keep)[0]
+
+    def predictions(
+        self, images: Split | None = None, keep: Keep | None = None
+    ) -> tuple[Metrics, LabelPredictions | None]:
+        """As `measure`, with the predictions of images that have several labels."""
+        classifier, split = self.classifier, self.images if images is None else images
+        source = open_source(split, classifier.device, channels_last=classifier.channels_last)
+        return measured(
             classifier.module,
             source.batches(eval_batch(classifier)),
             classifier.prepare,
+            split.labels,
             autocast=lambda: autocast(classifier.device, "fp32"),
             forward=classifier.averaged,
             keep=keep,
+            thresholds=torch.tensor(classifier.thresholds, dtype=torch.float64) if classifier.thresholds else None,
         )
 
     def confusion(self) -> Tensor:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from zoo.base.files import replacing
 from zoo.evaluate.one_pass import Predictions
@@ -14,12 +14,12 @@ from zoo.evaluate.one_pass import Predictions
 Kind = Literal["csv", "parquet"]
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
     """A path as UTF-8; bytes that are none stand as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _columns_of(classes: Sequence[str]) -> list[str]:
+def columns_of(classes: Sequence[str]) -> list[str]:
     """A name of its own for each class's column."""
     often = Counter(classes)
     names = [f"p_{name}" if often[name] == 1 else f"p_{name} {i}" for i, name in enumerate(classes)]
@@ -40,13 +40,12 @@ def write_predictions(
         WriteError: it cannot be written.
     """
     import pyarrow as pa
-    from pyarrow import csv, parquet
 
     names = pa.array(list(classes), pa.string())
     label, prediction = (pa.array(t.numpy()) for t in (predictions.labels, predictions.predicted))
     columns = {
         "row": pa.array(range(len(predictions)), pa.int64()),
-        **({"source": pa.array(map(_text, origins), pa.string())} if origins else {}),
+        **({"source": pa.array(map(text_of, origins), pa.string())} if origins else {}),
         "label": names.take(label),
         "prediction": names.take(prediction),
         "label_index": label,
@@ -55,9 +54,16 @@ def write_predictions(
         "confidence": pa.array(predictions.confidence.numpy()),
     }
     arrays = [*columns.values(), *(pa.array(p) for p in predictions.probabilities.T.contiguous().numpy())]
-    table = pa.Table.from_arrays(arrays, [*columns, *_columns_of(classes)])
+    table = pa.Table.from_arrays(arrays, [*columns, *columns_of(classes)])
     with replacing(path) as temporary:
-        if kind == "csv":
-            csv.write_csv(table, temporary)
-        else:
-            parquet.write_table(table, temporary)
+        write_table(table, temporary, kind)
+
+
+def write_table(table: Any, path: Path, kind: Kind) -> None:
+    """Write a table of pyarrow."""
+    from pyarrow import csv, parquet
+
+    if kind == "csv":
+        csv.write_csv(table, path)
+    else:
+        parquet.write_table(table, path)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from zoo.base.headline import MAP, TOP1
 from zoo.base.version import __version__
 from zoo.data.portable import portable_spec
 from zoo.errors import RunError
 from zoo.evaluate.classifier import Classifier
-from zoo.runs.folder import read_result
+from zoo.runs.folder import read_result, thresholds_of
 from zoo.runs.record import RunRecord
 
 PREPARED: Final = "images"
@@ -33,11 +34,16 @@ OUTPUT = "logits"
 
 
 def origin_of(folder: Path, record: RunRecord) -> dict[str, str]:
-    """Where the weights of a run come from: dataset, recipe, protocol, and the test accuracy over its views."""
+    """Where the weights of a run come from: dataset, recipe, protocol, and the test accuracy over its views.
+
+    Of a model for images with several labels also from which probability (the sigmoid of a logit) on a class is one.
+    """
+    figure = MAP if record.data.is_multi_label else TOP1
     try:
-        top1 = f"{read_result(folder)['test']['top1']:.6f}"
+        score = f"{read_result(folder)['test'][figure.key]:.6f}"
     except (RunError, KeyError, TypeError):
-        top1 = "not measured: the run is not finished"
+        score = "not measured: the run is not finished"
+    thresholds = thresholds_of(folder, record) if record.data.is_multi_label else ()
     return {
         "dataset": portable_spec(record.data.spec),
         "fingerprint": record.data.fingerprint,
@@ -45,7 +51,8 @@ def origin_of(folder: Path, record: RunRecord) -> dict[str, str]:
         "protocol": record.protocol,
         "seed": str(record.seed),
         "tta": record.settings.tta,
-        "test_top1": top1,
+        f"test_{figure.key}": score,
+        **({"task": "multi-label", "thresholds": json.dumps(thresholds)} if thresholds else {}),
     }
 
 

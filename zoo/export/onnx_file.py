@@ -99,9 +99,10 @@ def _quiet() -> Iterator[None]:
 
 def _name(model: Any, metadata: dict[str, str], usage: str, batch: str | None) -> None:
     """Who made it and what it takes; without the paths of this machine that the exporter leaves in it."""
+    final = "sigmoid" if "zoo.thresholds" in metadata else "softmax"
     model.producer_name, model.producer_version = "hybrid-zoo", __version__
     model.graph.name = metadata["zoo.model"]
-    model.doc_string = f"{metadata['zoo.model']}: {usage}; `{OUTPUT}`: float32, before softmax."
+    model.doc_string = f"{metadata['zoo.model']}: {usage}; `{OUTPUT}`: float32, before {final}."
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
     for graph in (model.graph, *model.functions.values()):

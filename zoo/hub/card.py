@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from zoo.base.headline import headline
 from zoo.base.templates import templates
 from zoo.base.text import plural
 from zoo.catalogue.picture import in_words
@@ -23,6 +24,7 @@ from zoo.catalogue.spec import Dataset, Measured, Model, Node, Source, node_from
 from zoo.data.load import altered_test
 from zoo.data.portable import is_local
 from zoo.evaluate.classes import class_table
+from zoo.evaluate.multi_label import LabelPredictions, label_table
 from zoo.hub.citation import ADDRESS, of_package, of_source
 from zoo.hub.eval_results import dataset_id, selection
 from zoo.hub.storage import AS_TRAINED
@@ -43,6 +45,18 @@ MAX_CLASSES = 200
 ABOUT = ("summary", "source")
 """Fields of a recipe that set nothing."""
 
+METRICS = (
+    ("top1", "accuracy", "top-1 accuracy"),
+    ("top5", "accuracy", "top-5 accuracy"),
+    ("map", "mean_average_precision", "mean average precision"),
+    ("micro_f1", "f1", "micro F1"),
+    ("macro_f1", "f1", "macro F1"),
+)
+"""Metrics of a result with their type and name in the front matter."""
+
+OF_ONE = ("top1", "top5")
+"""Those of images with one label."""
+
 MAX_NAMES = 20
 """So many names of classes stand in a row; `config.json` has all of them."""
 
@@ -51,7 +65,8 @@ class Facts(NamedTuple):
     """What a card is made from.
 
     Attributes:
-        record: the run's, without paths. counts: the confusion matrix (K, K), if it was measured.
+        record: the run's, without paths. counts: the confusion matrix (K, K), or the predictions of images with several
+            labels, if they were measured.
         timm: whether timm can load the weights. weights: their sha256. repo: "OWNER/NAME".
         flops: of one image; None where they were not counted. onnx: whether the package has files for other runtimes.
     """
@@ -60,7 +75,7 @@ class Facts(NamedTuple):
     result: dict[str, Any]
     registry: Registry
     licence: str
-    counts: Tensor | None
+    counts: Tensor | LabelPredictions | None
     timm: bool
     weights: str
     repo: str
@@ -150,7 +165,7 @@ def card_data(facts: Facts) -> Any:
         pipeline_tag="image-classification",
         tags=list(dict.fromkeys(tags)),
         datasets=[dataset] if dataset else None,
-        metrics=["accuracy"],
+        metrics=["accuracy"] if not record.data.is_multi_label else ["mean_average_precision", "f1"],
         base_model=base[1] if base else record.base_hub or None,
         model_name=record.model,
         eval_results=_eval_results(facts),
@@ -178,15 +193,9 @@ def _eval_results(facts: Facts) -> list[Any]:
         {"spread": spread.spread, "spread_seeds": spread.seeds} if spread else {}
     )
     return [
-        EvalResult(
-            metric_type="accuracy",
-            metric_name=f"top-{k} accuracy",
-            metric_value=result["test"][f"top{k}"],
-            metric_args=args,
-            **common,
-        )
-        for k in (1, 5)
-        if f"top{k}" in result["test"]
+        EvalResult(metric_type=kind, metric_name=name, metric_value=result["test"][key], metric_args=args, **common)
+        for key, kind, name in METRICS
+        if key in result["test"] and (key in OF_ONE or "map" in result["test"])
     ]
 
 
@@ -215,6 +224,8 @@ def _context(facts: Facts) -> dict[str, Any]:
         "result": result,
         "model": model,
         "test": result["test"],
+        "figure": headline(result["test"]),
+        "several": record.data.is_multi_label,
         "train": {"epochs": None, "steps": 0, "seconds": 0, "images_per_second": 0} | result.get("train", {}),
         "settings": _settings(record.settings),
         "folded": _folded(record.settings),
@@ -265,6 +276,9 @@ def feeding(facts: Facts) -> dict[str, str]:
         rows["views"] = Markdown(
             f"{code('predict')} and the results below average {views}; {code('model(images)')} sees one"
         )
+    if data.is_multi_label:
+        what = "each class has a probability of its own, 1 / (1 + exp(-logit)); thresholds are in"
+        rows["labels"] = Markdown(f"{what} {code('result.json')}")
     names = ", ".join(map(escape, data.classes[:MAX_NAMES]))
     more = f", ...; all of them in {code('config.json')}" if len(data.classes) > MAX_NAMES else ""
     return rows | {f"{len(data.classes):,} classes": Markdown(f"{names}{more}")}
@@ -313,7 +327,11 @@ def _classes(facts: Facts) -> list[dict[str, Any]]:
     """Class, recall, precision and support, in label order; of very many classes, the worst ones first."""
     if facts.counts is None:
         return []
-    rows: list[dict[str, Any]] = class_table(facts.counts, facts.record.data.classes)["rows"]
+    names = facts.record.data.classes
+    if isinstance(facts.counts, LabelPredictions):
+        rows: list[dict[str, Any]] = label_table(facts.counts, names)["rows"]
+    else:
+        rows = class_table(facts.counts, names)["rows"]
     if len(rows) > MAX_CLASSES:
         return sorted(rows, key=lambda row: row["recall"])[:MAX_CLASSES]
     return rows

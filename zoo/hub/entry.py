@@ -35,9 +35,11 @@ def entry_of(package: Package, dataset: str, where: str, licence: str, note: str
         dataset: name in the catalogue of the dataset that they were trained on.
         where: as `TrainedWeights.where`. licence: of the weights, as the Hub names it.
     Raises:
-        RunError: the package's result is damaged.
+        RunError: the package's result is damaged. InputError: its images have several labels.
     """
     test, record = read_result(package.folder)["test"], package.record
+    if record.data.is_multi_label:
+        raise InputError(f"{package.folder}: its images have several labels, and entries of the catalogue state top-1")
     low, high = interval(test["correct"], test["count"])
     return TrainedWeights(
         dataset=dataset,

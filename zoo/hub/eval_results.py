@@ -30,12 +30,15 @@ def eval_results(record: RunRecord, result: dict[str, Any], registry: Registry) 
     """The content of the file: the test top-1, and how it was measured.
 
     Returns:
-        YAML; None where the Hub has no such dataset, or where the test images are not all of the dataset's own.
+        YAML; None where the Hub has no such dataset, where images have several labels, or where the test images are not
+        all of the dataset's own.
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.utils import yaml_dump
 
     dataset = dataset_id(record.data.spec, registry)
+    if record.data.is_multi_label:  # the Hub's leaderboards of these datasets count top-1
+        return None
     if dataset is None or "?" in record.data.spec or record.data.limit_test is not None or record.data.skipped:
         return None
     notes = f"test top-1; protocol {record.protocol}; {selection(result)}; seed {record.seed}"

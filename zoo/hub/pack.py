@@ -20,6 +20,8 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
 from zoo.data.portable import portable_spec
 from zoo.errors import DataError, InputError, PackageError, RunError
+from zoo.evaluate.multi_label import LabelPredictions
+from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import OpenedSplit, open_run
 from zoo.evaluate.pictures import draw_confusion
 from zoo.hub import card, runtimes
@@ -69,7 +71,8 @@ class Contents(NamedTuple):
     """What a package is written from: a run that was read, measured and checked, without this machine's paths.
 
     Attributes:
-        weights: as they are stored. counts: the confusion matrix (K, K), if it was measured.
+        weights: as they are stored. counts: the confusion matrix (K, K), or the predictions of images with several
+            labels, if they were measured.
         flops: of one image, as `zoo.models.flops` counts.
     """
 
@@ -79,7 +82,7 @@ class Contents(NamedTuple):
     config: Config
     header: Header
     weights: Mapping[str, Tensor]
-    counts: Tensor | None
+    counts: Tensor | LabelPredictions | None
     flops: int
 
 
@@ -126,7 +129,7 @@ def package(
     result, is_packed = read_result(source), (source / SUMS).is_file()
     stored = chosen_type(source, precision, measured=predictions)
     opened = _opened(source, registry, data_dir, device) if predictions else None
-    counts = _confusion(source, result, opened) if opened else None
+    counts = _seen(source, result, opened) if opened else None
     contents = _contents(source, record, result, counts, registry, stored)
     if opened and stored != "fp32" and "stored" not in result:
         measured = measured_again(source, contents.result, opened, contents.weights, stored, registry, data_dir)
@@ -279,23 +282,25 @@ def _opened(source: Path, registry: Registry, data_dir: str | None, device: str 
         raise DataError(f"{error}; or add --no-predictions for a package without the table of classes") from None
 
 
-def _confusion(source: Path, result: dict[str, Any], opened: OpenedSplit) -> Tensor:
-    counts = opened.confusion()
-    correct, total = int(counts.trace()), int(counts.sum())
+def _seen(source: Path, result: dict[str, Any], opened: OpenedSplit) -> Tensor | LabelPredictions:
+    """The confusion matrix of the test images, or the predictions where they have several labels."""
+    keep = Keep()
+    metrics, labelled = opened.predictions(keep=keep)
+    correct, total = metrics.correct, metrics.count
     recorded = result["test"]
     if (correct, total) != (recorded["correct"], recorded["count"]):
         raise RunError(
             f"{source}: {RESULT} says {recorded['correct']} of {recorded['count']} images are correct, but {correct} "
             f"of {total} were measured; a package must give its recorded number again"
         )
-    return counts
+    return keep.predictions().confusion() if labelled is None else labelled
 
 
 def _contents(
     source: Path,
     record: RunRecord,
     result: dict[str, Any],
-    counts: Tensor | None,
+    counts: Tensor | LabelPredictions | None,
     registry: Registry,
     stored: Precision,
 ) -> Contents:
@@ -323,9 +328,9 @@ def _write(folder: Path, contents: Contents, licence: str, repo: str, registry: 
     table = {"zoo": msgspec.to_builtins(config), **layout}
     if onnx:
         runtimes.write_runtimes(folder, record, registry)
-        table |= runtimes.config_keys(config.classes)
+        table |= runtimes.config_keys(config.classes, several=record.data.is_multi_label)
     write_bytes(folder / CONFIG, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
-    if counts is not None:
+    if isinstance(counts, Tensor):
         draw_confusion(folder / CONFUSION, counts, record.data.classes)
     _draw_composition(folder / COMPOSITION, config, registry)
     if text := eval_results(record, result, registry):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.files import sha256_of
+from zoo.base.headline import headline
 from zoo.base.tables import Table
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import HubConflictError, HubConnectionError, HubError, HubLoginError, InputError, PackageError, ZooError
@@ -108,10 +109,12 @@ def _refuse_outdated_signature(source: Path, sent: Path) -> None:
 
 def _plan(package: Package) -> Plan:
     folder, record, short = package.folder, package.record, package.sums_sha256[:8]
-    top1 = float(read_result(folder)["test"]["top1"])
+    test = read_result(folder)["test"]
+    figure = headline(test)
+    score = figure.of(test)
     spec = "".join(c if c.isalnum() else "-" for c in record.data.spec.partition("?")[0]).strip("-").lower()
-    tag = f"{spec[-40:].strip('-')}-{record.protocol}-{top1 * 100:.2f}-s{record.seed}-{short}"
-    title = f"{record.model} on {record.data.spec}: test top-1 {top1:.2%} [{short}]"
+    tag = f"{spec[-40:].strip('-')}-{record.protocol}-{score * 100:.2f}-s{record.seed}-{short}"
+    title = f"{record.model} on {record.data.spec}: test {figure.name} {score:.2%} [{short}]"
     files = tuple((name, (folder / name).stat().st_size) for name in complete(folder))
     return Plan(package, files, tag, title)
 

@@ -143,6 +143,8 @@ def _candidate(run: Run, named: bool, target: Target) -> Candidate:
     record, registry = run.record, target.registry
     if run.state != "finished":
         raise InputError("is being trained" if run.state == "training" else "was not finished")
+    if record.data.is_multi_label:
+        raise InputError("its images have several labels, and entries of the catalogue state top-1")
     if number(run.result, "test.top1") is None:
         raise InputError("its result has no top-1 on test images")
     refuse_own(run.folder, record)

@@ -71,13 +71,14 @@ def write_runtimes(folder: Path, record: RunRecord, registry: Registry) -> None:
     write_bytes(folder / PROCESSOR, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
 
 
-def config_keys(classes: Sequence[str]) -> dict[str, Any]:
+def config_keys(classes: Sequence[str], *, several: bool = False) -> dict[str, Any]:
     """The keys of `config.json` that transformers.js reads: the classes, how to run it, and which file is there."""
     return {
         "model_type": JS_TYPE,
         "id2label": {str(row): name for row, name in enumerate(classes)},
         "label2id": {name: row for row, name in enumerate(classes)},
         "transformers.js_config": {"dtype": "fp32"},  # in browsers it would look for a quantized file
+        **({"problem_type": "multi_label_classification"} if several else {}),
     }
 
 

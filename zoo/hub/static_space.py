@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from PIL import ImageColor
 
 from zoo.base.files import write_text
+from zoo.base.headline import headline
 from zoo.base.templates import templates
 from zoo.base.text import plural
 from zoo.base.version import __version__
@@ -29,7 +30,7 @@ from zoo.hub.package import Package
 from zoo.hub.ref import parse_ref
 from zoo.hub.sums import CARD, ONNX, SUMS, copy_file, sums_text
 from zoo.hub.web_runtime import RUNTIME, runtime_folder
-from zoo.runs.folder import read_result
+from zoo.runs.folder import read_result, thresholds_of
 from zoo.runs.images import rule_of
 from zoo.serve.page import asset
 
@@ -109,10 +110,10 @@ def _words(package: Package, model: str) -> dict[str, Any]:
     """What both the page and the README say."""
     from huggingface_hub import constants
 
-    record, top1 = package.record, float(read_result(package.folder)["test"]["top1"])
+    record, test = package.record, read_result(package.folder)["test"]
     return {
         "title": f"{record.model} on {record.data.spec}",
-        "accuracy": f"test top-1 {top1:.2%}",
+        "accuracy": f"test {headline(test).name} {headline(test).of(test):.2%}",
         "model": model,
         "link": f"{constants.ENDPOINT}/{model}",
         "version": __version__,
@@ -144,6 +145,7 @@ def _facts(package: Package, registry: Registry) -> dict[str, Any]:
         "model": MODEL,
         "input": PIXEL_VALUES,
         "classes": list(package.config.classes),
+        "thresholds": list(thresholds_of(package.folder, package.record)),
         "rule": {name: getattr(rule, name) for name in OF_THE_RULE},
         "background": f"rgb({red}, {green}, {blue})",
         "most": MAX_PIXELS,

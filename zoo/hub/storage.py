@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError, PackageError
+from zoo.evaluate.multi_label import LabelPredictions
 from zoo.evaluate.one_pass import Keep, Metrics
 from zoo.evaluate.opened import OpenedSplit
 from zoo.models.header import Sixteen, non_finite, read_header, rounded, stored_type
@@ -112,7 +113,7 @@ def measured_again(
     stored: Sixteen,
     registry: Registry,
     data_dir: str | None,
-) -> tuple[dict[str, Any], Tensor]:
+) -> tuple[dict[str, Any], Tensor | LabelPredictions]:
     """Measure stored weights on the images that the run was measured on.
 
     Args:
@@ -120,13 +121,14 @@ def measured_again(
         opened: the run's test split, with its model, which has the stored weights afterwards.
         weights: as `narrowed` gives them.
     Returns:
-        The result with the numbers of the stored weights, and their confusion matrix (K, K).
+        The result with the numbers of the stored weights, and their confusion matrix (K, K), or their predictions where
+        images have several labels.
     Raises:
         PackageError: too many images are lost.
     """
     opened.classifier.module.load_state_dict(widened(weights, stored))
     keep = Keep()
-    test = opened.measure(keep=keep)
+    test, labelled = opened.predictions(keep=keep)
     _refuse_loss(source, int(result["test"]["correct"]), test, stored)
     numbers: dict[str, Any] = {"test": test.as_dict()}
     if result.get("validation"):
@@ -134,7 +136,8 @@ def measured_again(
         images = split_of(opened.record, "val", registry, data_dir=data_dir)
         numbers["validation"] = opened.measure(images).as_dict()
     before = {"precision": "fp32", **{key: result[key] for key in numbers}}
-    return {**result, **numbers, "stored": stored, AS_TRAINED: before}, keep.predictions().confusion()
+    seen = keep.predictions().confusion() if labelled is None else labelled
+    return {**result, **numbers, "stored": stored, AS_TRAINED: before}, seen
 
 
 def numbers_as_trained(result: Mapping[str, Any]) -> Any:

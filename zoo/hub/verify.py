@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from zoo.base.headline import MAP, headline
 from zoo.base.tables import Table
 from zoo.base.text import plural, printable
 from zoo.catalogue.registry import Registry, load_registry
@@ -193,15 +194,20 @@ def _result(folder: Path) -> dict[str, Any]:
     try:
         result = read_result(folder)
         test = result["test"]
-        numbers = [float(test[key]) for key in ("top1", "loss", "correct", "count")]
+        numbers = [float(test[key]) for key in (_share_of(test), "loss", "correct", "count")]
         numbers_as_trained(result)
     except (RunError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PackageError(f"{folder / RESULT}: is damaged: {error}") from None
     if not all(math.isfinite(n) for n in numbers) or not 0 <= numbers[2] <= numbers[3]:
         raise PackageError(f"{folder / RESULT}: has impossible numbers")
     if abs(numbers[0] - numbers[2] / max(numbers[3], 1)) > 1e-9:
-        raise PackageError(f"{folder / RESULT}: top1 is not correct / count")
+        raise PackageError(f"{folder / RESULT}: {_share_of(test)} is not correct / count")
     return result
+
+
+def _share_of(test: dict[str, Any]) -> str:
+    """The key of the share of images that are correct."""
+    return "subset_accuracy" if headline(test) == MAP else "top1"
 
 
 def _card(folder: Path, result: dict[str, Any], was_edited: bool) -> Check:
@@ -210,18 +216,19 @@ def _card(folder: Path, result: dict[str, Any], was_edited: bool) -> Check:
 
     if not (folder / CARD).is_file():
         return Check("card", True, "the package has no card")
+    figure = headline(result["test"])
     try:
         card = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
         rows = card.data.eval_results or []
-        values = [row.metric_value for row in rows if row.metric_name == "top-1 accuracy"]
+        values = [row.metric_value for row in rows if row.metric_name == figure.metric]
     except Exception as error:  # front matter of strangers fails in many ways
         return Check("card", False, f"the front matter cannot be read ({type(error).__name__})")
     if was_edited and not values:
-        return Check("card", True, "was edited, and states no top-1")
+        return Check("card", True, f"was edited, and states no {figure.name}")
     return Check(
         "card",
-        values == [result["test"]["top1"]],
-        f"the card has top-1 {values}, {RESULT} has {result['test']['top1']}",
+        values == [result["test"][figure.key]],
+        f"the card has {figure.name} {values}, {RESULT} has {result['test'][figure.key]}",
     )
 
 
@@ -231,7 +238,7 @@ def _eval_results(path: Path, result: dict[str, Any]) -> Check:
         values = stated(path)
     except PackageError as error:
         return Check("eval results", False, str(error))
-    top1 = result["test"]["top1"]
+    top1 = result["test"].get("top1")  # of images with several labels no such file is written
     return Check("eval results", values == [top1], f"{EVAL_RESULTS} has top-1 {values}, {RESULT} has {top1}")
 
 
@@ -259,7 +266,13 @@ def _numbers(recorded: dict[str, Any], measured: dict[str, Any], same_kind: bool
     before, now = (f"{test['correct']} of {test['count']}" for test in (recorded, measured))
     counts = f"recorded {before}, measured {now}{note}"
     close = math.isclose(float(recorded["loss"]), measured["loss"], rel_tol=1e-3, abs_tol=1e-4)
-    return [
-        Check("top-1", recorded["count"] == measured["count"] and difference <= allowed, counts),
+    name = "labels" if "map" in recorded else "top-1"
+    checks = [
+        Check(name, recorded["count"] == measured["count"] and difference <= allowed, counts),
         Check("loss", close, f"recorded {float(recorded['loss']):.6f}, measured {measured['loss']:.6f}"),
     ]
+    if "map" in recorded:
+        seen = f"recorded {float(recorded['map']):.6f}, measured {measured['map']:.6f}"
+        near = math.isclose(recorded["map"], measured["map"], abs_tol=1e-4 if same_kind else 1e-3)
+        checks.append(Check("mAP", near, seen))
+    return checks

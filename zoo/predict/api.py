@@ -86,7 +86,7 @@ def predict(
             a loaded `Classifier`.
         images: one or many of: a path, a folder (all images below it), a pattern (`**/*.png`), the bytes of a
             file, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4); "-" reads the bytes of one from stdin.
-        top: how many classes of each image are named.
+        top: how many classes of each image are named; its labels, where it may have several, are all named.
         batch_size: images that are classified at once, 1 to 4096.
         threads: that decode images, 1 to 64; default: the number of CPUs, at most 4.
         device: "cpu", "cuda", "cuda:N", "mps" or "auto"; a loaded classifier stays where it is.
@@ -249,7 +249,8 @@ def _predictions(
                 continue
             best = tuple(classifier.best(found.probabilities, top))
             drawn = None if drawer is None else drawer.draw(found)
-            yield Prediction(found.name, best, found.probabilities.numpy(), drawn)
+            labels = tuple(classifier.labels(found.probabilities)) if classifier.thresholds else None
+            yield Prediction(found.name, best, found.probabilities.numpy(), drawn, labels)
 
 
 def _all(found: Generator[Prediction | DataError], skip_bad: bool) -> list[Prediction]:

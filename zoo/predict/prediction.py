@@ -24,6 +24,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 THUMBNAIL = 96
 """Pixels of the longer side of an image in a notebook."""
 
+NO_LABEL = "no class reaches its threshold"
+
 BAR = 160
 """Pixels of a bar that stands for a probability of 1."""
 
@@ -74,14 +76,18 @@ class Prediction:
     Attributes:
         image: its name: the path of a file; "images[2]" for the third thing that was given, where it has no path.
         classes: (name, probability) of the most probable classes, the most probable one first.
-        probabilities: float32 (K,) of all classes, in the order of the model's logits; they sum to 1.
+        probabilities: float32 (K,) of all classes, in the order of the model's logits; they sum to 1 where an image has
+            one class.
         explanation: what led the model to its first class, where that was asked for.
+        labels: of a model for images with several labels, the classes that reach their thresholds, the most probable
+            one first; there may be none. None where an image has one class.
     """
 
     image: str
     classes: tuple[Score, ...]
     probabilities: NDArray[np.float32]
     explanation: Explanation | None = None
+    labels: tuple[Score, ...] | None = None
 
     @property
     def top1(self) -> str:
@@ -94,21 +100,27 @@ class Prediction:
         return self.classes[0].probability
 
     @property
+    def words(self) -> str:
+        """The classes, or the labels where an image may have several, with their probabilities: "cat 98.1%"."""
+        shown = self.classes if self.labels is None else self.labels
+        return ", ".join(f"{name} {p:.1%}" for name, p in shown) or NO_LABEL
+
+    @property
     def picture(self) -> Path | None:
         """Where the picture that explains it was written; None if there is none."""
         return None if self.explanation is None else self.explanation.picture
 
     def as_dict(self) -> dict[str, Any]:
         """What `zoo predict --json` prints of it, on a line."""
-        row: dict[str, Any] = {
-            "image": self.image,
-            "classes": [{"name": name, "probability": p} for name, p in self.classes],
-        }
+        row: dict[str, Any] = {"image": self.image}
+        if self.labels is not None:
+            row["labels"] = [{"name": name, "probability": p} for name, p in self.labels]
+        row["classes"] = [{"name": name, "probability": p} for name, p in self.classes]
         return row | ({} if self.explanation is None else {"explained": self.explanation.as_dict()})
 
     def __repr__(self) -> str:
         """The image and its classes."""
-        return printable(f"Prediction({self.image}: {', '.join(f'{name} {p:.1%}' for name, p in self.classes)})")
+        return printable(f"Prediction({self.image}: {self.words})")
 
     def _repr_html_(self) -> str:
         """Bars, beside the image where its file can be read or the picture that explains it."""
@@ -119,7 +131,7 @@ class Prediction:
             f'<td style="text-align: left"><span style="{bar} {max(0.0, min(p, 1.0)) * BAR:.0f}px"></span></td></tr>'
             for name, p in self.classes
         )
-        caption = html.escape(self.image)
+        caption = html.escape(self.image if self.labels is None else f"{self.image}: {self.words}")
         return (
             f"<div>{_shown(picture, caption) if picture else ''}<table><caption>{caption}</caption>{rows}</table></div>"
         )

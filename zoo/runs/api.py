@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, overload
 from zoo.base.checked_call import checked
 from zoo.base.door import call
 from zoo.base.drawing import Picture
+from zoo.base.headline import test_score
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.base.text import printable
@@ -67,7 +68,7 @@ class Run(found.Run):
 
     @property
     def top1(self) -> float | None:
-        """Accuracy on the test images, 0..1; None if the run is not finished."""
+        """Accuracy on the test images, 0..1; None if the run is not finished, or images have several labels."""
         value = found.number(self.result, "test.top1")
         return None if value is None else float(value)
 
@@ -162,10 +163,9 @@ class Run(found.Run):
 
     def __repr__(self) -> str:
         """One line: name, state, model, dataset and accuracy."""
-        top1 = "" if self.top1 is None else f", test top-1 {self.top1:.2%}"
         epochs = f"epoch {len(self.rows)} of {self.record.settings.epochs}"
         what = f"{self.record.model} on {self.record.data.spec}"
-        return printable(f"Run({str(self.folder)!r}: {what}, {epochs}, {self.state}{top1})")
+        return printable(f"Run({str(self.folder)!r}: {what}, {epochs}, {self.state}{test_score(self.result)})")
 
     def _repr_html_(self) -> str:
         """The line, and the curves."""
@@ -351,11 +351,8 @@ class Runs(Sequence[Run]):
         return self._shown()._repr_html_()
 
     def _shown(self) -> Table:
-        return Table([run.row for run in self], SHOWN)
-
-
-SHOWN = ("name", "model", "dataset", "top1", "val_top1", "parameters", "epochs", "seconds", "protocol", "seed", "state")
-"""Columns of the table in which notebooks show runs."""
+        rows = [run.row for run in self]
+        return Table(rows, found.shown_columns(rows))
 
 
 @checked

@@ -86,7 +86,8 @@ def key_of(sort: str) -> Callable[[Run], Any]:
     """Sort key: text from a to z, top-1 and dates from the largest, other numbers from the smallest, unknown last."""
 
     def key(run: Run) -> tuple[bool, Any, str]:
-        value = row_of(run)[sort]
+        row = row_of(run)
+        value = row["map"] if sort == "top1" and row["top1"] is None else row[sort]
         if value is not None and sort in ("top1", "modified"):
             value = -value
         return value is None, 0 if value is None else value, run.name

@@ -20,7 +20,7 @@ def facts(run: Run) -> dict[tuple[str, str], Any]:
     record: dict[str, Any] = msgspec.to_builtins(run.record)
     found: dict[tuple[str, str], Any] = {("result", "state"): run.state}
     row = row_of(run)
-    for key in ("top1", "top5", "loss", "val_top1", "val_loss", "parameters", "epochs", "seconds"):
+    for key in ("top1", "top5", "map", "loss", "val_top1", "val_map", "val_loss", "parameters", "epochs", "seconds"):
         found["result", key] = row[key]
     found["model", "model"] = record["model"]
     for key, value in _flat(record["build"]):
@@ -43,7 +43,7 @@ def facts(run: Run) -> dict[tuple[str, str], Any]:
 def told(group: str, key: str, value: Any) -> str:
     """A fact as people read it: measured values with as many digits as mean something, settings with all of theirs."""
     if group == "result" and isinstance(value, int | float):
-        if key.endswith(("top1", "top5")):
+        if key.endswith(("top1", "top5", "map")):
             return f"{value:.2%}"
         if key.endswith("loss"):
             return f"{value:.4f}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.drawing import COLOURS, DASHES, MARKERS, encoded, plain_text, styled
 from zoo.base.files import write_bytes
+from zoo.base.headline import MAP, TOP1, Headline
 from zoo.base.text import unit_of_time
 from zoo.errors import InputError
 from zoo.runs.find import Run, curves
@@ -78,7 +79,9 @@ def _figure(drawn: Sequence[Run], what: Sequence[str], x: str, log: bool) -> Fig
     for axes, metric in zip(figure.subplots(1, len(what), squeeze=False)[0], what, strict=True):
         for i, run in enumerate(drawn):
             _lines(axes, run, i, metric, None if x == "epoch" else size)
-        axes.set(xlabel="epoch" if x == "epoch" else f"training time ({unit})", ylabel=dict(LABELS)[metric])
+        figures = " or ".join(dict.fromkeys(_figure_of(run).name for run in drawn))
+        label = figures if metric == "top1" else dict(LABELS)[metric]
+        axes.set(xlabel="epoch" if x == "epoch" else f"training time ({unit})", ylabel=label)
         if metric == "loss" and log:
             axes.set_yscale("log")
         if metric == "top1":
@@ -98,6 +101,7 @@ def _lines(axes: Any, run: Run, i: int, metric: str, unit: int | None) -> None:
     xs = columns["epoch"] if unit is None else [60 * (minutes or 0) / unit for minutes in columns["minutes"]]
     colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS) % len(MARKERS)]
     few, one = len(xs) < FEW, len(xs) == 1
+    metric = _figure_of(run).key if metric == "top1" else metric
     for split in ("train", "val", "test", ""):
         if values := columns.get(f"{split}_{metric}" if split else metric):
             points = [(a, math.nan if b is None else b) for a, b in zip(xs, values, strict=True)]
@@ -111,6 +115,11 @@ def _lines(axes: Any, run: Run, i: int, metric: str, unit: int | None) -> None:
                 markersize=4,
                 linewidth=1.8 if solid else 1.1,
             )
+
+
+def _figure_of(run: Run) -> Headline:
+    """What the panel "top1" shows of a run."""
+    return MAP if run.record.data.is_multi_label else TOP1
 
 
 def _legend(figure: Any, runs: Sequence[Run]) -> None:

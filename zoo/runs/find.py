@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.base.headline import MAP, TOP1
 from zoo.catalogue.recipe import SELECTED_BY
 from zoo.errors import InputError, RunError
 from zoo.runs.folder import read_metrics, read_result
@@ -151,10 +152,12 @@ def row_of(run: Run) -> dict[str, Any]:
         "recipe": record.recipe,
         "seed": record.seed,
         "top1": number(result, "test.top1"),
+        "map": number(result, "test.map"),
         # Of five classes the right one is always among the first five.
         "top5": number(result, "test.top5") if record.sizes.num_classes > 5 else None,
         "loss": number(result, "test.loss"),
         "val_top1": number(result, "validation.top1") if result else number(best, "val_top1"),
+        "val_map": number(result, "validation.map") if result else number(best, "val_map"),
         "val_loss": number(result, "validation.loss") if result else number(best, "val_loss"),
         "parameters": number(result, "parameters"),
         "epochs": number(result, "train.epochs") or len(run.rows),
@@ -168,6 +171,13 @@ def row_of(run: Run) -> dict[str, Any]:
     }
 
 
+def shown_columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The columns of the table in which notebooks show rows of runs; mAP where a run has it."""
+    several = ("map",) if any(row["map"] is not None for row in rows) else ()
+    test = ("top1", *several, "val_top1")
+    return ("name", "model", "dataset", *test, "parameters", "epochs", "seconds", "protocol", "seed", "state")
+
+
 def _selected_epoch(run: Run) -> dict[str, Any]:
     """The row of the epoch whose weights an unfinished run would keep, by its recipe's rule."""
     split, rule = "val" if run.record.protocol == "clean" else "test", run.record.settings.select
@@ -179,19 +189,19 @@ def _selected_epoch(run: Run) -> dict[str, Any]:
 
 
 def best_of_each(runs: Iterable[Run]) -> list[Run]:
-    """For each model, dataset and protocol the finished run with the best test top-1."""
+    """For each model, dataset and protocol the finished run with the best test top-1 (or mAP)."""
     best: dict[tuple[str, str, str], tuple[float, Run]] = {}
     for run in runs:
-        top1 = number(run.result, "test.top1")
+        score = number(run.result, f"test.{MAP.key if run.record.data.is_multi_label else TOP1.key}")
         key = (run.record.model, run.record.data.spec, run.record.protocol)
-        if top1 is not None and top1 > best.get(key, (-1.0, run))[0]:
-            best[key] = (top1, run)
+        if score is not None and score > best.get(key, (-1.0, run))[0]:
+            best[key] = (score, run)
     return [run for _, run in best.values()]
 
 
 # ---- curves ----------------------------------------------------------------------------------
 
-CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "test_loss", "test_top1", "lr")
+CURVES = (*(f"{split}_{figure}" for split in ("train", "val", "test") for figure in ("loss", TOP1.key, MAP.key)), "lr")
 MAX_POINTS = 400
 
 

@@ -99,6 +99,28 @@ def _check_result(result: dict[str, Any]) -> None:
         raise ValueError("parameters is no number")
 
 
+def thresholds_of(folder: Path, record: RunRecord) -> tuple[float, ...]:
+    """From which probability on each class is predicted, where images have several labels; else nothing.
+
+    Returns:
+        Those that the result records; 0.5 for each class of a run that has none: it is not finished, or had no
+        validation images to choose them by.
+    Raises:
+        RunError: the result is damaged.
+    """
+    if not record.data.is_multi_label:
+        return ()
+    count = len(record.data.classes)
+    chosen = read_result(folder).get("thresholds") if (folder / RESULT).is_file() else None
+    if chosen is None:
+        return (0.5,) * count
+    values = chosen.get("values") if isinstance(chosen, dict) else None
+    known = isinstance(values, list) and len(values) == count
+    if not (known and all(isinstance(value, int | float) and 0 <= value <= 1 for value in values or ())):
+        raise RunError(f"{folder / RESULT}: is damaged: `thresholds` needs {count} numbers from 0 to 1")
+    return tuple(float(value) for value in values or ())
+
+
 def why_no_result(folder: Path, record: RunRecord) -> str:
     """Which weights a run without a result has, for a message: what it would select so far, as of its checkpoint."""
     which = "of the last epoch" if record.settings.select == "last" else "the best so far"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -213,6 +213,7 @@ def images_of(
             transform=recorded.transform,
             given=given,
             earlier=recorded.validation_from is msgspec.UNSET,
+            task=recorded.task or None,
         )
     is_other = data.fingerprint != recorded.fingerprint
     is_known = test_sha256 and data.classes == recorded.classes
@@ -245,7 +246,8 @@ def _recorded_validation(
         return None
     spec, rule = recorded.validation_from, rule_of(record, registry)
     delivery = Delivery(recorded.mode, workers, record.device)
-    found = validation_images(spec, registry, size, rule, recorded.classes, data_dir=data_dir, delivery=delivery)
+    how: dict[str, Any] = {"data_dir": data_dir, "delivery": delivery, "several": recorded.is_multi_label}
+    found = validation_images(spec, registry, size, rule, recorded.classes, **how)
     if found.fingerprint != recorded.validation_fingerprint:
         raise RunError(
             f"the validation images {spec!r} are not the recorded ones: their fingerprint is "

@@ -56,6 +56,7 @@ class DataRecord(Struct, kw_only=True):
         background: the colour behind transparent pixels; absent where it is white.
         measured_on: how many training images `mean` and `std` were measured on; absent where the dataset or the weights
             name them, and where nothing is normalised by them.
+        task: "multi-label" where images may have several labels; absent where each has one.
     """
 
     spec: str
@@ -80,6 +81,12 @@ class DataRecord(Struct, kw_only=True):
     black: float | msgspec.UnsetType = msgspec.UNSET
     background: str | msgspec.UnsetType = msgspec.UNSET
     measured_on: int | msgspec.UnsetType = msgspec.UNSET
+    task: Literal["multi-label"] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.task == "multi-label"
 
 
 class OwnPart(Struct, kw_only=True):

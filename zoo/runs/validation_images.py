@@ -72,17 +72,19 @@ def validation_images(
     *,
     data_dir: str | None,
     delivery: Delivery,
+    several: bool = False,
 ) -> ValidationImages:
     """Load the images of another dataset, all of them, for validation.
 
     Args:
         size: (height, width) of the training images. rule: how those are brought to it.
         classes: of the training images; these are matched by name.
+        several: whether an image may have several labels.
     Raises:
         InputError: the dataset is divided itself, or has a class that the training images have not.
         UnknownNameError, DataError: as `zoo.data.load`.
     """
-    taken = Taken("the training images", size, rule, [classes])
+    taken = Taken("the training images", size, rule, [classes], several)
     data = loaded_as(taken, registry, spec, data_dir=data_dir, delivery=delivery)
     if data.splits_from.test != CARVED:
         raise InputError(

@@ -100,7 +100,10 @@ class Service:
             self.batcher.leave()
         classes = [{"name": c, "probability": p} for c, p in self.classifier.best(row, top)]
         image = {"name": name, "width": size[0], "height": size[1]}
-        return {"model": self.facts["model"], "image": image, "classes": classes}
+        answer = {"model": self.facts["model"], "image": image}
+        if self.classifier.thresholds:
+            answer["labels"] = [{"name": c, "probability": p} for c, p in self.classifier.labels(row)]
+        return {**answer, "classes": classes}
 
     def _decoded(self, kind: str, body: bytes) -> tuple[str | None, Any, tuple[int, int]]:
         name, data = image_bytes(kind, body)

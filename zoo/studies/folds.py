@@ -61,13 +61,15 @@ def judged_labels(
         folds: so many runs with the run's model and recipe judge its training images, each those that it has not seen;
             0: these images are not judged.
     Raises:
-        InputError: weights of a library, or folds of another dataset than the run's.
+        InputError: weights of a library, images with several labels, or folds of another dataset than the run's.
         RunError: a damaged run, or its dataset has changed since. Else as training.
     """
     folder = meant(run, registry)
     if not isinstance(folder, Path):
         raise InputError(f"{run}: labels are judged by a run with the dataset's classes, not by weights of a library")
     record = read_record(folder)
+    if record.data.is_multi_label:
+        raise InputError(f"{run}: labels are judged by a run on images with one label; its images have several")
     where = device or usable_device(record.device)
     images = _own_images(record, spec, registry, data_dir)
     if images is None and folds:

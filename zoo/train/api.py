@@ -14,6 +14,7 @@ from zoo.base.reporter import Reporter
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.spec import Node
 from zoo.data.batches.mode import DataMode
+from zoo.data.label_sets import Task
 from zoo.errors import InputError
 from zoo.runs import find as found
 from zoo.runs.api import HUB, Run, RunLike, open_run, word_of
@@ -67,6 +68,7 @@ def train(
     validation: float | str | Path | None = None,
     pretrained: bool = False,
     weights: RunLike | None = None,
+    task: Task | None = None,
     skip_bad: bool = False,
     data_mode: DataMode | None = None,
     workers: int | None = None,
@@ -98,7 +100,8 @@ def train(
             path of a folder or a table; default: the model's own. Or images of your own: arrays (images, labels) or
             ((images, labels), (images, labels)) for train and test, uint8 (N, H, W[, C]) or (N, C, H, W); a pair of
             `torch.utils.data.Dataset`; a list of (path, label); an `ImageSplits`; or a table
-            {"train": ..., "validation": ..., "test": ...} of these.
+            {"train": ..., "validation": ..., "test": ...} of these. Several labels of an image are a list, or a row of
+            0 and 1 in an array.
         data_dir: folder for downloaded datasets.
         recipe: name of a recipe, or "best"; a table of keys that differ from the model's own recipe; or a `Recipe`,
             which is taken whole. Default: the model's own.
@@ -117,6 +120,8 @@ def train(
             own, with classes of the same names; default: the dataset's own validation images, else a share of 0.1.
         pretrained: start from the model's own pretrained weights. weights: start from these: a run, hf://OWNER/NAME,
             or a model that has some, such as "timm/NAME.TAG".
+        task: "single-label" or "multi-label" (one file in several class folders is then one image); default: what the
+            labels are.
         skip_bad: leave out unreadable images; the run records how many.
         data_mode: "resident": decoded images stay on the device; "stream": they are sent batch by batch; "auto".
         workers: processes that decode streamed images.

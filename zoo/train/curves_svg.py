@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.base.drawing import COLOURS
+from zoo.base.headline import headline
 
 WIDTH, HEIGHT = 300, 170
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 22
@@ -20,7 +21,7 @@ MOST_POINTS = 200
 GREY = "#808080"
 """Of text and frames: it can be read on white and on the dark grounds of notebooks."""
 
-PANELS = (("loss", "loss"), ("top-1", "top1"))
+PANELS = 2
 
 Point = tuple[float, float | None]
 
@@ -60,10 +61,12 @@ def curves_svg(rows: Sequence[dict[str, Any]], split: str, epochs: int) -> str:
         return ""
     every = math.ceil(len(rows) / MOST_POINTS)
     shown = [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
-    last, width = max(epochs, int(rows[-1]["epoch"])), WIDTH * len(PANELS)
+    last, width = max(epochs, int(rows[-1]["epoch"])), WIDTH * PANELS
+    figure = headline(rows[-1])
+    parts = (("loss", "loss"), (figure.name, figure.key))
     panels = "".join(
         f'<g transform="translate({i * WIDTH},0)">{_panel(shown, title, key, split, last)}</g>'
-        for i, (title, key) in enumerate(PANELS)
+        for i, (title, key) in enumerate(parts)
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{HEIGHT}" viewBox="0 0 {width} {HEIGHT}" '

@@ -38,7 +38,14 @@ def divided_for(
     rule = images_rule(data.spec, registry, (height, width), transform, replace(data.colours, white=data.white))
     as_train = delivery._replace(mode="stream" if data.streamed else "resident")
     found = validation_images(
-        given, registry, (height, width), rule, data.classes, data_dir=request.data_dir, delivery=as_train
+        given,
+        registry,
+        (height, width),
+        rule,
+        data.classes,
+        data_dir=request.data_dir,
+        delivery=as_train,
+        several=data.task == "multi-label",
     )
     return RunImages(data, VALIDATION_FRACTION, *limits, other=found.images), found
 

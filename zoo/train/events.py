@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 class Tick(NamedTuple):
     """The position of a run, sent a few times a second; `loss` and `top1` are means over the epoch so far.
 
-    `lr` is the learning rate of the next step, `seconds` the time of the run so far.
+    `lr` is the learning rate of the next step, `seconds` the time of the run so far. Of images with several labels,
+    `top1` is the share of those whose labels are all right, and `figure` says so.
     """
 
     epoch: int
@@ -26,12 +27,13 @@ class Tick(NamedTuple):
     total_steps: int
     lr: float = 0.0
     seconds: float = 0.0
+    figure: str = "top-1"
 
 
 class Listener:
     """Receives the events of a run; a subclass overrides the methods that it needs.
 
-    Row keys of `epoch`: see `zoo.train.loop`.
+    Row keys of `epoch`: see `zoo.train.result.epoch_row`.
     """
 
     def start(self, plan: Plan, parameters: int) -> None:

@@ -24,8 +24,8 @@ from zoo.data.batches.resident import generator
 from zoo.data.batches.sampler import epoch_order
 from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
-from zoo.data.split_findings import class_counts
-from zoo.evaluate.one_pass import Metrics, evaluate
+from zoo.evaluate.multi_label import LabelPredictions, measured
+from zoo.evaluate.one_pass import Metrics
 from zoo.evaluate.views import views
 from zoo.models.device import seed_noise, synchronize
 from zoo.models.precision import autocast, tf32
@@ -36,7 +36,7 @@ from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
 from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
-from zoo.train.loss import ImageWeights, make_loss
+from zoo.train.loss import ImageWeights
 from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
 from zoo.train.optim.freeze import freeze
@@ -46,8 +46,9 @@ from zoo.train.plan import Plan
 from zoo.train.position import Position
 from zoo.train.precise_bn import renew_for_evaluation
 from zoo.train.processes.world import World
-from zoo.train.result import result_table
+from zoo.train.result import epoch_row, final_metrics, result_table
 from zoo.train.selection import Selection
+from zoo.train.set_loss import hits_of, loss_of
 from zoo.train.speed.compiled import Compiler
 
 AUGMENT, NOISE = 1, 2
@@ -105,8 +106,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.hardware.precision == "fp16")
         self.guard = Guard(self.module, self.optimizer, recipe, self.device)
         self.data = self._source(plan.train)
-        classes = plan.record.data.classes
-        self.loss = make_loss(recipe, class_counts(plan.train, len(classes)), classes, self.device)
+        self.loss = loss_of(recipe, plan.train, plan.record.data.classes, self.device)
         self.weights = ImageWeights(plan.train, self.device)
         self.batch = min(recipe.batch_size, len(plan.train))
         self.world.check(self.batch, recipe.accumulate)
@@ -121,6 +121,7 @@ class Trainer:
         self.sums = torch.zeros(2, device=self.device)  # summed loss and number of hits in this epoch
         self.selection = Selection(recipe)
         self.rows: list[dict[str, Any]] = []
+        self.figure = "all labels right" if plan.record.data.is_multi_label else "top-1"
         self.saved_at = time.monotonic()
 
     # ---- the loop --------------------------------------------------------------------------
@@ -290,7 +291,7 @@ class Trainer:
             loss = self.loss(logits.float(), targets, count, weights)
         plain = not isinstance(share, Tensor)
         self.scaler.scale(loss if plain and share == 1 else loss * share).backward()
-        hits = (logits.detach().argmax(1) == labels).sum()
+        hits = hits_of(logits.detach(), labels)
         part = len(labels) if plain else share * (self.batch / self.world.size)  # of the batch's mean loss
         return torch.stack((loss.detach() * part, hits.float()))
 
@@ -303,26 +304,13 @@ class Trainer:
         return self.guard.allows(total[0], self.at.total, lr, rows)
 
     def _end_epoch(self) -> None:
-        at, clean = self.at, self.plan.record.protocol == "clean"
-        loss, hits = self._means()
+        at, means = self.at, self._means()
         renew_for_evaluation(self.chosen(), self.plan, self.augment.prepare)
         metrics = self.measure(self.plan.selecting)
         at.epoch += 1
         at.seconds = time.perf_counter() - self.started
-        split = "val" if clean else "test"
-        row = {
-            "epoch": at.epoch,
-            "step": at.total,
-            "lr": lr_at(self.plan.recipe, at.total - 1, self.total, self.steps),
-            "train_loss": loss,
-            "train_top1": hits,
-            f"{split}_loss": metrics.loss,
-            f"{split}_top1": metrics.top1,
-            f"{split}_balanced_accuracy": metrics.balanced_accuracy,
-            f"{split}_macro_f1": metrics.macro_f1,
-            "images_per_second": at.step * self.batch / at.epoch_seconds,
-            "seconds": at.seconds,
-        }
+        lr = lr_at(self.plan.recipe, at.total - 1, self.total, self.steps)
+        row = epoch_row(self.plan.record, at, means, metrics, lr=lr, rate=at.step * self.batch / at.epoch_seconds)
         better = self.selection.is_better(at, metrics)
         if better:
             self.selection.keep(self.world.full(dict(self.chosen().state_dict())))
@@ -339,18 +327,27 @@ class Trainer:
         """The module that is evaluated and saved: the averaged one if the recipe averages."""
         return self.average.chosen()
 
-    def measure(self, split: Split, *, exact: bool = False) -> Metrics:
+    def measure(self, split: Split, *, exact: bool = False, thresholds: Tensor | None = None) -> Metrics:
         """Evaluate the chosen module; `exact`: in fp32 and with the recipe's views, as for results."""
+        return self.predictions(split, exact, thresholds)[0]
+
+    def predictions(
+        self, split: Split, exact: bool = True, thresholds: Tensor | None = None
+    ) -> tuple[Metrics, LabelPredictions | None]:
+        """As `measure`, with the predictions of images that have several labels."""
         source = self._source(self.world.part(split))
         self.world.align(self.chosen())
-        return evaluate(
+        return measured(
             self.chosen(),
             self.world.batches(source, len(split), eval_batch(self.plan.record)),
             self.augment.prepare,
+            split.labels,
             autocast=(lambda: autocast(self.device, "fp32")) if exact else self.plan.hardware.autocast,
             forward=views(self.chosen(), self.plan.recipe.tta) if exact else self.predict,
             total=self.world.total,
             classes=self.plan.record.sizes.num_classes,
+            gather=lambda rows: self.world.gathered(rows, len(split)),
+            thresholds=thresholds,
         )
 
     def _source(self, split: Split) -> BatchSource:
@@ -379,7 +376,9 @@ class Trainer:
         rate = at.step * self.batch / at.epoch_seconds
         epochs = math.ceil(self.total / self.steps)
         total = int(self.total)
-        self.listener.tick(Tick(at.epoch + 1, epochs, at.step, self.steps, loss, hits, rate, at.total, total, lr, now))
+        self.listener.tick(
+            Tick(at.epoch + 1, epochs, at.step, self.steps, loss, hits, rate, at.total, total, lr, now, self.figure)
+        )
 
     # ---- checkpoints --------------------------------------------------------------------------
 
@@ -438,8 +437,7 @@ class Trainer:
     def _result(self, parameters: int) -> dict[str, Any]:
         record, at = self.plan.record, self.at
         self.chosen().load_state_dict(self.world.parts(dict(self.chosen().state_dict()), self.selection.weights))
-        test = self.measure(self.plan.test, exact=True) if len(self.plan.test) else None
-        validation = self.measure(self.plan.selecting, exact=True) if record.protocol == "clean" else None
+        test, validation, thresholds = final_metrics(self.predictions, self.plan)
         return result_table(
             record,
             at,
@@ -448,4 +446,5 @@ class Trainer:
             parameters=parameters,
             skipped_steps=self.guard.skipped,
             warm_up_seconds=self.warm_seconds,
+            thresholds=thresholds,
         )

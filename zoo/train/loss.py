@@ -92,12 +92,13 @@ class Loss:
         Mixup and cutmix blend pairs of a batch with each other, which leaves the sum as it is.
 
         Args:
-            labels: int64 (B,). weights: float32 (B,), of the images.
+            labels: int64 (B,), or sets (B, K). weights: float32 (B,), of the images.
         """
         if self.class_weights is None and weights is None:
             return len(labels)
-        each = torch.ones_like(labels) if self.class_weights is None else self.class_weights.index_select(0, labels)
-        each = each if weights is None else each * weights
+        each = torch.ones(len(labels), device=labels.device) if weights is None else weights
+        if self.class_weights is not None:
+            each = self.class_weights.index_select(0, labels) * each
         return each.sum().clamp(min=torch.finfo(torch.float32).tiny)  # where all count 0, the loss is 0
 
     def each(self, logits: Tensor, targets: Tensor) -> Tensor:

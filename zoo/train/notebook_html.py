@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from zoo.base.drawing import COLOURS
+from zoo.base.headline import headline
 from zoo.train.curves_svg import curves_svg
 
 MOST_ROWS = 8
@@ -45,7 +46,9 @@ def epochs_table(rows: Sequence[dict[str, Any]], split: str, best: Collection[in
     """The last epochs, a row each; those with * were the best so far."""
     if not rows:
         return ""
-    titles = ("epoch", "train loss", "train top-1", f"{split} loss", f"{split} top-1", "img/s", "")
+    figure = headline(rows[-1])
+    trained = "train top-1" if figure.key == "top1" else "all train labels right"
+    titles = ("epoch", "train loss", trained, f"{split} loss", f"{split} {figure.name}", "img/s", "")
     head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
     body = "".join(f"<tr>{_cells(row, split, row['epoch'] in best)}</tr>" for row in rows[-MOST_ROWS:])
     before = len(rows) - MOST_ROWS
@@ -57,9 +60,9 @@ def _cells(row: dict[str, Any], split: str, best: bool) -> str:
     cells = (
         f"{row['epoch']}",
         f"{row['train_loss']:.4f}",
-        f"{row['train_top1']:.2%}",
+        f"{row['train_top1' if 'train_top1' in row else 'train_subset_accuracy']:.2%}",
         f"{row[f'{split}_loss']:.4f}",
-        f"{row[f'{split}_top1']:.2%}",
+        f"{row[f'{split}_{headline(row).key}']:.2%}",
         f"{row['images_per_second']:,.0f}",
         "*" if best else "",
     )

@@ -52,6 +52,7 @@ from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
+from zoo.train.task import for_task, refuse_for_task
 from zoo.train.too_small import refuse_untrainable
 
 Entry = tuple[Registry, str, Model]
@@ -138,6 +139,7 @@ def resolve(
     delivery = Delivery(request.data_mode, request.workers, str(device))
     data = _load(spec, registry, request, image_size, delivery, show, transform, given.data)
     refuse_classes(data)
+    recipe, messages = for_task(recipe, data.task, request)
     images, found = divided_for(request, data, registry, delivery, transform)
     splits = images.divided()
     weights_of_classes(recipe, class_counts(splits[0], len(data.classes)), data.classes)  # refuses what it cannot use
@@ -179,7 +181,7 @@ def resolve(
         *([said] if is_usual else []),
     )
     findings = _findings(data, splits[0], record, request)
-    messages = () if is_usual else (said,)
+    messages = (*messages, *(() if is_usual else (said,)))
     plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
     return _with_compiler(beginning_ready(plan))
 
@@ -273,6 +275,7 @@ def replan(
     registry, device = registry or load_registry(), pick_device(record.device)
     require_components(tree_of(record), record.plugins, registry, "the run", record.model)
     augment = given.augment_again(record)
+    refuse_for_task(record.settings, record.data.task or "single-label")
     images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show, given=given.data)
     if epochs is not None and record.max_steps:
         raise InputError(
@@ -307,6 +310,7 @@ def _load(
         delivery=delivery,
         transform=transform,
         given=given,
+        task=request.task,
     )
 
 
@@ -344,4 +348,5 @@ def _data_record(
         black=colours.black if data.white and colours.black else msgspec.UNSET,
         background=colours.background if colours.background not in (None, "white") else msgspec.UNSET,
         measured_on=normal.measured_on or msgspec.UNSET,
+        task="multi-label" if data.task == "multi-label" else msgspec.UNSET,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from zoo.base.headline import headline
 from zoo.base.text import duration, plural
 from zoo.catalogue.recipe import SELECTED_BY
 
@@ -35,16 +36,16 @@ def summary(plan: Plan, parameters: int) -> str:
 
 def selecting(row: dict[str, Any]) -> str:
     """The split that the epochs of a run are measured on: "val", or "test" by the protocol `paper`."""
-    return "val" if "val_top1" in row else "test"
+    return "val" if "val_loss" in row else "test"
 
 
 def epoch_line(row: dict[str, Any], epochs: int, best: bool, rule: str = "top1") -> str:
     """One epoch in one line, with the metric that `rule` selects by."""
-    split = selecting(row)
+    split, figure = selecting(row), headline(row)
     by = f"{split} {NAMED[rule]} {row[f'{split}_{SELECTED_BY[rule]}']:7.2%}  " if rule in NAMED else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"{split} loss {row[f'{split}_loss']:.4f}  {split} top-1 {row[f'{split}_top1']:7.2%}  {by}"
+        f"{split} loss {row[f'{split}_loss']:.4f}  {split} {figure.name} {row[f'{split}_{figure.key}']:7.2%}  {by}"
         f"{row['images_per_second']:,.0f} img/s{'  *' if best else ''}"
     )
 
@@ -54,13 +55,13 @@ def best_note(row: dict[str, Any], rule: str) -> str:
     split = selecting(row)
     if rule == "loss":
         return f"lowest loss {row[f'{split}_loss']:.4f} (epoch {row['epoch']})"
-    metric, named = SELECTED_BY.get(rule, "top1"), f"{NAMED[rule]} " if rule in NAMED else ""
+    metric, named = SELECTED_BY.get(rule, headline(row).key), f"{NAMED[rule]} " if rule in NAMED else ""
     return f"best {named}{row[f'{split}_{metric}']:.1%} (epoch {row['epoch']})"
 
 
 def step_note(tick: Tick) -> str:
     """What the steps of the epoch gave so far."""
-    return f"loss {tick.loss:.3f}  top-1 {tick.top1:.1%}  lr {tick.lr:.2g}  {tick.images_per_second:,.0f} img/s"
+    return f"loss {tick.loss:.3f}  {tick.figure} {tick.top1:.1%}  lr {tick.lr:.2g}  {tick.images_per_second:,.0f} img/s"
 
 
 def time_left(tick: Tick) -> str:
@@ -74,5 +75,5 @@ def time_left(tick: Tick) -> str:
 def result_line(result: dict[str, Any]) -> str:
     """What came out: the test accuracy, where there are test images, and the time."""
     test, trained = result.get("test"), result["train"]
-    accuracy = f"test top-1 {test['top1']:.2%} ({test['correct']:,} of {test['count']:,})" if test else "finished"
+    accuracy = f"test {headline(test).counted(test)}" if test else "finished"
     return f"{accuracy} after {trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s"

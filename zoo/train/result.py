@@ -2,13 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo.evaluate.multi_label import LabelPredictions, best_thresholds
 from zoo.evaluate.one_pass import Metrics
 from zoo.runs.record import FORMAT, RunRecord
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.data.split import Split
+    from zoo.train.plan import Plan
     from zoo.train.position import Position
+
+THRESHOLDS = "the largest F1 of each class on the validation images"
+
+
+def epoch_row(
+    record: RunRecord, at: Position, means: Sequence[float], metrics: Metrics, *, lr: float, rate: float
+) -> dict[str, Any]:
+    """What `metrics.jsonl` holds of an epoch.
+
+    Args:
+        at: the position after it. means: loss, and the share of training images that were right.
+        metrics: of the images that select. lr: of its last step. rate: training images per second.
+    """
+    split = "val" if record.protocol == "clean" else "test"
+    return {
+        "epoch": at.epoch,
+        "step": at.total,
+        "lr": lr,
+        "train_loss": means[0],
+        "train_subset_accuracy" if record.data.is_multi_label else "train_top1": means[1],
+        f"{split}_loss": metrics.loss,
+        **{f"{split}_{name}": value for name, value in metrics.scores().items()},
+        "images_per_second": rate,
+        "seconds": at.seconds,
+    }
+
+
+def final_metrics(
+    measure: Callable[[Split, bool, Tensor | None], tuple[Metrics, LabelPredictions | None]], plan: Plan
+) -> tuple[Metrics | None, Metrics | None, list[float] | None]:
+    """Metrics of the selected weights on the test and the validation images; None where there are none.
+
+    Of images with several labels the validation images are measured once before, for the threshold of each class.
+
+    Args:
+        measure: see `zoo.train.loop.Trainer.predictions`.
+    Returns:
+        The metrics, and the thresholds.
+    """
+    clean, chosen = plan.record.protocol == "clean", None
+    if clean and (found := measure(plan.selecting, True, None)[1] if plan.record.data.is_multi_label else None):
+        chosen = best_thresholds(found.labels, found.probabilities)
+    test = measure(plan.test, True, chosen)[0] if len(plan.test) else None
+    validation = measure(plan.selecting, True, chosen)[0] if clean else None
+    return test, validation, None if chosen is None else chosen.tolist()
 
 
 def result_table(
@@ -20,11 +71,13 @@ def result_table(
     parameters: int,
     skipped_steps: int,
     warm_up_seconds: float,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Plain data: what was trained, how its weights were selected, and their metrics.
 
     Args:
         at: the final position. test, validation: metrics of the selected weights; None if not measured.
+        thresholds: of images with several labels, from which probability on each class is predicted.
     """
     return {
         "format": FORMAT,
@@ -43,6 +96,7 @@ def result_table(
         "tta": record.settings.tta,
         "test": test.as_dict() if test else None,
         "validation": validation.as_dict() if validation else None,
+        **({} if thresholds is None else {"thresholds": {"rule": THRESHOLDS, "values": list(thresholds)}}),
         "train": {
             "epochs": at.epoch,
             "steps": at.total,

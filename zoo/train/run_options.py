@@ -155,6 +155,13 @@ class Request(Struct, kw_only=True):
             "WEIGHTS",
         ),
     ] = None
+    task: Annotated[
+        Literal["single-label", "multi-label"] | None,
+        Option(
+            "single-label: each image has one class. multi-label: it has any number of them; one file in several class "
+            "folders is then one image. Default: what the labels are."
+        ),
+    ] = None
     skip_bad: Annotated[bool, Option("Leave out unreadable images; the run records how many.")] = False
     data_mode: Annotated[
         DataMode,

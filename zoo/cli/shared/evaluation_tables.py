@@ -39,16 +39,41 @@ def emit_accuracy(out: dict[str, Any], num_classes: int) -> None:
 
 
 def _accuracy(out: dict[str, Any], top5: bool) -> str:
-    tta = out["tta"]
+    views = f", over the views {out['tta']}" if out["tta"] != "none" else ""
+    if "map" in out:
+        return (
+            f"{out['split']} mAP {out['map']:.4%}, F1 {out['micro_f1']:.4%} of all labels together and "
+            f"{out['macro_f1']:.4%} as the mean of the classes, exactly the labels of {out['correct']} of "
+            f"{plural(out['count'], 'image')}, loss {out['loss']:.4f}{views}"
+        )
     return (
         f"{out['split']} top-1 {out['top1']:.4%} ({out['correct']} of {out['count']}), "
         + (f"top-5 {out['top5']:.4%}, " if top5 else "")
-        + f"loss {out['loss']:.4f}"
-        + (f", over the views {tta}" if tta != "none" else "")
+        + f"loss {out['loss']:.4f}{views}"
     )
 
 
+def _labels(metrics: dict[str, Any], split: str) -> None:
+    """The classes of images with several labels."""
+    shares = ("average_precision", "precision", "recall", "f1")
+    columns = [Column(f"CLASS ({split})", flexible=True)]
+    titles = ("AVERAGE PRECISION", "PRECISION", "RECALL", "F1", "SUPPORT", "THRESHOLD")
+    columns += [Column(title, right=True) for title in titles]
+    cells = [
+        [
+            row["class"],
+            *(f"{row[key]:.2%}" if row[key] == row[key] else "-" for key in shares),
+            f"{row['support']:,}",
+            f"{row['threshold']:.3f}",
+        ]
+        for row in metrics["rows"]
+    ]
+    table.emit_table(columns, cells, table.width())
+
+
 def _classes(metrics: dict[str, Any], split: str) -> None:
+    if "macro" not in metrics:
+        return _labels(metrics, split)
     columns = [Column(f"CLASS ({split})", flexible=True)]
     columns += [Column(title, right=True) for title in ("PRECISION", "RECALL", "F1", "SUPPORT")]
     rows = [(row["class"], row, f"{row['support']:,}") for row in metrics["rows"]]

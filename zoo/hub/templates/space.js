@@ -59,6 +59,10 @@ async function ask(file) {
     throw new Error(`the model cannot be loaded: ${error.message}`);
   });
   const {logits} = await session.run({[facts.input]: tensorOf(image)});
-  const rows = softmax(Array.from(logits.data)).map((probability, row) => ({name: facts.classes[row], probability}));
-  return {classes: rows.sort((a, b) => b.probability - a.probability).slice(0, TOP)};
+  const values = Array.from(logits.data), several = facts.thresholds.length > 0;
+  const shares = several ? values.map(value => 1 / (1 + Math.exp(-value))) : softmax(values);
+  const rows = shares.map((probability, row) => ({name: facts.classes[row], probability, row}));
+  rows.sort((a, b) => b.probability - a.probability);
+  const classes = rows.slice(0, TOP);
+  return several ? {classes, labels: rows.filter(({probability, row}) => probability >= facts.thresholds[row])} : {classes};
 }

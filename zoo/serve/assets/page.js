@@ -48,6 +48,11 @@ function table(classes) {
   return made;
 }
 
+function said(found) {
+  const parts = found.map(({name, probability}) => `${name}, ${(100 * probability).toFixed(1)} %`);
+  return parts.join('; ') || 'no class reaches its threshold';
+}
+
 async function work() {
   if (working) return;
   working = true;
@@ -56,9 +61,11 @@ async function work() {
     const more = waiting.length ? `, ${waiting.length} to go` : '';
     status.textContent = `Looking at ${name}${more}`;
     try {
-      const {classes} = await ask(file);
+      const {classes, labels} = await ask(file);
+      const shown = said(labels || classes.slice(0, 1));
+      if (labels) side.append(make('p', shown));
       side.append(table(classes));
-      status.textContent = `${name}: ${classes[0].name}, ${(100 * classes[0].probability).toFixed(1)} %${more}`;
+      status.textContent = `${name}: ${shown}${more}`;
     } catch (error) {
       side.append(make('p', error.message, 'error'));
       status.textContent = `${name}: ${error.message}${more}`;

@@ -24,7 +24,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
 from zoo.data.load import find
 from zoo.data.thumbnails import data_uri
-from zoo.errors import DataError, ZooError
+from zoo.errors import DataError, InputError, ZooError
 from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import open_run
 from zoo.models.device import usable_device
@@ -82,6 +82,8 @@ def look(
 
 
 def _look(folder: Path, record: RunRecord, registry: Registry, data_dir: str | None, device: str | None) -> Seen:
+    if record.data.is_multi_label:
+        raise InputError("its images have several labels, so that no class is taken for another")
     _check_here(record, registry)
     where = device or usable_device(record.device)
     opened = open_run(folder, data_dir=data_dir, device=where, registry=registry)

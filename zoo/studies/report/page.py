@@ -46,11 +46,13 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("name", "Name"),
     Column("top1", "Top-1", True),
+    Column("map", "mAP", True),
     Column("protocol", "Protocol"),
     Column("model", "Model"),
     Column("dataset", "Dataset"),
     Column("kind", "Kind"),
     Column("val_top1", "Validation", True),
+    Column("val_map", "Validation mAP", True),
     Column("top5", "Top-5", True),
     Column("parameters", "Parameters", True),
     Column("flops", "FLOPs", True),
@@ -148,7 +150,7 @@ def table_rows(content: Content) -> list[dict[str, Any]]:
     keys = {*(column.key for column in COLUMNS), "run"}
     kept = [{k: v for k, v in row.items() if k in keys and v is not None} for row in rows]
     place = {name: i for i, (name, _) in enumerate(datasets(kept))}
-    return sorted(kept, key=lambda row: (place[row["dataset"]], -row.get("top1", -1.0)))
+    return sorted(kept, key=lambda row: (place[row["dataset"]], -row.get("top1", row.get("map", -1.0))))
 
 
 def datasets(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -271,7 +273,7 @@ def _page(content: Content, data: dict[str, Any]) -> str:
         bokeh=bokeh,
         content=content,
         lead=_lead(content),
-        columns=COLUMNS,
+        columns=[c for c in COLUMNS if not c.key.endswith("map") or any(c.key in row for row in data["rows"])],
         datasets=datasets(data["rows"]),
         cell=cell,
         style=_asset("page.css"),
@@ -302,7 +304,7 @@ def cell(key: str, value: Any) -> str:
     """A value of the table as people read it."""
     if value is None or value == "":
         return "-"
-    if key in ("top1", "top5", "val_top1"):
+    if key in ("top1", "top5", "val_top1", "map", "val_map"):
         return f"{value:.2%}"
     if key in ("parameters", "flops"):
         return short(value)

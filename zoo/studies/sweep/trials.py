@@ -99,7 +99,9 @@ def check_options(search: Search, entry: Entry, *, data: bool = False) -> None:
     if data:
         spec, where = request.dataset or model.dataset, Path(request.data_dir) if request.data_dir else None
         delivery = Delivery("auto", None, str(device))
-        load(spec, registry, data_dir=where, image_size=image_size, seed=VALIDATION_SEED, delivery=delivery)
+        found = load(spec, registry, data_dir=where, image_size=image_size, seed=VALIDATION_SEED, delivery=delivery)
+        if found.task == "multi-label":
+            raise InputError(f"{spec}: its images have several labels; a sweep looks for the best top-1")
 
 
 def open_study(search: Search) -> optuna.Study:

@@ -228,6 +228,15 @@ class World:
         """As `sum`, for values that may be on another device."""
         return values if self.size == 1 else self.sum(values.to(self.device))
 
+    def gathered(self, rows: Tensor, count: int) -> Tensor:
+        """The rows of all processes, which have the parts of `count` rows that `bounds` says; on the CPU."""
+        if self.size == 1:
+            return rows
+        begin, end = self.bounds(count)
+        whole = torch.zeros((count, *rows.shape[1:]), dtype=rows.dtype)
+        whole[begin:end] = rows
+        return self.sum(whole)
+
     def agree(self, request: int) -> int:
         """The largest request of any process (a signal's number, -1 for a checkpoint, or 0), equal for all.
 
