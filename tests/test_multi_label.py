@@ -23,11 +23,9 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.catalogue.recipe import Recipe
-from zoo.data.batches.mode import Delivery
 from zoo.data.given_data import given_data
-from zoo.data.label_sets import as_sets, sets_from_columns, strata
 from zoo.data.load import load
-from zoo.data.split import drawn_test, validation_split
+from zoo.data.split import validation_split
 from zoo.errors import DataError, InputError
 from zoo.evaluate.multi_label import LabelPredictions, average_precision, best_thresholds, metrics_of, predicted
 from zoo.export.facts import origin_of
@@ -135,121 +133,6 @@ def test_the_loss_is_that_of_torch_and_torchvision() -> None:
     assert SetLoss("focal", 1.5)(logits, labels, 9).item() == pytest.approx(focal.item(), rel=1e-5)
     smooth = F.binary_cross_entropy_with_logits(logits, truth * 0.8 + 0.1)
     assert SetLoss("bce", smoothing=0.2)(logits, labels, 9).item() == pytest.approx(smooth.item(), rel=1e-6)
-
-
-# ---- where the labels come from ----------------------------------------------------------------------
-
-
-def test_lists_of_names_lists_of_numbers_and_columns_are_the_same_labels(tmp_path: Path) -> None:
-    folder = write_parquet(tmp_path / "data")
-    options = {"names": "label=names", "numbers": "label=numbers", "columns": f"labels={','.join(COLOURS)}"}
-    loaded = {how: load(f"parquet:{folder}?{option}") for how, option in options.items()}
-    for how, data in loaded.items():
-        assert data.task == "multi-label"
-        assert data.classes == (("0", "1", "2", "3") if how == "numbers" else tuple(COLOURS))
-        for seed, split in enumerate((data.train, data.test)):
-            assert split.labels.dtype == np.uint8
-            assert np.array_equal(split.labels, squares(len(split), seed)[1])
-    assert loaded["names"].train.images.shape == (160, 3, 16, 16)
-
-
-@pytest.mark.parametrize(
-    ("values", "names", "words"),
-    [
-        ([["a"], ["a", "b"], None], None, "row 2: column 'tags' holds no list"),
-        ([["a"], ["b", None], ["a"]], None, "row 1: column 'tags': a label holds nothing (null)"),
-        ([[0, 1], [2, -1], [0]], None, "row 1: column 'tags': a label holds -1"),
-        ([1, 0, 2], "tags,also", "row 2: column 'tags' holds 2; a column of a class holds 1"),
-        ([1, 0, None], "tags,also", "row 2: column 'tags' holds nothing (null)"),
-    ],
-)
-def test_a_cell_that_is_no_label_is_named_by_its_row(
-    values: list[Any], names: str | None, words: str, tmp_path: Path
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    images = [{"bytes": png(image), "path": None} for image in squares(3, 0)[0]]
-    table = pa.table({"image": images, "tags": values, "also": [1, 1, 0]})
-    pq.write_table(table, tmp_path / "train.parquet")
-    pq.write_table(table.slice(0, 1), tmp_path / "test.parquet")
-    option = f"labels={names}" if names else "label=tags"
-    with pytest.raises(DataError) as refused:
-        load(f"parquet:{tmp_path}?{option}")
-    assert words in str(refused.value)
-    assert "train.parquet" in str(refused.value)
-
-
-def test_the_columns_of_the_classes_must_be_several_and_there(tmp_path: Path) -> None:
-    folder = write_parquet(tmp_path, 8, 4)
-    with pytest.raises(InputError, match="two or more classes"):
-        load(f"parquet:{folder}?labels=red")
-    with pytest.raises(InputError, match=r"no column 'pink'.*\?labels=COLUMN"):
-        load(f"parquet:{folder}?labels=red,pink")
-
-
-def test_one_file_in_several_class_folders_is_one_image(tmp_path: Path) -> None:
-    root, labels = write_folders(tmp_path / "all")
-    for seed, name in enumerate(("red", "green")):  # the same name and size, another picture
-        Image.fromarray(squares(1, seed)[0][0]).save(root / name / "odd.bmp")
-    spec = f"folder:{root}?multi-label"
-    data = load(spec)
-    assert data.task == "multi-label"
-    assert len(data.train) + len(data.test) == len(labels) + 2
-    sides = np.concatenate([data.train.labels, data.test.labels])
-    assert sorted(map(tuple, sides.tolist())) == sorted([*map(tuple, labels.tolist()), (0, 0, 1, 0), (0, 1, 0, 0)])
-    assert [f.message for f in data.findings if f.kind == "several-labels"]
-    streamed = load(spec, delivery=Delivery("stream", 0))
-    assert streamed.streamed
-    for decoded, files in ((data.train, streamed.train), (data.test, streamed.test)):
-        assert np.array_equal(decoded.labels, files.labels)
-        assert np.array_equal(decoded.images, files.images[: len(files)])
-    assert load(f"folder:{root}").task == "single-label"
-
-
-def test_a_folder_without_any_file_in_several_classes_is_warned_about(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for i in range(4):
-            (tmp_path / name / f"{name}{i}.png").write_bytes(png(squares(1, i)[0][0]))
-    found = load(f"folder:{tmp_path}", task="multi-label").findings
-    assert [f.level for f in found if f.kind == "one-label"] == ["warning"]
-
-
-def test_test_folders_in_another_order_of_classes_keep_their_labels(tmp_path: Path) -> None:
-    write_folders(tmp_path / "train")
-    write_folders(tmp_path / "test")
-    data = load(f"folder:{tmp_path}?multi-label=yes")
-    assert np.array_equal(data.train.labels, data.test.labels)
-
-
-def test_every_class_keeps_images_to_learn_from_and_divisions_repeat() -> None:
-    labels = squares(200, 3)[1]
-    labels[:, 3] = 0
-    labels[17, 3] = 1  # a single image
-    for divide in (lambda: validation_split(labels, 0.1, 0), lambda: drawn_test(labels, 0, "here")):
-        train, held_out = divide()
-        assert np.array_equal(divide()[0], train)
-        assert len(train) + len(held_out) == 200
-        assert 17 in train
-        assert (labels[held_out].any(0) == (True, True, True, False)).all()
-    assert strata(labels)[17] == 3
-    assert strata(np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1]], np.uint8)).tolist() == [1, 0, 2]  # the rarest
-    assert strata(np.zeros((2, 3), np.uint8)).tolist() == [3, 3]
-
-
-def test_one_label_an_image_is_a_set_of_one() -> None:
-    digits = load("sklearn:digits", task="multi-label")
-    plain = load("sklearn:digits")
-    assert digits.task == "multi-label"
-    assert np.array_equal(digits.train.labels.argmax(1), plain.train.labels)
-    assert digits.train.labels.sum(1).tolist() == [1] * len(plain.train)
-    assert digits.fingerprint == plain.fingerprint
-    assert as_sets(digits.train.labels, 10) is digits.train.labels
-
-
-def test_texts_of_0_and_1_are_read_as_a_table_has_them() -> None:
-    assert sets_from_columns([["0", "1"], [True, 0.0]], ["a", "b"], str).tolist() == [[0, 1], [1, 0]]
 
 
 # ---- a run, to its package ---------------------------------------------------------------------------

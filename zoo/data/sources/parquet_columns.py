@@ -151,7 +151,7 @@ def path_column(path: Path, image: str | None) -> str | None:
 def class_names(path: Path, label: str) -> tuple[str, ...]:
     """The names that the Hub's metadata give to the numbers in a column; none where they do not say."""
     with parquet_reader(path) as reader:
-        names = _features(reader.schema_arrow).get(label, {}).get("names") or ()
+        names = inner_feature(_features(reader.schema_arrow).get(label, {})).get("names") or ()
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 

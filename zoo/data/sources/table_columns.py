@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from zoo.data.sources.parquet_sets import column_names
 from zoo.errors import DataError, InputError
 
 _FILE = ("path", "file", "filename", "filepath", "name", "id")
@@ -29,21 +30,31 @@ NEEDED = ("path", "label")
 
 
 class TableColumns(NamedTuple):
-    """The names of the columns; None where the table has none of the kind."""
+    """The names of the columns; None where the table has none of the kind.
+
+    Attributes:
+        label: "" where each class has a column of 0 and 1, in `labels`.
+    """
 
     path: str
     label: str
     split: str | None = None
     group: str | None = None
     weight: str | None = None
+    labels: tuple[str, ...] = ()
 
     def read(self) -> tuple[str, ...]:
         """Those that there are, each once."""
-        return tuple(dict.fromkeys(name for name in self if name is not None))
+        one = (self.path, self.label, self.split, self.group, self.weight)
+        return tuple(dict.fromkeys(name for name in (*one, *self.labels) if name))
 
     def note(self) -> str:
         """Which columns are read, in words."""
-        return ", ".join(f"{kind}: {name}" for kind, name in self._asdict().items() if name is not None)
+        columns = self._replace(labels=()) if not self.labels else self
+        named = {kind: name for kind, name in columns._asdict().items() if name}
+        return ", ".join(
+            f"{kind}: {name if isinstance(name, str) else ', '.join(name)}" for kind, name in named.items()
+        )
 
 
 def find_columns(header: Sequence[str], options: Mapping[str, Any], where: str) -> TableColumns:
@@ -56,12 +67,21 @@ def find_columns(header: Sequence[str], options: Mapping[str, Any], where: str) 
         InputError: a needed column is missing, an option names none, or several columns may be meant.
         DataError: two columns that are needed have one name.
     """
-    chosen = {kind: _chosen(kind, header, options.get(kind), where) for kind in USUAL}
+    labels = column_names(options.get("labels"), where)
+    if labels and options.get("label"):
+        raise InputError(
+            f"{where}: ?label= names one column of labels, ?labels= a column for each class; give one of them"
+        )
+    missing = [name for name in labels if name not in header]
+    if missing:
+        raise InputError(f"{where}: no column {missing[0]!r} (?labels=); columns: {_listed(header)}")
+    kinds = [kind for kind in USUAL if kind != "label" or not labels]
+    chosen = {kind: _chosen(kind, header, options.get(kind), where) for kind in kinds}
     often = Counter(header)
-    for name in chosen.values():
+    for name in (*chosen.values(), *labels):
         if name is not None and often[name] > 1:
             raise DataError(f"{where}: {often[name]} columns are called {name!r}; give each a name of its own")
-    return TableColumns(**chosen)  # type: ignore[arg-type]  # the needed ones are never None
+    return TableColumns(**{"label": "", **chosen}, labels=labels)  # type: ignore[arg-type]  # the needed ones are never None
 
 
 def _chosen(kind: str, header: Sequence[str], option: Any, where: str) -> str | None:

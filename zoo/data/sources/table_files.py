@@ -25,6 +25,9 @@ Kind = Literal["csv", "jsonl", "parquet"]
 
 SEPARATORS = ",;\t|"
 BATCH = 1 << 16
+LIST = "\0"
+"""A cell that is a list is this sign, and the list in JSON, with its parts as text."""
+
 HEAD = 1 << 16
 """Characters that the separator of a file is told by."""
 
@@ -60,22 +63,24 @@ class TableFile:
             raise DataError(f"{self.path} is empty; needed is a table with a column of paths and one of labels")
         return names
 
-    def read(self, columns: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+    def read(self, columns: Sequence[str], lists: str = "") -> dict[str, pa.ChunkedArray]:
         """The cells of some columns as text, blanks around them removed; a cell without anything is null.
 
+        Args:
+            lists: the column whose cells may be lists; these are texts that begin with `LIST`.
         Returns:
             By column, large_string (N,).
         Raises:
-            DataError: the file cannot be read, or a cell is a list or a table.
+            DataError: the file cannot be read, or a cell is a table, or a list in another column.
         """
         import pyarrow as pa
 
         read = {"csv": self._csv, "jsonl": self._jsonl, "parquet": self._parquet}[self.kind]
         chunks: dict[str, list[pa.Array]] = {name: [] for name in columns}
         with _said(self.path):
-            for batch in read(columns):
+            for batch in read(columns, lists):
                 for name in columns:
-                    chunks[name].append(_text(batch[name]))
+                    chunks[name].append(_text(batch[name], may_be_list=name == lists))
         kind = pa.large_string()
         return {name: pa.chunked_array(arrays, kind) for name, arrays in chunks.items()}
 
@@ -96,7 +101,7 @@ class TableFile:
     def _header(self) -> list[str]:
         return [name.strip() for name in self._head()[1]]
 
-    def _csv(self, columns: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
+    def _csv(self, columns: Sequence[str], lists: str) -> Iterator[dict[str, pa.Array]]:
         import pyarrow as pa
         import pyarrow.csv
 
@@ -132,20 +137,22 @@ class TableFile:
     def _keys(self) -> list[str]:
         return list(dict.fromkeys(key for line in islice(self._lines(), LOOKED_AT) for key in line))
 
-    def _jsonl(self, columns: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
+    def _jsonl(self, columns: Sequence[str], lists: str) -> Iterator[dict[str, pa.Array]]:
         import pyarrow as pa
 
         lines, start = self._lines(), self.first
         while batch := list(islice(lines, BATCH)):
             cells = {
-                name: [self._plain(line.get(name), row, name) for row, line in enumerate(batch, start)]
+                name: [self._plain(line.get(name), row, name, lists) for row, line in enumerate(batch, start)]
                 for name in columns
             }
             yield {name: pa.array(texts, pa.large_string()) for name, texts in cells.items()}
             start += len(batch)
 
-    def _plain(self, value: Any, row: int, column: str) -> str | None:
-        """A cell of JSON as a CSV file would hold it."""
+    def _plain(self, value: Any, row: int, column: str, lists: str = "") -> str | None:
+        """A cell of JSON as a CSV file would hold it; a list in the column `lists` as text."""
+        if isinstance(value, list) and column == lists:
+            return _list_text([self._plain(part, row, column) for part in value], f"row {row}: column {column!r}")
         if isinstance(value, list | dict):
             raise DataError(
                 f"{self.path} row {row}: column {column!r} holds {shown(value)}; needed is a text or a number"
@@ -162,7 +169,7 @@ class TableFile:
         with parquet.ParquetFile(self.path) as file:
             return list(file.schema_arrow.names)
 
-    def _parquet(self, columns: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
+    def _parquet(self, columns: Sequence[str], lists: str) -> Iterator[dict[str, pa.Array]]:
         import pyarrow.parquet as parquet
 
         with parquet.ParquetFile(self.path) as file:
@@ -170,7 +177,24 @@ class TableFile:
                 yield {name: batch.column(name) for name in columns}
 
 
-def _text(array: pa.Array) -> pa.Array:
+def _list_text(parts: list[str | None], where: str) -> str:
+    if None in parts:
+        raise DataError(f"{where} holds a list with nothing (null) in it; needed are texts or numbers")
+    return LIST + msgspec.json.encode([str(part).strip() for part in parts]).decode()
+
+
+def _lists(array: pa.Array) -> pa.Array:
+    """Cells that are lists as text."""
+    import pyarrow as pa
+
+    cells = (
+        None if cell is None else [None if part is None else str(part) for part in cell] for cell in array.to_pylist()
+    )
+    texts = [None if cell is None else _list_text(cell, "a cell of labels") for cell in cells]
+    return pa.array(texts, pa.large_string())
+
+
+def _text(array: pa.Array, *, may_be_list: bool = False) -> pa.Array:
     """Cells as text without blanks around them; truth values are 0 and 1."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -178,6 +202,8 @@ def _text(array: pa.Array) -> pa.Array:
     kind = array.type
     if pa.types.is_dictionary(kind):
         array, kind = array.dictionary_decode(), kind.value_type
+    if may_be_list and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        array, kind = _lists(array), pa.large_string()
     if pa.types.is_nested(kind):
         raise DataError(f"a cell holds {shown(array[0].as_py())}; needed is a text or a number")
     if pa.types.is_boolean(kind):

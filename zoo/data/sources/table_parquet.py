@@ -30,7 +30,7 @@ def parquet(request: Request) -> Source:
         chosen = local_files(request.rest, options, where, whole=True)
         column = path_column(Path(chosen.train[0]), options.get("image"))
         if column is None:
-            _refuse_of_paths(options.keys() & (OPTIONS - {"label", "group", "split_column"}), where)
+            _refuse_of_paths(options.keys() & (OPTIONS - {"label", "labels", "group", "split_column"}), where)
             return ParquetSource.make(request)
         options = {name: value for name, value in options.items() if name != "image"} | {"path": column}
     return _table(replace(request, options=options), where)

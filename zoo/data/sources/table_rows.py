@@ -179,7 +179,7 @@ def read_rows(tables: Sequence[tuple[TableFile, int]], columns: Sequence[TableCo
                 f"{table.path}: its columns ({its.note()}) are not those of {tables[0][0].path} ({columns[0].note()}); "
                 "give the columns the same names, or name them by ?path=, ?label= and so on"
             )
-    read = [table.read(columns[0].read()) for table, _ in tables]
+    read = [table.read(columns[0].read(), columns[0].label) for table, _ in tables]
     counts = [len(cells[columns[0].path]) for cells in read]
     chunks = {name: [chunk for part in read for chunk in part[name].chunks] for name in read[0]}
     cells = {name: pa.chunked_array(arrays, pa.large_string()) for name, arrays in chunks.items()}

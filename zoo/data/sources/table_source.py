@@ -22,6 +22,7 @@ from zoo.data.sources.table_columns import TableColumns, find_columns
 from zoo.data.sources.table_files import Kind, TableFile
 from zoo.data.sources.table_labels import UNKNOWN, UNLABELLED, classes_of
 from zoo.data.sources.table_rows import NO_SIDE, SIDES, Places, TableRows, Wrong, chosen_files, located, read_rows
+from zoo.data.sources.table_sets import Labelled, Lists, sets_of_columns
 from zoo.data.split import drawn_test
 from zoo.data.types import CARVED, CHUNK, GROUP, VALIDATES, WEIGHT, Chunk, Columns, Labels, SplitsFrom
 from zoo.errors import BadImagesError, DataError, InputError
@@ -29,7 +30,7 @@ from zoo.errors import BadImagesError, DataError, InputError
 TRAIN, VALIDATION, TEST = range(len(SIDES))
 
 OF_TEXT = frozenset(
-    {*TableColumns._fields, "split_column", "test", "validation", "classes", "order", "images", "suffix"}
+    {*TableColumns._fields, "split_column", "test", "validation", "classes", "order", "images", "suffix", "separator"}
 )
 """The options of `csv:FILE` and `jsonl:FILE`."""
 
@@ -58,6 +59,8 @@ class TableSource:
             does: then a fifth is drawn for the test by `seed`, or, `whole`, both splits are all of it.
         columns: the options that name columns. folder: that paths are relative to; None: each table's own.
         suffix: that is added to each path. skip_bad: leave rows out that cannot be used.
+        several: a text in the column of labels holds several of them, with `separator` between; "" for ";" if any cell
+            has one, else ",". Lists are several labels anyway.
     """
 
     tables: tuple[tuple[TableFile, int], ...]
@@ -68,6 +71,8 @@ class TableSource:
     seed: int = 0
     whole: bool = False
     skip_bad: bool = False
+    several: bool = False
+    separator: str = ""
 
     @classmethod
     def csv(cls, request: Request) -> TableSource:
@@ -116,6 +121,8 @@ class TableSource:
             request.seed,
             request.whole,
             request.skip_bad,
+            request.several or bool(options.get("separator")),
+            str(options.get("separator", "")),
         )
 
     @cached_property
@@ -129,31 +136,38 @@ class TableSource:
             raise DataError(f"{self.tables[0][0].path} has no rows; needed is one for each image")
         wrong = Wrong(rows.where)
         sides = rows.sides(wrong)
-        labels, classes, named = self._labelled(rows, sides, wrong)
+        labelled = self._labelled(rows, sides, wrong)
         columns = {GROUP: rows.groups(), WEIGHT: rows.weights(wrong)}
         files = located(rows, self._places, wrong)
         if wrong.reasons and not self.skip_bad:
             raise BadImagesError(wrong.lines())
-        usable = labels != UNLABELLED
+        usable = labelled.usable.copy()
         unlabelled = len(rows) - int(usable.sum())
         usable[list(wrong.reasons)] = False
         used = np.flatnonzero(usable)
         if not len(used):
             raise DataError(f"{self.tables[0][0].path}: no row has a label in the column {rows.columns.label!r}")
         skipped, chosen = len(wrong.reasons), chosen_files(files, used)
-        listing = Listing(chosen, labels[used], classes, unlabelled, skipped=skipped, named=named)
+        labels, named = labelled.labels[used], labelled.named
+        listing = Listing(chosen, labels, labelled.classes, unlabelled, skipped=skipped, named=named)
         known = {name: values[used] for name, values in columns.items() if values is not None}
-        findings = (*_unlabelled(unlabelled), *_left_out(wrong), *_twice(listing))
+        findings = (*_unlabelled(unlabelled), *_without_class(labelled.none), *_left_out(wrong), *_twice(listing))
         return _Read(listing, sides[used], known, rows.names_of(sides), findings)
 
-    def _labelled(self, rows: TableRows, sides: Labels, wrong: Wrong) -> tuple[Labels, tuple[str, ...], bool]:
-        """Class numbers of all rows, the classes, and whether these have names."""
+    def _labelled(self, rows: TableRows, sides: Labels, wrong: Wrong) -> Labelled:
+        """The labels of all rows, and the classes."""
+        if rows.columns.labels:
+            sets = sets_of_columns(rows, wrong)
+            return Labelled(sets, np.ones(len(rows), bool), rows.columns.labels, named=True)
         texts = rows.texts("label")
         assert texts is not None  # a table has a column of labels
         where = f"{self.tables[0][0].path}: the column {rows.columns.label!r}"
         learns = (sides == TRAIN) | (sides == NO_SIDE) | self.whole
         if not learns.any():
             raise DataError(f"{self.tables[0][0].path}: no row is a training image")
+        if (lists := Lists.of(texts, self.separator, several=self.several)) is not None:
+            empty = self.tables[0][0].kind == "csv"  # which has no other way to say that an image shows no class
+            return lists.labelled(learns, self.order, where, wrong, count=self.whole, empty=empty)
         learnt = np.unique(texts.codes[learns])
         some = [texts.values[code] for code in learnt.tolist() if code >= 0]
         others = sorted(set(texts.values) - set(some))
@@ -162,7 +176,7 @@ class TableSource:
         known = f"none of the {plural(len(classes.names), 'class')} that {self.order.source} lists"
         unknown = np.flatnonzero(labels == UNKNOWN)
         wrong.add(unknown, lambda row: f"its label {texts.values[texts.codes[row]]!r} is {known}")
-        return labels, classes.names, classes.named
+        return Labelled(labels, labels != UNLABELLED, classes.names, classes.named)
 
     @property
     def _places(self) -> Places:
@@ -267,6 +281,13 @@ def _unlabelled(count: int) -> Iterator[Finding]:
         yield Finding(level="note", kind="unlabelled", message=text, count=count)
 
 
+def _without_class(count: int) -> Iterator[Finding]:
+    if count:
+        images = "its image shows" if count == 1 else "their images show"
+        text = f"{plural(count, 'row has', 'rows have')} no label: {images} none of the classes"
+        yield Finding(level="note", kind="no-class", message=text, count=count)
+
+
 def _left_out(wrong: Wrong) -> Iterator[Finding]:
     lines = wrong.lines()
     if lines:
@@ -282,7 +303,8 @@ def _twice(listing: Listing) -> Iterator[Finding]:
     if not len(repeats):
         return
     first, second = order[repeats], order[repeats + 1]
-    otherwise = np.flatnonzero(listing.labels[first] != listing.labels[second])
+    differ = listing.labels[first] != listing.labels[second]
+    otherwise = np.flatnonzero(differ.reshape(len(repeats), -1).any(1))
     text = f"{plural(len(repeats), 'row repeats', 'rows repeat')} the file of another row"
     text += f", {len(otherwise):,} of them with another label" if len(otherwise) else ""
     shown = first[otherwise] if len(otherwise) else first
