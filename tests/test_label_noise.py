@@ -133,3 +133,15 @@ def test_folds_have_their_share_of_every_class_and_leave_no_class_out() -> None:
         counts = np.bincount(folds[labels == label], minlength=3)
         assert counts.max() - counts.min() <= 1
     assert folds.tolist() == folds_of(labels, 3).tolist()
+
+
+def test_folds_keep_groups_whole() -> None:
+    generator = np.random.default_rng(0)
+    groups = generator.integers(0, 40, 300)
+    labels = np.where(groups == 7, 3, generator.integers(0, 3, 300))  # class 3 is one group alone
+    folds = folds_of(labels, 4, groups)
+    assert all(len(np.unique(folds[groups == group])) == 1 for group in np.unique(groups))
+    assert set(folds[groups == 7].tolist()) == {-1}
+    assert np.bincount(folds[groups != 7], minlength=4).min() > 55
+    for fold in range(4):
+        assert set(labels[folds != fold].tolist()) == {0, 1, 2, 3}

@@ -18,9 +18,10 @@ from zoo.base.paths import cache_dir
 from zoo.base.reporter import Reporter
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
+from zoo.data.grouped import whole_groups
 from zoo.data.split import Split
 from zoo.data.suspects import LabelNoise
-from zoo.data.types import Labels
+from zoo.data.types import GROUP, Labels
 from zoo.errors import InputError, RunError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.evaluation import check_finite
@@ -39,7 +40,7 @@ from zoo.train.runner import Watch, train_in
 from zoo.train.speed.threads import beside_others
 from zoo.train.start import plan_from
 
-FORMAT = 1
+FORMAT = 2  # 1: groups were torn apart
 """Of the predictions that are kept: counted up when they are made in another way."""
 
 
@@ -148,7 +149,8 @@ class _Folds:
         neighbours = Neighbours()
         plan = plan_from(str(self.folder), given, self.reporter.progress, self.registry, warn=self.reporter.warn)
         originals = len(self.train) // self.train.copies
-        fold_of = folds_of(self.train.labels[:originals], self.folds)
+        groups = self.train.columns.get(GROUP)
+        fold_of = folds_of(self.train.labels[:originals], self.folds, None if groups is None else groups[:originals])
         probabilities = np.zeros((originals, plan.record.sizes.num_classes), np.float32)
         with as_before(self.device):
             plan, line = beside_others(plan, neighbours.busy())
@@ -202,14 +204,17 @@ class _Epochs(Listener):
         self.reporter.progress(self.name, tick.total_step, tick.total_steps)
 
 
-def folds_of(labels: Labels, folds: int) -> Labels:
+def folds_of(labels: Labels, folds: int, groups: Labels | None = None) -> Labels:
     """Divide images into folds, each with its share of every class; always the same ones.
 
     Args:
-        labels: int64 (N,).
+        labels: int64 (N,). groups: int64 (N,), the group of each image; groups stay whole.
     Returns:
-        int64 (N,): 0..folds-1; -1 for the only image of a class, which no run could learn without it.
+        int64 (N,): 0..folds-1; -1 for the only image of a class, which no run could learn without it, or for a group
+        that holds all images of a class.
     """
+    if groups is not None:
+        return _whole_folds(labels, folds, groups)
     generator = np.random.default_rng(0)
     fold_of = np.full(len(labels), -1, np.int64)
     start = 0
@@ -217,6 +222,19 @@ def folds_of(labels: Labels, folds: int) -> Labels:
         if len(rows) > 1:
             fold_of[generator.permutation(rows)] = (start + np.arange(len(rows))) % folds
             start += len(rows)
+    return fold_of
+
+
+def _whole_folds(labels: Labels, folds: int, groups: Labels) -> Labels:
+    """As `folds_of`: each fold is drawn from what the folds before it have left."""
+    fold_of = np.full(len(labels), -1, np.int64)
+    alone = [groups[rows[0]] for rows in _classes(labels) if len(np.unique(groups[rows])) == 1]
+    rest = np.flatnonzero(~np.isin(groups, alone))
+    for fold in range(folds - 1):
+        drawn = whole_groups(labels[rest], groups[rest], len(rest) // (folds - fold), fold)
+        fold_of[rest[drawn]] = fold
+        rest = np.delete(rest, drawn)
+    fold_of[rest] = folds - 1
     return fold_of
 
 
