@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,31 @@ def test_groups_of_a_column_are_not_torn(tmp_path: Path) -> None:
     assert len(selecting) in (4, 6, 8)
     shared = {frozenset(one & other) for one, other in combinations(sides, 2)}
     assert shared <= {frozenset(), frozenset({"patient 19"})}  # of which two rows name no patient
+
+
+@MODES
+def test_equal_images_of_given_splits_are_named_by_their_own_split(tmp_path: Path, mode: str) -> None:
+    tree(tmp_path, train=["ant", "bee"], val=["ant", "bee"], test=["ant", "bee"])
+    pairs = {"val/ant/000.png": "train/ant/000.png", "test/ant/000.png": "val/ant/001.png"}
+    pairs |= {"test/bee/000.png": "train/bee/000.png", "train/ant/001.png": "train/ant/002.png"}
+    for copy, source in (*pairs.items(), ("val/bee/000.png", "train/ant/003.png")):
+        shutil.copy(tmp_path / source, tmp_path / copy)
+    found = {finding.kind: finding for finding in check(read(tmp_path, mode)) if finding.images}
+    assert {kind: finding.message for kind, finding in found.items()} == {
+        "validation-duplicate": "2 validation images are also in train",
+        "validation-conflict": "1 validation image has another label than the same image in train",
+        "train-test-duplicate": "1 test image is also in train",
+        "validation-test-duplicate": "1 test image is also in validation",
+        "train-duplicate": "1 training image seen earlier in the same set",
+    }
+    assert [side for side, _ in found["validation-test-duplicate"].images[0]] == ["test", "validation"]
+    checked = check_dataset(f"folder:{tmp_path}", html=tmp_path / "page.html")
+    found = {finding.kind: finding for finding in checked.findings}
+    assert found["validation-test-duplicate"].examples == ("test/ant/000.png = val/ant/001.png",)
+    assert found["validation-conflict"].examples == ("val/bee/000.png (bee) = train/ant/003.png (ant)",)
+    assert "val/ant/001.png (validation)" in (tmp_path / "page.html").read_text()
+    said = {finding.kind for finding in plan(tmp_path, data_mode="resident", protocol="paper").findings}
+    assert {kind for kind in said if "duplicate" in kind or "conflict" in kind} == {"train-test-duplicate"}
 
 
 def test_groups_in_train_and_test_are_warned_of(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from zoo.errors import DataError, InputError, RunError
 from zoo.hub.pack import portable
 from zoo.runs.images import split_of
 from zoo.runs.record import configuration, read_record, write_record
+from zoo.runs.validation_images import share_or_spec
 from zoo.train.plan import Plan, replan
 
 
@@ -121,6 +123,31 @@ def test_what_cannot_be_validated_with_is_one_line(photos: Path, given: str, say
     with pytest.raises(InputError, match=says) as caught:
         plan(photos, validation=given)
     assert "\n" not in str(caught.value)
+
+
+def test_a_compressed_table_is_known_by_its_ending(photos: Path, tmp_path: Path) -> None:
+    lines = ["path,label", *(f"photos/test/{name}/000.png,{name}" for name in ("ant", "cow"))]
+    (tmp_path / "held.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    assert share_or_spec(str(tmp_path / "held.csv.gz")) == f"csv:{tmp_path / 'held.csv.gz'}"
+    assert len(plan(photos, validation=str(tmp_path / "held.csv.gz")).selecting) == 2
+
+
+def test_a_class_without_validation_images_is_a_warning_whoever_chose_them(photos: Path, held: Path) -> None:
+    def said(spec: Path, **more: Any) -> list[str]:
+        return [f.line() for f in plan(spec, **more).findings if f.kind in ("unvalidated-class", "single-image")]
+
+    assert said(photos) == []
+    assert said(photos, validation=str(held)) == ["1 class has no validation image, of 3 (bee)"]
+    assert said(photos, validation="0.04") == ["2 classes have no validation image, of 3 (bee, cow)"]
+    assert said(photos, validation="0.04", limit_train=25) == []
+    for image in sorted((photos / "train" / "bee").iterdir())[1:]:
+        image.unlink()
+    assert len(said(photos)) == 1
+    assert "validation has none of them (bee)" in said(photos)[0]
+    shutil.copytree(held, photos / "val")
+    shutil.copytree(held / "cow", photos / "val" / "bee")
+    assert said(photos) == []
+    assert said(photos, protocol="paper") == []
 
 
 def test_images_that_do_not_suit_are_refused(photos: Path, held: Path, tmp_path: Path) -> None:

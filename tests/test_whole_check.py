@@ -213,6 +213,23 @@ def test_streamed_files_are_looked_at_as_decoded_ones_are(troubled: Path) -> Non
 # ---- perceptual hashes ------------------------------------------------------------------------
 
 
+def test_similar_images_of_a_given_validation_split_are_warned_of(tmp_path: Path) -> None:
+    for place, name in enumerate(("cat", "dog")):
+        for row in range(4):
+            put(texture(100 * place + row), tmp_path / "train" / name / f"{row}.png")
+            put(texture(1000 + 100 * place + row), tmp_path / "val" / name / f"{row}.png")
+            put(texture(2000 + 100 * place + row), tmp_path / "test" / name / f"{row}.png")
+    lighter = [Image.eval(texture(seed), lambda value: min(255, value + 12)) for seed in (0, 1001, 1100)]
+    for image, path in zip(lighter, ("val/cat/a.png", "test/cat/b.png", "val/dog/c.png"), strict=True):
+        put(image, tmp_path / path)
+    found = kinds(zoo.check_dataset(f"folder:{tmp_path}"))
+    assert {kind: shown for kind, shown in found.items() if kind.startswith("near")} == {
+        "near-train-validation": ("val/cat/a.png = train/cat/0.png",),
+        "near-validation-test": ("test/cat/b.png = val/cat/1.png",),
+        "near-validation": ("val/dog/0.png = val/dog/c.png",),
+    }
+
+
 def test_pairs_of_hashes_that_differ_in_three_bits_are_all_found() -> None:
     generator = np.random.default_rng(0)
     hashes = generator.integers(0, 2**63, 3000, dtype=np.uint64)

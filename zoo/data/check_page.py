@@ -19,8 +19,8 @@ from zoo.base.version import __version__
 from zoo.base.web_page import allowed
 from zoo.data.findings import DatasetCheck, Finding, Group, Place
 from zoo.data.label_sets import label_text, shows
-from zoo.data.pixel_findings import splits_of
-from zoo.data.split import ImageData
+from zoo.data.pixel_findings import split_at
+from zoo.data.split import ImageData, is_given
 from zoo.data.suspects import LabelNoise, Suspect
 from zoo.data.thumbnails import data_uri
 from zoo.errors import DataError
@@ -92,12 +92,12 @@ class _Pictures:
     """Images of a dataset as the page shows them."""
 
     def __init__(self, check: DatasetCheck, data: ImageData) -> None:
-        self.check, self.classes, self.splits = check, data.classes, splits_of(data)
+        self.check, self.classes, self.data = check, data.classes, data
 
     def of(self, place: Place) -> dict[str, str]:
         """An image by its split and row, with its class and its name."""
         side, row = place
-        split = self.splits[side]
+        split = split_at(self.data, side)
         label = label_text(split.labels[row], self.classes)
         name = self.check.sources.get(place, f"{side} {row}")
         try:
@@ -108,7 +108,7 @@ class _Pictures:
 
     def of_class(self, label: int, count: int) -> Iterator[dict[str, str]]:
         """Some training images of a class, evenly from all of them."""
-        rows = np.flatnonzero(shows(self.splits["train"].labels, label))
+        rows = np.flatnonzero(shows(self.data.train.labels, label) & ~is_given(self.data.train))
         chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]
         return (self.of(("train", row)) for row in chosen.tolist())
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
+import numpy as np
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
@@ -17,10 +18,11 @@ from zoo.data.image_names import Names, named
 from zoo.data.label_sets import has_sets
 from zoo.data.pixel_findings import pixel_findings, splits_of
 from zoo.data.pixels import looked_at
-from zoo.data.split import ImageData, Split
+from zoo.data.split import ImageData, Split, is_given
 from zoo.data.split_findings import class_counts, class_findings, group_findings
+from zoo.data.types import WEIGHT
 
-FORMAT = 2  # 1: without blank images and the files' names
+FORMAT = 3  # 1: without blank images and the files' names; 2: given validation images were training images
 """Of the findings that are kept: counted up when something else is looked for."""
 
 LOOKED_AT = 256 << 20
@@ -57,8 +59,8 @@ def findings_for_training(data: ImageData, clean: bool) -> list[Finding]:
     findings = [f for f in _classes(data) if f.level != "error"]  # which the run refuses
     images = (data.train.images, data.test.images)
     if not data.streamed and sum(part.nbytes for part in images) <= LOOKED_AT:
-        ours = ("validation-duplicate",) if not clean else ()
-        seen = [f for f in _kept_pixel_findings(data) if f.level == "warning" and f.kind not in ours]
+        seen = [f for f in _kept_pixel_findings(data) if f.level == "warning"]
+        seen = [f for f in seen if clean or not f.kind.startswith("validation-")]
         findings += named(seen, data, Names(data))
     return [*findings, *_left_out(data)]
 
@@ -106,7 +108,7 @@ def _alike(data: ImageData) -> Iterator[Finding]:
 def _single(data: ImageData) -> list[Finding]:
     counts = class_counts(data.train, len(data.classes))
     names = tuple(name for name, n in zip(data.classes, counts, strict=True) if n == data.train.copies)
-    if not names or len(data.classes) < 2:
+    if not names or len(data.classes) < 2 or is_given(data.train).any():
         return []
     text = (
         f"{plural(len(names), 'class has', 'classes have')} a single training image, which is never held out: "
@@ -115,18 +117,32 @@ def _single(data: ImageData) -> list[Finding]:
     return [Finding(level="note", kind="single-image", message=text, count=len(names), examples=names[:5])]
 
 
-def division_findings(data: ImageData, train: Split, limited: int | None) -> list[Finding]:
+def division_findings(
+    data: ImageData, train: Split, limited: int | None, drawn: Split | None = None, other: Split | None = None
+) -> list[Finding]:
     """What a run's own division of the images does to small classes.
 
     Args:
         train: what the run learns from. limited: how many training images were asked for, if fewer than all.
+        drawn: validation images that were drawn from those of training. other: those of another dataset.
     """
     counts = class_counts(train, len(data.classes))
     names = tuple(name for name, n in zip(data.classes, counts, strict=True) if not n)
     if not names:
-        return _single(data)
+        if drawn is None:
+            return [] if other is None else [*_unheld(data, other, 1)]
+        return [*_single(data), *(_unheld(data, drawn, data.train.copies + 1) if limited is None else [])]
     text = f"{plural(limited or len(train), 'image')} leave {len(names):,} of {plural(len(data.classes), 'class')} out"
     return [Finding(level="warning", kind="class-left-out", message=text, count=len(names), examples=names[:5])]
+
+
+def _unheld(data: ImageData, held: Split, least: int) -> Iterator[Finding]:
+    """Classes of `least` training images or more that have no validation image."""
+    known, counts = class_counts(data.train, len(data.classes)), class_counts(held, len(data.classes))
+    names = tuple(name for name, n, has in zip(data.classes, known, counts, strict=True) if n >= least and not has)
+    if names:
+        text = f"{plural(len(names), 'class has', 'classes have')} no validation image, of {len(data.classes)}"
+        yield Finding(level="warning", kind="unvalidated-class", message=text, count=len(names), examples=names[:5])
 
 
 def _imbalance(data: ImageData) -> list[Finding]:
@@ -152,14 +168,16 @@ def range_of_classes(split: Split, classes: Sequence[str]) -> str:
 
 
 def imbalance_findings(train: Split, classes: Sequence[str], recipe: Recipe) -> list[Finding]:
-    """That a run's classes are uneven and its recipe does nothing about it; classes without images do not count.
+    """That a run's classes are uneven and its recipe does nothing about it, nor do the weights of its images.
+
+    Classes without images do not count.
 
     Args:
         train: what the run learns from. classes: their names.
     """
-    counts = [n for n in class_counts(train, len(classes)) if n]
     if has_sets(train.labels):  # each class is a question of its own
         return []
+    counts = [n for n in np.bincount(train.labels, train.columns.get(WEIGHT), len(classes)).tolist() if n]
     is_met = recipe.class_weights != "none" or recipe.sampler != "shuffled" or recipe.loss == "focal"
     if is_met or not counts or max(counts) < IMBALANCE * min(counts):
         return []

@@ -15,7 +15,8 @@ MOST_LISTED = 1000
 """Images, or groups of images, that a finding lists; it counts all."""
 
 Place = tuple[str, int]
-"""One image: its split ("train" or "test") and its row there."""
+"""One image: its split ("train", "validation" or "test") and its row there; validation images that came with a dataset
+are rows of the loaded training split."""
 
 Group = tuple[Place, ...]
 """Images that belong together, such as two that are equal."""

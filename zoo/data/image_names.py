@@ -9,7 +9,7 @@ import msgspec
 
 from zoo.data.findings import Finding, Place
 from zoo.data.label_sets import label_text
-from zoo.data.pixel_findings import splits_of
+from zoo.data.pixel_findings import side_at, split_at, splits_of
 from zoo.data.split import ImageData
 
 
@@ -19,7 +19,7 @@ class Names:
     def __init__(self, data: ImageData) -> None:
         path = Path(data.dataset.source.partition(":")[2].partition("?")[0]).expanduser()
         self._roots = (f"{path.resolve()}/", f"{path}/")
-        self._splits = splits_of(data)
+        self._data = data
         self._known: dict[str, list[str]] = {}
 
     def of(self, place: Place) -> str:
@@ -30,7 +30,7 @@ class Names:
         """The name with its whole path."""
         side, row = place
         if side not in self._known:
-            self._known[side] = self._splits[side].origins()
+            self._known[side] = split_at(self._data, side).origins()
         return self._known[side][row]
 
     def short(self, name: str) -> str:
@@ -41,18 +41,17 @@ class Names:
 
     def places(self) -> dict[str, Place]:
         """Where each image is, by its full name."""
-        every = ((side, row) for side, split in self._splits.items() for row in range(len(split)))
-        return {self.full(place): place for place in every}
+        every = ((side, row) for side, split in splits_of(self._data).items() for row in range(len(split)))
+        return {self.full((side, row)): (side_at(self._data, side, row), row) for side, row in every}
 
 
 def named(findings: Sequence[Finding], data: ImageData, names: Names) -> Iterator[Finding]:
     """The findings whose examples are images, by the names of these; with their classes where they differ."""
-    labels = {side: split.labels for side, split in splits_of(data).items()}
 
     def told(place: Place, with_class: bool) -> str:
         side, row = place
         name = names.of(place)
-        return f"{name} ({label_text(labels[side][row], data.classes)})" if with_class else name
+        return f"{name} ({label_text(split_at(data, side).labels[row], data.classes)})" if with_class else name
 
     for finding in findings:
         if not finding.images or finding.kind in ("odd-size", "odd-shape"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,15 +17,44 @@ from zoo.data.findings import MOST_LISTED, Finding, Group
 from zoo.data.label_sets import label_keys
 from zoo.data.pixels import NEARLY_BLACK, Looks
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, divided_rows, is_given
-from zoo.data.types import Images, Labels
+from zoo.data.types import VALIDATES, Images, Labels
 from zoo.errors import InputError
 
-NOUNS: Mapping[str, str] = MappingProxyType({"train": "training image", "test": "test image"})
+NOUNS: Mapping[str, str] = MappingProxyType(
+    {"train": "training image", "validation": "validation image", "test": "test image"}
+)
+
+KINDS: Mapping[tuple[str, str], str] = MappingProxyType(
+    {("train", "validation"): "validation", ("validation", "test"): "validation-test", ("train", "test"): "train-test"}
+)
+"""How the kinds of findings begin that are about images of two splits."""
 
 
 def splits_of(data: ImageData) -> dict[str, Split]:
-    """The splits of a dataset by name, in the order in which a run meets them."""
+    """The splits that are loaded, by name; validation images that came with a dataset are rows of "train"."""
     return {"train": data.train, "test": data.test}
+
+
+def split_at(data: ImageData, side: str) -> Split:
+    """The loaded split that holds the images of a side of a `Place`."""
+    return data.test if side == "test" else data.train
+
+
+def side_at(data: ImageData, side: str, row: int) -> str:
+    """The side of an image of a loaded split: of "train", "validation" if it came for that."""
+    given = data.train.columns.get(VALIDATES)
+    return "validation" if side == "train" and given is not None and given[row] else side
+
+
+def _by_side(data: ImageData, looks: Mapping[str, Looks]) -> dict[str, Looks]:
+    """What was seen of each side, in the order in which a run meets them; images of other sides have no digest."""
+    given = np.resize(is_given(data.train), len(looks["train"].digests))  # without altered copies
+    if not given.any():
+        return dict(looks)
+    train = looks["train"]
+    parts = (("train", ~given), ("validation", given))
+    own = {side: [d if is_own else b"" for d, is_own in zip(train.digests, its, strict=True)] for side, its in parts}
+    return {side: replace(train, digests=digests) for side, digests in own.items()} | {"test": looks["test"]}
 
 
 def pixel_findings(data: ImageData, looks: Mapping[str, Looks]) -> list[Finding]:
@@ -33,32 +63,36 @@ def pixel_findings(data: ImageData, looks: Mapping[str, Looks]) -> list[Finding]
     Args:
         looks: of each split that `splits_of` names.
     """
-    splits = splits_of(data)
-    findings = [f for one, other in combinations(splits, 2) for f in _shared(splits, looks, one, other)]
-    for side in splits:
-        findings += _repeats(side, looks[side])
+    sides = _by_side(data, looks)
+    splits = {side: split_at(data, side) for side in sides}
+    findings = [f for one, other in combinations(sides, 2) for f in _shared(splits, sides, one, other)]
+    for side in sides:
+        findings += _repeats(side, sides[side])
     for side, split in splits.items():
-        findings += _torn(side, split, looks[side])
-    return [*findings, *_held_out(data.train, looks["train"].digests), *_empty(looks)]
+        findings += _torn(side, split, sides[side])
+    if "validation" not in sides:
+        findings += _held_out(data.train, looks["train"].digests)
+    return [*findings, *_empty(data, looks)]
 
 
 def similar_findings(data: ImageData, looks: Mapping[str, Looks]) -> list[Finding]:
     """What images say that look nearly the same, without those that are equal; nothing of very small images."""
     if min(data.train.images.shape[2:]) < LEAST_SIDE:
         return []
-    splits = splits_of(data)
-    every = _Joined(splits, looks)
-    pairs = [(every.place(one), every.place(other)) for one, other in every.similar().tolist()]
-    labels = {side: label_keys(split.labels) for side, split in splits.items()}
+    every = _Joined(data, looks)
+    order = list(NOUNS)
+    found = ((every.place(one), every.place(other)) for one, other in every.similar().tolist())
+    pairs = [(a, b) if order.index(a[0]) <= order.index(b[0]) else (b, a) for a, b in found]
+    labels = {side: label_keys(split_at(data, side).labels) for side in order}
     findings: list[Finding] = []
-    for one, other in combinations(splits, 2):
+    for one, other in combinations(order, 2):
         across = [(b, a) for a, b in pairs if (a[0], b[0]) == (one, other)]
         first = list({group[0]: group for group in reversed(across)}.values())[::-1]
         says = f"nearly the same as a {NOUNS[one]}"
         findings += counted(
             "warning", f"near-{one}-{other}", first, f"{NOUNS[other]} looks", f"{NOUNS[other]}s look", says
         )
-    for side in splits:
+    for side in order:
         within = [group for group in pairs if {place[0] for place in group} == {side}]
         rest = "nearly the same"
         noun = f"pair of {NOUNS[side]}s"
@@ -103,12 +137,10 @@ def _shared(splits: Mapping[str, Split], looks: Mapping[str, Looks], one: str, o
     def groups(rows: list[int]) -> list[Group]:
         return [((other, row), (one, firsts[digests[row]])) for row in rows]
 
-    noun = NOUNS[other]
-    yield from counted(
-        "warning", f"{one}-{other}-duplicate", groups(shared), f"{noun} is", f"{noun}s are", f"also in {one}"
-    )
+    noun, kind = NOUNS[other], KINDS[one, other]
+    yield from counted("warning", f"{kind}-duplicate", groups(shared), f"{noun} is", f"{noun}s are", f"also in {one}")
     rest = f"another label than the same image in {one}"
-    yield from counted("warning", f"{one}-{other}-conflict", groups(torn), f"{noun} has", f"{noun}s have", rest)
+    yield from counted("warning", f"{kind}-conflict", groups(torn), f"{noun} has", f"{noun}s have", rest)
 
 
 def _labels_of(split: Split, looks: Looks) -> dict[bytes, set[Any]]:
@@ -148,9 +180,6 @@ def _held_out(train: Split, digests: list[bytes]) -> list[Finding]:
     known = {digests[row]: row for row in reversed(rows[rows < originals].tolist()) if digests[row]}
     copies = [row for row in validation[validation < originals].tolist() if digests[row] in known]
     groups: list[Group] = [(("train", row), ("train", known[digests[row]])) for row in copies]
-    if is_given(train).any():
-        noun = "validation image"
-        return counted("warning", "validation-duplicate", groups, f"{noun} is", f"{noun}s are", "also in train")
     return counted(
         "warning",
         "validation-duplicate",
@@ -161,11 +190,11 @@ def _held_out(train: Split, digests: list[bytes]) -> list[Finding]:
     )
 
 
-def _empty(looks: Mapping[str, Looks]) -> Iterator[Finding]:
-    black: list[Group] = [((side, row),) for side, seen in looks.items() for row in seen.black]
+def _empty(data: ImageData, looks: Mapping[str, Looks]) -> Iterator[Finding]:
+    black: list[Group] = [((side_at(data, side, row), row),) for side, seen in looks.items() for row in seen.black]
     rest = f"nearly black: no value above {NEARLY_BLACK - 1} of 255 (of images of more than 8 bits, ?white=N says "
     yield from counted("warning", "nearly-black", black, "image is", "images are", f"{rest}which value is white)")
-    blank: list[Group] = [((side, row),) for side, seen in looks.items() for row in seen.blank]
+    blank: list[Group] = [((side_at(data, side, row), row),) for side, seen in looks.items() for row in seen.blank]
     yield from counted("warning", "blank", blank, "image shows", "images show", "a single colour and nothing else")
 
 
@@ -175,15 +204,16 @@ def _empty(looks: Mapping[str, Looks]) -> Iterator[Finding]:
 class _Joined:
     """The images of all splits, one after another."""
 
-    def __init__(self, splits: Mapping[str, Split], looks: Mapping[str, Looks]) -> None:
-        self.splits, self.looks = splits, looks
-        self.names = list(splits)
-        self.starts = np.cumsum([0, *(len(looks[side].digests) for side in splits)])
+    def __init__(self, data: ImageData, looks: Mapping[str, Looks]) -> None:
+        self.data, self.looks = data, looks
+        self.names = list(looks)
+        self.starts = np.cumsum([0, *(len(looks[side].digests) for side in self.names)])
 
     def place(self, row: int) -> tuple[str, int]:
-        """The split and the row in it."""
+        """The side, and the row in the loaded split."""
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self.names[part], row - int(self.starts[part])
+        inside = row - int(self.starts[part])
+        return side_at(self.data, self.names[part], inside), inside
 
     def similar(self) -> Pairs:
         """Pairs of rows that look nearly the same and are not equal, int64 (P, 2), the earlier one first."""
@@ -196,4 +226,4 @@ class _Joined:
 
     def _read(self, rows: Labels) -> Images:
         places = [self.place(row) for row in rows.tolist()]
-        return np.stack([self.splits[side].images[row] for side, row in places])
+        return np.stack([split_at(self.data, side).images[row] for side, row in places])

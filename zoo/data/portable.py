@@ -21,7 +21,8 @@ OF_ENDINGS: Mapping[str, str] = MappingProxyType(
 
 def spec_of(path: Path) -> str:
     """The SPEC of a folder of images, or of a table in a file."""
-    scheme = OF_ENDINGS.get(path.suffix.lower(), "folder") if path.expanduser().is_file() else "folder"
+    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    scheme = OF_ENDINGS.get(ending, "folder") if path.expanduser().is_file() else "folder"
     return f"{scheme}:{path}"
 
 

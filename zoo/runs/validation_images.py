@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from zoo.catalogue.registry import Registry
@@ -12,15 +10,14 @@ from zoo.data.batches.mode import Delivery
 from zoo.data.files.decode import Rule
 from zoo.data.load import SCHEMES
 from zoo.data.matched_images import Taken, loaded_as, matched
+from zoo.data.portable import spec_of
 from zoo.data.split import Split
 from zoo.data.types import CARVED
 from zoo.errors import InputError
 
-ENDINGS: Mapping[str, str] = MappingProxyType({".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"})
-"""What the name of a file ends with, to the scheme that reads it, where there is such a scheme."""
-
 FORMS = (
-    "give a share of the training images (0.2), or a folder or file of validation images (folder:PATH, parquet:PATH)"
+    "give a share of the training images (0.2), or a folder or file of validation images (folder:PATH, csv:FILE, "
+    "or parquet:PATH)"
 )
 
 
@@ -55,11 +52,9 @@ def _spec_of(given: str) -> str:
     if colon and scheme in SCHEMES:
         return given
     path = Path(given).expanduser()
-    if path.is_dir():
-        return f"folder:{given}"
-    scheme = ENDINGS.get(path.suffix.lower(), "")
-    if path.is_file() and scheme in SCHEMES:
-        return f"{scheme}:{given}"
+    found = spec_of(path)
+    if path.is_dir() or (path.is_file() and not found.startswith("folder:")):
+        return f"{found.partition(':')[0]}:{given}"
     raise InputError(f"--validation {given}: no such folder or file; {FORMS}")
 
 

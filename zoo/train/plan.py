@@ -180,17 +180,20 @@ def resolve(
         *reasons(hardware, recipe.precision),
         *([said] if is_usual else []),
     )
-    findings = _findings(data, splits[0], record, request)
+    findings = _findings(images, splits, record, request)
     messages = (*messages, *(() if is_usual else (said,)))
     plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
     return _with_compiler(beginning_ready(plan))
 
 
-def _findings(data: ImageData, train: Split, record: RunRecord, request: Request) -> tuple[Finding, ...]:
+def _findings(
+    images: RunImages, splits: tuple[Split, Split, Split], record: RunRecord, request: Request
+) -> tuple[Finding, ...]:
     """What is worth knowing about the images, their division, and the recipe at their size."""
+    data, train, drawn = images.data, splits[0], splits[1] if images.carves else None
     return (
         *findings_for_training(data, clean=record.protocol == "clean"),
-        *division_findings(data, train, request.limit_train),
+        *division_findings(data, train, request.limit_train, drawn, images.other),
         *imbalance_findings(train, data.classes, record.settings),
         *recipe_findings(record.settings, record.sizes.height, record.sizes.width),
     )
