@@ -30,9 +30,10 @@ from zoo.data.load import load
 from zoo.data.portable import portable_spec, spec_of
 from zoo.data.split import ImageData, Split
 from zoo.data.types import GROUP, VALIDATES, WEIGHT
-from zoo.errors import BadImagesError, ZooError
+from zoo.errors import BadImagesError, InputError, ZooError
 from zoo.evaluate.new_images import Taken, other_images
 from zoo.runs.folder import read_weights
+from zoo.runs.validation_images import validation_images
 
 MODES = pytest.mark.parametrize("mode", ["resident", "stream"])
 RNG = np.random.default_rng(25)
@@ -470,10 +471,12 @@ def test_a_spec_for_others_names_no_folder_of_this_machine() -> None:
 
 
 def test_a_run_learns_from_a_table_and_each_image_counts_as_it_says(root: Path) -> None:
-    def trained(name: str, weight: Callable[[int], int], accumulate: int = 1) -> dict[str, torch.Tensor]:
+    def trained(name: str, weight: Callable[[int], int], accumulate: int = 1, **how: Any) -> dict[str, torch.Tensor]:
         table = [{**row, "split": sides(0, k), "weight": weight(k)} for k, row in enumerate(rows())]
+        for row in table if how.pop("wrong", False) else []:
+            row["label"] = "class 2" if row["weight"] == 0 and row["split"] == "train" else row["label"]
         path = write(root / f"{name}.csv", table)
-        recipe = {"batch_size": 9, "augment": [], "optimizer": "sgd", "accumulate": accumulate}
+        recipe = {"batch_size": 9, "augment": [], "optimizer": "sgd", "accumulate": accumulate, **how}
         run = zoo.train("cnn-baseline", dataset=path, epochs=1, device="cpu", recipe=recipe, output=root / name)
         assert (run.record.data.spec, run.record.data.classes) == (f"csv:{path}", ("class 1", "class 10", "class 2"))
         return read_weights(root / name)
@@ -484,3 +487,30 @@ def test_a_run_learns_from_a_table_and_each_image_counts_as_it_says(root: Path) 
     even, uneven = trained("even", lambda k: 2), trained("uneven", lambda k: k % 5)
     assert alike(uneven, trained("parts", lambda k: k % 5, accumulate=3), 1e-5)
     assert not alike(uneven, even, 1e-4)
+    mixing = {"augment": [{"op": "mixup"}], "lr": 0.1}
+    right, wrong = (trained(f"mixed-{wrong}", lambda k: k % 5, wrong=wrong, **mixing) for wrong in (False, True))
+    assert alike(right, wrong, 1e-6)  # the label of an image that counts nothing says nothing, mixed or not
+
+
+def test_weights_of_0_alone_are_refused(root: Path) -> None:
+    said = refusal(spec_of(write(root / "nothing.csv", rows(weight=0))))
+    assert "the column 'weight' gives every image the weight 0" in said
+
+
+def test_a_split_of_another_name_is_none_of_the_usual_ones(root: Path) -> None:
+    table = [{**row, "split": "test_hard" if k % 9 == 4 else sides(0, k)} for k, row in enumerate(rows())]
+    said = refusal(spec_of(write(root / "hard.csv", table)))
+    assert "its split is 'test_hard'; known: train" in said
+
+
+def test_a_table_of_training_and_validation_images_is_not_taken_for_validation_images(root: Path) -> None:
+    both = write(root / "both.csv", rows(split=lambda _, k: ("train", "val")[k % 2]))
+    held = write(root / "held.csv", rows(split="val"))
+    whole = read(both, whole=True)
+    assert (len(whole.train), len(whole.test), whole.splits_from.test) == (18, 18, "val")
+    size, rule, classes = (8, 8), Rule(), ("class 1", "class 10", "class 2")
+    taken = {"data_dir": None, "delivery": Delivery("resident", 0)}
+    found = validation_images(spec_of(held), load_registry(), size, rule, classes, **taken)
+    assert len(found.images) == 36
+    with pytest.raises(InputError, match="is divided into train and test itself"):
+        validation_images(spec_of(both), load_registry(), size, rule, classes, **taken)

@@ -20,11 +20,14 @@ from zoo import load
 from zoo.catalogue.recipe import Recipe
 from zoo.data.batches.resident import order
 from zoo.data.batches.sampler import appearances, epoch_order
+from zoo.data.checks import imbalance_findings
+from zoo.data.split import Split
+from zoo.data.types import WEIGHT
 from zoo.errors import InputError
 from zoo.evaluate.one_pass import Metrics, evaluate
 from zoo.runs.find import read, row_of
 from zoo.runs.folder import read_metrics, read_result, read_weights
-from zoo.train.loss import Loss, binary, focal, make_loss, weights_of_classes
+from zoo.train.loss import Loss, binary, focal, make_loss, unweighed, weighed, weights_of_classes
 from zoo.train.plan import Plan
 from zoo.train.position import Position
 from zoo.train.progress_text import best_note, epoch_line, summary
@@ -135,6 +138,18 @@ def test_images_have_weights_of_their_own() -> None:
     torch.testing.assert_close(loss(logits, labels, loss.count(labels, weights), weights), wanted)
     nothing = torch.zeros(24)
     assert loss(logits, labels, loss.count(labels, nothing), nothing) == 0
+
+
+@pytest.mark.parametrize("recipe", [{}, {"loss": "focal"}, {"loss": "bce"}, {"class_weights": "balanced"}])
+def test_an_image_that_is_mixed_from_two_has_the_weights_of_both(recipe: dict[str, Any]) -> None:
+    logits, labels = batch()
+    weights = torch.arange(24.0)
+    loss = make_loss(Recipe(**recipe, label_smoothing=0.1), COUNTS, NAMES)
+    own, others = (loss.each(logits, F.one_hot(its, 3).float()) for its in (labels, labels.flip(0)))
+    wanted = (0.3 * weights * own + 0.7 * weights.flip(0) * others).sum() / weights.sum()
+    one = weighed(labels, weights, 3)
+    targets, both = unweighed(torch.lerp(one.flip(0), one, 0.3))
+    torch.testing.assert_close(loss(logits, targets, weights.sum(), both), wanted)
 
 
 @pytest.mark.parametrize(
@@ -355,3 +370,10 @@ def test_what_a_run_selects_by_is_shown() -> None:
         "balanced-top1": "best balanced top-1 50.0% (epoch 2)",
         "macro-f1": "best macro F1 40.0% (epoch 2)",
     }
+
+
+def test_weights_of_images_may_make_up_for_uneven_classes() -> None:
+    labels = np.repeat([0, 1], [40, 4])
+    for weights, said in ((np.repeat([1.0, 8.0], [40, 4]), 0), (np.repeat([9.0, 8.0], [40, 4]), 1)):
+        split = Split(images(labels, 0), labels, columns={WEIGHT: weights.astype(np.float32)})
+        assert len(imbalance_findings(split, ("cat", "dog"), Recipe())) == said

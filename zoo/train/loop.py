@@ -36,7 +36,7 @@ from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
 from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
-from zoo.train.loss import ImageWeights
+from zoo.train.loss import ImageWeights, unweighed, weighed
 from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
 from zoo.train.optim.freeze import freeze
@@ -266,7 +266,9 @@ class Trainer:
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         if self.plan.augment is not None:
             images, labels = self.plan.augment(images, labels, self.plan.record.sizes.num_classes)
-        images, targets = self.change(images, labels, draws.of(mine))
+        mixes = weights and self.augment.soft
+        given = weighed(labels, weights[0], self.plan.record.sizes.num_classes) if mixes else labels
+        images, targets = self.change(images, given, draws.of(mine))
         self.compiler.next_step()
         share = count / whole * self.world.size  # gradients are averaged over the processes
         sums: Tensor = self.learn(images, targets, labels, count, share, *weights)
@@ -288,6 +290,8 @@ class Trainer:
         """
         with self.plan.hardware.autocast():
             logits = self.forward(images)
+            if weights is not None and self.augment.soft:
+                targets, weights = unweighed(targets)
             loss = self.loss(logits.float(), targets, count, weights)
         plain = not isinstance(share, Tensor)
         self.scaler.scale(loss if plain and share == 1 else loss * share).backward()

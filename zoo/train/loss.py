@@ -129,6 +129,21 @@ class ImageWeights:
         return () if self.given is None else (self.given[rows % len(self.given)],)
 
 
+def weighed(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+    """Class shares times the weight of each image, float32 (B, K): mixed with each other, they keep both weights.
+
+    Args:
+        labels: int64 (B,), or class shares, float (B, K). weights: float32 (B,).
+    """
+    return soft_targets(labels, num_classes) * weights[:, None]
+
+
+def unweighed(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """What `weighed` gave, after it was mixed: class shares (B, K), and the weight of each image (B,)."""
+    weights = targets.sum(1)
+    return targets / weights.clamp(min=torch.finfo(torch.float32).tiny)[:, None], weights
+
+
 def make_loss(
     recipe: Recipe, counts: Sequence[int], classes: Sequence[str], device: torch.device | str = "cpu"
 ) -> Loss:

@@ -112,7 +112,7 @@ class TableRows:
         texts = self.texts("split")
         if texts is None:
             return self.given
-        roles = [role(text) for text in texts.values]
+        roles = [found if (found := role(text)) and not found.rest else None for text in texts.values]
         if texts.values and not any(roles):
             raise DataError(
                 f"{self.tables[0].path}: the column {self.columns.split!r} holds {shown(texts.values[0])}, which is no "
@@ -150,6 +150,11 @@ class TableRows:
         bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
         cell = [*map(repr, texts.values), "nothing"]
         wrong.add(bad, lambda row: f"its weight is {cell[texts.codes[row]]}; needed is a number of 0 or more")
+        if not values.any():
+            raise DataError(
+                f"{self.tables[0].path}: the column {self.columns.weight!r} gives every image the weight 0, so that "
+                "nothing can be learnt; give some a weight above 0, or ignore the column by ?weight="
+            )
         return values
 
     def groups(self) -> Codes | None:

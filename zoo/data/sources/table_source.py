@@ -213,6 +213,8 @@ class TableSource:
     def splits_from(self) -> SplitsFrom:
         """The words of the column that says the splits, or the names of the tables."""
         names = self._read.names
+        if self.whole and len(names) > 1:  # `parts` gives different images then
+            return SplitsFrom(test=names.get(TEST) or names[VALIDATION])
         return SplitsFrom(names.get(VALIDATION, ""), names.get(TEST, CARVED))
 
     def findings(self, listings: Sequence[Listing] | None = None) -> tuple[Finding, ...]:
