@@ -56,6 +56,8 @@ AUGMENT, NOISE = 1, 2
 
 TICK_SECONDS = 0.5
 
+Count = float | Tensor
+
 
 class Stop(Exception):
     """Raised between two steps if a signal asked the run to stop; holds the signal's number."""
@@ -113,6 +115,7 @@ class Trainer:
         self.steps = math.ceil(len(plan.train) / self.batch)
         self.total = min(recipe.epochs * self.steps, plan.record.max_steps or sys.maxsize)
         self.augment = make_augment(plan.record, self.device, cropped=self.data.cropped)
+        self.mixes = self.augment.soft and plan.train.labels.ndim == 1  # of several classes, shares do not sum to 1
         change = self.augment.apply
         self.change = self.compiler.recorded(self.compiler(change)) if self.augment.compilable else change
         self.learn = self.compiler.recorded(self._learn, [p for p in self.module.parameters() if p.requires_grad])
@@ -266,8 +269,7 @@ class Trainer:
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         if self.plan.augment is not None:
             images, labels = self.plan.augment(images, labels, self.plan.record.sizes.num_classes)
-        mixes = weights and self.augment.soft
-        given = weighed(labels, weights[0], self.plan.record.sizes.num_classes) if mixes else labels
+        given = weighed(labels, weights[0], self.plan.record.sizes.num_classes) if weights and self.mixes else labels
         images, targets = self.change(images, given, draws.of(mine))
         self.compiler.next_step()
         share = count / whole * self.world.size  # gradients are averaged over the processes
@@ -275,13 +277,7 @@ class Trainer:
         return sums
 
     def _learn(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        labels: Tensor,
-        count: float | Tensor,
-        share: float | Tensor,
-        weights: Tensor | None = None,
+        self, images: Tensor, targets: Tensor, labels: Tensor, count: Count, share: Count, weights: Tensor | None = None
     ) -> Tensor:
         """Add the gradients of `share` times the mean loss; returns summed loss and hits, float32 (2,).
 
@@ -290,7 +286,7 @@ class Trainer:
         """
         with self.plan.hardware.autocast():
             logits = self.forward(images)
-            if weights is not None and self.augment.soft:
+            if weights is not None and self.mixes:
                 targets, weights = unweighed(targets)
             loss = self.loss(logits.float(), targets, count, weights)
         plain = not isinstance(share, Tensor)
