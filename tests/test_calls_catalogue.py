@@ -171,12 +171,12 @@ def test_why_there_are_no_rows_is_told_to_the_reporter() -> None:
     rows = zoo.models()
     used = {row["dataset"] for row in rows} | {result["dataset"] for row in rows for result in row["published"]}
     unused = next(name for name in zoo.datasets().column("name") if name not in used)
-    together = {(row["family"], tag) for row in rows for tag in row["tags"]}
-    tags = sorted({tag for _, tag in together})
-    family, tag = next((row["family"], tag) for row in rows for tag in tags if (row["family"], tag) not in together)
+    families, built_for = sorted({row["family"] for row in rows}), sorted({row["dataset"] for row in rows})
+    pairs = ((family, dataset) for family in families for dataset in built_for)
+    family, dataset = next(pair for pair in pairs if not len(zoo.models(family=pair[0], dataset=pair[1])))
     for options, why in (
         ({"dataset": unused}, f"no model is built or published for {unused}; any model can be trained on it"),
-        ({"family": family, "tag": tag}, "no model matches all of these options"),
+        ({"family": family, "dataset": dataset}, "no model matches all of these options"),
     ):
         told = Told()
         found = zoo.models(**options, reporter=told)

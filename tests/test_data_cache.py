@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -225,10 +226,7 @@ def test_check_finds_duplicates_empty_classes_and_conflicting_labels(tmp_path):
     assert set(kinds) == {"train-test-duplicate", "train-duplicate", "label-conflict"}
     assert kinds["train-test-duplicate"].examples == ("test 0 = train 0",)
     hollow = Split(data.train.images[:3], data.train.labels[:3])
-    hollow_data = SimpleNamespace(
-        train=hollow, test=data.test, classes=("a", "b"), skipped=0, ignored=0, findings=(), named=True
-    )
-    found = check(hollow_data)
+    found = check(replace(data, train=hollow, findings=()))
     assert (found[0].level, found[0].examples) == ("error", ("b",))
     assert check(load("sklearn:digits")) == []
 
