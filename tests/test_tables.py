@@ -413,7 +413,8 @@ def test_a_file_that_is_listed_twice_is_said(root: Path) -> None:
         ("t.csv", b"img/1/00.png,cat\nimg/1/01.png,dog\n", "(the first row must name the columns)"),
         ("t.jsonl", b'{"path": "a.png", "label": 1}\n{"path": \n', "row 2: "),
         ("t.jsonl", b'[{"path": "a.png", "label": 1}]\n', "row 1: "),
-        ("t.jsonl", b'{"path": "a.png", "label": [1, 2]}\n', "row 1: column 'label' holds [1, 2]"),
+        ("t.jsonl", b'{"path": "a.png", "label": {"a": 1}}\n', "row 1: column 'label' holds {'a': 1}"),
+        ("t.jsonl", b'{"path": ["a.png"], "label": 1}\n', "row 1: column 'path' holds ['a.png']"),
         ("t.jsonl", b"", "t.jsonl is empty"),
     ],
 )
