@@ -265,6 +265,16 @@ def test_a_class_without_training_images_keeps_a_number_or_is_dropped_as_asked(m
     assert any(finding.level == "error" and "another" in finding.line() for finding in check(data))
     dropped = read(path, mode, "?drop-unknown")
     assert (dropped.classes, len(dropped.test)) == (data.classes[:3], len(data.test) - 1)
+    gap = [{**row, "label": 1 if k == 3 else 2 * (k % 8 > 3)} for k, row in enumerate(table)]  # 1: in a test image
+    assert (read(write(root / "gap.csv", gap), mode).classes, table[3]["split"]) == (("0", "1", "2"), "TEST")
+    left = read(root / "gap.csv", mode, "?drop-unknown")
+    assert (left.classes, left.named) == (("0", "2"), True)
+
+
+def test_the_words_of_a_table_name_its_splits_though_the_images_were_decoded_before(root: Path) -> None:
+    for word in ("val", "Dev"):
+        path = write(root / "t.csv", rows(split=lambda _, k, word=word: ("train", word, "test")[k % 3]))
+        assert read(path).splits_from == (word, "test")
 
 
 def test_a_wrong_folder_is_said_once_and_another_one_or_an_ending_can_be_named(root: Path) -> None:

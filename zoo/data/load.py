@@ -210,7 +210,9 @@ def _from_source(source: Source, job: _Job) -> ImageData:
     data = _altered(plain, job.common, job.name, job.show)
     findings = (*getattr(source, "findings", tuple)(), *plain.findings)
     described = _seen(_described(job.name, job.spec, job.dataset, data), findings, depth, job.rule.colours)
-    described = replace(described, splits_from=plain.splits_from)
+    # What the splits are called is said by the source: the cache keeps the words of those who filled it.
+    splits_from = source.splits_from() if isinstance(source, FileSource) else plain.splits_from
+    described = replace(described, splits_from=splits_from)
     delivered = _from_arrays(described, job.delivery, job.workers)
     return replace(delivered, notes=(*getattr(source, "notes", ()), *delivered.notes))
 

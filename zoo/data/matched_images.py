@@ -133,11 +133,12 @@ def _places(data: ImageData, present: Labels, known: tuple[str, ...], whose: str
         return present
     often = Counter(known) | Counter(data.classes)
     places = {name: place for place, name in enumerate(known)}
+    owner = f"{whose}'" if whose.endswith("s") else f"{whose}'s"
     for name in (data.classes[number] for number in present.tolist()):
         if name not in places:
             raise InputError(
-                f"{data.spec}: its class {name!r} is none of {whose}'s {len(known)}: {', '.join(known[:10])}"
-                f"{', ...' if len(known) > 10 else ''}; name its classes as {whose}'s are, or some of them, "
+                f"{data.spec}: its class {name!r} is none of {owner} {len(known)}: {', '.join(known[:10])}"
+                f"{', ...' if len(known) > 10 else ''}; name its classes as {owner} are, or some of them, "
                 "or leave out such images by ?drop-unknown"
             )
         if often[name] > 1:

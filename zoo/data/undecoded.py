@@ -16,7 +16,7 @@ import numpy as np
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
 from zoo.base.text import plural
-from zoo.data.cache import Cached, columns_digest
+from zoo.data.cache import Cached, columns_digest, numbered
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.files.image_files import FileImages, Listing
 from zoo.data.files.pool import Pool
@@ -61,8 +61,11 @@ class Undecoded(NamedTuple):
         known = known_classes(classes, self.train.labels, validates, self.test.labels)
         if known is None:
             return self
+        named = self.train.listing.named or not numbered(known.classes)
         listings = [
-            replace(listing, labels=moved(listing.labels, known.places, known.remaining), classes=known.classes)
+            replace(
+                listing, labels=moved(listing.labels, known.places, known.remaining), classes=known.classes, named=named
+            )
             for listing in self.listings
         ]
         train, test = self.train.select(known.train, listings[0]), self.test.select(known.test, listings[-1])
