@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import load
+from zoo.catalogue.augmentation import Mixup
 from zoo.catalogue.recipe import Recipe
+from zoo.data.augment.pipeline import build
 from zoo.data.batches.resident import order
 from zoo.data.batches.sampler import appearances, epoch_order
 from zoo.data.checks import imbalance_findings
@@ -27,11 +29,12 @@ from zoo.errors import InputError
 from zoo.evaluate.one_pass import Metrics, evaluate
 from zoo.runs.find import read, row_of
 from zoo.runs.folder import read_metrics, read_result, read_weights
-from zoo.train.loss import Loss, binary, focal, make_loss, unweighed, weighed, weights_of_classes
+from zoo.train.loss import Loss, binary, focal, make_loss, weighed, weights_of_classes
 from zoo.train.plan import Plan
 from zoo.train.position import Position
 from zoo.train.progress_text import best_note, epoch_line, summary
 from zoo.train.selection import Selection
+from zoo.train.set_loss import SetLoss
 
 NAMES, COUNTS = ("cat", "dog", "ship"), (70, 25, 5)
 
@@ -147,9 +150,9 @@ def test_an_image_that_is_mixed_from_two_has_the_weights_of_both(recipe: dict[st
     loss = make_loss(Recipe(**recipe, label_smoothing=0.1), COUNTS, NAMES)
     own, others = (loss.each(logits, F.one_hot(its, 3).float()) for its in (labels, labels.flip(0)))
     wanted = (0.3 * weights * own + 0.7 * weights.flip(0) * others).sum() / weights.sum()
-    one = weighed(labels, weights, 3)
-    targets, both = unweighed(torch.lerp(one.flip(0), one, 0.3))
-    torch.testing.assert_close(loss(logits, targets, weights.sum(), both), wanted)
+    one = weighed(labels, (weights,), build((Mixup(),), [0.5], [0.5], size=(8, 8), num_classes=3))
+    targets = torch.lerp(one.flip(0), one, 0.3)
+    torch.testing.assert_close(loss(logits, targets, weights.sum(), weights), wanted)
 
 
 @pytest.mark.parametrize(
@@ -377,3 +380,12 @@ def test_weights_of_images_may_make_up_for_uneven_classes() -> None:
     for weights, said in ((np.repeat([1.0, 8.0], [40, 4]), 0), (np.repeat([9.0, 8.0], [40, 4]), 1)):
         split = Split(images(labels, 0), labels, columns={WEIGHT: weights.astype(np.float32)})
         assert len(imbalance_findings(split, ("cat", "dog"), Recipe())) == said
+
+
+def test_images_of_several_classes_keep_their_own_weight_where_they_are_mixed() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    sets = torch.tensor([[1.0, 1, 0], [0, 0, 0], [0.4, 1, 0.6], [1, 1, 1]])
+    weights = torch.tensor([0.5, 2, 0, 1])
+    loss = SetLoss("bce")
+    each = F.binary_cross_entropy_with_logits(logits, sets, reduction="none").mean(1)
+    assert torch.allclose(loss(logits, sets, weights.sum(), weights), (each * weights).sum() / weights.sum())

@@ -36,7 +36,7 @@ from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
 from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
-from zoo.train.loss import ImageWeights, unweighed, weighed
+from zoo.train.loss import ImageWeights, weighed
 from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
 from zoo.train.optim.freeze import freeze
@@ -115,7 +115,6 @@ class Trainer:
         self.steps = math.ceil(len(plan.train) / self.batch)
         self.total = min(recipe.epochs * self.steps, plan.record.max_steps or sys.maxsize)
         self.augment = make_augment(plan.record, self.device, cropped=self.data.cropped)
-        self.mixes = self.augment.soft and plan.train.labels.ndim == 1  # of several classes, shares do not sum to 1
         change = self.augment.apply
         self.change = self.compiler.recorded(self.compiler(change)) if self.augment.compilable else change
         self.learn = self.compiler.recorded(self._learn, [p for p in self.module.parameters() if p.requires_grad])
@@ -269,8 +268,8 @@ class Trainer:
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         if self.plan.augment is not None:
             images, labels = self.plan.augment(images, labels, self.plan.record.sizes.num_classes)
-        given = weighed(labels, weights[0], self.plan.record.sizes.num_classes) if weights and self.mixes else labels
-        images, targets = self.change(images, given, draws.of(mine))
+        known = weights if self.loss.shares else ()  # of several classes an image, shares do not sum to 1
+        images, targets = self.change(images, weighed(labels, known, self.augment), draws.of(mine))
         self.compiler.next_step()
         share = count / whole * self.world.size  # gradients are averaged over the processes
         sums: Tensor = self.learn(images, targets, labels, count, share, *weights)
@@ -286,8 +285,6 @@ class Trainer:
         """
         with self.plan.hardware.autocast():
             logits = self.forward(images)
-            if weights is not None and self.mixes:
-                targets, weights = unweighed(targets)
             loss = self.loss(logits.float(), targets, count, weights)
         plain = not isinstance(share, Tensor)
         self.scaler.scale(loss if plain and share == 1 else loss * share).backward()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -55,6 +56,13 @@ def binary(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
 
+class Mixing(Protocol):
+    """An augmentation: whether it gives class shares (`soft`), of how many classes."""
+
+    soft: bool
+    num_classes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Loss:
     """The loss of one recipe for one set of classes; made by `make_loss`.
@@ -69,13 +77,20 @@ class Loss:
     smoothing: float = 0.0
     class_weights: Tensor | None = None
 
+    shares: ClassVar[bool] = True
+    """Whether targets that are no labels are shares of an image's classes, which sum to 1."""
+
     def __call__(self, logits: Tensor, targets: Tensor, count: float | Tensor, weights: Tensor | None = None) -> Tensor:
         """The mean loss of some images, a scalar.
 
         Args:
             logits: float32 (B, K). targets: int64 (B,), or class shares, float32 (B, K).
-            count: what `count` gave for these images. weights: float32 (B,), of the images.
+            count: what `count` gave for these images. weights: float32 (B,), of the images; class shares are
+                `weighed` by them already.
         """
+        if weights is not None and self.shares and targets.is_floating_point():
+            weights = targets.sum(1)
+            targets = targets / weights.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
         if not isinstance(count, Tensor) and self.kind == "cross-entropy":
             return F.cross_entropy(logits, targets, label_smoothing=self.smoothing)
         each = self.each(logits, targets)
@@ -129,19 +144,16 @@ class ImageWeights:
         return () if self.given is None else (self.given[rows % len(self.given)],)
 
 
-def weighed(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
-    """Class shares times the weight of each image, float32 (B, K): mixed with each other, they keep both weights.
+def weighed(labels: Tensor, weights: tuple[Tensor, ...], mixing: Mixing) -> Tensor:
+    """Class shares times the weight of each image, float32 (B, K), which keep both weights when images are mixed.
 
     Args:
-        labels: int64 (B,), or class shares, float (B, K). weights: float32 (B,).
+        labels: int64 (B,), or class shares, float (B, K). weights: float32 (B,), where images have weights.
+        mixing: whether images are mixed with each other later; labels that are not need no shares.
     """
-    return soft_targets(labels, num_classes) * weights[:, None]
-
-
-def unweighed(targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What `weighed` gave, after it was mixed: class shares (B, K), and the weight of each image (B,)."""
-    weights = targets.sum(1)
-    return targets / weights.clamp(min=torch.finfo(torch.float32).tiny)[:, None], weights
+    if not weights or not (mixing.soft or labels.is_floating_point()):
+        return labels
+    return soft_targets(labels, mixing.num_classes) * weights[0][:, None]
 
 
 def make_loss(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class SetLoss(Loss):
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", equation 4.
     """
+
+    shares: ClassVar[bool] = False
 
     def each(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of each image, float32 (B,).
