@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from zoo.hub.sums import SUMS, read_sums, write_sums
 
@@ -25,7 +26,11 @@ def shrink(package: Path) -> int:
             small = (
                 picture if picture.mode == "P" else picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
             )
-            small.save(path, optimize=True)
+            texts = PngInfo()
+            for key, value in picture.info.items():
+                if isinstance(value, str):  # what `zoo verify` reads, such as the hash of the tree
+                    texts.add_text(key, value)
+            small.save(path, optimize=True, pnginfo=texts)
         saved += before - path.stat().st_size
         known.pop(path.name, None)
     write_sums(package, known)

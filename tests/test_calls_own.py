@@ -167,6 +167,5 @@ def test_a_listener_that_fails_in_several_lines_is_warned_of_in_one(tmp_path: Pa
 
     with pytest.warns(ZooWarning) as caught:
         zoo.train(typed(), **FEW, listeners=[Fails()], output=tmp_path / "run")
-    assert [str(w.message) for w in caught] == [
-        "listener Fails failed and was switched off; the run continues (ValueError: two)"
-    ]
+    said = [str(w.message) for w in caught if "validation image" not in str(w.message)]
+    assert said == ["listener Fails failed and was switched off; the run continues (ValueError: two)"]

@@ -21,6 +21,7 @@ EXTRAS: Final = (
     ("energy", "measuring the energy that training uses"),
     ("explain", "explanations of predictions"),
     ("export", "ONNX files"),
+    ("heif", "photographs in HEIC and HEIF"),
     ("ray", "sweeps over several machines"),
     ("report", "HTML reports"),
     ("robustness", "accuracy on corrupted images"),
