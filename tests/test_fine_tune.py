@@ -38,7 +38,7 @@ from zoo.train.run_options import Request
 from zoo.train.start import plan_of, resumed
 
 MODEL = "timm/test_resnet"
-SAME = ("augment=[]", "layer_decay=1.0", "lr=5e-3", "batch_size=32", "warmup_epochs=0.1")
+SAME = ("augment=[]", "layer_decay=1.0", "lr=1e-3", "batch_size=32", "warmup_epochs=0.1")
 STEPS = 12
 
 
