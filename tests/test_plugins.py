@@ -14,7 +14,7 @@ from plugin_site import REGISTRY_HOOK, Site, components, site_in
 from zoo.catalogue.plugins import Found, Selection, load, selection
 from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
-from zoo.data.load import find
+from zoo.data.dataset_spec import find
 from zoo.errors import InputError, PluginError, UnknownNameError
 from zoo.testing import cases_of
 from zoo.train.listeners import find_listeners

@@ -148,7 +148,7 @@ def test_thousands_of_images_are_decoded_only_a_little_ahead(run: Path) -> None:
 
 def test_images_are_scaled_and_cropped_as_the_dataset_of_the_run_says(tmp_path: Path) -> None:
     from zoo.catalogue.registry import load_registry
-    from zoo.data.load import evaluation_rule
+    from zoo.data.dataset_spec import evaluation_rule
 
     rule = evaluation_rule("cifar10-224", load_registry(), (224, 224))
     assert (rule.resize, rule.crop) == (256, 224)

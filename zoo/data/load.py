@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -20,6 +17,7 @@ from zoo.catalogue.spec import Dataset
 from zoo.data.asked_task import as_asked, asked_task
 from zoo.data.batches.mode import Delivery, fit
 from zoo.data.cache import Cached, cache_key, cached, numbered
+from zoo.data.dataset_spec import find, options_of, source_at
 from zoo.data.files.colours import Colours, checked_colours
 from zoo.data.files.decode import Rule, make_rule, transform_rule, without_warnings
 from zoo.data.files.depth import Depth, depth_of
@@ -27,54 +25,17 @@ from zoo.data.files.pool import Pool, default_workers
 from zoo.data.findings import Finding
 from zoo.data.given_data import GivenData
 from zoo.data.label_sets import Task
-from zoo.data.portable import LOCAL_SCHEMES, OF_ENDINGS, spec_of
-from zoo.data.sources.altered_images import Altered, alteration
-from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
-from zoo.data.sources.folder import FolderSource
-from zoo.data.sources.hub import HubSource
-from zoo.data.sources.in_memory import MemorySource
+from zoo.data.sources.altered_images import Altered
 from zoo.data.sources.known_classes import KnownClasses
 from zoo.data.sources.listed import FileSource
-from zoo.data.sources.plugin import PluginSource
 from zoo.data.sources.source import Once, Request, Show, Source, silent
-from zoo.data.sources.table_parquet import OPTIONS as OF_PATHS
-from zoo.data.sources.table_parquet import parquet
-from zoo.data.sources.table_source import OF_TEXT, TableSource
-from zoo.data.sources.torchvision import VisionSource
 from zoo.data.split import ImageData
 from zoo.data.undecoded import Undecoded, as_cached, undecoded
-from zoo.errors import AbsentDataError, DataError, InputError, UnknownNameError
+from zoo.errors import AbsentDataError, DataError, InputError
 from zoo.plugin.contract import Transform
 
 if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
-
-PARQUET = frozenset({"image", "label", "labels", "train", "validation", "test", "config", "split_column", "group"})
-"""Options of parquet files, wherever they are."""
-
-SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]] = MappingProxyType(
-    {
-        "sklearn": (DigitsSource.make, frozenset()),
-        "torchvision": (VisionSource.make, None),
-        "hf": (HubSource.make, PARQUET),
-        "parquet": (parquet, PARQUET | OF_PATHS),
-        "csv": (TableSource.csv, OF_TEXT),
-        "jsonl": (TableSource.jsonl, OF_TEXT),
-        "folder": (FolderSource.make, frozenset({"classes", "order"})),
-        "idx": (IdxSource.make, frozenset()),
-        "plugin": (PluginSource.make, None),
-        "memory": (MemorySource.make, frozenset()),
-    }
-)
-"""Scheme to what makes its source, and the options it takes (None: it checks them itself)."""
-
-HINT = "names that `zoo datasets` lists need no scheme"
-
-FLAGS = frozenset({"skip_bad", "drop_unknown", "multi_label"})
-"""Options that need no value."""
-
-COMMON = FLAGS | frozenset({"resize", "crop", "alter_train", "alter_test", "white", "range", "background"})
-"""Options of every dataset; the others are the source's own. After "?", a hyphen stands for an underscore too."""
 
 
 def load(
@@ -122,7 +83,7 @@ def load(
         DataError: the data cannot be had or is damaged.
     """
     name, dataset = find(spec, registry)
-    common, specific = _options(dataset)
+    common, specific = options_of(dataset)
     wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"an image size of {wanted[0]}x{wanted[1]} is not possible; give at least 1")
@@ -130,7 +91,7 @@ def load(
     task = asked_task(dataset.source, common, task)
     request = replace(_request(specific, seed, data_dir), whole=whole, earlier=earlier, skip_bad=skip_bad)
     request = replace(request, several=task == "multi-label")
-    source = _source(dataset.source, request) if given is None else given.source
+    source = source_at(dataset.source, request) if given is None else given.source
     asked = checked_colours(common, dataset.source, colours)
     rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=asked)
     delivery.check()
@@ -146,9 +107,9 @@ def source_of(spec: str, registry: Registry | None = None, *, data_dir: Path | s
         UnknownNameError, InputError: the SPEC or an option is wrong. DataError: the data cannot be had.
     """
     _, dataset = find(spec, registry)
-    common, specific = _options(dataset)
+    common, specific = options_of(dataset)
     several = bool(common.get("multi_label"))
-    return _source(dataset.source, replace(_request(specific, 0, data_dir), several=several))
+    return source_at(dataset.source, replace(_request(specific, 0, data_dir), several=several))
 
 
 def _request(specific: dict[str, Any], seed: int, data_dir: Path | str | None) -> Request:
@@ -279,126 +240,12 @@ def only_this() -> Iterator[None]:
         raise AbsentDataError(error.fact) from error
 
 
-def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
-    """The short name and the description that a SPEC stands for.
-
-    Raises:
-        UnknownNameError: neither in the catalogue nor a known scheme. InputError: no text.
-    """
-    if not isinstance(spec, str):  # images of Python are taken by `zoo.data.given_data`, before
-        advice = f"; for the files there write '{spec_of(spec)}'" if isinstance(spec, Path) else ""
-        raise InputError(f"{type(spec).__name__} is no SPEC of a dataset: give a name or a text SCHEME:PATH{advice}")
-    known = registry.datasets if registry is not None else {}
-    if registry is not None and spec in known:
-        return spec, registry.dataset(spec)
-    scheme, colon, rest = spec.partition(":")
-    if not colon:
-        if Path(spec).expanduser().is_dir():
-            raise UnknownNameError("dataset", spec, (), f"for the folder of that name write folder:{spec}")
-        if not (written := spec_of(Path(spec))).startswith("folder:"):
-            raise UnknownNameError("dataset", spec, (), f"for the file of that name write {written}")
-        hint = "see `zoo datasets`, or give folder:PATH, csv:FILE, jsonl:FILE or parquet:PATH"
-        if registry is not None:
-            raise registry.unknown("dataset", spec, known, hint)
-        raise UnknownNameError("dataset", spec, known, hint)
-    if scheme not in SCHEMES:
-        raise UnknownNameError("dataset scheme", scheme, SCHEMES, HINT)
-    if not rest:
-        raise InputError(f"{spec!r}: nothing after the colon; expected {scheme}:PATH or {scheme}:NAME")
-    return _short_name(scheme, rest), Dataset(source=spec)
-
-
-def _short_name(scheme: str, rest: str) -> str:
-    base = rest.partition("?")[0].partition("@")[0].rstrip("/").rsplit("/", 1)[-1]
-    if scheme in ("csv", "jsonl"):
-        base = re.sub(rf"({'|'.join(map(re.escape, OF_ENDINGS))})(\.gz)?$", "", base, flags=re.IGNORECASE)
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in base).strip("-._").lower()
-    return name or scheme
-
-
-def _options(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The dataset's options and those after "?", as (common, the source's own)."""
-    scheme, _, rest = dataset.source.partition(":")
-    _, query = _divided(scheme, rest)
-    options = {_key(key): value for key, value in dataset.options.items()}
-    options |= {_key(key): _value(_key(key), text) for key, text in parse_qsl(query, keep_blank_values=True)}
-    allowed = SCHEMES[scheme][1] if scheme in SCHEMES else None
-    common = {k: v for k, v in options.items() if k in COMMON}
-    specific = {k: v for k, v in options.items() if k not in COMMON}
-    unknown = sorted(set(specific) - allowed) if allowed is not None else []
-    if unknown:
-        listed = ", ".join(sorted(COMMON | (allowed or frozenset())))
-        raise InputError(f"{dataset.source}: unknown option {', '.join(unknown)}; allowed: {listed}")
-    for key in ("resize", "crop"):
-        if key in common and (not isinstance(common[key], int) or common[key] < 1):
-            raise InputError(f"{dataset.source}: {key} must be a positive number of pixels, got {common[key]!r}")
-    for key in ("alter_train", "alter_test"):
-        for entry in common.get(key, ()):
-            alteration(str(entry))
-    return common, specific
-
-
-def _divided(scheme: str, rest: str) -> tuple[str, str]:
-    """What follows the scheme, as its path and its options; a file or folder may have "?x=y" in its name."""
-    path, mark, query = rest.rpartition("?")
-    options = "=" in query or {_key(part) for part in query.split("&")} <= FLAGS
-    if not mark or not options or (scheme in LOCAL_SCHEMES and Path(rest).expanduser().exists()):
-        return rest, ""
-    return path, query
-
-
-def _key(name: str) -> str:
-    return name.replace("-", "_")
-
-
-def _value(key: str, text: str) -> int | bool | str | list[str]:
-    if key in ("resize", "crop"):
-        return int(text) if text.isdecimal() else text
-    if key in FLAGS:
-        return text.lower() not in ("0", "false", "no")
-    return text.split(",") if key.startswith("alter_") else text
-
-
-def _source(source: str, request: Request) -> Source:
-    scheme, _, rest = source.partition(":")
-    if scheme not in SCHEMES:
-        raise UnknownNameError("dataset scheme", scheme, SCHEMES, HINT)
-    path, _ = _divided(scheme, rest)
-    return SCHEMES[scheme][0](replace(request, rest=path))
-
-
 def _rule(dataset: Dataset, common: dict[str, Any], wanted: tuple[int, int] | None) -> Rule:
     resize, crop = common.get("resize"), common.get("crop")
     # The native size needs no resizing, so that both ways of asking for it share one cache entry.
     if wanted == dataset.size and not (dataset.resize or resize or crop):
         wanted = None
     return make_rule(dataset.size if dataset.resize else None, wanted, resize, crop)
-
-
-def evaluation_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
-    """How a dataset brings an image of any size to `size` (height, width), without touching its images.
-
-    Raises:
-        UnknownNameError, InputError: the SPEC is not known here, or does not suit the size.
-    """
-    _, dataset = find(spec, registry)
-    common, _ = _options(dataset)
-    rule = make_rule(None, size, common.get("resize"), common.get("crop"))
-    return replace(rule, colours=checked_colours(common, dataset.source))
-
-
-def drops_unknown(spec: str, registry: Registry | None) -> bool:
-    """Whether images of classes that training or a model does not know are left out: the option `?drop-unknown`."""
-    return bool(_options(find(spec, registry)[1])[0].get("drop_unknown"))
-
-
-def altered_test(spec: str, registry: Registry) -> tuple[str, ...]:
-    """How a dataset alters its test images before they are measured; () where it does not, or is not known here."""
-    try:
-        common, _ = _options(find(spec, registry)[1])
-    except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
-        return ()
-    return tuple(str(name) for name in common.get("alter_test", ()) if name != "original")
 
 
 def _altered(data: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:

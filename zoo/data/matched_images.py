@@ -12,9 +12,10 @@ import numpy as np
 
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
+from zoo.data.dataset_spec import drops_unknown
 from zoo.data.files.decode import Rule
 from zoo.data.label_sets import has_sets, moved, present_classes
-from zoo.data.load import drops_unknown, load, only_this
+from zoo.data.load import load, only_this
 from zoo.data.split import ImageData, Split
 from zoo.data.types import Labels
 from zoo.errors import InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
-from zoo.data.load import find
+from zoo.data.dataset_spec import find
 from zoo.data.matched_images import Matched, Taken, loaded_as, matched
 from zoo.data.split import Split
 from zoo.errors import InputError

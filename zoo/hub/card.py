@@ -21,7 +21,7 @@ from zoo.catalogue.picture import in_words
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Measured, Model, Node, Source, node_from_table
-from zoo.data.load import altered_test
+from zoo.data.dataset_spec import altered_test
 from zoo.data.portable import is_local
 from zoo.evaluate.classes import class_table
 from zoo.evaluate.multi_label import LabelPredictions, label_table

@@ -16,10 +16,11 @@ from zoo.catalogue.registry import Registry
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.mode import Delivery
 from zoo.data.content import content_sha256
+from zoo.data.dataset_spec import evaluation_rule
 from zoo.data.files.colours import Colours
 from zoo.data.files.decode import Rule, make_rule, transform_rule
 from zoo.data.given_data import GivenData
-from zoo.data.load import evaluation_rule, load, only_this
+from zoo.data.load import load, only_this
 from zoo.data.sources.source import Show
 from zoo.data.split import VALIDATION_FRACTION, VALIDATION_SEED, ImageData, Split, divided_rows, is_given, learnt, limit
 from zoo.data.types import CARVED, Labels

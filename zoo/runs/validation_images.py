@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
+from zoo.data.dataset_spec import SCHEMES
 from zoo.data.files.decode import Rule
-from zoo.data.load import SCHEMES
 from zoo.data.matched_images import Taken, loaded_as, matched
 from zoo.data.portable import spec_of
 from zoo.data.split import Split

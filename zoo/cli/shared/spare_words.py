@@ -39,7 +39,7 @@ class Command(click.Command):
 
 def _is_dataset(word: str) -> bool:
     from zoo.catalogue.registry import load_registry
-    from zoo.data.load import SCHEMES
+    from zoo.data.dataset_spec import SCHEMES
 
     if word.partition(":")[0] in SCHEMES or Path(word).is_dir():
         return True

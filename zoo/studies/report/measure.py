@@ -22,7 +22,7 @@ from zoo.base.text import reason_of
 from zoo.base.version import __version__
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
-from zoo.data.load import find
+from zoo.data.dataset_spec import find
 from zoo.data.thumbnails import data_uri
 from zoo.errors import DataError, InputError, ZooError
 from zoo.evaluate.one_pass import Keep
