@@ -59,8 +59,12 @@ def validation_from(images: RunImages, other: ValidationImages | None) -> str:
     return CARVED if images.carves else images.data.splits_from.validation or "given"
 
 
-def splits_line(images: RunImages, other: ValidationImages | None) -> tuple[str, bool]:
-    """A line about where the splits came from, and whether that is the usual: a tenth validates, the test is given."""
+def splits_lines(images: RunImages, other: ValidationImages | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A line about where the splits came from.
+
+    Returns:
+        It, where that is the usual (a tenth validates, the test is given); and it, where it is not.
+    """
     own = images.data.splits_from
     parts = [f"validation images: {validation_from(images, other)}"]
     if images.carves:
@@ -75,4 +79,5 @@ def splits_line(images: RunImages, other: ValidationImages | None) -> tuple[str,
     elif own.test:
         parts.append(f"test images: {own.test}")
     tenth = not images.validation or (images.carves and images.validation == VALIDATION_FRACTION)
-    return "; ".join(parts), tenth and not unused and own.test != CARVED
+    said = ("; ".join(parts),)
+    return (said, ()) if tenth and not unused and own.test != CARVED else ((), said)

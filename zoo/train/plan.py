@@ -38,9 +38,9 @@ from zoo.plugin.contract import Transform
 from zoo.plugin.layers import set_dropout
 from zoo.runs.images import RunImages, images_of
 from zoo.runs.own_source import own_of_run, own_parts
-from zoo.runs.record import DataRecord, RunRecord, Sizes, tree_of
+from zoo.runs.record import DataRecord, OwnPart, RunRecord, Sizes, tree_of
 from zoo.runs.validation_images import ValidationImages
-from zoo.train.divide import divided_for, splits_line, validation_from
+from zoo.train.divide import divided_for, splits_lines, validation_from
 from zoo.train.environment import environment
 from zoo.train.given import Given
 from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
@@ -143,13 +143,10 @@ def resolve(
     images, found = divided_for(request, data, registry, delivery, transform)
     splits = images.divided()
     weights_of_classes(recipe, class_counts(splits[0], len(data.classes)), data.classes)  # refuses what it cannot use
-    sizes = Sizes(
-        in_channels=3, height=splits[0].images.shape[2], width=splits[0].images.shape[3], num_classes=len(data.classes)
-    )
+    channels, height, width = splits[0].images.shape[1:]
+    sizes = Sizes(in_channels=channels, height=height, width=width, num_classes=len(data.classes))
     outline = _outline((registry, name, model), recipe, sizes)
-    own = own_parts(registry, model.build, code_of(given.augment))
-    if own:  # run once, which a tested component need not be
-        check(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
+    own = _own((registry, name, model), given, sizes)
     if given.augment is not None:
         given.augment.try_out(splits[0], device, sizes.num_classes)
     normal = normalization(recipe.normalize, data, show, mean=beginning.mean, std=beginning.std)
@@ -173,17 +170,20 @@ def resolve(
         defaults=defaults_of(model.build, registry),
         own=own,
     )
-    said, is_usual = splits_line(images, found)
-    notes = (
-        *data.notes,
-        *normal.notes(len(data.train)),
-        *reasons(hardware, recipe.precision),
-        *([said] if is_usual else []),
-    )
-    findings = _findings(images, splits, record, request)
-    messages = (*messages, *(() if is_usual else (said,)))
+    usual, unusual = splits_lines(images, found)
+    notes = (*data.notes, *normal.notes(len(data.train)), *reasons(hardware, recipe.precision), *usual)
+    findings, messages = _findings(images, splits, record, request), (*messages, *unusual)
     plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
     return _with_compiler(beginning_ready(plan))
+
+
+def _own(entry: Entry, given: Given, sizes: Sizes) -> tuple[OwnPart, ...] | msgspec.UnsetType:
+    """What the record says of the user's own code; such a model is run once, which a tested component need not be."""
+    registry, name, model = entry
+    own = own_parts(registry, model.build, code_of(given.augment))
+    if own:
+        check(model.build, registry, where=place(registry, name), **msgspec.structs.asdict(sizes))
+    return own
 
 
 def _findings(
