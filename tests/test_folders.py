@@ -150,7 +150,10 @@ def test_what_is_said_of_a_folder_reaches_who_trains(tmp_path: Path) -> None:
     splits(tmp_path, "train", "test")
     images(tmp_path / "more" / "ant", 1)
     plan = resolve(Request(model="cnn-baseline", dataset=f"folder:{tmp_path}", image_size=32, device="cpu"))
-    assert [finding.examples for finding in plan.findings if finding.kind == "unread-folder"] == [("more/",)]
+    assert [(finding.kind, finding.examples) for finding in plan.findings] == [
+        ("unread-folder", ("more/",)),
+        ("unvalidated-class", ("bee",)),
+    ]
 
 
 def test_a_path_may_look_as_if_it_had_options(tmp_path: Path) -> None:

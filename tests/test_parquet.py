@@ -323,7 +323,7 @@ def test_the_check_shows_five_images_of_a_kind(tmp_path: Path) -> None:
         "error: 14 images cannot be read",
         "    test-00000-of-00001.parquet row 0: holds no image (null)",
     ]
-    assert lines[9] == "    ... 9 more"
+    assert lines[9:11] == ["    ... 9 more", "error: 4 images cannot be read"]
     assert sum("cannot be read as an image" in line for line in lines) == 4
 
 
