@@ -149,7 +149,7 @@ def test_a_table_that_is_stopped_says_so_and_goes_on(tmp_path: Path, monkeypatch
 )
 def test_a_wrong_option_of_a_table_is_named(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        zoo.reproduce("cnn-to-others", **wrong)
+        zoo.reproduce("cnn-to-others", train=True, **wrong)
 
 
 # ---- sweep -----------------------------------------------------------------------------------

@@ -206,6 +206,7 @@ class Published(Struct, frozen=True):
         source: Key of the source of this row, where it is not the model's.
         recipe: Recipe of this row, where it is not the model's.
         best: Better recipe of ours for this row, where it is not the model's.
+        not_measured: Why there is no result of ours for this row, in a few words.
         note: Anything a reader of the number should know.
     """
 
@@ -225,6 +226,7 @@ class Published(Struct, frozen=True):
     source: str | None = None
     recipe: str | None = None
     best: str | None = None
+    not_measured: str = ""
     note: str = ""
 
 

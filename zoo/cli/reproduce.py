@@ -1,4 +1,4 @@
-"""`zoo reproduce`: trains the models of a published table."""
+"""`zoo reproduce`: trains the models of a published table, or prints what is recorded of a source."""
 
 from __future__ import annotations
 
@@ -72,29 +72,35 @@ from zoo.cli.shared.terminal import Terminal
     help="Folder for the table and the figures.",
 )
 @options.checkpoint_seconds
+@click.option("--list", "listing", is_flag=True, help="Show the rows, and which of them have a run, without training.")
 @click.option(
-    "--list", "listing", is_flag=True, help="Show the rows, and which of them have a recorded result, without training."
+    "--train", "training", is_flag=True, help="Train the rows of a whole source; without it they are only shown."
 )
 @click.option(
     "--figures", is_flag=True, help="Draw the training curves for each dataset, as PNG and SVG in results/figures."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on stdout.")
 @options.quiet
-def reproduce(target: str | None, listing: bool, as_json: bool, quiet: bool, **option_values: Any) -> None:
+def reproduce(
+    target: str | None, listing: bool, training: bool, as_json: bool, quiet: bool, **option_values: Any
+) -> None:
     """Train the models of a published table that have no result yet, and print our results beside the published ones.
+
+    A whole SOURCE is printed as it is recorded, without training; add --train to train its rows.
 
     Examples:
 
     \b
       zoo reproduce --list
+      zoo reproduce cnn-to-others
       zoo reproduce mixture-models/cifar10 --list
-      zoo reproduce cnn-to-others --only 'cnn-*'
+      zoo reproduce cnn-to-others --train --only 'cnn-*'
       zoo reproduce hybrid-alt-1 --budget small --dataset digits
     """
     with StopRequests() as stop:
         made = zoo.reproduce(
             target,
-            train=not listing,
+            train=True if training else False if listing else None,
             listeners=[make_display(quiet)],
             reporter=Terminal(quiet=quiet),
             stop=stop.between_steps,
@@ -107,11 +113,14 @@ def reproduce(target: str | None, listing: bool, as_json: bool, quiet: bool, **o
         emit_json(list(made.rows))
     elif target is None:
         show_targets(made.rows)
-    else:
+    elif made.states:
         emit([made.heading])
         show(made.rows, made.states if listing else ())
         for line in made.notes:
             say(f"note: {line}")
+    else:
+        emit([made.heading])
+        show_recorded(made.rows)
     for path in made.figures:
         say(f"figure: {path}")
     for line in made.failed:
@@ -154,6 +163,48 @@ def show(rows: zoo.Table, states: Sequence[str]) -> None:
     emit_table(columns, cells, width())
 
 
+RECORDED = (
+    Column("MODEL"),
+    Column("DATASET"),
+    Column("PUBL.", right=True),
+    Column("OURS", right=True),
+    Column("DIFF.", right=True),
+    Column("BY"),
+    Column("SEEDS", right=True, drop=4),
+    Column("SPREAD", right=True),
+    Column("IMAGES", drop=2),
+    Column("DEVICE", drop=3),
+    Column("COMMIT", drop=1),
+    Column("NOTE", flexible=True),
+)
+
+
+def show_recorded(rows: zoo.Table) -> None:
+    """Print the recorded results of a whole source on stdout."""
+    cells = [
+        [
+            row["model"],
+            row["dataset"],
+            _percent(row["published_top1"]),
+            _percent(row["top1"]),
+            _points(row["difference"], "+"),
+            row["by"] or "-",
+            str(row["seeds"]),
+            _points(row["spread"]),
+            row["images"] or "-",
+            row["device"] or "-",
+            row["commit"] or "-",
+            row["note"],
+        ]
+        for row in rows
+    ]
+    emit_table(list(RECORDED), cells, width())
+
+
+def _points(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value * 100:{sign}.2f}"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["variant"] or row["model"],
@@ -161,8 +212,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["budget"],
         _percent(row["published_top1"]),
         _percent(row["top1"]),
-        f"{row['difference'] * 100:+.2f}" if row["difference"] is not None else "-",
-        f"{row['spread'] * 100:.2f}" if row["spread"] is not None else "-",
+        _points(row["difference"], "+"),
+        _points(row["spread"]),
         str(len(row["seeds"])),
         f"{row['parameters']:,}" if row["parameters"] else "-",
         _number(row["published_minutes"]),

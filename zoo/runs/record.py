@@ -19,6 +19,9 @@ from zoo.plugin.contract import Transform
 
 FORMAT = 1
 
+DIRTY = "-dirty"
+"""How the name of a commit ends where files of the checkout were changed."""
+
 RECORD, METRICS, WEIGHTS, RESULT, CURVES = (
     "run.toml",
     "metrics.jsonl",

@@ -227,7 +227,7 @@ def reproduce(
     runs: str | Path = "runs/reproduce",
     results: str | Path = "results",
     checkpoint_seconds: float = 60.0,
-    train: bool = True,
+    train: bool | None = None,
     figures: bool = False,
     listeners: Sequence[Listener] = (),
     reporter: Reporter | None = None,
@@ -249,7 +249,8 @@ def reproduce(
         jobs: processes that train at the same time. engine: "ray" runs them as tasks of a Ray cluster.
         runs: the folder for the run folders. results: the folder for the table's file and the figures.
         checkpoint_seconds: between two checkpoints; 0: only at the end or when stopped.
-        train: whether to train; else what is there is shown. figures: draw the curves, as PNG and SVG.
+        train: whether to train; else what is there is shown. None: a whole source is shown, all else is trained.
+        figures: draw the curves, as PNG and SVG.
         listeners: receive the events of the runs that are trained in this process, one run after another.
         reporter: receives messages. stop: asked between steps; a number above 0 ends it after a checkpoint.
     Raises:
@@ -266,7 +267,7 @@ def reproduce(
     from zoo.studies.reproduce.training import How, carry_out, list_targets
 
     _check_spread(jobs, engine)
-    if target is None and train:
+    if target is None and train is not False:
         raise InputError("give a source, table, study or model to reproduce; `zoo reproduce --list` shows them")
     if target is None:
         return list_targets()

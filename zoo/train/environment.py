@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from zoo.base.version import __version__
 from zoo.catalogue.provenance import changes
 from zoo.catalogue.registry import Registry
 from zoo.models.device import describe
-from zoo.runs.record import RunRecord
+from zoo.runs.record import DIRTY, RunRecord
 
 
 def differences(record: RunRecord, registry: Registry) -> list[str]:
@@ -41,19 +42,29 @@ def environment(device: torch.device) -> dict[str, str]:
             facts[package] = "absent"
     facts["threads"] = str(torch.get_num_threads())
     facts["processes"] = str(children.started_together())
-    return facts | ({"commit": commit} if (commit := _commit()) else {})
+    return facts | ({"commit": commit} if (commit := commit_of(CHECKOUT)) else {})
 
 
-def _commit() -> str:
-    """The commit of the git checkout that this code runs from; "" if there is none."""
-    here = Path(__file__).resolve().parent.parent.parent
-    if not (here / ".git").exists():
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+"""Where this code lies, if it runs from a checkout."""
+
+OUTPUT = "results"
+"""The folder of a checkout whose files say nothing about the code: `zoo reproduce` writes them after each run."""
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit of a git checkout, in twelve digits, marked where its files were changed; "" if it is none.
+
+    Files in `results` may differ, as they say nothing about the code.
+    """
+    if not (checkout / ".git").exists():
         return ""
     try:
         # GIT_DIR and the like name a repository of the user's, not ours.
         plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=plain)
-        return done.stdout.strip()
+        run = partial(subprocess.run, capture_output=True, text=True, timeout=5, env=plain, cwd=checkout)
+        named = run(["git", "describe", "--always", "--abbrev=12", "--exclude=*"], check=True)
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{OUTPUT}"], check=True)
+        return named.stdout.strip() + (DIRTY if changed.stdout.strip() else "")
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -16,13 +16,11 @@ from zoo.catalogue.spec import Published
 from zoo.catalogue.vary import label
 from zoo.errors import RunError
 from zoo.runs.folder import read_metrics, read_result
-from zoo.runs.record import read_record
+from zoo.runs.record import DIRTY, read_record
 from zoo.studies.reproduce import energy
 from zoo.studies.reproduce.rows import Ask, Job, Row
 
 FORMAT = 1
-DIRTY = "-dirty"
-"""How `zoo.train.environment` ends the name of a commit that had changes."""
 IDENTITY = ("table", "variant", "model", "dataset", "protocol", "budget", "recipe", "images")
 """Two rows with equal values of these keys are the same row; the later measurement replaces the earlier."""
 

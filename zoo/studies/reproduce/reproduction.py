@@ -17,7 +17,7 @@ SHOWN = (
     *("model", "variant", "dataset", "budget", "published_top1", "top1", "difference", "spread", "seeds"),
     *("parameters", "published_minutes", "minutes", "energy_wh", "published_as"),
 )
-"""The columns that a terminal and a notebook show; `rows` has them all."""
+"""The columns that a terminal and a notebook show of a table; `rows` has them all."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +26,8 @@ class Reproduction:
 
     Attributes:
         target: the source, table, study or model; None: `rows` are the names of all of them, with a summary.
-        rows: what `zoo reproduce --json` prints: a row for each published one. `top1`, `published_top1`, `difference`
+        rows: what `zoo reproduce --json` prints: a row for each published one; of a whole source, a row for each
+            measurement (see `zoo.studies.reproduce.paper_table.paper_rows`). `top1`, `published_top1`, `difference`
             and `spread` (over the seeds) are fractions, None where nothing is recorded; `minutes` and `energy_wh` are
             means over the seeds; `runs` has the folder and the whole result of each seed.
         heading: a line about the whole: source, protocol, recipe, budget.
@@ -36,6 +37,7 @@ class Reproduction:
         figures: the files that were drawn.
         file: the table's file, in which results of all commands and calls come together.
         stopped: whether `stop` ended it; the same call continues.
+        columns: what a terminal and a notebook show of `rows`.
     """
 
     target: str | None
@@ -47,6 +49,7 @@ class Reproduction:
     figures: tuple[Path, ...] = ()
     file: Path | None = None
     stopped: bool = False
+    columns: tuple[str, ...] = SHOWN
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -64,7 +67,7 @@ class Reproduction:
 
     @property
     def _shown(self) -> Table:
-        return Table(self.rows, SHOWN) if self.target is not None else self.rows
+        return Table(self.rows, self.columns) if self.target is not None else self.rows
 
     @property
     def _told(self) -> list[str]:

@@ -15,6 +15,7 @@ from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.studies.checked import Remembered
+from zoo.studies.reproduce.paper_table import PAPER_COLUMNS, is_whole_source, paper_rows, refuse_training_options
 from zoo.studies.reproduce.recorded import figures, file_of, measured, read, store, unclean
 from zoo.studies.reproduce.reproduction import Reproduction, heading, notes, states
 from zoo.studies.reproduce.rows import Ask, Job, Row, jobs_of, rows_of, targets
@@ -42,15 +43,20 @@ def list_targets() -> Reproduction:
     return Reproduction(None, Table(rows, ("name", "summary")))
 
 
-def carry_out(ask: Ask, how: How, results: Path, *, train: bool, draw: bool) -> Reproduction:
+def carry_out(ask: Ask, how: How, results: Path, *, train: bool | None, draw: bool) -> Reproduction:
     """Train the missing runs, unless only what is there is asked for.
 
     Args:
         results: the folder for the table and the figures. draw: whether to draw the figures.
+        train: None: train, except for a whole source, which is shown as it is recorded.
     Raises:
         InputError: no such target, or options that contradict one another. ZooError: as `store`.
     """
     registry = load_registry()
+    if train is None and is_whole_source(ask.target, registry):
+        refuse_training_options(ask, draw=draw)
+        return _as_recorded(ask, registry, results)
+    train = train is not False
     rows = rows_of(ask, registry)
     table = _Table(ask, registry, rows, jobs_of(ask, registry, rows), file_of(ask, results))
     failed: list[str] = []
@@ -61,6 +67,16 @@ def carry_out(ask: Ask, how: How, results: Path, *, train: bool, draw: bool) -> 
         for line in unclean(read(table.path)):
             how.reporter.warn(line)
     return table.reproduction(train=train, failed=failed, figures=_draw(ask, registry, results) if draw else ())
+
+
+def _as_recorded(ask: Ask, registry: Registry, results: Path) -> Reproduction:
+    """A whole source: every result of ours that is recorded."""
+    return Reproduction(
+        target=ask.target,
+        rows=Table(paper_rows(ask, registry, results)),
+        heading=f"{registry.sources[ask.target].title}; as recorded, nothing is trained",
+        columns=PAPER_COLUMNS,
+    )
 
 
 @dataclass(frozen=True)
