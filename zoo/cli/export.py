@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 import zoo
+from zoo.base.text import plural
 from zoo.cli.shared import table
 from zoo.cli.shared.run_argument import chosen_run, complete
 
@@ -71,6 +72,33 @@ class Batch(click.ParamType):
     show_default=True,
     help="Largest allowed difference between logits (multiplied by the largest logit, if that is over 1).",
 )
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="Write integers of 8 bits, calibrated on training images, and measure top-1 beside fp32's on the test images.",
+)
+@click.option(
+    "--calibration",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    metavar="N",
+    help="With --int8: number of training images to calibrate on.",
+)
+@click.option(
+    "--tolerance-top1",
+    type=click.FloatRange(min=0, max=1),
+    default=0.01,
+    show_default=True,
+    help="With --int8: largest allowed loss of top-1 accuracy, as a fraction.",
+)
+@click.option("--dataset", metavar="SPEC", help="With --int8: where the run's images are now.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIRECTORY",
+    help="With --int8: folder of downloaded datasets.",
+)
 @click.option("--untrained", is_flag=True, help="RUN is a model of the catalogue; export it with initial weights.")
 @click.option(
     "--num-classes", type=click.IntRange(min=1), help="With --untrained: number of classes, instead of its dataset's."
@@ -89,6 +117,11 @@ def export(
     preprocessing: bool,
     check: bool,
     tolerance: float,
+    int8: bool,
+    calibration: int,
+    tolerance_top1: float,
+    dataset: str | None,
+    data_dir: Path | None,
     untrained: bool,
     num_classes: int | None,
     image_size: int | None,
@@ -110,6 +143,7 @@ def export(
       zoo export hf://me/hybrid-digits --with-preprocessing --output digits.onnx
       zoo export resnet18 --untrained --image-size 64 --batch 1
       zoo export runs/a --format torch
+      zoo export runs/a --int8
 
     Then, for a file with preprocessing:
 
@@ -130,6 +164,11 @@ def export(
         with_preprocessing=preprocessing,
         check=check,
         tolerance=tolerance,
+        int8=int8,
+        calibration=calibration,
+        tolerance_top1=tolerance_top1,
+        dataset=dataset,
+        data_dir=data_dir,
         untrained=untrained,
         num_classes=num_classes,
         image_size=image_size,
@@ -146,13 +185,20 @@ def _say(done: Any) -> None:
     kind = f"opset {done.opset}" if done.opset else "torch.export"
     table.say(f"{table.clean(done.model)}: {done.parameters:,} parameters, {kind}, {done.bytes:,} bytes")
     table.say(f"takes {done.usage}")
+    if integers := done.quantized:
+        table.say(
+            f"int8: top-1 {integers.int8_top1:.2%}, in fp32 {integers.fp32_top1:.2%} (both by ONNX Runtime on the same "
+            f"{plural(integers.images, 'test image')}, one view each); {done.bytes:,} bytes, in fp32 "
+            f"{integers.fp32_bytes:,}"
+        )
     agreement = done.agreement
     if agreement is None:
         table.say("not checked against torch (--no-check)")
         return
     batches = ", ".join(map(str, agreement.batches))
+    about = "in fp32 it differs" if done.quantized else "differs"
     table.say(
-        f"differs from torch by {agreement.largest:.1e} at most, the largest logit being {agreement.scale:.3g} "
+        f"{about} from torch by {agreement.largest:.1e} at most, the largest logit being {agreement.scale:.3g} "
         f"(random images, batches of {batches})"
     )
     if agreement.spread == 0 and agreement.images > 1:

@@ -20,7 +20,7 @@ from zoo.evaluate.new_images import Taken, matched_images, taken_by
 from zoo.evaluate.one_pass import Keep, Metrics
 from zoo.models.device import pick_device
 from zoo.models.precision import autocast
-from zoo.runs.folder import read_result
+from zoo.runs.folder import known_test_images, read_result
 from zoo.runs.images import SplitName, eval_batch, split_of
 from zoo.runs.record import RESULT, RunRecord, read_record
 
@@ -99,7 +99,7 @@ def open_run(
     record, registry = read_record(run), registry or load_registry()
     where, left_out = pick_device(device or record.device), 0
     if on is None:
-        known = str(read_result(run).get("test_images_sha256", "")) if (run / RESULT).is_file() else ""
+        known = known_test_images(run)
         images = split_of(record, split, registry, data_dir=data_dir, dataset=dataset, test_sha256=known)
     elif dataset is not None:
         raise InputError(BOTH)

@@ -12,6 +12,7 @@ from zoo.runs.api import RunLike, is_run_like, word_of
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
+    from zoo.export.int8 import Int8Images
     from zoo.export.write import Exported, Format
 
 Origin = dict[str, str]
@@ -29,6 +30,11 @@ def export(
     with_preprocessing: bool = False,
     check: bool = True,
     tolerance: float = 1e-4,
+    int8: bool = False,
+    calibration: int = 512,
+    tolerance_top1: float = 0.01,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
     untrained: bool = False,
     num_classes: int | None = None,
     image_size: int | None = None,
@@ -48,6 +54,10 @@ def export(
         with_preprocessing: the file takes uint8 (B, H, W, 3) and normalises inside; else prepared float32 (B, 3, H, W).
         check: run the file over random images, and compare.
         tolerance: the largest difference of a logit that is allowed, times the largest logit where that is over 1.
+        int8: write integers of 8 bits, calibrated on training images of the run, and measure top-1 on its test images.
+        calibration: number of those training images.
+        tolerance_top1: with `int8`: how much of its top-1 accuracy the file may lose, as a fraction.
+        dataset, data_dir: with `int8`: where the run's images are now, as for `zoo.evaluate`.
         untrained: `run` is a model of the catalogue; export it with initial weights.
         num_classes, image_size: with `untrained`: instead of its dataset's; `image_size` in pixels.
         seed: with `untrained`: of the weights.
@@ -68,8 +78,12 @@ def export(
     check_within("image_size", image_size, 1)
     if not tolerance > 0:
         raise InputError(f"tolerance {tolerance}: allowed: more than 0")
+    _check_int8(int8, calibration, tolerance_top1, format, untrained)
+    if not int8 and (dataset or data_dir):
+        raise InputError("--dataset and --data-dir need --int8, which reads images")
     from zoo.export import write
     from zoo.export.facts import PIXELS, PREPARED
+    from zoo.hub.ref import is_ref
     from zoo.models.precision import usual_torch
 
     count = None if batch == "dynamic" else batch
@@ -79,13 +93,15 @@ def export(
     write.check_options(place or Path(f"model{write.suffix(format)}"), format, opset, count)  # before a model is built
     if untrained:
         classifier, origin = _untrained(run, num_classes=num_classes, image_size=image_size, seed=seed)
-        folder = None
+        folder = place_of = None
     else:
         classifier, origin, folder = _trained(run)
+        place_of = None if isinstance(run, str) and is_ref(run) else folder
+    images = _int8_images(classifier, folder, calibration, tolerance_top1, dataset, data_dir) if int8 else None
     with usual_torch():
         return write.export(
             classifier,
-            place or _place(classifier.name, folder, format),
+            place or _place(classifier.name, place_of, format),
             origin=origin,
             format=format,
             opset=opset,
@@ -93,7 +109,52 @@ def export(
             takes=PIXELS if with_preprocessing else PREPARED,
             check=check,
             tolerance=tolerance,
+            int8=images,
         )
+
+
+def _check_int8(int8: bool, calibration: int, tolerance: float, format: str, untrained: bool) -> None:
+    check_within("calibration", calibration, 1)
+    if not 0 <= tolerance <= 1:
+        raise InputError(f"--tolerance-top1 {tolerance}: allowed: a fraction from 0 to 1")
+    if int8 and format != "onnx":
+        raise InputError(f"--int8 writes ONNX, not --format {format}; leave one of them out")
+    if int8 and untrained:
+        raise InputError("--int8 is calibrated and measured on the images of a run, which --untrained has not")
+
+
+def _int8_images(
+    classifier: Classifier,
+    folder: Path | None,
+    calibration: int,
+    tolerance: float,
+    dataset: str | None,
+    data_dir: str | Path | None,
+) -> Int8Images:
+    """The images of a run that integers are calibrated and measured on.
+
+    Raises:
+        InputError: the model comes from no run, or its images have several labels. Else as `zoo.runs.images.images_of`.
+    """
+    from zoo.catalogue.registry import load_registry
+    from zoo.export.int8 import Int8Images
+    from zoo.runs.folder import known_test_images
+    from zoo.runs.images import images_of
+
+    record = classifier.record
+    if record is None or folder is None:
+        raise InputError("--int8 is calibrated and measured on the images of a run; give a run, or weights of one")
+    if record.data.is_multi_label:
+        raise InputError("--int8 is measured by top-1 accuracy, and images of this run have several labels")
+    images = images_of(
+        record,
+        load_registry(),
+        data_dir=None if data_dir is None else str(data_dir),
+        dataset=dataset,
+        test_sha256=known_test_images(folder),
+        selects=False,
+    )
+    return Int8Images(images.train, images.test, calibration, tolerance)
 
 
 def _untrained(
@@ -131,7 +192,7 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
         return folder.open(registry), {"weights": folder.name}, None
     record = read_record(folder)
     classifier = open_classifier(folder, registry, record=record)
-    return classifier, origin_of(folder, record), None if is_ref(word) else folder
+    return classifier, origin_of(folder, record), folder
 
 
 def _copied(classifier: Classifier) -> Classifier:

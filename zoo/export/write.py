@@ -20,6 +20,7 @@ from zoo.export import onnx_file, torch_file
 from zoo.export.agree import Agreement, Run, Tolerance, agreement
 from zoo.export.facts import PREPARED, Takes, describe, facts
 from zoo.export.graph import ExportError, trace
+from zoo.export.int8 import INT8, Int8Images, Quantized, quantize
 
 Format = Literal["onnx", "torch"]
 SUFFIXES = (("onnx", ".onnx"), ("torch", ".pt2"))
@@ -36,6 +37,7 @@ class Exported:
         format: "onnx" or "torch". model: its name. parameters: how many it has.
         bytes: of the file and its weights. opset: of ONNX; None for torch.
         agreement: how far its logits lie from the module's; None where it was not checked.
+        quantized: what integers of 8 bits cost in accuracy; None for a file in floats.
         metadata: as it stands in the file. usage: what the input is, in one sentence.
     """
 
@@ -49,6 +51,7 @@ class Exported:
     agreement: Agreement | None
     metadata: dict[str, str]
     usage: str
+    quantized: Quantized | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What `zoo export --json` prints."""
@@ -61,6 +64,7 @@ class Exported:
             "bytes": self.bytes,
             "opset": self.opset,
             "agreement": self.agreement.as_dict() if self.agreement else None,
+            "int8": self.quantized.as_dict() if self.quantized else None,
             "metadata": dict(self.metadata),
         }
 
@@ -91,6 +95,7 @@ def export(
     takes: Takes = PREPARED,
     check: bool = True,
     tolerance: float = Tolerance,
+    int8: Int8Images | None = None,
 ) -> Exported:
     """Write a model as ONNX or as a torch.export program; a file that is there is replaced.
 
@@ -103,6 +108,7 @@ def export(
             compare with the module.
         tolerance: the largest difference of a logit that is allowed, times the largest logit where that is
             over 1.
+        int8: what an ONNX file in integers is calibrated and measured on; None: it stays in floats.
     Raises:
         InputError: a wrong option, or a library that is missing.
         ExportError: the model cannot be exported, or the file does not agree; nothing is kept then.
@@ -123,6 +129,10 @@ def export(
             checked = None
             if check:
                 checked = _checked(classifier, written, format, batch, takes, tolerance)
+            quantized = None
+            if int8 is not None:
+                quantized = quantize(written, classifier, int8, takes)
+                metadata = {**metadata, "zoo.int8": INT8}
             size = sum(path.stat().st_size for path in Path(temporary).iterdir())
             _write_facts(written.with_name(f"{output.name}.json"), metadata, usage)
             files = _move(Path(temporary), output)
@@ -139,6 +149,7 @@ def export(
         agreement=checked,
         metadata=metadata,
         usage=usage,
+        quantized=quantized,
     )
 
 

@@ -91,6 +91,15 @@ def read_result(folder: Path, *, checked: bool = True) -> dict[str, Any]:
     return result
 
 
+def known_test_images(folder: Path) -> str:
+    """What a package says its test images are (`zoo.data.content`): a copy of them from elsewhere is known by it.
+
+    Returns:
+        A hash; "" where nothing is said, as in a run folder, or there is no result.
+    """
+    return str(read_result(folder).get("test_images_sha256", "")) if (folder / RESULT).is_file() else ""
+
+
 def _check_result(result: dict[str, Any]) -> None:
     for part in (result["test"], result.get("validation")):
         if part is not None and not 0 <= part["correct"] <= part["count"]:
