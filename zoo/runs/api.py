@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -261,8 +262,8 @@ def _distinct(runs: Iterable[Run]) -> list[Run]:
     once: dict[Path, Run] = {}
     for run in runs:
         once.setdefault(run.folder.resolve(), run)
-    names = [run.name for run in once.values()]
-    return [run if names.count(run.name) == 1 else replace(run, name=run.folder.as_posix()) for run in once.values()]
+    names = Counter(run.name for run in once.values())
+    return [run if names[run.name] == 1 else replace(run, name=run.folder.as_posix()) for run in once.values()]
 
 
 def _fetched(word: str) -> str:

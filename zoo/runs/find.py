@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -119,8 +120,8 @@ def _places(word: str, root: Path) -> list[tuple[Path, str]]:
 def _distinct(places: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
     """Each folder once; those of one name are told apart by their whole path."""
     once = {folder.resolve(): (folder, name) for folder, name in reversed(list(places))}
-    names = [name for _, name in once.values()]
-    return [(f, name if names.count(name) == 1 else f.as_posix()) for f, name in once.values()]
+    names = Counter(name for _, name in once.values())
+    return [(f, name if names[name] == 1 else f.as_posix()) for f, name in once.values()]
 
 
 # ---- one row for each run --------------------------------------------------------------------
