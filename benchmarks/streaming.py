@@ -33,7 +33,7 @@ import torch
 from common import facts, lines, say, write
 from PIL import Image
 
-from zoo.train.speed.heap import keep_heap
+from zoo.base.heap import keep_heap
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Epochs = Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
