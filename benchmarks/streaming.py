@@ -8,8 +8,8 @@ float batches on the device, cut by RandomResizedCrop (bilinear), mirrored by ch
 persistent workers; timm: create_dataset and create_loader (with its prefetcher on a GPU, and without colour
 jitter). A round is, for each side by turns: start its workers, read one epoch unmeasured, then measure one
 from its first batch to its last. Reported: medians, spread, and the ratios of ours to each, round by round.
-Seconds from nothing to the first batch are beside them, and the CPU time of an image in all processes of a side together:
-where other programs share the cores, it says more than the rate.
+Seconds from nothing to the first batch are beside them, and the CPU time of an image in all processes of a side
+together: where other programs share the cores, it says more than the rate.
 
 With `--device cpu` one more thing is on the training process's own core: ours normalises there, a batch at
 a time, where the others' workers do. Nothing trains meanwhile. The reading process keeps its heap, as `zoo train`
