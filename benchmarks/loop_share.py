@@ -27,9 +27,9 @@ GOAL_GPU = 0.90
 
 def measure(name: str, chosen: argparse.Namespace, spec: str) -> dict[str, Any]:
     """The share of one model, and what it was measured on."""
+    from zoo.base.heap import keep_heap
     from zoo.studies.bench.model import described
     from zoo.studies.bench.rounds import Job, loop_share, make_plan
-    from zoo.train.speed.heap import keep_heap
 
     keep_heap()
     job = Job(

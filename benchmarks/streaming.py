@@ -8,7 +8,8 @@ float batches on the device, cut by RandomResizedCrop (bilinear), mirrored by ch
 persistent workers; timm: create_dataset and create_loader (with its prefetcher on a GPU, and without colour
 jitter). A round is, for each side by turns: start its workers, read one epoch unmeasured, then measure one
 from its first batch to its last. Reported: medians, spread, and the ratios of ours to each, round by round.
-Seconds from nothing to the first batch are beside them.
+Seconds from nothing to the first batch are beside them, and the CPU time of an image in all processes of a side
+together: where other programs share the cores, it says more than the rate.
 
 With `--device cpu` one more thing is on the training process's own core: ours normalises there, a batch at
 a time, where the others' workers do. Nothing trains meanwhile. The reading process keeps its heap, as `zoo train`
@@ -33,7 +34,7 @@ import torch
 from common import facts, lines, say, write
 from PIL import Image
 
-from zoo.train.speed.heap import keep_heap
+from zoo.base.heap import keep_heap
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Epochs = Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
@@ -174,12 +175,29 @@ def measure(make: Callable[[Job, ExitStack], Epochs], job: Job) -> dict[str, flo
             if not first:
                 checked(images, job)
                 first = time.perf_counter() - start
-        count, begin = -1, 0.0
+        count, begin, used = -1, 0.0, cpu_seconds()
         for images, _ in epoch(1):
             _ready(images)
             begin = begin or time.perf_counter()
             count += 1
-        return {"first_batch_seconds": first, "images_per_second": count * job.batch / (time.perf_counter() - begin)}
+        return {
+            "first_batch_seconds": first,
+            "images_per_second": count * job.batch / (time.perf_counter() - begin),
+            "cpu_milliseconds": (cpu_seconds() - used) / ((count + 1) * job.batch) * 1e3,
+        }
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those that it started and that still run; of this one alone without /proc."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[1]) == os.getpid():
+            ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _ready(images: torch.Tensor) -> None:
@@ -207,6 +225,7 @@ def summary(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
             "images_per_second": statistics.median(own),
             "range": [min(own), max(own)],
             "first_batch_seconds": statistics.median(run["first_batch_seconds"] for run in found[name]),
+            "cpu_milliseconds": statistics.median(run["cpu_milliseconds"] for run in found[name]),
             "runs": found[name],
         }
         rows.append(row | ({} if name == "zoo" else {"faster": statistics.median(faster), "faster_by_round": faster}))
@@ -218,7 +237,14 @@ def cells(row: dict[str, Any]) -> list[str]:
     low, high = row["range"]
     faster = f"{row['faster']:.2f}" if "faster" in row else ""
     rate = f"{row['images_per_second']:,.0f}"
-    return [row["side"], rate, f"{low:,.0f}..{high:,.0f}", faster, f"{row['first_batch_seconds']:.1f}"]
+    return [
+        row["side"],
+        rate,
+        f"{low:,.0f}..{high:,.0f}",
+        faster,
+        f"{row['cpu_milliseconds']:.2f}",
+        f"{row['first_batch_seconds']:.1f}",
+    ]
 
 
 def parse() -> argparse.Namespace:
@@ -266,7 +292,7 @@ def main() -> None:
             "sides": summary(found),
         }
     write(asked.json, record)
-    titles = ("side", "img/s", "range", "ours / its", "s to first batch")
+    titles = ("side", "img/s", "range", "ours / its", "CPU ms/img", "s to first batch")
     print("\n".join(lines(titles, [cells(row) for row in record["sides"]], markdown=asked.markdown)))
     sys.stdout.flush()
 

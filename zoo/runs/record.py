@@ -60,6 +60,8 @@ class DataRecord(Struct, kw_only=True):
         measured_on: how many training images `mean` and `std` were measured on; absent where the dataset or the weights
             name them, and where nothing is normalised by them.
         task: "multi-label" where images may have several labels; absent where each has one.
+        decoding: "reduced" where JPEGs that were cut at random may have been decoded at 1/2, 1/4 or 1/8 of their size,
+            see `zoo.data.augment.crop.Bounds`; absent where all were decoded at their full size.
     """
 
     spec: str
@@ -85,6 +87,7 @@ class DataRecord(Struct, kw_only=True):
     background: str | msgspec.UnsetType = msgspec.UNSET
     measured_on: int | msgspec.UnsetType = msgspec.UNSET
     task: Literal["multi-label"] | msgspec.UnsetType = msgspec.UNSET
+    decoding: Literal["reduced"] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_multi_label(self) -> bool:

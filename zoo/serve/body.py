@@ -13,10 +13,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from zoo.base.text import plural
-from zoo.data.files.decode import opened_image, upright
+from zoo.data.files.decode import opened_image
 from zoo.data.files.deep_colour import upper_of
 from zoo.data.files.formats import FORMATS
 from zoo.data.files.heif import HEIF, reads_heif
+from zoo.data.files.orientation import upright
 from zoo.data.types import Images
 from zoo.errors import DataError
 from zoo.evaluate.classifier import Classifier

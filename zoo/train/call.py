@@ -12,6 +12,7 @@ import torch
 
 from zoo.base.cpus import Neighbours
 from zoo.base.files import make_folder
+from zoo.base.heap import keep_heap
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import find_model, load_registry
 from zoo.models.precision import usual_torch
@@ -29,7 +30,6 @@ from zoo.train.plan import Entry, Plan
 from zoo.train.processes.world import World
 from zoo.train.run_options import Request
 from zoo.train.runner import Watch, train_in
-from zoo.train.speed.heap import keep_heap
 from zoo.train.speed.threads import beside_others
 from zoo.train.start import continued, plan_from, plan_of
 

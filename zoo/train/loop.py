@@ -349,12 +349,13 @@ class Trainer:
 
     def _source(self, split: Split) -> BatchSource:
         """The split, resident on the device or streamed to it; only its method `steps` crops at random."""
+        record = self.plan.record
         return open_source(
             split,
             self.device,
             channels_last=self.plan.hardware.channels_last,
-            bounds=augment.crop_bounds(self.plan.recipe.augment),
-            seed=self.plan.record.seed,
+            bounds=augment.crop_bounds(self.plan.recipe.augment, reduced=record.data.decoding == "reduced"),
+            seed=record.seed,
         )
 
     def _means(self) -> list[float]:

@@ -17,8 +17,10 @@ from zoo.catalogue.provenance import provenance, require_components
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode
+from zoo.data.augment.pipeline import crop_bounds
 from zoo.data.batches.mode import Delivery, refuse_batch
 from zoo.data.checks import division_findings, findings_for_training, imbalance_findings, range_of_classes
+from zoo.data.files.image_files import FileImages
 from zoo.data.findings import Finding
 from zoo.data.given_data import GivenData
 from zoo.data.load import load
@@ -158,7 +160,7 @@ def resolve(
         sizes=sizes,
         recipe=recipe_name,
         settings=recipe,
-        data=_data_record(images, splits, request, image_size, transform, normal, found),
+        data=_data_record(images, splits, request, image_size, transform, normal, found, recipe),
         protocol=request.protocol,
         seed=request.seed,
         device=str(device),
@@ -325,9 +327,11 @@ def _data_record(
     transform: Transform | None,
     normal: Normalization,
     validation: ValidationImages | None,
+    recipe: Recipe,
 ) -> DataRecord:
     data, clean = images.data, request.protocol == "clean"
     colours = data.colours
+    cut_from_files = isinstance(splits[0].images, FileImages) and crop_bounds(recipe.augment) is not None
     return DataRecord(
         spec=data.spec,
         fingerprint=data.fingerprint,
@@ -352,4 +356,5 @@ def _data_record(
         background=colours.background if colours.background not in (None, "white") else msgspec.UNSET,
         measured_on=normal.measured_on or msgspec.UNSET,
         task="multi-label" if data.task == "multi-label" else msgspec.UNSET,
+        decoding="reduced" if cut_from_files else msgspec.UNSET,
     )

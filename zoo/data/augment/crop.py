@@ -22,10 +22,16 @@ UNIT = 2.0**-53
 
 
 class Bounds(NamedTuple):
-    """What a crop may be: its area as a share of the image's, and width over height."""
+    """What a crop may be: its area as a share of the image's, and width over height.
+
+    Attributes:
+        reduced: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, where the crop stays at least as large as
+            its result.
+    """
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    reduced: bool = False
 
 
 class Box(NamedTuple):
@@ -89,9 +95,22 @@ class RandomCut:
     bounds: Bounds
     size: tuple[int, int]
 
+    def box(self, height: int, width: int) -> Box:
+        """What is cut out of an upright image of `height` x `width`."""
+        return random_box(self.key, self.row, height, width, self.bounds)
+
+    def reduction(self, box: Box) -> int:
+        """By how much an image may be reduced before this box is cut out of it: 1, 2, 4 or 8."""
+        height, width = self.size
+        fit = min(box.height // height, box.width // width) if self.bounds.reduced else 1
+        return next((times for times in (8, 4, 2) if fit >= times), 1)
+
     def apply(self, image: Image.Image) -> Image.Image:
-        """Cut, then scale by PIL's bilinear filter, which averages when it shrinks."""
-        top, left, tall, wide = random_box(self.key, self.row, image.height, image.width, self.bounds)
-        cut = image.crop((left, top, left + wide, top + tall))
+        """Cut, then scale."""
+        box = self.box(image.height, image.width)
+        return self.scaled(image.crop((box.left, box.top, box.left + box.width, box.top + box.height)))
+
+    def scaled(self, cut: Image.Image) -> Image.Image:
+        """Scale what was cut by PIL's bilinear filter, which averages when it shrinks."""
         height, width = self.size
         return cut if cut.size == (width, height) else cut.resize((width, height), Image.Resampling.BILINEAR)

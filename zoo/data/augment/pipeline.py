@@ -82,16 +82,18 @@ def build(
     return Augment(tuple(steps), mean, std, normalize, size, num_classes, torch.device(device), dtype, seed)
 
 
-def crop_bounds(steps: Sequence[augmentation.Step]) -> Bounds | None:
+def crop_bounds(steps: Sequence[augmentation.Step], *, reduced: bool = False) -> Bounds | None:
     """What the recipe's random-resized-crop may cut; None where it has none.
 
+    Args:
+        reduced: see `Bounds`.
     Raises:
         InputError: it is not the first step, or a range of it is the wrong way round.
     """
     bounds = None
     for place, step in enumerate(steps):
         if isinstance(step, augmentation.RandomResizedCrop):
-            bounds = boxes.RandomResizedCrop(step).bounds(place)
+            bounds = boxes.RandomResizedCrop(step).bounds(place)._replace(reduced=reduced)
     return bounds
 
 

@@ -12,29 +12,18 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from zoo.base.text import first_line
+from zoo.data.augment.crop import RandomCut
 from zoo.data.files.colours import Colours, rgb, rgb_of_values
 from zoo.data.files.deep_colour import upper_of, whole_values
 from zoo.data.files.heif import HEIF, HeifError, heif_image, is_heif
+from zoo.data.files.jpeg import jpeg_part
+from zoo.data.files.orientation import upright
 from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError
 from zoo.plugin.contract import Rounding, Transform
-
-_TURNS = (
-    Image.Transpose.FLIP_LEFT_RIGHT,
-    Image.Transpose.ROTATE_180,
-    Image.Transpose.FLIP_TOP_BOTTOM,
-    Image.Transpose.TRANSPOSE,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.TRANSVERSE,
-    Image.Transpose.ROTATE_90,
-)
-"""What undoes the orientations 2 to 8 of EXIF 2.32 (tag 0x0112); 1 is upright."""
-
-_ORIENTED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
-"""Where Pillow looks for the tag."""
 
 PILLOWS = r"PIL\."
 """The modules whose warnings nobody needs: what Pillow warns of (damaged metadata, many pixels) is dealt with here."""
@@ -184,26 +173,6 @@ def _centre(image: Image.Image, side: int, rounding: Rounding) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def upright(image: Image.Image, pixels: Image.Image | None = None) -> Image.Image:
-    """The image as viewers show it: turned by its EXIF orientation, if it has one.
-
-    Args:
-        pixels: what is turned in its place.
-    """
-    image.load()  # some formats turn it while they load, and take the tag away
-    pixels = image if pixels is None else pixels
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged metadata raise nearly anything; the pixels are whole
-        return pixels
-    if not (isinstance(orientation, int) and 2 <= orientation <= 8):
-        return pixels
-    turned = pixels.transpose(_TURNS[orientation - 2])
-    for name in _ORIENTED:
-        turned.info.pop(name, None)
-    return turned
-
-
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Pillow's warnings are not shown; for the one thread that reads images or starts the threads that do."""
@@ -261,9 +230,12 @@ def image_array(item: Item, rule: Scaling, where: str, colours: Colours | None =
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{where}: {width}x{height} pixels are refused (at most {MAX_PIXELS:,})")
-            values = channel_values(item, image)
-            shown = upright(image, None if values is None else rgb_of_values(values, colours))
-            return np.asarray(rule.apply(rgb(shown, colours))).transpose(2, 0, 1)
+            part = jpeg_part(item, image, rule, colours) if isinstance(rule, RandomCut) else None
+            if part is None:
+                values = channel_values(item, image)
+                shown = upright(image, None if values is None else rgb_of_values(values, colours))
+                part = rule.apply(rgb(shown, colours))
+            return np.asarray(part).transpose(2, 0, 1)
     except HeifError as error:
         raise DataError(f"{where}: {error}") from None
     except DataError:

@@ -10,6 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from zoo.base.heap import keep_heap
 from zoo.base.text import plural
 from zoo.errors import DeviceError
 from zoo.models.compose import check, place
@@ -21,7 +22,6 @@ from zoo.studies.bench.rounds import BareStep, Job, loop_share, make_plan
 from zoo.train.loop import Trainer
 from zoo.train.out_of_memory import is_out_of_memory
 from zoo.train.plan import Plan
-from zoo.train.speed.heap import keep_heap
 
 
 def measure(job: Job) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import msgspec
 import torch
 
 from zoo.base.files import write_text
+from zoo.base.heap import keep_heap
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.vary import inline
@@ -33,7 +34,6 @@ from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan
 from zoo.train.run_options import Request
 from zoo.train.runner import Say, Stopper, Watch, finish
-from zoo.train.speed.heap import keep_heap
 from zoo.train.start import continued, plan_of
 
 FAILURE = "failure.json"

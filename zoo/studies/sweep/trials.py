@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from zoo.base.files import WriteError
+from zoo.base.heap import keep_heap
 from zoo.base.reporter import Reporter
 from zoo.base.structs import NonNegative, Positive, Struct
 from zoo.base.text import plural
@@ -43,7 +44,6 @@ from zoo.train.plan import Entry, Plan, resolve
 from zoo.train.recipe_settings import apply_settings, choose_recipe
 from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.runner import Stopper, Watch, finish
-from zoo.train.speed.heap import keep_heap
 from zoo.train.start import continued
 
 FOLDER, ERROR, ASKED = "folder", "error", "asked"
