@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import msgspec
@@ -130,12 +128,7 @@ def _chunks(train: Split, rows: Labels) -> Iterator[Images]:
     """The images of the rows, some at a time: uint8 (n, 3, H, W)."""
     images = train.images
     parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-    if isinstance(images, FileImages):
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            for part in parts:
-                yield np.stack(list(threads.map(images.__getitem__, part.tolist())))
-    else:
-        yield from (images[part] for part in parts)
+    yield from (images.several(part) if isinstance(images, FileImages) else images[part] for part in parts)
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:

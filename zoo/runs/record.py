@@ -14,6 +14,7 @@ from zoo.base.install import upgrade_line
 from zoo.base.structs import Precision, Struct
 from zoo.catalogue.recipe import CompileMode, Recipe
 from zoo.catalogue.spec import Node, decode, recorded_tree
+from zoo.data.shards.shuffle import Shuffle
 from zoo.errors import RunError, SpecError
 from zoo.plugin.contract import Transform
 
@@ -57,6 +58,7 @@ class DataRecord(Struct, kw_only=True):
         measured_on: how many training images `mean` and `std` were measured on; absent where the dataset or the weights
             name them, and where nothing is normalised by them.
         task: "multi-label" where images may have several labels; absent where each has one.
+        shuffle: the numbers of the rule that orders an epoch of images in shards; absent where none come from shards.
     """
 
     spec: str
@@ -82,6 +84,7 @@ class DataRecord(Struct, kw_only=True):
     background: str | msgspec.UnsetType = msgspec.UNSET
     measured_on: int | msgspec.UnsetType = msgspec.UNSET
     task: Literal["multi-label"] | msgspec.UnsetType = msgspec.UNSET
+    shuffle: Shuffle | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_multi_label(self) -> bool:
