@@ -18,7 +18,7 @@ from zoo.data.shards.shuffle import OPTIONS as OF_SHARDS
 from zoo.data.sources.altered_images import alteration
 from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
 from zoo.data.sources.folder import FolderSource
-from zoo.data.sources.hub import HubSource
+from zoo.data.sources.hub import hub
 from zoo.data.sources.in_memory import MemorySource
 from zoo.data.sources.plugin import PluginSource
 from zoo.data.sources.source import Request, Source
@@ -40,8 +40,8 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
     {
         "sklearn": (DigitsSource.make, frozenset()),
         "torchvision": (VisionSource.make, None),
-        "hf": (HubSource.make, PARQUET),
-        "parquet": (parquet, PARQUET | OF_PATHS),
+        "hf": (hub, PARQUET | OF_SHARDS),
+        "parquet": (parquet, PARQUET | OF_PATHS | OF_SHARDS),
         "csv": (TableSource.csv, OF_TEXT),
         "jsonl": (TableSource.jsonl, OF_TEXT),
         "folder": (FolderSource.make, frozenset({"classes", "order"})),

@@ -94,7 +94,7 @@ def load(
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     task = asked_task(dataset.source, common, task)
     request = replace(_request(specific, seed, data_dir), whole=whole, earlier=earlier, skip_bad=skip_bad)
-    request = replace(request, several=task == "multi-label", shuffle=shuffle)
+    request = replace(request, several=task == "multi-label", shuffle=shuffle, show=show or silent)
     source = source_at(dataset.source, request) if given is None else given.source
     asked = checked_colours(common, dataset.source, colours)
     rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=asked)

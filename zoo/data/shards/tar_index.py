@@ -27,6 +27,7 @@ from zoo.base.paths import cache_dir
 from zoo.base.text import first_line
 from zoo.data.files.formats import ENDINGS
 from zoo.data.files.image_files import is_visible
+from zoo.data.shards.remote import RemoteFile
 from zoo.data.types import Labels
 from zoo.errors import DataError, InputError
 
@@ -294,6 +295,24 @@ def local_index(path: str, fields: Fields) -> TarIndex:
             return read_tar(file, path, fields, length=status.st_size)
 
     return kept(f"{path} {status.st_size} {status.st_mtime_ns} {fields}", make)
+
+
+def remote_index(file: RemoteFile, fields: Fields) -> TarIndex:
+    """The index of a tar at an address: it is read once from its beginning to its end, whose images are not kept.
+
+    Raises:
+        DataError, InputError: as `read_tar`.
+    """
+
+    def make() -> TarIndex:
+        refuse_compressed(file.read_range(0, min(8, file.size)), file.label)
+        return file.tried(read)
+
+    def read() -> TarIndex:
+        with file.streamed() as body:
+            return read_tar(body, file.label, fields, length=file.size)
+
+    return kept(f"{file.url} {file.size} {file.version} {fields}", make)
 
 
 def refuse_compressed(head: bytes, where: str) -> None:

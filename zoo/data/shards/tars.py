@@ -17,9 +17,6 @@ from zoo.data.shards.tar_index import TarIndex
 from zoo.data.types import Labels
 from zoo.errors import DataError
 
-APART = 64 << 10
-"""Bytes between two images of a block that are read along: a request takes longer."""
-
 Stretch = tuple[int, int]
 """Offset and size."""
 
@@ -49,28 +46,36 @@ class Tar(Protocol):
 
 @dataclass(frozen=True)
 class LocalTar:
-    """A tar file on this machine."""
+    """A tar file on this machine.
+
+    Attributes:
+        path: what messages call it. file: where it is.
+    """
 
     path: str
     stamp: Stamp
-    is_local: bool = True
+    file: str
+
+    is_local = True
 
     @classmethod
-    def at(cls, path: str) -> LocalTar:
+    def at(cls, file: str, path: str = "") -> LocalTar:
         """The tar as it is now.
 
+        Args:
+            path: what messages call it, if not by its place.
         Raises:
             DataError: it cannot be looked at.
         """
         try:
-            status = os.stat(path)
+            status = os.stat(file)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-        return cls(path, Stamp(status.st_size, status.st_mtime_ns))
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+        return cls(path or file, Stamp(status.st_size, status.st_mtime_ns), file)
 
     def read(self, stretches: Sequence[Stretch]) -> list[bytes]:
         """Read some parts of it."""
-        return [read_span(Span(os.fsencode(self.path), self.stamp, *stretch)) for stretch in stretches]
+        return [read_span(Span(os.fsencode(self.file), self.stamp, *stretch)) for stretch in stretches]
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ class TarStore:
         """Where an image is in its file."""
         tar, inside = self.place(row)
         its, index = self.tars[tar], self.indices[tar]
-        return Span(os.fsencode(its.path), its.stamp, int(index.offsets[inside]), int(index.sizes[inside]))
+        assert isinstance(its, LocalTar)
+        return Span(os.fsencode(its.file), its.stamp, int(index.offsets[inside]), int(index.sizes[inside]))
 
     def where(self, row: int) -> str:
         """The tar, and the image's name in it."""
@@ -119,7 +125,7 @@ def packed_tars(root: str, tars: Sequence[Tar], indices: Sequence[TarIndex], shu
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     names, ends, length = [], [], 0
     for tar, index in zip(tars, indices, strict=True):
-        head = os.fsencode(os.path.relpath(tar.path, root) if tar.is_local else tar.path.removeprefix(root).lstrip("/"))
+        head = os.fsencode(tar.path.removeprefix(root).lstrip(f"/{os.sep}"))
         names += [np.frombuffer(head + b"/", np.uint8), index.names]  # before the name of the first of its images
         ends.append(index.ends + length + len(head) + 1)
         length += len(head) + 1 + len(index.names)
@@ -136,14 +142,3 @@ def packed_tars(root: str, tars: Sequence[Tar], indices: Sequence[TarIndex], shu
         TarStore(tuple(tars), tuple(indices), starts),
         shuffle,
     )
-
-
-def stretches(parts: Sequence[Stretch], apart: int = APART) -> list[list[Stretch]]:
-    """Parts of a file, ascending, in runs that are read at once: with `apart` bytes between two at most."""
-    runs: list[list[Stretch]] = []
-    for part in parts:
-        if runs and part[0] - sum(runs[-1][-1]) <= apart:
-            runs[-1].append(part)
-        else:
-            runs.append([part])
-    return runs

@@ -82,6 +82,7 @@ class Request:
         earlier: read as versions did that knew no validation split of a dataset's own, for the runs that they recorded.
         skip_bad: leave out what cannot be used.
         several: images may have several labels. shuffle: how a run shuffled images in shards, as it recorded it.
+        show: told about the progress where many shards are listed.
     """
 
     rest: str
@@ -94,6 +95,7 @@ class Request:
     skip_bad: bool = False
     several: bool = False
     shuffle: Shuffle | None = None
+    show: Show = silent
 
     @property
     def own_validation(self) -> bool:

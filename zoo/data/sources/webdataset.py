@@ -18,13 +18,14 @@ from zoo.data.files.depth import SHALLOW
 from zoo.data.files.image_files import Listing
 from zoo.data.findings import Finding
 from zoo.data.shards.packed import READERS
+from zoo.data.shards.remote import RemoteFile
 from zoo.data.shards.shuffle import Shuffle
-from zoo.data.shards.tar_index import Fields, TarIndex, local_index
+from zoo.data.shards.tar_index import Fields, TarIndex, local_index, remote_index
 from zoo.data.shards.tars import LocalTar, Tar, packed_tars
 from zoo.data.sources.class_order import ClassOrder
 from zoo.data.sources.listed import Part
 from zoo.data.sources.parquet_files import unread_splits
-from zoo.data.sources.source import Opened, Request
+from zoo.data.sources.source import Opened, Request, Show, silent
 from zoo.data.sources.table_labels import UNKNOWN, UNLABELLED, classes_of
 from zoo.data.sources.tar_files import ChosenTars, chosen_tars, is_remote
 from zoo.data.split import TEST_SHARE, drawn_test
@@ -64,6 +65,7 @@ class TarSource:
     streams: bool = False
     seed: int = 0
     whole: bool = False
+    show: Show = silent
 
     @classmethod
     def make(cls, request: Request) -> TarSource:
@@ -83,14 +85,18 @@ class TarSource:
             bool(options.get("stream")),
             request.seed,
             request.whole,
+            request.show,
         )
 
     @cached_property
     def _read(self) -> _Read:
         chosen = self.chosen
         paths = [*dict.fromkeys((*chosen.train, *chosen.validation, *chosen.test))]
+        found = []
         with ThreadPoolExecutor(READERS) as threads:
-            found = list(threads.map(self._opened, paths))
+            for done, opened in enumerate(threads.map(self._opened, paths), 1):
+                found.append(opened)
+                self.show(f"listing the images of {plural(len(paths), 'shard')}", done, len(paths))
         indices = [index for _, index in found]
         files = packed_tars(chosen.root, [tar for tar, _ in found], indices, self.shuffle)
         side = {path: number for number, its in reversed([*enumerate(chosen[1:4])]) for path in its}
@@ -103,7 +109,13 @@ class TarSource:
         return _Read(listing, np.where(labels == UNLABELLED, -1, sides), unlabelled, imageless)
 
     def _opened(self, path: str) -> tuple[Tar, TarIndex]:
-        return LocalTar.at(path), local_index(path, self.fields)
+        if not is_remote(path):
+            return LocalTar.at(path), local_index(path, self.fields)
+        remote = RemoteFile(path, path).looked_at()
+        if remote.ranges:
+            return remote, remote_index(remote, self.fields)
+        copy = str(remote.fetched())  # without ranges, nothing less than the whole can be had
+        return LocalTar.at(copy, path), local_index(copy, self.fields)
 
     def _labels(self, indices: Sequence[TarIndex], sides: Labels) -> tuple[Labels, tuple[str, ...], bool]:
         """The class number of every sample, the classes, and whether these have names."""
