@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -22,12 +23,16 @@ from zoo.data.batches.sampler import refuse_sampler, split_order
 from zoo.data.batches.stream import Streamed
 from zoo.data.batches.windows import windows
 from zoo.data.load import load
+from zoo.data.normalization import measured
 from zoo.data.shards.packed import ShardImages, part_ends
 from zoo.data.shards.shuffle import Shuffle
 from zoo.data.shards.tar_index import TarIndex, read_tar
 from zoo.data.sources.tar_files import expanded
 from zoo.data.split import ImageData
 from zoo.errors import DataError, InputError, ZooError
+from zoo.runs.images import images_of
+from zoo.train.plan import resolve
+from zoo.train.run_options import Request
 
 CLASSES, EACH, TESTS = 3, 40, 10
 SMALL = "buffer=30"
@@ -347,6 +352,20 @@ def test_a_tar_that_changes_while_it_is_read_and_a_damaged_image_are_named(home:
         open_source(data.train).take(torch.tensor([0]))
 
 
+@pytest.mark.parametrize("count", [12, 50, 1000])
+def test_mean_and_std_are_measured_on_a_few_evenly_spaced_blocks(count: int, home: Path) -> None:
+    data = stream(spec_of(home, "parquet"))
+    images = data.train.images
+    assert isinstance(images, ShardImages)
+    rows = images.evenly(count, 3)
+    blocks, counts = np.unique(images.blocks[rows], return_counts=True)
+    assert blocks.tolist() == [0, 2, 4]
+    assert set(counts.tolist()) == {min(-(-count // 3), 20)}
+    assert (np.diff(rows) > 0).all()
+    found = measured(data, lambda *_: None)
+    assert found == measured(load(f"parquet:{home / 'parquet'}"), lambda *_: None)  # all are few here
+
+
 def test_drawing_with_replacement_needs_tars_of_this_machine(home: Path) -> None:
     tars, parquet = stream(spec_of(home, "tars")), stream(spec_of(home, "parquet"))
     order = split_order("balanced", 0, 0, tars.train)
@@ -396,6 +415,26 @@ def test_a_file_that_is_not_served_or_was_replaced_is_named(home: Path, tmp_path
         os.utime(path, (1, 1))
         with pytest.raises(DataError, match=r"train-000000\.tar: was changed after it was listed"):
             open_source(data.train).take(torch.tensor([0]))
+
+
+def test_a_run_records_how_its_shards_were_shuffled_and_keeps_to_it(home: Path) -> None:
+    spec = spec_of(home, "parquet", SMALL)
+    plan = resolve(Request(model="cnn-baseline", dataset=spec, device="cpu", workers=0))
+    assert plan.record.data.shuffle == Shuffle(buffer=30)
+    assert plan.record.data.mode == "stream"
+    assert any("shuffled by 6 blocks of the shards and in windows of 30 images or 256 MB" in n for n in plan.notes)
+    earlier = msgspec.structs.replace(plan.record.data, shuffle=Shuffle(buffer=17, block=9))
+    images = images_of(msgspec.structs.replace(plan.record, data=earlier), plan.registry, workers=0).train.images
+    assert isinstance(images, ShardImages)
+    assert images.shuffle == Shuffle(buffer=17, block=9)
+    folder = resolve(Request(model="cnn-baseline", dataset=f"folder:{home / 'folder'}", device="cpu", workers=0))
+    assert folder.record.data.shuffle is msgspec.UNSET
+
+
+def test_a_sampler_that_draws_is_refused_before_a_run_begins(home: Path) -> None:
+    request = Request(model="cnn-baseline", dataset=spec_of(home, "parquet"), settings=("recipe.sampler=balanced",))
+    with pytest.raises(InputError, match="read block by block"):
+        resolve(request)
 
 
 def test_a_crop_of_a_recipe_is_cut_by_the_workers(home: Path) -> None:

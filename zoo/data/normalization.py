@@ -15,6 +15,7 @@ from zoo.base.structs import Struct
 from zoo.base.text import plural
 from zoo.catalogue.recipe import Normalize
 from zoo.data.files.image_files import FileImages
+from zoo.data.shards.packed import ShardImages
 from zoo.data.sources.source import Show
 from zoo.data.split import ImageData, Split
 from zoo.data.types import Images, Labels
@@ -80,7 +81,8 @@ def measured(data: ImageData, show: Show) -> Normalization:
     """Mean and standard deviation over the pixels of a dataset's training images, test images left out.
 
     All images together take `VALUES` pixel values at most; of more, evenly spaced ones are looked at, and which they
-    are depends on their number and size alone. What was measured is kept beside the decoded images.
+    are depends on their number and size alone; of shards that are read block by block, on their blocks too. What was
+    measured is kept beside the decoded images.
 
     Raises:
         DataError: an image that is still a file cannot be read.
@@ -90,6 +92,8 @@ def measured(data: ImageData, show: Show) -> Normalization:
     with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(path.read_bytes(), type=Normalization)
     rows = looked_at(len(train), int(np.prod(train.images.shape[1:])))
+    if isinstance(train.images, ShardImages) and not train.images.files.store.is_local:
+        rows = train.images.evenly(len(rows))
     counts, done = np.zeros((train.images.shape[1], 256)), 0
     for images in _chunks(train, rows):
         counts += [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(len(counts))]

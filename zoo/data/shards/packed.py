@@ -22,6 +22,9 @@ READERS = 4
 HELD = 64 << 20
 """Bytes of encoded images after which reading in stored order takes a new part."""
 
+SAMPLED = 16
+"""Blocks that a sample of the images is taken from."""
+
 CHUNK = 256
 
 
@@ -115,6 +118,22 @@ class ShardImages(FileImages):
     def sizes(self) -> Labels:
         """int64 (N,), the encoded bytes of each image of the split."""
         return self.files.sizes[self.rows]
+
+    def evenly(self, count: int, most: int = SAMPLED) -> Labels:
+        """Rows of evenly spaced blocks, as many of each: int64, ascending.
+
+        Args:
+            count: how many rows, about. most: blocks that are read, at most.
+        """
+        starts = np.flatnonzero(np.diff(self.blocks, prepend=-1))
+        ends = np.append(starts[1:], len(self))
+        used = np.arange(min(most, len(starts))) * len(starts) // min(most, len(starts))
+        each = -(-count // len(used))
+        parts = []
+        for start, end in zip(starts[used].tolist(), ends[used].tolist(), strict=True):
+            taken = min(each, end - start)
+            parts.append(start + np.arange(taken) * (end - start) // taken)
+        return np.concatenate(parts)
 
     def __getitem__(self, key: int | slice | Labels) -> Images:
         """Decode one image, or several, in this process.
