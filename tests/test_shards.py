@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,8 @@ def test_mean_and_std_are_measured_on_a_few_evenly_spaced_blocks(count: int, hom
     assert blocks.tolist() == [0, 2, 4]
     assert set(counts.tolist()) == {min(-(-count // 3), 20)}
     assert (np.diff(rows) > 0).all()
+    part = replace(data, fingerprint="part", train=data.train.select(np.arange(5, len(data.train))))
+    assert measured(part, lambda *_: None).measured_on == len(data.train) - 5
     found = measured(data, lambda *_: None)
     assert found == measured(load(f"parquet:{home / 'parquet'}"), lambda *_: None)  # all are few here
 

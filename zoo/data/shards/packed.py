@@ -126,6 +126,8 @@ class ShardImages(FileImages):
             count: how many rows, about. most: blocks that are read, at most.
         """
         starts = np.flatnonzero(np.diff(self.blocks, prepend=-1))
+        if count >= len(self) and len(starts) <= most:
+            return np.arange(len(self))
         ends = np.append(starts[1:], len(self))
         used = np.arange(min(most, len(starts))) * len(starts) // min(most, len(starts))
         each = -(-count // len(used))
