@@ -1,6 +1,7 @@
 """Kill training at random moments, resume until done, compare with the run that nobody killed.
 
     python tests/kill_harness.py --kills 60            # or: just kill-test 60
+    python tests/kill_harness.py --kills 60 --shards   # the digits stream from tar and parquet files
 
 Each training is a real process that runs the real command line on the embedded digits; it is ended by a
 real SIGKILL: from outside after a random delay, or by itself in the middle of a write (half of the bytes
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,18 +214,19 @@ def die_before_step(step: int) -> Callable[[], None]:
     return prepare
 
 
-def command(folder: Path, recipe: str, seed: int, steps: int = 2) -> list[str]:
+def command(folder: Path, recipe: str, seed: int, steps: int = 2, dataset: str = "digits") -> list[str]:
     """The command that starts a run."""
-    words = ["train", "victim", "--recipe", recipe, "--dataset", "digits", "--limit-train", "300"]
+    words = ["train", "victim", "--recipe", recipe, "--dataset", dataset, "--limit-train", "300", "--workers", "0"]
     words += ["--limit-test", "100", "--seed", str(seed), "--device", "cpu", "--checkpoint-seconds", "0"]
     return [*words, "--checkpoint-steps", str(steps), "--output", str(folder), "--quiet"]
 
 
-def again(folder: Path, recipe: str, seed: int) -> list[str]:
+def again(folder: Path, recipe: str, seed: int, dataset: str = "digits") -> list[str]:
     """The command after a kill: resume, or the first one where it died before the run was recorded."""
     if not (folder / "run.toml").exists():
-        return command(folder, recipe, seed)
-    return ["train", "--resume", str(folder), "--checkpoint-seconds", "0", "--checkpoint-steps", "2", "--quiet"]
+        return command(folder, recipe, seed, dataset=dataset)
+    words = ["train", "--resume", str(folder), "--checkpoint-seconds", "0", "--checkpoint-steps", "2", "--quiet"]
+    return [*words, "--workers", "0"]
 
 
 def timeless(value: Any) -> Any:
@@ -264,10 +267,10 @@ def _rows(path: Path) -> Any:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def finish(folder: Path, recipe: str, seed: int, log: Path) -> None:
+def finish(folder: Path, recipe: str, seed: int, log: Path, dataset: str = "digits") -> None:
     """Resume (or start) until the run has its result."""
     if not (folder / "result.json").exists():
-        status = launch(again(folder, recipe, seed), log)
+        status = launch(again(folder, recipe, seed, dataset), log)
         if status != 0:
             raise RuntimeError(f"exit status {status}: {log.read_text()[-2000:]}")
 
@@ -288,26 +291,65 @@ def prepared_home() -> Path:
     return home
 
 
-def series(kills: int, kills_per_run: int, seed: int, home: Path, say: Callable[[str], None]) -> Report:
-    """Kill until there were `kills` kills; every third inside a write."""
+def shards(home: Path) -> tuple[tuple[str, str], ...]:
+    """Recipes with the SPECs of shards that hold the digits: tars, drawn from too, and parquet files."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+    from shard_files import write_parquet, write_tars
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images[:600], digits.target[:600], strict=True)):
+        path = home / "digits" / str(label) / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = io.BytesIO()
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).save(image, "PNG")
+        path.write_bytes(image.getvalue())
+    write_tars(home / "digits", home / "tars", "train", 4)
+    write_parquet(home / "digits", home / "parquet", "train", 3, group=25)
+    tars, parquet = f"wds:{home / 'tars'}?stream&buffer=90", f"parquet:{home / 'parquet'}?stream&buffer=90"
+    return (RECIPES[0], parquet), (RECIPES[1], tars), (RECIPES[2], parquet), (RECIPES[0], tars)
+
+
+DIGITS = tuple((recipe, "digits") for recipe in RECIPES)
+
+
+def series(
+    kills: int,
+    kills_per_run: int,
+    seed: int,
+    home: Path,
+    say: Callable[[str], None],
+    victims: tuple[tuple[str, str], ...] = DIGITS,
+) -> Report:
+    """Kill until there were `kills` kills; every third inside a write.
+
+    Args:
+        victims: recipes and datasets, which are trained by turns.
+    """
     luck, report = random.Random(seed), Report()
-    reference, took = {}, {}
-    for recipe in RECIPES:
-        folder, started = home / f"whole-{recipe}", time.monotonic()
-        finish(folder, recipe, 1, home / "log")
-        reference[recipe], took[recipe] = folder, time.monotonic() - started
+    references, times = [], []
+    for place, (recipe, dataset) in enumerate(victims):
+        folder, started = home / f"whole-{place}-{recipe}", time.monotonic()
+        finish(folder, recipe, 1, home / "log", dataset)
+        references.append(folder)
+        times.append(time.monotonic() - started)
     while report.kills < kills:
         number = report.runs + report.untouched
-        recipe, folder = RECIPES[number % len(RECIPES)], home / f"killed-{number}"
+        place, folder = number % len(victims), home / f"killed-{number}"
+        recipe, dataset = victims[place]
+        command_again = partial(again, folder, recipe, 1, dataset)
         killed = 0
         while killed < kills_per_run and not (folder / "result.json").exists():
             if luck.random() < 1 / 3:
                 stage = luck.choice(WRITES)
-                end = launch(again(folder, recipe, 1), home / "log", die_inside_a_write(luck.randrange(30), stage))
+                end = launch(command_again(), home / "log", die_inside_a_write(luck.randrange(30), stage))
                 report.inside_writes += end == -signal.SIGKILL
                 report.stages[stage] = report.stages.get(stage, 0) + (end == -signal.SIGKILL)
             else:
-                end = launch(again(folder, recipe, 1), home / "log", kill_after=luck.uniform(0.02, took[recipe]))
+                end = launch(command_again(), home / "log", kill_after=luck.uniform(0.02, times[place]))
             if end not in (0, -signal.SIGKILL):
                 report.different.append(f"{folder.name}: exit status {end}: {(home / 'log').read_text()[-300:]}")
                 break
@@ -315,8 +357,8 @@ def series(kills: int, kills_per_run: int, seed: int, home: Path, say: Callable[
         report.kills += killed
         report.runs += killed > 0
         report.untouched += killed == 0
-        finish(folder, recipe, 1, home / "log")
-        if difference := compare(reference[recipe], folder):
+        finish(folder, recipe, 1, home / "log", dataset)
+        if difference := compare(references[place], folder):
             report.different.append(f"{folder.name} ({recipe}, {killed} kills): {difference}")
         shutil.rmtree(folder)
         say(f"run {report.runs}: {killed} kills, {report.kills} of {kills}, {len(report.different)} different")
@@ -329,12 +371,15 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=60)
     options.add_argument("--per-run", type=int, default=3)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--shards", action="store_true", help="stream the digits from tar and parquet files")
     options.add_argument("--json", type=Path, help="write the report, with versions, to this file")
     chosen = options.parse_args()
     home = prepared_home()
     try:
         started = time.monotonic()
-        report = series(chosen.kills, chosen.per_run, chosen.seed, home, lambda line: print(line, flush=True))
+        victims = shards(home) if chosen.shards else DIGITS
+        say = partial(print, flush=True)
+        report = series(chosen.kills, chosen.per_run, chosen.seed, home, say, victims)
         summary = {
             "runs": report.runs,
             "untouched": report.untouched,

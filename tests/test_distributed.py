@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kill_harness
 import pytest
 import torch
 from torch import nn
@@ -243,6 +244,22 @@ def test_several_processes_weigh_classes_over_the_whole_batch_as_one_does(whole:
     assert all(close(a, b) for a, b in zip(one, several, strict=True)), (one, several)
     assert close(whole.result("uneven1")["test"], whole.result("uneven3")["test"])
     assert one[0]["train_loss"] != pytest.approx(whole.rows("world1")[0]["train_loss"], rel=0.05)
+
+
+@pytest.mark.slow
+def test_several_processes_that_stream_shards_train_as_one_does(tmp_path: Path) -> None:
+    parquet, tars, *_ = kill_harness.shards(tmp_path)
+    script = f"""
+for name, spec in {{"parquet": {parquet[1]!r}, "tars": {tars[1]!r}}}.items():
+    for size in (1, 2):
+        start(f"{{name}}{{size}}", size, "--dataset", spec, "--workers", "0")
+"""
+    done = launched(tmp_path, script)
+    for name in ("parquet", "tars"):
+        one, several = done.rows(f"{name}1"), done.rows(f"{name}2")
+        assert len(one) == 2
+        assert all(close(a, b) for a, b in zip(one, several, strict=True)), (one, several)
+        assert close(done.result(f"{name}1")["test"], done.result(f"{name}2")["test"])
 
 
 def _outline(value: Any) -> Any:

@@ -16,14 +16,20 @@ from starlette.routing import Route
 from hub_server.cas import Cas
 from hub_server.store import Commit, File, Repo, Store, is_lfs
 
-KINDS = (("/api/models/{owner}/{name}", "/{owner}/{name}"), ("/api/spaces/{owner}/{name}", "/spaces/{owner}/{name}"))
-"""Where the routes of models and of Spaces begin."""
+KINDS = (
+    ("/api/models/{owner}/{name}", "/{owner}/{name}"),
+    *((f"/api/{kind}/{{owner}}/{{name}}", f"/{kind}/{{owner}}/{{name}}") for kind in ("spaces", "datasets")),
+)
+"""Where the routes of models, of Spaces and of datasets begin."""
 
 
 def key_of(request: Request) -> str:
-    """A repository's key in the store: OWNER/NAME, of a Space with "spaces/" before it."""
+    """A repository's key in the store: OWNER/NAME, of a Space or a dataset with its kind before it."""
     name = f"{request.path_params['owner']}/{request.path_params['name']}"
-    return f"spaces/{name}" if request.url.path.startswith(("/api/spaces/", "/spaces/")) else name
+    for kind in ("spaces", "datasets"):
+        if request.url.path.startswith((f"/api/{kind}/", f"/{kind}/")):
+            return f"{kind}/{name}"
+    return name
 
 
 TYPES = {"html": "text/html", "mjs": "text/javascript", "wasm": "application/wasm"}
@@ -153,7 +159,7 @@ class Api:
             siblings.append(row)
         return {
             "_id": repo.id,
-            "id": repo.id.removeprefix("spaces/"),
+            "id": repo.id.removeprefix("spaces/").removeprefix("datasets/"),
             "modelId": repo.id.removeprefix("spaces/"),
             "sha": commit.oid,
             "private": repo.private,

@@ -110,4 +110,4 @@ class Store:
 
 def is_lfs(path: str, size: int) -> bool:
     """The Hub's rule, roughly: weights and pictures, and whatever is large."""
-    return path.endswith((".safetensors", ".png", ".bin")) or size > 10 << 20
+    return path.endswith((".safetensors", ".png", ".bin", ".parquet")) or size > 10 << 20

@@ -113,7 +113,8 @@ class Dataset(Struct, frozen=True):
 
     Attributes:
         source: "<scheme>:<rest>", read by `zoo.data`: "sklearn:digits", "torchvision:CIFAR10",
-            "hf:uoft-cs/cifar10", "parquet:PATH", "folder:PATH", "csv:FILE", "plugin:PLUGIN.COMPONENT".
+            "hf:uoft-cs/cifar10", "parquet:PATH", "folder:PATH", "csv:FILE", "wds:PATTERN",
+            "plugin:PLUGIN.COMPONENT".
         summary: What the images show, in one line.
         classes: Names of the classes, in the order of the labels.
         num_classes: Number of classes, where their names are not given.

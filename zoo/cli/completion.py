@@ -86,7 +86,7 @@ def _models() -> Pairs:
 
 
 def _datasets() -> Pairs:
-    from_files = ((f"{scheme}:", "") for scheme in ("folder", "csv", "jsonl", "parquet", "hf"))
+    from_files = ((f"{scheme}:", "") for scheme in ("folder", "csv", "jsonl", "parquet", "wds", "hf"))
     return [*((name, data.summary) for name, data in zoo.load_registry().datasets.items()), *from_files]
 
 

@@ -34,7 +34,7 @@ COLUMNS = (
 def datasets(context: click.Context, as_json: bool) -> None:
     """List the datasets, or check one.
 
-    A dataset is a name from this list, or folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH,
+    A dataset is a name from this list, or folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH, wds:PATTERN,
     hf:OWNER/NAME[@REVISION], torchvision:NAME or idx:PATH.
 
     Examples:

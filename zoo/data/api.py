@@ -37,8 +37,8 @@ def check_dataset(
     not read, and, with a run, labels that are probably wrong. The page on checking a dataset describes each kind.
 
     Args:
-        spec: a name of `zoo.datasets`, folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH, hf:OWNER/NAME[@REVISION],
-            torchvision:NAME, idx:PATH.
+        spec: a name of `zoo.datasets`, folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH, wds:PATTERN,
+            hf:OWNER/NAME[@REVISION], torchvision:NAME, idx:PATH.
         data_dir: the folder for downloaded datasets.
         image_size: resize images to this side in pixels, or to this height and width.
         skip_bad: count unreadable images, as a run with this option does, instead of calling them an error.

@@ -88,7 +88,7 @@ def cached(source: Source, rule: Rule, show: Show, *, name: str, skip_bad: bool 
     if stored is not None:
         return stored
     opened = source.open()
-    _check_labels(opened, name)
+    check_labels(opened, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _clear_stale(folder)
@@ -215,7 +215,12 @@ def columns_digest(columns: Columns) -> bytes:
 # ---- writing ----------------------------------------------------------------------------------
 
 
-def _check_labels(opened: Opened, name: str) -> None:
+def check_labels(opened: Opened, name: str) -> None:
+    """Refuse labels that are no classes of a source, and splits without images.
+
+    Raises:
+        DataError: names the first such image.
+    """
     classes = len(opened.classes)
     for side, rows in (("train", opened.train), ("test", opened.test)):
         if not len(rows.labels):

@@ -14,10 +14,11 @@ from zoo.catalogue.spec import Dataset
 from zoo.data.files.colours import checked_colours
 from zoo.data.files.decode import Rule, make_rule
 from zoo.data.portable import LOCAL_SCHEMES, OF_ENDINGS, spec_of
+from zoo.data.shards.shuffle import OPTIONS as OF_SHARDS
 from zoo.data.sources.altered_images import alteration
 from zoo.data.sources.digits_and_idx import DigitsSource, IdxSource
 from zoo.data.sources.folder import FolderSource
-from zoo.data.sources.hub import HubSource
+from zoo.data.sources.hub import hub
 from zoo.data.sources.in_memory import MemorySource
 from zoo.data.sources.plugin import PluginSource
 from zoo.data.sources.source import Request, Source
@@ -25,6 +26,8 @@ from zoo.data.sources.table_parquet import OPTIONS as OF_PATHS
 from zoo.data.sources.table_parquet import parquet
 from zoo.data.sources.table_source import OF_TEXT, TableSource
 from zoo.data.sources.torchvision import VisionSource
+from zoo.data.sources.webdataset import OPTIONS as OF_TARS
+from zoo.data.sources.webdataset import TarSource
 from zoo.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -37,11 +40,12 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
     {
         "sklearn": (DigitsSource.make, frozenset()),
         "torchvision": (VisionSource.make, None),
-        "hf": (HubSource.make, PARQUET),
-        "parquet": (parquet, PARQUET | OF_PATHS),
+        "hf": (hub, PARQUET | OF_SHARDS),
+        "parquet": (parquet, PARQUET | OF_PATHS | OF_SHARDS),
         "csv": (TableSource.csv, OF_TEXT),
         "jsonl": (TableSource.jsonl, OF_TEXT),
         "folder": (FolderSource.make, frozenset({"classes", "order"})),
+        "wds": (TarSource.make, OF_TARS | OF_SHARDS),
         "idx": (IdxSource.make, frozenset()),
         "plugin": (PluginSource.make, None),
         "memory": (MemorySource.make, frozenset()),
@@ -51,10 +55,12 @@ SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]]
 
 HINT = "names that `zoo datasets` lists need no scheme"
 
-FLAGS = frozenset({"skip_bad", "drop_unknown", "multi_label"})
+COMMON_FLAGS = frozenset({"skip_bad", "drop_unknown", "multi_label"})
+
+FLAGS = frozenset({*COMMON_FLAGS, "stream"})
 """Options that need no value."""
 
-COMMON = FLAGS | frozenset({"resize", "crop", "alter_train", "alter_test", "white", "range", "background"})
+COMMON = COMMON_FLAGS | frozenset({"resize", "crop", "alter_train", "alter_test", "white", "range", "background"})
 """Options of every dataset; the others are the source's own. After "?", a hyphen stands for an underscore too."""
 
 
@@ -76,7 +82,7 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
             raise UnknownNameError("dataset", spec, (), f"for the folder of that name write folder:{spec}")
         if not (written := spec_of(Path(spec))).startswith("folder:"):
             raise UnknownNameError("dataset", spec, (), f"for the file of that name write {written}")
-        hint = "see `zoo datasets`, or give folder:PATH, csv:FILE, jsonl:FILE or parquet:PATH"
+        hint = "see `zoo datasets`, or give folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH or wds:PATTERN"
         if registry is not None:
             raise registry.unknown("dataset", spec, known, hint)
         raise UnknownNameError("dataset", spec, known, hint)
@@ -89,7 +95,9 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
 
 def _short_name(scheme: str, rest: str) -> str:
     base = rest.partition("?")[0].partition("@")[0].rstrip("/").rsplit("/", 1)[-1]
-    if scheme in ("csv", "jsonl"):
+    if scheme == "wds" and re.search(r"[{*\[]", base):  # a pattern: the folder has the name
+        base = rest.partition("?")[0].rpartition("/")[0].rsplit("/", 1)[-1] or re.split(r"[{*\[]", base)[0]
+    if scheme in ("csv", "jsonl", "wds"):
         base = re.sub(rf"({'|'.join(map(re.escape, OF_ENDINGS))})(\.gz)?$", "", base, flags=re.IGNORECASE)
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in base).strip("-._").lower()
     return name or scheme

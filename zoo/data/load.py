@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from zoo.base.paths import cache_dir
 from zoo.base.paths import data_dir as default_data_dir
@@ -25,6 +26,8 @@ from zoo.data.files.pool import Pool, default_workers
 from zoo.data.findings import Finding
 from zoo.data.given_data import GivenData
 from zoo.data.label_sets import Task
+from zoo.data.shards.packed import Packed
+from zoo.data.shards.shuffle import Shuffle
 from zoo.data.sources.altered_images import Altered
 from zoo.data.sources.known_classes import KnownClasses
 from zoo.data.sources.listed import FileSource
@@ -54,6 +57,7 @@ def load(
     given: GivenData | None = None,
     earlier: bool = False,
     task: Task | None = None,
+    shuffle: Shuffle | None = None,
 ) -> ImageData:
     """Load a dataset; the images are decoded on first use and memory-mapped afterwards.
 
@@ -63,7 +67,7 @@ def load(
     Args:
         spec: a name of the catalogue ("cifar10"), or "scheme:rest" with options after "?":
             "folder:PATH", "csv:FILE", "jsonl:FILE", "parquet:PATH?image=img&label=label", "hf:OWNER/NAME@REVISION",
-            "torchvision:CIFAR10", "idx:PATH", "sklearn:digits", "plugin:PLUGIN.COMPONENT".
+            "wds:PATTERN", "torchvision:CIFAR10", "idx:PATH", "sklearn:digits", "plugin:PLUGIN.COMPONENT".
         registry: the catalogue; without one only "scheme:rest" is understood.
         data_dir: where downloads go and are looked for; default `zoo.base.paths.data_dir()`.
         image_size: side, or (height, width), to resize to; None keeps the dataset's.
@@ -77,7 +81,7 @@ def load(
         task: whether images have several labels, "multi-label": files in several class folders are then one image, and
             images with one label have a set of one; None: what the labels are.
         whole: a folder that is not divided into train and test is not divided here either: each split is all of it.
-        earlier: as of `zoo.data.sources.source.Request`.
+        earlier, shuffle: as of `zoo.data.sources.source.Request`.
     Raises:
         UnknownNameError, InputError: the SPEC or an option is wrong.
         DataError: the data cannot be had or is damaged.
@@ -90,7 +94,7 @@ def load(
     skip_bad = skip_bad or bool(common.get("skip_bad"))
     task = asked_task(dataset.source, common, task)
     request = replace(_request(specific, seed, data_dir), whole=whole, earlier=earlier, skip_bad=skip_bad)
-    request = replace(request, several=task == "multi-label")
+    request = replace(request, several=task == "multi-label", shuffle=shuffle, show=show or silent)
     source = source_at(dataset.source, request) if given is None else given.source
     asked = checked_colours(common, dataset.source, colours)
     rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=asked)
@@ -142,7 +146,11 @@ class _Job:
 
 def _loaded(source: Source, job: _Job) -> ImageData:
     """The dataset from its files, if they are streamed, or else from the cache."""
-    if isinstance(source, FileSource) and job.delivery.mode != "resident" and not _alters(job.common):
+    stays = getattr(source, "streams", False)
+    if stays and _alters(job.common):
+        raise InputError(f"{job.spec}: ?stream leaves images in their shards, and altered copies are kept decoded")
+    may = stays or (job.delivery.mode != "resident" and not _alters(job.common))
+    if may and isinstance(source, FileSource):
         files = undecoded(source, job.rule, skip_bad=job.skip_bad)
         files = files.of_known_classes() if job.common.get("drop_unknown") else files
         streams, why = _streams(files, source, job.delivery, job.skip_bad)
@@ -156,7 +164,7 @@ def _from_files(source: FileSource, found: Undecoded, job: _Job, why: str) -> Im
     depth = depth_of(*source.content(found.listings))
     files = Undecoded(found.train, found.test, job.rule_for(depth), found.size, found.findings)
     data = as_cached(files, job.workers, job.show, name=job.name, skip_bad=job.skip_bad)
-    described = _described(job.name, job.spec, job.dataset, data, _note(why, job.workers))
+    described = _described(job.name, job.spec, job.dataset, data, _note(why, job.workers, files))
     described = replace(described, splits_from=source.splits_from())
     seen = _seen(described, (*source.findings(found.listings), *found.findings), depth, job.rule.colours)
     return replace(seen, notes=(*getattr(source, "notes", ()), *seen.notes))
@@ -195,7 +203,7 @@ def _seen(data: ImageData, findings: tuple[Finding, ...], depth: Depth, given: C
 
 def _streams(files: Undecoded, source: FileSource, delivery: Delivery, skip_bad: bool) -> tuple[bool, str]:
     """Whether a source's images stay files, and why."""
-    if delivery.mode == "stream":
+    if delivery.mode == "stream" or getattr(source, "streams", False):
         return True, "stream, as asked"
 
     def decoded() -> bool:
@@ -223,8 +231,15 @@ def _from_arrays(data: ImageData, delivery: Delivery, workers: int) -> ImageData
     return replace(data, **splits, notes=(f"data {why.replace('mapped', 'stream', 1)}, from the decoded cache",))
 
 
-def _note(why: str, workers: int) -> tuple[str, ...]:
-    return (f"data {why}; files are decoded by {plural(workers, 'worker')}" if workers else f"data {why}; no workers",)
+def _note(why: str, workers: int, files: Undecoded) -> tuple[str, ...]:
+    by = f"files are decoded by {plural(workers, 'worker')}" if workers else "no workers"
+    shards = files.train.listing.files
+    if not isinstance(shards, Packed):
+        return (f"data {why}; {by}",)
+    how = shards.shuffle
+    blocks = len(np.unique(shards.blocks[files.train.rows]))
+    window = f"windows of {how.buffer:,} images or {how.buffer_mb:,} MB"
+    return (f"data {why}; {by}", f"shuffled by {plural(blocks, 'block')} of the shards and in {window}")
 
 
 def _alters(common: dict[str, Any]) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import msgspec
@@ -17,6 +15,7 @@ from zoo.base.structs import Struct
 from zoo.base.text import plural
 from zoo.catalogue.recipe import Normalize
 from zoo.data.files.image_files import FileImages
+from zoo.data.shards.packed import ShardImages
 from zoo.data.sources.source import Show
 from zoo.data.split import ImageData, Split
 from zoo.data.types import Images, Labels
@@ -82,7 +81,8 @@ def measured(data: ImageData, show: Show) -> Normalization:
     """Mean and standard deviation over the pixels of a dataset's training images, test images left out.
 
     All images together take `VALUES` pixel values at most; of more, evenly spaced ones are looked at, and which they
-    are depends on their number and size alone. What was measured is kept beside the decoded images.
+    are depends on their number and size alone; of shards that are read block by block, on their blocks too. What was
+    measured is kept beside the decoded images.
 
     Raises:
         DataError: an image that is still a file cannot be read.
@@ -92,6 +92,8 @@ def measured(data: ImageData, show: Show) -> Normalization:
     with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(path.read_bytes(), type=Normalization)
     rows = looked_at(len(train), int(np.prod(train.images.shape[1:])))
+    if isinstance(train.images, ShardImages) and not train.images.files.store.is_local:
+        rows = train.images.evenly(len(rows))
     counts, done = np.zeros((train.images.shape[1], 256)), 0
     for images in _chunks(train, rows):
         counts += [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(len(counts))]
@@ -130,12 +132,7 @@ def _chunks(train: Split, rows: Labels) -> Iterator[Images]:
     """The images of the rows, some at a time: uint8 (n, 3, H, W)."""
     images = train.images
     parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-    if isinstance(images, FileImages):
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            for part in parts:
-                yield np.stack(list(threads.map(images.__getitem__, part.tolist())))
-    else:
-        yield from (images[part] for part in parts)
+    yield from (images.several(part) if isinstance(images, FileImages) else images[part] for part in parts)
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-LOCAL_SCHEMES = ("parquet", "folder", "csv", "jsonl", "idx", "memory")
+LOCAL_SCHEMES = ("parquet", "folder", "csv", "jsonl", "wds", "idx", "memory")
 
 OF_PATHS = ("classes", "images", "test", "validation")
 """Options of a SPEC that may name files or folders."""
 
 
 OF_ENDINGS: Mapping[str, str] = MappingProxyType(
-    {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+    {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".tar": "wds"}
 )
 """Endings of files to the scheme that reads them."""
 
@@ -28,9 +28,9 @@ def spec_of(path: Path) -> str:
 
 def portable_spec(spec: str) -> str:
     """A dataset SPEC without the path it may hold: of `folder:/home/me/birds` stays `folder:birds`."""
-    scheme, colon, rest = spec.partition(":")
-    if not colon or scheme not in LOCAL_SCHEMES:
+    if not is_local(spec):
         return spec
+    scheme, _, rest = spec.partition(":")
     path, mark, query = rest.partition("?")
     options = (option.partition("=") for option in query.split("&"))
     kept = (f"{key}{sign}{_last(value) if key in OF_PATHS and value else value}" for key, sign, value in options)
@@ -45,4 +45,5 @@ def _last(path: str) -> str:
 
 def is_local(spec: str) -> bool:
     """Whether a SPEC stands for files that only its author has at that place."""
-    return spec.partition(":")[0] in LOCAL_SCHEMES and ":" in spec
+    scheme, colon, rest = spec.partition(":")
+    return bool(colon) and scheme in LOCAL_SCHEMES and not rest.startswith(("http://", "https://"))

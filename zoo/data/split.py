@@ -61,7 +61,7 @@ class Split:
     def origins(self) -> list[str]:
         """The file, or the row of a file, that each image came from."""
         if not isinstance(self.images, np.ndarray):
-            return [str(self.images.path(row)) for row in range(len(self))]
+            return [self.images.where(row) for row in range(len(self))]
         known = self.decoded_from
         return known.names() if known else [f"image {row}" for row in range(len(self))]
 

@@ -22,11 +22,12 @@ from zoo.data.files.image_files import FileImages, Listing
 from zoo.data.files.pool import Pool
 from zoo.data.findings import Finding
 from zoo.data.label_sets import moved
+from zoo.data.shards.packed import images_in
 from zoo.data.sources.known_classes import known_classes
 from zoo.data.sources.listed import FileSource, Part
 from zoo.data.sources.source import Show
 from zoo.data.split import Split
-from zoo.data.types import Labels
+from zoo.data.types import Item, Labels
 from zoo.errors import BadImagesError, DataError
 
 CHUNK = 1024
@@ -87,14 +88,15 @@ def undecoded(source: FileSource, rule: Rule, *, skip_bad: bool = False) -> Unde
 
 
 def _first_size(listing: Listing, rule: Rule, skip_bad: bool) -> tuple[int, int]:
-    for path in listing.files:
+    for row in range(len(listing.files)):
         try:
-            _, height, width = image_array(path, rule, str(path)).shape
+            item = listing.files.items(np.array([row]))[0]
+            _, height, width = image_array(item, rule, listing.files.where(row)).shape
             return height, width
         except DataError as error:
             if not skip_bad:
                 raise BadImagesError([str(error)]) from None
-    raise DataError(f"{listing.files[0].parent.parent}: none of {plural(len(listing.files), 'image')} can be read")
+    raise DataError(f"{listing.folder}: none of {plural(len(listing.files), 'image')} can be read")
 
 
 def as_cached(files: Undecoded, workers: int, show: Show, *, name: str, skip_bad: bool = False) -> Cached:
@@ -107,7 +109,7 @@ def as_cached(files: Undecoded, workers: int, show: Show, *, name: str, skip_bad
     pool = Pool(workers, files.rule, files.size)
     splits, skipped = [], sum(listing.skipped for listing in files.listings)
     for side, part in (("train", files.train), ("test", files.test)):
-        images = FileImages(part.listing.files, part.rows, files.rule, files.size)
+        images = images_in(part.listing.files, part.rows, files.rule, files.size)
         split = Split(images, part.labels, pool=pool, columns=part.columns)
         if skip_bad:
             good = _readable(split, part.listing, show, f"checking {name} ({side})")
@@ -171,9 +173,9 @@ def _stored_bad(path: os.PathLike[str]) -> Labels | None:
 
 
 def _unreadable(images: FileImages, show: Show, title: str) -> Labels:
-    def is_bad(row: int) -> bool:
+    def is_bad(item: Item) -> bool:
         try:
-            image_array(images.path(row), images.rule, "")
+            image_array(item, images.rule, "")
         except DataError:
             return True
         return False
@@ -182,6 +184,7 @@ def _unreadable(images: FileImages, show: Show, title: str) -> Labels:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(images), CHUNK):
             rows = range(start, min(start + CHUNK, len(images)))
-            bad += [row for row, wrong in zip(rows, threads.map(is_bad, rows), strict=True) if wrong]
+            items = images.files.items(images.rows[start : rows.stop])
+            bad += [row for row, wrong in zip(rows, threads.map(is_bad, items), strict=True) if wrong]
             show(title, rows.stop, len(images))
     return np.array(bad, np.int64)

@@ -43,7 +43,7 @@ def matched_images(
     """
     if split not in ("test", "train"):
         raise InputError(f"--split {split} is of the run; other images have --split test or train")
-    files = find(spec, registry)[1].source.startswith(("folder:", "csv:", "jsonl:"))
+    files = find(spec, registry)[1].source.startswith(("folder:", "csv:", "jsonl:", "wds:"))
     delivery = Delivery("stream" if files else "auto", None, device)
     data = loaded_as(taken, registry, spec, data_dir=data_dir, delivery=delivery)
     return matched(data, data.test if split == "test" else data.train, taken, registry)

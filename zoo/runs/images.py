@@ -215,6 +215,7 @@ def images_of(
             given=given,
             earlier=recorded.validation_from is msgspec.UNSET,
             task=recorded.task or None,
+            shuffle=recorded.shuffle or None,
         )
     is_other = data.fingerprint != recorded.fingerprint
     is_known = test_sha256 and data.classes == recorded.classes

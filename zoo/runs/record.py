@@ -14,6 +14,7 @@ from zoo.base.install import upgrade_line
 from zoo.base.structs import Precision, Struct
 from zoo.catalogue.recipe import CompileMode, Recipe
 from zoo.catalogue.spec import Node, decode, recorded_tree
+from zoo.data.shards.shuffle import Shuffle
 from zoo.errors import RunError, SpecError
 from zoo.plugin.contract import Transform
 
@@ -62,6 +63,7 @@ class DataRecord(Struct, kw_only=True):
         task: "multi-label" where images may have several labels; absent where each has one.
         decoding: "reduced" where JPEGs that were cut at random may have been decoded at 1/2, 1/4 or 1/8 of their size,
             see `zoo.data.augment.crop.Bounds`; absent where all were decoded at their full size.
+        shuffle: the numbers of the rule that orders an epoch of images in shards; absent where none come from shards.
     """
 
     spec: str
@@ -88,6 +90,7 @@ class DataRecord(Struct, kw_only=True):
     measured_on: int | msgspec.UnsetType = msgspec.UNSET
     task: Literal["multi-label"] | msgspec.UnsetType = msgspec.UNSET
     decoding: Literal["reduced"] | msgspec.UnsetType = msgspec.UNSET
+    shuffle: Shuffle | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_multi_label(self) -> bool:

@@ -17,7 +17,7 @@ from zoo.errors import InputError
 
 FORMS = (
     "give a share of the training images (0.2), or a folder or file of validation images (folder:PATH, csv:FILE, "
-    "or parquet:PATH)"
+    "parquet:PATH or wds:PATTERN)"
 )
 
 

@@ -96,10 +96,10 @@ def train(
             (`zoo.part`, `zoo.alternate`, `zoo.joint`). Or code of your own: "FILE.py:NAME", a class or a function with
             the signature of a classifier, part, stem or head (see `zoo.plugin.Component`), or a ready module, which is
             copied and not itself trained. Leave it out with `from_run`.
-        dataset: a name of `zoo.datasets()`, folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH or hf:OWNER/NAME, or the
-            path of a folder or a table; default: the model's own. Or images of your own: arrays (images, labels) or
-            ((images, labels), (images, labels)) for train and test, uint8 (N, H, W[, C]) or (N, C, H, W); a pair of
-            `torch.utils.data.Dataset`; a list of (path, label); an `ImageSplits`; or a table
+        dataset: a name of `zoo.datasets()`, folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH, wds:PATTERN or
+            hf:OWNER/NAME, or the path of a folder or a table; default: the model's own. Or images of your own: arrays
+            (images, labels) or ((images, labels), (images, labels)) for train and test, uint8 (N, H, W[, C]) or
+            (N, C, H, W); a pair of `torch.utils.data.Dataset`; a list of (path, label); an `ImageSplits`; or a table
             {"train": ..., "validation": ..., "test": ...} of these. Several labels of an image are a list, or a row of
             0 and 1 in an array.
         data_dir: folder for downloaded datasets.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.open import Batch, BatchSource, open_source
 from zoo.data.batches.resident import generator
-from zoo.data.batches.sampler import epoch_order
+from zoo.data.batches.sampler import split_order
 from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
 from zoo.evaluate.multi_label import LabelPredictions, measured
@@ -193,7 +193,7 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         at, plan = self.at, self.plan
-        rows = epoch_order(plan.recipe.sampler, plan.record.seed, at.epoch, plan.train.labels).to(self.device)
+        rows = split_order(plan.recipe.sampler, plan.record.seed, at.epoch, plan.train).to(self.device)
         rows = torch.cat((rows, rows[: self.steps * self.batch - len(rows)]))  # whole batches only
         batches = rows.view(self.steps, self.batch)
         delivered = self.data.steps(self._local(batches), at.step, epoch=at.epoch)

@@ -19,6 +19,7 @@ from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode
 from zoo.data.augment.pipeline import crop_bounds
 from zoo.data.batches.mode import Delivery, refuse_batch
+from zoo.data.batches.sampler import refuse_sampler
 from zoo.data.checks import division_findings, findings_for_training, imbalance_findings, range_of_classes
 from zoo.data.files.image_files import FileImages
 from zoo.data.findings import Finding
@@ -144,6 +145,7 @@ def resolve(
     recipe, messages = for_task(recipe, data.task, request)
     images, found = divided_for(request, data, registry, delivery, transform)
     splits = images.divided()
+    refuse_sampler(recipe.sampler, splits[0])
     weights_of_classes(recipe, class_counts(splits[0], len(data.classes)), data.classes)  # refuses what it cannot use
     channels, height, width = splits[0].images.shape[1:]
     sizes = Sizes(in_channels=channels, height=height, width=width, num_classes=len(data.classes))
@@ -357,4 +359,5 @@ def _data_record(
         measured_on=normal.measured_on or msgspec.UNSET,
         task="multi-label" if data.task == "multi-label" else msgspec.UNSET,
         decoding="reduced" if cut_from_files else msgspec.UNSET,
+        shuffle=getattr(data.train.images, "shuffle", msgspec.UNSET),
     )

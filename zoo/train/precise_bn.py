@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.data.batches.open import open_source
-from zoo.data.batches.sampler import epoch_order
+from zoo.data.batches.sampler import split_order
 from zoo.models.precision import autocast
 from zoo.runs.images import eval_batch
 from zoo.train.optim.freeze import is_trained
@@ -28,7 +28,7 @@ def some_images(plan: Plan, prepare: Callable[[Tensor], Tensor]) -> Iterator[Ten
     Yields:
         float (B, C, H, W); while they are used, products and convolutions are in fp32.
     """
-    numbers = epoch_order(plan.recipe.sampler, plan.record.seed, 0, plan.train.labels)
+    numbers = split_order(plan.recipe.sampler, plan.record.seed, 0, plan.train)
     rows = (numbers % len(plan.train))[: plan.recipe.precise_bn].numpy()
     where, last = plan.hardware.device, plan.hardware.channels_last
     source = open_source(plan.train.select(rows), where, channels_last=last)

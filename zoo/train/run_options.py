@@ -56,8 +56,8 @@ class Request(Struct, kw_only=True):
     dataset: Annotated[
         str | None,
         Option(
-            "Dataset: a name in `zoo datasets`, folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH or hf:OWNER/NAME; "
-            "default: the model's own.",
+            "Dataset: a name in `zoo datasets`, folder:PATH, csv:FILE, jsonl:FILE, parquet:PATH, wds:PATTERN or "
+            "hf:OWNER/NAME; default: the model's own.",
             "SPEC",
             sweep=True,
         ),

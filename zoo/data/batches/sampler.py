@@ -13,7 +13,11 @@ from torch import Tensor
 
 from zoo.catalogue.recipe import Sampler
 from zoo.data.batches.resident import generator, order
+from zoo.data.batches.windows import windows
+from zoo.data.shards.packed import ShardImages
+from zoo.data.split import Split
 from zoo.data.types import Labels
+from zoo.errors import InputError
 
 POWERS = MappingProxyType({"balanced": 1.0, "sqrt": 0.5})
 """Of the number of images in a class: an image is drawn in proportion to its inverse."""
@@ -40,6 +44,30 @@ def epoch_order(sampler: Sampler, seed: int, epoch: int, labels: Labels) -> Tens
     begins = counts.cumsum(0) - counts
     rows = classes.argsort(stable=True)[begins[chosen] + (chance[1] * counts[chosen]).long()]
     return rows + len(labels) * appearances(rows)
+
+
+def split_order(sampler: Sampler, seed: int, epoch: int, split: Split) -> Tensor:
+    """The sample numbers of an epoch of a split, as `epoch_order`; of images in shards, see `windows`."""
+    images = split.images
+    if sampler == "shuffled" and isinstance(images, ShardImages):
+        return windows(seed, epoch, images.blocks, images.sizes, images.shuffle).order
+    refuse_sampler(sampler, split)
+    return epoch_order(sampler, seed, epoch, split.labels)
+
+
+def refuse_sampler(sampler: Sampler, split: Split) -> None:
+    """Refuse to draw images at any place where only whole blocks can be read.
+
+    Raises:
+        InputError: says what to do.
+    """
+    images = split.images
+    if sampler != "shuffled" and isinstance(images, ShardImages) and not images.files.store.is_local:
+        raise InputError(
+            f'recipe.sampler="{sampler}" draws images at any place of the dataset, and these shards are read block by '
+            'block: set recipe.sampler="shuffled" with recipe.class_weights="balanced", or stream from tar files on '
+            "this machine (wds:)"
+        )
 
 
 def appearances(rows: Tensor) -> Tensor:

@@ -19,10 +19,13 @@ import torch
 from torch import Tensor
 
 from zoo.data.augment.crop import Bounds, crop_key
+from zoo.data.batches.ahead import Ahead, runs
 from zoo.data.batches.resident import slices
+from zoo.data.batches.windows import windows
 from zoo.data.files.image_files import FileImages, forget
 from zoo.data.files.pool import Pool
 from zoo.data.files.worker import Cuts, Part
+from zoo.data.shards.packed import ShardImages, part_ends
 from zoo.data.split import Split
 from zoo.data.types import Images, Labels
 from zoo.errors import DataError, InputError
@@ -40,19 +43,26 @@ class _Reader(Protocol):
 
     depth: int
 
-    def begin(self, rows: Labels, key: int | None) -> _Begun:
-        """Begin to read these samples: row s % N each; `key` of the random crops, if there are any."""
+    def ahead(self, sequence: Labels, epoch: int | None) -> Ahead | None:
+        """What reads the shards of a sequence of samples ahead, if there are any; `epoch`: of training."""
+
+    def begin(self, rows: Labels, key: int | None, ahead: Ahead | None) -> _Begun:
+        """Begin to read the next of these samples: row s % N each; `key` of the random crops, if there are any."""
 
 
 class _FileReader:
-    """Files, decoded by a pool."""
+    """Files, or parts of files, decoded by a pool."""
 
     def __init__(self, images: FileImages, pool: Pool, bounds: Bounds | None, pin: bool) -> None:
         self.images, self.pool, self.bounds, self.pin = images, pool, bounds, pin
         self.root = os.fsencode(os.path.join(images.files.root, ""))
         self.depth = 0
 
-    def begin(self, rows: Labels, key: int | None) -> _Begun:
+    def ahead(self, sequence: Labels, epoch: int | None) -> Ahead | None:
+        del sequence, epoch  # a worker reads its files itself
+        return None
+
+    def begin(self, rows: Labels, key: int | None, ahead: Ahead | None) -> _Begun:
         # Enough parts are under way to keep every worker at work while its last answer is taken.
         self.depth = max(2, -(-2 * self.pool.workers * self.pool.part // len(rows))) if self.pool.workers else 0
         height, width = self.images.size
@@ -61,16 +71,59 @@ class _FileReader:
         parts = []
         for start in range(0, len(rows), self.pool.part):
             end = min(len(rows), start + self.pool.part)
-            part = self._part(rows[start:end], key)
+            part = self._part(rows[start:end], key, ahead)
             parts.append(self.pool.submit(part, pixels[start:end]))
         return _Begun(host.permute(0, 3, 1, 2), parts)
 
-    def _part(self, rows: Labels, key: int | None) -> Part:
-        files, chosen = self.images.files, self.images.rows[rows % len(self.images.rows)].tolist()
+    def _part(self, rows: Labels, key: int | None, ahead: Ahead | None) -> Part:
+        del ahead
+        files, chosen = self.images.files, self._chosen(rows)
         paths = [self.root + files.name(row) for row in chosen]
         stamps = [files.stamp(row) for row in chosen]
-        cuts = None if key is None or self.bounds is None else Cuts(key, rows.tolist(), self.bounds)
-        return Part(paths, stamps, cuts)
+        return Part(paths, stamps, self._cuts(rows, key))
+
+    def _chosen(self, rows: Labels) -> list[int]:
+        """The files of samples."""
+        return self.images.rows[rows % len(self.images.rows)].tolist()
+
+    def _cuts(self, rows: Labels, key: int | None) -> Cuts | None:
+        return None if key is None or self.bounds is None else Cuts(key, rows.tolist(), self.bounds)
+
+
+class _SpanReader(_FileReader):
+    """Parts of tar files of this machine, which workers read themselves."""
+
+    images: ShardImages
+
+    def _part(self, rows: Labels, key: int | None, ahead: Ahead | None) -> Part:
+        store, chosen = self.images.files.store, self._chosen(rows)
+        names = [os.fsencode(store.where(row)) for row in chosen]
+        return Part(names, [], self._cuts(rows, key), spans=[store.span(row) for row in chosen])
+
+
+class _ShardReader(_FileReader):
+    """Shards that are read block by block, before workers decode what they hold."""
+
+    images: ShardImages
+
+    def __init__(self, images: ShardImages, pool: Pool, bounds: Bounds | None, pin: bool, seed: int) -> None:
+        super().__init__(images, pool, bounds, pin)
+        self.seed = seed
+
+    def ahead(self, sequence: Labels, epoch: int | None) -> Ahead:
+        images = self.images
+        rows = sequence % len(images)
+        chosen = images.rows[rows]
+        if epoch is None:
+            ends = part_ends(images.files.blocks[chosen], images.files.sizes[chosen])
+        else:
+            ends = runs(windows(self.seed, epoch, images.blocks, images.sizes, images.shuffle).window[rows])
+        return Ahead(images.files, chosen, ends)
+
+    def _part(self, rows: Labels, key: int | None, ahead: Ahead | None) -> Part:
+        assert ahead is not None
+        names = [os.fsencode(self.images.files.where(row)) for row in self._chosen(rows)]
+        return Part(names, [], self._cuts(rows, key), contents=ahead.take(len(rows)))
 
 
 class _ArrayReader:
@@ -83,7 +136,12 @@ class _ArrayReader:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="zoo-data") if pool.workers else None
         self.depth, self.pin = 2 if pool.workers else 0, pin
 
-    def begin(self, rows: Labels, key: int | None) -> _Begun:
+    def ahead(self, sequence: Labels, epoch: int | None) -> Ahead | None:
+        del sequence, epoch  # the system reads what is mapped
+        return None
+
+    def begin(self, rows: Labels, key: int | None, ahead: Ahead | None) -> _Begun:
+        del ahead
         # Evaluation's mode is that of its thread alone, and another thread writes this.
         with torch.inference_mode(False):
             host = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=self.pin)
@@ -95,6 +153,15 @@ class _ArrayReader:
     def _gather(self, rows: Tensor, host: Tensor) -> None:
         flat = self.images.view(len(self.images), -1)
         torch.index_select(flat, 0, rows % len(flat), out=host.view(len(rows), -1))
+
+
+def _reader(images: FileImages, pool: Pool, bounds: Bounds | None, pin: bool, seed: int) -> _FileReader:
+    """What reads files, or shards."""
+    if not isinstance(images, ShardImages):
+        return _FileReader(images, pool, bounds, pin)
+    if images.files.store.is_local:
+        return _SpanReader(images, pool, bounds, pin)
+    return _ShardReader(images, pool, bounds, pin, seed)
 
 
 class Streamed:
@@ -130,7 +197,7 @@ class Streamed:
         self.reader: _Reader
         self.folder: Path | None = None
         if isinstance(split.images, FileImages):
-            self.reader = _FileReader(split.images, split.pool, bounds, pin)
+            self.reader = _reader(split.images, split.pool, bounds, pin, seed)
             self.cropped, self.folder = bounds is not None, split.images.files.root
         else:
             self.reader = _ArrayReader(split.images, split.pool, pin)
@@ -152,7 +219,8 @@ class Streamed:
         """
         rows = batches[start:].to(self.device)
         key = crop_key(self.seed, epoch) if self.cropped else None
-        yield from self._read(rows, batches[start:].cpu().numpy(), key)
+        wanted = batches[start:].cpu().numpy()
+        yield from self._read(rows, wanted, key, self.reader.ahead(wanted.ravel(), epoch))
 
     def batches(
         self, batch_size: int, *, rows: Tensor | None = None, drop_last: bool = False, start: int = 0
@@ -163,29 +231,32 @@ class Streamed:
         """
         chosen = torch.arange(len(self)) if rows is None else rows.cpu()
         parts = list(slices(len(chosen), batch_size, drop_last=drop_last, start=start))
+        sequence = chosen[parts[0][0] : parts[-1][1]] if parts else chosen[:0]
         yield from self._read(
             (chosen[begin:end].to(self.device) for begin, end in parts),
             (chosen[begin:end].numpy() for begin, end in parts),
             None,
+            self.reader.ahead(sequence.numpy(), None),
         )
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The batch of these rows, read now and never cut at random."""
-        _, images, labels = next(self._read([indices], [indices.cpu().numpy()], None))
+        wanted = indices.cpu().numpy()
+        _, images, labels = next(self._read([indices], [wanted], None, self.reader.ahead(wanted, None)))
         return images, labels
 
     def _read(
-        self, rows: Iterable[Tensor], wanted: Iterable[Labels], key: int | None
+        self, rows: Iterable[Tensor], wanted: Iterable[Labels], key: int | None, ahead: Ahead | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for numbers, host in zip(rows, self._ahead(wanted, key), strict=True):
+        for numbers, host in zip(rows, self._ahead(wanted, key, ahead), strict=True):
             yield numbers, self._delivered(host), self.labels.index_select(0, numbers % len(self))
 
-    def _ahead(self, wanted: Iterable[Labels], key: int | None) -> Iterator[Tensor]:
+    def _ahead(self, wanted: Iterable[Labels], key: int | None, ahead: Ahead | None) -> Iterator[Tensor]:
         """Batches on the host, in order, `depth` of them under way; what is not needed is not begun."""
         pending: deque[_Begun] = deque()
         try:
             for rows in wanted:
-                pending.append(self.reader.begin(rows, key))
+                pending.append(self.reader.begin(rows, key, ahead))
                 if len(pending) > self.reader.depth:
                     yield self._filled(pending.popleft())
             while pending:
@@ -193,6 +264,8 @@ class Streamed:
         finally:
             for part in (part for begun in pending for part in begun.parts):
                 part.cancel()
+            if ahead is not None:
+                ahead.close()
 
     def _filled(self, begun: _Begun) -> Tensor:
         try:

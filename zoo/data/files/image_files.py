@@ -15,8 +15,9 @@ import zipfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -25,11 +26,11 @@ from numpy.typing import NDArray
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
-from zoo.data.files.colours import Colours
-from zoo.data.files.decode import Rule, Scaling, image_array
+from zoo.data.files.decode import Rule
 from zoo.data.files.formats import ENDINGS
-from zoo.data.types import Images, Labels
-from zoo.errors import BadImagesError, DataError, SizesError
+from zoo.data.files.reading import Stamp, decode_file
+from zoo.data.types import Images, Item, Labels
+from zoo.errors import DataError
 
 FORMAT = 3  # 1: thumbnails of storage devices were listed; 2: no photographs of phones (HEIC) were
 SETTLED = 2_000_000_000
@@ -60,13 +61,6 @@ def is_image(name: str) -> bool:
 def is_visible(name: str) -> bool:
     """Whether a file or folder is a person's: no hidden one, and none of `SYSTEM`."""
     return not name.startswith(".") and name.casefold() not in SYSTEM
-
-
-class Stamp(NamedTuple):
-    """A file as it was indexed: bytes, and its modification time in ns."""
-
-    size: int
-    time: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +100,14 @@ class Files(Sequence[Path]):
     def stamp(self, row: int) -> Stamp:
         """Size and time of one file, as indexed."""
         return Stamp(int(self.sizes[row]), int(self.times[row]))
+
+    def where(self, row: int) -> str:
+        """What messages call one image."""
+        return str(self[row])
+
+    def items(self, rows: Labels) -> Sequence[Item]:
+        """Several images, undecoded."""
+        return [self[row] for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
@@ -380,11 +382,24 @@ class FileImages:
 
     def select(self, rows: Labels) -> FileImages:
         """Some of the images, still files."""
-        return FileImages(self.files, self.rows[rows], self.rule, self.size)
+        return replace(self, rows=self.rows[rows])
 
     def path(self, row: int) -> Path:
         """The file of one image."""
         return self.files[int(self.rows[row])]
+
+    def where(self, row: int) -> str:
+        """What messages call one image."""
+        return self.files.where(int(self.rows[row]))
+
+    def several(self, rows: Labels) -> Images:
+        """Decode several images in threads: uint8 (n, 3, H, W).
+
+        Raises:
+            DataError: as `decode_file`.
+        """
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            return np.stack(list(threads.map(self._decoded, rows.tolist())))
 
     def stamp(self, row: int) -> Stamp:
         """The file of one image as it was indexed."""
@@ -392,38 +407,3 @@ class FileImages:
 
     def _decoded(self, row: int) -> Images:
         return decode_file(str(self.path(row)), self.stamp(row), self.rule, self.size, self.rule.colours)
-
-
-def decode_file(
-    path: str, stamp: Stamp, rule: Scaling, size: tuple[int, int], colours: Colours | None = None
-) -> Images:
-    """Read and decode one indexed file.
-
-    Args:
-        colours: as `zoo.data.files.decode.image_array` takes them.
-    Returns:
-        uint8 (3, H, W), channels innermost in memory.
-    Raises:
-        DataError: it is gone, was changed since it was indexed, cannot be read, or has another size.
-    """
-    try:
-        with open(path, "rb") as file:
-            status, data = os.fstat(file.fileno()), file.read()
-    except FileNotFoundError:
-        raise DataError(f"{path}: was deleted after its folder was listed; put it back, or start again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    now = Stamp(status.st_size, status.st_mtime_ns)
-    if now != stamp:
-        what = f"{stamp.size:,} bytes then, {now.size:,} now" if now.size != stamp.size else "its time differs"
-        raise DataError(f"{path}: was changed after its folder was listed ({what}); start again")
-    try:
-        image = image_array(data, rule, path, colours)
-    except DataError as error:
-        raise BadImagesError((str(error),)) from None
-    if image.shape[1:] != size:
-        raise SizesError(
-            f"images differ in size: {path} has {image.shape[2]}x{image.shape[1]}, the first one "
-            f"{size[1]}x{size[0]}; give --image-size N"
-        )
-    return image

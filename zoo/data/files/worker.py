@@ -19,7 +19,7 @@ import numpy as np
 from zoo.base.heap import keep_heap
 from zoo.data.augment.crop import Bounds, RandomCut
 from zoo.data.files.decode import PILLOWS, Rule, Scaling
-from zoo.data.files.image_files import Stamp, decode_file
+from zoo.data.files.reading import Span, Stamp, decode_content, decode_file, read_span
 from zoo.data.types import Images
 from zoo.errors import DataError
 
@@ -48,11 +48,17 @@ class Cuts(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Consecutive images of a batch: paths in the file system's encoding, and what was indexed of them."""
+    """Consecutive images of a batch: paths in the file system's encoding, and what was indexed of them.
+
+    Attributes:
+        spans: where images in shards are; their paths are names for messages then. contents: or their encoded bytes.
+    """
 
     paths: list[bytes]
     stamps: list[Stamp]
     cuts: Cuts | None = None
+    spans: list[Span] = []
+    contents: list[bytes] = []
 
 
 def decode_part(part: Part, rule: Rule, out: Images) -> None:
@@ -62,12 +68,16 @@ def decode_part(part: Part, rule: Rule, out: Images) -> None:
         DataError: the first file that cannot be used.
     """
     height, width = out.shape[1:3]
-    for place, (path, stamp) in enumerate(zip(part.paths, part.stamps, strict=True)):
+    for place, path in enumerate(part.paths):
         chosen: Scaling = rule
         if part.cuts is not None:
             cuts = part.cuts
             chosen = RandomCut(cuts.key, cuts.rows[place], cuts.bounds, (height, width))
-        image = decode_file(os.fsdecode(path), stamp, chosen, (height, width), rule.colours)
+        if part.spans or part.contents:
+            content = part.contents[place] if part.contents else read_span(part.spans[place])
+            image = decode_content(content, os.fsdecode(path), chosen, (height, width), rule.colours)
+        else:
+            image = decode_file(os.fsdecode(path), part.stamps[place], chosen, (height, width), rule.colours)
         out[place] = image.transpose(1, 2, 0)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,9 +14,12 @@ from zoo.base.quiet_imports import without_advice
 from zoo.base.text import first_line
 from zoo.base.version import __version__
 from zoo.data.findings import Finding
+from zoo.data.shards.remote import RemoteFile
 from zoo.data.sources.parquet import ParquetSource
+from zoo.data.sources.parquet_columns import Place
 from zoo.data.sources.parquet_files import Chosen, choose_files, unread_splits
-from zoo.data.sources.source import Opened, Request
+from zoo.data.sources.parquet_shards import ParquetShards
+from zoo.data.sources.source import Opened, Request, Source
 from zoo.errors import AbsentDataError, DataError, InputError
 
 US: Mapping[str, str] = MappingProxyType({"library_name": "hybrid-zoo", "library_version": __version__})
@@ -33,7 +37,7 @@ class HubSource:
         sha: the commit, so that a cache entry belongs to it for ever.
         files: the parquet files of both splits, as paths in the repository.
         local: the downloaded snapshot, where the Hub could not be reached.
-        seed, whole: as of `zoo.data.sources.parquet.ParquetSource`.
+        seed, whole: as of `zoo.data.sources.parquet.ParquetSource`. sizes: bytes of the files, where the Hub said them.
     """
 
     repo: str
@@ -44,6 +48,7 @@ class HubSource:
     local: Path | None = None
     seed: int = 0
     whole: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def make(cls, request: Request) -> HubSource:
@@ -87,6 +92,22 @@ class HubSource:
         train, held, test = (tuple(str(self._fetched(name)) for name in part) for part in parts)
         return self._parquet(files._replace(train=train, validation=held, test=test)).open()
 
+    def shards(self, request: Request) -> ParquetShards:
+        """The source whose files stay on the Hub, for `?stream`."""
+        with without_advice():
+            import huggingface_hub as hub
+
+        headers = hub.utils.build_hf_headers(**US)
+
+        def at(name: str) -> Place:
+            if self.local is not None:
+                return self.local / name
+            url = hub.hf_hub_url(self.repo, name, repo_type="dataset", revision=self.sha)
+            file = RemoteFile(url, f"hf:{self.repo}/{name}", headers=headers, keeps=True)
+            return replace(file, size=self.sizes.get(name, 0)) if self.sizes.get(name) else file.looked_at()
+
+        return ParquetShards.of(replace(self._parquet(self.files), at=lru_cache(None)(at)), request, "hf")
+
     def _parquet(self, files: Chosen) -> ParquetSource:
         """The source of downloaded files."""
         return ParquetSource.of(files, self.options, self.seed, self.whole, f"hf:{self.repo}")
@@ -104,6 +125,16 @@ class HubSource:
         except Exception as error:  # the client raises its own, its transport's and the system's
             raise AbsentDataError(*_unreachable(self.repo, self.cache, error)) from error
         return Path(path)
+
+
+def hub(request: Request) -> Source:
+    """The source for `hf:OWNER/NAME`; with `?stream` its files stay on the Hub.
+
+    Raises:
+        InputError, DataError: as `HubSource.make` and `ParquetShards.of`.
+    """
+    made = HubSource.make(request)
+    return made.shards(request) if request.options.get("stream") else made
 
 
 def _chosen(files: list[str], request: Request, repo: str) -> Chosen | None:
@@ -125,10 +156,11 @@ def _online(repo: str, revision: str, cache: str | None, request: Request) -> Hu
     api = hub.HfApi(**US)
     try:
         for candidate in (revision or None, None if revision else CONVERTED):
-            info = api.dataset_info(repo, revision=candidate)
+            info = api.dataset_info(repo, revision=candidate, files_metadata=bool(request.options.get("stream")))
             files = _chosen([s.rfilename for s in info.siblings or []], request, repo)
             if files:
-                return HubSource(repo, str(info.sha), files, cache, request.options)
+                sizes = {s.rfilename: s.size for s in info.siblings or [] if s.size}
+                return HubSource(repo, str(info.sha), files, cache, request.options, sizes=sizes)
             if revision:
                 break
     except errors.GatedRepoError:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from zoo.data.files.image_files import Listing
 from zoo.data.findings import Finding
 from zoo.data.sources.source import Rows, Source, item_rows
-from zoo.data.types import VALIDATES, Chunk, Columns, Labels, SplitsFrom
+from zoo.data.types import CHUNK, VALIDATES, Chunk, Columns, Labels, SplitsFrom
 
 
 class Part(NamedTuple):
@@ -42,9 +42,14 @@ class Part(NamedTuple):
 
     def opened(self) -> Rows:
         """The split, to be decoded into the cache."""
-        files = [self.listing.files[int(row)] for row in self.rows]
-        opened = item_rows(files, self.labels, lambda i: str(files[i]))
-        return Rows(opened.labels, opened.chunks, opened.where, columns=self.columns)
+        files, rows = self.listing.files, self.rows
+
+        def chunks() -> Iterator[Chunk]:
+            for start in range(0, len(rows), CHUNK):
+                yield files.items(rows[start : start + CHUNK])
+
+        opened = item_rows((), self.labels, lambda i: files.where(int(rows[i])))
+        return Rows(opened.labels, chunks, opened.where, columns=self.columns)
 
 
 @runtime_checkable

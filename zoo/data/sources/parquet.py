@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from zoo.data.label_sets import LabelSets, has_sets
 from zoo.data.sources.joined_splits import divided, group_numbers, sides_of, with_drawn_test, with_validation
 from zoo.data.sources.known_classes import one_numbering, renumbered
 from zoo.data.sources.labels import class_number, why_no_class
-from zoo.data.sources.parquet_columns import Columns, parquet_reader, same_columns
+from zoo.data.sources.parquet_columns import Columns, Place, parquet_reader, same_columns
 from zoo.data.sources.parquet_files import Chosen, local_files, unread_splits
 from zoo.data.sources.parquet_sets import column_names, most_number, sets_of_columns, sets_of_lists, texts_of_lists
 from zoo.data.sources.source import Opened, Request, Rows
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 BATCH = 512
 
+PLACE = "place"
+"""A column of rows whose images stay in their files: the number of each among all rows of all files."""
 
-def _cells(files: Sequence[Path], column: str) -> Iterator[tuple[Path, list[Any]]]:
+
+def _cells(files: Sequence[Place], column: str) -> Iterator[tuple[Place, list[Any]]]:
     """The values of a column, file by file."""
     import pyarrow as pa
 
@@ -46,7 +49,7 @@ def _cells(files: Sequence[Path], column: str) -> Iterator[tuple[Path, list[Any]
                 raise DataError(f"{path}: {first_line(error, None)}") from None
 
 
-def _values(files: Sequence[Path], column: str, option: str) -> list[Any]:
+def _values(files: Sequence[Place], column: str, option: str) -> list[Any]:
     """The values of a column that an option names.
 
     Raises:
@@ -60,7 +63,7 @@ def _values(files: Sequence[Path], column: str, option: str) -> list[Any]:
     return [value for _, values in _cells(files, column) for value in values]
 
 
-def _text_classes(files: Sequence[Path], column: str) -> tuple[str, ...]:
+def _text_classes(files: Sequence[Place], column: str) -> tuple[str, ...]:
     """The texts of a label column, sorted; none where its labels are numbers."""
     texts: set[str] = set()
     for _, values in _cells(files, column):
@@ -68,7 +71,7 @@ def _text_classes(files: Sequence[Path], column: str) -> tuple[str, ...]:
     return tuple(sorted(texts))
 
 
-def _labels(files: Sequence[Path], column: str, classes: tuple[str, ...]) -> Labels:
+def _labels(files: Sequence[Place], column: str, classes: tuple[str, ...]) -> Labels:
     """Label numbers of all rows, in the file's own numbering; texts are looked up among its classes."""
     often = Counter(classes)
     numbers = {name: i for i, name in enumerate(classes) if often[name] == 1}
@@ -82,7 +85,7 @@ def _labels(files: Sequence[Path], column: str, classes: tuple[str, ...]) -> Lab
     return np.asarray(labels, np.int64)
 
 
-def _sets(files: Sequence[Path], columns: Columns, classes: tuple[str, ...]) -> LabelSets:
+def _sets(files: Sequence[Place], columns: Columns, classes: tuple[str, ...]) -> LabelSets:
     """Which classes each image shows; of classes without names, as many as the numbers need."""
     if columns.several:
         return sets_of_columns([_cells(files, name) for name in columns.several], columns.several)
@@ -90,7 +93,7 @@ def _sets(files: Sequence[Path], columns: Columns, classes: tuple[str, ...]) -> 
     return sets_of_lists(_cells(files, columns.label), columns.label, classes, count)
 
 
-def _names(files: Sequence[Path], columns: Columns) -> tuple[str, ...]:
+def _names(files: Sequence[Place], columns: Columns) -> tuple[str, ...]:
     """The classes of a split's files; none where its labels are numbers without names."""
     if columns.classes:
         return columns.classes
@@ -101,13 +104,13 @@ def _refuse(message: str) -> NoReturn:
     raise DataError(message)
 
 
-def _item(cell: object, path: Path, row: int) -> Item:
+def image_item(cell: object, path: Place, row: int) -> Item:
     """What one cell of the image column holds: a file's bytes, or its path beside the parquet file."""
     if isinstance(cell, dict):
         data, name = cell.get("bytes"), cell.get("path")
         if data is not None:
             return bytes(data)
-        if name:
+        if name and isinstance(path, Path):
             return path.parent / str(name)
     elif isinstance(cell, bytes):
         return cell
@@ -115,7 +118,7 @@ def _item(cell: object, path: Path, row: int) -> Item:
     return partial(_refuse, f"{path} row {row}: holds no image ({what})")
 
 
-def _rows(files: Sequence[Path], columns: Columns, classes: tuple[str, ...]) -> Rows:
+def _rows(files: Sequence[Place], columns: Columns, classes: tuple[str, ...]) -> Rows:
     """All rows of a split; its labels count `classes`."""
     import pyarrow as pa
 
@@ -134,7 +137,7 @@ def _rows(files: Sequence[Path], columns: Columns, classes: tuple[str, ...]) -> 
                 try:
                     for batch in reader.iter_batches(BATCH, columns=[columns.image]):
                         cells = batch.column(0).to_pylist()
-                        yield [_item(cell, path, i) for i, cell in enumerate(cells, row)]
+                        yield [image_item(cell, path, i) for i, cell in enumerate(cells, row)]
                         row += len(cells)
                 except (OSError, pa.ArrowException) as error:
                     raise DataError(f"{path}: {first_line(error, None)}") from None
@@ -172,12 +175,12 @@ def _has_paths(reader: pq.ParquetFile, image: str) -> bool:
     return False
 
 
-def _digest_of_images(files: Sequence[Path], image: str) -> str:
+def _digest_of_images(files: Sequence[Place], image: str) -> str:
     """A hash over size and time of every image that lies beside the files; "" where all are inside them."""
     digest, count = hashlib.sha256(), 0
     for path in files:
         with parquet_reader(path) as reader:
-            if not _has_paths(reader, image):
+            if not isinstance(path, Path) or not _has_paths(reader, image):
                 continue
             for batch in reader.iter_batches(BATCH, columns=[f"{image}.path"]):
                 for cell in batch.column(0).to_pylist():
@@ -208,6 +211,7 @@ class ParquetSource:
             (stratified, 20%); or, `whole`, each split is all of it: for an evaluation, which reads one of them.
         split_column: says of each row of `chosen.train` which split it is. group: names what must not be torn apart.
         several: a column of 0 and 1 for each class, in the place of `label`.
+        at: the file of each name in `chosen`. placed: rows have a column `PLACE`: their numbers among all rows.
     """
 
     chosen: Chosen
@@ -218,6 +222,8 @@ class ParquetSource:
     split_column: str | None = None
     group: str | None = None
     several: tuple[str, ...] = ()
+    at: Callable[[str], Place] = Path
+    placed: bool = False
 
     @classmethod
     def make(cls, request: Request) -> ParquetSource:
@@ -245,9 +251,9 @@ class ParquetSource:
         )
 
     @property
-    def files(self) -> dict[str, list[Path]]:
+    def files(self) -> dict[str, list[Place]]:
         """The files of each split that has some: train, validation, test."""
-        sides = {side: [*map(Path, getattr(self.chosen, side))] for side in ("train", "validation", "test")}
+        sides = {side: [*map(self.at, getattr(self.chosen, side))] for side in ("train", "validation", "test")}
         return {side: paths for side, paths in sides.items() if paths}
 
     @property
@@ -285,8 +291,8 @@ class ParquetSource:
             InputError, DataError: as `columns`; said before a cache could answer in the files' place.
         """
 
-        def stamp(path: Path) -> list[Any]:
-            status = path.stat()
+        def stamp(path: Place) -> list[Any]:
+            status = os.stat(str(path))
             return [str(path), status.st_size, status.st_mtime_ns]
 
         files = self.files
@@ -344,7 +350,16 @@ class ParquetSource:
             numbered = group_numbers(values, f"column {self.group!r}")
             for side, groups in zip(files, numbered, strict=True):
                 rows[side] = replace(rows[side], columns={**rows[side].columns, GROUP: groups})
-        return rows, classes
+        return self._placed(rows) if self.placed else rows, classes
+
+    def _placed(self, rows: Mapping[str, Rows]) -> dict[str, Rows]:
+        """The rows of each split with their numbers among all."""
+        start, placed = 0, {}
+        for side, its in rows.items():
+            end = start + len(its.labels)
+            placed[side] = replace(its, columns={**its.columns, PLACE: np.arange(start, end)})
+            start = end
+        return placed
 
     def _by_column(self, rows: Rows, classes: tuple[str, ...]) -> Opened:
         """The splits of one table, as the column says."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.explain import shown
 from zoo.base.text import first_line
+from zoo.data.shards.remote import RemoteFile
 from zoo.data.sources.parquet_sets import holds_lists, inner_feature
 from zoo.data.sources.table_columns import usual_column
 from zoo.errors import DataError, InputError
@@ -38,9 +39,15 @@ class Columns:
     several: tuple[str, ...] = ()
 
 
-def parquet_reader(path: Path) -> pq.ParquetFile:
+Place = Path | RemoteFile
+"""Where a parquet file is."""
+
+
+def parquet_reader(path: Place, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """Open a file.
 
+    Args:
+        metadata: its footer, if it is known.
     Raises:
         DataError: it cannot be read as parquet.
     """
@@ -48,7 +55,8 @@ def parquet_reader(path: Path) -> pq.ParquetFile:
     import pyarrow.parquet as parquet
 
     try:
-        return parquet.ParquetFile(path)
+        source = path.opened() if isinstance(path, RemoteFile) else path
+        return parquet.ParquetFile(source, metadata=metadata)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as parquet: {first_line(error, None)}") from None
 
@@ -62,7 +70,7 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def columns_of(path: Path, image: str | None, label: str | None, several: tuple[str, ...] = ()) -> Columns:
+def columns_of(path: Place, image: str | None, label: str | None, several: tuple[str, ...] = ()) -> Columns:
     """Find one file's columns by its schema's features; options win.
 
     Args:
@@ -93,7 +101,7 @@ def columns_of(path: Path, image: str | None, label: str | None, several: tuple[
 
 
 def _column(
-    path: Path, schema: pa.Schema, kinds: dict[str, str], option: str, kind: str, usual: tuple[str, ...]
+    path: Place, schema: pa.Schema, kinds: dict[str, str], option: str, kind: str, usual: tuple[str, ...]
 ) -> str:
     """The one column of the kind, else the one with a usual name."""
     of_kind = [name for name, its in kinds.items() if its == kind]
@@ -107,7 +115,7 @@ def _column(
     )
 
 
-def _check_image_type(path: Path, schema: pa.Schema, image: str) -> None:
+def _check_image_type(path: Place, schema: pa.Schema, image: str) -> None:
     """Refuse a column that holds no encoded files: one line, not one for each row."""
     import pyarrow as pa
 
@@ -127,7 +135,7 @@ def _check_image_type(path: Path, schema: pa.Schema, image: str) -> None:
         )
 
 
-def path_column(path: Path, image: str | None) -> str | None:
+def path_column(path: Place, image: str | None) -> str | None:
     """The column of a file that holds paths of images, as text; None where a column holds the images themselves.
 
     Args:
@@ -148,14 +156,16 @@ def path_column(path: Path, image: str | None) -> str | None:
     return usual_column("path", texts, str(path))
 
 
-def class_names(path: Path, label: str) -> tuple[str, ...]:
+def class_names(path: Place, label: str) -> tuple[str, ...]:
     """The names that the Hub's metadata give to the numbers in a column; none where they do not say."""
     with parquet_reader(path) as reader:
         names = inner_feature(_features(reader.schema_arrow).get(label, {})).get("names") or ()
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
-def same_columns(files: Sequence[Path], image: str | None, label: str | None, several: tuple[str, ...] = ()) -> Columns:
+def same_columns(
+    files: Sequence[Place], image: str | None, label: str | None, several: tuple[str, ...] = ()
+) -> Columns:
     """The columns of all files, which must agree: a label means one class in every shard.
 
     Raises:

@@ -76,7 +76,7 @@ def _names_a_split(name: str) -> bool:
 def parquet_file(path: str) -> ParquetFile:
     """What a file's path below the dataset's folder tells: split, configuration, shard."""
     *folders, name = path.split("/")
-    stem = name.removesuffix(".parquet")
+    stem = re.sub(r"\.(parquet|tar)$", "", name)
     shard = _SHARD.fullmatch(stem)
     base = (shard["name"] if shard else re.sub(r"[-._ ]*\d+$", "", stem)).lower()
     named = [i for i, folder in enumerate(folders) if _names_a_split(folder)]
@@ -103,6 +103,7 @@ def choose_files(
     earlier: bool = False,
     separate: bool = True,
     exists: Callable[[str], bool] = lambda path: False,
+    kind: str = "parquet",
 ) -> Chosen:
     """Sort the files of a dataset into train, validation and test.
 
@@ -112,7 +113,7 @@ def choose_files(
         whole: files without training images are taken as well, for an evaluation: they are both splits.
         earlier: as of `zoo.data.sources.source.Request`.
         separate: refuse files of several configurations; the user did not name each file.
-        exists: whether a shard that is not among the paths was left out on purpose.
+        exists: whether a shard that is not among the paths was left out on purpose. kind: of files, for messages.
     Raises:
         InputError: a split has no file, several could be meant, or train and test are the same.
         DataError: shards are missing.
@@ -124,7 +125,7 @@ def choose_files(
     if column := options.get("split_column"):
         sides = _one_table(names, options, where, str(column))
     else:
-        sides = _split_names(names, options, where, own=not (whole or earlier), whole=whole)
+        sides = _split_names(names, options, where, own=not (whole or earlier), whole=whole, kind=kind)
     chosen = [[file for file in files if file.split in side] for side in sides]
     for side, group in zip(sides, chosen, strict=True):
         if separate:
@@ -166,7 +167,7 @@ def _listed(names: Iterable[str]) -> str:
     return (", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")) or "none"
 
 
-def _split_names(names: list[str], options: dict[str, Any], where: str, *, own: bool, whole: bool) -> _Names:
+def _split_names(names: list[str], options: dict[str, Any], where: str, *, own: bool, whole: bool, kind: str) -> _Names:
     """The splits that are train, validation and test.
 
     There is no test where there is one split alone, or validation beside training, and the user named none.
@@ -174,7 +175,7 @@ def _split_names(names: list[str], options: dict[str, Any], where: str, *, own: 
     Args:
         own: whether a validation split selects; else it is the test where there is no other.
     """
-    given = _Names(*(_given(names, options.get(side), side, where) for side in _Names._fields))
+    given = _Names(*(_given(names, options.get(side), side, where, kind) for side in _Names._fields))
     if len(names) == 1 and not (given.train and (given.test or given.validation)):
         return _Names(names, [], [])
     train = given.train or _usual(names, TRAIN_NAMES, "train", where)
@@ -188,7 +189,7 @@ def _split_names(names: list[str], options: dict[str, Any], where: str, *, own: 
     for side, chosen in (("train", train), ("test", test or validation)):
         if not chosen:
             raise InputError(
-                f"{where}: no parquet file of split {side!r}; splits: {_listed(names)}; name it by ?{side}=SPLIT"
+                f"{where}: no {kind} file of split {side!r}; splits: {_listed(names)}; name it by ?{side}=SPLIT"
             )
     if not whole:
         _refuse_shared(_Names(train, validation, test), where)
@@ -206,13 +207,13 @@ def _refuse_shared(sides: _Names, where: str) -> None:
             )
 
 
-def _given(names: list[str], given: str | None, side: str, where: str) -> list[str]:
+def _given(names: list[str], given: str | None, side: str, where: str, kind: str) -> list[str]:
     """The splits that the user named."""
     wanted = [word.strip().lower() for word in str(given).split(",")] if given else []
     for name in wanted:
         if name not in names:
             raise InputError(
-                f"{where}: no parquet file of split {name!r}; splits: {_listed(names)}; name it by ?{side}=SPLIT"
+                f"{where}: no {kind} file of split {name!r}; splits: {_listed(names)}; name it by ?{side}=SPLIT"
             )
     return wanted
 

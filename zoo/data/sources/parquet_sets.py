@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from zoo.errors import DataError, InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Cells = Iterable[tuple[Path, list[Any]]]
+Cells = Iterable[tuple[object, list[Any]]]
 """The values of a column, file by file."""
 
 
@@ -95,7 +94,7 @@ def sets_of_lists(cells: Cells, column: str, classes: Sequence[str], count: int)
     return sets_from_numbers(list(_numbers(cells, column, classes)), count)
 
 
-def _row_of(path: Path, row: int) -> str:
+def _row_of(path: object, row: int) -> str:
     return f"{path} row {row}"
 
 

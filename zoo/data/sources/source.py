@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from zoo.data.findings import Finding
 from zoo.data.label_sets import LabelSets, has_sets
+from zoo.data.shards.shuffle import Shuffle
 from zoo.data.sources.labels import as_labels
 from zoo.data.types import CHUNK, Chunk, Columns, Images, Item, Labels, SplitsFrom
 from zoo.errors import DataError
@@ -80,7 +81,8 @@ class Request:
         given: whether the user chose data_dir. whole: what has one split alone is not divided: each side is all of it.
         earlier: read as versions did that knew no validation split of a dataset's own, for the runs that they recorded.
         skip_bad: leave out what cannot be used.
-        several: images may have several labels.
+        several: images may have several labels. shuffle: how a run shuffled images in shards, as it recorded it.
+        show: told about the progress where many shards are listed.
     """
 
     rest: str
@@ -92,6 +94,8 @@ class Request:
     earlier: bool = False
     skip_bad: bool = False
     several: bool = False
+    shuffle: Shuffle | None = None
+    show: Show = silent
 
     @property
     def own_validation(self) -> bool:

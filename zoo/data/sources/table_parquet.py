@@ -8,6 +8,7 @@ from pathlib import Path
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.parquet_columns import class_names, path_column
 from zoo.data.sources.parquet_files import local_files
+from zoo.data.sources.parquet_shards import ParquetShards
 from zoo.data.sources.source import Request, Source
 from zoo.data.sources.table_columns import find_columns
 from zoo.data.sources.table_files import TableFile
@@ -31,7 +32,8 @@ def parquet(request: Request) -> Source:
         column = path_column(Path(chosen.train[0]), options.get("image"))
         if column is None:
             _refuse_of_paths(options.keys() & (OPTIONS - {"label", "labels", "group", "split_column"}), where)
-            return ParquetSource.make(request)
+            made = ParquetSource.make(request)
+            return ParquetShards.of(made, request, "parquet") if options.get("stream") else made
         options = {name: value for name, value in options.items() if name != "image"} | {"path": column}
     return _table(replace(request, options=options), where)
 
@@ -44,6 +46,8 @@ def _refuse_of_paths(options: set[str], where: str) -> None:
 def _table(request: Request, where: str) -> TableSource:
     """The source for Parquet files that hold paths: each file's split is in its name, else in a column."""
     options = request.options
+    if options.get("stream"):
+        raise InputError(f"{where}: ?stream is for files that hold images; these hold paths: give --data-mode stream")
     chosen = local_files(request.rest, options, where, whole=request.whole)
     files = {"train": chosen.train, "val": chosen.validation, "test": chosen.test}
     if chosen.test == chosen.train:

@@ -114,7 +114,7 @@ def _check_here(record: RunRecord, registry: Registry) -> None:
         DataError: they do not.
     """
     source = find(record.data.spec, registry)[1].source
-    if source.partition(":")[0] not in REMOTE:
+    if source.partition(":")[0] not in REMOTE and not source.startswith("wds:http"):
         return
     for index in sorted((cache_dir() / "images").glob("*/index.json")):
         try:
