@@ -30,7 +30,7 @@ import torch
 from common import facts, lines, say, write
 from streaming import MEAN, STD, Epochs, Job, measure, write_images
 
-from zoo.train.speed.heap import keep_heap
+from zoo.base.heap import keep_heap
 
 BUFFER = 500
 SHARDS = 8
