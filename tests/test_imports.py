@@ -32,6 +32,7 @@ DOORS = tuple(
     f"zoo.{room}.api"
     for room in (
         *("runs", "catalogue", "data", "evaluate", "predict", "serve", "export", "models", "hub", "train", "studies"),
+        "studies.probe",
     )
 )
 """The public calls of each room: above all rooms, since a call may need any of them."""
@@ -65,6 +66,7 @@ SAME_NAME = MappingProxyType(
             COMMANDS_AND_ROOMS,
         ),
         **dict.fromkeys(("serve", "sweep", "train", "plugins"), COMMANDS_AND_ROOMS),
+        "probe": "a command, the room that does its work, and the process that asks what devices compute",
         "new": "the command `zoo new`, and the folder of a new run",
         "load": "a dataset, and a run's model: the names of the functions that people call",
         "folder": "a run folder, and a dataset in a folder: `folder:` is its scheme",

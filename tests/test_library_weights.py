@@ -116,6 +116,20 @@ def test_logits_and_probabilities_are_the_librarys_own(word: str, photos: list[P
     assert np.abs(found - theirs.softmax(1).numpy()).max() < 1e-5
 
 
+@pytest.mark.parametrize("word", ["timm/test_vit.r160_in1k", "timm/test_resnet.r160_in1k", "torchvision/squeezenet1_1"])
+def test_features_are_the_librarys_own(word: str, photos: list[Path], tmp_path: Path) -> None:
+    model, transform = inference_of(word)
+    if word.startswith("timm"):
+        model.reset_classifier(0)  # type: ignore[operator]
+    else:
+        model.classifier = nn.Identity()  # its features are the map before the classes, averaged
+        model.forward = lambda images: model.features(images).mean((2, 3))  # type: ignore[operator,method-assign,operator]
+    theirs = logits_of((model, transform), photos).numpy()
+    found = zoo.embed(word, photos, output=tmp_path / "features.npy")
+    assert found.feature == "pre_logits"
+    assert np.abs(found.features - theirs).max() < 1e-5 * max(1.0, np.abs(theirs).max())
+
+
 def difference(given: Pretrained, theirs: Callable[[Image.Image], Tensor], paths: list[Path]) -> float:
     """The largest difference of a prepared pixel, in units of the spread that it is divided by."""
     assert given.transform is not None

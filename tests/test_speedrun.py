@@ -261,7 +261,7 @@ def test_logits_are_scaled_and_weights_begin_with_variance_one() -> None:
     torch.testing.assert_close(head(maps), expected)
     wide = scaled_head(in_channels=2, height=2, width=7, num_classes=3, pool=3)
     assert wide(torch.randn(2, 2, 2, 7)).shape == (2, 3)
-    assert (wide.linear.in_features, wide.scale) == (4, 0.5)
+    assert (wide.linear.in_features, wide.linear.scale) == (4, 0.5)
     assert head.linear.weight.std().item() == pytest.approx(1, abs=0.01)
 
 

@@ -23,17 +23,20 @@ if TYPE_CHECKING:
     from zoo.export.api import export
     from zoo.hub.api import package, publish, pull, release, search, verify
     from zoo.models.api import create
-    from zoo.predict.api import Prediction, explain, predict
+    from zoo.predict.api import Embeddings, Prediction, embed, explain, predict
     from zoo.runs.api import Run, Runs, plot, runs
     from zoo.serve.api import serve
     from zoo.studies.api import Sweep, bench, report, reproduce, sweep
+    from zoo.studies.probe.api import Probe, probe
     from zoo.train.api import resume, train
 
 HOMES = MappingProxyType(
     {
         "Classifier": "zoo.evaluate.classifier",
+        "Embeddings": "zoo.predict.api",
         "Evaluation": "zoo.evaluate.api",
         "Prediction": "zoo.predict.api",
+        "Probe": "zoo.studies.probe.api",
         "Reporter": "zoo.base.reporter",
         "Run": "zoo.runs.api",
         "Runs": "zoo.runs.api",
@@ -45,6 +48,7 @@ HOMES = MappingProxyType(
         "compare": "zoo.evaluate.api",
         "create": "zoo.models.api",
         "datasets": "zoo.catalogue.api",
+        "embed": "zoo.predict.api",
         "evaluate": "",
         "explain": "zoo.predict.api",
         "export": "",
@@ -60,6 +64,7 @@ HOMES = MappingProxyType(
         "plot": "zoo.runs.api",
         "plugins": "zoo.catalogue.api",
         "predict": "",
+        "probe": "zoo.studies.probe.api",
         "publish": "zoo.hub.api",
         "pull": "zoo.hub.api",
         "release": "zoo.hub.api",
@@ -78,8 +83,10 @@ HOMES = MappingProxyType(
 
 __all__ = [
     "Classifier",
+    "Embeddings",
     "Evaluation",
     "Prediction",
+    "Probe",
     "Reporter",
     "Run",
     "Runs",
@@ -93,6 +100,7 @@ __all__ = [
     "compare",
     "create",
     "datasets",
+    "embed",
     "evaluate",
     "explain",
     "export",
@@ -108,6 +116,7 @@ __all__ = [
     "plot",
     "plugins",
     "predict",
+    "probe",
     "publish",
     "pull",
     "release",

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.plugin.layers import Dropout
+from zoo.plugin.layers import Dropout, StagedClassifier
 from zoo_cnn.blocks import ConvNorm
+from zoo_cnn.speedrun import ScaledLinear
 
 VGG16: Final = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of configuration D, stage by stage ("Very Deep Convolutional Networks", table 1)."""
@@ -61,7 +62,7 @@ def baseline(
     for before, after in zip(sizes, dense, strict=False):
         head.extend([nn.Linear(before, after), nn.ReLU()])
     head.append(nn.Linear(sizes[-1], num_classes))
-    return nn.Sequential(features, head)
+    return StagedClassifier(features, head)
 
 
 def vgg16(
@@ -96,7 +97,7 @@ def vgg16(
         Dropout(dropout),
         nn.Linear(dense, num_classes),
     )
-    return nn.Sequential(stages, head)
+    return StagedClassifier(stages, head)
 
 
 class Shortcut(nn.Module):
@@ -109,18 +110,6 @@ class Shortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         return x + self.layers(x)
-
-
-class Scale(nn.Module):
-    """Multiply by a constant."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape, the same shape out."""
-        return x * self.factor
 
 
 def resnet9(
@@ -166,8 +155,8 @@ def resnet9(
         pair(last),
         nn.AdaptiveMaxPool2d(1),
     )
-    head = nn.Sequential(nn.Flatten(), Dropout(dropout), nn.Linear(last, num_classes), Scale(scale))
-    return nn.Sequential(features, head)
+    head = nn.Sequential(nn.Flatten(), Dropout(dropout), ScaledLinear(last, num_classes, scale=scale))
+    return StagedClassifier(features, head)
 
 
 class PreActivation(nn.Module):
@@ -219,4 +208,4 @@ def wide_resnet(
     head = nn.Sequential(
         nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)
     )
-    return nn.Sequential(stem, blocks, head)
+    return StagedClassifier(stem, blocks, head)

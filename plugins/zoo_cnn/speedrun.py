@@ -142,19 +142,43 @@ def stages(
     return nn.Sequential(*(Stage(before, after, keep) for before, after in pairs))
 
 
+class ScaledLinear(nn.Linear):
+    """A linear layer, times a constant.
+
+    Args:
+        features: that it takes.
+        outputs: that it gives.
+        bias: whether it has one.
+        scale: the constant.
+        unit: whether the weights begin with variance 1, uniform, rather than as torch's.
+    """
+
+    def __init__(self, features: int, outputs: int, bias: bool = True, *, scale: float, unit: bool = False) -> None:
+        super().__init__(features, outputs, bias)
+        self.scale, self.options = scale, {"scale": scale, "unit": unit}
+        if unit:
+            nn.init.uniform_(self.weight, -math.sqrt(3), math.sqrt(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, features) to (B, outputs)."""
+        return super().forward(x) * self.scale
+
+
 class ScaledHead(nn.Module):
     """Maxima of squares of the map, a linear layer without bias, with weights of variance 1, times a constant."""
 
     def __init__(self, features: int, num_classes: int, pool: tuple[int, int], scale: float) -> None:
         super().__init__()
-        self.scale = scale
         self.pool = nn.MaxPool2d(pool)
-        self.linear = nn.Linear(features, num_classes, bias=False)
-        nn.init.uniform_(self.linear.weight, -math.sqrt(3), math.sqrt(3))
+        self.linear = ScaledLinear(features, num_classes, bias=False, scale=scale, unit=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, num_classes)."""
-        return self.linear(self.pool(x).flatten(1)) * self.scale
+        return self.linear(self.pre_logits(x))
+
+    def pre_logits(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the features that are classified."""
+        return self.pool(x).flatten(1)
 
 
 def scaled_head(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import PluginError
-from zoo.plugin.layers import Dropout
+from zoo.plugin.layers import Dropout, StagedClassifier
 
 Builder = Callable[..., nn.Module]
 
@@ -37,18 +38,18 @@ def classifier(
     Source:
         Mixture Models (without stem, with the flatten-linear head).
     """
-    steps = nn.Sequential()
+    steps: OrderedDict[str, nn.Module] = OrderedDict()
     shape = (in_channels, height, width)
     if stem is not None:
         module = stem(in_channels=in_channels, height=height, width=width)
         shape = _shape_after(module)
-        steps.add_module("stem", module)
+        steps["stem"] = module
     channels, rows, columns = shape
     if body is not None:
-        steps.add_module("body", body(channels=channels, height=rows, width=columns))
+        steps["body"] = body(channels=channels, height=rows, width=columns)
     make_head = head or flatten_head
-    steps.add_module("head", make_head(in_channels=channels, height=rows, width=columns, num_classes=num_classes))
-    return steps
+    steps["head"] = make_head(in_channels=channels, height=rows, width=columns, num_classes=num_classes)
+    return StagedClassifier(steps)
 
 
 def _shape_after(stem: nn.Module) -> tuple[int, int, int]:
@@ -73,7 +74,11 @@ class FlattenHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, num_classes)."""
-        return self.linear(x.flatten(1))
+        return self.linear(self.pre_logits(x))
+
+    def pre_logits(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the features (B, C*H*W) that are classified."""
+        return x.flatten(1)
 
 
 class PoolHead(nn.Module):
@@ -88,8 +93,12 @@ class PoolHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, num_classes)."""
+        return self.linear(self.pre_logits(x))
+
+    def pre_logits(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the features (B, C) that are classified."""
         pooled = torch.amax(x, (2, 3)) if self.pool == "max" else x.mean((2, 3))
-        return self.linear(self.drop(self.norm(pooled)))
+        return self.drop(self.norm(pooled))
 
 
 def pool_head(

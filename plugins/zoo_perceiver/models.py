@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ShapeError
-from zoo.plugin.layers import map_to_tokens, tokens_to_map
+from zoo.plugin.layers import Backbone, map_to_tokens, tokens_to_map
 from zoo_perceiver.blocks import SITES, Attention, Block, FeedForward, Site, fourier_positions
 
 
@@ -97,10 +97,14 @@ class MeanRead(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, M, width) to (B, outputs)."""
-        return self.linear(self.norm(latents.mean(1)))
+        return self.linear(self.pre_logits(latents))
+
+    def pre_logits(self, latents: Tensor) -> Tensor:
+        """(B, M, width) to the features (B, width) that the linear layer takes."""
+        return self.norm(latents.mean(1))
 
 
-class PerceiverClassifier(nn.Module):
+class PerceiverClassifier(Backbone):
     """Perceiver and the mean of its latents, classified."""
 
     def __init__(self, perceiver: Perceiver, num_classes: int) -> None:
@@ -110,7 +114,15 @@ class PerceiverClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, num_classes)."""
-        return self.head(self.perceiver(self.perceiver.pixels(x)))
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the latents (B, M, width)."""
+        return self.perceiver(self.perceiver.pixels(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The latents to (B, num_classes); with `pre_logits` to the features (B, width)."""
+        return self.head.pre_logits(x) if pre_logits else self.head(x)
 
 
 class PerceiverImage(nn.Module):

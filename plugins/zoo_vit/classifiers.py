@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.plugin.layers import patch_grid, patchify
+from zoo.plugin.layers import Backbone, patch_grid, patchify
 from zoo_vit.transformer import ALL_SITES, Site, drop_at, encoder
 
 
-class ViT(nn.Module):
+class ViT(Backbone):
     """Patches and a class token through a transformer; one token (or their mean) is classified."""
 
     def __init__(
@@ -43,12 +43,20 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to tokens (B, N, D), the class token first where there is one."""
         tokens = self.embed(patchify(x, self.patch))
         if self.class_token is not None:
             first = self.class_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             tokens = torch.cat((first, tokens), 1)
-        tokens = self.layers(self.drop(tokens + self.position))
-        return self.head(self.norm(tokens.mean(1) if self.pool == "mean" else tokens[:, 0]))
+        return self.layers(self.drop(tokens + self.position))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Tokens (B, N, D) to (B, num_classes); with `pre_logits` to the features (B, D)."""
+        features = self.norm(x.mean(1) if self.pool == "mean" else x[:, 0])
+        return features if pre_logits else self.head(features)
 
 
 def vit_classifier(

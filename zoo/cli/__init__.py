@@ -29,6 +29,8 @@ COMMANDS = MappingProxyType(
         "train": ("zoo.cli.train:train", "Train a model with its recipe, into a run folder."),
         "eval": ("zoo.cli.evaluate:evaluate", "Evaluate a run on its test split."),
         "predict": ("zoo.cli.predict:predict", "Classify images, and explain the predictions."),
+        "embed": ("zoo.cli.embed:embed", "Write the features of images to a file: Parquet or npy."),
+        "probe": ("zoo.cli.probe:probe", "Compare the features of models by linear and kNN probes."),
         "serve": ("zoo.cli.serve:serve", "Serve a model: a web page to drop images on, and an HTTP endpoint."),
         "runs": ("zoo.cli.runs:runs", "List, filter, compare and remove runs."),
         "report": ("zoo.cli.report:report", "Write an HTML page of runs and published results."),

@@ -45,11 +45,14 @@ class Matched(NamedTuple):
     left_out: int = 0
 
 
-def loaded_as(taken: Taken, registry: Registry, spec: str, *, data_dir: str | None, delivery: Delivery) -> ImageData:
+def loaded_as(
+    taken: Taken, registry: Registry, spec: str, *, data_dir: str | None, delivery: Delivery, whole: bool = True
+) -> ImageData:
     """Another dataset, its images scaled and cropped as a model takes them, in the place of the dataset's options.
 
     Args:
-        spec: as for `zoo.data.load`; a folder that is not divided into train and test is not divided here either.
+        spec: as for `zoo.data.load`.
+        whole: a folder that is not divided into train and test is not divided here either.
     Raises:
         UnknownNameError, InputError, DataError: as `zoo.data.load`.
     """
@@ -67,7 +70,7 @@ def loaded_as(taken: Taken, registry: Registry, spec: str, *, data_dir: str | No
                 interpolation=rule.interpolation,  # type: ignore[arg-type]  # the rule has come from one
                 rounding=rule.rounding,
             ),
-            whole=True,
+            whole=whole,
             colours=rule.colours,
             task="multi-label" if taken.several else None,
         )

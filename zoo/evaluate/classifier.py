@@ -26,7 +26,9 @@ from zoo.errors import InputError, RunError
 from zoo.evaluate.module_state import evaluating, own_names
 from zoo.evaluate.multi_label import predicted
 from zoo.evaluate.preparing import CPU, ImageTransform, Picture, Preprocessing, numbered
+from zoo.evaluate.timm_words import timm_config
 from zoo.evaluate.views import Forward, views
+from zoo.models.backbones import with_preprocessing
 from zoo.models.compose import compose, place, sizes_for
 from zoo.models.device import pick_device, placed
 from zoo.models.precision import autocast, usual_torch
@@ -99,6 +101,7 @@ class Classifier(nn.Module):
         self._placed: torch.device | None = None
         self._floats: tuple[torch.device, Augment] | None = None
         own_names(self)
+        with_preprocessing(module, timm_config(sizes, preprocessing))
 
     # ---- as torch knows a module ---------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ between versions, and it takes over what timm says of its pretrained weights, wh
 
 from __future__ import annotations
 
-import math
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 
 from zoo.catalogue.registry import Registry
 from zoo.data.files.decode import Rule
+from zoo.evaluate.preparing import Preprocessing
+from zoo.evaluate.timm_words import timm_config
 from zoo.models.header import Header
 from zoo.runs.images import rule_of
 from zoo.runs.record import RunRecord, Sizes
@@ -89,24 +90,9 @@ def _timm_config(record: RunRecord, rule: Rule, twin: Any, model_args: dict[str,
 
 def _preprocessing(record: RunRecord, rule: Rule) -> dict[str, Any]:
     """What the run did with its images, in timm's words; without sizes for a test of its own, which it had not."""
-    sizes, data, normalize = record.sizes, record.data, record.settings.normalize
-    each = sizes.in_channels if len(data.mean) == 1 else 1
+    sizes, data = record.sizes, record.data
     return {
         "custom_load": False,
-        "num_classes": sizes.num_classes,
-        "input_size": [sizes.in_channels, sizes.height, sizes.width],
         "pool_size": None,
-        "mean": list(data.mean) * each if normalize else [0.0] * sizes.in_channels,
-        "std": list(data.std) * each if normalize else [1.0] * sizes.in_channels,
-        "crop_pct": 1.0 if rule.size else _crop_pct(sizes.height, rule.resize or sizes.height),
-        "crop_mode": "squash" if rule.size or rule.squash else "center",
-        "interpolation": rule.interpolation,
+        **timm_config(sizes, Preprocessing(rule, data.mean, data.std, bool(record.settings.normalize))),
     }
-
-
-def _crop_pct(crop: int, resize: int) -> float:
-    """The share from which timm computes exactly `resize`: it divides by the share and rounds down."""
-    share = crop / resize
-    while math.floor(crop / share) < resize:
-        share = math.nextafter(share, 0)
-    return share

@@ -29,6 +29,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Node
 from zoo.errors import InputError, PluginError, ShapeError, UnknownNameError, ZooError
 from zoo.models.arguments import changed_defaults
+from zoo.models.backbones import described
 from zoo.models.bounds import MAX_BYTES, MAX_PARAMETERS, LimitedMemory, MemoryLimitError, limited_numbers
 from zoo.plugin.contract import GIVEN, Component
 
@@ -61,9 +62,10 @@ def compose(
         raise ShapeError(f"{where}: channels, height, width and classes must be at least 1, given {sizes}")
     if torch.get_default_device().type == "meta":
         module, _ = _tried(node, registry, where, sizes, _Limits(limit), run=False)
-        return module.to("meta")
+        return described(module.to("meta"), **sizes)
     _, findings = _tried(node, registry, where, sizes, _Limits(limit))
-    return _Composer(registry, probe=False, findings=findings).build(node, where, sizes, kinds=("classifier",))
+    module = _Composer(registry, probe=False, findings=findings).build(node, where, sizes, kinds=("classifier",))
+    return described(module, **sizes)
 
 
 def check(

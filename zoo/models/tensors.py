@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 
@@ -29,6 +30,14 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byte
     text = json.dumps(dict(sorted(header.items())), separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes, in the order of names; hexadecimal."""
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        hasher.update(to_bytes({name: tensors[name].detach()}, {}))
+    return hasher.hexdigest()
 
 
 def widened(tensors: Mapping[str, Tensor], stored: str) -> dict[str, Tensor]:

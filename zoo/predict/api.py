@@ -1,4 +1,4 @@
-"""The public calls of this room: `zoo.predict` and `zoo.explain`, and what they give."""
+"""The public calls of this room: `zoo.predict`, `zoo.explain` and `zoo.embed`, and what they give."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from zoo.base.checked_call import checked
-from zoo.base.reporter import callers
+from zoo.base.reporter import Reporter, callers
 from zoo.errors import DataError, InputError, ZooWarning
+from zoo.predict.embedding import Embeddings, checked_output
 from zoo.predict.prediction import METHODS, Explanation, Method, Prediction
 from zoo.runs.api import RunLike, is_run_like, word_of
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
     from zoo.evaluate.preparing import Picture
     from zoo.predict.drawer import Drawer
+    from zoo.predict.embedded_images import Wanted
     from zoo.predict.inputs import Given
 
-__all__ = ["Explanation", "Prediction", "explain", "predict"]
+__all__ = ["Embeddings", "Explanation", "Prediction", "embed", "explain", "predict"]
 
 Images: TypeAlias = "Picture | Iterable[Picture]"
 """One or many of: a path, a folder (all images below it), a pattern (`**/*.png`), the bytes of a file, a PIL
@@ -149,6 +151,91 @@ def explain(
     drawer = _drawer(classifier, method, None if output is None else Path(output))
     found = _all(_predictions(classifier, _given(images, None, False), drawer, 1, 64, None), skip_bad=False)
     return [one.explanation for one in found if one.explanation is not None]
+
+
+@checked
+def embed(
+    run: RunLike | Classifier,
+    images: Images = (),
+    *,
+    on: str | None = None,
+    output: str | Path | None = None,
+    layer: str | None = None,
+    batch_size: int = 64,
+    threads: int | None = None,
+    device: str = "cpu",
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    files_from: str | Path | None = None,
+    null: bool = False,
+    skip_bad: bool = False,
+    reporter: Reporter | None = None,
+) -> Embeddings:
+    """Write the features of images to a file: what a model makes of each image before it tells the classes apart.
+
+    The file is written while the images are read, in bounded memory. A call that is made again goes on where a killed
+    one stopped, and computes nothing where the file is there.
+
+    Args:
+        run: as for `zoo.predict`.
+        images: as for `zoo.predict`; they need `output`.
+        on: all images of a dataset in place of `images`: a SPEC as for the dataset of `zoo.train`, whose classes need
+            not be the run's. Without `images` and `on`: the run's own dataset. Both are divided as for a training.
+        output: the file, FILE.parquet or FILE.npy; None: a Parquet file in the cache.
+        layer: the name of a module as in `model.module.named_modules()`, whose output is taken; None: what the last
+            layer takes. A map is averaged over its places, tokens over the tokens.
+        batch_size, threads, device, files_from, null: as for `zoo.predict`.
+        dataset: where the run's own dataset is on this machine, if not at the recorded path.
+        data_dir: the folder of downloaded datasets.
+        skip_bad: leave `images` that cannot be read out, each with a `ZooWarning`.
+        reporter: receives the progress.
+    Returns:
+        The file, read when it is asked for: `features` float32 (N, width), `images`, `splits`, `labels`.
+    Raises:
+        InputError: no such run or layer, nothing to embed or two things, or the file holds something else.
+        BusyError: another process is writing the file. Else as `zoo.predict` and `zoo.evaluate`.
+
+    Example:
+        >>> embedded = zoo.embed("last", output="digits.parquet")  # doctest: +SKIP
+        >>> embedded.feature, embedded.features.shape, embedded.splits[0]  # doctest: +SKIP
+        ('pre_logits', (1797, 1152), 'train')
+    """
+    where = None if output is None else checked_output(output)
+    named = files_from is not None or not (isinstance(images, list | tuple) and not images)
+    if named and (on is not None or dataset is not None):
+        raise InputError("give images, or the SPEC of a dataset (--on, --dataset), not both")
+    if on is not None and dataset is not None:
+        raise InputError("--dataset says where the run's own images are, --on names other ones; give one of them")
+    if named and where is None:
+        raise InputError("images that are of no dataset need a file for their features: --output FILE.parquet")
+    _check(images if named else [None], files_from, 1, batch_size, threads)
+    told = reporter or Reporter()
+    classifier = classifier_of(run, device)
+    from zoo.predict.embedded_images import named_images
+    from zoo.predict.extraction import extracted
+
+    try:
+        folder = None if data_dir is None else str(data_dir)
+        if named:
+            given = _given(images, files_from, null)
+            wanted: Wanted = named_images(given, classifier, threads=threads or 0, skip_bad=skip_bad)
+        else:
+            wanted = _dataset_of(classifier, on, dataset, folder)
+        return extracted(classifier, wanted, output=where, layer=layer, batch_size=batch_size, reporter=told)
+    finally:
+        told.close()
+
+
+def _dataset_of(classifier: Classifier, on: str | None, dataset: str | None, data_dir: str | None) -> Wanted:
+    from zoo.catalogue.registry import load_registry
+    from zoo.predict.embedded_images import dataset_images, own_images
+
+    registry, record = load_registry(), classifier.record
+    if on is not None:
+        return dataset_images(on, classifier, registry, data_dir=data_dir)
+    if record is None:
+        raise InputError(f"{classifier.name} is no run: no images of its own are recorded; name some, or --on SPEC")
+    return own_images(record, classifier, registry, data_dir=data_dir, dataset=dataset)
 
 
 # ---- what the calls of this and later rooms share --------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -49,18 +49,18 @@ def predict(
     Args:
         threads: decoding threads; 0: `default_threads`.
     """
-    decoded = _decoded(classifier, images, 2 * batch_size, threads or default_threads())
-    while batch := list(islice(decoded, batch_size)):
+    ready = decoded(classifier, images, 2 * batch_size, threads or default_threads())
+    while batch := list(islice(ready, batch_size)):
         good = [one for one in batch if not isinstance(one, DataError)]
         rows = iter(classifier.probabilities(np.stack([pixels for _, pixels in good])) if good else ())
         for one in batch:
             yield one if isinstance(one, DataError) else Predicted(*one, next(rows))
 
 
-def _decoded(
+def decoded(
     classifier: Classifier, images: Iterable[Given | DataError], ahead: int, threads: int
-) -> Iterator[Decoded]:
-    """Images decoded in their order, up to `ahead` of them before they are asked for."""
+) -> Generator[Decoded, None, None]:
+    """Images decoded in their order, up to `ahead` of them before they are asked for; an error in an image's place."""
 
     def decode(given: Given | DataError) -> Decoded:
         if isinstance(given, DataError):

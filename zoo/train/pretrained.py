@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,6 +20,7 @@ from zoo.hub.ask_library import ask, fetched
 from zoo.hub.download import fetch, local_folder, say_edits
 from zoo.hub.ref import is_ref, parse_ref
 from zoo.models.compose import check, place
+from zoo.models.tensors import digest
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record, tree_of
 from zoo.runs.which import known, reference_of
@@ -109,21 +109,11 @@ def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
     @lru_cache(1)
     def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:
         tensors = fetched(reference, pretrained.where, pretrained.load, ADVICE, **sizes)
-        return tensors, _digest(tensors)
+        return tensors, digest(tensors)
 
     normalize = True if pretrained.mean else None
     beginning = Beginning(transform=pretrained.transform, mean=pretrained.mean, std=pretrained.std, normalize=normalize)
     return Weights(reference, pretrained.origin, load, beginning, pretrained.base_model)
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes, in the order of names."""
-    from zoo.models.tensors import to_bytes
-
-    hasher = hashlib.sha256()
-    for name in sorted(tensors):
-        hasher.update(to_bytes({name: tensors[name].detach()}, {}))
-    return hasher.hexdigest()
 
 
 def folder_of(source: str, registry: Registry) -> tuple[Path, str]:

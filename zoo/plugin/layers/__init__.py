@@ -1,9 +1,10 @@
-"""The public torch layers for plugins: attention, dropout and changes of layout.
+"""The public torch layers for plugins: attention, dropout, changes of layout, and timm's conventions.
 
 Our own plugins use them, and any plugin may: every name here is stable within an API version.
 """
 
 from zoo.plugin.layers.attention import attention
+from zoo.plugin.layers.backbone import Backbone, StagedClassifier
 from zoo.plugin.layers.drop import Dropout, cheap_dropout, dropout, set_dropout, use_cheap_dropout
 from zoo.plugin.layers.layout import (
     TokensToImage,
@@ -20,7 +21,9 @@ from zoo.plugin.layers.layout import (
 )
 
 __all__ = [
+    "Backbone",
     "Dropout",
+    "StagedClassifier",
     "TokensToImage",
     "TokensToPatches",
     "attention",
