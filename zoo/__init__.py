@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoo.catalogue.api import alternate, datasets, info, joint, models, new_plugin, part, plugins
     from zoo.catalogue.registry import load_registry
     from zoo.data.api import check_dataset
-    from zoo.evaluate.api import Evaluation, compare, evaluate, from_pretrained, load
+    from zoo.evaluate.api import Evaluation, calibrate, compare, evaluate, from_pretrained, load
     from zoo.evaluate.classifier import Classifier
     from zoo.export.api import export
     from zoo.hub.api import package, publish, pull, release, search, verify
@@ -41,6 +41,7 @@ HOMES = MappingProxyType(
         "Table": "zoo.base.tables",
         "alternate": "zoo.catalogue.api",
         "bench": "zoo.studies.api",
+        "calibrate": "zoo.evaluate.api",
         "check_dataset": "zoo.data.api",
         "compare": "zoo.evaluate.api",
         "create": "zoo.models.api",
@@ -89,6 +90,7 @@ __all__ = [
     "__version__",
     "alternate",
     "bench",
+    "calibrate",
     "check_dataset",
     "compare",
     "create",

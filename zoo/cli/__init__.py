@@ -28,6 +28,7 @@ COMMANDS = MappingProxyType(
         "new": ("zoo.cli.new:new", "Create the package folder of a new plugin, with tests that pass."),
         "train": ("zoo.cli.train:train", "Train a model with its recipe, into a run folder."),
         "eval": ("zoo.cli.evaluate:evaluate", "Evaluate a run on its test split."),
+        "calibrate": ("zoo.cli.calibrate:calibrate", "Fit the temperature of a run's probabilities."),
         "predict": ("zoo.cli.predict:predict", "Classify images, and explain the predictions."),
         "serve": ("zoo.cli.serve:serve", "Serve a model: a web page to drop images on, and an HTTP endpoint."),
         "runs": ("zoo.cli.runs:runs", "List, filter, compare and remove runs."),

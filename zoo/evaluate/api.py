@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
     from zoo.evaluate.classifier import Classifier
     from zoo.evaluate.library_weights import LibraryWeights
+    from zoo.evaluate.temperature import Calibrated
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "from_pretrained", "load"]
+__all__ = ["Comparison", "Evaluation", "calibrate", "compare", "evaluate", "from_pretrained", "load"]
 
 
 @checked
@@ -234,6 +235,53 @@ class _Passes:
         if name not in (self.last, "done"):
             self.reporter.note(f"robustness: {name} ({done} of {total} passes done)")
         self.last = name
+
+
+@checked
+def calibrate(
+    run: RunLike,
+    *,
+    remove: bool = False,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+) -> Calibrated:
+    """Fit a temperature on a run's validation images, and keep it in the run: its probabilities then fit its accuracy.
+
+    Logits are divided by it before the softmax, by `zoo.predict`, `zoo.serve`, `zoo.explain`, in exported files and
+    in packages. The predicted classes stay the same, and so does what the run recorded of its test images.
+
+    Args:
+        run: a finished run on this machine, by its folder or name, "last", or a `Run`.
+        remove: take the temperature away again.
+        dataset: where the run's own dataset is on this machine, if not at the recorded path.
+        data_dir: folder of downloaded datasets. device: to measure on; default: the device of the run.
+    Returns:
+        The temperature, and the figures of the validation images before and after it.
+    Raises:
+        InputError: no such run, or it is a package, whose files are what their hashes say.
+        RunError: the run is not finished or has no validation images (protocol `paper`), its images have several
+            labels, no temperature can be fitted, or as `zoo.evaluate`. BusyError: the run is being trained.
+
+    Example:
+        >>> zoo.calibrate("last").temperature  # doctest: +SKIP
+        1.4212
+    """
+    from zoo.catalogue.registry import load_registry
+    from zoo.evaluate import temperature
+    from zoo.hub.sums import SUMS
+    from zoo.models.precision import usual_torch
+
+    word = word_of(run)
+    if word.startswith(HUB) or (Path(word) / SUMS).is_file():
+        raise InputError(f"{word}: is a package, which must not change; calibrate its run, and package that again")
+    folder, registry = Path(word), load_registry()
+    if remove:
+        return temperature.remove(folder)
+    place = None if data_dir is None else str(data_dir)
+    where = device or _device(word, _recorded(folder)[0], is_alone=True)
+    with usual_torch():
+        return temperature.calibrate(folder, registry, data_dir=place, dataset=dataset, device=where)
 
 
 # ---- loading -------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def judge(
     several = bool(opened.classifier.thresholds)
     if several:
         refuse_parts(asked, compares=second is not None)
-    keep = None if is_plain or several else Keep()
+    keep = None if is_plain or several else Keep(opened.classifier.temperature)
     metrics, labelled = opened.predictions(keep=keep)
     check_finite(name, metrics.loss)
     about = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
@@ -162,8 +162,19 @@ def _of_predictions(opened: OpenedSplit, predictions: Predictions, parts: frozen
     if "confusion" in parts:
         out["confusion"] = {"classes": list(names), "counts": predictions.confusion().tolist()}
     if "calibration" in parts:
-        out["calibration"] = calibration(predictions.probabilities, predictions.labels, predictions.predicted)
+        out["calibration"] = _calibration(opened, predictions)
     return out
+
+
+def _calibration(opened: OpenedSplit, predictions: Predictions) -> dict[str, Any]:
+    """How well the probabilities fit; of a run with a temperature, also before it."""
+    truth = (predictions.labels, predictions.predicted)
+    found = calibration(predictions.probabilities, *truth)
+    if predictions.uncalibrated is None:
+        return found
+    before = calibration(predictions.uncalibrated, *truth)
+    del before["bins"]
+    return {"temperature": opened.classifier.temperature, **found, "before": before}
 
 
 def _compared(second: OpenedSplit, predictions: Predictions, name: str, seed: int) -> dict[str, Any]:

@@ -208,7 +208,11 @@ class Evaluation(Measured):
 
     @property
     def calibration(self) -> dict[str, Any] | None:
-        """`ece`, `mce`, `brier`, mean `confidence`, `accuracy`, and the `bins`, a row each."""
+        """`ece`, `mce`, `brier`, mean `confidence`, `accuracy`, and the `bins`, a row each.
+
+        Of a run with a temperature (`zoo.calibrate`) they are those after it; `temperature` is it, and `before` has the
+        figures before it.
+        """
         return deepcopy(self.document.get("calibration"))
 
     @property
