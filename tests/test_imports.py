@@ -64,7 +64,7 @@ SAME_NAME = MappingProxyType(
             ("bench", "evaluate", "export", "hub", "plugin", "predict", "report", "reproduce", "runs"),
             COMMANDS_AND_ROOMS,
         ),
-        **dict.fromkeys(("serve", "sweep", "train", "plugins"), COMMANDS_AND_ROOMS),
+        **dict.fromkeys(("serve", "soup", "sweep", "train", "plugins"), COMMANDS_AND_ROOMS),
         "new": "the command `zoo new`, and the folder of a new run",
         "load": "a dataset, and a run's model: the names of the functions that people call",
         "folder": "a run folder, and a dataset in a folder: `folder:` is its scheme",

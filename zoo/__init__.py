@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zoo.runs.api import Run, Runs, plot, runs
     from zoo.serve.api import serve
     from zoo.studies.api import Sweep, bench, report, reproduce, sweep
-    from zoo.train.api import resume, train
+    from zoo.train.api import resume, soup, train
 
 HOMES = MappingProxyType(
     {
@@ -70,6 +70,7 @@ HOMES = MappingProxyType(
         "runs": "",
         "search": "zoo.hub.api",
         "serve": "",
+        "soup": "zoo.train.api",
         "sweep": "zoo.studies.api",
         "train": "",
         "verify": "zoo.hub.api",
@@ -119,6 +120,7 @@ __all__ = [
     "runs",
     "search",
     "serve",
+    "soup",
     "sweep",
     "train",
     "verify",

@@ -222,6 +222,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     tree = node_from_table(record.build, "build")
     return {
         "record": record,
+        "soup": record.soup or None,
         "result": result,
         "model": model,
         "test": result["test"],

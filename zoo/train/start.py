@@ -144,6 +144,7 @@ def continued(
         raise RunError(
             f"{folder}: this run is finished; to extend it, give --epochs N with N above {record.settings.epochs}"
         )
+    refuse_soup(record, str(folder))
     trained = len(read_metrics(folder))
     if epochs is not None and not longer and epochs <= trained:
         raise InputError(
@@ -166,6 +167,19 @@ def continued(
             f"{record.settings.epochs}, so the learning rate jumps to its value in the longer schedule"
         )
     return replace(plan, notes=(*plan.notes, threads)) if threads else plan
+
+
+def refuse_soup(record: RunRecord, where: str) -> None:
+    """Refuse to train what was not trained, but averaged.
+
+    Raises:
+        InputError: says what can be done instead.
+    """
+    if record.soup:
+        raise InputError(
+            f"{where}: is a soup: its weights are the mean of other runs' and cannot be trained further or repeated; "
+            f"to fine-tune them, use zoo train {record.model} --weights {where}"
+        )
 
 
 def _refuse_another_shape(folder: Path, plan: Plan) -> None:
@@ -234,6 +248,7 @@ def _repeat(
     record: RunRecord, given: Mapping[str, Any], source: str, registry: Registry, show: Show, own: Given
 ) -> Plan:
     other = [name for name in given if not options()[name].repeat]
+    refuse_soup(record, source)
     if other:
         raise InputError(
             f"--from repeats the recorded run, so {flag(other[0])} cannot be given; "
