@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from zoo.catalogue.registry import Registry
     from zoo.evaluate.classifier import Classifier
+    from zoo.evaluate.ensemble import Ensemble
     from zoo.evaluate.library_weights import LibraryWeights
     from zoo.evaluate.temperature import Calibrated
 
@@ -55,7 +56,7 @@ def evaluate(
     Args:
         run: a `Run`, a run folder or package, the name of a run below runs/, "last", hf://OWNER/NAME[@REVISION],
             weights of the catalogue (NAME@DATASET), or of a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"),
-            which need `on`.
+            which need `on`; or several of these joined by a plus, "RUN+RUN", measured as one ensemble.
         split: of the run: "test", "val" or "train"; of other images "test" or "train".
         what: more than accuracy: some of "classes", "confusion", "calibration", "latency" and "robustness", or "all".
         on: other images: a SPEC as for the dataset of `zoo.train`, with the run's classes or some of them.
@@ -203,11 +204,17 @@ def _called(run: RunLike | None, word: str) -> str:
     return run if isinstance(run, str) and is_name_of_weights(run) else word
 
 
-def _recorded(found: Path | LibraryWeights) -> tuple[str, int, bool]:
-    """The device that a run was trained on ("auto" for weights of a library), its classes, and whether it is packed."""
+def _recorded(found: Path | LibraryWeights | Ensemble) -> tuple[str, int, bool]:
+    """The device that a run was trained on ("auto" for weights of a library), its classes, and whether it is packed.
+
+    Of an ensemble those of the first member; it counts as packed, since no one machine is its own.
+    """
+    from zoo.evaluate.ensemble import Ensemble
     from zoo.hub.sums import SUMS
     from zoo.runs.record import read_record
 
+    if isinstance(found, Ensemble):
+        return (*_recorded(found.members[0])[:2], True)
     if not isinstance(found, Path):
         return "auto", found.sizes.num_classes, True
     record = read_record(found)
@@ -299,7 +306,8 @@ def load(
 
     Args:
         run: a run folder or a package, the name of a run below runs/, "last" for the newest one there, a `Run`,
-            NAME@DATASET for weights of the catalogue, or `hf://OWNER/NAME[@REVISION]`. A word
+            NAME@DATASET for weights of the catalogue, or `hf://OWNER/NAME[@REVISION]`; or several of these joined by a
+            plus ("runs/a+runs/b"), which answer together: the mean of their probabilities. A word
             OWNER/NAME[@REVISION] that is no run here means the Hub as well, but for "timm/NAME.TAG",
             "torchvision/NAME.WEIGHTS" and the like: the weights that this library released.
         device: where to bring it, such as "cuda"; None: it stays on the CPU.
@@ -324,12 +332,14 @@ def load(
     """
     from zoo.hub.ask_library import open_word
     from zoo.hub.download import folder_to_load, local_only
-    from zoo.runs.which import known
+    from zoo.runs.which import known, members_of
 
     registry, where = _before(device)
-    if isinstance(run, str) and registry.offers_weights(run) and known(run) is None:
+    several = isinstance(run, str) and bool(members_of(run))
+    if isinstance(run, str) and (several or (registry.offers_weights(run) and known(run) is None)):
         if revision or model is not None:
-            raise InputError(f"{run}: weights of a library are loaded as they are, without `revision` and `model`")
+            what = "an ensemble and weights of a library are"
+            raise InputError(f"{run}: {what} loaded as they are, without `revision` and `model`")
         return open_word(run, registry, where)
     if isinstance(run, Run):
         folder = local_only(run.folder, revision, registry)
