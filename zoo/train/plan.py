@@ -52,6 +52,7 @@ from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
+from zoo.train.speed.recomputed import recomputed
 from zoo.train.task import for_task, refuse_for_task
 from zoo.train.too_small import refuse_untrainable
 
@@ -221,6 +222,7 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
     if recipe.dropout is not None:
         set_dropout(outline, recipe.dropout)
     refuse_untrainable(freeze(outline, recipe.freeze), name)
+    recomputed(outline, recipe.checkpointing)  # refuses a model without blocks
     make_optimizer(outline, recipe, meta)
     return outline
 
@@ -230,8 +232,13 @@ def _with_compiler(plan: Plan) -> Plan:
     record, hardware, recipe = plan.record, plan.hardware, plan.recipe
     steps = recipe.epochs * math.ceil(record.data.train / recipe.batch_size)
     sizes = (record.sizes.in_channels, record.sizes.height, record.sizes.width)
+    if recipe.checkpointing and recipe.compile not in ("auto", "off"):
+        raise InputError(
+            f"recipe.checkpointing cannot be used with --compile {recipe.compile}: the second computation of a block "
+            "is not compiled or recorded; leave out one of them"
+        )
     mode, why = choose(
-        recipe.compile,
+        "off" if recipe.checkpointing else recipe.compile,
         hardware.device,
         min(steps, record.max_steps or steps),
         lambda: measure_pace(
