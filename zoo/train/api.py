@@ -52,7 +52,7 @@ def train(
     data_dir: str | Path | None = None,
     recipe: str | Recipe | Mapping[str, Any] | None = None,
     epochs: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     lr: float | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -105,7 +105,8 @@ def train(
         data_dir: folder for downloaded datasets.
         recipe: name of a recipe, or "best"; a table of keys that differ from the model's own recipe; or a `Recipe`,
             which is taken whole. Default: the model's own.
-        epochs: passes over the training images. batch_size: images per step. lr: peak learning rate.
+        epochs: passes over the training images. lr: peak learning rate.
+        batch_size: images per step; "auto": the recipe's number, in as few micro-batches as fit in memory.
         seed: for initial weights, image order and augmentation; default: 0.
         device: "auto" (the default), "cpu", "cuda", "cuda:N" or "mps".
         precision: number type of the forward pass. compile: "off"; "graph": CUDA graphs only; "default" or "max":

@@ -125,7 +125,7 @@ class Trainer:
         self.selection = Selection(recipe)
         self.rows: list[dict[str, Any]] = []
         self.figure = "all labels right" if plan.record.data.is_multi_label else "top-1"
-        self.saved_at = time.monotonic()
+        self.saved_at, self.started = time.monotonic(), 0.0  # not started yet
 
     # ---- the loop --------------------------------------------------------------------------
 

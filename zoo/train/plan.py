@@ -50,7 +50,7 @@ from zoo.train.optim.optimizers import make_optimizer
 from zoo.train.own_augment import OwnAugment, code_of
 from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
-from zoo.train.run_options import Request, refuse_impossible
+from zoo.train.run_options import AUTO, Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 from zoo.train.speed.recomputed import recomputed
 from zoo.train.task import for_task, refuse_for_task
@@ -175,7 +175,8 @@ def resolve(
     notes = (*data.notes, *normal.notes(len(data.train)), *reasons(hardware, recipe.precision), *usual)
     findings, messages = _findings(images, splits, record, request), (*messages, *unusual)
     plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
-    return _with_compiler(beginning_ready(plan))
+    ready = beginning_ready(plan)
+    return ready if request.batch_size == AUTO else with_compiler(ready)  # it times a step, which must fit first
 
 
 def _own(entry: Entry, given: Given, sizes: Sizes) -> tuple[OwnPart, ...] | msgspec.UnsetType:
@@ -227,7 +228,7 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
     return outline
 
 
-def _with_compiler(plan: Plan) -> Plan:
+def with_compiler(plan: Plan) -> Plan:
     """The plan with the compiler's mode decided, and the reason added to its notes."""
     record, hardware, recipe = plan.record, plan.hardware, plan.recipe
     steps = recipe.epochs * math.ceil(record.data.train / recipe.batch_size)
