@@ -19,7 +19,7 @@ from zoo.train.out_of_memory import is_out_of_memory
 from zoo.train.plan import Plan
 from zoo.train.precise_bn import statistics_of
 from zoo.train.smaller import give_back
-from zoo.train.speed.recomputed import recomputed
+from zoo.train.speed.recomputed import recomputed, segments
 
 SHARE = 0.8
 """Of the free memory, what a training step may take; the rest is for augmentation, evaluation and other programs."""
@@ -102,11 +102,19 @@ def memory_of_a_step(module: nn.Module, plan: Plan) -> tuple[int, int]:
     The first is the model with its gradients, the moments of its optimizer and its averages; the second follows from
     what two steps keep for the backward pass, by their difference.
     """
-    few, more = (_kept(module, plan, count) for count in FEW)
-    each = (more - few) / (FEW[1] - FEW[0])
+    each = _each(module, plan)
+    if plan.recipe.checkpointing:  # one block at a time keeps what it computes again; the largest counts twice the mean
+        plain = freeze(plan.build().train(), plan.recipe.freeze)
+        each += 2 * _each(plain, plan) / max(1, len(segments(plain)))
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     copies = 4 + bool(plan.recipe.ema) + bool(plan.recipe.lookahead)
     return int(copies * weights), int(PASSING * each)
+
+
+def _each(module: nn.Module, plan: Plan) -> float:
+    """Bytes that each image keeps for the backward pass, by the difference of two steps."""
+    few, more = (_kept(module, plan, count) for count in FEW)
+    return (more - few) / (FEW[1] - FEW[0])
 
 
 def _kept(module: nn.Module, plan: Plan, count: int) -> int:
