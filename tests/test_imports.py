@@ -65,7 +65,7 @@ SAME_NAME = MappingProxyType(
             ("bench", "evaluate", "export", "hub", "plugin", "predict", "report", "reproduce", "runs"),
             COMMANDS_AND_ROOMS,
         ),
-        **dict.fromkeys(("serve", "sweep", "train", "plugins"), COMMANDS_AND_ROOMS),
+        **dict.fromkeys(("serve", "soup", "sweep", "train", "plugins"), COMMANDS_AND_ROOMS),
         "probe": "a command, the room that does its work, and the process that asks what devices compute",
         "new": "the command `zoo new`, and the folder of a new run",
         "load": "a dataset, and a run's model: the names of the functions that people call",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoo.catalogue.api import alternate, datasets, info, joint, models, new_plugin, part, plugins
     from zoo.catalogue.registry import load_registry
     from zoo.data.api import check_dataset
-    from zoo.evaluate.api import Evaluation, compare, evaluate, from_pretrained, load
+    from zoo.evaluate.api import Evaluation, calibrate, compare, evaluate, from_pretrained, load
     from zoo.evaluate.classifier import Classifier
     from zoo.export.api import export
     from zoo.hub.api import package, publish, pull, release, search, verify
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from zoo.serve.api import serve
     from zoo.studies.api import Sweep, bench, report, reproduce, sweep
     from zoo.studies.probe.api import Probe, probe
-    from zoo.train.api import resume, train
+    from zoo.train.api import resume, soup, train
 
 HOMES = MappingProxyType(
     {
@@ -44,6 +44,7 @@ HOMES = MappingProxyType(
         "Table": "zoo.base.tables",
         "alternate": "zoo.catalogue.api",
         "bench": "zoo.studies.api",
+        "calibrate": "zoo.evaluate.api",
         "check_dataset": "zoo.data.api",
         "compare": "zoo.evaluate.api",
         "create": "zoo.models.api",
@@ -74,6 +75,7 @@ HOMES = MappingProxyType(
         "runs": "",
         "search": "zoo.hub.api",
         "serve": "",
+        "soup": "zoo.train.api",
         "sweep": "zoo.studies.api",
         "train": "",
         "verify": "zoo.hub.api",
@@ -96,6 +98,7 @@ __all__ = [
     "__version__",
     "alternate",
     "bench",
+    "calibrate",
     "check_dataset",
     "compare",
     "create",
@@ -126,6 +129,7 @@ __all__ = [
     "runs",
     "search",
     "serve",
+    "soup",
     "sweep",
     "train",
     "verify",

@@ -101,6 +101,8 @@ class Recipe(Struct, frozen=True):
             are shown equally often ("balanced"), or in proportion to the square root of their size ("sqrt").
         clip_grad_norm: Largest norm of the gradient; a longer one is scaled down to it. 0: off.
         accumulate: Micro-batches that a step's batch is split into, to save memory.
+        checkpointing: Whether the blocks of the model keep their input only, and are computed a second time in the
+            backward pass: less memory, the same gradients. See `zoo.train.speed.recomputed`.
         ema: Decay per step of the averaged weights, which are evaluated and kept; less in a run's first steps.
             0: off.
         precise_bn: Training images from which batch norm's statistics are computed before each evaluation.
@@ -153,6 +155,7 @@ class Recipe(Struct, frozen=True):
     sampler: Sampler = "shuffled"
     clip_grad_norm: NonNegative = 0.0
     accumulate: Positive = 1
+    checkpointing: bool = False
     ema: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     precise_bn: Count = 0
     lookahead: Lookahead | None = None

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from zoo.catalogue.registry import Registry
     from zoo.evaluate.classifier import Classifier
+    from zoo.evaluate.ensemble import Ensemble
     from zoo.evaluate.library_weights import LibraryWeights
+    from zoo.evaluate.temperature import Calibrated
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "from_pretrained", "load"]
+__all__ = ["Comparison", "Evaluation", "calibrate", "compare", "evaluate", "from_pretrained", "load"]
 
 
 @checked
@@ -54,7 +56,7 @@ def evaluate(
     Args:
         run: a `Run`, a run folder or package, the name of a run below runs/, "last", hf://OWNER/NAME[@REVISION],
             weights of the catalogue (NAME@DATASET), or of a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"),
-            which need `on`.
+            which need `on`; or several of these joined by a plus, "RUN+RUN", measured as one ensemble.
         split: of the run: "test", "val" or "train"; of other images "test" or "train".
         what: more than accuracy: some of "classes", "confusion", "calibration", "latency" and "robustness", or "all".
         on: other images: a SPEC as for the dataset of `zoo.train`, with the run's classes or some of them.
@@ -202,11 +204,17 @@ def _called(run: RunLike | None, word: str) -> str:
     return run if isinstance(run, str) and is_name_of_weights(run) else word
 
 
-def _recorded(found: Path | LibraryWeights) -> tuple[str, int, bool]:
-    """The device that a run was trained on ("auto" for weights of a library), its classes, and whether it is packed."""
+def _recorded(found: Path | LibraryWeights | Ensemble) -> tuple[str, int, bool]:
+    """The device that a run was trained on ("auto" for weights of a library), its classes, and whether it is packed.
+
+    Of an ensemble those of the first member; it counts as packed, since no one machine is its own.
+    """
+    from zoo.evaluate.ensemble import Ensemble
     from zoo.hub.sums import SUMS
     from zoo.runs.record import read_record
 
+    if isinstance(found, Ensemble):
+        return (*_recorded(found.members[0])[:2], True)
     if not isinstance(found, Path):
         return "auto", found.sizes.num_classes, True
     record = read_record(found)
@@ -236,6 +244,53 @@ class _Passes:
         self.last = name
 
 
+@checked
+def calibrate(
+    run: RunLike,
+    *,
+    remove: bool = False,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+) -> Calibrated:
+    """Fit a temperature on a run's validation images, and keep it in the run: its probabilities then fit its accuracy.
+
+    Logits are divided by it before the softmax, by `zoo.predict`, `zoo.serve`, `zoo.explain`, in exported files and
+    in packages. The predicted classes stay the same, and so does what the run recorded of its test images.
+
+    Args:
+        run: a finished run on this machine, by its folder or name, "last", or a `Run`.
+        remove: take the temperature away again.
+        dataset: where the run's own dataset is on this machine, if not at the recorded path.
+        data_dir: folder of downloaded datasets. device: to measure on; default: the device of the run.
+    Returns:
+        The temperature, and the figures of the validation images before and after it.
+    Raises:
+        InputError: no such run, or it is a package, whose files are what their hashes say.
+        RunError: the run is not finished or has no validation images (protocol `paper`), its images have several
+            labels, no temperature can be fitted, or as `zoo.evaluate`. BusyError: the run is being trained.
+
+    Example:
+        >>> zoo.calibrate("last").temperature  # doctest: +SKIP
+        1.4212
+    """
+    from zoo.catalogue.registry import load_registry
+    from zoo.evaluate import temperature
+    from zoo.hub.sums import SUMS
+    from zoo.models.precision import usual_torch
+
+    word = word_of(run)
+    if word.startswith(HUB) or (Path(word) / SUMS).is_file():
+        raise InputError(f"{word}: is a package, which must not change; calibrate its run, and package that again")
+    folder, registry = Path(word), load_registry()
+    if remove:
+        return temperature.remove(folder)
+    place = None if data_dir is None else str(data_dir)
+    where = device or _device(word, _recorded(folder)[0], is_alone=True)
+    with usual_torch():
+        return temperature.calibrate(folder, registry, data_dir=place, dataset=dataset, device=where)
+
+
 # ---- loading -------------------------------------------------------------------------------------------
 
 
@@ -251,7 +306,8 @@ def load(
 
     Args:
         run: a run folder or a package, the name of a run below runs/, "last" for the newest one there, a `Run`,
-            NAME@DATASET for weights of the catalogue, or `hf://OWNER/NAME[@REVISION]`. A word
+            NAME@DATASET for weights of the catalogue, or `hf://OWNER/NAME[@REVISION]`; or several of these joined by a
+            plus ("runs/a+runs/b"), which answer together: the mean of their probabilities. A word
             OWNER/NAME[@REVISION] that is no run here means the Hub as well, but for "timm/NAME.TAG",
             "torchvision/NAME.WEIGHTS" and the like: the weights that this library released.
         device: where to bring it, such as "cuda"; None: it stays on the CPU.
@@ -276,12 +332,14 @@ def load(
     """
     from zoo.hub.ask_library import open_word
     from zoo.hub.download import folder_to_load, local_only
-    from zoo.runs.which import known
+    from zoo.runs.which import known, members_of
 
     registry, where = _before(device)
-    if isinstance(run, str) and registry.offers_weights(run) and known(run) is None:
+    several = isinstance(run, str) and bool(members_of(run))
+    if isinstance(run, str) and (several or (registry.offers_weights(run) and known(run) is None)):
         if revision or model is not None:
-            raise InputError(f"{run}: weights of a library are loaded as they are, without `revision` and `model`")
+            what = "an ensemble and weights of a library are"
+            raise InputError(f"{run}: {what} loaded as they are, without `revision` and `model`")
         return open_word(run, registry, where)
     if isinstance(run, Run):
         folder = local_only(run.folder, revision, registry)

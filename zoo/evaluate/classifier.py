@@ -27,12 +27,12 @@ from zoo.evaluate.module_state import evaluating, own_names
 from zoo.evaluate.multi_label import predicted
 from zoo.evaluate.preparing import CPU, ImageTransform, Picture, Preprocessing, numbered
 from zoo.evaluate.timm_words import timm_config
-from zoo.evaluate.views import Forward, views
+from zoo.evaluate.views import Forward, cooled, views
 from zoo.models.backbones import with_preprocessing
 from zoo.models.compose import compose, place, sizes_for
 from zoo.models.device import pick_device, placed
 from zoo.models.precision import autocast, usual_torch
-from zoo.runs.folder import thresholds_of
+from zoo.runs.folder import temperature_of, thresholds_of
 from zoo.runs.images import dataset_rule, rule_of
 from zoo.runs.load import load as load_module
 from zoo.runs.record import RunRecord, Sizes, read_record, tree_of
@@ -70,6 +70,8 @@ class Classifier(nn.Module):
         record: `run.toml` of its run; None for initial weights.
         thresholds: of a model for images with several labels, from which probability on each class is one of them;
             empty where an image has one class.
+        temperature: what `logits` divides by, and so what `predict` says: see `zoo.calibrate`; 1 where nothing was
+            fitted. A call of the classifier and `averaged` give the logits before it.
 
     Example:
         >>> model = zoo.load("last")  # doctest: +SKIP
@@ -91,11 +93,12 @@ class Classifier(nn.Module):
         channels_last: bool = False,
         record: RunRecord | None = None,
         thresholds: tuple[float, ...] = (),
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.name, self.sizes, self.preprocessing, self.classes = name, sizes, preprocessing, classes
         self.tta, self.dataset, self.channels_last, self.record = tta, dataset, channels_last, record
-        self.thresholds = thresholds
+        self.thresholds, self.temperature = thresholds, temperature
         self.module = module
         self.training = module.training
         self._placed: torch.device | None = None
@@ -212,9 +215,12 @@ class Classifier(nn.Module):
     # ---- classes -------------------------------------------------------------------------------------
 
     def logits(self, pixels: Images | Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) to float32 (B, K) on the module's device, over the test-time views, in eval mode."""
+        """uint8 (B, 3, H, W) to float32 (B, K) on the module's device, over the test-time views, in eval mode.
+
+        They are divided by `temperature`.
+        """
         with usual_torch(), evaluating(self), torch.inference_mode(), autocast(self.device, "fp32"):
-            return self.averaged(self.prepare(pixels)).float()
+            return cooled(self.averaged(self.prepare(pixels)).float(), self.temperature)
 
     def probabilities(self, pixels: Images | Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to float32 (B, K) on the CPU; each row sums to 1, unless images have several labels."""
@@ -325,6 +331,7 @@ def _opened(folder: Path, registry: Registry, record: RunRecord, where: torch.de
         channels_last=record.channels_last,
         record=record,
         thresholds=thresholds_of(folder, record),
+        temperature=temperature_of(folder),
     )
     return classifier if where is None else classifier.to(where)
 

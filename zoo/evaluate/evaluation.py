@@ -18,6 +18,7 @@ from zoo.errors import InputError, RunError
 from zoo.evaluate.asked import Asked, PredictionsKind, SplitName
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
+from zoo.evaluate.ensemble import Ensemble, EnsembleClassifier, open_ensemble
 from zoo.evaluate.label_evaluation import of_labels, refuse_parts, write_labels
 from zoo.evaluate.latency import latency
 from zoo.evaluate.library_weights import LibraryWeights
@@ -32,13 +33,13 @@ from zoo.models.device import describe
 
 
 def judge(
-    run: Path | LibraryWeights,
+    run: Path | LibraryWeights | Ensemble,
     asked: Asked,
     places: Mapping[str, str | None],
     *,
     registry: Registry,
     name: str = "",
-    other: Path | LibraryWeights | None = None,
+    other: Path | LibraryWeights | Ensemble | None = None,
     other_name: str = "",
     show: Show = lambda text, done, total: None,
 ) -> dict[str, Any]:
@@ -56,8 +57,8 @@ def judge(
         RunError: as `open_run`, or the other run was not evaluated on the same images.
         InputError: the folder holds another evaluation. RunError: outputs are not finite.
     """
-    name = name or (run.reference if isinstance(run, LibraryWeights) else str(run))
-    if LibraryWeights in (type(run), type(other)):
+    name = name or _name(run)
+    if has_weights(run) or has_weights(other):
         places = _of_weights(places)
     if asked.output is not None:
         check_folder(asked.output, name, asked.split, places.get("on"))
@@ -67,16 +68,18 @@ def judge(
         second = _opened(other, asked.split, registry, places)
         check_same(opened, second)
     is_plain = not asked.parts and second is None and asked.output is None
+    if isinstance(opened.classifier, EnsembleClassifier) and asked.parts & {"latency", "robustness"}:
+        opened.classifier.refuse_mixed("latency or robustness")
     several = bool(opened.classifier.thresholds)
     if several:
         refuse_parts(asked, compares=second is not None)
-    keep = None if is_plain or several else Keep()
+    keep = None if is_plain or several else Keep(opened.classifier.temperature)
     metrics, labelled = opened.predictions(keep=keep)
     check_finite(name, metrics.loss)
     about = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
     left_out = {"left_out": opened.left_out} if opened.left_out else {}
     out: dict[str, Any] = {**about, **left_out, **metrics.as_dict()}
-    recorded = None if isinstance(run, LibraryWeights) else recorded_metrics(run, asked.split, opened.on)
+    recorded = recorded_metrics(run, asked.split, opened.on) if isinstance(run, Path) else None
     if labelled is not None:
         out |= {"recorded": recorded, **of_labels(opened, labelled, asked.parts)}
         if "latency" in asked.parts:
@@ -101,16 +104,27 @@ def judge(
     return out
 
 
+def _name(run: Path | LibraryWeights | Ensemble) -> str:
+    return run.reference if isinstance(run, LibraryWeights) else run.name if isinstance(run, Ensemble) else str(run)
+
+
+def has_weights(run: Path | LibraryWeights | Ensemble | None) -> bool:
+    """Whether weights of a library are measured."""
+    return isinstance(run, LibraryWeights) or (isinstance(run, Ensemble) and run.has_weights)
+
+
 def _of_weights(places: Mapping[str, str | None]) -> Mapping[str, str | None]:
     """The places with `dataset` as the images to measure on: weights of a library have no images of their own."""
     return places if places["on"] else {**places, "on": places["dataset"], "dataset": None}
 
 
 def _opened(
-    run: Path | LibraryWeights, split: SplitName, registry: Registry, places: Mapping[str, str | None]
+    run: Path | LibraryWeights | Ensemble, split: SplitName, registry: Registry, places: Mapping[str, str | None]
 ) -> OpenedSplit:
     if isinstance(run, LibraryWeights):
         return open_weights(run, registry, split=split, **places)
+    if isinstance(run, Ensemble):
+        return open_ensemble(run, registry, split=split, **places)
     return open_run(run, split=split, registry=registry, **places)
 
 
@@ -162,8 +176,19 @@ def _of_predictions(opened: OpenedSplit, predictions: Predictions, parts: frozen
     if "confusion" in parts:
         out["confusion"] = {"classes": list(names), "counts": predictions.confusion().tolist()}
     if "calibration" in parts:
-        out["calibration"] = calibration(predictions.probabilities, predictions.labels, predictions.predicted)
+        out["calibration"] = _calibration(opened, predictions)
     return out
+
+
+def _calibration(opened: OpenedSplit, predictions: Predictions) -> dict[str, Any]:
+    """How well the probabilities fit; of a run with a temperature, also before it."""
+    truth = (predictions.labels, predictions.predicted)
+    found = calibration(predictions.probabilities, *truth)
+    if predictions.uncalibrated is None:
+        return found
+    before = calibration(predictions.uncalibrated, *truth)
+    del before["bins"]
+    return {"temperature": opened.classifier.temperature, **found, "before": before}
 
 
 def _compared(second: OpenedSplit, predictions: Predictions, name: str, seed: int) -> dict[str, Any]:

@@ -208,7 +208,11 @@ class Evaluation(Measured):
 
     @property
     def calibration(self) -> dict[str, Any] | None:
-        """`ece`, `mce`, `brier`, mean `confidence`, `accuracy`, and the `bins`, a row each."""
+        """`ece`, `mce`, `brier`, mean `confidence`, `accuracy`, and the `bins`, a row each.
+
+        Of a run with a temperature (`zoo.calibrate`) they are those after it; `temperature` is it, and `before` has the
+        figures before it.
+        """
         return deepcopy(self.document.get("calibration"))
 
     @property
@@ -284,10 +288,11 @@ def verdict(folder: Path | None, out: Mapping[str, Any], recorded: Mapping[str, 
     """Say how a document compares with what is recorded of the same images, or why nothing is.
 
     Args:
-        folder: of the run; None where the weights are a library's.
+        folder: of the run; None of an ensemble, and where the weights are a library's.
     """
     if folder is None:
-        return f"measured on {out['on']}; nothing is recorded of {out['run']} to compare with"
+        images = out["on"] or f"the first run's split {out['split']}"
+        return f"measured on {images}; nothing is recorded of {out['run']} to compare with"
     if recorded is None:
         if out["on"] is not None:
             return f"measured on {out['on']}, of which the run recorded nothing to compare with"

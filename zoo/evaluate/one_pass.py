@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.evaluate.classes import averages, scores_of
+from zoo.evaluate.views import cooled
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ class Predictions:
     """What a model said about each image of a split, in the split's order, on the CPU.
 
     Attributes:
-        labels, predicted: int64 (N,). probabilities: float32 (N, K), by softmax of the logits.
+        labels, predicted: int64 (N,). probabilities: float32 (N, K), by softmax of the logits, divided by the
+            temperature if there is one.
+        uncalibrated: the same before the temperature; None where there is none.
     """
 
     labels: Tensor
     predicted: Tensor
     probabilities: Tensor
+    uncalibrated: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -75,19 +79,24 @@ class Predictions:
 
 @dataclass
 class Keep:
-    """Collects the predictions of a pass: give it to `evaluate` as `keep`."""
+    """Collects the predictions of a pass: give it to `evaluate` as `keep`.
 
-    parts: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    Attributes:
+        temperature: what logits are divided by for the probabilities.
+    """
+
+    temperature: float = 1.0
+    parts: list[tuple[Tensor, ...]] = field(default_factory=list)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> None:
         """Take one batch: logits (B, K) float32, labels (B,) int64."""
         best = logits.argmax(1)  # of equal ones the first, as in `places`
-        self.parts.append((labels.cpu(), best.cpu(), logits.softmax(1).cpu()))
+        before = () if self.temperature == 1 else (logits.softmax(1).cpu(),)
+        self.parts.append((labels.cpu(), best.cpu(), cooled(logits, self.temperature).softmax(1).cpu(), *before))
 
     def predictions(self) -> Predictions:
         """All that was taken."""
-        labels, predicted, probabilities = (torch.cat(part) for part in zip(*self.parts, strict=True))
-        return Predictions(labels, predicted, probabilities)
+        return Predictions(*(torch.cat(part) for part in zip(*self.parts, strict=True)))
 
 
 @torch.inference_mode()

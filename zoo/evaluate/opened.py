@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.data.batches.open import open_source
+from zoo.data.batches.open import BatchSource, open_source
 from zoo.data.split import Split
-from zoo.errors import InputError
+from zoo.errors import InputError, RunError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.library_weights import LibraryWeights
 from zoo.evaluate.multi_label import LabelPredictions, measured
@@ -56,10 +56,9 @@ class OpenedSplit:
     ) -> tuple[Metrics, LabelPredictions | None]:
         """As `measure`, with the predictions of images that have several labels."""
         classifier, split = self.classifier, self.images if images is None else images
-        source = open_source(split, classifier.device, channels_last=classifier.channels_last)
         return measured(
             classifier.module,
-            source.batches(eval_batch(classifier)),
+            self.source(images).batches(eval_batch(classifier)),
             classifier.prepare,
             split.labels,
             autocast=lambda: autocast(classifier.device, "fp32"),
@@ -67,6 +66,11 @@ class OpenedSplit:
             keep=keep,
             thresholds=torch.tensor(classifier.thresholds, dtype=torch.float64) if classifier.thresholds else None,
         )
+
+    def source(self, images: Split | None = None) -> BatchSource:
+        """The images of the split (or other ones), in batches on the classifier's device."""
+        classifier, split = self.classifier, self.images if images is None else images
+        return open_source(split, classifier.device, channels_last=classifier.channels_last)
 
     def confusion(self) -> Tensor:
         """Count what each class was taken for: int64 (K, K), rows are the true classes, columns the predicted ones."""
@@ -145,3 +149,15 @@ def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None
         return None
     metrics: dict[str, Any] | None = read_result(run).get({"test": "test", "val": "validation", "train": ""}[split])
     return metrics
+
+
+def refuse_not_finite(run: str, logits: Tensor) -> None:
+    """Refuse logits that are not numbers: which class comes first among them means nothing.
+
+    Raises:
+        RunError: some are not finite.
+    """
+    if not bool(logits.isfinite().all()):
+        raise RunError(
+            f"{run}: the model's outputs are not finite numbers; its weights are damaged, or its training diverged"
+        )

@@ -67,3 +67,8 @@ def views(forward: Forward, tta: TestTimeViews) -> Forward:
         return (mirrored(images) + either) / 2
 
     return moved
+
+
+def cooled(logits: Tensor, temperature: float) -> Tensor:
+    """Logits of any shape divided by a temperature; of 1, the logits themselves, to the bit."""
+    return logits if temperature == 1 else logits / temperature

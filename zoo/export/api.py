@@ -176,6 +176,7 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
         return _copied(classifier_of(run)), {"weights": "of a loaded model, perhaps changed since"}, None
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier
+    from zoo.evaluate.ensemble import Ensemble
     from zoo.evaluate.library_weights import LibraryWeights
     from zoo.export.facts import origin_of
     from zoo.hub.ask_library import meant
@@ -188,6 +189,10 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
         raise InputError(f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights")
     word = word_of(run, weights=True)
     folder = meant(word, registry)
+    if isinstance(folder, Ensemble):
+        together = folder.open(registry)
+        together.refuse_mixed("an export")
+        return together, {"weights": f"the mean of the probabilities of {len(folder.names)} models"}, None
     if isinstance(folder, LibraryWeights):
         return folder.open(registry), {"weights": folder.name}, None
     record = read_record(folder)

@@ -12,7 +12,7 @@ from zoo.base.version import __version__
 from zoo.data.portable import portable_spec
 from zoo.errors import RunError
 from zoo.evaluate.classifier import Classifier
-from zoo.runs.folder import read_result, thresholds_of
+from zoo.runs.folder import read_result, temperature_of, thresholds_of
 from zoo.runs.record import RunRecord
 
 PREPARED: Final = "images"
@@ -36,7 +36,8 @@ OUTPUT = "logits"
 def origin_of(folder: Path, record: RunRecord) -> dict[str, str]:
     """Where the weights of a run come from: dataset, recipe, protocol, and the test accuracy over its views.
 
-    Of a model for images with several labels also from which probability (the sigmoid of a logit) on a class is one.
+    Of a calibrated run also the temperature that the file's logits are divided by already. Of a model for images with
+    several labels also from which probability (the sigmoid of a logit) on a class is one.
     """
     figure = MAP if record.data.is_multi_label else TOP1
     try:
@@ -44,6 +45,7 @@ def origin_of(folder: Path, record: RunRecord) -> dict[str, str]:
     except (RunError, KeyError, TypeError):
         score = "not measured: the run is not finished"
     thresholds = thresholds_of(folder, record) if record.data.is_multi_label else ()
+    temperature = temperature_of(folder)
     return {
         "dataset": portable_spec(record.data.spec),
         "fingerprint": record.data.fingerprint,
@@ -52,6 +54,7 @@ def origin_of(folder: Path, record: RunRecord) -> dict[str, str]:
         "seed": str(record.seed),
         "tta": record.settings.tta,
         f"test_{figure.key}": score,
+        **({} if temperature == 1 else {"temperature": str(temperature)}),
         **({"task": "multi-label", "thresholds": json.dumps(thresholds)} if thresholds else {}),
     }
 

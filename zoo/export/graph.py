@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from zoo.errors import ZooError
 from zoo.evaluate.classifier import Classifier
-from zoo.evaluate.views import views
+from zoo.evaluate.views import cooled, views
 from zoo.export.facts import PIXEL_VALUES, PIXELS, PREPARED, Takes
 
 EXAMPLES = 2
@@ -22,7 +22,7 @@ class ExportError(ZooError):
 
 
 class Pixels(nn.Module):
-    """Scaling and normalisation before the model: bytes of images in, logits out.
+    """Scaling and normalisation before the model: bytes of images in, logits out, divided by the run's temperature.
 
     The arithmetic is that of `zoo.data.augment.pipeline`, so that both give the same floats.
     """
@@ -32,7 +32,7 @@ class Pixels(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.model = classifier.module
+        self.model, self.temperature = classifier.module, classifier.temperature
         ones, given = torch.ones(classifier.sizes.in_channels), classifier.preprocessing
         std = torch.tensor(given.std) * ones if given.normalize else ones
         mean = torch.tensor(given.mean) * ones if given.normalize else ones * 0
@@ -45,7 +45,7 @@ class Pixels(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, C) to (B, num_classes)."""
-        return self.model(self.prepare(pixels))
+        return cooled(self.model(self.prepare(pixels)), self.temperature)
 
 
 class PixelValues(Pixels):
@@ -61,7 +61,7 @@ class PixelValues(Pixels):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """float32 (B, C, H, W), 0 to 255, to (B, num_classes)."""
-        return self.averaged(self.prepare(pixel_values))
+        return cooled(self.averaged(self.prepare(pixel_values)), self.temperature)
 
 
 class Prepared(nn.Module):
@@ -69,11 +69,11 @@ class Prepared(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.model = classifier.module
+        self.model, self.temperature = classifier.module, classifier.temperature
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 (B, C, H, W), prepared, to (B, num_classes)."""
-        return self.model(images)
+        return cooled(self.model(images), self.temperature)
 
 
 def wrapped(classifier: Classifier, takes: Takes) -> nn.Module:

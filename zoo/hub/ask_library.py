@@ -23,6 +23,7 @@ from zoo.catalogue.spec import COLOURS, Node, wrong_normalisation
 from zoo.data.files.decode import transform_rule
 from zoo.errors import HubConnectionError, HubError, InputError, PluginError
 from zoo.evaluate.classifier import Classifier, open_classifier
+from zoo.evaluate.ensemble import Ensemble
 from zoo.evaluate.library_weights import LibraryWeights
 from zoo.evaluate.preparing import Preprocessing
 from zoo.hub.download import local_folder
@@ -30,13 +31,20 @@ from zoo.hub.ref import is_ref
 from zoo.hub.session import talking
 from zoo.plugin.contract import Pretrained
 from zoo.runs.record import Sizes
-from zoo.runs.which import known
+from zoo.runs.which import known, members_of
 
 OTHERS = "or take others: a run, hf://OWNER/NAME, or weights that are on this machine"
 """What to do where weights that are to be used cannot be had."""
 
 
-def meant(word: str, registry: Registry) -> Path | LibraryWeights:
+def meant(word: str, registry: Registry) -> Path | LibraryWeights | Ensemble:
+    """What a word means: one run, package or weights of a library, as `meant_alone`, or an ensemble, "RUN+RUN"."""
+    if members := members_of(word):
+        return Ensemble(tuple(meant_alone(member, registry) for member in members), members)
+    return meant_alone(word, registry)
+
+
+def meant_alone(word: str, registry: Registry) -> Path | LibraryWeights:
     """The folder of a run or package that a word means, or the weights of a library; a run comes first.
 
     Args:
@@ -54,10 +62,10 @@ def open_word(word: str, registry: Registry, device: str | torch.device | None =
     """The model that a word means, with its weights.
 
     Raises:
-        As `meant`, and as `open_classifier` or `LibraryWeights.open`.
+        As `meant`, and as `open_classifier`, `LibraryWeights.open` or `Ensemble.open`.
     """
     found = meant(word, registry)
-    if isinstance(found, LibraryWeights):
+    if not isinstance(found, Path):
         return found.open(registry, device)
     return open_classifier(found, registry, device=device)
 

@@ -28,6 +28,7 @@ from zoo.evaluate.multi_label import LabelPredictions, label_table
 from zoo.hub.citation import ADDRESS, of_package, of_source
 from zoo.hub.eval_results import dataset_id, selection
 from zoo.hub.storage import AS_TRAINED
+from zoo.runs.folder import CALIBRATION
 from zoo.runs.images import rule_of
 from zoo.runs.record import RunRecord
 
@@ -221,6 +222,7 @@ def _context(facts: Facts) -> dict[str, Any]:
     tree = node_from_table(record.build, "build")
     return {
         "record": record,
+        "soup": record.soup or None,
         "result": result,
         "model": model,
         "test": result["test"],
@@ -236,6 +238,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "tree": [line.replace("`", "'") for line in tree_lines(tree)],
         "selection": selection(result),
         "as_trained": result.get(AS_TRAINED),
+        "calibration": result.get(CALIBRATION),
         "spread": _spread(facts),
         "published": _published(facts),
         "classes": _classes(facts),
@@ -279,6 +282,11 @@ def feeding(facts: Facts) -> dict[str, str]:
     if data.is_multi_label:
         what = "each class has a probability of its own, 1 / (1 + exp(-logit)); thresholds are in"
         rows["labels"] = Markdown(f"{what} {code('result.json')}")
+    if calibrated := facts.result.get(CALIBRATION):
+        by = code(f"{calibrated['temperature']:.6g}")
+        rows["temperature"] = Markdown(
+            f"{code('predict')} divides the logits by {by}; {code('model(images)')} does not"
+        )
     names = ", ".join(map(escape, data.classes[:MAX_NAMES]))
     more = f", ...; all of them in {code('config.json')}" if len(data.classes) > MAX_NAMES else ""
     return rows | {f"{len(data.classes):,} classes": Markdown(f"{names}{more}")}

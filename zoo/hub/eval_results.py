@@ -62,8 +62,11 @@ def stated(path: Path) -> list[Any]:
 
 
 def selection(result: dict[str, Any]) -> str:
-    """The selection rule in words: "best top1 on validation, epoch 12", or "last epoch, 20"."""
+    """The selection rule in words: "best top1 on validation, epoch 12", "last epoch, 20", or that of a soup."""
     chosen = result.get("selection", {})
+    if "soup" in result:
+        chosen_by = f", chosen on {chosen.get('split')}" if chosen.get("split") else ""
+        return f"{chosen.get('rule')}{chosen_by}"
     if chosen.get("rule") == "last":
         return f"last epoch, {chosen.get('epoch')}"
     return f"best {chosen.get('rule')} on {chosen.get('split')}, epoch {chosen.get('epoch')}"

@@ -18,6 +18,8 @@ from zoo.catalogue.spec import TrainedWeights
 from zoo.catalogue.weights import find_weights_of
 from zoo.data.portable import is_local
 from zoo.errors import InputError, PackageError, RunError, VerifyError
+from zoo.evaluate.calibration import calibration
+from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import open_run
 from zoo.hub import runtimes
 from zoo.hub.download import fetch
@@ -150,7 +152,9 @@ def verify(
     chosen = device or usable_device(record.device)
     opened = open_run(folder, data_dir=data_dir, device=chosen, dataset=dataset, registry=registry)
     same_kind = chosen.partition(":")[0] == record.device.partition(":")[0]
-    checks += _numbers(result["test"], opened.measure().as_dict(), same_kind)
+    keep = Keep(opened.classifier.temperature)
+    checks += _numbers(result["test"], opened.measure(keep=keep).as_dict(), same_kind)
+    checks += _calibration(keep)
     if ONNX in package.hashes:
         checks.append(Check("onnx", *runtimes.compare(folder, opened)))
     return checks
@@ -257,6 +261,19 @@ def _picture(folder: Path, config: Config, was_edited: bool) -> Check:
         return Check("picture", True, f"{COMPOSITION} was edited, and names no tree")
     holds = drawn_sha256 == config.tree_sha256
     return Check("picture", holds, f"{COMPOSITION} shows {'this' if holds else 'another'} tree")
+
+
+def _calibration(keep: Keep) -> list[Check]:
+    """What the temperature of a calibrated run does to its test images; `temperature_of` refuses one that is none."""
+    if keep.temperature == 1:
+        return []
+    seen = keep.predictions()
+    assert seen.uncalibrated is not None
+    before, after = (
+        calibration(found, seen.labels, seen.predicted)["ece"] for found in (seen.uncalibrated, seen.probabilities)
+    )
+    words = f"temperature {keep.temperature:.6g}; ECE of the test images {before:.2%} before it, {after:.2%} after"
+    return [Check("calibration", True, words)]
 
 
 def _numbers(recorded: dict[str, Any], measured: dict[str, Any], same_kind: bool) -> list[Check]:

@@ -84,8 +84,8 @@ def predict(
 
     Args:
         run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of
-            the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), a `Run`, or
-            a loaded `Classifier`.
+            the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), several of these
+            joined by a plus ("RUN+RUN": the mean of their probabilities), a `Run`, or a loaded `Classifier`.
         images: one or many of: a path, a folder (all images below it), a pattern (`**/*.png`), the bytes of a
             file, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4); "-" reads the bytes of one from stdin.
         top: how many classes of each image are named; its labels, where it may have several, are all named.
@@ -314,8 +314,11 @@ def _given(images: Images, files_from: str | Path | None, null: bool) -> Iterato
 
 
 def _drawer(classifier: Classifier, method: Method, folder: Path | None) -> Drawer:
+    from zoo.evaluate.ensemble import EnsembleClassifier
     from zoo.predict.drawer import Drawer
 
+    if isinstance(classifier, EnsembleClassifier):
+        classifier.refuse_mixed("an explanation")
     return Drawer(classifier, method, folder)
 
 

@@ -20,14 +20,13 @@ from zoo.base.text import printable
 from zoo.errors import InputError
 from zoo.runs import find as found
 from zoo.runs.choose import Order, chosen
-from zoo.runs.which import known, reference_of, unknown
+from zoo.runs.which import HUB, is_ensemble, known, reference_of, unknown
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
     from zoo.evaluate.measurement import Evaluation
     from zoo.predict.prediction import Prediction
 
-HUB = "hf://"
 LEAST_DPI, MOST_DPI = 20, 1200
 
 
@@ -212,12 +211,12 @@ def word_of(run: RunLike, *, weights: bool = False) -> str:
     and cannot be a path, is a repository.
 
     Args:
-        weights: "timm/NAME" and the like are taken as well, and stay as they are.
+        weights: "timm/NAME" and the like, and ensembles (RUN+RUN), are taken as well, and stay as they are.
     Raises:
         InputError: there is no such run; says where it was looked for, and what is like it.
     """
     word = str(word_or_path(run))
-    if isinstance(run, Run) or word.startswith(HUB):
+    if isinstance(run, Run) or (isinstance(run, str) and is_ensemble(word, allowed=weights)) or word.startswith(HUB):
         return word
     if (reference := reference_of(word) if isinstance(run, str) else known(word)) is not None:
         return str(reference)

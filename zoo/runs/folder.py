@@ -28,6 +28,9 @@ from zoo.runs.record import METRICS, RESULT, WEIGHTS, RunRecord
 if TYPE_CHECKING:
     from torch import Tensor
 
+CALIBRATION = "calibration"
+"""Where a result keeps the temperature that `zoo calibrate` fitted."""
+
 
 def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     """Add one line to `metrics.jsonl`."""
@@ -128,6 +131,24 @@ def thresholds_of(folder: Path, record: RunRecord) -> tuple[float, ...]:
     if not (known and all(isinstance(value, int | float) and 0 <= value <= 1 for value in values or ())):
         raise RunError(f"{folder / RESULT}: is damaged: `thresholds` needs {count} numbers from 0 to 1")
     return tuple(float(value) for value in values or ())
+
+
+def temperature_of(folder: Path) -> float:
+    """What a run's logits are divided by before the softmax; 1 where `zoo calibrate` fitted nothing.
+
+    Raises:
+        RunError: the result is damaged.
+    """
+    if not (folder / RESULT).is_file():
+        return 1.0
+    found = read_result(folder, checked=False)
+    kept = found.get(CALIBRATION) if isinstance(found, dict) else None
+    if kept is None:
+        return 1.0
+    value = kept.get("temperature") if isinstance(kept, dict) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not (0 < value < math.inf):
+        raise RunError(f"{folder / RESULT}: is damaged: `{CALIBRATION}.temperature` needs a number above 0")
+    return float(value)
 
 
 def why_no_result(folder: Path, record: RunRecord) -> str:

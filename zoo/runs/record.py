@@ -120,6 +120,30 @@ class OwnPart(Struct, kw_only=True):
     beside: dict[str, str] = {}
 
 
+class Ingredient(Struct):
+    """A run whose weights are in a soup.
+
+    Attributes:
+        name: what it was called. sha256: of its weights. weight: what they count in the mean. seed: of its training.
+    """
+
+    name: str
+    sha256: str
+    weight: float
+    seed: int = 0
+
+
+class Soup(Struct):
+    """How the weights of a run were averaged from those of other runs: see `zoo.studies.soup`.
+
+    Attributes:
+        method: "uniform" or "greedy". of: what is averaged, in the order in which it was taken.
+    """
+
+    method: Literal["uniform", "greedy"]
+    of: tuple[Ingredient, ...]
+
+
 class RunRecord(Struct, kw_only=True):
     """`run.toml`: everything that decides a run, resolved.
 
@@ -133,6 +157,8 @@ class RunRecord(Struct, kw_only=True):
         defaults: component name to the defaults of its arguments, as JSON: a plugin may change them later. Runs of
             earlier versions have none.
         own: code of the user's own that it is made of; absent where there is none.
+        soup: the runs whose weights were averaged, where it was not trained itself; the rest of the record is then of
+            the first of them.
     """
 
     format: int = FORMAT
@@ -156,6 +182,7 @@ class RunRecord(Struct, kw_only=True):
     environment: dict[str, str] = {}
     defaults: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     own: tuple[OwnPart, ...] | msgspec.UnsetType = msgspec.UNSET
+    soup: Soup | msgspec.UnsetType = msgspec.UNSET
 
 
 def tree_of(record: RunRecord, where: str = "build", *, pretrained: bool = True) -> Node:

@@ -14,6 +14,7 @@ from zoo.errors import InputError, RunError, ZooError
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, read_record
 
 RUNS = Path("runs")
+HUB = "hf://"
 LAST = "last"
 """The word for the run below runs/ that was written to last."""
 
@@ -73,6 +74,60 @@ def reference_of(word: str, root: Path = RUNS) -> str | None:
 
     found = find_weights_of(word, load_registry())
     return found and found.reference
+
+
+def members_of(word: str, root: Path = RUNS) -> tuple[str, ...]:
+    """The words of an ensemble, "RUN+RUN+..."; nothing where the word means one run, or nothing at all.
+
+    A member may be whatever means a run, hf://OWNER/NAME, or weights of a library. A run's own name may hold a plus:
+    the longest beginning that means something is a member.
+
+    Raises:
+        InputError: the first member is there, and another is not; names it.
+    """
+    if "+" not in word or _is_member(word, root):
+        return ()
+    members: list[str] = []
+    rest = word.split("+")
+    while rest:
+        count = next((n for n in range(len(rest), 0, -1) if _is_member("+".join(rest[:n]), root)), 0)
+        if not count and members:
+            raise unknown("+".join(rest), root)
+        if not count:
+            return ()
+        members.append("+".join(rest[:count]))
+        rest = rest[count:]
+    return tuple(members)
+
+
+def _is_member(word: str, root: Path) -> bool:
+    """Whether a word alone means a run, a package on the Hub, or weights."""
+    if word.startswith(HUB):
+        return "+" not in word
+    if "+" in word or known(word, root) is not None:
+        return known(word, root) is not None
+    if reference_of(word, root) is not None:
+        return True
+    from zoo.catalogue.registry import load_registry
+
+    return "/" in word and load_registry().offers_weights(word)
+
+
+def is_ensemble(word: str, *, allowed: bool) -> bool:
+    """Whether a word means several runs: see `members_of`.
+
+    Args:
+        allowed: whether several can be used where it stands.
+    Raises:
+        InputError: it does, and one run is needed; or a member is not there.
+    """
+    members = members_of(word)
+    if members and not allowed:
+        raise InputError(
+            f"{word} is an ensemble of {len(members)} runs, and one run is needed here; eval, predict, serve, export "
+            "and zoo.load take an ensemble, and `zoo soup` makes one run of several"
+        )
+    return bool(members)
 
 
 def is_name_of_weights(word: str, root: Path = RUNS) -> bool:

@@ -1,4 +1,4 @@
-"""The public calls of this room: `zoo.train` and `zoo.resume`."""
+"""The public calls of this room: `zoo.train` and `zoo.resume`, and `zoo.soup`, which makes one run of several."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def train(
     data_dir: str | Path | None = None,
     recipe: str | Recipe | Mapping[str, Any] | None = None,
     epochs: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     lr: float | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -105,7 +105,8 @@ def train(
         data_dir: folder for downloaded datasets.
         recipe: name of a recipe, or "best"; a table of keys that differ from the model's own recipe; or a `Recipe`,
             which is taken whole. Default: the model's own.
-        epochs: passes over the training images. batch_size: images per step. lr: peak learning rate.
+        epochs: passes over the training images. lr: peak learning rate.
+        batch_size: images per step; "auto": the recipe's number, in as few micro-batches as fit in memory.
         seed: for initial weights, image order and augmentation; default: 0.
         device: "auto" (the default), "cpu", "cuda", "cuda:N" or "mps".
         precision: number type of the forward pass. compile: "off"; "graph": CUDA graphs only; "default" or "max":
@@ -334,3 +335,67 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(weights := given.get("weights"), Run | Path) or weights == LAST:
         given["weights"] = word_of(weights)
     return given
+
+
+# ---- a run made of runs --------------------------------------------------------------------------------
+
+
+@checked
+def soup(
+    *runs: RunLike,
+    method: Literal["greedy", "uniform"] = "greedy",
+    output: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Average the weights of runs into one run, which costs no more to use than each of them: a model soup.
+
+    It helps runs that were fine-tuned from the same weights. They must have the same composition, images, classes and
+    transform. Statistics of batch norms are computed again on training images. The test images are read once.
+
+    Args:
+        runs: at least two finished runs, as for `zoo.evaluate`.
+        method: "greedy" takes runs from the best on, each that does not make the mean worse on the validation images;
+            "uniform" takes all.
+        output: the folder of the new run; default: one below runs/.
+        data_dir: folder of downloaded datasets. device: to measure on; default: that of the first run.
+        reporter: receives a line for each run, and a warning where the runs did not begin with the same weights.
+    Returns:
+        The new run. Its record (`run.record.soup`) names the runs that were taken.
+    Raises:
+        InputError: fewer than two runs, no such run, or `output` holds something already.
+        RunError: a run is not finished, runs cannot be averaged, or there are no validation images to choose by.
+
+    Example:
+        >>> zoo.soup("runs/a", "runs/b", "runs/c").top1  # doctest: +SKIP
+    """
+    from zoo.catalogue.registry import load_registry
+    from zoo.hub.download import local_folder
+    from zoo.models.precision import usual_torch
+    from zoo.studies.soup import soup as averaged
+
+    if method not in ("greedy", "uniform"):
+        raise InputError(f"method {method!r}: allowed: greedy, uniform")
+    words, registry, told = [word_of(run) for run in runs], load_registry(), reporter or Reporter()
+    named = [(_name(word), local_folder(word, registry=registry)) for word in words]
+    place = None if data_dir is None else str(data_dir)
+    try:
+        with usual_torch():
+            folder = averaged(
+                named,
+                registry,
+                method=method,
+                output=None if output is None else Path(output),
+                data_dir=place,
+                device=device,
+                reporter=told,
+            )
+    finally:
+        told.close()
+    return open_run(folder)
+
+
+def _name(word: str) -> str:
+    """What a record calls a run: the Hub's name, or that of the folder, which says nothing of this machine."""
+    return word if word.startswith(HUB) else Path(word).resolve().name

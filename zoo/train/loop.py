@@ -50,6 +50,7 @@ from zoo.train.result import epoch_row, final_metrics, result_table
 from zoo.train.selection import Selection
 from zoo.train.set_loss import hits_of, loss_of
 from zoo.train.speed.compiled import Compiler
+from zoo.train.speed.recomputed import recomputed
 
 AUGMENT, NOISE = 1, 2
 """Seed tags of the two random streams of a step: for augmentation, and for the model."""
@@ -99,7 +100,7 @@ class Trainer:
         self.listener = listener or Listener()
         recipe, self.device = plan.recipe, plan.hardware.device
         self.world = world or World()
-        self.module = freeze(self.world.build(plan).train(), recipe.freeze)
+        self.module = recomputed(freeze(self.world.build(plan).train(), recipe.freeze), recipe.checkpointing)
         self.average = Averaging(self.module, recipe)
         self.world.shard(self.module, *self.average.copies())
         self.compiler = Compiler(plan.hardware.compile, self.device)
@@ -124,7 +125,7 @@ class Trainer:
         self.selection = Selection(recipe)
         self.rows: list[dict[str, Any]] = []
         self.figure = "all labels right" if plan.record.data.is_multi_label else "top-1"
-        self.saved_at = time.monotonic()
+        self.saved_at, self.started = time.monotonic(), 0.0  # not started yet
 
     # ---- the loop --------------------------------------------------------------------------
 

@@ -29,12 +29,28 @@ class Guard:
         self.waits = device.type == "cpu" or recipe.on_nan == "skip" or not fused
         self.first_bad = torch.full((), NEVER, dtype=torch.int64, device=device)
         self.statistics: list[Tensor] = []
+        self.all, self.kept = list(module.buffers()), list[Tensor]()
+        self.open = False  # whether a step's passes are under way
         self.skipped = 0
 
     def before(self) -> None:
-        """Copy the running statistics, which the forward pass changes, if steps may be skipped."""
+        """Copy the running statistics, which the forward pass changes."""
+        self.open = True
+        if self.kept:
+            torch._foreach_copy_(self.kept, self.all)
+        elif self.all:
+            self.kept = [buffer.clone() for buffer in self.all]
         if self.recipe.on_nan == "skip":
             self.statistics = [b.clone() for b in self.buffers]
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Take back what the passes of a step that did not end have changed."""
+        for buffer, before in zip(self.all, self.kept, strict=True):
+            buffer.copy_(before)
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.open = False
 
     def allows(self, loss: Tensor, step: int, lr: float, rows: Tensor) -> bool:
         """Clip the gradients; returns whether the optimizer may use them.
@@ -45,6 +61,7 @@ class Guard:
         Raises:
             TrainingError: not finite, with `on_nan = "stop"` and an immediate check.
         """
+        self.open = False
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = self._size(gradients)
         finite = norm.isfinite() & loss.isfinite()
@@ -63,6 +80,7 @@ class Guard:
         Args:
             finite: bool, on the device.
         """
+        self.open = False
         if not self.waits:
             now = torch.full_like(self.first_bad, step)
             self.first_bad = torch.where(finite, self.first_bad, torch.minimum(self.first_bad, now))

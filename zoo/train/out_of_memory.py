@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from zoo.base.text import plural
 from zoo.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def refusing_too_much(plan: Plan) -> Iterator[None]:
 
 def _too_much(plan: Plan) -> str:
     record, recipe = plan.record, plan.recipe
+    parts = f", each in {plural(recipe.accumulate, 'part')}," if recipe.accumulate > 1 else ""
     return (
-        f"out of memory on {record.device} with batches of {recipe.batch_size} images of "
+        f"out of memory on {record.device} with batches of {recipe.batch_size} images{parts} of "
         f"{record.sizes.height}x{record.sizes.width} in {record.precision}; lower --batch-size or --image-size, "
         f"split each batch with --set recipe.accumulate=N, or use --precision bf16"
     )

@@ -53,8 +53,9 @@ from zoo.train.optim.optimizers import make_optimizer
 from zoo.train.own_augment import OwnAugment, code_of
 from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
-from zoo.train.run_options import Request, refuse_impossible
+from zoo.train.run_options import AUTO, Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
+from zoo.train.speed.recomputed import recomputed
 from zoo.train.task import for_task, refuse_for_task
 from zoo.train.too_small import refuse_untrainable
 
@@ -178,7 +179,8 @@ def resolve(
     notes = (*data.notes, *normal.notes(len(data.train)), *reasons(hardware, recipe.precision), *usual)
     findings, messages = _findings(images, splits, record, request), (*messages, *unusual)
     plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
-    return _with_compiler(beginning_ready(plan))
+    ready = beginning_ready(plan)
+    return ready if request.batch_size == AUTO else with_compiler(ready)  # it times a step, which must fit first
 
 
 def _own(entry: Entry, given: Given, sizes: Sizes) -> tuple[OwnPart, ...] | msgspec.UnsetType:
@@ -225,17 +227,23 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
     if recipe.dropout is not None:
         set_dropout(outline, recipe.dropout)
     refuse_untrainable(freeze(outline, recipe.freeze), name)
+    recomputed(outline, recipe.checkpointing)  # refuses a model without blocks
     make_optimizer(outline, recipe, meta)
     return outline
 
 
-def _with_compiler(plan: Plan) -> Plan:
+def with_compiler(plan: Plan) -> Plan:
     """The plan with the compiler's mode decided, and the reason added to its notes."""
     record, hardware, recipe = plan.record, plan.hardware, plan.recipe
     steps = recipe.epochs * math.ceil(record.data.train / recipe.batch_size)
     sizes = (record.sizes.in_channels, record.sizes.height, record.sizes.width)
+    if recipe.checkpointing and recipe.compile not in ("auto", "off"):
+        raise InputError(
+            f"recipe.checkpointing cannot be used with --compile {recipe.compile}: the second computation of a block "
+            "is not compiled or recorded; leave out one of them"
+        )
     mode, why = choose(
-        recipe.compile,
+        "off" if recipe.checkpointing else recipe.compile,
         hardware.device,
         min(steps, record.max_steps or steps),
         lambda: measure_pace(

@@ -10,8 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.data.batches.open import open_source
 from zoo.data.batches.sampler import split_order
+from zoo.data.split import Split
 from zoo.models.precision import autocast
 from zoo.runs.images import eval_batch
+from zoo.runs.record import RunRecord
 from zoo.train.optim.freeze import is_trained
 from zoo.train.plan import Plan
 
@@ -28,12 +30,18 @@ def some_images(plan: Plan, prepare: Callable[[Tensor], Tensor]) -> Iterator[Ten
     Yields:
         float (B, C, H, W); while they are used, products and convolutions are in fp32.
     """
-    numbers = split_order(plan.recipe.sampler, plan.record.seed, 0, plan.train)
-    rows = (numbers % len(plan.train))[: plan.recipe.precise_bn].numpy()
-    where, last = plan.hardware.device, plan.hardware.channels_last
-    source = open_source(plan.train.select(rows), where, channels_last=last)
-    with autocast(where, "fp32"):
-        for _, images, _ in source.batches(min(len(rows), eval_batch(plan.record)), drop_last=True):
+    return images_for_norms(plan.record, plan.train, plan.recipe.precise_bn, plan.hardware.device, prepare)
+
+
+def images_for_norms(
+    record: RunRecord, train: Split, count: int, device: torch.device, prepare: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """As `some_images`: `count` training images of a run, at most all of them."""
+    numbers = split_order(record.settings.sampler, record.seed, 0, train)
+    rows = (numbers % len(train))[:count].numpy()
+    source = open_source(train.select(rows), device, channels_last=record.channels_last)
+    with autocast(device, "fp32"):
+        for _, images, _ in source.batches(min(len(rows), eval_batch(record)), drop_last=True):
             yield prepare(images)
 
 
@@ -53,8 +61,7 @@ def renew_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
         Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (precise BN); Li et al., "Understanding the Disharmony
         between Dropout and Batch Normalization by Variance Shift" (statistics with dropout off).
     """
-    named = [(n, m) for n, m in module.named_modules() if isinstance(m, _BatchNorm)]
-    norms = [m for n, m in named if m.running_mean is not None and is_trained(module, n)]
+    norms = statistics_of(module)
     if not norms:
         return
     training = {m: m.training for m in module.modules()}
@@ -74,6 +81,12 @@ def renew_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
                 norm.num_batches_tracked.fill_(count)
         for child, was in training.items():
             child.training = was
+
+
+def statistics_of(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms that keep running statistics and are trained."""
+    named = [(n, m) for n, m in module.named_modules() if isinstance(m, _BatchNorm)]
+    return [m for n, m in named if m.running_mean is not None and is_trained(module, n)]
 
 
 def _count(norm: _BatchNorm) -> int:

@@ -15,7 +15,7 @@ from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, decode
 from zoo.errors import InputError, SpecError
 from zoo.plugin.contract import Transform
-from zoo.train.run_options import Request, flag, options
+from zoo.train.run_options import AUTO, Request, flag, options
 
 OWN = "own"
 """The name of a recipe that was given as a whole."""
@@ -118,6 +118,8 @@ def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recip
         SpecError: an unknown key or a wrong value; says what is allowed.
     """
     given = {name: getattr(request, name) for name, option in options().items() if option.recipe}
+    if given["batch_size"] == AUTO:
+        del given["batch_size"]  # the recipe's stays
     table = table | {key: value for key, value in given.items() if value is not None}
     for setting in request.settings:
         key, mark, text = setting.partition("=")

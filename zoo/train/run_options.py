@@ -17,6 +17,10 @@ OnInterrupt = Literal["auto", "stop", "raise"]
 HowToCompile = Literal["auto", "off", "graph", "default", "max"]
 
 
+AUTO = "auto"
+"""In the place of a batch size: see `zoo.train.batch_that_fits`."""
+
+
 class Option(NamedTuple):
     """The description of a field of `Request` beside its type: the only place that describes an option of a run.
 
@@ -81,7 +85,16 @@ class Request(Struct, kw_only=True):
         int | None,
         Option("Passes over the training images.", least=1, recipe=True, resume=True, repeat=True, sweep=True),
     ] = None
-    batch_size: Annotated[int | None, Option("Images per step.", least=1, recipe=True, repeat=True)] = None
+    batch_size: Annotated[
+        int | Literal["auto"] | None,
+        Option(
+            "Images per step; auto: the recipe's number, computed in as few micro-batches as fit in memory.",
+            "N|auto",
+            least=1,
+            recipe=True,
+            repeat=True,
+        ),
+    ] = None
     lr: Annotated[float | None, Option("Peak learning rate.", recipe=True, repeat=True)] = None
     seed: Annotated[int, Option("Seed for initial weights, image order and augmentation.", repeat=True, sweep=True)] = 0
     device: Annotated[
@@ -190,7 +203,9 @@ def options() -> dict[str, Option]:
 
 
 def _words(hint: Any) -> tuple[str, ...]:
-    """The words of a Literal, with or without None beside it; () for any other type."""
+    """The words of a Literal, with or without None beside it; () for any other type, or with numbers beside it."""
+    if int in get_args(hint):
+        return ()
     kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
     return get_args(kinds[0]) if kinds else ()
 
@@ -225,7 +240,9 @@ def refuse_impossible(request: Request) -> None:
         share_or_spec(request.validation)
     for name, option in options().items():
         value = getattr(request, name)
-        if option.least is not None and value is not None and value < option.least:
+        if name == "batch_size" and isinstance(value, str):
+            refuse_word(flag(name), value, (AUTO,))
+        elif option.least is not None and value is not None and value < option.least:
             raise InputError(f"{flag(name)} must be at least {option.least}, given {value}")
 
 

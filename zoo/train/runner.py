@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from zoo.train.own_augment import code_of
 from zoo.train.own_failure import saying_own_failures
 from zoo.train.plan import Plan
 from zoo.train.processes.world import World
+from zoo.train.smaller import give_back, halved, line_of
 from zoo.train.too_small import refusing_too_few_images
 
 Say = Callable[[str], None]
@@ -98,12 +99,44 @@ def _train(folder: Path, plan: Plan, watch: Watch) -> dict[str, Any]:
             keep_sources(folder, plan.record, plan.registry, code_of(plan.augment))
         too_few = refusing_too_few_images(batch, plan.recipe.accumulate)
         with saying_own_failures(plan), refusing_too_much(plan), too_few:
-            trainer = Trainer(plan, folder, watch.listener, watch.stop, watch.saving, world)
-            newest = world.once(lambda: checkpoint.newest(folder / CHECKPOINTS, watch.say))
-            if newest is not None:
-                trainer.restore(newest.state)
-            watch.ready()
-            return trainer.fit()
+            found = _fit(folder, plan, watch)
+        if isinstance(found, dict):
+            return found
+        give_back()
+        watch.say(line_of(found))
+        write_record(folder, found.record)
+        too_few = refusing_too_few_images(batch, found.recipe.accumulate)
+        with saying_own_failures(found), refusing_too_much(found), too_few:
+            again = _fit(folder, found, replace(watch, listener=_Again(watch.listener)), once=True)
+        assert isinstance(again, dict)
+        return again
+
+
+def _fit(folder: Path, plan: Plan, watch: Watch, *, once: bool = False) -> dict[str, Any] | Plan:
+    """Train from the newest checkpoint, if there is one.
+
+    Returns:
+        The content of `result.json`; or, where memory did not suffice, the plan to go on with, unless this is `once`.
+    """
+    trainer = Trainer(plan, folder, watch.listener, watch.stop, watch.saving, watch.world)
+    newest = watch.world.once(lambda: checkpoint.newest(folder / CHECKPOINTS, watch.say))
+    if newest is not None:
+        trainer.restore(newest.state)
+    watch.ready()
+    try:
+        return trainer.fit()
+    except (MemoryError, RuntimeError) as error:
+        smaller = None if once else halved(plan, trainer, error)
+        if smaller is None:
+            raise
+        return smaller
+
+
+class _Again(Listener):
+    """Hears of a run that goes on, of whose start it has heard."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.tick, self.epoch, self.end = listener.tick, listener.epoch, listener.end  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -25,12 +25,13 @@ from zoo.runs.folder import is_finished, read_metrics
 from zoo.runs.own_source import own_of_run, renewed, reopened, with_model
 from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, tree_of
 from zoo.train import checkpoint
+from zoo.train.batch_that_fits import with_micro_batches
 from zoo.train.environment import differences, environment
 from zoo.train.given import Given
-from zoo.train.plan import Entry, Plan, replan, resolve
+from zoo.train.plan import Entry, Plan, replan, resolve, with_compiler
 from zoo.train.pretrained import Weights, find_weights, folder_of, weights_of_model, weights_of_run, with_weights
 from zoo.train.recipe_settings import apply_settings
-from zoo.train.run_options import Request, flag, options, refuse_impossible
+from zoo.train.run_options import AUTO, Request, flag, options, refuse_impossible
 from zoo.train.speed.threads import as_recorded
 
 NAME = "zoo-from"
@@ -61,7 +62,7 @@ def plan_of(
     refuse_impossible(request)
     entry = entry or given.entry()
     if not request.pretrained and request.weights is None:
-        return resolve(request, show, entry, given=given)
+        return fitting(resolve(request, show, entry, given=given), request)
     entry = entry or find_model(request.model)
     source = (
         weights_of_model(request.model, entry, 0)
@@ -74,7 +75,16 @@ def plan_of(
         fetch=lambda height, width: source.load(in_channels=3, height=height, width=width),
     )
     sized = msgspec.structs.replace(request, image_size=request.image_size or source.side)
-    return with_weights(resolve(sized, show, entry, beginning, given), source)
+    return with_weights(fitting(resolve(sized, show, entry, beginning, given), request), source)
+
+
+def fitting(plan: Plan, request: Request) -> Plan:
+    """The plan with micro-batches that fit in memory, where the request asks for it.
+
+    Raises:
+        InputError: several processes train together. DeviceError: nothing fits.
+    """
+    return with_compiler(with_micro_batches(plan)) if request.batch_size == AUTO else plan
 
 
 def plan_from(
@@ -144,6 +154,7 @@ def continued(
         raise RunError(
             f"{folder}: this run is finished; to extend it, give --epochs N with N above {record.settings.epochs}"
         )
+    refuse_soup(record, str(folder))
     trained = len(read_metrics(folder))
     if epochs is not None and not longer and epochs <= trained:
         raise InputError(
@@ -166,6 +177,19 @@ def continued(
             f"{record.settings.epochs}, so the learning rate jumps to its value in the longer schedule"
         )
     return replace(plan, notes=(*plan.notes, threads)) if threads else plan
+
+
+def refuse_soup(record: RunRecord, where: str) -> None:
+    """Refuse to train what was not trained, but averaged.
+
+    Raises:
+        InputError: says what can be done instead.
+    """
+    if record.soup:
+        raise InputError(
+            f"{where}: is a soup: its weights are the mean of other runs' and cannot be trained further or repeated; "
+            f"to fine-tune them, use zoo train {record.model} --weights {where}"
+        )
 
 
 def _refuse_another_shape(folder: Path, plan: Plan) -> None:
@@ -234,6 +258,7 @@ def _repeat(
     record: RunRecord, given: Mapping[str, Any], source: str, registry: Registry, show: Show, own: Given
 ) -> Plan:
     other = [name for name in given if not options()[name].repeat]
+    refuse_soup(record, source)
     if other:
         raise InputError(
             f"--from repeats the recorded run, so {flag(other[0])} cannot be given; "
@@ -253,6 +278,7 @@ def _repeat(
         device=given.get("device") or usable_device(record.device),
     )
     plan = replan(changed, registry, given=own, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
+    plan = with_micro_batches(plan) if request.batch_size == AUTO else plan
     return replace(plan, record=_made_here(renewed(plan.record, registry), registry))
 
 
@@ -275,6 +301,6 @@ def _fine_tune(
     model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)
     request = Request(model=NAME, **{"image_size": weights.side, **given})
     private = registry.having(models={NAME: model}, recipes={NAME: recipe})
-    plan = resolve(request, show, (private, NAME, model), weights.beginning, own)
+    plan = fitting(resolve(request, show, (private, NAME, model), weights.beginning, own), request)
     chosen = record.recipe if plan.record.recipe == NAME else plan.record.recipe
     return replace(plan, record=msgspec.structs.replace(plan.record, model=record.model, recipe=chosen))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import click
 
-from zoo.train.run_options import Option, Request, flag, options
+from zoo.train.run_options import AUTO, Option, Request, flag, options
 from zoo.train.run_options import refuse_for_resume as refuse_for_resume
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,11 +45,28 @@ def _arguments(name: str, option: Option) -> dict[str, Any]:
         return {**common, "is_flag": True}
     if get_origin(kind) is tuple:
         return {**common, "multiple": True}
-    if get_origin(kind) is Literal:
+    if name == "batch_size":
+        kind = NumberOrAuto()
+    elif get_origin(kind) is Literal:
         kind = click.Choice(get_args(kind))
     elif option.folder:
         kind = click.Path(file_okay=False)
     return {**common, "type": kind, "default": default, "show_default": default is not None}
+
+
+class NumberOrAuto(click.ParamType):
+    """A number, or the word `auto`."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or the word."""
+        if value == AUTO or isinstance(value, int):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of images; give 1 or more, or {AUTO}", param, ctx)
 
 
 def _kind(hint: Any) -> Any:

@@ -114,6 +114,14 @@ def _most(wrong: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
 
 
 def _calibration(scores: dict[str, Any], split: str) -> None:
+    if "before" in scores:
+        before = scores["before"]
+        table.emit(
+            [
+                f"{split} calibration before temperature {scores['temperature']:.4f}: ECE {before['ece']:.2%}, "
+                f"MCE {before['mce']:.2%}, Brier {before['brier']:.4f}; after it:"
+            ]
+        )
     table.emit(
         [
             f"{split} calibration: ECE {scores['ece']:.2%}, MCE {scores['mce']:.2%}, Brier {scores['brier']:.4f}",

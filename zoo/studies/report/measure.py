@@ -28,6 +28,7 @@ from zoo.errors import DataError, InputError, ZooError
 from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import open_run
 from zoo.models.device import usable_device
+from zoo.runs.folder import temperature_of
 from zoo.runs.record import WEIGHTS, RunRecord, configuration
 
 FORMAT = 2
@@ -75,7 +76,10 @@ def look(
     if not (folder / WEIGHTS).is_file():
         return None, f"the folder holds no {WEIGHTS}"
     try:
-        place = _place("seen", [configuration(record), sha256_of(folder / WEIGHTS), record.data.fingerprint])
+        scale = temperature_of(folder)
+        calibrated = [] if scale == 1 else [str(scale)]
+        what = [configuration(record), sha256_of(folder / WEIGHTS), record.data.fingerprint, *calibrated]
+        place = _place("seen", what)
         return _kept(place, Seen, lambda: _look(folder, record, registry, data_dir, device)), ""
     except (ZooError, OSError, RuntimeError, MemoryError) as error:
         return None, reason_of(error)
@@ -87,7 +91,7 @@ def _look(folder: Path, record: RunRecord, registry: Registry, data_dir: str | N
     _check_here(record, registry)
     where = device or usable_device(record.device)
     opened = open_run(folder, data_dir=data_dir, device=where, registry=registry)
-    keep = Keep()
+    keep = Keep(opened.classifier.temperature)
     opened.measure(keep=keep)
     found = keep.predictions()
     counts, sure = found.confusion(), found.confidence

@@ -1,0 +1,171 @@
+"""Ensembles, "RUN+RUN", against means of probabilities that are made by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.request
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from scipy.special import softmax
+from test_train import SMALL
+
+import zoo
+from zoo.cli import cli
+from zoo.errors import InputError, RunError
+from zoo.evaluate.opened import open_run
+from zoo.evaluate.temperature import logits_of
+from zoo.runs.folder import read_weights, write_weights
+from zoo.runs.record import read_record, write_record
+from zoo.train.loop import Trainer
+from zoo.train.plan import resolve
+from zoo.train.run_options import Request
+
+
+@pytest.fixture(scope="module")
+def runs(plugin_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of 8x8, one without normalisation; one of 12x12 images; and the second with its classes turned round."""
+    base = tmp_path_factory.mktemp("runs")
+    (base / "user").mkdir()
+    (base / "user" / "registry.toml").write_text(SMALL)
+    shutil.copytree(plugin_index, base / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_CONFIG_DIR", str(base / "user"))
+        patch.setenv("ZOO_CACHE_DIR", str(base / "cache"))
+        plain = ("recipe.normalize=false", 'recipe.tta="mirror"')
+        for name, size, settings in (("a", None, ()), ("b", None, plain), ("large", 12, ())):
+            asked = {"image_size": size, "settings": settings, "limit_train": 300}
+            plan = resolve(Request(model="tiny", device="cpu", epochs=1, seed=len(name), **asked))
+            (base / name).mkdir()
+            write_record(base / name, plan.record)
+            Trainer(plan, base / name).fit()
+    shutil.copytree(base / "b", base / "turned+round")
+    record, weights = read_record(base / "b"), read_weights(base / "b")
+    head = {key: value.flip(0) for key, value in weights.items() if value.shape[:1] == (10,)}
+    assert len(head) == 2
+    data = msgspec.structs.replace(record.data, classes=record.data.classes[::-1])
+    record = msgspec.structs.replace(record, data=data)
+    write_record(base / "turned+round", record)
+    write_weights(base / "turned+round", {**weights, **head}, record)
+    return base
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A picture of noise."""
+    draw = np.random.default_rng(0)
+    Image.fromarray(draw.integers(0, 255, (20, 16, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    return tmp_path / "noise.png"
+
+
+def probabilities(run: Path) -> np.ndarray:
+    """Of the test images, from the run's logits."""
+    return softmax(logits_of(open_run(run, device="cpu"))[0].double().numpy(), axis=1)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "turned+round"), ("a", "large"), ("a", "b", "large")])
+def test_an_ensemble_is_measured_by_the_mean_of_its_members_probabilities(runs: Path, names: tuple[str, ...]) -> None:
+    word = "+".join(str(runs / name) for name in names)
+    found = zoo.evaluate(word)
+    labels = np.asarray(open_run(runs / "a", device="cpu").images.labels)
+    parts = [probabilities(runs / name) for name in names]
+    parts = [part[:, ::-1] if name == "turned+round" else part for name, part in zip(names, parts, strict=True)]
+    by_hand = np.mean(parts, axis=0)
+    assert found.correct == (by_hand.argmax(1) == labels).sum()
+    assert found.loss == pytest.approx(-np.log(by_hand[np.arange(len(labels)), labels]).mean(), abs=1e-5)
+    assert found.same_as_recorded is None
+    assert "nothing is recorded" in found.verdict
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("turned+round", "a"), ("a", "large")])
+def test_an_ensemble_predicts_the_mean_of_its_members_probabilities(
+    runs: Path, image: Path, names: tuple[str, ...]
+) -> None:
+    word = "+".join(str(runs / name) for name in names)
+    alone = [zoo.predict(runs / name, image)[0].probabilities for name in names]
+    alone = [part[::-1] if name == "turned+round" else part for name, part in zip(names, alone, strict=True)]
+    mean = np.mean(alone, axis=0)
+    together = zoo.predict(word, image)[0]
+    np.testing.assert_allclose(together.probabilities, mean[::-1] if names[0] == "turned+round" else mean, atol=1e-5)
+    assert together.top1 == str(mean.argmax())
+    assert zoo.load(word).predict(image)[0][0].name == together.top1
+    done = CliRunner().invoke(cli, ["predict", word, str(image), "--json"])
+    assert json.loads(done.stdout)["classes"][0]["name"] == together.top1
+
+
+@pytest.mark.parametrize("other", ["b", "large"])
+def test_an_ensemble_is_served(runs: Path, image: Path, other: str) -> None:
+    word = f"{runs / 'a'}+{runs / other}"
+    with zoo.serve(word, port=0, block=False) as server:
+        request = urllib.request.Request(f"{server.url}predict", image.read_bytes(), {"content-type": "image/png"})
+        with urllib.request.urlopen(request) as answer:
+            found = json.loads(answer.read())
+    expected = zoo.predict(word, image)[0]
+    assert found["classes"][0]["name"] == expected.top1
+    assert found["classes"][0]["probability"] == pytest.approx(expected.probability, abs=1e-5)
+
+
+def test_members_keep_their_temperatures(runs: Path, image: Path, tmp_path: Path) -> None:
+    warm = shutil.copytree(runs / "a", tmp_path / "a")
+    zoo.calibrate(warm)
+    alone = [zoo.predict(run, image)[0].probabilities for run in (warm, runs / "b")]
+    together = zoo.predict(f"{warm}+{runs / 'b'}", image)[0].probabilities
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-5)
+
+
+def test_an_ensemble_of_one_size_is_exported_as_one_file(runs: Path, tmp_path: Path) -> None:
+    word = f"{runs / 'a'}+{runs / 'b'}"
+    made = zoo.export(word, tmp_path / "model.pt2", format="torch")
+    images = torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        wanted = zoo.load(word)(images)
+    torch.testing.assert_close(torch.export.load(made.path).module()(images), wanted, atol=1e-5, rtol=1e-5)
+    assert (wanted.exp().sum(1) - 1).abs().max() < 1e-5
+    mixed = f"{word}+{runs / 'large'}"
+    for call in (lambda: zoo.export(mixed), lambda: zoo.load(mixed).transform):
+        with pytest.raises(InputError, match="different sizes"):
+            call()
+
+
+def test_an_ensemble_is_compared_with_one_of_its_members(runs: Path) -> None:
+    found = zoo.compare(f"{runs / 'a'}+{runs / 'b'}", runs / "a", what="calibration")
+    assert found.comparison is not None
+    assert found.comparison.top1 == zoo.evaluate(runs / "a").top1
+    assert found.calibration is not None
+
+
+def test_a_run_whose_name_holds_a_plus_is_itself(runs: Path, image: Path) -> None:
+    assert zoo.load(str(runs / "turned+round")).record is not None
+    assert zoo.predict(str(runs / "turned+round"), image)[0].top1
+
+
+def test_a_member_that_is_not_there_is_named(runs: Path) -> None:
+    with pytest.raises(InputError, match=r"no run folder 'nothing'"):
+        zoo.evaluate(f"{runs / 'a'}+nothing")
+
+
+def test_where_one_run_is_needed_an_ensemble_is_refused(runs: Path) -> None:
+    word = f"{runs / 'a'}+{runs / 'b'}"
+    for call in (lambda: zoo.calibrate(word), lambda: zoo.resume(word), lambda: zoo.soup(word, runs / "a")):
+        with pytest.raises(InputError, match="is an ensemble of 2 runs, and one run is needed"):
+            call()
+
+
+def test_members_of_other_classes_or_images_are_refused(runs: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(runs / "b", tmp_path / "b")
+    record = read_record(other)
+    named = msgspec.structs.replace(record.data, classes=("ten", *record.data.classes[1:]))
+    write_record(other, msgspec.structs.replace(record, data=named))
+    with pytest.raises(RunError, match=r"other classes .*only one knows 0, ten"):
+        zoo.load(f"{runs / 'a'}+{other}")
+    elsewhere = msgspec.structs.replace(record.data, spec="folder:x", fingerprint="f" * 64)
+    write_record(other, msgspec.structs.replace(record, data=elsewhere))
+    with pytest.raises(RunError, match="--on SPEC"):
+        zoo.evaluate(f"{runs / 'a'}+{other}")
+    assert zoo.evaluate(f"{runs / 'a'}+{other}", on="sklearn:digits").count == 360
