@@ -15,11 +15,12 @@ from hub_server import HubServer
 from hub_server.here import led_here
 from hub_server.runs import own_caches
 from sklearn.datasets import load_digits
-from timm.task import LogitDistillationTask, TrainingTask
+from timm.task import LogitDistillationTask, TokenDistillationTask, TrainingTask
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
+from zoo.catalogue.parts import entry_of
 from zoo.catalogue.recipe import Distill, Recipe
 from zoo.catalogue.registry import load_registry
 from zoo.errors import InputError, RunError, SpecError
@@ -110,6 +111,41 @@ def test_the_loss_and_its_gradient_are_timms(weight: float, temperature: float) 
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     assert torch.allclose(ours.grad, student.logits.grad, atol=1e-5)  # type: ignore[arg-type]
+
+
+class _Two(_Fixed):
+    """Gives the logits of both heads."""
+
+    def set_distilled_training(self, enable: bool = True) -> None:
+        self.distilled_training = enable
+
+    def forward(self, images: Tensor) -> Any:
+        return tuple(super().forward(images))
+
+
+def test_a_distillation_token_learns_as_in_timm(teacher: Path, tmp_path: Path) -> None:
+    tree = zoo.part("vit.timm", patch=4, embed=24, depth=2, heads=2, distilled=True)
+    asked = request(teacher, "distill.kind=token", "distill.weight=0.3", "precision=fp32", model="x", max_steps=1)
+    made = trainer(resolve(asked, entry=entry_of(tree)), tmp_path / "run")
+    images, labels = torch.randn(8, 3, 8, 8), torch.arange(8)
+    both = made.module(images)
+    first, second = (head.clone() for head in made.lesson.heads.seen)  # type: ignore[union-attr]
+    assert torch.allclose(both, (first + second) / 2)
+    wanted = made.lesson.taught(images)
+    task: TrainingTask = TokenDistillationTask(
+        _Two(torch.stack((first, second)).detach()),
+        _Fixed(wanted),
+        nn.CrossEntropyLoss(),
+        distill_type="hard",
+        task_loss_weight=0.7,
+    )
+    main = made.lesson.labelled(both)
+    loss = made.lesson(F.cross_entropy(main, labels), images, main, None, 8)
+    assert torch.equal(main, first)
+    assert loss.item() == pytest.approx(task(images, labels)["loss"].item(), abs=1e-5)
+    made.fit()
+    with pytest.raises(InputError, match=r"vit-cifar has no distillation token; take a model that has one"):
+        resolve(request(teacher, "distill.kind=token"))
 
 
 def test_the_other_distances_are_torchs() -> None:

@@ -71,15 +71,17 @@ class Distill(Struct, frozen=True):
     Attributes:
         kind: What the distance is taken of. "logits": of the probabilities of the classes at a `temperature`
             (Kullback-Leibler divergence, times the square of the temperature). "hard": the cross entropy to the class
-            that the teacher predicts. "features": 1 - cosine of what the last layer reads, after a linear map of the
-            model's to the size of the teacher's; the classes may be others.
+            that the teacher predicts. "token": the same of a vision transformer's distillation token, whose head
+            learns from the teacher alone, while the labels teach the class token (DeiT). "features": 1 - cosine of
+            what the last layer reads, after a linear map of the model's to the size of the teacher's; the classes may
+            be others.
         weight: Share of the distance in the loss. 1: labels do not count.
         temperature: What logits are divided by, for "logits".
     """
 
-    kind: Literal["logits", "hard", "features"] = "logits"
+    kind: Literal["logits", "hard", "token", "features"] = "logits"
     weight: Fraction = 0.5
-    temperature: PositiveFloat = 4.0
+    temperature: PositiveFloat = 2.0
 
 
 class Recipe(Struct, frozen=True):

@@ -15,10 +15,10 @@ from zoo.data.seeds import INIT, mix_seed
 from zoo.errors import InputError
 from zoo.models.device import placed
 from zoo.runs.images import make_augment
-from zoo.train.optim.freeze import logits_layer
 from zoo.train.optim.several import Several
 from zoo.train.processes.world import World
 from zoo.train.speed.compiled import Compiler
+from zoo.train.student import Features, Heads
 from zoo.train.teacher import distill_of
 
 if TYPE_CHECKING:
@@ -58,41 +58,6 @@ def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student, teacher, dim=1)
 
 
-class Features:
-    """What the layer of a module that gives the logits reads, caught at each forward pass."""
-
-    def __init__(self, module: nn.Module, num_classes: int, whose: str) -> None:
-        """Listen to the module.
-
-        Raises:
-            InputError: the layer is not a linear one, or a convolution, with an output for each class.
-        """
-        chosen = logits_layer(module)
-        names = [name.rpartition(".")[0] for name in chosen if name.endswith("weight")]
-        layer = module.get_submodule(names[0]) if names else None
-        sizes = {"out_features": "in_features", "out_channels": "in_channels"}
-        found = [getattr(layer, inside) for out, inside in sizes.items() if getattr(layer, out, 0) == num_classes]
-        if layer is None or not found:
-            raise InputError(
-                f"distill.kind features: {whose} does not end with a linear layer that gives its {num_classes} logits, "
-                "so that its features are not known; set distill.kind to logits or hard"
-            )
-        self.size, self.by_channel = int(found[0]), isinstance(layer, nn.Conv2d)
-        self.seen: Tensor | None = None
-        layer.register_forward_pre_hook(self._catch)
-
-    def _catch(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
-        self.seen = args[0]
-
-    def take(self) -> Tensor:
-        """The features of the last pass, means over places, (B, size)."""
-        assert self.seen is not None
-        seen, self.seen = self.seen, None
-        if self.by_channel:
-            return seen.flatten(2).mean(2)
-        return seen if seen.ndim == 2 else seen.flatten(1, -2).mean(1)
-
-
 class Lesson:
     """What the teacher of a run adds to its loss; without a teacher, every method returns what it was given.
 
@@ -110,6 +75,7 @@ class Lesson:
         """
         self.teacher, self.how = plan.teacher, distill_of(plan.recipe)
         self.projection: nn.Linear | None = None
+        self.heads: Heads | None = None
         if plan.teacher is None:
             return
         where = plan.hardware.device
@@ -120,6 +86,8 @@ class Lesson:
         self.taught = compiler(self._taught)
         if self.how.kind == "features":
             self._listen(plan, module, world)
+        elif self.how.kind == "token":
+            self.heads = Heads(module, plan.record.model)
 
     def _listen(self, plan: Plan, module: nn.Module, world: World) -> None:
         assert plan.teacher is not None
@@ -146,6 +114,10 @@ class Lesson:
         groups = [{"params": list(self.parameters()), "lr_share": self.share}]
         return Several([*parts, torch.optim.AdamW(groups, lr=PROJECTION_LR, weight_decay=0.0, fused=fused)])
 
+    def labelled(self, logits: Tensor) -> Tensor:
+        """The logits (B, K) that the labels are compared with: of two heads, those of the class token."""
+        return logits if self.heads is None else self.heads.take(0)
+
     def __call__(
         self, loss: Tensor, images: Tensor, logits: Tensor, importance: Tensor | None, count: float | Tensor
     ) -> Tensor:
@@ -171,6 +143,8 @@ class Lesson:
     def _distance(self, logits: Tensor, wanted: Tensor) -> Tensor:
         if self.projection is not None:
             return feature_distance(self.projection(self.ours.take()).float(), wanted)
+        if self.heads is not None:
+            return hard_distance(self.heads.take(1).float(), wanted)
         if self.how.kind == "hard":
             return hard_distance(logits.float(), wanted)
         return soft_distance(logits.float(), wanted, self.how.temperature)

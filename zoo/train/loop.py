@@ -282,7 +282,7 @@ class Trainer:
             count: what the images count together. weights: what each of them counts by itself, float32 (B,).
         """
         with self.plan.hardware.autocast():
-            logits = self.forward(images)
+            logits = self.lesson.labelled(self.forward(images))
             loss = self.loss(logits.float(), targets, count, weights)
             loss = self.lesson(loss, images, logits, self.loss.importance(targets, weights), count)
         plain = not isinstance(share, Tensor)

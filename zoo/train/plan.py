@@ -54,8 +54,9 @@ from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
+from zoo.train.student import refuse_student
 from zoo.train.task import for_task, refuse_for_task
-from zoo.train.teacher import Teacher, find_teacher, matching
+from zoo.train.teacher import Teacher, distill_of, find_teacher, matching
 from zoo.train.too_small import refuse_untrainable
 
 Entry = tuple[Registry, str, Model]
@@ -237,6 +238,8 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
     if recipe.dropout is not None:
         set_dropout(outline, recipe.dropout)
     refuse_untrainable(freeze(outline, recipe.freeze), name)
+    if recipe.teacher is not None:
+        refuse_student(outline, distill_of(recipe), sizes.num_classes, name)
     make_optimizer(outline, recipe, meta)
     return outline
 
