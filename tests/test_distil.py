@@ -37,7 +37,7 @@ from zoo.train.run_options import Request
 from zoo.train.start import plan_from, resumed
 from zoo.train.teacher import columns_of, find_teacher
 
-MODEL = "vit-cifar"
+MODEL = "cnn-baseline"
 FEATURES = "distill.kind=features"
 
 
@@ -144,7 +144,7 @@ def test_a_distillation_token_learns_as_in_timm(teacher: Path, tmp_path: Path) -
     assert torch.equal(main, first)
     assert loss.item() == pytest.approx(task(images, labels)["loss"].item(), abs=1e-5)
     made.fit()
-    with pytest.raises(InputError, match=r"vit-cifar has no distillation token; take a model that has one"):
+    with pytest.raises(InputError, match=r"cnn-baseline has no distillation token; take a model that has one"):
         resolve(request(teacher, "distill.kind=token"))
 
 
@@ -291,7 +291,13 @@ def test_a_librarys_weights_teach_by_their_features(tmp_path: Path) -> None:
 def test_images_with_several_labels_are_refused_but_for_features(teacher: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
     labels = np.eye(10, dtype=int)[np.arange(60) % 10] | np.eye(10, dtype=int)[np.arange(60) * 7 % 10]
-    same: dict[str, Any] = {"dataset": (images, labels), "teacher": teacher, "device": "cpu", "max_steps": 1}
+    same: dict[str, Any] = {
+        "dataset": (images, labels),
+        "teacher": teacher,
+        "device": "cpu",
+        "max_steps": 1,
+        "protocol": "paper",
+    }
     with pytest.raises(InputError, match=r"the images have several labels; set distill\.kind to features"):
         zoo.train(MODEL, **same)
     assert zoo.train(MODEL, **same, settings={"distill.kind": "features"}, output=tmp_path / "run").result
