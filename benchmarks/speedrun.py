@@ -56,7 +56,7 @@ def ours(chosen: argparse.Namespace, seed: int) -> dict[str, Any]:
         plan = resolve(request)
         write_record(Path(name), plan.record)
         trainer = Trainer(plan, Path(name))
-        source = trainer._source(plan.test)
+        source = plan.source(plan.test)
         result = trainer.fit()
         start = time.perf_counter()
         half = evaluated(trainer, source)

@@ -21,7 +21,7 @@ from zoo.hub.card import TEMPLATES, Facts, escape, link, render
 from zoo.hub.citation import authors, of_source
 from zoo.hub.eval_results import dataset_id
 from zoo.runs.folder import read_result
-from zoo.runs.record import read_record
+from zoo.runs.record import TeacherRecord, read_record
 
 HOSTILE = (
     "</td><script>alert(1)</script>",
@@ -172,6 +172,14 @@ def test_the_template_prints_only_what_cannot_be_a_strangers_as_it_stands() -> N
 def test_a_fine_tuned_model_names_its_base(facts: Facts) -> None:
     record = msgspec.structs.replace(facts.record, base_model=f"hf://you/base@{'a' * 40}")
     assert ModelCard(render(facts._replace(record=record))).data.base_model == "you/base"
+
+
+def test_a_distilled_model_names_its_teacher(facts: Facts) -> None:
+    teacher = TeacherRecord(model="resnet9", dataset="cifar10", origin=f"hf://you/r@{'a' * 40}", sha256="b" * 64)
+    text = render(facts._replace(record=msgspec.structs.replace(facts.record, teacher=teacher)))
+    assert "It was distilled from `resnet9`, trained on cifar10 (`hf://you/r@aaa" in text
+    assert "knowledge-distillation" in ModelCard(text).data.tags
+    assert "distil" not in render(facts)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,9 @@ uneven = [word for key in ('class_weights={ "3" = 6.0, "8" = 0.2 }', "sampler=sq
           for word in ("--set", f"recipe.{key}")]
 for size in (1, 3):
     start(f"uneven{size}", size, *uneven)
+for size in (1, 3):
+    taught = ["--teacher", str(home / "world1"), "--set", "distill.kind=features", "--set", "distill.weight=0.8"]
+    start(f"taught{size}", size, *taught)
 shutil.copytree(home / "sharded", home / "half")
 (home / "half" / "result.json").unlink()
 for path in (home / "half" / "checkpoints").glob("00000008-*"):
@@ -260,6 +263,15 @@ for name, spec in {{"parquet": {parquet[1]!r}, "tars": {tars[1]!r}}}.items():
         assert len(one) == 2
         assert all(close(a, b) for a, b in zip(one, several, strict=True)), (one, several)
         assert close(done.result(f"{name}1")["test"], done.result(f"{name}2")["test"])
+
+
+def test_several_processes_learn_from_a_teacher_as_one_does(whole: Done) -> None:
+    one, several = whole.rows("taught1"), whole.rows("taught3")
+    assert all(close(a, b) for a, b in zip(one, several, strict=True)), (one, several)
+    assert close(whole.result("taught1")["test"], whole.result("taught3")["test"])
+    states = [checkpoint.newest(whole.home / f"taught{size}" / CHECKPOINTS) for size in (1, 3)]
+    ours, theirs = (state.state["projection"]["weight"] for state in states if state is not None)
+    assert torch.allclose(ours, theirs, atol=1e-3)
 
 
 def _outline(value: Any) -> Any:

@@ -93,6 +93,7 @@ def timm(
     drop_path: float = 0.0,
     pool: Literal["token", "avg"] = "token",
     registers: int = 0,
+    distilled: bool = False,
 ) -> Node:
     """timm's VisionTransformer with learned positions.
 
@@ -106,7 +107,10 @@ def timm(
         drop_path: chance of skipping the last layer; earlier layers have linearly less.
         pool: classify the class token, or the mean of the patches.
         registers: extra tokens without a place.
+        distilled: a second token, whose head learns from a teacher (`distill.kind = "token"` of a recipe); the logits
+            are the mean of both heads', as in DeiT. Needs `pool = "token"` and no registers.
 
     Raises:
         ShapeError: the patch does not divide the image, or the heads do not divide the width.
+        InputError: a distilled one with another pool, or with registers.
     """

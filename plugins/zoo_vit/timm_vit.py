@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from timm.layers import Attention
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from zoo.errors import ShapeError
+from zoo.errors import InputError, ShapeError
 from zoo.plugin.layers import attention, patch_grid, use_cheap_dropout
 
 
@@ -40,6 +41,7 @@ def timm_vit(
     drop_path: float = 0.0,
     pool: Literal["token", "avg"] = "token",
     registers: int = 0,
+    distilled: bool = False,
 ) -> nn.Module:
     """timm's VisionTransformer with learned positions.
 
@@ -53,14 +55,19 @@ def timm_vit(
         drop_path: chance of skipping the last layer; earlier layers have linearly less.
         pool: classify the class token, or the mean of the patches.
         registers: extra tokens without a place.
+        distilled: a second token, whose head learns from a teacher (`distill.kind = "token"` of a recipe); the logits
+            are the mean of both heads', as in DeiT. Needs `pool = "token"` and no registers.
 
     Raises:
         ShapeError: the patch does not divide the image, or the heads do not divide the width.
+        InputError: a distilled one with another pool, or with registers.
     """
     patch_grid(height, width, patch, "vit.timm")
     if heads < 1 or embed % heads:
         raise ShapeError(f"vit.timm: embed {embed} is not a multiple of heads {heads}")
-    model = VisionTransformer(
+    if distilled and (pool != "token" or registers):
+        raise InputError(f"vit.timm: distilled needs pool token and 0 registers, given {pool} and {registers}")
+    model = (VisionTransformerDistilled if distilled else VisionTransformer)(
         img_size=(height, width),
         patch_size=patch,
         in_chans=in_channels,

@@ -65,6 +65,25 @@ class Lookahead(Struct, frozen=True):
     power: NonNegative = 0.0
 
 
+class Distill(Struct, frozen=True):
+    """How a model learns from its recipe's `teacher`: the loss is (1 - weight) * its own + weight * the distance.
+
+    Attributes:
+        kind: What the distance is taken of. "logits": of the probabilities of the classes at a `temperature`
+            (Kullback-Leibler divergence, times the square of the temperature). "hard": the cross entropy to the class
+            that the teacher predicts. "token": the same of a vision transformer's distillation token, whose head
+            learns from the teacher alone, while the labels teach the class token (DeiT). "features": 1 - cosine of
+            what the last layer reads, after a linear map of the model's to the size of the teacher's; the classes may
+            be others.
+        weight: Share of the distance in the loss. 1: labels do not count.
+        temperature: What logits are divided by, for "logits".
+    """
+
+    kind: Literal["logits", "hard", "token", "features"] = "logits"
+    weight: Fraction = 0.5
+    temperature: PositiveFloat = 2.0
+
+
 class Recipe(Struct, frozen=True):
     """How a model is trained. Every field can be overridden by `--set recipe.<field>=<value>`.
 
@@ -99,6 +118,9 @@ class Recipe(Struct, frozen=True):
             count 1.
         sampler: How often an epoch shows each image: once ("shuffled"), or drawn with replacement so that all classes
             are shown equally often ("balanced"), or in proportion to the square root of their size ("sqrt").
+        teacher: A trained model to learn from beside the labels: a run, NAME@DATASET, hf://OWNER/NAME or timm/NAME.TAG.
+            Not set: none.
+        distill: How the model learns from the teacher. Not set: as `logits`.
         clip_grad_norm: Largest norm of the gradient; a longer one is scaled down to it. 0: off.
         accumulate: Micro-batches that a step's batch is split into, to save memory.
         checkpointing: Whether the blocks of the model keep their input only, and are computed a second time in the
@@ -153,6 +175,8 @@ class Recipe(Struct, frozen=True):
     focal_gamma: NonNegative = 2.0
     class_weights: Literal["none", "balanced"] | dict[str, NonNegative] = "none"
     sampler: Sampler = "shuffled"
+    teacher: str | None = None
+    distill: Distill | None = None
     clip_grad_norm: NonNegative = 0.0
     accumulate: Positive = 1
     checkpointing: bool = False

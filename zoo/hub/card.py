@@ -159,6 +159,7 @@ def card_data(facts: Facts) -> Any:
     base = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)@[0-9a-f]+", record.base_model)
     model = facts.model
     tags = [LIBRARY, "image-classification", *(model.tags if model else ()), *([model.family] if model else [])]
+    tags += ["knowledge-distillation"] if record.teacher else []
     dataset = dataset_id(record.data.spec, facts.registry)
     return ModelCardData(
         license=facts.licence,

@@ -195,7 +195,10 @@ def portable(record: RunRecord) -> RunRecord:
     if data.validation_from:
         data = msgspec.structs.replace(data, validation_from=portable_spec(data.validation_from))
     own = record.own and tuple(msgspec.structs.replace(part, file="", copy="") for part in record.own)
-    return msgspec.structs.replace(record, data=data, own=own)
+    settings = record.settings
+    if record.teacher and record.teacher.origin.startswith("sha256:"):  # a run in a folder of this machine
+        settings = msgspec.structs.replace(settings, teacher=record.teacher.origin)
+    return msgspec.structs.replace(record, data=data, own=own, settings=settings)
 
 
 def config_of(record: RunRecord, parameters: int, stored: Precision = "fp32") -> Config:

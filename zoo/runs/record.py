@@ -144,6 +144,21 @@ class Soup(Struct):
     of: tuple[Ingredient, ...]
 
 
+class TeacherRecord(Struct, kw_only=True):
+    """The model that a run was distilled from: exactly these weights.
+
+    Attributes:
+        model: its name. dataset: the SPEC of what it was trained on; "" where that is not known.
+        origin: "hf://OWNER/NAME@COMMIT", NAME@DATASET, "timm/NAME.TAG" and the like, or "sha256:..." of a run's file.
+        sha256: of the weights file, or of the tensors of a library's weights.
+    """
+
+    model: str
+    dataset: str = ""
+    origin: str
+    sha256: str
+
+
 class RunRecord(Struct, kw_only=True):
     """`run.toml`: everything that decides a run, resolved.
 
@@ -152,6 +167,7 @@ class RunRecord(Struct, kw_only=True):
         base_model: the weights it began with, if any: "hf://OWNER/NAME@COMMIT", "timm/NAME.TAG" and the
             like, or "sha256:..." of a file. base_sha256: of that file, or of the tensors as they were loaded.
         base_hub: the repository that a card names as its base model, where it is not in `base_model`.
+        teacher: the model that it was distilled from; absent where there is none.
         plugins: what the run is made of to who brought it: see `zoo.catalogue.provenance.provenance`.
         environment: versions, commit, device: what is recorded and does not decide.
         defaults: component name to the defaults of its arguments, as JSON: a plugin may change them later. Runs of
@@ -178,6 +194,7 @@ class RunRecord(Struct, kw_only=True):
     base_model: str = ""
     base_sha256: str = ""
     base_hub: str = ""
+    teacher: TeacherRecord | msgspec.UnsetType = msgspec.UNSET
     plugins: dict[str, str] = {}
     environment: dict[str, str] = {}
     defaults: dict[str, str] | msgspec.UnsetType = msgspec.UNSET

@@ -68,6 +68,7 @@ def train(
     validation: float | str | Path | None = None,
     pretrained: bool = False,
     weights: RunLike | None = None,
+    teacher: RunLike | None = None,
     task: Task | None = None,
     skip_bad: bool = False,
     data_mode: DataMode | None = None,
@@ -121,6 +122,8 @@ def train(
             own, with classes of the same names; default: the dataset's own validation images, else a share of 0.1.
         pretrained: start from the model's own pretrained weights. weights: start from these: a run, hf://OWNER/NAME,
             or a model that has some, such as "timm/NAME.TAG".
+        teacher: a trained model to learn from beside the labels (distillation): a run, hf://OWNER/NAME, NAME@DATASET or
+            "timm/NAME.TAG"; the key `distill` of the recipe says how.
         task: "single-label" or "multi-label" (one file in several class folders is then one image); default: what the
             labels are.
         skip_bad: leave out unreadable images; the run records how many.
@@ -332,8 +335,9 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
         given[name] = str(given[name])
     if "settings" in given:
         given["settings"] = settings_of(given["settings"])
-    if isinstance(weights := given.get("weights"), Run | Path) or weights == LAST:
-        given["weights"] = word_of(weights)
+    for name in given.keys() & {"weights", "teacher"}:
+        if isinstance(run := given[name], Run | Path) or run == LAST:
+            given[name] = word_of(run)
     return given
 
 

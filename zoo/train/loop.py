@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zoo.data.augment import pipeline as augment
-from zoo.data.batches.open import Batch, BatchSource, open_source
+from zoo.data.batches.open import Batch
 from zoo.data.batches.resident import generator
 from zoo.data.batches.sampler import split_order
 from zoo.data.seeds import mix_seed
@@ -34,6 +33,7 @@ from zoo.runs.folder import append_metrics, has_weights, rewrite_metrics, write_
 from zoo.runs.images import eval_batch, make_augment
 from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
+from zoo.train.distil import Lesson
 from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
 from zoo.train.loss import ImageWeights, weighed
@@ -105,10 +105,11 @@ class Trainer:
         self.world.shard(self.module, *self.average.copies())
         self.compiler = Compiler(plan.hardware.compile, self.device)
         self.forward = self.compiler(self.world.wrap(self.module), graphs=self.world.size == 1)
-        self.optimizer = make_optimizer(self.module, recipe, self.device)
+        self.lesson = Lesson(plan, self.module, self.world, self.compiler)
+        self.optimizer = self.lesson.optimizer(make_optimizer(self.module, recipe, self.device))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.hardware.precision == "fp16")
         self.guard = Guard(self.module, self.optimizer, recipe, self.device)
-        self.data = self._source(plan.train)
+        self.data = self.plan.source(plan.train)
         self.loss = loss_of(recipe, plan.train, plan.record.data.classes, self.device)
         self.weights = ImageWeights(plan.train, self.device)
         self.batch = min(recipe.batch_size, len(plan.train))
@@ -118,7 +119,8 @@ class Trainer:
         self.augment = make_augment(plan.record, self.device, cropped=self.data.cropped)
         change = self.augment.apply
         self.change = self.compiler.recorded(self.compiler(change)) if self.augment.compilable else change
-        self.learn = self.compiler.recorded(self._learn, [p for p in self.module.parameters() if p.requires_grad])
+        trained = [p for p in (*self.module.parameters(), *self.lesson.parameters()) if p.requires_grad]
+        self.learn = self.compiler.recorded(self._learn, trained)
         self.predict = self.compiler.whole(self.chosen(), eval_batch(plan.record))
         self.at = Position()
         self.sums = torch.zeros(2, device=self.device)  # summed loss and number of hits in this epoch
@@ -197,7 +199,7 @@ class Trainer:
         rows = split_order(plan.recipe.sampler, plan.record.seed, at.epoch, plan.train).to(self.device)
         rows = torch.cat((rows, rows[: self.steps * self.batch - len(rows)]))  # whole batches only
         batches = rows.view(self.steps, self.batch)
-        delivered = self.data.steps(self._local(batches), at.step, epoch=at.epoch)
+        delivered = self.data.steps(self.world.columns(batches, plan.recipe.accumulate), at.step, epoch=at.epoch)
         last_tick = start = time.perf_counter()
         spent = at.epoch_seconds
         while at.step < self.steps and at.total < self.total:
@@ -218,11 +220,6 @@ class Trainer:
         at.epoch_seconds = spent + time.perf_counter() - start
         at.step_seconds += at.epoch_seconds
 
-    def _local(self, batches: Tensor) -> Tensor:
-        """The columns of int64 (steps, B) row numbers that this process trains on, by micro-batch."""
-        parts = batches.chunk(self.plan.recipe.accumulate, 1)
-        return torch.cat([self.world.share(part.shape[1])(part, 1) for part in parts], 1)
-
     def _step(self, batch: Batch) -> None:
         """Take one step on a batch: the sample numbers of the whole batch, and this process's images and labels."""
         rows, images, labels = batch
@@ -240,6 +237,7 @@ class Trainer:
             with self.world.collecting(part is parts[-1]):
                 total += self._pass(part, inputs, classes, whole, drawn)
         total = self.world.sum(total)
+        self.lesson.exchange(self.world)
         if self._may_step(total, lr, rows % len(self.data)):
             self.scaler.step(self.optimizer)
             self.sums += total
@@ -285,8 +283,9 @@ class Trainer:
             count: what the images count together. weights: what each of them counts by itself, float32 (B,).
         """
         with self.plan.hardware.autocast():
-            logits = self.forward(images)
+            logits = self.lesson.labelled(self.forward(images))
             loss = self.loss(logits.float(), targets, count, weights)
+            loss = self.lesson(loss, images, logits, self.loss.importance(targets, weights), count)
         plain = not isinstance(share, Tensor)
         self.scaler.scale(loss if plain and share == 1 else loss * share).backward()
         hits = hits_of(logits.detach(), labels)
@@ -333,7 +332,7 @@ class Trainer:
         self, split: Split, exact: bool = True, thresholds: Tensor | None = None
     ) -> tuple[Metrics, LabelPredictions | None]:
         """As `measure`, with the predictions of images that have several labels."""
-        source = self._source(self.world.part(split))
+        source = self.plan.source(self.world.part(split))
         self.world.align(self.chosen())
         return measured(
             self.chosen(),
@@ -346,17 +345,6 @@ class Trainer:
             classes=self.plan.record.sizes.num_classes,
             gather=lambda rows: self.world.gathered(rows, len(split)),
             thresholds=thresholds,
-        )
-
-    def _source(self, split: Split) -> BatchSource:
-        """The split, resident on the device or streamed to it; only its method `steps` crops at random."""
-        record = self.plan.record
-        return open_source(
-            split,
-            self.device,
-            channels_last=self.plan.hardware.channels_last,
-            bounds=augment.crop_bounds(self.plan.recipe.augment, reduced=record.data.decoding == "reduced"),
-            seed=record.seed,
         )
 
     def _means(self) -> list[float]:
@@ -408,6 +396,7 @@ class Trainer:
             "position": asdict(self.at),
             "module": dict(self.module.state_dict()),
             "optimizer": self.optimizer.state_dict(),
+            **self.lesson.state(),
             "average": self.average.state(),
             "scaler": self.scaler.state_dict(),
             "sums": self.sums,
@@ -422,6 +411,7 @@ class Trainer:
         self.at = Position(**state["position"])
         parts = self.world.parts
         self.module.load_state_dict(parts(dict(self.module.state_dict()), state["module"]))
+        self.lesson.restore(state)
         self.optimizer.load_state_dict(state["optimizer"])
         match_layout(self.optimizer)
         self.average.load(parts(self.average.state(), state["average"]))

@@ -109,12 +109,24 @@ class Loss:
         Args:
             labels: int64 (B,), or sets (B, K). weights: float32 (B,), of the images.
         """
-        if self.class_weights is None and weights is None:
+        each = self.importance(labels, weights)
+        if each is None:
             return len(labels)
-        each = torch.ones(len(labels), device=labels.device) if weights is None else weights
-        if self.class_weights is not None:
-            each = self.class_weights.index_select(0, labels) * each
         return each.sum().clamp(min=torch.finfo(torch.float32).tiny)  # where all count 0, the loss is 0
+
+    def importance(self, targets: Tensor, weights: Tensor | None = None) -> Tensor | None:
+        """What each image counts in the mean, float32 (B,); None where all count 1.
+
+        Args:
+            targets: int64 (B,), sets (B, K), or class shares, float (B, K), which are `weighed` already.
+            weights: float32 (B,), of the images.
+        """
+        if self.class_weights is None and weights is None:
+            return None
+        if self.shares and targets.is_floating_point():
+            return targets.sum(1) if self.class_weights is None else targets @ self.class_weights
+        each = torch.ones(len(targets), device=targets.device) if weights is None else weights
+        return each if self.class_weights is None else self.class_weights.index_select(0, targets) * each
 
     def each(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of each image times the weight of its class, float32 (B,); arguments as of a call."""

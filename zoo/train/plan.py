@@ -19,6 +19,7 @@ from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model, decode
 from zoo.data.augment.pipeline import crop_bounds
 from zoo.data.batches.mode import Delivery, refuse_batch
+from zoo.data.batches.open import BatchSource, open_source
 from zoo.data.batches.sampler import refuse_sampler
 from zoo.data.checks import division_findings, findings_for_training, imbalance_findings, range_of_classes
 from zoo.data.files.image_files import FileImages
@@ -56,7 +57,9 @@ from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import AUTO, Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 from zoo.train.speed.recomputed import recomputed
+from zoo.train.student import refuse_student
 from zoo.train.task import for_task, refuse_for_task
+from zoo.train.teacher import Teacher, distill_of, find_teacher, matching
 from zoo.train.too_small import refuse_untrainable
 
 Entry = tuple[Registry, str, Model]
@@ -73,6 +76,7 @@ class Plan:
         messages: what else people are told about the run, a line each.
         weights: initial tensors by name; all others are initialised from the seed.
         augment: changes each batch before the recipe does, see `zoo.train.own_augment`.
+        teacher: what the run is distilled from, see `zoo.train.teacher`.
     """
 
     record: RunRecord
@@ -86,6 +90,7 @@ class Plan:
     messages: tuple[str, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     augment: OwnAugment | None = None
+    teacher: Teacher | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -96,6 +101,16 @@ class Plan:
     def images_per_class(self) -> str:
         """Training images of the smallest and of the largest class, in words."""
         return range_of_classes(self.train, self.record.data.classes)
+
+    def source(self, split: Split) -> BatchSource:
+        """A split, resident on the device or streamed to it; only its method `steps` crops at random."""
+        return open_source(
+            split,
+            self.hardware.device,
+            channels_last=self.hardware.channels_last,
+            bounds=crop_bounds(self.recipe.augment, reduced=self.record.data.decoding == "reduced"),
+            seed=self.record.seed,
+        )
 
     def build(self) -> nn.Module:
         """The module with its initial weights, a function of the tree, the sizes, the seed and `weights`."""
@@ -141,6 +156,7 @@ def resolve(
     if image_size:
         refuse_batch(_at_once(recipe, request.limit_train), (image_size, image_size), str(device))
     delivery = Delivery(request.data_mode, request.workers, str(device))
+    teacher = find_teacher(recipe, registry)
     data = _load(spec, registry, request, image_size, delivery, show, transform, given.data)
     refuse_classes(data)
     recipe, messages = for_task(recipe, data.task, request)
@@ -179,7 +195,7 @@ def resolve(
     notes = (*data.notes, *normal.notes(len(data.train)), *reasons(hardware, recipe.precision), *usual)
     findings, messages = _findings(images, splits, record, request), (*messages, *unusual)
     plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
-    ready = beginning_ready(plan)
+    ready = taught(beginning_ready(plan), teacher)
     return ready if request.batch_size == AUTO else with_compiler(ready)  # it times a step, which must fit first
 
 
@@ -228,6 +244,8 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
         set_dropout(outline, recipe.dropout)
     refuse_untrainable(freeze(outline, recipe.freeze), name)
     recomputed(outline, recipe.checkpointing)  # refuses a model without blocks
+    if recipe.teacher is not None:
+        refuse_student(outline, distill_of(recipe), sizes.num_classes, name)
     make_optimizer(outline, recipe, meta)
     return outline
 
@@ -266,6 +284,20 @@ def beginning_ready(plan: Plan) -> Plan:
     return replace(plan, record=msgspec.structs.replace(plan.record, base_model=f"sha256:{digest}", base_sha256=digest))
 
 
+def taught(plan: Plan, teacher: Teacher | None) -> Plan:
+    """The plan with its teacher, which its record then names.
+
+    Raises:
+        InputError, RunError: as `zoo.train.teacher.matching`.
+    """
+    if teacher is None:
+        return plan
+    teacher = matching(teacher, plan.record)
+    settings = msgspec.structs.replace(plan.recipe, teacher=teacher.reference)
+    record = msgspec.structs.replace(plan.record, settings=settings, teacher=teacher.record)
+    return replace(plan, record=record, teacher=teacher, notes=(*plan.notes, teacher.note()))
+
+
 def replan(
     record: RunRecord,
     registry: Registry | None = None,
@@ -284,12 +316,13 @@ def replan(
         given: the data and the function for batches that the run was given, where it was.
     Raises:
         InputError: the run was given a function for batches, and `given` has none.
-        RunError: the dataset differs from the recorded one. ZooError: as `resolve`.
+        RunError: the dataset or the teacher differs from the recorded one. ZooError: as `resolve`.
         MissingPluginError: no installed plugin offers one of the model's components.
     """
     registry, device = registry or load_registry(), pick_device(record.device)
     require_components(tree_of(record), record.plugins, registry, "the run", record.model)
     augment = given.augment_again(record)
+    teacher = find_teacher(record.settings, registry)
     refuse_for_task(record.settings, record.data.task or "single-label")
     images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show, given=given.data)
     if epochs is not None and record.max_steps:
@@ -301,7 +334,7 @@ def replan(
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
         record = msgspec.structs.replace(record, settings=recipe, max_steps=None)
     hardware = Hardware(device, record.precision, record.channels_last, record.compile)
-    return Plan(record, registry, *images.divided(), hardware, augment=augment)
+    return taught(Plan(record, registry, *images.divided(), hardware, augment=augment), teacher)
 
 
 def _load(

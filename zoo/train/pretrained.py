@@ -14,16 +14,16 @@ from torch import Tensor
 from zoo.base.files import sha256_of
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.catalogue.weights import AT, find_weights_of
+from zoo.catalogue.weights import AT
 from zoo.errors import InputError
 from zoo.hub.ask_library import ask, fetched
-from zoo.hub.download import fetch, local_folder, say_edits
-from zoo.hub.ref import is_ref, parse_ref
+from zoo.hub.ref import is_ref
 from zoo.models.compose import check, place
 from zoo.models.tensors import digest
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record, tree_of
-from zoo.runs.which import known, reference_of
+from zoo.runs.which import reference_of
+from zoo.train.pinned import folder_of
 from zoo.train.plan import Entry, Plan
 from zoo.train.recipe_settings import Beginning
 
@@ -114,22 +114,6 @@ def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
     normalize = True if pretrained.mean else None
     beginning = Beginning(transform=pretrained.transform, mean=pretrained.mean, std=pretrained.std, normalize=normalize)
     return Weights(reference, pretrained.origin, load, beginning, pretrained.base_model)
-
-
-def folder_of(source: str, registry: Registry) -> tuple[Path, str]:
-    """The folder, and the permanent reference for the record: with a commit, or the sha256 of the weights."""
-    found = None if known(source) is not None else find_weights_of(source, registry)
-    if is_ref(reference := found.reference if found else source):
-        fetched = fetch(parse_ref(reference), registry=registry)
-        say_edits(fetched.ref, fetched.edited)
-        return fetched.folder, fetched.pinned
-    folder = local_folder(source, registry=registry)
-    if found:
-        return folder, found.name  # of an installed package: it can be named again, and the hash is recorded beside it
-    read_record(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise InputError(f"{source}: has no {WEIGHTS} to start from")
-    return folder, f"sha256:{sha256_of(folder / WEIGHTS)}"
 
 
 def _same_size(record: RunRecord) -> int | None:

@@ -19,6 +19,7 @@ def recipe_findings(recipe: Recipe, height: int, width: int) -> tuple[Finding, .
     lines = [
         *_schedule(recipe),
         *_loss(recipe),
+        *_distill(recipe),
         *(line for step in recipe.augment for line in _step(step, height, width)),
     ]
     return tuple(Finding(level="warning", kind="recipe", message=line) for line in lines)
@@ -40,6 +41,11 @@ def _loss(recipe: Recipe) -> Iterator[str]:
             f'class_weights = "balanced" and sampler = "{recipe.sampler}" both make up for uneven classes: images of '
             "small classes count too much; set one of them"
         )
+
+
+def _distill(recipe: Recipe) -> Iterator[str]:
+    if recipe.distill is not None and recipe.teacher is None:
+        yield "distill says how to learn from a teacher, and there is none; give one with --teacher"
 
 
 def _step(step: Augmentation, height: int, width: int) -> Iterator[str]:

@@ -17,6 +17,9 @@ from zoo.errors import InputError, SpecError
 from zoo.plugin.contract import Transform
 from zoo.train.run_options import AUTO, Request, flag, options
 
+TABLES = ("lookahead", "distill")
+"""Keys of a recipe whose value is a table, and so can be set in part: distill.weight=0.5."""
+
 OWN = "own"
 """The name of a recipe that was given as a whole."""
 
@@ -126,11 +129,26 @@ def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recip
         key = key.strip().removeprefix("recipe.")
         if not mark:
             raise SpecError(f"--set {setting}: write --set recipe.KEY=VALUE")
-        table[key] = parse_value(text.strip())
+        table |= _nested(table, key, parse_value(text.strip()), setting)
     try:
         return decode(Recipe, table, where)
     except SpecError as error:
         raise SpecError(_named_by_option(str(error), where, given)) from None
+
+
+def _nested(table: Mapping[str, Any], key: str, value: Any, setting: str) -> dict[str, Any]:
+    """A key with its new value; of "distill.weight", the table `distill` with one value changed.
+
+    Raises:
+        SpecError: what stands before the dot is no table.
+    """
+    outer, dot, inner = key.partition(".")
+    if not dot:
+        return {key: value}
+    before = table.get(outer)
+    if isinstance(before, dict) or (before is None and outer in TABLES):
+        return {outer: {**(before or {}), inner: value}}
+    raise SpecError(f"--set {setting}: recipe.{outer} is no table of keys; those are {', '.join(TABLES)}")
 
 
 def _named_by_option(message: str, where: str, given: dict[str, Any]) -> str:

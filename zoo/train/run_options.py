@@ -168,6 +168,16 @@ class Request(Struct, kw_only=True):
             "WEIGHTS",
         ),
     ] = None
+    teacher: Annotated[
+        str | None,
+        Option(
+            "Learn from this trained model beside the labels (distillation): hf://OWNER/NAME, a run, NAME@DATASET, or "
+            "timm/NAME.TAG; --set distill.kind, distill.weight and distill.temperature say how.",
+            "TEACHER",
+            recipe=True,
+            repeat=True,
+        ),
+    ] = None
     task: Annotated[
         Literal["single-label", "multi-label"] | None,
         Option(

@@ -28,8 +28,9 @@ from zoo.train import checkpoint
 from zoo.train.batch_that_fits import with_micro_batches
 from zoo.train.environment import differences, environment
 from zoo.train.given import Given
+from zoo.train.pinned import folder_of
 from zoo.train.plan import Entry, Plan, replan, resolve, with_compiler
-from zoo.train.pretrained import Weights, find_weights, folder_of, weights_of_model, weights_of_run, with_weights
+from zoo.train.pretrained import Weights, find_weights, weights_of_model, weights_of_run, with_weights
 from zoo.train.recipe_settings import apply_settings
 from zoo.train.run_options import AUTO, Request, flag, options, refuse_impossible
 from zoo.train.speed.threads import as_recorded
@@ -277,6 +278,8 @@ def _repeat(
         seed=given.get("seed", record.seed),
         device=given.get("device") or usable_device(record.device),
     )
+    if changed.settings.teacher != record.settings.teacher:
+        changed = msgspec.structs.replace(changed, teacher=msgspec.UNSET)
     plan = replan(changed, registry, given=own, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
     plan = with_micro_batches(plan) if request.batch_size == AUTO else plan
     return replace(plan, record=_made_here(renewed(plan.record, registry), registry))
@@ -295,7 +298,7 @@ def _fine_tune(
     record: RunRecord, weights: Weights, given: Mapping[str, Any], registry: Registry, show: Show, own: Given
 ) -> Plan:
     """Resolve the source's tree and recipe as entries of a private copy of the catalogue."""
-    recipe = msgspec.structs.replace(record.settings, summary="", source=None)
+    recipe = msgspec.structs.replace(record.settings, summary="", source=None, teacher=None, distill=None)
     tree = tree_of(record, f"{weights.reference}: build", pretrained=False)
     require_components(tree, record.plugins, registry, "the run", weights.reference)
     model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)

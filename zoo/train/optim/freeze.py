@@ -41,7 +41,7 @@ def freeze(module: nn.Module, what: str | tuple[str, ...]) -> nn.Module:
 def _chosen(module: nn.Module, what: str | tuple[str, ...]) -> set[str]:
     names = [name for name, _ in module.named_parameters()]
     if what == "all-but-last":
-        return set(names) - _logits_layer(module)
+        return set(names) - logits_layer(module)
     if what == "backbone":
         numbers = layers(module)
         last = max(numbers.values(), default=0)
@@ -52,7 +52,7 @@ def _chosen(module: nn.Module, what: str | tuple[str, ...]) -> set[str]:
     return {name for name in names if any(fnmatchcase(name, pattern) for pattern in what)}
 
 
-def _logits_layer(module: nn.Module) -> set[str]:
+def logits_layer(module: nn.Module) -> set[str]:
     """The parameters of the output layer: timm's classifier (or classifiers), else the last matrix layer."""
     inner, _ = innermost(module)
     heads: object = getattr(inner, "get_classifier", tuple)()

@@ -92,6 +92,11 @@ class World:
         begin, end = self.bounds((batch + 1) // 2)
         return Share((begin, end), (max(end, batch - end), batch - begin))
 
+    def columns(self, batches: Tensor, accumulate: int) -> Tensor:
+        """The columns of int64 (steps, B) row numbers that this process trains on, by micro-batch."""
+        parts = batches.chunk(accumulate, 1)
+        return torch.cat([self.share(part.shape[1])(part, 1) for part in parts], 1)
+
     def bounds(self, count: int) -> tuple[int, int]:
         """(begin, end) of this process's part of `count` items; together the parts cover all, without overlap."""
         return count * self.rank // self.size, count * (self.rank + 1) // self.size
