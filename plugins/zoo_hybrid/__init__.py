@@ -12,6 +12,12 @@ zoo_components = offers(
         summary="stem, body, head; the default head is linear on the flattened map",
     ),
     Component(
+        name="ensemble",
+        kind="classifier",
+        factory="zoo_hybrid.ensembles:ensemble",
+        summary="several classifiers: the mean of their probabilities",
+    ),
+    Component(
         name="alternate",
         kind="combinator",
         factory="zoo_hybrid.mixtures:alternate",

@@ -1,5 +1,6 @@
 # Written by `python -m zoo.plugin.stubs zoo_hybrid`: what type checkers and editors see of the components.
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from zoo.plugin import Node
@@ -33,6 +34,31 @@ def classifier(*, body: Node | None = None, stem: Node | None = None, head: Node
 
     Source:
         Mixture Models (without stem, with the flatten-linear head).
+    """
+
+def ensemble(
+    *,
+    members: Sequence[Node],
+    mean: Sequence[Sequence[float]] = ...,
+    std: Sequence[Sequence[float]] = ...,
+    temperature: Sequence[float] = ...,
+    order: Sequence[Sequence[int]] = ...,
+) -> Node:
+    """The logarithm of the mean of the members' probabilities, which stands for logits: its softmax is the mean.
+
+    Args:
+        members: classifiers of the same images and classes.
+        mean, std: for each member, one number a channel (or one for all): what it subtracts from an image, and divides
+            it by; none: the image as it comes.
+        temperature: for each member, what its logits are divided by; none: 1.
+        order: for each member, which of its logits stands for the first class, the second, ...; none: as they come.
+
+    Raises:
+        InputError: a list has another length than `members`.
+
+    Source:
+        Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep
+        Ensembles", NeurIPS 2017, section 2.4.
     """
 
 def flatten() -> Node:

@@ -20,10 +20,11 @@ from zoo.cli.shared.terminal import Terminal
 @click.argument("runs", nargs=-1, required=True, type=RunName())
 @click.option(
     "--method",
-    type=click.Choice(["greedy", "uniform"]),
+    type=click.Choice(["greedy", "uniform", "ensemble"]),
     default="greedy",
     show_default=True,
-    help="greedy: take each run that does not make validation worse, from the best on; uniform: take all.",
+    help="greedy: average each run that does not make validation worse, from the best on; uniform: average all; "
+    "ensemble: keep all, and average their probabilities.",
 )
 @click.option(
     "--output",
@@ -36,9 +37,13 @@ from zoo.cli.shared.terminal import Terminal
 @click.option("--json", "as_json", is_flag=True, help="Print the new run's result as JSON on stdout.")
 @options.quiet
 def soup(
-    runs: tuple[str, ...], method: Literal["greedy", "uniform"], as_json: bool, quiet: bool, **option_values: Any
+    runs: tuple[str, ...],
+    method: Literal["greedy", "uniform", "ensemble"],
+    as_json: bool,
+    quiet: bool,
+    **option_values: Any,
 ) -> None:
-    """Average the weights of RUNS into one run: a model soup.
+    """Average the weights of RUNS into one run: a model soup. Or make one run of them that answers together.
 
     It helps runs that were fine-tuned from the same weights, and costs no more to use than one of them. The runs must
     have the same composition, images, classes and transform. The result is a run like any other.
@@ -48,6 +53,7 @@ def soup(
     \b
       zoo soup runs/a runs/b runs/c
       zoo soup runs/a runs/b --method uniform --output runs/soup
+      zoo soup runs/a runs/b --method ensemble
     """
     made = zoo.soup(*runs, method=method, reporter=Terminal(quiet=quiet), **option_values)
     result = made.result or {}

@@ -137,7 +137,7 @@ class EnsembleClassifier(Classifier):
 
     def __init__(self, members: Sequence[Classifier], names: Sequence[str]) -> None:
         first = members[0]
-        orders = [_order(first, member, name) for member, name in zip(members, names, strict=True)]
+        orders = [order_of(first, member, name) for member, name in zip(members, names, strict=True)]
         kinds = {(str(member.preprocessing.rule), member.sizes) for member in members}
         sizes = [member.sizes for member in members]
         shapes = [(size.in_channels, size.height, size.width) for size in sizes] if len(kinds) > 1 else []
@@ -200,7 +200,7 @@ class EnsembleClassifier(Classifier):
         return f"ensemble of {plural(len(self.members), 'model')}, {super()._facts()}"
 
 
-def _order(first: Classifier, member: Classifier, name: str) -> Tensor:
+def order_of(first: Classifier, member: Classifier, name: str) -> Tensor:
     """Where a member has each class of the first.
 
     Raises:

@@ -134,13 +134,14 @@ class Ingredient(Struct):
 
 
 class Soup(Struct):
-    """How the weights of a run were averaged from those of other runs: see `zoo.studies.soup`.
+    """How a run was made of other runs: see `zoo.studies.soup` and `zoo.studies.ensemble_run`.
 
     Attributes:
-        method: "uniform" or "greedy". of: what is averaged, in the order in which it was taken.
+        method: "uniform" or "greedy": their weights were averaged; "ensemble": their probabilities are.
+        of: what is averaged, in the order in which it was taken.
     """
 
-    method: Literal["uniform", "greedy"]
+    method: Literal["uniform", "greedy", "ensemble"]
     of: tuple[Ingredient, ...]
 
 
@@ -173,8 +174,8 @@ class RunRecord(Struct, kw_only=True):
         defaults: component name to the defaults of its arguments, as JSON: a plugin may change them later. Runs of
             earlier versions have none.
         own: code of the user's own that it is made of; absent where there is none.
-        soup: the runs whose weights were averaged, where it was not trained itself; the rest of the record is then of
-            the first of them.
+        soup: the runs that it was made of, where it was not trained itself; the rest of the record is then of the first
+            of them.
     """
 
     format: int = FORMAT

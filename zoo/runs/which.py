@@ -125,7 +125,7 @@ def is_ensemble(word: str, *, allowed: bool) -> bool:
     if members and not allowed:
         raise InputError(
             f"{word} is an ensemble of {len(members)} runs, and one run is needed here; eval, predict, serve, export "
-            "and zoo.load take an ensemble, and `zoo soup` makes one run of several"
+            f"and zoo.load take an ensemble; zoo soup {' '.join(members)} --method ensemble makes one run of it"
         )
     return bool(members)
 

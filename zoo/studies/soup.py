@@ -98,17 +98,26 @@ def average(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: (sums[name] / count).to(tensor.dtype) if name in sums else tensor for name, tensor in first.items()}
 
 
+def read_candidates(named: Sequence[tuple[str, Path]]) -> list[Candidate]:
+    """The runs that one run is to be made of.
+
+    Raises:
+        InputError: fewer than two, or one twice. RunError: one is not finished.
+    """
+    if len(named) < 2:
+        raise InputError("one run is made of at least two runs")
+    if len({folder.resolve() for _, folder in named}) < len(named):
+        raise InputError("a run is named twice; each run counts once")
+    return [Candidate(name, folder, read_record(folder), read_result(folder)) for name, folder in named]
+
+
 def candidates(named: Sequence[tuple[str, Path]]) -> list[Candidate]:
     """The runs that are to be averaged, read and compared.
 
     Raises:
         InputError: fewer than two, or one twice. RunError: one is not finished, or they cannot be averaged; says why.
     """
-    if len(named) < 2:
-        raise InputError("a soup is made of at least two runs")
-    if len({folder.resolve() for _, folder in named}) < len(named):
-        raise InputError("a run is named twice; each run counts once in a soup")
-    found = [Candidate(name, folder, read_record(folder), read_result(folder)) for name, folder in named]
+    found = read_candidates(named)
     for other in found[1:]:
         if differing := _differs(found[0].record, other.record):
             raise RunError(
@@ -282,38 +291,11 @@ def _written(
         device=kitchen.device,
         environment=environment(torch.device(device)),
     )
-    thresholds = kitchen.thresholds()
-    kitchen.classifier.thresholds = tuple(thresholds or ())
-    validation = kitchen.validation() if record.protocol == "clean" else None
-    test = kitchen.opened.measure(kitchen.images.test)  # once
-    check_finite("the soup", test.loss)
-    several = None if thresholds is None else {"rule": THRESHOLDS, "values": thresholds}
     chosen = {"method": method, "of": len(found), "metric": metric_of(record), "candidates": rows}
     norms = max(NORM_IMAGES, record.settings.precise_bn) if kitchen.norms and len(taken) > 1 else 0
-    result = {
-        "format": FORMAT,
-        "model": record.model,
-        "recipe": record.recipe,
-        "dataset": record.data.spec,
-        "fingerprint": record.data.fingerprint,
-        "protocol": record.protocol,
-        "selection": {
-            "rule": f"{method} soup of {plural(len(taken), 'run')}",
-            "split": "validation" if method == "greedy" else None,
-            "epoch": None,
-        },
-        "seed": record.seed,
-        "parameters": kitchen.classifier.parameter_count,
-        "tta": record.settings.tta,
-        "test": test.as_dict(),
-        "validation": validation.as_dict() if validation else None,
-        **({} if several is None else {"thresholds": several}),
-        "soup": {**chosen, "norm_images": min(norms, len(kitchen.images.train))},
-        "train": _cost(taken),
-        "device": record.device,
-        "precision": record.precision,
-        "environment": record.environment,
-    }
+    rule = f"{method} soup of {plural(len(taken), 'run')}"
+    about = {**chosen, "norm_images": min(norms, len(kitchen.images.train))}
+    result = result_of(kitchen, record, taken, rule, "validation" if method == "greedy" else None, about)
     folder = output or new_folder(f"{record.model}-soup", record.data.spec)
     folder.mkdir(parents=True, exist_ok=True)
     with RunLock(folder):
@@ -323,6 +305,48 @@ def _written(
         write_weights(folder, {key: value.cpu() for key, value in kitchen.module.state_dict().items()}, record)
         write_result(folder, result)
     return folder
+
+
+def result_of(
+    kitchen: Kitchen,
+    record: RunRecord,
+    taken: Sequence[Candidate],
+    rule: str,
+    split: str | None,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of `result.json` for a run made of others; the test images are read here, once.
+
+    Args:
+        taken: the runs that it is made of. rule: how it was made. split: which images chose them, if any did.
+        about: what stands under `soup`.
+    """
+    thresholds = kitchen.thresholds()
+    kitchen.classifier.thresholds = tuple(thresholds or ())
+    validation = kitchen.validation() if record.protocol == "clean" else None
+    test = kitchen.opened.measure(kitchen.images.test)  # once
+    check_finite(rule, test.loss)
+    several = None if thresholds is None else {"rule": THRESHOLDS, "values": thresholds}
+    return {
+        "format": FORMAT,
+        "model": record.model,
+        "recipe": record.recipe,
+        "dataset": record.data.spec,
+        "fingerprint": record.data.fingerprint,
+        "protocol": record.protocol,
+        "selection": {"rule": rule, "split": split, "epoch": None},
+        "seed": record.seed,
+        "parameters": kitchen.classifier.parameter_count,
+        "tta": record.settings.tta,
+        "test": test.as_dict(),
+        "validation": validation.as_dict() if validation else None,
+        **({} if several is None else {"thresholds": several}),
+        "soup": dict(about),
+        "train": _cost(taken),
+        "device": record.device,
+        "precision": record.precision,
+        "environment": record.environment,
+    }
 
 
 def _cost(taken: Sequence[Candidate]) -> dict[str, float]:

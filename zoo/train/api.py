@@ -347,21 +347,23 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
 @checked
 def soup(
     *runs: RunLike,
-    method: Literal["greedy", "uniform"] = "greedy",
+    method: Literal["greedy", "uniform", "ensemble"] = "greedy",
     output: str | Path | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
-    """Average the weights of runs into one run, which costs no more to use than each of them: a model soup.
+    """Make one run of several: average their weights (a model soup), or let them answer together (an ensemble).
 
-    It helps runs that were fine-tuned from the same weights. They must have the same composition, images, classes and
-    transform. Statistics of batch norms are computed again on training images. The test images are read once.
+    A soup costs no more to use than each run. It helps runs that were fine-tuned from the same weights; they must have
+    the same composition, images, classes and transform. Statistics of batch norms are computed again on training
+    images. An ensemble costs as much as all runs together; they may be of any composition for the same images. The test
+    images are read once.
 
     Args:
         runs: at least two finished runs, as for `zoo.evaluate`.
         method: "greedy" takes runs from the best on, each that does not make the mean worse on the validation images;
-            "uniform" takes all.
+            "uniform" takes all; "ensemble" keeps all weights, and gives the mean of the probabilities.
         output: the folder of the new run; default: one below runs/.
         data_dir: folder of downloaded datasets. device: to measure on; default: that of the first run.
         reporter: receives a line for each run, and a warning where the runs did not begin with the same weights.
@@ -377,24 +379,21 @@ def soup(
     from zoo.catalogue.registry import load_registry
     from zoo.hub.download import local_folder
     from zoo.models.precision import usual_torch
+    from zoo.studies.ensemble_run import ensemble_run
     from zoo.studies.soup import soup as averaged
 
-    if method not in ("greedy", "uniform"):
-        raise InputError(f"method {method!r}: allowed: greedy, uniform")
+    if method not in ("greedy", "uniform", "ensemble"):
+        raise InputError(f"method {method!r}: allowed: greedy, uniform, ensemble")
     words, registry, told = [word_of(run) for run in runs], load_registry(), reporter or Reporter()
     named = [(_name(word), local_folder(word, registry=registry)) for word in words]
     place = None if data_dir is None else str(data_dir)
+    how: dict[str, Any] = {"output": None if output is None else Path(output), "data_dir": place, "device": device}
     try:
         with usual_torch():
-            folder = averaged(
-                named,
-                registry,
-                method=method,
-                output=None if output is None else Path(output),
-                data_dir=place,
-                device=device,
-                reporter=told,
-            )
+            if method == "ensemble":
+                folder = ensemble_run(named, registry, **how)
+            else:
+                folder = averaged(named, registry, method=method, reporter=told, **how)
     finally:
         told.close()
     return open_run(folder)

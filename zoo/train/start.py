@@ -181,11 +181,15 @@ def continued(
 
 
 def refuse_soup(record: RunRecord, where: str) -> None:
-    """Refuse to train what was not trained, but averaged.
+    """Refuse to train what was not trained, but made of other runs.
 
     Raises:
         InputError: says what can be done instead.
     """
+    if record.soup and record.soup.method == "ensemble":
+        raise InputError(
+            f"{where}: is an ensemble of other runs, and cannot be trained further or repeated; train its members"
+        )
     if record.soup:
         raise InputError(
             f"{where}: is a soup: its weights are the mean of other runs' and cannot be trained further or repeated; "
