@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import torch
@@ -29,7 +30,7 @@ from zoo.runs.record import WEIGHTS, Ingredient, RunRecord, Soup, tree_of, write
 from zoo.studies.soup import Candidate, Kitchen, read_candidates, result_of
 from zoo.train.environment import environment
 
-MODEL = "ensemble"
+MODEL: Final = "ensemble"
 COMPONENT = "hybrid.ensemble"
 SAME = (
     *("fingerprint", "classes", "white", "black", "background", "task", "limit_train", "limit_test"),
@@ -88,8 +89,8 @@ def _tree(found: Sequence[Candidate], members: Sequence[Classifier]) -> Node:
     together.refuse_mixed("one run of them")
     given = [member.preprocessing for member in members]
     return Node(
-        COMPONENT,
-        {
+        use=COMPONENT,
+        args={
             "members": [tree_of(one.record, pretrained=False) for one in found],
             "mean": [[float(value) for value in one.mean] if one.normalize else [0.0] for one in given],
             "std": [[float(value) for value in one.std] if one.normalize else [1.0] for one in given],
