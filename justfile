@@ -58,3 +58,7 @@ faults:
 # kill training N times at random moments, resume, and compare with the run that nobody killed
 kill-test N="60":
     python tests/kill_harness.py --kills {{ N }}
+
+# the same for training that streams shards
+kill-test-shards N="60":
+    python tests/kill_harness.py --kills {{ N }} --shards
