@@ -141,7 +141,7 @@ def test_the_wheel_declares_the_commands_and_every_plugin(wheel: Path) -> None:
 
 def test_the_wheel_is_small(wheel: Path, files: dict[str, zipfile.ZipInfo]) -> None:
     assert wheel.stat().st_size < 14_000_000
-    assert sum(info.compress_size for name, info in files.items() if not name.startswith("zoo/weights/")) < 2**20
+    assert sum(info.compress_size for name, info in files.items() if not name.startswith("zoo/weights/")) < 1.25 * 2**20
 
 
 def test_weights_are_installed_with_the_wheel(installed: Path, tmp_path: Path) -> None:

@@ -50,14 +50,14 @@ def test_without_a_home_folder_nothing_is_kept_in_one_that_is_called_tilde(
 def test_git_variables_of_another_repository_do_not_name_our_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo.train.environment import _commit
+    from zoo.train.environment import CHECKOUT, commit_of
 
-    ours = _commit()
+    ours = commit_of(CHECKOUT)
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q", str(tmp_path)], check=True)
     subprocess.run([*git, "-C", str(tmp_path), "commit", "-q", "--allow-empty", "-m", "x"], check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
-    assert _commit() == ours
+    assert commit_of(CHECKOUT) == ours
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the current folder cannot be deleted there")

@@ -65,7 +65,7 @@ print(json.dumps([report.runs, report.kills, report.inside_writes, report.differ
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("least", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("least", [2, pytest.param(60, marks=pytest.mark.slow)])
 def test_kills_of_runs_that_stream_shards_end_as_the_run_that_nobody_killed(least: int, tmp_path: Path) -> None:
     script = f"""every = k.shards(home)
 report = k.series({least}, 2, 5, home, lambda line: None, every if {least} > 9 else every[:2])

@@ -66,7 +66,7 @@ def probe(runs: tuple[str, ...], as_json: bool, quiet: bool, **asked: Any) -> No
 
     \b
       zoo probe hybrid-alt-1@digits last --on digits
-      zoo probe speedrun-94@cifar10 timm/resnet18.a1_in1k --on folder:photos --shots 1,5,10
+      zoo probe pico@cifar10 timm/resnet18.a1_in1k --on folder:a --shots 1,5
       zoo probe RUN --method knn --layer body --json
     """
     found = zoo.probe(*runs, reporter=Terminal(quiet=quiet), **asked)
