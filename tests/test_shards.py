@@ -267,6 +267,25 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9000])
 
 
+def cut_at(member: int, more: int) -> Any:
+    """Keep the tar up to so many bytes after the header of a member begins."""
+
+    def cut(path: Path) -> None:
+        with tarfile.open(path) as tar:
+            place = tar.getmembers()[member].offset
+        path.write_bytes(path.read_bytes()[: place + more])
+
+    return cut
+
+
+def garble(path: Path) -> None:
+    with tarfile.open(path) as tar:
+        place = tar.getmembers()[4].offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 512] = b"?" * 512
+    path.write_bytes(content)
+
+
 def pack(path: Path) -> None:
     import gzip
 
@@ -281,6 +300,9 @@ def put(*members: tuple[str, bytes]) -> Any:
     ("damage", "said"),
     [
         (cut, "cut short|unexpected end"),
+        (cut_at(4, 100), "cut short after [0-9,]+ bytes; get it again"),
+        (cut_at(4, 0), "cut short after [0-9,]+ bytes; get it again"),
+        (garble, "at byte [0-9,]+; get it again"),
         (pack, r"is compressed \(gzip\).*decompress it"),
         (lambda path: path.write_bytes(b"no tar at all" * 99), "cannot be read as a tar file"),
         (
@@ -296,7 +318,20 @@ def put(*members: tuple[str, bytes]) -> Any:
         ),
         (put(("a.jpg", b"x"), ("a.cls", b"\xff\xfe")), "cannot be read as a label in UTF-8"),
     ],
-    ids=["cut", "gzip", "no-tar", "no-label", "no-image", "two-images", "twice", "mixture", "bytes"],
+    ids=[
+        "cut",
+        "cut-in-header",
+        "cut-between",
+        "garbled",
+        "gzip",
+        "no-tar",
+        "no-label",
+        "no-image",
+        "two-images",
+        "twice",
+        "mixture",
+        "bytes",
+    ],
 )
 def test_tars_that_cannot_be_used_are_refused_in_one_line(damage: Any, said: str, home: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
