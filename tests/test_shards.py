@@ -453,6 +453,8 @@ def test_a_file_that_is_not_served_or_was_replaced_is_named(home: Path, tmp_path
         os.utime(path, (1, 1))
         with pytest.raises(DataError, match=r"train-000000\.tar: was changed after it was listed"):
             open_source(data.train).take(torch.tensor([0]))
+    with pytest.raises(DataError, match=r"train-000000\.tar cannot be read \(.*\); check the address and the network$"):
+        load(f"wds:{server.address}/train-000000.tar?stream", whole=True)
 
 
 def test_a_run_records_how_its_shards_were_shuffled_and_keeps_to_it(home: Path) -> None:
