@@ -147,8 +147,9 @@ def test_the_command_prints_what_the_call_gives_and_removes_it(run: Path) -> Non
     assert found["temperature"] == read_result(run)["calibration"]["temperature"]
     assert found["after"]["ece"] >= 0
     again = CliRunner().invoke(cli, ["calibrate", str(run), "--remove"])
-    assert again.exception is None
+    assert again.stdout == "the temperature was removed\n"
     assert read_result(run) == before
+    assert "none was removed" in CliRunner().invoke(cli, ["calibrate", str(run), "--remove"]).stdout
     assert zoo.load(run).temperature == 1
 
 
@@ -160,7 +161,7 @@ def test_a_run_without_what_a_temperature_needs_is_refused(run: Path, change: di
     data = msgspec.structs.replace(record.data, **{k: v for k, v in change.items() if k == "task"})
     rest = {k: v for k, v in change.items() if k != "task"}
     write_record(run, msgspec.structs.replace(record, data=data, **rest))
-    with pytest.raises(RunError, match=words):
+    with pytest.raises(InputError, match=words):
         zoo.calibrate(run)
 
 

@@ -304,7 +304,7 @@ def test_images_with_several_labels_are_refused_but_for_features(teacher: Path, 
 
 
 def test_keys_of_a_table_are_set_one_by_one() -> None:
-    with pytest.raises(SpecError, match=r"distill\.kind.*logit"):
+    with pytest.raises(SpecError, match=r"distill\.kind: .*'logit'; allowed: .*'logits'"):
         resolve(request("t", "distill.kind=logit"))
     with pytest.raises(SpecError, match=r"recipe\.ema is no table of keys; those are lookahead, distill"):
         resolve(request(None, "ema.x=1"))

@@ -18,7 +18,7 @@ from test_train import SMALL
 
 import zoo
 from zoo.cli import cli
-from zoo.errors import InputError, RunError
+from zoo.errors import InputError
 from zoo.evaluate.opened import open_run
 from zoo.evaluate.temperature import logits_of
 from zoo.runs.folder import read_weights, write_weights
@@ -148,11 +148,19 @@ def test_a_run_whose_name_holds_a_plus_is_itself(runs: Path, image: Path) -> Non
 def test_a_member_that_is_not_there_is_named(runs: Path) -> None:
     with pytest.raises(InputError, match=r"no run folder 'nothing'"):
         zoo.evaluate(f"{runs / 'a'}+nothing")
+    with pytest.raises(InputError, match=r"ends with a plus; an ensemble is RUN\+RUN"):
+        zoo.evaluate(f"{runs / 'a'}+")
 
 
 def test_where_one_run_is_needed_an_ensemble_is_refused(runs: Path) -> None:
     word = f"{runs / 'a'}+{runs / 'b'}"
-    for call in (lambda: zoo.calibrate(word), lambda: zoo.resume(word), lambda: zoo.soup(word, runs / "a")):
+    calls = (
+        *(lambda: zoo.calibrate(word), lambda: zoo.resume(word), lambda: zoo.soup(word, runs / "a")),
+        *(lambda: zoo.embed(word, on="digits"), lambda: zoo.embed(zoo.load(word)), lambda: zoo.probe(word)),
+        *(lambda: zoo.probe(zoo.load(word)), lambda: zoo.runs(word), lambda: zoo.report(word)),
+        *(lambda: zoo.train("cnn-baseline", weights=word), lambda: zoo.train("cnn-baseline", teacher=word)),
+    )
+    for call in calls:
         with pytest.raises(InputError, match="is an ensemble of 2 runs, and one run is needed"):
             call()
 
@@ -162,10 +170,10 @@ def test_members_of_other_classes_or_images_are_refused(runs: Path, tmp_path: Pa
     record = read_record(other)
     named = msgspec.structs.replace(record.data, classes=("ten", *record.data.classes[1:]))
     write_record(other, msgspec.structs.replace(record, data=named))
-    with pytest.raises(RunError, match=r"other classes .*only one knows 0, ten"):
+    with pytest.raises(InputError, match=r"other classes .*only one knows 0, ten"):
         zoo.load(f"{runs / 'a'}+{other}")
     elsewhere = msgspec.structs.replace(record.data, spec="folder:x", fingerprint="f" * 64)
     write_record(other, msgspec.structs.replace(record, data=elsewhere))
-    with pytest.raises(RunError, match="--on SPEC"):
+    with pytest.raises(InputError, match="--on SPEC"):
         zoo.evaluate(f"{runs / 'a'}+{other}")
     assert zoo.evaluate(f"{runs / 'a'}+{other}", on="sklearn:digits").count == 360

@@ -13,7 +13,7 @@ from hub_server.runs import own_caches
 
 import zoo
 from zoo.cli import cli
-from zoo.errors import InputError, RunError
+from zoo.errors import InputError
 from zoo.runs.record import read_record
 
 
@@ -74,8 +74,13 @@ def test_an_ensemble_is_not_trained_further(runs: Path) -> None:
 
 
 def test_where_one_run_is_needed_the_way_to_make_one_is_said(runs: Path) -> None:
-    with pytest.raises(InputError, match=r"zoo soup .*a .*b --method ensemble makes one run of it"):
+    with pytest.raises(InputError, match=r"`zoo soup RUN RUN --method ensemble` makes one run of it"):
         zoo.package(f"{runs / 'a'}+{runs / 'b'}")
+
+
+def test_features_of_an_ensemble_are_not_those_of_its_last_member(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"come from several layers .* each with features of its own"):
+        zoo.embed(runs / "ab", output=tmp_path / "a.parquet")
 
 
 def test_members_that_were_measured_on_other_images_are_refused(runs: Path, tmp_path: Path) -> None:
@@ -84,7 +89,7 @@ def test_members_that_were_measured_on_other_images_are_refused(runs: Path, tmp_
     record = other / "run.toml"
     record.write_text(record.read_text().replace("limit_test = 100", "limit_test = 90"))
     words = ["soup", str(runs / "b"), str(other), "--method", "ensemble", "--output", str(tmp_path / "new")]
-    with pytest.raises(RunError, match=r"other differs from b in data\.limit_test"):
+    with pytest.raises(InputError, match=r"other differs from b in data\.limit_test"):
         cli.main(words, standalone_mode=False)
     assert not (tmp_path / "new").exists()
 

@@ -340,6 +340,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: p
         (["cnn-to-others", "--train", "--dataset", "cifar10="], "'cifar10=' names no dataset"),
         (["cnn-to-others", "--train", "--dataset", ""], "names no dataset"),
         ([], "zoo reproduce --list"),
+        (["mixture-model"], "no source, table, study or model named 'mixture-model'; did you mean mixture-models"),
     ],
 )
 def test_what_is_not_there_is_said_with_what_is(words: list[str], said: str) -> None:

@@ -267,6 +267,25 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9000])
 
 
+def cut_at(member: int, more: int) -> Any:
+    """Keep the tar up to so many bytes after the header of a member begins."""
+
+    def cut(path: Path) -> None:
+        with tarfile.open(path) as tar:
+            place = tar.getmembers()[member].offset
+        path.write_bytes(path.read_bytes()[: place + more])
+
+    return cut
+
+
+def garble(path: Path) -> None:
+    with tarfile.open(path) as tar:
+        place = tar.getmembers()[4].offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 512] = b"?" * 512
+    path.write_bytes(content)
+
+
 def pack(path: Path) -> None:
     import gzip
 
@@ -281,6 +300,9 @@ def put(*members: tuple[str, bytes]) -> Any:
     ("damage", "said"),
     [
         (cut, "cut short|unexpected end"),
+        (cut_at(4, 100), "cut short after [0-9,]+ bytes; get it again"),
+        (cut_at(4, 0), "cut short after [0-9,]+ bytes; get it again"),
+        (garble, "at byte [0-9,]+; get it again"),
         (pack, r"is compressed \(gzip\).*decompress it"),
         (lambda path: path.write_bytes(b"no tar at all" * 99), "cannot be read as a tar file"),
         (
@@ -296,7 +318,20 @@ def put(*members: tuple[str, bytes]) -> Any:
         ),
         (put(("a.jpg", b"x"), ("a.cls", b"\xff\xfe")), "cannot be read as a label in UTF-8"),
     ],
-    ids=["cut", "gzip", "no-tar", "no-label", "no-image", "two-images", "twice", "mixture", "bytes"],
+    ids=[
+        "cut",
+        "cut-in-header",
+        "cut-between",
+        "garbled",
+        "gzip",
+        "no-tar",
+        "no-label",
+        "no-image",
+        "two-images",
+        "twice",
+        "mixture",
+        "bytes",
+    ],
 )
 def test_tars_that_cannot_be_used_are_refused_in_one_line(damage: Any, said: str, home: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
@@ -418,6 +453,8 @@ def test_a_file_that_is_not_served_or_was_replaced_is_named(home: Path, tmp_path
         os.utime(path, (1, 1))
         with pytest.raises(DataError, match=r"train-000000\.tar: was changed after it was listed"):
             open_source(data.train).take(torch.tensor([0]))
+    with pytest.raises(DataError, match=r"train-000000\.tar cannot be read \(.*\); check the address and the network$"):
+        load(f"wds:{server.address}/train-000000.tar?stream", whole=True)
 
 
 def test_a_run_records_how_its_shards_were_shuffled_and_keeps_to_it(home: Path) -> None:

@@ -150,7 +150,7 @@ def test_runs_that_cannot_be_averaged_are_refused_in_one_line(runs: Path, tmp_pa
         ({"data": msgspec.structs.replace(record.data, limit_train=9)}, "data.limit_train"),
     ):
         write_record(other, msgspec.structs.replace(record, **change))
-        with pytest.raises(RunError, match=words):
+        with pytest.raises(InputError, match=words):
             zoo.soup(runs / "a", other)
     for words in ((runs / "a",), (runs / "a", runs / "a")):
         with pytest.raises(InputError):
@@ -158,7 +158,7 @@ def test_runs_that_cannot_be_averaged_are_refused_in_one_line(runs: Path, tmp_pa
     paper = [shutil.copytree(runs / name, tmp_path / f"paper-{name}") for name in ("a", "b")]
     for folder in paper:
         write_record(folder, msgspec.structs.replace(read_record(folder), protocol="paper"))
-    with pytest.raises(RunError, match="--method uniform"):
+    with pytest.raises(InputError, match="--method uniform"):
         zoo.soup(*paper)
 
 
@@ -168,3 +168,9 @@ def test_the_command_prints_the_folder(runs: Path, tmp_path: Path) -> None:
     assert done.exception is None
     assert json.loads(done.stdout)["folder"] == str(tmp_path / "soup")
     assert "soup of" in done.stderr
+    again = CliRunner().invoke(cli, [*words[:-1], "--method", "uniform"])
+    assert "choose another folder" in str(again.exception)
+    assert "--resume" not in str(again.exception)
+    assert '"epochs_planned": null' in CliRunner().invoke(cli, ["runs", str(tmp_path / "soup"), "--json"]).stdout
+    with pytest.raises(InputError, match=r"is a soup.*--weights"):
+        zoo.resume(tmp_path / "soup")

@@ -63,7 +63,8 @@ def _type_at(kind: Any, path: str) -> Any:
         elif step in {m.__struct_config__.tag_field for m in _members(kind)}:
             return _plain(kind)  # the union itself: its choices are the tags
         else:
-            kind = typing.get_type_hints(kind, include_extras=True).get(step) if _is_struct(kind) else None
+            inner = _plain(kind)  # a struct that need not be there
+            kind = typing.get_type_hints(inner, include_extras=True).get(step) if _is_struct(inner) else None
         if kind is None:
             return None
     return _plain(kind)

@@ -120,7 +120,7 @@ def _list(chosen: zoo.Runs, as_json: bool) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    epochs = f"{row['epochs']}/{row['epochs_planned']}"
+    epochs = "/".join(str(n) for n in (row["epochs"], row["epochs_planned"]) if n is not None)
     return [
         row["name"],
         row["model"],

@@ -102,7 +102,7 @@ def train(
     device = option_values["device"] if before is None else before.record.device
     if gpus is not None and launch.wanted(gpus):
         sys.exit(launch.start(gpus, device, model))
-    if before is not None and before.is_finished and "epochs" not in given:
+    if before is not None and before.is_finished and not before.record.soup and "epochs" not in given:
         return _say_finished(before)
     terminal = Terminal(quiet=quiet, verbose=verbose)
     with StopRequests() as stop, launch.joined(gpus, device, shard, stop) as world:

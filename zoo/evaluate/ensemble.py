@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.data.types import Images, Item
-from zoo.errors import InputError, RunError
+from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.library_weights import LibraryWeights
 from zoo.evaluate.multi_label import LabelPredictions
@@ -59,7 +59,7 @@ class Ensemble(NamedTuple):
         """The models together.
 
         Raises:
-            RunError: they have other classes, or a member's images have several labels. Else as each member's.
+            InputError: they have other classes, or a member's images have several labels. Else as each member's.
         """
         opened = [
             member.open(registry, device)
@@ -204,17 +204,17 @@ def order_of(first: Classifier, member: Classifier, name: str) -> Tensor:
     """Where a member has each class of the first.
 
     Raises:
-        RunError: they have other classes, or its images have several labels.
+        InputError: they have other classes, or its images have several labels.
     """
     if member.thresholds:
-        raise RunError(
+        raise InputError(
             f"{name}: its images have several labels; the thresholds of its classes were chosen for it alone and do "
             "not fit the mean of an ensemble"
         )
     if set(first.classes) != set(member.classes) or first.sizes.num_classes != member.sizes.num_classes:
         odd = sorted(set(first.classes) ^ set(member.classes))[:3]
         which = f" (only one knows {', '.join(odd)})" if odd else ""
-        raise RunError(f"{name} has other classes than the first member{which}; an ensemble needs the same ones")
+        raise InputError(f"{name} has other classes than the first member{which}; an ensemble needs the same ones")
     places = {label: place for place, label in enumerate(member.classes)}
     return torch.tensor([places[label] for label in first.classes] or range(first.sizes.num_classes))
 
@@ -273,7 +273,7 @@ def open_ensemble(
     Args:
         split, data_dir, device, dataset, on: as for `zoo.evaluate.opened.open_run` and `open_weights`.
     Raises:
-        RunError: the members were made for other images, and `on` names none. Else as those.
+        InputError: the members were made for other images, and `on` names none. Else as those.
     """
     if on is None:
         _refuse_other_images(ensemble, split)
@@ -309,7 +309,7 @@ def _refuse_other_images(ensemble: Ensemble, split: SplitName) -> None:
     """Refuse to measure on the first member's images what other members may have learnt from.
 
     Raises:
-        RunError: another member was made with another dataset, or (but for test images) divided it otherwise.
+        InputError: another member was made with another dataset, or (but for test images) divided it otherwise.
     """
     if ensemble.has_weights:
         name = next(n for n, m in zip(ensemble.names, ensemble.members, strict=True) if isinstance(m, LibraryWeights))
@@ -323,7 +323,7 @@ def _refuse_other_images(ensemble: Ensemble, split: SplitName) -> None:
         if same and split != "test":
             same = all(getattr(data, key) == getattr(first, key) for key in divided)
         if not same or (split == "test" and data.limit_test != first.limit_test):
-            raise RunError(
+            raise InputError(
                 f"{name} was made with other images than {ensemble.names[0]} ({data.spec} and {first.spec}), or "
                 "divides them otherwise; measure the ensemble on images that none has learnt from: --on SPEC"
             )
@@ -333,9 +333,9 @@ def _check_labels(first: OpenedSplit, other: OpenedSplit, name: str) -> None:
     """Refuse images in another order.
 
     Raises:
-        RunError: the classes of the images differ.
+        InputError: the classes of the images differ.
     """
     names, others = first.classifier.class_names, other.classifier.class_names
     known = [names[i] for i in np.asarray(first.images.labels)]
     if known != [others[i] for i in np.asarray(other.images.labels)]:
-        raise RunError(f"{name}: its split {first.split} has other images, or another order of them: give --on SPEC")
+        raise InputError(f"{name}: its split {first.split} has other images, or another order of them: give --on SPEC")

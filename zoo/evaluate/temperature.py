@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from zoo.base.text import plural, printable
 from zoo.catalogue.registry import Registry
-from zoo.errors import RunError
+from zoo.errors import InputError, RunError
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.one_pass import outputs
 from zoo.evaluate.opened import OpenedSplit, open_run, refuse_not_finite
@@ -39,7 +39,8 @@ class Calibrated:
         run: its folder. temperature: what logits are divided by; 1: the run is not calibrated.
         images: validation images that it was fitted on.
         before, after: of these images: `loss` (the mean negative log likelihood, in nats), `ece`, `mce`, `brier`, mean
-            `confidence` and `accuracy`; empty where the temperature was removed.
+            `confidence` and `accuracy`; empty where a temperature is removed.
+        removed: whether a temperature was taken away.
     """
 
     run: Path
@@ -47,6 +48,7 @@ class Calibrated:
     images: int
     before: Mapping[str, float]
     after: Mapping[str, float]
+    removed: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """What `zoo calibrate --json` prints."""
@@ -61,8 +63,10 @@ class Calibrated:
     @property
     def words(self) -> str:
         """The same in one line."""
-        if not self.before:
+        if self.removed:
             return "the temperature was removed"
+        if not self.before:
+            return "the run has no temperature, so that none was removed"
         return (
             f"temperature {self.temperature:.4f}, fitted on {plural(self.images, 'validation image')}: "
             f"ECE {self.before['ece']:.2%} before, {self.after['ece']:.2%} after; "
@@ -138,8 +142,8 @@ def calibrate(
     Args:
         data_dir, dataset, device: as for `zoo.evaluate.opened.open_run`.
     Raises:
-        RunError: the run has no validation images, is not finished, or its images have several labels; and as
-            `fit_temperature` and `open_run`.
+        InputError: the run has no validation images, or its images have several labels. RunError: it is not finished;
+            and as `fit_temperature` and `open_run`.
     """
     record = read_record(folder)
     _refuse(folder, record)
@@ -151,7 +155,7 @@ def calibrate(
     before, after = (figures(logits, labels, scale) for scale in (1.0, temperature))
     kept = {key: {name: part[name] for name in SHOWN} for key, part in (("before", before), ("after", after))}
     _keep(folder, {"temperature": temperature, "split": "validation", "images": len(labels), **deepcopy(kept)})
-    return Calibrated(folder, temperature, len(labels), **kept)
+    return Calibrated(folder, temperature, len(labels), kept["before"], kept["after"])
 
 
 def remove(folder: Path) -> Calibrated:
@@ -161,18 +165,19 @@ def remove(folder: Path) -> Calibrated:
         RunError: the run is damaged, or not finished.
     """
     read_record(folder)
+    had = CALIBRATION in read_result(folder)
     _keep(folder, None)
-    return Calibrated(folder, 1.0, 0, {}, {})
+    return Calibrated(folder, 1.0, 0, {}, {}, had)
 
 
 def _refuse(folder: Path, record: RunRecord) -> None:
     if record.data.is_multi_label:
-        raise RunError(
+        raise InputError(
             f"{folder}: its images have several labels; each class has a threshold that was chosen on the validation "
             "images, and one temperature for all classes is not fitted"
         )
     if record.protocol == "paper":
-        raise RunError(
+        raise InputError(
             f"{folder}: by the protocol `paper` it has no validation images, and a temperature must not be fitted on "
             "test images; train with --protocol clean"
         )

@@ -51,7 +51,8 @@ def feature_of(module: nn.Module, image: Tensor, num_classes: int, layer: str | 
     Raises:
         UnknownNameError: no such layer; suggests the nearest. InputError: it has no features of this kind.
     """
-    name, values = _before_classes(module, num_classes) if layer is None else (layer, _output_of(module, layer))
+    before = _before_classes(module, image, num_classes) if layer is None else (layer, _output_of(module, layer))
+    name, values = before
     channels_last = str(getattr(module, "output_fmt", "NCHW")).endswith("NHWC")  # of timm's Swin and the like
 
     def read(images: Tensor) -> Tensor:
@@ -62,13 +63,18 @@ def feature_of(module: nn.Module, image: Tensor, num_classes: int, layer: str | 
     return Feature(name, width, read)
 
 
-def _before_classes(module: nn.Module, num_classes: int) -> tuple[str, Callable[[Tensor], Any]]:
+def _before_classes(module: nn.Module, image: Tensor, num_classes: int) -> tuple[str, Callable[[Tensor], Any]]:
     features, head = getattr(module, "forward_features", None), getattr(module, "forward_head", None)
     if callable(features) and callable(head) and PRE_LOGITS in inspect.signature(head).parameters:
         return PRE_LOGITS, lambda images: head(features(images), pre_logits=True)
     last = last_layer(module, num_classes)
     if last is None:
         raise InputError("the model has no linear layer before its logits; name the layer whose output is wanted")
+    if len(names := _layers_of_classes(module, num_classes)) > 1 and not _gives_the_logits(module, last, image):
+        raise InputError(
+            f"the logits of this model come from several layers ({', '.join(names[:4])}), each with features of its "
+            "own; name the layer whose output is wanted"
+        )
     return PRE_LOGITS, lambda images: _run_to(module, last, images, "input")
 
 
@@ -77,12 +83,24 @@ def last_layer(module: nn.Module, num_classes: int) -> str | None:
 
     Of layers with as many outputs the last one counts, in the order of `named_modules`.
     """
-    names = [
+    names = _layers_of_classes(module, num_classes)
+    return names[-1] if names else None
+
+
+def _layers_of_classes(module: nn.Module, num_classes: int) -> list[str]:
+    """The names of all layers with an output for each class."""
+    return [
         name
         for name, layer in module.named_modules()
         if num_classes in (getattr(layer, "out_features", 0), getattr(layer, "out_channels", 0))
     ]
-    return names[-1] if names else None
+
+
+def _gives_the_logits(module: nn.Module, layer: str, image: Tensor) -> bool:
+    """Whether what a layer gives are the model's logits."""
+    with torch.inference_mode():
+        logits, output = module(image), _run_to(module, layer, image, "output")
+    return output.shape == logits.shape and torch.allclose(output, logits, atol=1e-5)
 
 
 def _output_of(module: nn.Module, layer: str) -> Callable[[Tensor], Any]:

@@ -17,6 +17,7 @@ from zoo.errors import DataError, InputError, ZooWarning
 from zoo.predict.embedding import Embeddings, checked_output
 from zoo.predict.prediction import METHODS, Explanation, Method, Prediction
 from zoo.runs.api import RunLike, is_run_like, word_of
+from zoo.runs.which import is_ensemble, no_ensemble
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
@@ -210,7 +211,7 @@ def embed(
         raise InputError("images that are of no dataset need a file for their features: --output FILE.parquet")
     _check(images if named else [None], files_from, 1, batch_size, threads)
     told = reporter or Reporter()
-    classifier = classifier_of(run, device)
+    classifier = classifier_of(run, device, ensembles=False)
     from zoo.predict.embedded_images import named_images
     from zoo.predict.extraction import extracted
 
@@ -241,18 +242,24 @@ def _dataset_of(classifier: Classifier, on: str | None, dataset: str | None, dat
 # ---- what the calls of this and later rooms share --------------------------------------------------------
 
 
-def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
+def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, ensembles: bool = True) -> Classifier:
     """The model of a run, on a device; a classifier is given back as it is.
 
+    Args:
+        ensembles: whether several runs, joined by a plus, can be used as one.
     Raises:
-        InputError: no such run or device, or a classifier that lies on another device. RunError, PackageError,
-        HubError, DeviceError: as `zoo.load`.
+        InputError: no such run or device, a classifier that lies on another device, or an ensemble where one run is
+        needed. RunError, PackageError, HubError, DeviceError: as `zoo.load`.
     """
     word = word_of(run, weights=True) if is_run_like(run) else None  # said before torch takes its seconds
+    is_ensemble(word or "", allowed=ensembles)
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import Classifier
+    from zoo.evaluate.ensemble import EnsembleClassifier
     from zoo.hub.ask_library import open_word
 
+    if isinstance(run, EnsembleClassifier) and not ensembles:
+        raise no_ensemble(run.name, len(run.members))
     if isinstance(run, Classifier):
         if device not in ("cpu", str(run.device), run.device.type):
             raise InputError(

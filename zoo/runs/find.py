@@ -162,7 +162,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "val_loss": number(result, "validation.loss") if result else number(best, "val_loss"),
         "parameters": number(result, "parameters"),
         "epochs": number(result, "train.epochs") or len(run.rows),
-        "epochs_planned": record.settings.epochs,
+        "epochs_planned": None if record.soup else record.settings.epochs,  # a soup has those of all its runs
         "selected_epoch": number(result, "selection.epoch") or number(best, "epoch"),
         "seconds": seconds or None,
         "images_per_second": number(result, "train.images_per_second"),

@@ -28,15 +28,17 @@ def unfinished(record: RunRecord) -> Path | None:
     return max(filter(fits, folders), key=lambda p: (p / RECORD).stat().st_mtime, default=None)
 
 
-def check_free(folder: Path) -> None:
+def check_free(folder: Path, *, resumable: bool = True) -> None:
     """Refuse a folder that holds something already.
 
+    Args:
+        resumable: whether what makes the new run can also go on with one that is there.
     Raises:
         InputError: it is not empty, or no folder.
     """
     left_behind = ("lock", TEMPORARY)  # by a run that was killed before it was recorded
     if folder.exists() and (not folder.is_dir() or any(not p.name.startswith(left_behind) for p in folder.iterdir())):
-        hint = "; go on with it by --resume" if (folder / "run.toml").is_file() else ""
+        hint = "; go on with it by --resume" if resumable and (folder / "run.toml").is_file() else ""
         raise InputError(f"--output {folder}: is there already and not empty; choose another folder{hint}")
 
 

@@ -91,6 +91,8 @@ def members_of(word: str, root: Path = RUNS) -> tuple[str, ...]:
     rest = word.split("+")
     while rest:
         count = next((n for n in range(len(rest), 0, -1) if _is_member("+".join(rest[:n]), root)), 0)
+        if not count and members and not any(rest):
+            raise InputError(f"{word!r} ends with a plus; an ensemble is RUN+RUN, with a run on each side")
         if not count and members:
             raise unknown("+".join(rest), root)
         if not count:
@@ -123,11 +125,16 @@ def is_ensemble(word: str, *, allowed: bool) -> bool:
     """
     members = members_of(word)
     if members and not allowed:
-        raise InputError(
-            f"{word} is an ensemble of {len(members)} runs, and one run is needed here; eval, predict, serve, export "
-            f"and zoo.load take an ensemble; zoo soup {' '.join(members)} --method ensemble makes one run of it"
-        )
+        raise no_ensemble(word, len(members))
     return bool(members)
+
+
+def no_ensemble(word: str, count: int) -> InputError:
+    """The error about an ensemble of `count` runs where one run is needed."""
+    return InputError(
+        f"{word} is an ensemble of {count} runs, and one run is needed here; eval, predict, serve, export "
+        "and zoo.load take an ensemble, and `zoo soup RUN RUN --method ensemble` makes one run of it"
+    )
 
 
 def is_name_of_weights(word: str, root: Path = RUNS) -> bool:
@@ -198,6 +205,8 @@ def unknown(word: str, root: Path = RUNS) -> InputError:
     from zoo.data.files.formats import ENDINGS
 
     path = at_home(word)
+    if members := members_of(word, root):
+        return no_ensemble(word, len(members))
     runs = list(below(root, root))
     if path.suffix.lower() in ENDINGS:
         return InputError(f"{word!r} is an image, not a run; RUN comes first: zoo predict RUN {word}")

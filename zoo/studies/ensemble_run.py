@@ -18,7 +18,7 @@ from torch import Tensor
 from zoo.base.files import sha256_of
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
-from zoo.errors import InputError, RunError
+from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.ensemble import EnsembleClassifier, order_of
 from zoo.models.compose import check
@@ -82,7 +82,7 @@ def _tree(found: Sequence[Candidate], members: Sequence[Classifier]) -> Node:
     """The model that holds all members, with what each needs besides its weights.
 
     Raises:
-        RunError: they have other classes, or see images in other ways.
+        InputError: they have other classes, or see images in other ways.
     """
     names = [one.name for one in found]
     together = EnsembleClassifier(members, names)
@@ -104,24 +104,24 @@ def _record(found: Sequence[Candidate], tree: Node, registry: Registry, device: 
     """The record of the new run.
 
     Raises:
-        RunError: the runs were made with other images, or with code of the user's own.
+        InputError: the runs were made with other images, or with code of the user's own.
     """
     first = found[0].record
     for other in found[1:]:
         for key in SAME:
             if getattr(first.data, key) != getattr(other.record.data, key):
-                raise RunError(
+                raise InputError(
                     f"{other.name} differs from {found[0].name} in data.{key}; an ensemble that is one run is measured "
                     "on the images of all its members"
                 )
         if first.protocol != other.record.protocol or first.settings.tta != other.record.settings.tta:
-            raise RunError(
+            raise InputError(
                 f"{other.name} differs from {found[0].name} in its protocol or its test-time views (recipe.tta); an "
                 "ensemble that is one run has one of each"
             )
     own = [one.name for one in found if one.record.own]
     if own:
-        raise RunError(f"{own[0]} is made of code of your own, which an ensemble that is one run cannot take along")
+        raise InputError(f"{own[0]} is made of code of your own, which an ensemble that is one run cannot take along")
     where = torch.device(device or first.device)
     return msgspec.structs.replace(
         first,

@@ -115,12 +115,12 @@ def candidates(named: Sequence[tuple[str, Path]]) -> list[Candidate]:
     """The runs that are to be averaged, read and compared.
 
     Raises:
-        InputError: fewer than two, or one twice. RunError: one is not finished, or they cannot be averaged; says why.
+        InputError: fewer than two, one twice, or they cannot be averaged; says why. RunError: one is not finished.
     """
     found = read_candidates(named)
     for other in found[1:]:
         if differing := _differs(found[0].record, other.record):
-            raise RunError(
+            raise InputError(
                 f"{other.name} differs from {found[0].name} in its {differing}; the weights of a soup are of one "
                 "composition, for the same images, classes and transform"
             )
@@ -256,9 +256,9 @@ def soup(
     """
     found = candidates(named)
     if output is not None:
-        check_free(output)
+        check_free(output, resumable=False)
     if method == "greedy" and found[0].record.protocol == "paper":
-        raise RunError(
+        raise InputError(
             f"{found[0].name}: by the protocol `paper` it has no validation images to choose runs by; "
             "make the uniform soup with --method uniform"
         )

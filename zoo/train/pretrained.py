@@ -22,7 +22,7 @@ from zoo.models.compose import check, place
 from zoo.models.tensors import digest
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record, tree_of
-from zoo.runs.which import reference_of
+from zoo.runs.which import is_ensemble, reference_of
 from zoo.train.pinned import folder_of
 from zoo.train.plan import Entry, Plan
 from zoo.train.recipe_settings import Beginning
@@ -69,6 +69,7 @@ def find_weights(reference: str, registry: Registry | None = None, hops: int = 0
             f"{reference}: its pretrained weights refer to one another in a circle; fix `pretrained` in registry.toml"
         )
     registry = registry or load_registry()
+    is_ensemble(reference, allowed=False)
     is_folder = (Path(reference).expanduser() / RECORD).is_file()
     if is_ref(reference) or is_folder or (reference not in registry.models and reference_of(reference) is not None):
         return weights_of_run(reference, registry)

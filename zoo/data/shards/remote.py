@@ -218,9 +218,8 @@ class RemoteFile:
                 reason = error
                 if turn + 1 < TRIES:
                     time.sleep(min(8.0, 0.25 * 3**turn))
-        raise AbsentDataError(
-            f"{self.label} cannot be read ({first_line(reason, 120) if reason else ''})", "connect to the network"
-        ) from reason
+        why = first_line(reason, 120) if reason else ""
+        raise AbsentDataError(f"{self.label} cannot be read ({why}); check the address and the network") from reason
 
 
 def runs_of(stretches: Sequence[Stretch], apart: int = APART) -> list[list[Stretch]]:

@@ -31,7 +31,7 @@ from zoo.data.shards.remote import RemoteFile
 from zoo.data.types import Labels
 from zoo.errors import DataError, InputError
 
-FORMAT = 1
+FORMAT = 2
 
 MOST_LABEL = 16 << 20
 """Bytes of a file that holds a label, at most."""
@@ -189,6 +189,28 @@ class _Samples:
         )
 
 
+class _StrictHeader(tarfile.TarInfo):
+    """A header that `tarfile` does not take for the end of the tar when it is damaged or missing."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictHeader:
+        """Read the next header.
+
+        Raises:
+            tarfile.ReadError: the tar does not end as one does (with a block of zeros), or a header is damaged.
+        """
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            why = f"it is cut short after {tarfile_.offset:,} bytes; get it again" if tarfile_.offset else error
+            raise tarfile.ReadError(str(why)) from None
+        except tarfile.HeaderError as error:
+            place = f" at byte {tarfile_.offset:,}; get it again" if tarfile_.offset else ""
+            raise tarfile.ReadError(f"{error}{place}") from None
+
+
 def _label(content: bytes, key: tuple[str, ...], where: str) -> str | None:
     """The text of a label; None where a JSON file has no such value, or the text is empty."""
     try:
@@ -222,7 +244,7 @@ def read_tar(file: IO[bytes], where: str, fields: Fields, *, length: int = 0) ->
     """
     samples = _Samples(where, fields)
     try:
-        with tarfile.open(fileobj=file, mode="r:" if file.seekable() else "r|") as tar:
+        with tarfile.open(fileobj=file, mode="r:" if file.seekable() else "r|", tarinfo=_StrictHeader) as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # which would grow with the file
                 if not member.isreg():

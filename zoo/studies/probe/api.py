@@ -12,6 +12,7 @@ from zoo.base.reporter import Reporter
 from zoo.errors import InputError
 from zoo.predict.api import check_within, classifier_of
 from zoo.runs.api import RunLike, is_run_like, word_of
+from zoo.runs.which import is_ensemble
 from zoo.studies.probe.probed import METHODS, MOST_DRAWS, Probe, methods_of, shots_of
 
 if TYPE_CHECKING:
@@ -69,14 +70,14 @@ def probe(
     check_within("seed", seed, 0)
     for run in runs:
         if is_run_like(run):
-            word_of(run, weights=True)  # said before torch takes its seconds
+            is_ensemble(word_of(run, weights=True), allowed=False)  # said before torch takes its seconds
     told = reporter or Reporter()
     from zoo.catalogue.registry import load_registry
     from zoo.studies.probe.probing import Asked, leaderboard
 
     asked = Asked(on, methods, few, draws, seed, layer, batch_size, None if data_dir is None else str(data_dir))
     try:
-        models = [(_called(run), partial(classifier_of, run, device)) for run in runs]
+        models = [(_called(run), partial(classifier_of, run, device, ensembles=False)) for run in runs]
         return Probe(leaderboard(models, asked, load_registry(), told))
     finally:
         told.close()

@@ -212,7 +212,7 @@ def _all_rows(ask: Ask, registry: Registry) -> Iterator[Row]:
             yield _row(ask, registry, f"{source or 'own'}/{published.dataset}", source, ask.target, published)
     else:
         known = [*targets(registry), *registry.models]
-        raise registry.unknown("table, study or model", ask.target, known, "see `zoo reproduce --list`")
+        raise registry.unknown("source, table, study or model", ask.target, known, "see `zoo reproduce --list`")
 
 
 def _published(registry: Registry, source: str) -> list[tuple[str, Published]]:
