@@ -210,7 +210,7 @@ def embed(
         raise InputError("images that are of no dataset need a file for their features: --output FILE.parquet")
     _check(images if named else [None], files_from, 1, batch_size, threads)
     told = reporter or Reporter()
-    classifier = classifier_of(run, device)
+    classifier = classifier_of(run, device, features=True)
     from zoo.predict.embedded_images import named_images
     from zoo.predict.extraction import extracted
 
@@ -241,9 +241,11 @@ def _dataset_of(classifier: Classifier, on: str | None, dataset: str | None, dat
 # ---- what the calls of this and later rooms share --------------------------------------------------------
 
 
-def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
+def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, features: bool = False) -> Classifier:
     """The model of a run, on a device; a classifier is given back as it is.
 
+    Args:
+        features: only its features are wanted, which a run without labels has too.
     Raises:
         InputError: no such run or device, or a classifier that lies on another device. RunError, PackageError,
         HubError, DeviceError: as `zoo.load`.
@@ -252,8 +254,11 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import Classifier
     from zoo.hub.ask_library import open_word
+    from zoo.runs.without_labels import refuse_without_labels
 
     if isinstance(run, Classifier):
+        if not features:
+            refuse_without_labels(run.record, run.name)
         if device not in ("cpu", str(run.device), run.device.type):
             raise InputError(
                 f"device {device!r}: the classifier lies on {run.device}; classifier.to({device!r}) moves it"
@@ -261,7 +266,10 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu") -> Classifier:
         return run
     if word is None:
         raise InputError(f"{type(run).__name__} is no run: give its folder or name, a zoo.Run or a zoo.Classifier")
-    return open_word(word, load_registry(), device)
+    opened = open_word(word, load_registry(), device)
+    if not features:
+        refuse_without_labels(opened.record, str(word))
+    return opened
 
 
 def check_within(name: str, value: float | None, least: float, most: float | None = None) -> None:

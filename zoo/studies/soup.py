@@ -36,6 +36,7 @@ from zoo.runs.lock import RunLock
 from zoo.runs.new import check_free, new_folder
 from zoo.runs.own_source import SOURCE
 from zoo.runs.record import FORMAT, WEIGHTS, Ingredient, RunRecord, Soup, read_record, write_record
+from zoo.runs.without_labels import refuse_without_labels
 from zoo.train.environment import environment
 from zoo.train.optim.freeze import freeze
 from zoo.train.precise_bn import images_for_norms, renew_statistics, statistics_of
@@ -109,6 +110,8 @@ def candidates(named: Sequence[tuple[str, Path]]) -> list[Candidate]:
     if len({folder.resolve() for _, folder in named}) < len(named):
         raise InputError("a run is named twice; each run counts once in a soup")
     found = [Candidate(name, folder, read_record(folder), read_result(folder)) for name, folder in named]
+    for one in found:
+        refuse_without_labels(one.record, one.name)
     for other in found[1:]:
         if differing := _differs(found[0].record, other.record):
             raise RunError(
