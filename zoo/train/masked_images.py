@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from zoo.catalogue.recipe import Mask, Recipe
+from zoo.catalogue.recipe import Mask
 from zoo.data.batches.resident import generator
 from zoo.data.seeds import INIT, mix_seed
 from zoo.errors import InputError
 from zoo.evaluate.module_state import evaluating
 from zoo.evaluate.one_pass import Batches
 from zoo.train.distil import Lesson, trained_beside
+from zoo.train.hidden_squares import draw_hidden, pixels_of, squares
 from zoo.train.processes.world import Share, World
 from zoo.train.speed.compiled import Compiler
 
@@ -51,48 +52,7 @@ def lesson_of(plan: Plan, module: nn.Module, world: World, compiler: Compiler) -
     return Lesson(plan, module, world, compiler)
 
 
-# ---- which squares are hidden -------------------------------------------------------------------------
-
-
-def refuse_mask(recipe: Recipe, height: int, width: int) -> None:
-    """Refuse squares that are as large as the image, and a teacher, whose logits need a head.
-
-    Raises:
-        InputError: says which.
-    """
-    if recipe.objective == "labels":
-        return
-    patch = (recipe.mask or Mask()).patch
-    if math.prod(squares(height, width, patch)) < 2:
-        raise InputError(
-            f"recipe.mask.patch {patch}: an image of {width}x{height} is one such square; give a smaller one"
-        )
-    if recipe.teacher is not None:
-        raise InputError('--teacher cannot be used with recipe.objective "masked": no labels are learnt; leave it out')
-
-
-def squares(height: int, width: int, patch: int) -> tuple[int, int]:
-    """Rows and columns of squares in an image; those at the lower and the right edge may be cut."""
-    return math.ceil(height / patch), math.ceil(width / patch)
-
-
-def draw_hidden(count: int, grid: tuple[int, int], share: float, drawn: torch.Generator) -> Tensor:
-    """Which squares are hidden: of each image equally many, drawn without replacement.
-
-    Args:
-        count: images. grid: rows and columns of squares. share: of them that are hidden, at least one and not all.
-    Returns:
-        bool (count, rows, columns), on the CPU.
-    """
-    cells = math.prod(grid)
-    hidden = min(cells - 1, max(1, round(share * cells)))
-    ranks = torch.rand(count, cells, generator=drawn).argsort(1).argsort(1)
-    return (ranks < hidden).view(count, *grid)
-
-
-def pixels_of(hidden: Tensor, patch: int, height: int, width: int) -> Tensor:
-    """Squares (B, rows, columns) as pixels, bool (B, 1, height, width)."""
-    return hidden.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None, :height, :width]
+# ---- the loss ---------------------------------------------------------------------------------------
 
 
 def difference(made: Tensor, images: Tensor, pixels: Tensor) -> Tensor:

@@ -47,9 +47,9 @@ from zoo.runs.validation_images import ValidationImages
 from zoo.train.divide import divided_for, splits_lines, validation_from
 from zoo.train.environment import environment
 from zoo.train.given import Given
+from zoo.train.hidden_squares import refuse_mask
 from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
 from zoo.train.loss import weights_of_classes
-from zoo.train.masked_images import refuse_mask
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
 from zoo.train.own_augment import OwnAugment, code_of
