@@ -22,7 +22,7 @@ from zoo.errors import InputError, RunError
 from zoo.runs.folder import read_metrics, read_result, read_weights
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train import checkpoint
-from zoo.train.hidden_squares import draw_hidden, pixels_of, squares
+from zoo.train.hidden_squares import draw_hidden, hidden_of_held_out, pixels_of, squares
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.masked_images import Decoder, Reconstruction, difference
 from zoo.train.optim.freeze import logits_layer
@@ -96,6 +96,13 @@ def test_of_each_image_as_many_squares_are_hidden_and_others_each_time() -> None
     assert len({tuple(row.tolist()) for row in hidden.flatten(1)}) == 64
     assert (hidden.float().mean(0) - 0.6).abs().max() < 0.25
     assert [int(draw_hidden(1, (2, 2), share, torch.Generator()).sum()) for share in (0.01, 0.99)] == [1, 3]
+
+
+def test_images_that_are_held_out_hide_the_same_in_whatever_batches_they_come() -> None:
+    whole = hidden_of_held_out(0, 200, (4, 4), 0.6)
+    parts = [hidden_of_held_out(first, count, (4, 4), 0.6) for first, count in ((0, 50), (50, 100), (150, 50))]
+    assert torch.equal(torch.cat(parts), whole)
+    assert len({tuple(row.tolist()) for row in whole.flatten(1)}) > 150
 
 
 def test_the_model_does_not_see_what_is_hidden() -> None:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from zoo.catalogue.recipe import Mask, Recipe
+from zoo.data.batches.resident import generator
 from zoo.errors import InputError
+
+HELD_OUT = 0x3A5C
+"""Seed tag of the squares that are hidden of images that are held out."""
+
+BLOCK = 64
+"""Images that are held out and whose squares are drawn together."""
 
 
 def refuse_mask(recipe: Recipe, height: int, width: int) -> None:
@@ -45,6 +52,19 @@ def draw_hidden(count: int, grid: tuple[int, int], share: float, drawn: torch.Ge
     hidden = min(cells - 1, max(1, round(share * cells)))
     ranks = torch.rand(count, cells, generator=drawn).argsort(1).argsort(1)
     return (ranks < hidden).view(count, *grid)
+
+
+def hidden_of_held_out(first: int, count: int, grid: tuple[int, int], share: float) -> Tensor:
+    """Which squares are hidden of images that are held out: a function of an image's place in its split alone.
+
+    Args:
+        first: the place of the first image. count: images, at least one. grid, share: as for `draw_hidden`.
+    Returns:
+        bool (count, rows, columns), on the CPU.
+    """
+    blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
+    drawn = torch.cat([draw_hidden(BLOCK, grid, share, generator(HELD_OUT, block)) for block in blocks])
+    return drawn[first % BLOCK :][:count]
 
 
 def pixels_of(hidden: Tensor, patch: int, height: int, width: int) -> Tensor:

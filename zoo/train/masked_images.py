@@ -21,21 +21,20 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from zoo.catalogue.recipe import Mask
-from zoo.data.batches.resident import generator
 from zoo.data.seeds import INIT, mix_seed
 from zoo.errors import InputError
 from zoo.evaluate.module_state import evaluating
 from zoo.evaluate.one_pass import Batches
 from zoo.train.distil import Lesson, trained_beside
-from zoo.train.hidden_squares import draw_hidden, pixels_of, squares
+from zoo.train.hidden_squares import draw_hidden, hidden_of_held_out, pixels_of, squares
 from zoo.train.processes.world import Share, World
 from zoo.train.speed.compiled import Compiler
 
 if TYPE_CHECKING:
     from zoo.train.plan import Plan
 
-DECODER, HELD_OUT = 2, 0x3A5C
-"""Seed tags: of the decoder's initial weights, and of the squares that are hidden of images that are held out."""
+DECODER = 2
+"""Seed tag of the decoder's initial weights."""
 
 DECODER_LR = 1e-3
 """Peak learning rate of the decoder, which AdamW trains whatever trains the model."""
@@ -263,9 +262,8 @@ class MaskedImages:
         sums = torch.zeros(2, dtype=wide, device=self.device)
         with evaluating(whole):
             for _, images, _ in batches:
-                drawn = generator(HELD_OUT, first)
+                hidden = hidden_of_held_out(first, len(images), self.grid, self.how.share).to(images.device)
                 first += len(images)
-                hidden = draw_hidden(len(images), self.grid, self.how.share, drawn).to(images.device)
                 pixels, ready = self._pixels(hidden), prepare(images)
                 with autocast():
                     each = difference(whole(ready, pixels), ready, pixels)
