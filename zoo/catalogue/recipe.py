@@ -84,6 +84,18 @@ class Distill(Struct, frozen=True):
     temperature: PositiveFloat = 2.0
 
 
+class Mask(Struct, frozen=True):
+    """What the objective "masked" hides of each image.
+
+    Attributes:
+        patch: Side of the squares that are hidden, in pixels.
+        share: Share of the squares that are hidden, at least one and not all.
+    """
+
+    patch: Positive = 4
+    share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.6
+
+
 class Recipe(Struct, frozen=True):
     """How a model is trained. Every field can be overridden by `--set recipe.<field>=<value>`.
 
@@ -110,6 +122,9 @@ class Recipe(Struct, frozen=True):
         final_lr: Last learning rate as a fraction of the peak.
         dropout: Probability of every dropout of the model. Not set: the model's own.
         label_smoothing: Share of each label that is spread evenly over all classes.
+        objective: What is learnt: the classes of the images ("labels"), or, without labels, the pixels of squares that
+            are hidden from the model ("masked"). See `zoo.train.masked_images`.
+        mask: What "masked" hides. Not set: 0.6 of the squares of 4x4 pixels.
         loss: What is minimised: "cross-entropy"; "focal" (cross entropy that counts images less which the model is
             sure of); or "bce" (each class against all others, averaged over the classes). See `zoo.train.loss`.
         focal_gamma: How much less "focal" counts them: by (1 - probability)**gamma. 0: not at all.
@@ -171,6 +186,8 @@ class Recipe(Struct, frozen=True):
     final_lr: Fraction = 0.0
     dropout: Fraction | None = None
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    objective: Literal["labels", "masked"] = "labels"
+    mask: Mask | None = None
     loss: Literal["cross-entropy", "focal", "bce"] = "cross-entropy"
     focal_gamma: NonNegative = 2.0
     class_weights: Literal["none", "balanced"] | dict[str, NonNegative] = "none"

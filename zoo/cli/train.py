@@ -146,9 +146,11 @@ def report(run: zoo.Run) -> None:
     """Print the result, the run folder, and what to do next."""
     result = run.result or {}
     test, trained = result["test"], result["train"]
-    say(
-        f"test {headline(test).counted(test)} after "
-        f"{trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s"
-    )
-    say(f"next: zoo eval {run.folder}\n  or: zoo predict {run.folder} IMAGE")
+    took = f"{trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s"
+    if run.record.without_labels:
+        say(f"trained without labels: no accuracy is known of it; {took}")
+        say(f"next: zoo train {run.record.model} --weights {run.folder}\n  or: zoo probe {run.folder}")
+    else:
+        say(f"test {headline(test).counted(test)} after {took}")
+        say(f"next: zoo eval {run.folder}\n  or: zoo predict {run.folder} IMAGE")
     print(run.folder)

@@ -36,6 +36,7 @@ from zoo.runs.folder import temperature_of, thresholds_of
 from zoo.runs.images import dataset_rule, rule_of
 from zoo.runs.load import load as load_module
 from zoo.runs.record import RunRecord, Sizes, read_record, tree_of
+from zoo.runs.without_labels import refuse_without_labels
 
 BATCH = 64
 """Images that `Classifier.predict` decodes and classifies at once."""
@@ -218,7 +219,11 @@ class Classifier(nn.Module):
         """uint8 (B, 3, H, W) to float32 (B, K) on the module's device, over the test-time views, in eval mode.
 
         They are divided by `temperature`.
+
+        Raises:
+            RunError: the run was trained without labels.
         """
+        refuse_without_labels(self.record, self.name)
         with usual_torch(), evaluating(self), torch.inference_mode(), autocast(self.device, "fp32"):
             return cooled(self.averaged(self.prepare(pixels)).float(), self.temperature)
 

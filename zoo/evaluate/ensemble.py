@@ -33,6 +33,7 @@ from zoo.evaluate.views import cooled
 from zoo.models.device import usable_device
 from zoo.runs.images import SplitName
 from zoo.runs.record import RunRecord, read_record
+from zoo.runs.without_labels import refuse_without_labels
 
 
 class Ensemble(NamedTuple):
@@ -67,6 +68,8 @@ class Ensemble(NamedTuple):
             else open_classifier(member, registry, device=device)
             for member in self.members
         ]
+        for name, one in zip(self.names, opened, strict=True):
+            refuse_without_labels(one.record, name)
         return EnsembleClassifier(opened, self.names)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,23 @@ from torch.nn import functional as F
 
 from zoo.evaluate.classes import averages, scores_of
 from zoo.evaluate.views import cooled
+
+Batches = Iterator[tuple[Tensor, Tensor, Tensor]]
+"""Row numbers, images (B, C, H, W) uint8 and labels of each batch of a split."""
+
+
+class Figures(Protocol):
+    """What the images of a split gave: a loss, and what else was measured."""
+
+    @property
+    def loss(self) -> float:
+        """The mean over the images."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it by name, for a result record."""
+
+    def scores(self) -> dict[str, float]:
+        """The figures of an epoch, of which the larger is the better, by their names."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from zoo.models.precision import autocast
 from zoo.runs.folder import known_test_images, read_result
 from zoo.runs.images import SplitName, eval_batch, split_of
 from zoo.runs.record import RESULT, RunRecord, read_record
+from zoo.runs.without_labels import refuse_without_labels
 
 BOTH = "--dataset says where the run's own images are, --on names other ones; give one of them"
 
@@ -101,6 +102,7 @@ def open_run(
         InputError: both `dataset` and `on`, or a class of `on` that the run does not know.
     """
     record, registry = read_record(run), registry or load_registry()
+    refuse_without_labels(record, str(run))
     where, left_out = pick_device(device or record.device), 0
     if on is None:
         known = known_test_images(run)

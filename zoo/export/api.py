@@ -183,6 +183,7 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
     from zoo.hub.ref import is_ref
     from zoo.runs.record import read_record
     from zoo.runs.which import reference_of
+    from zoo.runs.without_labels import refuse_without_labels
 
     registry = load_registry()
     if isinstance(run, str) and not is_ref(run) and run in registry.models and reference_of(run) is None:
@@ -196,6 +197,7 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
     if isinstance(folder, LibraryWeights):
         return folder.open(registry), {"weights": folder.name}, None
     record = read_record(folder)
+    refuse_without_labels(record, word)
     classifier = open_classifier(folder, registry, record=record)
     return classifier, origin_of(folder, record), folder
 

@@ -62,6 +62,7 @@ from zoo.runs.curves import draw_curves
 from zoo.runs.folder import read_metrics, read_result, read_weights, write_result
 from zoo.runs.own_source import refuse_own
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
+from zoo.runs.without_labels import refuse_without_labels
 
 PLACEHOLDER = "OWNER/NAME"
 """Stands in the card as long as no repository is known; publishing replaces it."""
@@ -126,6 +127,7 @@ def package(
     registry = registry or load_registry()
     record = read_record(source)
     refuse_own(source, record)
+    refuse_without_labels(record, str(source))
     result, is_packed = read_result(source), (source / SUMS).is_file()
     stored = chosen_type(source, precision, measured=predictions)
     opened = _opened(source, registry, data_dir, device) if predictions else None

@@ -211,7 +211,7 @@ def embed(
         raise InputError("images that are of no dataset need a file for their features: --output FILE.parquet")
     _check(images if named else [None], files_from, 1, batch_size, threads)
     told = reporter or Reporter()
-    classifier = classifier_of(run, device, ensembles=False)
+    classifier = classifier_of(run, device, features=True)
     from zoo.predict.embedded_images import named_images
     from zoo.predict.extraction import extracted
 
@@ -242,25 +242,28 @@ def _dataset_of(classifier: Classifier, on: str | None, dataset: str | None, dat
 # ---- what the calls of this and later rooms share --------------------------------------------------------
 
 
-def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, ensembles: bool = True) -> Classifier:
+def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, features: bool = False) -> Classifier:
     """The model of a run, on a device; a classifier is given back as it is.
 
     Args:
-        ensembles: whether several runs, joined by a plus, can be used as one.
+        features: only its features are wanted: a run without labels has them too, and an ensemble has none.
     Raises:
         InputError: no such run or device, a classifier that lies on another device, or an ensemble where one run is
         needed. RunError, PackageError, HubError, DeviceError: as `zoo.load`.
     """
     word = word_of(run, weights=True) if is_run_like(run) else None  # said before torch takes its seconds
-    is_ensemble(word or "", allowed=ensembles)
+    is_ensemble(word or "", allowed=not features)
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import Classifier
     from zoo.evaluate.ensemble import EnsembleClassifier
     from zoo.hub.ask_library import open_word
+    from zoo.runs.without_labels import refuse_without_labels
 
-    if isinstance(run, EnsembleClassifier) and not ensembles:
+    if isinstance(run, EnsembleClassifier) and features:
         raise no_ensemble(run.name, len(run.members))
     if isinstance(run, Classifier):
+        if not features:
+            refuse_without_labels(run.record, run.name)
         if device not in ("cpu", str(run.device), run.device.type):
             raise InputError(
                 f"device {device!r}: the classifier lies on {run.device}; classifier.to({device!r}) moves it"
@@ -268,7 +271,10 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, ensembles: 
         return run
     if word is None:
         raise InputError(f"{type(run).__name__} is no run: give its folder or name, a zoo.Run or a zoo.Classifier")
-    return open_word(word, load_registry(), device)
+    opened = open_word(word, load_registry(), device)
+    if not features:
+        refuse_without_labels(opened.record, str(word))
+    return opened
 
 
 def check_within(name: str, value: float | None, least: float, most: float | None = None) -> None:

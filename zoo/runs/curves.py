@@ -64,6 +64,8 @@ def draw(
     drawn = [run for run in runs if run.rows]
     if not drawn:
         raise InputError("nothing to plot: none of these runs has finished an epoch")
+    if all(run.record.without_labels for run in drawn):
+        what = [panel for panel in what if panel != "top1"] or ["loss"]
     with styled():
         return encoded(_figure(drawn, what, x, log), kind, dpi=dpi)
 

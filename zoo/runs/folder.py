@@ -105,7 +105,7 @@ def known_test_images(folder: Path) -> str:
 
 def _check_result(result: dict[str, Any]) -> None:
     for part in (result["test"], result.get("validation")):
-        if part is not None and not 0 <= part["correct"] <= part["count"]:
+        if part is not None and "correct" in part and not 0 <= part["correct"] <= part["count"]:
             raise ValueError(f"{part['correct']} of {part['count']} correct")
     if not isinstance(result["parameters"], int):
         raise ValueError("parameters is no number")

@@ -202,6 +202,11 @@ class RunRecord(Struct, kw_only=True):
     own: tuple[OwnPart, ...] | msgspec.UnsetType = msgspec.UNSET
     soup: Soup | msgspec.UnsetType = msgspec.UNSET
 
+    @property
+    def without_labels(self) -> bool:
+        """Whether it learns hidden pixels in place of classes, so that it has no accuracy."""
+        return self.settings.objective == "masked"
+
 
 def tree_of(record: RunRecord, where: str = "build", *, pretrained: bool = True) -> Node:
     """The model's tree, with the defaults that its components had when the run was recorded.

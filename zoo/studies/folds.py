@@ -33,6 +33,7 @@ from zoo.hub.ask_library import meant
 from zoo.models.device import usable_device
 from zoo.runs.images import RunImages, images_of
 from zoo.runs.record import RunRecord, configuration, read_record
+from zoo.runs.without_labels import refuse_without_labels
 from zoo.train.call import as_before
 from zoo.train.events import Listener, Tick
 from zoo.train.plan import Plan
@@ -69,6 +70,7 @@ def judged_labels(
     if not isinstance(folder, Path):
         raise InputError(f"{run}: labels are judged by a run with the dataset's classes, not by weights of a library")
     record = read_record(folder)
+    refuse_without_labels(record, run)
     if record.data.is_multi_label:
         raise InputError(f"{run}: labels are judged by a run on images with one label; its images have several")
     where = device or usable_device(record.device)

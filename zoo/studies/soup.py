@@ -36,6 +36,7 @@ from zoo.runs.lock import RunLock
 from zoo.runs.new import check_free, new_folder
 from zoo.runs.own_source import SOURCE
 from zoo.runs.record import FORMAT, WEIGHTS, Ingredient, RunRecord, Soup, read_record, write_record
+from zoo.runs.without_labels import refuse_without_labels
 from zoo.train.environment import environment
 from zoo.train.optim.freeze import freeze
 from zoo.train.precise_bn import images_for_norms, renew_statistics, statistics_of
@@ -108,7 +109,10 @@ def read_candidates(named: Sequence[tuple[str, Path]]) -> list[Candidate]:
         raise InputError("one run is made of at least two runs")
     if len({folder.resolve() for _, folder in named}) < len(named):
         raise InputError("a run is named twice; each run counts once")
-    return [Candidate(name, folder, read_record(folder), read_result(folder)) for name, folder in named]
+    found = [Candidate(name, folder, read_record(folder), read_result(folder)) for name, folder in named]
+    for one in found:
+        refuse_without_labels(one.record, one.name)
+    return found
 
 
 def candidates(named: Sequence[tuple[str, Path]]) -> list[Candidate]:

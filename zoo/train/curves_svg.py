@@ -21,8 +21,6 @@ MOST_POINTS = 200
 GREY = "#808080"
 """Of text and frames: it can be read on white and on the dark grounds of notebooks."""
 
-PANELS = 2
-
 Point = tuple[float, float | None]
 
 
@@ -61,9 +59,10 @@ def curves_svg(rows: Sequence[dict[str, Any]], split: str, epochs: int) -> str:
         return ""
     every = math.ceil(len(rows) / MOST_POINTS)
     shown = [row for i, row in enumerate(rows) if i % every == 0 or i == len(rows) - 1]
-    last, width = max(epochs, int(rows[-1]["epoch"])), WIDTH * PANELS
-    figure = headline(rows[-1])
-    parts = (("loss", "loss"), (figure.name, figure.key))
+    last, figure = max(epochs, int(rows[-1]["epoch"])), headline(rows[-1])
+    known = f"{split}_{figure.key}" in rows[-1]  # not of a run without labels
+    parts = (("loss", "loss"), *([(figure.name, figure.key)] if known else []))
+    width = WIDTH * len(parts)
     panels = "".join(
         f'<g transform="translate({i * WIDTH},0)">{_panel(shown, title, key, split, last)}</g>'
         for i, (title, key) in enumerate(parts)

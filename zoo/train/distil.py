@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +13,13 @@ from torch.optim import Optimizer
 from zoo.data.augment.pipeline import Augment
 from zoo.data.seeds import INIT, mix_seed
 from zoo.errors import InputError
+from zoo.evaluate.one_pass import Batches, Figures
 from zoo.models.device import placed
 from zoo.runs.images import make_augment
+from zoo.train.loss import Loss
 from zoo.train.optim.several import Several
-from zoo.train.processes.world import World
+from zoo.train.processes.world import Share, World
+from zoo.train.set_loss import hits_of
 from zoo.train.speed.compiled import Compiler
 from zoo.train.student import Features, Heads
 from zoo.train.teacher import distill_of
@@ -58,11 +61,26 @@ def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student, teacher, dim=1)
 
 
+def trained_beside(optimizer: Optimizer, parameters: Iterable[nn.Parameter], lr: float, recipe_lr: float) -> Optimizer:
+    """The optimizer of a model, and AdamW with it, which follows the same schedule for parameters beside the model.
+
+    Args:
+        lr: peak learning rate of these parameters. recipe_lr: that of the recipe.
+    """
+    parts = optimizer.parts if isinstance(optimizer, Several) else (optimizer,)
+    fused = bool(optimizer.defaults.get("fused"))
+    groups = [{"params": list(parameters), "lr_share": lr / recipe_lr}]
+    return Several([*parts, torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, fused=fused)])
+
+
 class Lesson:
     """What the teacher of a run adds to its loss; without a teacher, every method returns what it was given.
 
     The teacher is in eval mode and gets no gradients. It sees the student's images as they were augmented, normalised
     and scaled as its own were.
+
+    Attributes:
+        whole: the module that is called at each step.
     """
 
     def __init__(self, plan: Plan, module: nn.Module, world: World, compiler: Compiler) -> None:
@@ -73,7 +91,8 @@ class Lesson:
         Raises:
             InputError: the features of either are not known, or would be divided among processes.
         """
-        self.teacher, self.how = plan.teacher, distill_of(plan.recipe)
+        self.teacher, self.how, self.lr = plan.teacher, distill_of(plan.recipe), plan.recipe.lr
+        self.whole = module
         self.projection: nn.Linear | None = None
         self.heads: Heads | None = None
         if plan.teacher is None:
@@ -99,7 +118,7 @@ class Lesson:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix_seed(plan.record.seed, INIT, PROJECTION))
             made = nn.Linear(self.ours.size, self.theirs.size)
-        self.projection, self.share = made.to(plan.hardware.device), PROJECTION_LR / plan.recipe.lr
+        self.projection = made.to(plan.hardware.device)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """What is trained beside the student."""
@@ -109,10 +128,38 @@ class Lesson:
         """The student's optimizer, and that of the projection with it."""
         if self.projection is None:
             return student
-        parts = student.parts if isinstance(student, Several) else (student,)
-        fused = bool(student.defaults.get("fused"))
-        groups = [{"params": list(self.parameters()), "lr_share": self.share}]
-        return Several([*parts, torch.optim.AdamW(groups, lr=PROJECTION_LR, weight_decay=0.0, fused=fused)])
+        return trained_beside(student, self.parameters(), PROJECTION_LR, self.lr)
+
+    def targets(self, targets: Tensor, share: Share, count: int, drawn: torch.Generator) -> Tensor:
+        """What is learnt of this process's images: their labels or class shares, as they are given."""
+        del share, count, drawn
+        return targets
+
+    def judge(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        own: Loss,
+        images: Tensor,
+        targets: Tensor,
+        labels: Tensor,
+        count: float | Tensor,
+        weights: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """One forward pass: the mean loss of the images, and how many were classified rightly, scalars.
+
+        Args:
+            own: the loss of the labels. targets: labels (B,) or class shares (B, K). labels: those that are counted.
+            count: what the images count together. weights: what each counts by itself, float32 (B,).
+        """
+        logits = self.labelled(forward(images))
+        loss = own(logits.float(), targets, count, weights)
+        loss = self(loss, images, logits, own.importance(targets, weights), count)
+        return loss, hits_of(logits.detach(), labels)
+
+    def measured(self, module: nn.Module, batches: Batches, *, first: int, **how: Any) -> Figures | None:
+        """Another figure than the labels' of images that are held out: there is none."""
+        del module, batches, first, how
+        return None
 
     def labelled(self, logits: Tensor) -> Tensor:
         """The logits (B, K) that the labels are compared with: of two heads, those of the class token."""

@@ -24,7 +24,7 @@ from zoo.data.batches.sampler import split_order
 from zoo.data.seeds import mix_seed
 from zoo.data.split import Split
 from zoo.evaluate.multi_label import LabelPredictions, measured
-from zoo.evaluate.one_pass import Metrics
+from zoo.evaluate.one_pass import Figures
 from zoo.evaluate.views import views
 from zoo.models.device import seed_noise, synchronize
 from zoo.models.precision import autocast, tf32
@@ -33,10 +33,10 @@ from zoo.runs.folder import append_metrics, has_weights, rewrite_metrics, write_
 from zoo.runs.images import eval_batch, make_augment
 from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
-from zoo.train.distil import Lesson
 from zoo.train.events import Listener, Tick
 from zoo.train.fit_to_images import fit_to_images
 from zoo.train.loss import ImageWeights, weighed
+from zoo.train.masked_images import lesson_of
 from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
 from zoo.train.optim.freeze import freeze
@@ -46,9 +46,9 @@ from zoo.train.plan import Plan
 from zoo.train.position import Position
 from zoo.train.precise_bn import renew_for_evaluation
 from zoo.train.processes.world import World
-from zoo.train.result import epoch_row, final_metrics, result_table
+from zoo.train.result import epoch_row, figure_of, final_metrics, result_table
 from zoo.train.selection import Selection
-from zoo.train.set_loss import hits_of, loss_of
+from zoo.train.set_loss import loss_of
 from zoo.train.speed.compiled import Compiler
 from zoo.train.speed.recomputed import recomputed
 
@@ -104,8 +104,8 @@ class Trainer:
         self.average = Averaging(self.module, recipe)
         self.world.shard(self.module, *self.average.copies())
         self.compiler = Compiler(plan.hardware.compile, self.device)
-        self.forward = self.compiler(self.world.wrap(self.module), graphs=self.world.size == 1)
-        self.lesson = Lesson(plan, self.module, self.world, self.compiler)
+        self.lesson = lesson_of(plan, self.module, self.world, self.compiler)
+        self.forward = self.compiler(self.world.wrap(self.lesson.whole), graphs=self.world.size == 1)
         self.optimizer = self.lesson.optimizer(make_optimizer(self.module, recipe, self.device))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.hardware.precision == "fp16")
         self.guard = Guard(self.module, self.optimizer, recipe, self.device)
@@ -126,7 +126,7 @@ class Trainer:
         self.sums = torch.zeros(2, device=self.device)  # summed loss and number of hits in this epoch
         self.selection = Selection(recipe)
         self.rows: list[dict[str, Any]] = []
-        self.figure = "all labels right" if plan.record.data.is_multi_label else "top-1"
+        self.figure = figure_of(plan.record)
         self.saved_at, self.started = time.monotonic(), 0.0  # not started yet
 
     # ---- the loop --------------------------------------------------------------------------
@@ -269,6 +269,7 @@ class Trainer:
             images, labels = self.plan.augment(images, labels, self.plan.record.sizes.num_classes)
         known = weights if self.loss.shares else ()  # of several classes an image, shares do not sum to 1
         images, targets = self.change(images, weighed(labels, known, self.augment), draws.of(mine))
+        targets = self.lesson.targets(targets, mine, len(rows), drawn)
         self.compiler.next_step()
         share = count / whole * self.world.size  # gradients are averaged over the processes
         sums: Tensor = self.learn(images, targets, labels, count, share, *weights)
@@ -283,12 +284,9 @@ class Trainer:
             count: what the images count together. weights: what each of them counts by itself, float32 (B,).
         """
         with self.plan.hardware.autocast():
-            logits = self.lesson.labelled(self.forward(images))
-            loss = self.loss(logits.float(), targets, count, weights)
-            loss = self.lesson(loss, images, logits, self.loss.importance(targets, weights), count)
+            loss, hits = self.lesson.judge(self.forward, self.loss, images, targets, labels, count, weights)
         plain = not isinstance(share, Tensor)
         self.scaler.scale(loss if plain and share == 1 else loss * share).backward()
-        hits = hits_of(logits.detach(), labels)
         part = len(labels) if plain else share * (self.batch / self.world.size)  # of the batch's mean loss
         return torch.stack((loss.detach() * part, hits.float()))
 
@@ -324,24 +322,32 @@ class Trainer:
         """The module that is evaluated and saved: the averaged one if the recipe averages."""
         return self.average.chosen()
 
-    def measure(self, split: Split, *, exact: bool = False, thresholds: Tensor | None = None) -> Metrics:
+    def measure(self, split: Split, *, exact: bool = False, thresholds: Tensor | None = None) -> Figures:
         """Evaluate the chosen module; `exact`: in fp32 and with the recipe's views, as for results."""
         return self.predictions(split, exact, thresholds)[0]
 
     def predictions(
         self, split: Split, exact: bool = True, thresholds: Tensor | None = None
-    ) -> tuple[Metrics, LabelPredictions | None]:
+    ) -> tuple[Figures, LabelPredictions | None]:
         """As `measure`, with the predictions of images that have several labels."""
         source = self.plan.source(self.world.part(split))
         self.world.align(self.chosen())
+        batches = self.world.batches(source, len(split), eval_batch(self.plan.record))
+        precise = (lambda: autocast(self.device, "fp32")) if exact else self.plan.hardware.autocast
+        first, prepare, total = self.world.bounds(len(split))[0], self.augment.prepare, self.world.total
+        other = self.lesson.measured(
+            self.chosen(), batches, first=first, prepare=prepare, autocast=precise, total=total
+        )
+        if other is not None:
+            return other, None
         return measured(
             self.chosen(),
-            self.world.batches(source, len(split), eval_batch(self.plan.record)),
-            self.augment.prepare,
+            batches,
+            prepare,
             split.labels,
-            autocast=(lambda: autocast(self.device, "fp32")) if exact else self.plan.hardware.autocast,
+            autocast=precise,
             forward=views(self.chosen(), self.plan.recipe.tta) if exact else self.predict,
-            total=self.world.total,
+            total=total,
             classes=self.plan.record.sizes.num_classes,
             gather=lambda rows: self.world.gathered(rows, len(split)),
             thresholds=thresholds,

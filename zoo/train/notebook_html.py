@@ -47,8 +47,14 @@ def epochs_table(rows: Sequence[dict[str, Any]], split: str, best: Collection[in
     if not rows:
         return ""
     figure = headline(rows[-1])
+    if f"{split}_{figure.key}" not in rows[-1]:  # without labels
+        return _table(("epoch", "train loss", f"{split} loss", "img/s", ""), rows, split, best)
     trained = "train top-1" if figure.key == "top1" else "all train labels right"
     titles = ("epoch", "train loss", trained, f"{split} loss", f"{split} {figure.name}", "img/s", "")
+    return _table(titles, rows, split, best)
+
+
+def _table(titles: Sequence[str], rows: Sequence[dict[str, Any]], split: str, best: Collection[int]) -> str:
     head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
     body = "".join(f"<tr>{_cells(row, split, row['epoch'] in best)}</tr>" for row in rows[-MOST_ROWS:])
     before = len(rows) - MOST_ROWS
@@ -57,12 +63,14 @@ def epochs_table(rows: Sequence[dict[str, Any]], split: str, best: Collection[in
 
 
 def _cells(row: dict[str, Any], split: str, best: bool) -> str:
+    trained = row.get("train_top1", row.get("train_subset_accuracy"))
+    held_out = row.get(f"{split}_{headline(row).key}")
     cells = (
         f"{row['epoch']}",
         f"{row['train_loss']:.4f}",
-        f"{row['train_top1' if 'train_top1' in row else 'train_subset_accuracy']:.2%}",
+        *([] if trained is None else [f"{trained:.2%}"]),
         f"{row[f'{split}_loss']:.4f}",
-        f"{row[f'{split}_{headline(row).key}']:.2%}",
+        *([] if held_out is None else [f"{held_out:.2%}"]),
         f"{row['images_per_second']:,.0f}",
         "*" if best else "",
     )

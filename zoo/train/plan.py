@@ -47,6 +47,7 @@ from zoo.runs.validation_images import ValidationImages
 from zoo.train.divide import divided_for, splits_lines, validation_from
 from zoo.train.environment import environment
 from zoo.train.given import Given
+from zoo.train.hidden_squares import refuse_mask
 from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
 from zoo.train.loss import weights_of_classes
 from zoo.train.optim.freeze import freeze
@@ -166,6 +167,7 @@ def resolve(
     weights_of_classes(recipe, class_counts(splits[0], len(data.classes)), data.classes)  # refuses what it cannot use
     channels, height, width = splits[0].images.shape[1:]
     sizes = Sizes(in_channels=channels, height=height, width=width, num_classes=len(data.classes))
+    refuse_mask(recipe, height, width)
     outline = _outline((registry, name, model), recipe, sizes)
     own = _own((registry, name, model), given, sizes)
     if given.augment is not None:
@@ -324,6 +326,7 @@ def replan(
     augment = given.augment_again(record)
     teacher = find_teacher(record.settings, registry)
     refuse_for_task(record.settings, record.data.task or "single-label")
+    refuse_mask(record.settings, record.sizes.height, record.sizes.width)
     images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show, given=given.data)
     if epochs is not None and record.max_steps:
         raise InputError(

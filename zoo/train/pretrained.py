@@ -23,6 +23,7 @@ from zoo.models.tensors import digest
 from zoo.runs.folder import read_weights
 from zoo.runs.record import RECORD, WEIGHTS, RunRecord, read_record, tree_of
 from zoo.runs.which import is_ensemble, reference_of
+from zoo.train.optim.freeze import logits_layer
 from zoo.train.pinned import folder_of
 from zoo.train.plan import Entry, Plan
 from zoo.train.recipe_settings import Beginning
@@ -44,6 +45,7 @@ class Weights:
         hub: their repository on the Hub, if it is not in `origin`.
         side: images are resized to this side, if `beginning` has no transform.
         classes: names of the classes that they tell apart, in order; empty if that is not known.
+        without_head: the last layer was never trained, and so is not taken over.
     """
 
     reference: str
@@ -53,6 +55,7 @@ class Weights:
     hub: str = ""
     side: int | None = None
     classes: tuple[str, ...] = ()
+    without_head: bool = False
 
 
 def find_weights(reference: str, registry: Registry | None = None, hops: int = 0) -> Weights:
@@ -88,6 +91,8 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
         return read_weights(folder), sha256_of(folder / WEIGHTS)
 
     side = None if data.transform else _same_size(record)
+    if record.without_labels:
+        return Weights(source, origin, load, beginning, side=side, without_head=True)
     return Weights(source, origin, load, beginning, side=side, classes=data.classes)
 
 
@@ -132,9 +137,10 @@ def with_weights(plan: Plan, source: Weights) -> Plan:
     weights, sha256 = source.load(**{key: sizes[key] for key in ("in_channels", "height", "width")})
     tree = tree_of(plan.record)
     where = place(plan.registry, plan.record.model)
-    needed = check(tree, plan.registry, where=where, **sizes).state_dict()
+    outline = check(tree, plan.registry, where=where, **sizes)
+    needed, anew = outline.state_dict(), logits_layer(outline) if source.without_head else ()
     lines: list[str] = []
-    fresh = [name for name in needed if name not in weights or not _fits(needed, name, weights[name])]
+    fresh = [n for n in needed if n in anew or n not in weights or not _fits(needed, n, weights[n])]
     if len(fresh) == len(needed):
         raise InputError(
             f"{source.reference}: none of its weights fits this model; give the weights of the same architecture"

@@ -42,10 +42,12 @@ def selecting(row: dict[str, Any]) -> str:
 def epoch_line(row: dict[str, Any], epochs: int, best: bool, rule: str = "top1") -> str:
     """One epoch in one line, with the metric that `rule` selects by."""
     split, figure = selecting(row), headline(row)
+    share = row.get(f"{split}_{figure.key}")
+    right = "" if share is None else f"{split} {figure.name} {share:7.2%}  "
     by = f"{split} {NAMED[rule]} {row[f'{split}_{SELECTED_BY[rule]}']:7.2%}  " if rule in NAMED else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"{split} loss {row[f'{split}_loss']:.4f}  {split} {figure.name} {row[f'{split}_{figure.key}']:7.2%}  {by}"
+        f"{split} loss {row[f'{split}_loss']:.4f}  {right}{by}"
         f"{row['images_per_second']:,.0f} img/s{'  *' if best else ''}"
     )
 
@@ -55,13 +57,16 @@ def best_note(row: dict[str, Any], rule: str) -> str:
     split = selecting(row)
     if rule == "loss":
         return f"lowest loss {row[f'{split}_loss']:.4f} (epoch {row['epoch']})"
+    if f"{split}_{headline(row).key}" not in row:  # without labels
+        return f"{split} loss {row[f'{split}_loss']:.4f} (epoch {row['epoch']})"
     metric, named = SELECTED_BY.get(rule, headline(row).key), f"{NAMED[rule]} " if rule in NAMED else ""
     return f"best {named}{row[f'{split}_{metric}']:.1%} (epoch {row['epoch']})"
 
 
 def step_note(tick: Tick) -> str:
     """What the steps of the epoch gave so far."""
-    return f"loss {tick.loss:.3f}  {tick.figure} {tick.top1:.1%}  lr {tick.lr:.2g}  {tick.images_per_second:,.0f} img/s"
+    right = f"{tick.figure} {tick.top1:.1%}  " if tick.figure else ""
+    return f"loss {tick.loss:.3f}  {right}lr {tick.lr:.2g}  {tick.images_per_second:,.0f} img/s"
 
 
 def time_left(tick: Tick) -> str:

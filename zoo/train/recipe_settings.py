@@ -17,7 +17,7 @@ from zoo.errors import InputError, SpecError
 from zoo.plugin.contract import Transform
 from zoo.train.run_options import AUTO, Request, flag, options
 
-TABLES = ("lookahead", "distill")
+TABLES = ("lookahead", "distill", "mask")
 """Keys of a recipe whose value is a table, and so can be set in part: distill.weight=0.5."""
 
 OWN = "own"

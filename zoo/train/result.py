@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluate.multi_label import LabelPredictions, best_thresholds
-from zoo.evaluate.one_pass import Metrics
+from zoo.evaluate.one_pass import Figures
 from zoo.runs.record import FORMAT, RunRecord
 
 if TYPE_CHECKING:
@@ -19,8 +19,22 @@ if TYPE_CHECKING:
 THRESHOLDS = "the largest F1 of each class on the validation images"
 
 
+def figure_of(record: RunRecord) -> str:
+    """What people read of the share of training images that were right; "" where no labels are learnt."""
+    if record.without_labels:
+        return ""
+    return "all labels right" if record.data.is_multi_label else "top-1"
+
+
+def _right(record: RunRecord, share: float) -> dict[str, float]:
+    """The same in a row of `metrics.jsonl`."""
+    if record.without_labels:
+        return {}
+    return {"train_subset_accuracy" if record.data.is_multi_label else "train_top1": share}
+
+
 def epoch_row(
-    record: RunRecord, at: Position, means: Sequence[float], metrics: Metrics, *, lr: float, rate: float
+    record: RunRecord, at: Position, means: Sequence[float], metrics: Figures, *, lr: float, rate: float
 ) -> dict[str, Any]:
     """What `metrics.jsonl` holds of an epoch.
 
@@ -34,7 +48,7 @@ def epoch_row(
         "step": at.total,
         "lr": lr,
         "train_loss": means[0],
-        "train_subset_accuracy" if record.data.is_multi_label else "train_top1": means[1],
+        **_right(record, means[1]),
         f"{split}_loss": metrics.loss,
         **{f"{split}_{name}": value for name, value in metrics.scores().items()},
         "images_per_second": rate,
@@ -43,8 +57,8 @@ def epoch_row(
 
 
 def final_metrics(
-    measure: Callable[[Split, bool, Tensor | None], tuple[Metrics, LabelPredictions | None]], plan: Plan
-) -> tuple[Metrics | None, Metrics | None, list[float] | None]:
+    measure: Callable[[Split, bool, Tensor | None], tuple[Figures, LabelPredictions | None]], plan: Plan
+) -> tuple[Figures | None, Figures | None, list[float] | None]:
     """Metrics of the selected weights on the test and the validation images; None where there are none.
 
     Of images with several labels the validation images are measured once before, for the threshold of each class.
@@ -57,7 +71,8 @@ def final_metrics(
     clean, chosen = plan.record.protocol == "clean", None
     if clean and (found := measure(plan.selecting, True, None)[1] if plan.record.data.is_multi_label else None):
         chosen = best_thresholds(found.labels, found.probabilities)
-    test = measure(plan.test, True, chosen)[0] if len(plan.test) else None
+    tested = len(plan.test) and not plan.record.without_labels  # how well pixels are filled in is no result
+    test = measure(plan.test, True, chosen)[0] if tested else None
     validation = measure(plan.selecting, True, chosen)[0] if clean else None
     return test, validation, None if chosen is None else chosen.tolist()
 
@@ -65,8 +80,8 @@ def final_metrics(
 def result_table(
     record: RunRecord,
     at: Position,
-    test: Metrics | None,
-    validation: Metrics | None,
+    test: Figures | None,
+    validation: Figures | None,
     *,
     parameters: int,
     skipped_steps: int,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.catalogue.recipe import SELECTED_BY, Recipe
-from zoo.evaluate.one_pass import Metrics
+from zoo.evaluate.one_pass import Figures
 from zoo.train.position import Position
 
 
@@ -26,7 +26,7 @@ class Selection:
         self.weights: dict[str, Tensor] = {}
         self.file: str | None = None
 
-    def is_better(self, at: Position, metrics: Metrics) -> bool:
+    def is_better(self, at: Position, metrics: Figures) -> bool:
         """Whether the epoch that just ended is the best so far; if so, `at` is updated."""
         score = float(at.epoch if self.rule == "last" else getattr(metrics, SELECTED_BY[self.rule]))
         score = -math.inf if math.isnan(score) else -score if self.rule == "loss" else score

@@ -303,6 +303,8 @@ def _fine_tune(
 ) -> Plan:
     """Resolve the source's tree and recipe as entries of a private copy of the catalogue."""
     recipe = msgspec.structs.replace(record.settings, summary="", source=None, teacher=None, distill=None)
+    if record.without_labels:
+        recipe = msgspec.structs.replace(recipe, objective="labels", mask=None, select="top1")
     tree = tree_of(record, f"{weights.reference}: build", pretrained=False)
     require_components(tree, record.plugins, registry, "the run", weights.reference)
     model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)

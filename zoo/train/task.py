@@ -21,6 +21,20 @@ SWITCHED: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
 EVEN = MappingProxyType({"class_weights": "none", "sampler": "shuffled"})
 """Keys for uneven classes, which weigh or draw an image by its one class, with the values that do not."""
 
+UNLABELLED = MappingProxyType(
+    {
+        "select": ("loss", "last"),
+        "class_weights": ("none",),
+        "sampler": ("shuffled",),
+        "precise_bn": (0,),
+        "tta": ("none",),
+    }
+)
+"""Keys of a recipe to the values that need no labels and no predictions; the first takes the place of others.
+
+Batch norm's statistics of whole images (`precise_bn`) are not those of images with hidden squares.
+"""
+
 SEVERAL, ONE = "images with several labels", "images with one label"
 
 
@@ -38,8 +52,9 @@ def for_task(recipe: Recipe, task: Task, request: Request) -> tuple[Recipe, tupl
         raise InputError(_refusal(recipe, task, wrong[0]))
     if not changes:
         return recipe, ()
+    why = "images without labels" if recipe.objective == "masked" else SEVERAL if task == "multi-label" else ONE
     changed = ", ".join(f"{key} {value} in place of {getattr(recipe, key)}" for key, value in changes.items())
-    return msgspec.structs.replace(recipe, **changes), (f"{SEVERAL if task == 'multi-label' else ONE}: {changed}",)
+    return msgspec.structs.replace(recipe, **changes), (f"{why}: {changed}",)
 
 
 def refuse_for_task(recipe: Recipe, task: Task) -> None:
@@ -54,6 +69,8 @@ def refuse_for_task(recipe: Recipe, task: Task) -> None:
 
 def _changes(recipe: Recipe, task: Task) -> dict[str, Any]:
     """The keys that the task does not allow as they are, with what takes their place."""
+    if recipe.objective == "masked":
+        return {key: allowed[0] for key, allowed in UNLABELLED.items() if getattr(recipe, key) not in allowed}
     if task == "single-label":
         return {"select": "top1"} if recipe.select == "map" else {}
     changed = {key: to for key, (of, to) in SWITCHED.items() if getattr(recipe, key) in of}
@@ -62,6 +79,9 @@ def _changes(recipe: Recipe, task: Task) -> dict[str, Any]:
 
 
 def _refusal(recipe: Recipe, task: Task, key: str) -> str:
+    if recipe.objective == "masked":
+        allowed = ", ".join(map(str, UNLABELLED[key]))
+        return f'recipe.{key} {getattr(recipe, key)}: the objective "masked" learns no labels; allowed: {allowed}'
     if task == "single-label":
         allowed = "top1, balanced-top1, macro-f1, loss, last"
         return f"recipe.select map: {ONE} have no mean average precision; allowed: {allowed}"

@@ -23,6 +23,7 @@ from zoo.hub.ask_library import meant
 from zoo.models.own_module import state_hash
 from zoo.runs.record import WEIGHTS, RunRecord, TeacherRecord
 from zoo.runs.which import known
+from zoo.runs.without_labels import refuse_without_labels
 from zoo.train.pinned import folder_of
 
 FROM_FILE = "sha256:"
@@ -117,6 +118,7 @@ def matching(teacher: Teacher, record: RunRecord) -> Teacher:
     if kind == "features":
         return teacher
     whose = f"teacher {record.settings.teacher}"
+    refuse_without_labels(teacher.classifier.record, whose)
     if record.data.is_multi_label or teacher.classifier.thresholds:
         several = "the images have" if record.data.is_multi_label else f"{whose} gives an image"
         raise InputError(

@@ -77,7 +77,7 @@ def probe(
 
     asked = Asked(on, methods, few, draws, seed, layer, batch_size, None if data_dir is None else str(data_dir))
     try:
-        models = [(_called(run), partial(classifier_of, run, device, ensembles=False)) for run in runs]
+        models = [(_called(run), partial(classifier_of, run, device, features=True)) for run in runs]
         return Probe(leaderboard(models, asked, load_registry(), told))
     finally:
         told.close()

@@ -86,6 +86,8 @@ def look(
 
 
 def _look(folder: Path, record: RunRecord, registry: Registry, data_dir: str | None, device: str | None) -> Seen:
+    if record.without_labels:
+        raise InputError("it was trained without labels, and tells no classes apart")
     if record.data.is_multi_label:
         raise InputError("its images have several labels, so that no class is taken for another")
     _check_here(record, registry)

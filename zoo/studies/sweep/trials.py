@@ -26,6 +26,7 @@ from zoo.base.heap import keep_heap
 from zoo.base.reporter import Reporter
 from zoo.base.structs import NonNegative, Positive, Struct
 from zoo.base.text import plural
+from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import find_model
 from zoo.catalogue.vary import inline, vary
 from zoo.data.batches.mode import Delivery
@@ -95,7 +96,9 @@ def check_options(search: Search, entry: Entry, *, data: bool = False) -> None:
     if "model" not in {choice.key for choice in search.space.choices}:  # other models have their own recipes
         named = msgspec.structs.replace(request, model=name)
         recipe, table = choose_recipe(named, registry, model)
-        image_size = apply_settings(table, request, f"recipe {recipe}").image_size
+        resolved = apply_settings(table, request, f"recipe {recipe}")
+        _refuse_unlabelled(resolved)
+        image_size = resolved.image_size
     if data:
         spec, where = request.dataset or model.dataset, Path(request.data_dir) if request.data_dir else None
         delivery = Delivery("auto", None, str(device))
@@ -326,7 +329,17 @@ def plan_of(search: Search, entry: Entry, changes: Mapping[str, Any]) -> Plan:
         settings=(*common.settings, *settings),
         epochs=None if "epochs" in variant.settings else common.epochs,
     )
-    return without_test(resolve(request, entry=(registry, variant.name, variant.model)))
+    plan = resolve(request, entry=(registry, variant.name, variant.model))
+    _refuse_unlabelled(plan.recipe)
+    return without_test(plan)
+
+
+def _refuse_unlabelled(recipe: Recipe) -> None:
+    if recipe.objective == "masked":
+        raise InputError(
+            'a sweep compares validation accuracy, and the objective "masked" has none; leave it out, or sweep the '
+            "fine-tuning"
+        )
 
 
 def without_test(plan: Plan) -> Plan:
