@@ -32,13 +32,13 @@ def data_folder(given: Path | None) -> Path:
 
 def facts() -> dict[str, Any]:
     """The machine, the versions and the commit behind the numbers."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=False)
+    commit = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")  # records are no code
     shown = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return {
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown]),
-        "commit": commit.stdout.strip(),
+        "commit": commit + ("-dirty" if changed else ""),
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
@@ -46,6 +46,10 @@ def facts() -> dict[str, Any]:
         "load_before": [round(x, 2) for x in os.getloadavg()],
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _version(name: str) -> str | None:
