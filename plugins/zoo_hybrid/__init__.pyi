@@ -48,8 +48,8 @@ def ensemble(
 
     Args:
         members: classifiers of the same images and classes.
-        mean, std: for each member, one number a channel (or one for all): what it subtracts from an image, and divides
-            it by; none: the image as it comes.
+        mean: for each member, one number a channel (or one for all) that it subtracts from an image; none: 0.
+        std: for each member, one number a channel (or one for all) that it divides an image by; none: 1.
         temperature: for each member, what its logits are divided by; none: 1.
         order: for each member, which of its logits stands for the first class, the second, ...; none: as they come.
 
