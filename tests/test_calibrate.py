@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from test_train import SMALL
+from small_runs import small_catalogue
 
 import zoo
 from zoo.catalogue.registry import load_registry
@@ -34,12 +34,7 @@ from zoo.train.run_options import Request
 def trained(plugin_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of the digits."""
     base = tmp_path_factory.mktemp("runs")
-    (base / "user").mkdir()
-    (base / "user" / "registry.toml").write_text(SMALL)
-    shutil.copytree(plugin_index, base / "cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZOO_CONFIG_DIR", str(base / "user"))
-        patch.setenv("ZOO_CACHE_DIR", str(base / "cache"))
+    with small_catalogue(base, plugin_index):
         plan = resolve(Request(model="tiny", device="cpu", epochs=2))
         (base / "run").mkdir()
         write_record(base / "run", plan.record)

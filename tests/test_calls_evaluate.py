@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_train import SMALL
+from small_runs import small_catalogue
 
 import zoo
 from zoo.base.reporter import Reporter
@@ -35,12 +35,7 @@ from zoo.train.run_options import Request
 def run(plugin_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small run of the digits."""
     base = tmp_path_factory.mktemp("runs")
-    (base / "user").mkdir()
-    (base / "user" / "registry.toml").write_text(SMALL)
-    shutil.copytree(plugin_index, base / "cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZOO_CONFIG_DIR", str(base / "user"))
-        patch.setenv("ZOO_CACHE_DIR", str(base / "cache"))
+    with small_catalogue(base, plugin_index):
         plan = resolve(Request(model="tiny", device="cpu", epochs=1, limit_train=300))
     (base / "run").mkdir()
     write_record(base / "run", plan.record)

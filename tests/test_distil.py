@@ -15,6 +15,7 @@ from hub_server import HubServer
 from hub_server.here import led_here
 from hub_server.runs import own_caches
 from sklearn.datasets import load_digits
+from small_runs import trained, trainer
 from timm.task import LogitDistillationTask, TokenDistillationTask, TrainingTask
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,11 +28,11 @@ from zoo.errors import InputError, RunError, SpecError
 from zoo.hub.pack import portable
 from zoo.models.tensors import to_bytes
 from zoo.runs.folder import read_metrics, read_weights
-from zoo.runs.record import CHECKPOINTS, read_record, write_record
+from zoo.runs.record import CHECKPOINTS, read_record
 from zoo.train import checkpoint
 from zoo.train.distil import feature_distance, hard_distance, soft_distance
 from zoo.train.loop import Saving, Stop, Trainer
-from zoo.train.plan import Plan, resolve
+from zoo.train.plan import resolve
 from zoo.train.recipe_findings import recipe_findings
 from zoo.train.run_options import Request
 from zoo.train.start import plan_from, resumed
@@ -53,18 +54,6 @@ def request(teacher: str | Path | None, *settings: str, **more: Any) -> Request:
         **more,
     }
     return Request(**asked, teacher=word, settings=settings)
-
-
-def trainer(plan: Plan, folder: Path, **more: Any) -> Trainer:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_record(folder, plan.record)
-    return Trainer(plan, folder, **more)
-
-
-def trained(plan: Plan, folder: Path) -> dict[str, Tensor]:
-    made = trainer(plan, folder)
-    made.fit()
-    return dict(made.module.state_dict())
 
 
 @pytest.fixture(scope="module")

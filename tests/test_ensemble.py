@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from scipy.special import softmax
-from test_train import SMALL
+from small_runs import small_catalogue
 
 import zoo
 from zoo.cli import cli
@@ -32,12 +32,7 @@ from zoo.train.run_options import Request
 def runs(plugin_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of 8x8, one without normalisation; one of 12x12 images; and the second with its classes turned round."""
     base = tmp_path_factory.mktemp("runs")
-    (base / "user").mkdir()
-    (base / "user" / "registry.toml").write_text(SMALL)
-    shutil.copytree(plugin_index, base / "cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZOO_CONFIG_DIR", str(base / "user"))
-        patch.setenv("ZOO_CACHE_DIR", str(base / "cache"))
+    with small_catalogue(base, plugin_index):
         plain = ("recipe.normalize=false", 'recipe.tta="mirror"')
         for name, size, settings in (("a", None, ()), ("b", None, plain), ("large", 12, ())):
             asked = {"image_size": size, "settings": settings, "limit_train": 300}

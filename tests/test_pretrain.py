@@ -14,19 +14,20 @@ import timm
 import torch
 from click.testing import CliRunner
 from hub_server.runs import own_caches
-from torch import Tensor, nn
+from small_runs import trained, trainer
+from torch import nn
 
 import zoo
 from zoo.cli import cli
 from zoo.errors import InputError, RunError
 from zoo.runs.folder import read_metrics, read_result, read_weights
-from zoo.runs.record import CHECKPOINTS, read_record, write_record
+from zoo.runs.record import CHECKPOINTS, read_record
 from zoo.train import checkpoint
 from zoo.train.hidden_squares import draw_hidden, hidden_of_held_out, pixels_of, squares
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.masked_images import Decoder, Reconstruction, difference
 from zoo.train.optim.freeze import logits_layer
-from zoo.train.plan import Plan, resolve
+from zoo.train.plan import resolve
 from zoo.train.processes.world import World
 from zoo.train.run_options import Request
 from zoo.train.start import plan_from, plan_of, resumed
@@ -38,18 +39,6 @@ ALONE = "was trained without labels and tells no classes apart; fine-tune it: zo
 def request(*settings: str, **more: Any) -> Request:
     asked = {"model": MODEL, "recipe": "pretrain", "dataset": "digits", "limit_train": 200, "limit_test": 50}
     return Request(**{**asked, "device": "cpu", "epochs": 1, **more}, settings=("mask.patch=2", *settings))
-
-
-def trainer(plan: Plan, folder: Path, **more: Any) -> Trainer:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_record(folder, plan.record)
-    return Trainer(plan, folder, **more)
-
-
-def trained(plan: Plan, folder: Path) -> dict[str, Tensor]:
-    made = trainer(plan, folder)
-    made.fit()
-    return dict(made.module.state_dict())
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.numpy import load_file
-from test_train import SMALL
+from small_runs import small_catalogue
 from torch import Tensor, nn
 
 import zoo
@@ -48,12 +48,7 @@ class Told(Reporter):
 def runs(plugin_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three runs from the same initial weights: two learning rates, and one that learnt nothing good."""
     base = tmp_path_factory.mktemp("runs")
-    (base / "user").mkdir()
-    (base / "user" / "registry.toml").write_text(SMALL)
-    shutil.copytree(plugin_index, base / "cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZOO_CONFIG_DIR", str(base / "user"))
-        patch.setenv("ZOO_CACHE_DIR", str(base / "cache"))
+    with small_catalogue(base, plugin_index):
         for name, lr in (("a", 3e-3), ("b", 4e-3)):
             plan = resolve(Request(model="tiny", device="cpu", epochs=2, lr=lr, limit_test=100))
             (base / name).mkdir()

@@ -39,10 +39,10 @@ def classifier(*, body: Node | None = None, stem: Node | None = None, head: Node
 def ensemble(
     *,
     members: Sequence[Node],
-    mean: Sequence[Sequence[float]] = ...,
-    std: Sequence[Sequence[float]] = ...,
-    temperature: Sequence[float] = ...,
-    order: Sequence[Sequence[int]] = ...,
+    mean: Sequence[Sequence[float]] | None = None,
+    std: Sequence[Sequence[float]] | None = None,
+    temperature: Sequence[float] | None = None,
+    order: Sequence[Sequence[int]] | None = None,
 ) -> Node:
     """The logarithm of the mean of the members' probabilities, which stands for logits: its softmax is the mean.
 

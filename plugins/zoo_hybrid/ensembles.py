@@ -20,10 +20,10 @@ def ensemble(
     width: int,
     num_classes: int,
     members: list[Builder],
-    mean: list[list[float]] = [],  # noqa: B006 - read only
-    std: list[list[float]] = [],  # noqa: B006
-    temperature: list[float] = [],  # noqa: B006
-    order: list[list[int]] = [],  # noqa: B006
+    mean: list[list[float]] | None = None,
+    std: list[list[float]] | None = None,
+    temperature: list[float] | None = None,
+    order: list[list[int]] | None = None,
 ) -> nn.Module:
     """The logarithm of the mean of the members' probabilities, which stands for logits: its softmax is the mean.
 
@@ -41,9 +41,9 @@ def ensemble(
         Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep
         Ensembles", NeurIPS 2017, section 2.4.
     """
-    lists: dict[str, Sequence[object]] = {"mean": mean, "std": std, "temperature": temperature, "order": order}
+    lists: dict[str, Sequence[object] | None] = {"mean": mean, "std": std, "temperature": temperature, "order": order}
     for name, values in lists.items():
-        if values and len(values) != len(members):
+        if values is not None and len(values) != len(members):
             raise InputError(f"{name} has {len(values)} entries for {len(members)} members; give one for each, or none")
     sizes = {"in_channels": in_channels, "height": height, "width": width, "num_classes": num_classes}
     made = Ensemble([build(**sizes) for build in members])
@@ -52,7 +52,8 @@ def ensemble(
             made.normalise(number, mean[number] if mean else [0.0], std[number] if std else [1.0])
         if order:
             made.register_buffer(f"order{number}", torch.tensor(order[number]), persistent=False)
-    made.temperatures = tuple(temperature) or (1.0,) * len(members)
+    if temperature:
+        made.temperatures = tuple(temperature)
     return made
 
 

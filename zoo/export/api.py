@@ -11,6 +11,7 @@ from zoo.predict.api import check_within, classifier_of
 from zoo.runs.api import RunLike, is_run_like, word_of
 
 if TYPE_CHECKING:
+    from zoo.catalogue.registry import Registry
     from zoo.evaluate.classifier import Classifier
     from zoo.export.int8 import Int8Images
     from zoo.export.write import Exported, Format
@@ -81,6 +82,7 @@ def export(
     _check_int8(int8, calibration, tolerance_top1, format, untrained)
     if not int8 and (dataset or data_dir):
         raise InputError("--dataset and --data-dir need --int8, which reads images")
+    from zoo.catalogue.registry import load_registry
     from zoo.export import write
     from zoo.export.facts import PIXELS, PREPARED
     from zoo.hub.ref import is_ref
@@ -93,15 +95,18 @@ def export(
     write.check_options(place or Path(f"model{write.suffix(format)}"), format, opset, count)  # before a model is built
     if untrained:
         classifier, origin = _untrained(run, num_classes=num_classes, image_size=image_size, seed=seed)
-        folder = place_of = None
+        folder = images = None
     else:
-        classifier, origin, folder = _trained(run)
-        place_of = None if isinstance(run, str) and is_ref(run) else folder
-    images = _int8_images(classifier, folder, calibration, tolerance_top1, dataset, data_dir) if int8 else None
+        registry = load_registry()
+        classifier, origin, opened = _trained(run, registry)
+        folder = None if isinstance(run, str) and is_ref(run) else opened
+        where = (dataset, None if data_dir is None else str(data_dir))
+        kept = (calibration, tolerance_top1)
+        images = _int8_images(classifier, opened, registry, *where, *kept) if int8 else None
     with usual_torch():
         return write.export(
             classifier,
-            place or _place(classifier.name, place_of, format),
+            place or _place(classifier.name, folder, format),
             origin=origin,
             format=format,
             opset=opset,
@@ -126,17 +131,17 @@ def _check_int8(int8: bool, calibration: int, tolerance: float, format: str, unt
 def _int8_images(
     classifier: Classifier,
     folder: Path | None,
+    registry: Registry,
+    dataset: str | None,
+    data_dir: str | None,
     calibration: int,
     tolerance: float,
-    dataset: str | None,
-    data_dir: str | Path | None,
 ) -> Int8Images:
     """The images of a run that integers are calibrated and measured on.
 
     Raises:
         InputError: the model comes from no run, or its images have several labels. Else as `zoo.runs.images.images_of`.
     """
-    from zoo.catalogue.registry import load_registry
     from zoo.export.int8 import Int8Images
     from zoo.runs.folder import known_test_images
     from zoo.runs.images import images_of
@@ -147,12 +152,7 @@ def _int8_images(
     if record.data.is_multi_label:
         raise InputError("--int8 is measured by top-1 accuracy, and images of this run have several labels")
     images = images_of(
-        record,
-        load_registry(),
-        data_dir=None if data_dir is None else str(data_dir),
-        dataset=dataset,
-        test_sha256=known_test_images(folder),
-        selects=False,
+        record, registry, data_dir=data_dir, dataset=dataset, test_sha256=known_test_images(folder), selects=False
     )
     return Int8Images(images.train, images.test, calibration, tolerance)
 
@@ -170,11 +170,10 @@ def _untrained(
     return classifier, {"weights": f"untrained, seed {seed}"}
 
 
-def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None]:
+def _trained(run: RunLike | Classifier, registry: Registry) -> tuple[Classifier, Origin, Path | None]:
     """The model of a run, where its weights come from, and the run's folder (None: it is not in one)."""
     if not is_run_like(run):
         return _copied(classifier_of(run)), {"weights": "of a loaded model, perhaps changed since"}, None
-    from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import open_classifier
     from zoo.evaluate.ensemble import Ensemble
     from zoo.evaluate.library_weights import LibraryWeights
@@ -185,7 +184,6 @@ def _trained(run: RunLike | Classifier) -> tuple[Classifier, Origin, Path | None
     from zoo.runs.which import reference_of
     from zoo.runs.without_labels import refuse_without_labels
 
-    registry = load_registry()
     if isinstance(run, str) and not is_ref(run) and run in registry.models and reference_of(run) is None:
         raise InputError(f"{run!r} is a model, not a run; zoo export {run} --untrained takes its initial weights")
     word = word_of(run, weights=True)

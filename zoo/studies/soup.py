@@ -35,12 +35,12 @@ from zoo.runs.images import RunImages, images_of
 from zoo.runs.lock import RunLock
 from zoo.runs.new import check_free, new_folder
 from zoo.runs.own_source import SOURCE
-from zoo.runs.record import FORMAT, WEIGHTS, Ingredient, RunRecord, Soup, read_record, write_record
+from zoo.runs.record import WEIGHTS, Ingredient, RunRecord, Soup, read_record, write_record
 from zoo.runs.without_labels import refuse_without_labels
 from zoo.train.environment import environment
 from zoo.train.optim.freeze import freeze
 from zoo.train.precise_bn import images_for_norms, renew_statistics, statistics_of
-from zoo.train.result import THRESHOLDS
+from zoo.train.result import table_of
 
 Method = Literal["greedy", "uniform"]
 
@@ -330,27 +330,10 @@ def result_of(
     validation = kitchen.validation() if record.protocol == "clean" else None
     test = kitchen.opened.measure(kitchen.images.test)  # once
     check_finite(rule, test.loss)
-    several = None if thresholds is None else {"rule": THRESHOLDS, "values": thresholds}
-    return {
-        "format": FORMAT,
-        "model": record.model,
-        "recipe": record.recipe,
-        "dataset": record.data.spec,
-        "fingerprint": record.data.fingerprint,
-        "protocol": record.protocol,
-        "selection": {"rule": rule, "split": split, "epoch": None},
-        "seed": record.seed,
-        "parameters": kitchen.classifier.parameter_count,
-        "tta": record.settings.tta,
-        "test": test.as_dict(),
-        "validation": validation.as_dict() if validation else None,
-        **({} if several is None else {"thresholds": several}),
-        "soup": dict(about),
-        "train": _cost(taken),
-        "device": record.device,
-        "precision": record.precision,
-        "environment": record.environment,
-    }
+    selection = {"rule": rule, "split": split, "epoch": None}
+    count, more = kitchen.classifier.parameter_count, {"soup": dict(about)}
+    cost = _cost(taken)
+    return table_of(record, selection, test, validation, cost, parameters=count, thresholds=thresholds, more=more)
 
 
 def _cost(taken: Sequence[Candidate]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoo.evaluate.multi_label import LabelPredictions, best_thresholds
@@ -94,6 +94,40 @@ def result_table(
         at: the final position. test, validation: metrics of the selected weights; None if not measured.
         thresholds: of images with several labels, from which probability on each class is predicted.
     """
+    selection = {
+        "rule": record.settings.select,
+        "split": "validation" if record.protocol == "clean" else "test",
+        "epoch": at.best_epoch,
+    }
+    train = {
+        "epochs": at.epoch,
+        "steps": at.total,
+        "images": at.images,
+        "skipped_steps": skipped_steps,
+        "seconds": at.seconds,
+        "warm_up_seconds": warm_up_seconds,
+        "images_per_second": at.images / at.step_seconds,
+    }
+    return table_of(record, selection, test, validation, train, parameters=parameters, thresholds=thresholds)
+
+
+def table_of(
+    record: RunRecord,
+    selection: dict[str, Any],
+    test: Figures | None,
+    validation: Figures | None,
+    train: dict[str, Any],
+    *,
+    parameters: int,
+    thresholds: Sequence[float] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of `result.json`, also of a run that was made of others.
+
+    Args:
+        selection: the rule that chose the weights, the split that it looked at, and the epoch. train: what it cost.
+        test, validation, thresholds: as `result_table`. more: what only some runs say.
+    """
     return {
         "format": FORMAT,
         "model": record.model,
@@ -101,26 +135,15 @@ def result_table(
         "dataset": record.data.spec,
         "fingerprint": record.data.fingerprint,
         "protocol": record.protocol,
-        "selection": {
-            "rule": record.settings.select,
-            "split": "validation" if record.protocol == "clean" else "test",
-            "epoch": at.best_epoch,
-        },
+        "selection": selection,
         "seed": record.seed,
         "parameters": parameters,
         "tta": record.settings.tta,
         "test": test.as_dict() if test else None,
         "validation": validation.as_dict() if validation else None,
         **({} if thresholds is None else {"thresholds": {"rule": THRESHOLDS, "values": list(thresholds)}}),
-        "train": {
-            "epochs": at.epoch,
-            "steps": at.total,
-            "images": at.images,
-            "skipped_steps": skipped_steps,
-            "seconds": at.seconds,
-            "warm_up_seconds": warm_up_seconds,
-            "images_per_second": at.images / at.step_seconds,
-        },
+        **(more or {}),
+        "train": train,
         "device": record.device,
         "precision": record.precision,
         "environment": record.environment,

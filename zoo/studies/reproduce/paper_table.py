@@ -6,7 +6,6 @@ the catalogue's entries `measured`, for whoever has no such folder. A measuremen
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from zoo.catalogue.spec import Measured, Model, Published, TrainedWeights
 from zoo.catalogue.weights import AT, find_weights_of
 from zoo.errors import InputError, ZooError
 from zoo.runs.folder import read_result
-from zoo.studies.reproduce.recorded import read
+from zoo.studies.reproduce.recorded import read_tables
 from zoo.studies.reproduce.rows import Ask, Row, rows_of
 
 PAPER_COLUMNS = (
@@ -112,19 +111,10 @@ def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _stored(results: Path) -> Iterator[dict[str, Any]]:
     """The rows of all tables in the folder that were measured in full, with their file's name."""
-    for path in sorted(results.glob("*.json")):
-        for row in read(path) if _is_table(path) else ():
+    for path, rows in read_tables(results):
+        for row in rows:
             if row["budget"] == "full" and row["top1"] is not None:
                 yield {**row, "record": path.as_posix()}
-
-
-def _is_table(path: Path) -> bool:
-    """Whether a file is of `zoo reproduce`, or damaged, which reading it will say."""
-    try:
-        document = json.loads(path.read_bytes())
-    except ValueError:
-        return True
-    return isinstance(document, dict) and "table" in document
 
 
 def _is_of(line: dict[str, Any], row: Row, published: Published) -> bool:

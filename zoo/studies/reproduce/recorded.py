@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -157,14 +157,32 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        document = json.loads(path.read_bytes())
-        if document["format"] > FORMAT:
-            raise RunError(f"{path}: written by a newer version of hybrid-zoo; upgrade it")
-        rows: list[dict[str, Any]] = document["rows"]
-        for row in rows:
-            _identity(row)
+        return _rows_in(json.loads(path.read_bytes()), path)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: not a table of `zoo reproduce` ({error}); move it away, or use --results") from None
+
+
+def read_tables(folder: Path) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """The files of tables in a folder, each with its rows; files of other commands are left out.
+
+    Raises:
+        RunError: as `read`.
+    """
+    for path in sorted(folder.glob("*.json")):
+        try:
+            document = json.loads(path.read_bytes())
+            if isinstance(document, dict) and "table" in document:
+                yield path, _rows_in(document, path)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: not a table of `zoo reproduce` ({error}); move it away") from None
+
+
+def _rows_in(document: Any, path: Path) -> list[dict[str, Any]]:
+    if document["format"] > FORMAT:
+        raise RunError(f"{path}: written by a newer version of hybrid-zoo; upgrade it")
+    rows: list[dict[str, Any]] = document["rows"]
+    for row in rows:
+        _identity(row)
     return rows
 
 
