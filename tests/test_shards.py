@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import tarfile
 from dataclasses import replace
@@ -25,9 +24,9 @@ from zoo.data.batches.stream import Streamed
 from zoo.data.batches.windows import windows
 from zoo.data.load import load
 from zoo.data.normalization import measured
-from zoo.data.shards.packed import ShardImages, part_ends
+from zoo.data.shards.packed import ShardImages
 from zoo.data.shards.shuffle import Shuffle
-from zoo.data.shards.tar_index import TarIndex, read_tar
+from zoo.data.shards.tar_index import read_tar
 from zoo.data.sources.tar_files import expanded
 from zoo.data.split import ImageData
 from zoo.errors import DataError, InputError, ZooError
@@ -68,53 +67,6 @@ def spec_of(home: Path, kind: str, *options: str) -> str:
 def pixels(data: ImageData) -> dict[bytes, int]:
     """The label of every training image, by its pixels."""
     return {data.train.images[row].tobytes(): int(data.train.labels[row]) for row in range(len(data.train))}
-
-
-# ---- the order --------------------------------------------------------------------------------
-
-
-def of_blocks(counts: list[int]) -> tuple[Any, Any]:
-    blocks = np.repeat(np.arange(len(counts)), counts)
-    return blocks, np.full(len(blocks), 1000)
-
-
-@pytest.mark.parametrize("buffer", [1, 30, 10_000])
-def test_an_epoch_has_each_image_once_and_windows_of_whole_blocks(buffer: int) -> None:
-    blocks, sizes = of_blocks([7, 20, 1, 13, 20, 20, 5, 9])
-    shuffle = Shuffle(buffer=buffer)
-    found = windows(3, 5, blocks, sizes, shuffle)
-    assert sorted(found.order.tolist()) == list(range(len(blocks)))
-    assert torch.equal(found.order, windows(3, 5, blocks, sizes, shuffle).order)
-    in_order = found.window[found.order.numpy()]
-    assert (np.diff(in_order) >= 0).all()  # one window after the other
-    assert all(len(set(found.window[blocks == block])) == 1 for block in range(8))  # no block is divided
-    counts = np.bincount(in_order)
-    assert (counts[:-1] >= buffer).all()
-    assert counts.max() < buffer + 20 or buffer > len(blocks)
-
-
-def test_the_order_differs_by_epoch_and_by_seed_and_mixes_blocks() -> None:
-    blocks, sizes = of_blocks([10] * 30)
-    orders = [windows(seed, epoch, blocks, sizes, Shuffle(buffer=50)) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
-    assert not any(torch.equal(a.order, b.order) for a, b in itertools.combinations(orders, 2))
-    first = orders[0]
-    inside = blocks[first.order.numpy()[:50]]
-    assert len(set(inside)) == 5
-    assert (np.diff(inside) == 0).mean() < 0.5  # not one block after the other
-    assert set(blocks[first.window == 0]) != set(blocks[orders[1].window == 0])
-
-
-def test_many_bytes_end_a_window_before_it_has_its_images() -> None:
-    blocks, sizes = of_blocks([4] * 8)
-    found = windows(0, 0, blocks, sizes * 300, Shuffle(buffer=1000, buffer_mb=2))
-    assert np.bincount(found.window).tolist() == [8, 8, 8, 8]
-
-
-def test_parts_of_a_sequence_end_where_blocks_do() -> None:
-    blocks, sizes = np.array([0, 0, 1, 1, 1, 4, 4, 2]), np.full(8, 10)
-    assert part_ends(blocks, sizes, 30).tolist() == [5, 8]
-    assert part_ends(blocks, sizes, 1).tolist() == [2, 5, 7, 8]
-    assert part_ends(blocks[:0], sizes[:0]).tolist() == []
 
 
 # ---- the same images --------------------------------------------------------------------------
@@ -481,26 +433,3 @@ def test_a_crop_of_a_recipe_is_cut_by_the_workers(home: Path) -> None:
     data = stream(spec_of(home, "tars"))
     bounds = Bounds(augmentation.RandomResizedCrop().scale, augmentation.RandomResizedCrop().ratio)
     assert open_source(data.train, bounds=bounds).cropped
-
-
-def test_a_name_of_a_member_is_as_long_as_pax_allows(tmp_path: Path, home: Path) -> None:
-    image = sample(mixed(home / "folder/train")[0])[0][1]
-    names = [f"{'deep/' * 40}{'é' * 30}{number}" for number in range(3)]
-    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
-        path = tmp_path / f"train-{form}.tar"
-        with tarfile.open(path, "w", format=form) as tar:
-            for name, ending in itertools.product(names, ("jpg", "cls")):
-                content = image if ending == "jpg" else b"c00"
-                info = tarfile.TarInfo(f"{name}.{ending}")
-                info.size = len(content)
-                import io
-
-                tar.addfile(info, io.BytesIO(content))
-        with path.open("rb") as file:
-            from zoo.data.shards.tar_index import Fields
-
-            index: TarIndex = read_tar(file, "x", Fields())
-        assert [index.name(row) for row in range(3)] == [f"{name}.jpg" for name in names]
-        data = path.read_bytes()
-        start, size = int(index.offsets[2]), int(index.sizes[2])
-        assert data[start : start + size] == image
