@@ -84,7 +84,7 @@ def zoo_side(job: Job, stack: ExitStack) -> Epochs:
     stack.callback(pool.close)
     images = FileImages(listing.files, np.arange(len(listing.files)), pool.rule, size)
     steps = (augmentation.RandomResizedCrop(), augmentation.Flip())
-    source = Streamed(Split(images, listing.labels, pool=pool), job.device, bounds=crop_bounds(steps))
+    source = Streamed(Split(images, listing.labels, pool=pool), job.device, bounds=crop_bounds(steps, "reduced-torch"))
     change = build(steps[1:], MEAN, STD, size=size, num_classes=len(listing.classes), device=job.device)
 
     def epoch(number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -85,7 +85,7 @@ def zoo_side(spec: str) -> Callable[[Job, ExitStack], Epochs]:
         assert pool is not None
         stack.callback(pool.close)
         steps = (augmentation.RandomResizedCrop(), augmentation.Flip())
-        source = open_source(data.train, job.device, bounds=crop_bounds(steps))
+        source = open_source(data.train, job.device, bounds=crop_bounds(steps, "reduced-torch"))
         change = build(steps[1:], MEAN, STD, size=size, num_classes=len(data.classes), device=job.device)
 
         def epoch(number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

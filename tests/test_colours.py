@@ -22,7 +22,7 @@ from zoo.data.checks import check
 from zoo.data.files.colours import Colours
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.files.image_files import Stamp
-from zoo.data.files.worker import Cuts, Part, decode_part
+from zoo.data.files.worker import Cuts, Part, decode_part, slot_bytes, slots
 from zoo.data.load import load
 from zoo.data.split import ImageData
 from zoo.errors import DataError, InputError
@@ -247,11 +247,11 @@ def test_a_worker_that_cuts_at_random_reads_by_the_white_of_the_set(tmp_path: Pa
     path = tmp_path / "x.png"
     Image.fromarray(np.full((8, 8), 200, np.uint16)).save(path)
     status = path.stat()
-    out = np.empty((1, 4, 4, 3), np.uint8)
+    out = slots(bytearray(slot_bytes((4, 4))), 1, (4, 4))
     cuts = Cuts(1, [0], Bounds((0.5, 1.0), (1.0, 1.0)))
     part = Part([str(path).encode()], [Stamp(status.st_size, status.st_mtime_ns)], cuts)
-    decode_part(part, Rule(size=(4, 4), colours=Colours(white=2_000.0)), out)
-    assert set(out.ravel().tolist()) == {25}
+    decode_part(part, Rule(size=(4, 4), colours=Colours(white=2_000.0)), (4, 4), out)
+    assert set(out[0, : 4 * 4 * 3].tolist()) == {25}
 
 
 def test_images_that_are_nearly_black_are_a_finding(tmp_path: Path) -> None:

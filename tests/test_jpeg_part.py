@@ -17,7 +17,7 @@ from zoo.data.augment.crop import Bounds, Box, RandomCut, random_box
 from zoo.data.batches.stream import Streamed
 from zoo.data.files.colours import Colours, rgb
 from zoo.data.files.decode import Rule, image_array
-from zoo.data.files.jpeg import with_rows
+from zoo.data.files.jpeg import head_of, with_rows
 from zoo.data.files.orientation import TURNS, stored_box, upright
 from zoo.errors import DataError
 from zoo.runs.record import read_record, write_record
@@ -37,7 +37,7 @@ def photograph(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Ima
     return Image.fromarray(pixels).convert(mode)
 
 
-def jpeg(image: Image.Image, orientation: int = 1, **options: int | bool) -> bytes:
+def jpeg(image: Image.Image, orientation: int = 1, **options: int | bool | bytes) -> bytes:
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x112] = orientation
     image.save(file, "JPEG", quality=85, exif=exif, **options)
@@ -108,6 +108,21 @@ def test_a_file_cut_short_is_refused_wherever_the_crop_lies(reduced: bool) -> No
         assert len(said) == 1
 
 
+def test_an_orientation_that_another_segment_may_state_is_left_to_pillow() -> None:
+    image, file = photograph(90, 120), io.BytesIO()
+    tag = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+    image.save(file, "JPEG", quality=85, xmp=tag)
+    assert head_of(file.getvalue()) is None
+    for data in (file.getvalue(), jpeg(image, 6, xmp=tag), jpeg(image, 9)):
+        for row in range(3):
+            cut = RandomCut(4, row, Bounds(), SIZE)
+            assert np.array_equal(image_array(data, cut, ""), cut_whole(data, cut))
+    both, one = head_of(jpeg(image, 6, xmp=tag)), head_of(jpeg(image, 6))
+    assert both is not None
+    assert one is not None
+    assert both[1:] == one[1:] == ((90, 120), Image.Transpose.ROTATE_270)
+
+
 # ---- decoded at a reduced size ----------------------------------------------------------------
 
 
@@ -145,6 +160,40 @@ def test_reducing_changes_no_file_that_is_not_a_jpeg() -> None:
     photograph(400, 300).save(file, "PNG")
     cut = RandomCut(4, 1, Bounds((0.5, 1.0), reduced=True), SIZE)
     assert np.array_equal(image_array(file.getvalue(), cut, ""), cut_whole(file.getvalue(), cut))
+
+
+# ---- scaled by torch --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_crops_that_torch_scales_differ_from_pils_by_one_at_most_with_any_number_of_workers(
+    tmp_path: Path, ending: str
+) -> None:
+    for number in range(24):
+        path = tmp_path / f"c{number % 2}" / f"{number:03}.{ending}"
+        path.parent.mkdir(exist_ok=True)
+        photograph(70 + number, 90, seed=number).save(path)
+    settle(tmp_path)
+    rows, made = torch.arange(20).view(1, -1), []
+    for workers, by_torch in ((0, False), (0, True), (2, True)):
+        data = streamed(tmp_path, workers, image_size=32)
+        source = Streamed(data.train, bounds=Bounds(reduced=True, by_torch=by_torch), seed=3)
+        made.append(next(source.steps(rows, epoch=1))[1])
+        assert data.train.pool is not None
+        data.train.pool.close()
+    by_pil, here, elsewhere = made
+    assert torch.equal(here, elsewhere)
+    assert here.stride() == elsewhere.stride()
+    difference = (here.int() - by_pil.int()).abs()
+    assert difference.max() == 1
+    assert (difference > 0).float().mean() < 0.1
+
+
+def test_only_crops_that_the_memory_of_a_worker_holds_are_left_to_torch() -> None:
+    for (width, height), size in {(64, 48): (64, 48), (65, 48): (32, 24), (32, 24): (32, 24), (9, 5): (9, 5)}.items():
+        cut = RandomCut(0, 0, Bounds(by_torch=True), (24, 32))
+        assert cut.scaled(Image.new("RGB", (width, height))).size == size
+        assert RandomCut(0, 0, Bounds(), (24, 32)).scaled(Image.new("RGB", (width, height))).size == (32, 24)
 
 
 # ---- what a run records -----------------------------------------------------------------------
@@ -189,7 +238,7 @@ def test_a_run_records_how_it_decodes_and_one_that_does_not_say_decodes_at_full_
     large: Path, tmp_path: Path
 ) -> None:
     plan = planned(large, "stream", CROP)
-    assert plan.record.data.decoding == "reduced"
+    assert plan.record.data.decoding == "reduced-torch"
     write_record(tmp_path, plan.record)
     record = read_record(tmp_path)
     assert record == plan.record
@@ -201,9 +250,18 @@ def test_a_run_records_how_it_decodes_and_one_that_does_not_say_decodes_at_full_
     assert torch.equal(now, again)
     assert not torch.equal(now, then)
     rows = torch.arange(16).view(1, -1)
-    bounds = Bounds((0.8, 1.0))
-    whole = Streamed(plan.train, bounds=bounds, seed=record.seed)
+    whole = Streamed(plan.train, bounds=Bounds((0.8, 1.0)), seed=record.seed)
     assert torch.equal(then, next(whole.steps(rows))[1])
+
+
+def test_a_run_of_an_earlier_version_that_reduced_goes_on_with_pils_filter(large: Path, tmp_path: Path) -> None:
+    record = planned(large, "stream", CROP).record
+    earlier = msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, decoding="reduced"))
+    plan = replan(earlier, workers=0)
+    assert plan.record.data.decoding == "reduced"
+    by_pil = Streamed(plan.train, bounds=Bounds((0.8, 1.0), reduced=True), seed=record.seed)
+    expected = next(by_pil.steps(torch.arange(16).view(1, -1)))[1]
+    assert torch.equal(first_images(plan, tmp_path), expected)
 
 
 def test_only_crops_that_are_cut_from_files_are_recorded(large: Path) -> None:

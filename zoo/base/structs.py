@@ -23,6 +23,9 @@ PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Precision = Literal["fp32", "bf16", "fp16"]
 """A number type that is computed with, or that weights are stored in."""
 
+Decoding = Literal["reduced", "reduced-torch"]
+"""How a run decodes what it cuts at random: JPEGs at a reduced size, and with small crops left to torch's filter."""
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

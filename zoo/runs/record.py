@@ -11,7 +11,7 @@ import msgspec
 
 from zoo.base.files import write_text
 from zoo.base.install import upgrade_line
-from zoo.base.structs import Precision, Struct
+from zoo.base.structs import Decoding, Precision, Struct
 from zoo.catalogue.recipe import CompileMode, Recipe
 from zoo.catalogue.spec import Node, decode, recorded_tree
 from zoo.data.shards.shuffle import Shuffle
@@ -61,8 +61,8 @@ class DataRecord(Struct, kw_only=True):
         measured_on: how many training images `mean` and `std` were measured on; absent where the dataset or the weights
             name them, and where nothing is normalised by them.
         task: "multi-label" where images may have several labels; absent where each has one.
-        decoding: "reduced" where JPEGs that were cut at random may have been decoded at 1/2, 1/4 or 1/8 of their size,
-            see `zoo.data.augment.crop.Bounds`; absent where all were decoded at their full size.
+        decoding: how images that were cut at random were decoded and scaled, see `zoo.data.augment.crop.Bounds`:
+            "reduced" in runs of an earlier version; absent where all were decoded at full size and scaled by PIL.
         shuffle: the numbers of the rule that orders an epoch of images in shards; absent where none come from shards.
     """
 
@@ -89,7 +89,7 @@ class DataRecord(Struct, kw_only=True):
     background: str | msgspec.UnsetType = msgspec.UNSET
     measured_on: int | msgspec.UnsetType = msgspec.UNSET
     task: Literal["multi-label"] | msgspec.UnsetType = msgspec.UNSET
-    decoding: Literal["reduced"] | msgspec.UnsetType = msgspec.UNSET
+    decoding: Decoding | msgspec.UnsetType = msgspec.UNSET
     shuffle: Shuffle | msgspec.UnsetType = msgspec.UNSET
 
     @property

@@ -109,7 +109,7 @@ class Plan:
             split,
             self.hardware.device,
             channels_last=self.hardware.channels_last,
-            bounds=crop_bounds(self.recipe.augment, reduced=self.record.data.decoding == "reduced"),
+            bounds=crop_bounds(self.recipe.augment, self.record.data.decoding or None),
             seed=self.record.seed,
         )
 
@@ -402,6 +402,6 @@ def _data_record(
         background=colours.background if colours.background not in (None, "white") else msgspec.UNSET,
         measured_on=normal.measured_on or msgspec.UNSET,
         task="multi-label" if data.task == "multi-label" else msgspec.UNSET,
-        decoding="reduced" if cut_from_files else msgspec.UNSET,
+        decoding="reduced-torch" if cut_from_files else msgspec.UNSET,
         shuffle=getattr(data.train.images, "shuffle", msgspec.UNSET),
     )

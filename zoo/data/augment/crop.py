@@ -20,6 +20,9 @@ CROP = 3
 
 UNIT = 2.0**-53
 
+HANDED = 4
+"""How many times the pixels of its result a crop may have that another process scales: memory is kept for so many."""
+
 
 class Bounds(NamedTuple):
     """What a crop may be: its area as a share of the image's, and width over height.
@@ -27,11 +30,14 @@ class Bounds(NamedTuple):
     Attributes:
         reduced: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, where the crop stays at least as large as
             its result.
+        by_torch: whether a crop of at most `HANDED` times the pixels of its result is left to `zoo.data.files.scaling`,
+            whose filter takes half the time of PIL's, in a process that is not the one that decodes.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     reduced: bool = False
+    by_torch: bool = False
 
 
 class Box(NamedTuple):
@@ -111,6 +117,9 @@ class RandomCut:
         return self.scaled(image.crop((box.left, box.top, box.left + box.width, box.top + box.height)))
 
     def scaled(self, cut: Image.Image) -> Image.Image:
-        """Scale what was cut by PIL's bilinear filter, which averages when it shrinks."""
+        """Scale what was cut by PIL's bilinear filter, which averages when it shrinks; see `Bounds.by_torch`."""
         height, width = self.size
-        return cut if cut.size == (width, height) else cut.resize((width, height), Image.Resampling.BILINEAR)
+        left = self.bounds.by_torch and cut.width * cut.height <= HANDED * height * width
+        if left or cut.size == (width, height):
+            return cut
+        return cut.resize((width, height), Image.Resampling.BILINEAR)

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.base.structs import Decoding
 from zoo.catalogue import augmentation
 from zoo.data.augment import boxes, colour, geometry, mix, randaugment
 from zoo.data.augment.crop import Bounds
@@ -82,18 +83,19 @@ def build(
     return Augment(tuple(steps), mean, std, normalize, size, num_classes, torch.device(device), dtype, seed)
 
 
-def crop_bounds(steps: Sequence[augmentation.Step], *, reduced: bool = False) -> Bounds | None:
+def crop_bounds(steps: Sequence[augmentation.Step], decoding: Decoding | None = None) -> Bounds | None:
     """What the recipe's random-resized-crop may cut; None where it has none.
 
     Args:
-        reduced: see `Bounds`.
+        decoding: how the run that cuts decodes, see `zoo.data.augment.crop.Bounds`.
     Raises:
         InputError: it is not the first step, or a range of it is the wrong way round.
     """
     bounds = None
     for place, step in enumerate(steps):
         if isinstance(step, augmentation.RandomResizedCrop):
-            bounds = boxes.RandomResizedCrop(step).bounds(place)._replace(reduced=reduced)
+            bounds = boxes.RandomResizedCrop(step).bounds(place)
+            bounds = bounds._replace(reduced=decoding is not None, by_torch=decoding == "reduced-torch")
     return bounds
 
 

@@ -15,11 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, cast
 
 import msgspec
-import numpy as np
 
 from zoo.base.text import plural
 from zoo.data.files.decode import Rule, without_warnings
-from zoo.data.files.worker import COMMAND, Part, Setup, decode_part, receive, send
+from zoo.data.files.worker import COMMAND, Answer, Part, Setup, decode_part, deliver, receive, send, slot_bytes, slots
 from zoo.data.types import Images
 from zoo.errors import DataError, InputError
 
@@ -33,8 +32,8 @@ MOST = 16
 class Pool:
     """Decodes parts of batches, each in whichever worker is free.
 
-    A thread for each worker hands it a part, waits, and copies the pixels out; neither needs the
-    interpreter's lock. A worker ends with the process that started it, however that one ends.
+    A thread for each worker hands it a part, waits, and copies or scales the pixels; neither needs the
+    interpreter's lock for long. A worker ends with the process that started it, however that one ends.
 
     Attributes:
         workers: how many; 0 decodes in this process, when asked. part: how many images a part has.
@@ -70,7 +69,8 @@ class Pool:
             done: Future[None] = Future()
             try:
                 with without_warnings():
-                    decode_part(part, self.rule, out)
+                    memory = slots(bytearray(len(out) * slot_bytes(self.size)), len(out), self.size)
+                    deliver(memory, decode_part(part, self.rule, self.size, memory), out)
                 done.set_result(None)
             except DataError as error:
                 done.set_exception(error)
@@ -103,9 +103,8 @@ class _Worker:
     """One process, and the memory that it shares with this one."""
 
     def __init__(self, images: int, rule: Rule, size: tuple[int, int]) -> None:
-        shape = (images, *size, 3)
-        with _memory(int(np.prod(shape))) as file:
-            self.pixels: Images = np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8).reshape(shape)
+        with _memory(images * slot_bytes(size)) as file:
+            self.pixels: Images = slots(mmap.mmap(file.fileno(), 0), images, size)
             flags = ["-I"] if sys.flags.isolated else []
             self.process = subprocess.Popen(
                 [sys.executable, *flags, "-c", COMMAND, *sys.path],
@@ -118,13 +117,13 @@ class _Worker:
             self._ask(msgspec.msgpack.encode(setup), "while it started")
 
     def decode(self, part: Part, out: Images) -> None:
-        """Let the process decode, and copy what it decoded."""
+        """Let the process decode, then copy or scale what it decoded."""
         about = f"while it decoded {os.fsdecode(part.paths[0])}"
         about += f" or one of the {plural(len(part.paths) - 1, 'image')} after it" if len(part.paths) > 1 else ""
-        wrong = self._ask(msgspec.msgpack.encode(part), about)
-        if wrong:
-            raise DataError(wrong.decode())
-        np.copyto(out, self.pixels[: len(out)])
+        answer = msgspec.msgpack.decode(self._ask(msgspec.msgpack.encode(part), about), type=Answer)
+        if answer.wrong:
+            raise DataError(answer.wrong)
+        deliver(self.pixels, answer.sizes, out)
 
     def end(self) -> None:
         """Let the process end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from zoo.data.augment.crop import RandomCut
 from zoo.data.files.colours import Colours
 from zoo.data.files.decode import Scaling, image_array
 from zoo.data.types import Images
@@ -82,7 +83,7 @@ def decode_content(
     Args:
         where: what messages call it.
     Returns:
-        uint8 (3, H, W), channels innermost in memory.
+        uint8 (3, H, W), channels innermost in memory; (3, h, w) of a random cut that `Bounds.by_torch` leaves unscaled.
     Raises:
         DataError: it cannot be read, or has another size.
     """
@@ -90,7 +91,7 @@ def decode_content(
         image = image_array(data, rule, where, colours)
     except DataError as error:
         raise BadImagesError((str(error),)) from None
-    if image.shape[1:] != size:
+    if image.shape[1:] != size and not isinstance(rule, RandomCut):
         raise SizesError(
             f"images differ in size: {where} has {image.shape[2]}x{image.shape[1]}, the first one "
             f"{size[1]}x{size[0]}; give --image-size N"

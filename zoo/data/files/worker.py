@@ -17,9 +17,10 @@ import msgspec
 import numpy as np
 
 from zoo.base.heap import keep_heap
-from zoo.data.augment.crop import Bounds, RandomCut
+from zoo.data.augment.crop import HANDED, Bounds, RandomCut
 from zoo.data.files.decode import PILLOWS, Rule, Scaling
 from zoo.data.files.reading import Span, Stamp, decode_content, decode_file, read_span
+from zoo.data.files.scaling import scale_into
 from zoo.data.types import Images
 from zoo.errors import DataError
 
@@ -30,7 +31,7 @@ class Setup(msgspec.Struct, frozen=True):
     """What a worker is told once.
 
     Attributes:
-        memory: descriptor of the shared memory. images: how many fit into it.
+        memory: descriptor of the shared memory, see `slots`. images: how many fit into it.
     """
 
     memory: int
@@ -61,24 +62,55 @@ class Part(msgspec.Struct, frozen=True):
     contents: list[bytes] = []
 
 
-def decode_part(part: Part, rule: Rule, out: Images) -> None:
-    """Decode into `out`, uint8 (n, H, W, 3).
+class Answer(msgspec.Struct, frozen=True):
+    """What came of a part: (height, width) of each image, or what is wrong."""
 
+    sizes: list[tuple[int, int]] = []
+    wrong: str = ""
+
+
+def slots(memory: mmap.mmap | bytearray, images: int, size: tuple[int, int]) -> Images:
+    """Memory for the images of a part: uint8 (images, bytes), where each row has room for the largest unscaled crop."""
+    return np.frombuffer(memory, np.uint8).reshape(images, slot_bytes(size))
+
+
+def slot_bytes(size: tuple[int, int]) -> int:
+    """Bytes of one image's memory."""
+    return HANDED * size[0] * size[1] * 3
+
+
+def decode_part(part: Part, rule: Rule, size: tuple[int, int], out: Images) -> list[tuple[int, int]]:
+    """Decode into the first bytes of each row of `out`, see `slots`, as (h, w, 3).
+
+    Args:
+        size: (height, width) of the results.
+    Returns:
+        (h, w) of each image: `size`, but for crops that another process scales.
     Raises:
         DataError: the first file that cannot be used.
     """
-    height, width = out.shape[1:3]
+    sizes = []
     for place, path in enumerate(part.paths):
         chosen: Scaling = rule
         if part.cuts is not None:
             cuts = part.cuts
-            chosen = RandomCut(cuts.key, cuts.rows[place], cuts.bounds, (height, width))
+            chosen = RandomCut(cuts.key, cuts.rows[place], cuts.bounds, size)
         if part.spans or part.contents:
             content = part.contents[place] if part.contents else read_span(part.spans[place])
-            image = decode_content(content, os.fsdecode(path), chosen, (height, width), rule.colours)
+            image = decode_content(content, os.fsdecode(path), chosen, size, rule.colours)
         else:
-            image = decode_file(os.fsdecode(path), part.stamps[place], chosen, (height, width), rule.colours)
-        out[place] = image.transpose(1, 2, 0)
+            image = decode_file(os.fsdecode(path), part.stamps[place], chosen, size, rule.colours)
+        pixels = image.transpose(1, 2, 0)
+        out[place, : pixels.size].reshape(pixels.shape)[...] = pixels
+        sizes.append(pixels.shape[:2])
+    return sizes
+
+
+def deliver(decoded: Images, sizes: list[tuple[int, int]], out: Images) -> None:
+    """Copy what `decode_part` decoded into `out`, uint8 (n, H, W, 3), and scale what is not scaled yet."""
+    for place, (height, width) in enumerate(sizes):
+        pixels = decoded[place, : height * width * 3].reshape(height, width, 3)
+        scale_into(pixels, out[place])
 
 
 def send(pipe: BinaryIO, content: bytes) -> None:
@@ -97,7 +129,7 @@ def receive(pipe: BinaryIO) -> bytes | None:
 
 
 def serve() -> None:
-    """Answer parts until stdin ends: an empty answer where all is well, else what is wrong."""
+    """Answer parts until stdin ends, each by an `Answer`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains; it ends this one
     warnings.filterwarnings("ignore", module=PILLOWS)
     keep_heap()  # each image would fault its pages in anew: a quarter of the time
@@ -107,21 +139,19 @@ def serve() -> None:
     if content is None:
         return
     setup = msgspec.msgpack.decode(content, type=Setup)
-    height, width = setup.size
-    memory = mmap.mmap(setup.memory, setup.images * height * width * 3)
-    pixels = np.frombuffer(memory, np.uint8).reshape(setup.images, height, width, 3)
+    memory = slots(mmap.mmap(setup.memory, 0), setup.images, setup.size)
     send(answers, b"")
     decoder = msgspec.msgpack.Decoder(Part)
     try:
         while (content := receive(asked)) is not None:
-            send(answers, _answer(decoder.decode(content), setup.rule, pixels))
+            send(answers, _answer(decoder.decode(content), setup, memory))
     except BrokenPipeError:
         return
 
 
-def _answer(part: Part, rule: Rule, pixels: Images) -> bytes:
+def _answer(part: Part, setup: Setup, memory: Images) -> bytes:
     try:
-        decode_part(part, rule, pixels[: len(part.paths)])
+        answer = Answer(decode_part(part, setup.rule, setup.size, memory))
     except DataError as error:
-        return str(error).encode("utf-8", "backslashreplace")
-    return b""
+        answer = Answer(wrong=str(error).encode("utf-8", "backslashreplace").decode())
+    return msgspec.msgpack.encode(answer)
