@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from zoo.base.explain import shown
@@ -205,11 +207,13 @@ class Request(Struct, kw_only=True):
     ] = None
 
 
-def options() -> dict[str, Option]:
+@cache
+def options() -> Mapping[str, Option]:
     """The fields of `Request` that are options, in order."""
     hints = get_type_hints(Request, include_extras=True)
     described = ((name, hints[name], getattr(hints[name], "__metadata__", ())) for name in Request.__struct_fields__)
-    return {name: extra[0]._replace(words=_words(hint.__origin__)) for name, hint, extra in described if extra}
+    found = {name: extra[0]._replace(words=_words(hint.__origin__)) for name, hint, extra in described if extra}
+    return MappingProxyType(found)
 
 
 def _words(hint: Any) -> tuple[str, ...]:
