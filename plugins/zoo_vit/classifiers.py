@@ -30,8 +30,8 @@ class ViT(Backbone):
         width = embed.out_features
         self.patch, self.pool = patch, pool
         self.embed = embed
-        self.class_token = nn.Parameter(torch.randn(1, 1, width) * std) if pool == "class" else None
-        self.position = nn.Parameter(torch.randn(1, tokens + (pool == "class"), width) * std)
+        self.class_token = nn.Parameter(torch.randn(1, 1, width).mul_(std)) if pool == "class" else None
+        self.position = nn.Parameter(torch.randn(1, tokens + (pool == "class"), width).mul_(std))
         self.drop = drop
         self.layers = layers
         self.norm = nn.LayerNorm(width)

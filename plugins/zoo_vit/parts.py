@@ -40,7 +40,7 @@ class ViTImage(nn.Module):
         super().__init__()
         self.patch = patch
         self.embed = embed
-        self.position = nn.Parameter(torch.randn(1, tokens, embed.out_features) * 0.02) if tokens else None
+        self.position = nn.Parameter(torch.randn(1, tokens, embed.out_features).mul_(0.02)) if tokens else None
         self.drop = nn.Identity() if drop is None else drop
         self.layers = layers
         self.read = read

@@ -28,12 +28,13 @@ from zoo.catalogue.plugins import OURS, import_factory
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Node
 from zoo.errors import InputError, PluginError, ShapeError, UnknownNameError, ZooError
+from zoo.models import tried
 from zoo.models.arguments import changed_defaults
 from zoo.models.backbones import described
 from zoo.models.bounds import MAX_BYTES, MAX_PARAMETERS, LimitedMemory, MemoryLimitError, limited_numbers
+from zoo.models.meta import WithoutValues
+from zoo.models.tried import Findings, Shape
 from zoo.plugin.contract import GIVEN, Component
-
-Shape = tuple[int, int, int]
 
 
 def compose(
@@ -88,18 +89,6 @@ def check(
     return _tried(node, registry, where, sizes, _Limits(limit, memory))[0]
 
 
-class _Findings(NamedTuple):
-    """What showed when parts were run.
-
-    Attributes:
-        shapes: what each stem makes, by its place and sizes.
-        writers: places of the parts that write to their input.
-    """
-
-    shapes: dict[Any, Shape]
-    writers: set[str]
-
-
 class _Limits(NamedTuple):
     """What a tree may take while it is tried out: parameters, and bytes on the CPU."""
 
@@ -109,21 +98,27 @@ class _Limits(NamedTuple):
 
 def _tried(
     node: Node, registry: Registry, where: str, sizes: dict[str, int], limits: _Limits, run: bool = True
-) -> tuple[nn.Module, _Findings]:
+) -> tuple[nn.Module, Findings]:
     """The module on the meta device, else on the CPU, and what showed when it was run.
 
     Only a stranger's exception leads to the CPU: what this package itself found wrong is wrong there too.
+    What showed when the same tree was tried out before is used again, see `zoo.models.tried`.
     The random generator is left as it was, whatever a factory does to it.
     """
+    kept = tried.place_of(node, registry, where, sizes)
 
-    def tried_on(device: str) -> tuple[nn.Module, _Findings]:
-        composer = _Composer(registry, probe=run)
-        with torch.device(device), limited_numbers(limits.parameters, where):
-            return composer.try_out(node, where, sizes), composer.findings
+    def tried_on(device: str, known: Findings | None = None) -> tuple[nn.Module, Findings]:
+        composer = _Composer(registry, probe=run and known is None, findings=known)
+        values = WithoutValues() if device == "meta" else contextlib.nullcontext()
+        with torch.device(device), values, limited_numbers(limits.parameters, where):
+            module = composer.try_out(node, where, sizes)
+        if composer.probe and kept and device == "meta":
+            tried.write(kept, composer.findings)
+        return module, composer.findings
 
     with torch.random.fork_rng(devices=[]):
         try:
-            return tried_on("meta")
+            return tried_on("meta", tried.read(kept) if kept else None)
         except ZooError as error:
             if isinstance(error, PluginError) or not _of_a_stranger(error):
                 raise
@@ -159,9 +154,9 @@ def check_arguments(node: Node, registry: Registry, where: str = "build") -> Non
 class _Composer:
     """One walk over one tree, on torch's default device; with `probe`, every built part is run."""
 
-    def __init__(self, registry: Registry, *, probe: bool, findings: _Findings | None = None) -> None:
+    def __init__(self, registry: Registry, *, probe: bool, findings: Findings | None = None) -> None:
         self.registry, self.probe = registry, probe
-        self.findings = findings or _Findings({}, set())
+        self.findings = findings or Findings({}, set())
 
     def try_out(self, node: Node, where: str, sizes: dict[str, int]) -> nn.Module:
         """Build a classifier, and run it where the walk probes."""
@@ -262,7 +257,7 @@ class _Composer:
     def _stem_shape(self, module: nn.Module, sizes: dict[str, int], node: Node, where: str) -> None:
         if hasattr(module, "out_shape"):
             return
-        key = (where, *sizes.values())
+        key = (where, tuple(sizes.values()))
         if key not in self.findings.shapes:
             out = _shape_out(module, (sizes["in_channels"], sizes["height"], sizes["width"]), f"{where} ({node.use})")
             if len(out) != 3:
