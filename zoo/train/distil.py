@@ -18,6 +18,7 @@ from zoo.models.device import placed
 from zoo.runs.images import make_augment
 from zoo.train.loss import Loss
 from zoo.train.optim.several import Several
+from zoo.train.optim.without_compiler import without_compiler
 from zoo.train.processes.world import Share, World
 from zoo.train.set_loss import hits_of
 from zoo.train.speed.compiled import Compiler
@@ -70,7 +71,8 @@ def trained_beside(optimizer: Optimizer, parameters: Iterable[nn.Parameter], lr:
     parts = optimizer.parts if isinstance(optimizer, Several) else (optimizer,)
     fused = bool(optimizer.defaults.get("fused"))
     groups = [{"params": list(parameters), "lr_share": lr / recipe_lr}]
-    return Several([*parts, torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, fused=fused)])
+    beside = without_compiler(torch.optim.AdamW)(groups, lr=lr, weight_decay=0.0, fused=fused)
+    return Several([*parts, beside])
 
 
 class Lesson:

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from zoo.train.optim.without_compiler import WithoutCompiler
 
 COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 """Of the odd quintic a x + b x^3 + c x^5 that brings singular values near 1, quickly rather than exactly."""
@@ -49,7 +50,7 @@ def orthogonal(matrices: Tensor, steps: int) -> Tensor:
     return x.mT if tall else x
 
 
-class Muon(Optimizer):
+class Muon(WithoutCompiler):
     """Muon with Nesterov momentum; kernels of convolutions count as matrices (out, in * height * width).
 
     Attributes:

@@ -14,6 +14,7 @@ from zoo.errors import SpecError
 from zoo.train.optim.groups import parameter_groups
 from zoo.train.optim.muon import Muon
 from zoo.train.optim.several import Several
+from zoo.train.optim.without_compiler import without_compiler
 from zoo.train.sharded import is_divided, like
 
 KNOWN = ("adam", "adamw", "sgd", "nesterov", "muon", "muon-sphere")
@@ -36,11 +37,12 @@ def _make(name: str, groups: list[dict[str, Any]], recipe: Recipe, device: torch
     common: dict[str, Any] = {"lr": recipe.lr, "fused": fused}
     adam: dict[str, Any] = {"betas": recipe.betas, "eps": recipe.eps}
     if name == "adam":
-        return torch.optim.Adam(groups, **common, **adam)
+        return without_compiler(torch.optim.Adam)(groups, **common, **adam)
     if name == "adamw":
-        return torch.optim.AdamW(groups, **common, **adam)
+        return without_compiler(torch.optim.AdamW)(groups, **common, **adam)
     if name in ("sgd", "nesterov"):
-        return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=name == "nesterov", **common)
+        nesterov = name == "nesterov"
+        return without_compiler(torch.optim.SGD)(groups, momentum=recipe.momentum, nesterov=nesterov, **common)
     if name in ("muon", "muon-sphere"):
         return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, sphere=name == "muon-sphere")
     library, _, theirs = name.partition(":")
@@ -64,7 +66,7 @@ def _from_torch(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Opti
         raise _unknown(f"torch:{name}", f"; torch has: {', '.join(usable)}")
     offered = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": recipe.betas, "eps": recipe.eps}
     try:
-        return kinds[name](groups, **_accepted(kinds[name], offered))
+        return without_compiler(kinds[name])(groups, **_accepted(kinds[name], offered))
     except ValueError as error:
         raise SpecError(f"recipe.optimizer: torch:{name} cannot take these parameters: {error}") from None
 

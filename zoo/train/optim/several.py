@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from zoo.train.optim.without_compiler import WithoutCompiler
 
-class Several(Optimizer):
+
+class Several(WithoutCompiler):
     """Steps all of its parts; their groups and state are numbered as those of one optimizer.
 
     Attributes:
