@@ -1,9 +1,10 @@
 """From the command to the first step of a training, and to a prediction, beside `import torch` alone.
 
-The three run by turns in fresh processes, after two unmeasured runs of each: images are decoded, the model was tried
+They run by turns in fresh processes, after two unmeasured runs of each: images are decoded, the model was tried
 out, and the bytecode of everything lies in a folder of the benchmark's own, as in an installation. The process of a
 training ends itself at its first step, in a hook that torch calls after each step of an optimizer; up to there it is
-`zoo train`. CPU time (user + system of the process) is steadier than wall time on a busy machine.
+`zoo train`. It is compared with an `import torch` that ends itself too, and a prediction with one that ends as usual,
+which takes time. CPU time (user + system of the process) is steadier than wall time on a busy machine.
 
     python benchmarks/start.py [--runs 9] [--model cnn-baseline] [--dataset digits] [--json FILE]
 """
@@ -24,8 +25,11 @@ from typing import Any
 from common import ROOT, facts, lines, say, write
 
 GOAL = 1.3
-TORCH, TRAIN, PREDICT = "import torch", "zoo train, first step", "zoo predict"
-IMPORT = "import torch"
+TORCH, TORCH_ALONE, TRAIN, PREDICT = "import torch", "import torch, no exit", "zoo train, first step", "zoo predict"
+BASES = ((TORCH, TORCH), (TORCH_ALONE, TORCH_ALONE), (TRAIN, TORCH_ALONE), (PREDICT, TORCH))
+"""Each command, and what it is compared with."""
+
+IMPORT, IMPORT_ALONE = "import torch", "import os, torch; os._exit(0)"
 FIRST_STEP = """
 import os, sys
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -89,13 +93,14 @@ def measure(
 
 
 def summary(found: dict[str, list[Took]]) -> list[dict[str, Any]]:
-    """Of each command the medians, and the median of the ratios to `import torch` in the same round."""
+    """Of each command the medians, and the median of the ratios to its `import torch` in the same round."""
     rows = []
-    for name, runs in found.items():
-        row: dict[str, Any] = {"command": name}
+    for name, beside in BASES:
+        runs = found[name]
+        row: dict[str, Any] = {"command": name, "beside": beside}
         for kind in ("cpu", "wall"):
             row[f"{kind}_s"] = round(statistics.median(run[kind] for run in runs), 2)
-            ratios = [run[kind] / base[kind] for run, base in zip(runs, found[TORCH], strict=True)]
+            ratios = [run[kind] / base[kind] for run, base in zip(runs, found[beside], strict=True)]
             row[f"{kind}_ratio"] = round(statistics.median(ratios), 3)
         rows.append(row)
     return rows
@@ -116,6 +121,7 @@ def main() -> None:
         train = ["train", options.model, "--dataset", options.dataset, "--max-steps", "1", "--device", "cpu"]
         commands = {
             TORCH: [IMPORT],
+            TORCH_ALONE: [IMPORT_ALONE],
             TRAIN: [FIRST_STEP, *train, "--output", f"{folder}/run-TURN"],
             PREDICT: [ZOO, "predict", options.weights, photo(folder)],
         }
