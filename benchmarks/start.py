@@ -1,6 +1,6 @@
 """From the command to the first step of a training, and to a prediction, beside `import torch` alone.
 
-They run by turns in fresh processes, after two unmeasured runs of each: images are decoded, the model was tried
+They run by turns in fresh processes, after an unmeasured run of each: images are decoded, the model was tried
 out, and the bytecode of everything lies in a folder of the benchmark's own, as in an installation. The process of a
 training ends itself at its first step, in a hook that torch calls after each step of an optimizer; up to there it is
 `zoo train`. It is compared with an `import torch` that ends itself too, and a prediction with one that ends as usual,
@@ -80,12 +80,12 @@ def photo(folder: str) -> str:
 def measure(
     commands: dict[str, list[str]], runs: int, environment: dict[str, str]
 ) -> dict[str, list[dict[str, float]]]:
-    """Run each command `runs` times, by turns, after two unmeasured runs."""
+    """Run each command `runs` times, by turns, after an unmeasured run."""
     found: dict[str, list[Took]] = {name: [] for name in commands}
-    for turn in range(-2, runs):
+    for turn in range(-1, runs):
         order = list(commands.items())
         for name, words in order if turn % 2 else reversed(order):
-            took = run_once([word.replace("TURN", str(turn + 2)) for word in words], environment)
+            took = run_once([word.replace("TURN", str(turn + 1)) for word in words], environment)
             if turn >= 0:
                 found[name].append(took)
         say(f"round {turn + 1} of {runs}" if turn >= 0 else "warming up")
