@@ -85,7 +85,7 @@ def evaluated(trainer: Trainer, source: Any) -> float:
         source.batches(eval_batch(plan.record)),
         trainer.augment.prepare,
         autocast=plan.hardware.autocast,
-        forward=views(trainer.predict, plan.recipe.tta),
+        forward=views(trainer.predict, plan.recipe.tta, plan.recipe.tta_margin),
     )  # it reads its counts, and so has waited for the device
     return metrics.top1
 

@@ -15,9 +15,10 @@ from run_modules import load_run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import zoo
 from zoo.catalogue.recipe import Lookahead, Recipe
 from zoo.catalogue.registry import load_registry
-from zoo.errors import ShapeError, SpecError
+from zoo.errors import InputError, ShapeError, SpecError
 from zoo.evaluate.opened import open_run, recorded_metrics
 from zoo.evaluate.views import views
 from zoo.runs.folder import read_result
@@ -28,6 +29,7 @@ from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.optim.averaging import Averaging, alpha_at
 from zoo.train.plan import replan, resolve
 from zoo.train.run_options import Request
+from zoo.train.task import refuse_for_task
 
 TINY = """
 [models.tiny]
@@ -235,6 +237,49 @@ def test_the_views_are_recorded_and_measured_again(tiny: str, tmp_path: Path) ->
     plain = msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, tta="none"))
     write_record(tmp_path / "run", plain)
     assert open_run(tmp_path / "run").measure().as_dict()["loss"] != measured["loss"]
+
+
+@pytest.mark.parametrize("tta", ["mirror", "mirror-translate", "dihedral"])
+def test_images_of_which_the_network_is_sure_are_seen_once(tta: Any) -> None:
+    images = torch.randn(32, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    first = looks(images).softmax(1).sort(descending=True).values
+    unsure = first[:, 0] - first[:, 1] < 0.4
+    assert 5 < unsure.sum() < 27
+    seen = []
+
+    def counted(batch: Tensor) -> Tensor:
+        seen.append(len(batch))
+        return looks(batch)
+
+    found, alone, over_all = views(counted, tta, 0.4)(images), looks(images), views(looks, tta)(images)
+    assert torch.equal(found[~unsure], alone[~unsure])
+    torch.testing.assert_close(found[unsure], over_all[unsure])
+    assert not torch.allclose(found[unsure], alone[unsure])
+    number = {"mirror": 2, "mirror-translate": 6, "dihedral": 8}[tta]
+    assert (sum(seen), max(seen)) == (32 + number * int(unsure.sum()), 32)  # and never more than a batch at once
+
+
+def test_a_batch_of_sure_images_is_seen_once_and_one_class_is_always_sure() -> None:
+    images, seen = torch.randn(4, 3, 5, 5), []
+    sure = lambda batch: seen.append(len(batch)) or torch.tensor([[9.0, 0.0]]).expand(len(batch), 2)  # noqa: E731
+    assert torch.equal(views(sure, "mirror", 0.9)(images), sure(images))
+    assert seen == [4, 4]
+    assert views(lambda batch: batch[:, :1, 0, 0], "mirror", 0.9)(images).tolist() == images[:, :1, 0, 0].tolist()
+
+
+def test_the_margin_is_recorded_measured_again_and_refused_for_several_labels(tiny: str, tmp_path: Path) -> None:
+    plain = trainer_of(tmp_path / "plain").fit()
+    result = trainer_of(tmp_path / "run", "tta_margin=0.02").fit()
+    assert (result["tta_margin"], "tta_margin" in plain) == (0.02, False)
+    assert "tta_margin" not in (tmp_path / "plain" / "run.toml").read_text()
+    assert read_record(tmp_path / "run").settings.tta_margin == 0.02
+    opened = open_run(tmp_path / "run")
+    assert opened.measure().as_dict() == recorded_metrics(tmp_path / "run")
+    assert result["test"]["loss"] != plain["test"]["loss"]
+    document = zoo.evaluate(tmp_path / "run").document
+    assert (document["tta_margin"], document["loss"]) == (0.02, result["test"]["loss"])
+    with pytest.raises(InputError, match=r"recipe.tta_margin 0.02: .* have no one class; allowed: not set"):
+        refuse_for_task(msgspec.structs.replace(Recipe(), loss="bce", select="map", tta_margin=0.02), "multi-label")
 
 
 def test_a_report_counts_what_the_views_say(tiny: str, tmp_path: Path) -> None:

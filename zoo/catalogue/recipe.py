@@ -160,6 +160,8 @@ class Recipe(Struct, frozen=True):
         tta: Views that a recorded result averages logits over: the image ("none"), its mirror image too
             ("mirror"), both moved by a pixel either way as well ("mirror-translate"), or a square image turned
             by quarters, and its mirror image likewise ("dihedral": eight views).
+        tta_margin: Images are seen over these views only if their two largest probabilities differ by less than this
+            in the image itself; others by themselves. Not set: all images are seen over all views.
         select: Which epoch's weights are kept: of the best top-1 ("top1"), of the best mean accuracy ("balanced-top1")
             or F1 ("macro-f1") of the classes, of the best mean average precision ("map", of images with several
             labels), of the lowest loss ("loss"), or of the last epoch ("last").
@@ -208,6 +210,7 @@ class Recipe(Struct, frozen=True):
     compile: Literal["auto", "off", "graph", "default", "max"] = "auto"
     sync_batch_norm: bool = True
     tta: TestTimeViews = "none"
+    tta_margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     select: Literal["top1", "balanced-top1", "macro-f1", "map", "loss", "last"] = "top1"
     patience: Count = 0
     on_nan: Literal["stop", "skip"] = "stop"

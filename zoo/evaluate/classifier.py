@@ -65,7 +65,7 @@ class Classifier(nn.Module):
         sizes: channels, height, width and number of classes.
         preprocessing: how an image is brought to what the module takes; `transform` does it.
         classes: the K names in the order of the logits; empty where they are not known.
-        tta: the views of an image that are averaged; see `zoo.evaluate.views`.
+        tta: the views of an image that are averaged; tta_margin: of which images; see `zoo.evaluate.views`.
         dataset: the SPEC of what the model was trained on; "" for initial weights.
         channels_last: the layout in which it was trained.
         record: `run.toml` of its run; None for initial weights.
@@ -90,6 +90,7 @@ class Classifier(nn.Module):
         preprocessing: Preprocessing,
         classes: tuple[str, ...] = (),
         tta: TestTimeViews = "none",
+        tta_margin: float | None = None,
         dataset: str = "",
         channels_last: bool = False,
         record: RunRecord | None = None,
@@ -98,7 +99,8 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.sizes, self.preprocessing, self.classes = name, sizes, preprocessing, classes
-        self.tta, self.dataset, self.channels_last, self.record = tta, dataset, channels_last, record
+        self.tta, self.tta_margin = tta, tta_margin
+        self.dataset, self.channels_last, self.record = dataset, channels_last, record
         self.thresholds, self.temperature = thresholds, temperature
         self.module = module
         self.training = module.training
@@ -269,7 +271,7 @@ class Classifier(nn.Module):
     @property
     def averaged(self) -> Forward:
         """The module over the test-time views of each image: prepared floats (B, C, H, W) to logits (B, K)."""
-        return views(self, self.tta)
+        return views(self, self.tta, self.tta_margin)
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -332,6 +334,7 @@ def _opened(folder: Path, registry: Registry, record: RunRecord, where: torch.de
         preprocessing=Preprocessing(rule_of(record, registry), data.mean, data.std, bool(record.settings.normalize)),
         classes=data.classes,
         tta=record.settings.tta,
+        tta_margin=record.settings.tta_margin,
         dataset=data.spec,
         channels_last=record.channels_last,
         record=record,

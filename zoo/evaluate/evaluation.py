@@ -77,6 +77,8 @@ def judge(
     metrics, labelled = opened.predictions(keep=keep)
     check_finite(name, metrics.loss)
     about = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
+    margin = opened.classifier.tta_margin
+    about |= {} if margin is None else {"tta_margin": margin}
     left_out = {"left_out": opened.left_out} if opened.left_out else {}
     out: dict[str, Any] = {**about, **left_out, **metrics.as_dict()}
     recorded = recorded_metrics(run, asked.split, opened.on) if isinstance(run, Path) else None

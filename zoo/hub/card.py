@@ -276,9 +276,10 @@ def feeding(facts: Facts) -> dict[str, str]:
     if altered := altered_test(data.spec, facts.registry):
         rows["test images"] = f"were altered before they were measured: {', '.join(altered)}"
     if record.settings.tta != "none":
-        views = code(record.settings.tta)
+        margin, views = record.settings.tta_margin, code(record.settings.tta)
+        unsure = f" where the two largest probabilities differ by less than {margin:g}" if margin is not None else ""
         rows["views"] = Markdown(
-            f"{code('predict')} and the results below average {views}; {code('model(images)')} sees one"
+            f"{code('predict')} and the results below average {views}{unsure}; {code('model(images)')} sees one"
         )
     if data.is_multi_label:
         what = "each class has a probability of its own, 1 / (1 + exp(-logit)); thresholds are in"

@@ -100,6 +100,10 @@ def _tree(found: Sequence[Candidate], members: Sequence[Classifier]) -> Node:
     )
 
 
+def _protocol(record: RunRecord) -> tuple[object, ...]:
+    return record.protocol, record.settings.tta, record.settings.tta_margin
+
+
 def _record(found: Sequence[Candidate], tree: Node, registry: Registry, device: str | None) -> RunRecord:
     """The record of the new run.
 
@@ -114,7 +118,7 @@ def _record(found: Sequence[Candidate], tree: Node, registry: Registry, device: 
                     f"{other.name} differs from {found[0].name} in data.{key}; an ensemble that is one run is measured "
                     "on the images of all its members"
                 )
-        if first.protocol != other.record.protocol or first.settings.tta != other.record.settings.tta:
+        if _protocol(first) != _protocol(other.record):
             raise InputError(
                 f"{other.name} differs from {found[0].name} in its protocol or its test-time views (recipe.tta); an "
                 "ensemble that is one run has one of each"

@@ -346,12 +346,15 @@ class Trainer:
             prepare,
             split.labels,
             autocast=precise,
-            forward=views(self.chosen(), self.plan.recipe.tta) if exact else self.predict,
+            forward=self._views() if exact else self.predict,
             total=total,
             classes=self.plan.record.sizes.num_classes,
             gather=lambda rows: self.world.gathered(rows, len(split)),
             thresholds=thresholds,
         )
+
+    def _views(self) -> Callable[[Tensor], Tensor]:
+        return views(self.chosen(), self.plan.recipe.tta, self.plan.recipe.tta_margin)
 
     def _means(self) -> list[float]:
         """Mean loss and accuracy over the steps of this epoch that were not skipped; NaN if there are none."""

@@ -139,6 +139,7 @@ def table_of(
         "seed": record.seed,
         "parameters": parameters,
         "tta": record.settings.tta,
+        **({} if record.settings.tta_margin is None else {"tta_margin": record.settings.tta_margin}),
         "test": test.as_dict() if test else None,
         "validation": validation.as_dict() if validation else None,
         **({} if thresholds is None else {"thresholds": {"rule": THRESHOLDS, "values": list(thresholds)}}),

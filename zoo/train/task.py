@@ -18,8 +18,10 @@ SWITCHED: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
 )
 """Keys of a recipe to the values that need one class an image, and what takes their place."""
 
-EVEN = MappingProxyType({"class_weights": "none", "sampler": "shuffled"})
-"""Keys for uneven classes, which weigh or draw an image by its one class, with the values that do not."""
+EVEN = MappingProxyType({"class_weights": "none", "sampler": "shuffled", "tta_margin": None})
+"""Keys that weigh, draw or judge an image by its one class, with the values that do not."""
+
+ONE_CLASS = MappingProxyType({"class_weights": "none", "sampler": "shuffled", "tta_margin": "not set"})
 
 UNLABELLED = MappingProxyType(
     {
@@ -85,5 +87,5 @@ def _refusal(recipe: Recipe, task: Task, key: str) -> str:
     if task == "single-label":
         allowed = "top1, balanced-top1, macro-f1, loss, last"
         return f"recipe.select map: {ONE} have no mean average precision; allowed: {allowed}"
-    allowed = {"loss": "bce, focal", "select": "map, loss, last", "class_weights": "none", "sampler": "shuffled"}[key]
+    allowed = {"loss": "bce, focal", "select": "map, loss, last", **ONE_CLASS}[key]
     return f"recipe.{key} {getattr(recipe, key)}: {SEVERAL} have no one class; allowed: {allowed}"

@@ -39,7 +39,8 @@ def emit_accuracy(out: dict[str, Any], num_classes: int) -> None:
 
 
 def _accuracy(out: dict[str, Any], top5: bool) -> str:
-    views = f", over the views {out['tta']}" if out["tta"] != "none" else ""
+    unsure = " of images that it is unsure of" if out.get("tta_margin") else ""
+    views = f", over the views {out['tta']}{unsure}" if out["tta"] != "none" else ""
     if "map" in out:
         return (
             f"{out['split']} mAP {out['map']:.4%}, F1 {out['micro_f1']:.4%} of all labels together and "
