@@ -90,15 +90,28 @@ def test_grayscale_equals_torchvision_where_chosen():
 
 @pytest.mark.parametrize("mode", ["zero", "reflect"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_crop_cuts_each_image_at_its_own_place(mode, channels_last):
+@pytest.mark.parametrize("cut", [geometry.crop, geometry.gathered_crop])
+def test_a_crop_cuts_each_image_at_its_own_place(cut, mode, channels_last):
     images = batch(9, 8, 10)
     given = images.contiguous(memory_format=torch.channels_last) if channels_last else images
     top, left = torch.arange(9) % 7, torch.arange(9).flip(0) % 7
-    got = geometry.crop(given, top, left, 3, mode)
+    got = cut(given, top, left, 3, mode)
     padded = F.pad(images, [3], padding_mode="constant" if mode == "zero" else "reflect")
     for i in range(9):
         assert torch.equal(got[i], padded[i, :, top[i] : top[i] + 8, left[i] : left[i] + 10])
     assert got.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+@pytest.mark.parametrize("mode", ["zero", "reflect"])
+@pytest.mark.parametrize("values", ["bytes", "floats"])
+def test_one_gather_of_pixels_is_the_crop_of_rows_and_compiles_whole(mode, values):
+    images = batch() if values == "bytes" else batch().float() / 255
+    top, left = torch.randint(0, 9, (2, 16), generator=generator(3)).unbind()
+    expected = geometry.crop(images, top, left, 4, mode)
+    compiled = torch.compile(geometry.gathered_crop, fullgraph=True, backend="aot_eager")
+    for gather in (geometry.gathered_crop, compiled):
+        assert torch.equal(gather(images, top, left, 4, mode), expected)
+    assert expected.dtype == images.dtype
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -15,6 +15,7 @@ import torch
 from run_modules import load_run
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.catalogue.registry import load_registry
 from zoo.data.batches.resident import Resident
@@ -126,6 +127,30 @@ def test_each_direction_stands_with_both_signs_and_the_fit_repeats_to_the_bit() 
     assert torch.equal(plus, -minus)
     assert torch.equal(first.conv.weight, second.conv.weight)
     assert (plus.flatten(1).gather(1, plus.flatten(1).abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_the_patches_of_all_parts_are_decomposed_once() -> None:
+    counts = {"decompositions": 0, "copies to the host": 0}
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            counts["decompositions"] += "eigh" in func._schema.name
+            copied = isinstance((kwargs or {}).get("device"), torch.device) and func._schema.name == "aten::_to_copy"
+            counts["copies to the host"] += copied and kwargs["device"].type == "cpu"
+            return func(*args, **(kwargs or {}))
+
+    layer, images = Whiten(3, 2, eps=5e-4), photographs(600)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layer.to(device)
+    with Counting():
+        layer.fit_to_images(images.to(device))
+    assert counts["decompositions"] == 1
+    assert counts["copies to the host"] <= 1 + (device == "cuda")
+    patches = F.unfold(images, 2).transpose(0, 1).flatten(1).double()  # of all images at once
+    values, vectors = torch.linalg.eigh(patches @ patches.T / patches.shape[1])
+    rows = vectors.T / (values[:, None] + 5e-4).sqrt()
+    found = layer.conv.weight[:12].flatten(1).cpu().double()
+    torch.testing.assert_close(found.abs(), rows.abs(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_trainer_shows_the_first_training_images_once_and_the_kernel_stays(

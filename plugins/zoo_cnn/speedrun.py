@@ -44,14 +44,16 @@ class Whiten(nn.Module):
         Args:
             images: float32 (N, C, H, W), as the model takes them.
         """
+        images = images.cpu() if images.device.type == "mps" else images  # which has no float64
         size = self.conv.weight[0].numel()
-        moments = torch.zeros(size, size, dtype=torch.float64)
+        moments = torch.zeros(size, size, dtype=torch.float64, device=images.device)
         count = 0
         for part in images.split(256):
             patches = F.unfold(part, self.kernel).transpose(0, 1).flatten(1).double()
-            moments += (patches @ patches.T).cpu()
+            moments += patches @ patches.T
             count += patches.shape[1]
-        values, vectors = torch.linalg.eigh(moments / count)
+        # A GPU is waited for once, and one small decomposition is faster on the host.
+        values, vectors = torch.linalg.eigh(moments.cpu() / count)
         rows = _turned(vectors.T) / (values.clamp(min=0)[:, None] + self.eps).sqrt()
         self.conv.weight.copy_(torch.cat((rows, -rows)).view(self.conv.weight.shape))
 
