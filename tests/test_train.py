@@ -23,7 +23,6 @@ from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer
 from zoo.train.plan import resolve
 from zoo.train.run_options import Request
-from zoo.train.speed.compiled import Choice, Pace, choose
 
 SMALL = """
 [models.tiny]
@@ -291,21 +290,3 @@ def test_a_compiled_run_learns_what_the_plain_one_learns(tiny: str, tmp_path: Pa
         # Adam moves a bias in front of a batch norm by the rounding of a zero gradient; running means follow.
         assert on["val_loss"] == pytest.approx(off["val_loss"], rel=1e-2)
     assert compiled["test"]["count"] == 360
-
-
-def test_the_compiler_is_chosen_where_it_saves_more_than_it_costs() -> None:
-    def choice(plain: float, recorded: float | None = None, wanted: str = "auto", device: str = "cuda") -> Choice:
-        return choose(wanted, torch.device(device), 1000, lambda: Pace(plain, recorded, "it reads the device"))
-
-    sums = "compiling takes 60 s and saves 2 s of about 10 s"
-    assert choice(0.01) == ("off", f"off: {sums}; no CUDA graph: it reads the device")
-    assert choice(1.0) == ("default", "default: compiling takes 60 s and saves 250 s of about 1000 s")
-    assert choice(1.0, 0.4).mode == "graph"
-    assert choice(0.01, 0.02).mode == "off"
-    assert choice(1.0, device="cpu").mode == "off"
-    assert choice(0.0, wanted="max").mode == "max"
-    assert choice(1.0, 0.4, wanted="graph").mode == "graph"
-    with pytest.raises(DeviceError, match=r"cannot be recorded as a CUDA graph \(it reads the device\)"):
-        choice(1.0, wanted="graph")
-    with pytest.raises(DeviceError, match="this run uses cpu"):
-        choice(1.0, 0.4, wanted="graph", device="cpu")

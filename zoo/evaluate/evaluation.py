@@ -76,7 +76,7 @@ def judge(
     keep = None if is_plain or several else Keep(opened.classifier.temperature)
     metrics, labelled = opened.predictions(keep=keep)
     check_finite(name, metrics.loss)
-    about = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
+    about: dict[str, Any] = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
     margin = opened.classifier.tta_margin
     about |= {} if margin is None else {"tta_margin": margin}
     left_out = {"left_out": opened.left_out} if opened.left_out else {}

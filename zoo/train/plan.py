@@ -58,6 +58,7 @@ from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import AUTO, Request, refuse_impossible
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 from zoo.train.speed.recomputed import recomputed
+from zoo.train.speed.trials import Trials, try_compiled
 from zoo.train.student import refuse_student
 from zoo.train.task import for_task, refuse_for_task
 from zoo.train.teacher import Teacher, distill_of, find_teacher, matching
@@ -256,7 +257,7 @@ def with_compiler(plan: Plan) -> Plan:
     """The plan with the compiler's mode decided, and the reason added to its notes."""
     record, hardware, recipe = plan.record, plan.hardware, plan.recipe
     steps = recipe.epochs * math.ceil(record.data.train / recipe.batch_size)
-    sizes = (record.sizes.in_channels, record.sizes.height, record.sizes.width)
+    shape = (recipe.batch_size, record.sizes.in_channels, record.sizes.height, record.sizes.width)
     if recipe.checkpointing and recipe.compile not in ("auto", "off"):
         raise InputError(
             f"recipe.checkpointing cannot be used with --compile {recipe.compile}: the second computation of a block "
@@ -266,9 +267,8 @@ def with_compiler(plan: Plan) -> Plan:
         "off" if recipe.checkpointing else recipe.compile,
         hardware.device,
         min(steps, record.max_steps or steps),
-        lambda: measure_pace(
-            plan.build().train(), (recipe.batch_size, *sizes), hardware, why_not=why_no_graph(recipe, hardware)
-        ),
+        lambda: measure_pace(plan.build().train(), shape, hardware, why_not=why_no_graph(recipe, hardware)),
+        Trials(record, hardware, lambda: try_compiled(plan.build().train(), shape, hardware)),
     )
     return replace(
         plan,

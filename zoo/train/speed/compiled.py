@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,17 @@ from zoo.errors import DeviceError
 from zoo.models.device import Hardware, mean_seconds
 from zoo.train.speed.graphs import NotRecorded, Recorded
 
-WARM_UP_SECONDS = 60.0
-"""The assumed time to compile a model for training and evaluation on a GPU."""
+ASSUMED_SECONDS = 60.0
+"""Seconds that a model's first compilation takes on a GPU, as long as none was timed on this machine.
 
-GAIN = 0.25
-"""The assumed share of an eager step on a GPU that compiling saves; not yet measured."""
+It decides only whether it is tried.
+"""
+
+WORTH = 8.0
+"""Compiling is tried if the run takes this many times as long as the trial."""
 
 MARGIN = 2.0
-"""Compiling is chosen if it saves at least this many times its cost."""
+"""Compiling is chosen if it saves this many times what a trial took: evaluation and augmentation are compiled too."""
 
 
 class Choice(NamedTuple):
@@ -41,12 +44,40 @@ class Pace(NamedTuple):
     why_not: str = ""
 
 
-def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pace]) -> Choice:
+class Measured(Protocol):
+    """What compiling took, and how long a compiled step takes, in seconds."""
+
+    @property
+    def seconds(self) -> float:
+        """Until the first step was done."""
+
+    @property
+    def step(self) -> float:
+        """Each step after it."""
+
+
+class Known(Protocol):
+    """What this machine knows of compiling a model: see `zoo.train.speed.trials`."""
+
+    failed: str
+
+    def known(self) -> Measured | None:
+        """An earlier trial of the same model and batch."""
+
+    def expected(self) -> float:
+        """Seconds that a trial will take."""
+
+    def made(self) -> Measured | None:
+        """A trial, made now; None where the compiler fails (`failed` says why)."""
+
+
+def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pace], trials: Known) -> Choice:
     """Choose the compile mode by weighing its cost against the length of the run.
 
     Args:
         wanted: the recipe's `compile`; anything but "auto" is taken as it is.
         steps: number of steps of the whole run. pace: measures a step; called on a GPU only.
+        trials: what compiling takes and saves; a long run without a trial makes one.
     Raises:
         DeviceError: "graph" was requested and is not possible.
     """
@@ -68,10 +99,17 @@ def choose(wanted: str, device: torch.device, steps: int, pace: Callable[[], Pac
         return Choice("off", f"off: compiling rarely helps on a {device.type.upper()}; --compile default forces it")
     plain, recorded, why_not = pace()
     took = steps * min(plain, recorded or plain)
-    saved = GAIN * took
-    sums = f"compiling takes {WARM_UP_SECONDS:.0f} s and saves {saved:.0f} s of about {took:.0f} s"
-    if saved > MARGIN * WARM_UP_SECONDS:
-        return Choice("default", f"default: {sums}")
+    trial = trials.known()
+    if trial is None and took >= WORTH * trials.expected():
+        trial = trials.made()
+    if trial is None:
+        sums = f"the run takes about {took:.0f} s, and trying the compiler about {trials.expected():.0f} s"
+        sums = trials.failed or sums
+    else:
+        saved = took - steps * trial.step
+        sums = f"compiling took {trial.seconds:.0f} s in a trial and saves {saved:.0f} s of about {took:.0f} s"
+        if saved > MARGIN * trial.seconds:
+            return Choice("default", f"default: {sums}")
     if recorded is not None and recorded < plain:
         return Choice("graph", f"graph: a step takes {1e3 * recorded:.2f} ms, {1e3 * plain:.2f} ms without; {sums}")
     return Choice("off", f"off: {sums}{f'; no CUDA graph: {why_not}' if why_not else ''}")
