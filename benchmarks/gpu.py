@@ -138,26 +138,28 @@ def timm(chosen: argparse.Namespace) -> Iterator[Piece]:
 def airbench(chosen: argparse.Namespace) -> Iterator[Piece]:
     """Their script and our recipe on the same images: accuracy and seconds over several runs."""
     if chosen.airbench and not chosen.smoke:
-        yield "airbench94_muon.py", lambda seconds: their_speedrun(chosen, seconds)
+        spec = f"parquet:{chosen.data}"
+        yield "airbench94_muon.py", lambda seconds: their_speedrun(chosen.airbench, spec, chosen.runs, seconds)
     yield SPEEDRUN[0], lambda seconds: our_speedrun(chosen, seconds)
 
 
-def their_speedrun(chosen: argparse.Namespace, seconds: float) -> dict[str, Any]:
+def their_speedrun(script: Path, spec: str, runs: int, seconds: float) -> dict[str, Any]:
     """Run a copy of the script with fewer runs, on our images in the files that it looks for."""
     import torch
 
+    from zoo.catalogue.registry import load_registry
     from zoo.data.load import load
 
-    data = load(f"parquet:{chosen.data}")
+    data = load(spec, load_registry())
     with tempfile.TemporaryDirectory(prefix="gpu-airbench-") as folder:
         Path(folder, "cifar10").mkdir()
         for name, split in (("train", data.train), ("test", data.test)):
             images = torch.tensor(split.images.transpose(0, 2, 3, 1))
             held = {"images": images, "labels": torch.tensor(split.labels), "classes": list(data.classes)}
             torch.save(held, Path(folder, "cifar10", f"{name}.pt"))
-        code, count = re.subn(r"range\(200\)", f"range({chosen.runs})", chosen.airbench.read_text())
+        code, count = re.subn(r"range\(200\)", f"range({runs})", script.read_text())
         if count != 1:
-            raise Failed(f"{chosen.airbench.name}: range(200), its number of runs, stands in it {count} times")
+            raise Failed(f"{script.name}: range(200), its number of runs, stands in it {count} times")
         Path(folder, "airbench.py").write_text(code)
         said = start([sys.executable, "airbench.py"], seconds, folder).stdout
     last = [line.split("|") for line in said.splitlines() if re.search(r"\|\s+eval\s+\|", line)]

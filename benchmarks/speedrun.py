@@ -1,14 +1,17 @@
-"""The speedrun recipe over several seeds: accuracy, seconds, mean and spread; beside airbench94 where it can run.
+"""The speedrun recipe over several seeds beside airbench94 and others of its kind: accuracy, seconds, mean and spread.
 
     python benchmarks/speedrun.py --compile default --peer PATH/airbench94_muon.py --json results/speedrun.json
     python benchmarks/speedrun.py --device cpu --runs 3 --limit-train 5000 --limit-test 2000 --batch-size 500
+    python benchmarks/speedrun.py --smoke               # does the script run? on a CPU, with the embedded digits
 
 Trains on all training images (`paper` protocol; the recipe keeps the last epoch, so that nothing is selected on
 the test images). The clock is airbench94's: the training steps with the fit of the first layer, and one evaluation
 over the recipe's views in the precision of the training; compiling and the evaluations between epochs are left out.
 `whole` is the run with them, from its first step to its last. `top1` is measured in fp32, as every result is.
 
-Seeds run one after the other in one process. The peer is a file, run on the same images; it needs a GPU.
+Each --peer is a file, run on the same images; it needs a GPU. Ours and the peers run in turns: some seeds of ours one
+after the other in one process, then as many runs of each peer in a process of its own, and so on. `--smoke` runs
+whatever is given as a peer on the CPU too.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +46,7 @@ def ours(chosen: argparse.Namespace, seed: int) -> dict[str, Any]:
     asked = {"limit_train": chosen.limit_train, "limit_test": chosen.limit_test, "epochs": chosen.epochs}
     request = Request(
         model="speedrun-94",
-        dataset=f"parquet:{chosen.data}",
+        dataset=chosen.spec,
         protocol="paper",
         seed=seed,
         device=chosen.device,
@@ -50,6 +54,7 @@ def ours(chosen: argparse.Namespace, seed: int) -> dict[str, Any]:
         batch_size=chosen.batch_size,
         precision=chosen.precision,
         settings=tuple(chosen.set),
+        image_size=32,
         **asked,
     )
     with tempfile.TemporaryDirectory(prefix="speedrun-") as name:
@@ -90,19 +95,22 @@ def evaluated(trainer: Trainer, source: Any) -> float:
     return metrics.top1
 
 
-def theirs(chosen: argparse.Namespace) -> dict[str, Any]:
-    """The peer's rows, or why there are none."""
-    if chosen.peer is None:
-        return {"left_out": "no --peer PATH to airbench94_muon.py was given"}
-    if not torch.cuda.is_available():
-        return {"left_out": f"{chosen.peer.name} computes in half precision on a CUDA GPU, and there is none here"}
-    if not chosen.peer.is_file():
-        return {"left_out": f"{chosen.peer.name}: no such file"}
-    chosen.airbench = chosen.peer
+def theirs(peer: Path, chosen: argparse.Namespace, runs: int) -> dict[str, Any]:
+    """The peer's runs, or why there are none."""
+    if not (torch.cuda.is_available() or chosen.smoke):
+        return {"left_out": "it computes in half precision on a CUDA GPU, and there is none here"}
+    if not peer.is_file():
+        return {"left_out": "no such file"}
     try:
-        return their_speedrun(chosen, chosen.seconds)
+        return their_speedrun(peer, chosen.spec, runs, chosen.seconds)
     except Failed as failure:
-        return {"left_out": f"{chosen.peer.name} failed: {failure}"}
+        return {"left_out": f"it failed: {failure}"}
+
+
+def turns(runs: int, count: int) -> list[range]:
+    """The seeds of each turn: 0 to runs - 1 in `count` parts of about one length, none of them empty."""
+    ends = [round(runs * i / count) for i in range(count + 1)]
+    return [range(start, end) for start, end in pairwise(ends) if end > start]
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -124,35 +132,50 @@ def parse() -> argparse.Namespace:
     options.add_argument("--limit-test", type=int, metavar="N")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `zoo train`")
     options.add_argument("--data", type=Path, help="folder of CIFAR-10's parquet files")
-    options.add_argument("--peer", type=Path, help="airbench94_muon.py")
-    options.add_argument("--seconds", type=float, default=1200.0, help="at most, for the peer")
+    options.add_argument("--peer", type=Path, action="append", default=[], help="airbench94_muon.py; may be repeated")
+    options.add_argument("--turns", type=int, default=2, help="ours and the peers by turns, so many times")
+    options.add_argument("--seconds", type=float, default=1200.0, help="at most, for a peer in one turn")
+    options.add_argument("--smoke", action="store_true", help="tiny, on the CPU: does the script run?")
     options.add_argument("--json", type=Path)
     chosen = options.parse_args()
-    chosen.data = data_folder(chosen.data).resolve()
+    if chosen.smoke:
+        tiny = {"device": "cpu", "runs": 2, "compile": "off", "limit_train": 80, "limit_test": 40, "epochs": 1}
+        vars(chosen).update(tiny, batch_size=40, seconds=60.0)
+    chosen.spec = "digits" if chosen.smoke else f"parquet:{data_folder(chosen.data).resolve()}"
     return chosen
 
 
 def main() -> None:
-    """Run the seeds and the peer, and print both."""
+    """Run the seeds and the peers by turns, and print all of them."""
     chosen = parse()
     record: dict[str, Any] = {"machine": facts(), "environment": environment(_device(chosen))}
-    peer, rows = theirs(chosen), []
-    record["peer"] = peer
-    for seed in range(chosen.runs):
-        rows.append(ours(chosen, seed))
-        say(f"seed {seed}: top-1 {rows[-1]['top1']:.2%} in {rows[-1]['seconds']:.2f} s")
+    rows: list[dict[str, Any]] = []
+    peers: dict[str, dict[str, Any]] = {peer.name: {"top1": [], "seconds": []} for peer in chosen.peer}
+    for number, seeds in enumerate(turns(chosen.runs, chosen.turns)):
+        for seed in seeds:
+            rows.append(ours(chosen, seed) | {"turn": number})
+            say(f"seed {seed}: top-1 {rows[-1]['top1']:.2%} in {rows[-1]['seconds']:.2f} s")
+        for peer in chosen.peer:
+            found, kept = theirs(peer, chosen, len(seeds)), peers[peer.name]
+            for key in ("top1", "seconds"):
+                kept[key] += found.get(key, [])
+            kept |= {"left_out": found["left_out"]} if "left_out" in found else {}
+            say(f"{peer.name}: {found.get('shown') or 'left out: ' + found['left_out']}")
         summary = {key: spread([row[key] for row in rows]) for key in KEYS}
-        write(chosen.json, record | {"runs": rows, "summary": summary})  # a call that is cut short keeps these
+        for kept in peers.values():
+            kept |= {"summary": {key: spread(kept[key]) for key in KEYS[:2]}} if kept["top1"] else {}
+        write(chosen.json, record | {"runs": rows, "summary": summary, "peers": peers})  # a call cut short keeps these
+    found = {"speedrun-94": (summary, len(rows))}
+    found |= {name: (kept["summary"], len(kept["top1"])) for name, kept in peers.items() if "summary" in kept}
     cells = [
-        [name, *(f"{summary[key]['mean']:.4f} ± {summary[key]['deviation']:.4f}" for key in KEYS[:2]), n]
-        for name, n in (("speedrun-94", len(rows)),)
+        [name, *(f"{one[key]['mean']:.4f} ± {one[key]['deviation']:.4f}" for key in KEYS[:2]), count]
+        for name, (one, count) in found.items()
     ]
-    if "means" in peer:
-        both = [f"{m:.4f} ± {s:.4f}" for m, s in zip(peer["means"], peer["spreads"], strict=True)]
-        cells.append(["airbench94_muon.py", *both, len(peer["top1"])])
     print("\n".join(lines(("what", "top-1", "seconds", "runs"), cells, left=1)))
-    if "left_out" in peer:
-        say(f"the peer is left out: {peer['left_out']}")
+    means = {name: one["seconds"]["mean"] for name, (one, _) in found.items()}
+    if len(means) > 1:
+        fastest = min((name for name in means if name != "speedrun-94"), key=lambda name: means[name])
+        say(f"the fastest of the others, {fastest}, takes {means[fastest] / means['speedrun-94']:.3f} of our seconds")
 
 
 def _device(chosen: argparse.Namespace) -> torch.device:

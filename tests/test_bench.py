@@ -225,3 +225,26 @@ def test_every_competitor_trains_side_by_side(cifar10_parquet: Path, tmp_path: P
     assert not [row for row in rows if "error" in row]
     assert {row["parameters"] for row in rows} == {11_181_642}
     assert sum("faster" in row for row in rows) == 3
+
+
+@pytest.mark.slow
+def test_the_speedrun_and_a_peer_run_in_turns(tmp_path: Path) -> None:
+    peer = tmp_path / "peer.py"
+    peer.write_text(
+        "import torch\n"
+        "held = torch.load('cifar10/train.pt')\n"
+        "assert held['images'].shape[-1] == 3 and len(held['images']) == len(held['labels'])\n"
+        "for run in ('warmup', *range(200)):\n"
+        "    print(f'|  {run}  |  eval  |  0.9  |  0.93  |  0.9401  |  2.5  |')\n"
+    )
+    words = ["--smoke", "--peer", str(peer), "--peer", str(tmp_path / "none.py"), "--json", str(tmp_path / "out.json")]
+    script = str(Path(__file__).parent.parent / "benchmarks" / "speedrun.py")
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert [row["turn"] for row in record["runs"]] == [0, 1]
+    assert record["peers"]["peer.py"]["seconds"] == [2.5, 2.5]
+    assert record["peers"]["none.py"]["left_out"] == "no such file"
+    said = [line.split()[:2] for line in done.stderr.splitlines() if ": " in line]
+    assert said[:5] == [["seed", "0:"], ["peer.py:", "0.9401"], ["none.py:", "left"], ["seed", "1:"], said[1]]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["what", "speedrun-94", "peer.py"]
