@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 import torch
 
-from zoo.models.device import threads_in_words
-from zoo.train.environment import differences
+from zoo.base import cpus
+from zoo.models.device import pick_device, threads_in_words
+from zoo.train.environment import differences, environment
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import Request
 from zoo.train.speed.threads import as_recorded, beside_others, candidates, step_timer
@@ -61,9 +63,12 @@ def test_nothing_is_timed_on_a_quiet_machine_or_against_the_users_choice(
 
 
 def test_all_the_free_ones_and_one_are_compared() -> None:
-    assert candidates(16, 1.2) == [16, 15, 1]
-    assert candidates(2, 1.0) == [2, 1]
-    assert candidates(4, 9.0) == [4, 1]
+    assert candidates(16, 1.2, 16) == [16, 15, 1]
+    assert candidates(2, 1.0, 2) == [2, 1]
+    assert candidates(4, 9.0, 4) == [4, 1]
+    assert candidates(16, 0.3, 16) == [16]  # a quiet machine
+    assert candidates(1, 0.0, 2) == [2, 1]  # a quota of one CPU and a part
+    assert candidates(1, 1.0, 1) == [1]
 
 
 def test_a_real_step_is_timed_with_each_number(plan: Plan) -> None:
@@ -90,3 +95,62 @@ def test_more_threads_than_here_or_a_users_choice_stay_a_difference(
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert as_recorded(fewer) == ""
     assert torch.get_num_threads() == 3
+
+
+# ---- four situations --------------------------------------------------------------------------
+
+MOUNT = "29 22 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+
+
+def machine(folder: Path, monkeypatch: pytest.MonkeyPatch, visible: int, limit: str, torchs: int) -> None:
+    """A machine with so many CPUs, a quota as a control group says it, and as many threads as torch would use."""
+    monkeypatch.undo()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    tree = {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": MOUNT, "sys/fs/cgroup/cpu.max": f"{limit}\n"}
+    for name, text in tree.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    quota = cpus.quota
+    monkeypatch.setattr(cpus, "quota", lambda: quota(folder))
+    monkeypatch.setattr(cpus, "affinity", lambda: visible)
+    torch.set_num_threads(torchs)
+
+
+SITUATIONS: dict[str, tuple[int, str, int, float, dict[int, float]]] = {
+    "quiet": (2, "max 100000", 2, 0.1, {1: 1.0, 2: 0.55}),
+    "one busy neighbour": (2, "max 100000", 2, 1.0, {1: 0.016, 2: 0.848}),
+    "one busy neighbour of four CPUs": (4, "max 100000", 4, 1.0, {1: 1.0, 2: 0.55, 3: 0.4, 4: 0.9}),
+    "a quota of one CPU": (4, "100000 100000", 4, 0.0, {1: 1.0, 2: 1.3, 3: 2.0, 4: 3.0}),
+    "a quota of one CPU and a half": (4, "150000 100000", 4, 0.0, {1: 1.0, 2: 0.7, 3: 1.2, 4: 2.0}),
+    "the same for many small steps": (4, "150000 100000", 4, 0.0, {1: 1.0, 2: 0.98, 3: 1.2, 4: 2.0}),
+    "16 visible CPUs, two usable": (16, "200000 100000", 16, 0.3, {1: 1.0, 2: 0.55, 4: 1.5, 16: 9.0}),
+    "16 visible CPUs, two usable, one busy": (16, "200000 100000", 16, 1.0, {1: 0.4, 2: 0.9, 4: 1.5, 16: 9.0}),
+}
+"""CPUs, quota, torch's own threads, CPUs that others keep busy, and what a step takes with each number of threads."""
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_number_chosen_is_never_far_from_the_best_fixed_one(
+    name: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visible, limit, torchs, busy, seconds = SITUATIONS[name]
+    machine(tmp_path, monkeypatch, visible, limit, torchs)
+    pick_device("cpu")
+    chosen, _ = beside_others(plan, busy, seconds.__getitem__)
+    assert min(seconds.values()) / seconds[torch.get_num_threads()] >= 0.9
+    recorded = environment(torch.device("cpu"))
+    assert recorded["threads"] == str(torch.get_num_threads())
+    assert chosen is plan or chosen.record.environment["threads"] == recorded["threads"]
+
+
+def test_a_run_that_began_with_a_thread_for_a_part_of_a_cpu_goes_on_with_it(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(tmp_path, monkeypatch, 4, "150000 100000", 4)
+    pick_device("cpu")
+    found, line = beside_others(plan, 0.0, {1: 1.0, 2: 0.7}.__getitem__)
+    assert line == "2 threads: a step takes 700 ms, 1e+03 ms with 1, under a quota of 1.5 CPUs"
+    torch.set_num_threads(1)
+    assert as_recorded(found.record).startswith("2 threads: as this run began")
+    assert torch.get_num_threads() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -24,6 +25,12 @@ def usable() -> int:
     """The number of CPUs that this process may keep busy: those of its affinity, or the whole CPUs of its quota."""
     limit = quota()
     return affinity() if limit is None else max(1, min(affinity(), int(limit)))
+
+
+def most() -> int:
+    """The largest number of threads that can pay: as `usable`, but a part of a CPU in the quota counts as one."""
+    limit = quota()
+    return affinity() if limit is None else max(1, min(affinity(), math.ceil(limit)))
 
 
 def quota(root: Path = ROOT) -> float | None:
