@@ -13,8 +13,8 @@ from zoo.errors import DeviceError
 from zoo.models.device import Hardware
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import Request
+from zoo.train.speed.compile_trials import Trial, Trials, try_compiled
 from zoo.train.speed.compiled import ASSUMED_SECONDS, Choice, Pace, choose
-from zoo.train.speed.trials import Trial, Trials, try_compiled
 
 CPU = torch.device("cpu")
 

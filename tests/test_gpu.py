@@ -12,6 +12,7 @@ from torch import nn
 
 from zoo.catalogue.recipe import Lookahead
 from zoo.catalogue.registry import load_registry
+from zoo.data.augment.geometry import crop
 from zoo.data.augment.pipeline import build
 from zoo.data.batches.resident import Resident, generator, order
 from zoo.data.load import load
@@ -21,6 +22,7 @@ from zoo.runs.folder import read_metrics
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.optim.averaging import Averaging
+from zoo.train.optim.muon import Muon
 from zoo.train.plan import replan, resolve
 from zoo.train.run_options import Request
 from zoo.train.speed.compiled import choose, measure_pace
@@ -180,3 +182,39 @@ def test_a_recording_draws_what_the_plain_function_draws() -> None:
         expected = noisy(ones)
         seed_noise(seed, device)
         assert torch.equal(recorded(ones), expected)
+
+
+@pytest.mark.parametrize("sphere", [False, True])
+def test_muon_waits_for_nothing_and_moves_weights_as_on_the_cpu(sphere: bool) -> None:
+    shapes = ((16, 4, 3, 3), (16, 36), (36, 16), (16, 4, 3, 3))
+    moved = []
+    for device in ("cpu", "cuda"):
+        noise = torch.Generator().manual_seed(0)
+        layers = [nn.Parameter(torch.randn(shape, generator=noise).to(device)) for shape in shapes]
+        if device == "cuda":
+            layers[0] = nn.Parameter(layers[0].detach().contiguous(memory_format=torch.channels_last))
+        first = [layer.detach().clone() for layer in layers]
+        optimizer = Muon(layers, lr=0.05, sphere=sphere)
+        optimizer.found_inf = torch.zeros((), device=device)
+        for number in range(3):
+            noise.manual_seed(number)
+            for layer in layers:
+                layer.grad = torch.randn(layer.shape, generator=noise).to(device)
+            torch.cuda.set_sync_debug_mode("error" if number and device == "cuda" else "default")
+            try:
+                optimizer.step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        moved.append([(layer - start).detach().cpu() for layer, start in zip(layers, first, strict=True)])
+    for one, other in zip(*moved, strict=True):
+        assert (one - other).norm() < 0.05 * one.norm()  # iterated in bfloat16 there
+
+
+@pytest.mark.parametrize("mode", ["zero", "reflect"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_crop_is_the_cpus_to_the_bit(mode: str, layout: torch.memory_format) -> None:
+    images = torch.randint(0, 256, (9, 3, 8, 10), dtype=torch.uint8).contiguous(memory_format=layout)
+    top, left = torch.arange(9) % 7, torch.arange(9).flip(0) % 7
+    found = crop(images.cuda(), top.cuda(), left.cuda(), 3, mode)
+    assert torch.equal(found.cpu(), crop(images, top, left, 3, mode))
+    assert found.is_contiguous(memory_format=layout)

@@ -120,6 +120,8 @@ class Trainer:
         change = self.augment.apply
         self.change = self.compiler.recorded(self.compiler(change)) if self.augment.compilable else change
         trained = [p for p in (*self.module.parameters(), *self.lesson.parameters()) if p.requires_grad]
+        self.judges = plan.hardware.compile == "graph" and self.world.size == 1 and not self.scaler.is_enabled()
+        self.finite: Tensor | None = None  # of a step that was judged where it was recorded
         self.learn = self.compiler.recorded(self._learn, trained)
         self.predict = self.compiler.whole(self.chosen(), eval_batch(plan.record))
         self.at = Position()
@@ -272,23 +274,25 @@ class Trainer:
         targets = self.lesson.targets(targets, mine, len(rows), drawn)
         self.compiler.next_step()
         share = count / whole * self.world.size  # gradients are averaged over the processes
-        sums: Tensor = self.learn(images, targets, labels, count, share, *weights)
+        sums, self.finite = self.learn(images, targets, labels, count, share, self.judges, *weights)
         return sums
 
     def _learn(
-        self, images: Tensor, targets: Tensor, labels: Tensor, count: Count, share: Count, weights: Tensor | None = None
-    ) -> Tensor:
-        """Add the gradients of `share` times the mean loss; returns summed loss and hits, float32 (2,).
+        self, images: Tensor, targets: Tensor, labels: Tensor, count: Count, share: Count, judge: bool, *weights: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Add the gradients of `share` times the mean loss; returns summed loss and hits, and whether all is finite.
 
         Args:
-            count: what the images count together. weights: what each of them counts by itself, float32 (B,).
+            count: what all images count; weights: each of them, float32 (B,). judge: whether to call `Guard.judged`.
         """
+        own = weights[0] if weights else None
         with self.plan.hardware.autocast():
-            loss, hits = self.lesson.judge(self.forward, self.loss, images, targets, labels, count, weights)
+            loss, hits = self.lesson.judge(self.forward, self.loss, images, targets, labels, count, own)
         plain = not isinstance(share, Tensor)
         self.scaler.scale(loss if plain and share == 1 else loss * share).backward()
         part = len(labels) if plain else share * (self.batch / self.world.size)  # of the batch's mean loss
-        return torch.stack((loss.detach() * part, hits.float()))
+        sums = torch.stack((loss.detach() * part, hits.float()))
+        return sums, self.guard.judged(sums[0]) if judge else None
 
     def _may_step(self, total: Tensor, lr: float, rows: Tensor) -> bool:
         if self.scaler.is_enabled():  # fp16: the scaler itself skips steps that overflow
@@ -296,7 +300,8 @@ class Trainer:
             if self.plan.recipe.clip_grad_norm:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.recipe.clip_grad_norm)
             return self.guard.passes(total[0].isfinite(), total[0], self.at.total, lr, rows)
-        return self.guard.allows(total[0], self.at.total, lr, rows)
+        finite = self.guard.judged(total[0]) if self.finite is None else self.finite
+        return self.guard.allows(finite, total[0], self.at.total, lr, rows)
 
     def _end_epoch(self) -> None:
         at, means = self.at, self._means()
@@ -330,7 +335,7 @@ class Trainer:
         self, split: Split, exact: bool = True, thresholds: Tensor | None = None
     ) -> tuple[Figures, LabelPredictions | None]:
         """As `measure`, with the predictions of images that have several labels."""
-        source = self.plan.source(self.world.part(split))
+        source, recipe = self.plan.source(self.world.part(split)), self.plan.recipe
         self.world.align(self.chosen())
         batches = self.world.batches(source, len(split), eval_batch(self.plan.record))
         precise = (lambda: autocast(self.device, "fp32")) if exact else self.plan.hardware.autocast
@@ -346,15 +351,12 @@ class Trainer:
             prepare,
             split.labels,
             autocast=precise,
-            forward=self._views() if exact else self.predict,
+            forward=views(self.chosen(), recipe.tta, recipe.tta_margin) if exact else self.predict,
             total=total,
             classes=self.plan.record.sizes.num_classes,
             gather=lambda rows: self.world.gathered(rows, len(split)),
             thresholds=thresholds,
         )
-
-    def _views(self) -> Callable[[Tensor], Tensor]:
-        return views(self.chosen(), self.plan.recipe.tta, self.plan.recipe.tta_margin)
 
     def _means(self) -> list[float]:
         """Mean loss and accuracy over the steps of this epoch that were not skipped; NaN if there are none."""

@@ -52,21 +52,29 @@ class Guard:
             parameter.grad = None
         self.open = False
 
-    def allows(self, loss: Tensor, step: int, lr: float, rows: Tensor) -> bool:
-        """Clip the gradients; returns whether the optimizer may use them.
+    def judged(self, loss: Tensor) -> Tensor:
+        """Clip the gradients; returns whether they and the loss are finite, bool, on the device.
+
+        It reads nothing on the host and keeps nothing, so that a CUDA graph can record it behind the backward pass.
 
         Args:
-            loss: the step's summed loss, on the device. step: total steps before this one.
-            rows: int64, the images of the batch, for the message.
+            loss: the step's summed loss, on the device.
+        """
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = self._size(gradients)
+        if self.recipe.clip_grad_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip_grad_norm, norm)
+        return norm.isfinite() & loss.isfinite()
+
+    def allows(self, finite: Tensor, loss: Tensor, step: int, lr: float, rows: Tensor) -> bool:
+        """Return whether the optimizer may use the gradients.
+
+        Args:
+            finite: what `judged` returned. loss: the step's summed loss, on the device. step: total steps before this
+                one. rows: int64, the images of the batch, for the message.
         Raises:
             TrainingError: not finite, with `on_nan = "stop"` and an immediate check.
         """
-        self.open = False
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = self._size(gradients)
-        finite = norm.isfinite() & loss.isfinite()
-        if self.recipe.clip_grad_norm:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.clip_grad_norm, norm)
         if not self.waits:
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         return self.passes(finite, loss, step, lr, rows)

@@ -56,9 +56,9 @@ from zoo.train.own_augment import OwnAugment, code_of
 from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import AUTO, Request, refuse_impossible
+from zoo.train.speed.compile_trials import Trials, try_compiled
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 from zoo.train.speed.recomputed import recomputed
-from zoo.train.speed.trials import Trials, try_compiled
 from zoo.train.student import refuse_student
 from zoo.train.task import for_task, refuse_for_task
 from zoo.train.teacher import Teacher, distill_of, find_teacher, matching

@@ -111,7 +111,7 @@ class BareStep:
         trainer = self.trainer
         trainer.compiler.next_step()
         with tf32(self.device, True):
-            trainer.learn(self.images, self.targets, self.labels, float(len(self.labels)), 1.0)
+            trainer.learn(self.images, self.targets, self.labels, float(len(self.labels)), 1.0, False)
         trainer.scaler.step(trainer.optimizer)
         trainer.scaler.update()
         trainer.optimizer.zero_grad(set_to_none=True)

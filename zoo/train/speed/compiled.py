@@ -57,7 +57,7 @@ class Measured(Protocol):
 
 
 class Known(Protocol):
-    """What this machine knows of compiling a model: see `zoo.train.speed.trials`."""
+    """What this machine knows of compiling a model: see `zoo.train.speed.compile_trials`."""
 
     failed: str
 
