@@ -80,7 +80,7 @@ SAME_NAME = MappingProxyType(
 )
 """Modules that share a name with another one, and why."""
 
-LIBRARIES_OF_PLUGINS = ("torch", "torchvision", "timm", "tensorboard", "trackio", "wandb")
+LIBRARIES_OF_PLUGINS = ("torch", "torchvision", "timm", "tensorboard", "trackio", "wandb", "executorch")
 MUTABLE_MAKERS = ("list", "dict", "set", "bytearray", "defaultdict", "OrderedDict", "Counter", "deque")
 
 

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-PLUGINS = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "loggers")
+PLUGINS = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "loggers", "exporters")
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:

@@ -21,7 +21,7 @@ from zoo.base.structs import Struct
 from zoo.base.version import __version__
 from zoo.catalogue.plugins import PluginRecord, Selection
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Index(Struct, frozen=True):

@@ -30,6 +30,7 @@ from zoo.plugin.contract import Component, Kind
 
 GROUP = "zoo"
 COMPONENT_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*", re.IGNORECASE)
+SUFFIX = re.compile(r"(\.[a-z0-9_-]+)+", re.IGNORECASE)
 MAX_COMPONENTS = 1000
 SLOW = 200
 """Milliseconds that a plugin may take to be listed without being named."""
@@ -241,7 +242,16 @@ def _components(answer: Any) -> Iterable[Component]:
             raise PluginError(f"component {component.name!r}: a name is letters and digits with - or _ between")
         if ":" not in component.factory:
             raise PluginError(f'component {component.name!r}: factory {component.factory!r} is not "module:name"')
+        fits = SUFFIX.fullmatch(component.suffix) if component.kind == "exporter" else not component.suffix
+        if not fits:
+            raise PluginError(f"component {component.name!r}: {_about_suffix(component)}")
         yield component
+
+
+def _about_suffix(component: Component) -> str:
+    if component.kind != "exporter":
+        return f"suffix {component.suffix!r} is for an exporter; this is a {component.kind}"
+    return f"suffix {component.suffix!r}: an exporter says how the names of its files end, such as '.bin'"
 
 
 def _registry_path(paths: list[Any]) -> str | None:

@@ -40,7 +40,7 @@ COMMANDS = MappingProxyType(
         "reproduce": ("zoo.cli.reproduce:reproduce", "Train the models of a published table, and print both results."),
         "sweep": ("zoo.cli.sweep:sweep", "Search for better recipe settings: grids, random samples, pruning."),
         "soup": ("zoo.cli.soup:soup", "Make one run of several: average their weights, or let them answer together."),
-        "export": ("zoo.cli.export:export", "Export a run to ONNX or torch.export, checked against torch."),
+        "export": ("zoo.cli.export:export", "Export a run to ONNX and other formats, checked against torch."),
         "package": ("zoo.cli.hub:package", "Package a run: weights, config, card, hashes."),
         "publish": ("zoo.cli.hub:publish", "Publish a run or a package to the Hub."),
         "release": ("zoo.cli.release:release", "Publish the best run of every model, and record the weights."),

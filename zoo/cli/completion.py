@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 import zoo
 from zoo.base.text import one_line
 from zoo.cli.shared import table
+from zoo.cli.shared.format_option import format_names
 from zoo.cli.shared.run_argument import run_names
 from zoo.errors import ZooError
 
@@ -69,6 +70,7 @@ def _sources(command: str) -> dict[str, Names]:
         "on": _datasets,
         "recipe": _recipes,
         "log": _listeners,
+        "form": _formats,
         "spec": _datasets,
         "family": lambda: ((model.family, "") for model in zoo.load_registry().models.values()),
         "tag": lambda: ((tag, "") for model in zoo.load_registry().models.values() for tag in model.tags),
@@ -97,6 +99,10 @@ def _recipes() -> Pairs:
 def _listeners() -> Pairs:
     listeners = ((n, c) for n, c in zoo.load_registry().components.items() if c.kind == "listener")
     return ((name.partition(".")[2], component.summary) for name, component in listeners)
+
+
+def _formats() -> Pairs:
+    return format_names().items()
 
 
 def _completer(names: Names, files: bool = False) -> Callable[[click.Context, str], list[CompletionItem]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 import zoo
 from zoo.base.text import plural
 from zoo.cli.shared import table
+from zoo.cli.shared.format_option import Format
 from zoo.cli.shared.run_argument import chosen_run, complete
 
 FILE = click.Path(path_type=Path, dir_okay=True)
@@ -36,16 +37,16 @@ class Batch(click.ParamType):
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["onnx", "torch"]),
+    type=Format(),
     default="onnx",
     show_default=True,
-    help="Write ONNX, or a program of torch.export.",
+    help="Write ONNX, a program of torch.export, or a format of a plugin.",
 )
 @click.option(
     "--output",
     type=FILE,
     metavar="FILE",
-    help="File to write. Default: RUN/model.onnx (.pt2); for a package, MODEL.onnx in the current folder.",
+    help="File to write. Default: RUN/model.onnx (.pt2, ...); for a package, MODEL.onnx in the current folder.",
 )
 @click.option("--opset", type=int, metavar="N", help="ONNX opset. Default: torch's own.")
 @click.option(
@@ -110,7 +111,7 @@ class Batch(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def export(
     run: str,
-    form: Literal["onnx", "torch"],
+    form: str,
     output: Path | None,
     opset: int | None,
     batch: int | None,
@@ -134,7 +135,8 @@ def export(
     hf://OWNER/NAME[@REVISION], or weights of the catalogue (NAME@DATASET) or of a library (timm/NAME.TAG,
     torchvision/NAME.WEIGHTS); with --untrained, a model's name.
     The metadata `zoo.input` and `zoo.classes` of the file describe its input and classes (in a .pt2 file: zoo.json).
-    ONNX needs the extra `export`; where it is missing, a message says how to install it.
+    ONNX needs the extra `export`, ExecuTorch the extra `executorch`; where one is missing, a message says how to
+    install it.
 
     Examples:
 
@@ -143,6 +145,7 @@ def export(
       zoo export hf://me/hybrid-digits --with-preprocessing --output digits.onnx
       zoo export resnet18 --untrained --image-size 64 --batch 1
       zoo export runs/a --format torch
+      zoo export runs/a --format executorch --with-preprocessing --batch 1
       zoo export runs/a --int8
 
     Then, for a file with preprocessing:
@@ -182,8 +185,8 @@ def export(
 
 
 def _say(done: Any) -> None:
-    kind = f"opset {done.opset}" if done.opset else "torch.export"
-    table.say(f"{table.clean(done.model)}: {done.parameters:,} parameters, {kind}, {done.bytes:,} bytes")
+    what = f"{done.parameters:,} parameters, {table.clean(done.kind)}, {done.bytes:,} bytes"
+    table.say(f"{table.clean(done.model)}: {what}")
     table.say(f"takes {done.usage}")
     if integers := done.quantized:
         table.say(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zoo.catalogue.registry import Registry
     from zoo.evaluate.classifier import Classifier
     from zoo.export.int8 import Int8Images
-    from zoo.export.write import Exported, Format
+    from zoo.export.write import Exported
 
 Origin = dict[str, str]
 """Where weights come from, for the metadata of a file."""
@@ -25,7 +25,7 @@ def export(
     run: RunLike | Classifier,
     output: str | Path | None = None,
     *,
-    format: Literal["onnx", "torch"] = "onnx",
+    format: str = "onnx",
     opset: int | None = None,
     batch: int | Literal["dynamic"] | None = None,
     with_preprocessing: bool = False,
@@ -47,9 +47,10 @@ def export(
         run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of
             the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), a `Run`, or
             a loaded `Classifier` (of which a copy is exported); with `untrained`, a model's name.
-        output: the file to write, .onnx or .pt2; a file that is there is replaced. Default: RUN/model.onnx (.pt2);
-            for what is no run folder, MODEL.onnx in the current folder.
-        format: "onnx", which needs the extra "export", or "torch": a program of torch.export.
+        output: the file to write, .onnx, .pt2 or as a plugin's format has it; a file that is there is replaced.
+            Default: RUN/model.onnx (.pt2); for what is no run folder, MODEL.onnx in the current folder.
+        format: "onnx", which needs the extra "export"; "torch": a program of torch.export; or one of a plugin:
+            "executorch", which needs the extra "executorch".
         opset: of ONNX; default: torch's own.
         batch: images in each call: a number, or any ("dynamic", or None).
         with_preprocessing: the file takes uint8 (B, H, W, 3) and normalises inside; else prepared float32 (B, 3, H, W).
@@ -82,6 +83,9 @@ def export(
     _check_int8(int8, calibration, tolerance_top1, format, untrained)
     if not int8 and (dataset or data_dir):
         raise InputError("--dataset and --data-dir need --int8, which reads images")
+    from zoo.catalogue.export_formats import find_format
+
+    component = find_format(format)  # said before torch takes its seconds
     from zoo.catalogue.registry import load_registry
     from zoo.export import write
     from zoo.export.facts import PIXELS, PREPARED
@@ -90,9 +94,8 @@ def export(
 
     count = None if batch == "dynamic" else batch
     place = None if output is None else Path(output)
-    if format not in dict(write.SUFFIXES):
-        raise InputError(f"--format {format!r}; allowed: {', '.join(dict(write.SUFFIXES))}")
-    write.check_options(place or Path(f"model{write.suffix(format)}"), format, opset, count)  # before a model is built
+    suffix = component.suffix
+    write.check_options(place or Path(f"model{suffix}"), component, opset, count)  # before a model is built
     if untrained:
         classifier, origin = _untrained(run, num_classes=num_classes, image_size=image_size, seed=seed)
         folder = images = None
@@ -106,9 +109,9 @@ def export(
     with usual_torch():
         return write.export(
             classifier,
-            place or _place(classifier.name, folder, format),
+            place or _place(classifier.name, folder, suffix),
             origin=origin,
-            format=format,
+            format=component,
             opset=opset,
             batch=count,
             takes=PIXELS if with_preprocessing else PREPARED,
@@ -207,11 +210,10 @@ def _copied(classifier: Classifier) -> Classifier:
     return deepcopy(classifier).cpu().eval()
 
 
-def _place(name: str, folder: Path | None, form: Format) -> Path:
+def _place(name: str, folder: Path | None, suffix: str) -> Path:
     """Inside a run folder; a package and the Hub's cache hold what their hashes list, and nothing more."""
-    from zoo.export.write import suffix
     from zoo.hub.sums import SUMS
 
     if folder is None or (folder / SUMS).is_file():
-        return Path(f"{name.replace('/', '-').split('#')[-1]}{suffix(form)}")
-    return folder / f"model{suffix(form)}"
+        return Path(f"{name.replace('/', '-').split('#')[-1]}{suffix}")
+    return folder / f"model{suffix}"

@@ -1,4 +1,4 @@
-"""From a module to the graph that both formats are written from."""
+"""From a module to the graph that every format is written from."""
 
 from __future__ import annotations
 
@@ -102,17 +102,19 @@ def sample(classifier: Classifier, count: int, *, takes: Takes, seed: int = 0) -
     return pixels if takes == PIXELS else Pixels(classifier).prepare(pixels).contiguous()
 
 
-def trace(classifier: Classifier, *, batch: int | None, takes: Takes) -> ExportedProgram:
+def trace(
+    classifier: Classifier, *, batch: int | None, takes: Takes, largest_batch: int | None = None
+) -> ExportedProgram:
     """Trace the module with torch.export.
 
     Args:
-        batch: how many images a call takes; None: any number.
+        batch: how many images a call takes; None: any number, or up to `largest_batch`.
     Raises:
         ExportError: torch cannot trace it; says why.
     """
     module = wrapped(classifier, takes)
     example = sample(classifier, batch or EXAMPLES, takes=takes)
-    shapes = None if batch else ({0: Dim("batch")},)
+    shapes = None if batch else ({0: Dim("batch", max=largest_batch)},)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")

@@ -20,8 +20,9 @@ from zoo.base.install import install_line
 from zoo.base.version import __version__
 from zoo.errors import InputError
 from zoo.export.agree import Run
-from zoo.export.facts import OUTPUT, Takes
+from zoo.export.facts import OUTPUT
 from zoo.export.graph import ExportError, first
+from zoo.plugin.exporter import ToExport
 
 NEEDED: Final = ("onnx", "onnxscript", "onnxruntime")
 OLDEST: Final = 18
@@ -50,32 +51,53 @@ def check_libraries(opset: int | None) -> None:
         raise InputError(f"--opset {opset}: torch's exporter and this onnx know {OLDEST} to {newest}")
 
 
-def write(
-    program: ExportedProgram, path: Path, opset: int | None, metadata: dict[str, str], usage: str, takes: Takes
-) -> int:
-    """Write the program as ONNX.
+def onnx(*, opset: int | None = None) -> Onnx:
+    """The exporter of the format "onnx".
 
-    Returns:
-        The opset.
+    Args:
+        opset: the version of ONNX's operators; None: torch's own.
     Raises:
-        ExportError: an operator has no ONNX form in this opset.
+        InputError: see `check_libraries`.
     """
-    batch = "batch" if program.range_constraints else None
-    try:
+    check_libraries(opset)
+    return Onnx(opset)
+
+
+class Onnx:
+    """Writes ONNX files by torch's exporter, and runs them by ONNX Runtime on the CPU."""
+
+    def __init__(self, opset: int | None) -> None:
+        self.opset = opset
+
+    def write(self, program: ExportedProgram, path: Path, about: ToExport) -> dict[str, str | int]:
+        """Write the program as ONNX.
+
+        Returns:
+            The opset.
+        Raises:
+            ExportError: an operator has no ONNX form in this opset.
+        """
         with _quiet():
             made = torch.onnx.export(
-                program, dynamo=True, opset_version=opset, input_names=[takes], output_names=[OUTPUT], verbose=False
+                program,
+                dynamo=True,
+                opset_version=self.opset,
+                input_names=[about.input],
+                output_names=[about.output],
+                verbose=False,
             )
-    except Exception as error:
-        raise ExportError(f"cannot be written as ONNX: {first(error)}") from error
-    assert made is not None
-    model: Any = made.model
-    got = int(model.opset_imports[""])
-    if opset is not None and got != opset:
-        raise ExportError(f"--opset {opset}: an operator of this model has no form in it; opset {got} has")
-    _name(model, metadata, usage, batch)
-    _save(model, path)
-    return got
+        assert made is not None
+        model: Any = made.model
+        got = int(model.opset_imports[""])
+        if self.opset is not None and got != self.opset:
+            raise ExportError(f"--opset {self.opset}: an operator of this model has no form in it; opset {got} has")
+        _name(model, about)
+        _save(model, path)
+        return {"opset": got}
+
+    def runner(self, path: Path) -> Run:
+        """The file, checked against the standard and loaded."""
+        return runner(path)
 
 
 @contextlib.contextmanager
@@ -97,12 +119,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _name(model: Any, metadata: dict[str, str], usage: str, batch: str | None) -> None:
+def _name(model: Any, about: ToExport) -> None:
     """Who made it and what it takes; without the paths of this machine that the exporter leaves in it."""
+    metadata = about.metadata
     final = "sigmoid" if "zoo.thresholds" in metadata else "softmax"
     model.producer_name, model.producer_version = "hybrid-zoo", __version__
-    model.graph.name = metadata["zoo.model"]
-    model.doc_string = f"{metadata['zoo.model']}: {usage}; `{OUTPUT}`: float32, before {final}."
+    model.graph.name = about.model
+    model.doc_string = f"{about.model}: {about.usage}; `{about.output}`: float32, before {final}."
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
     for graph in (model.graph, *model.functions.values()):
@@ -116,8 +139,8 @@ def _name(model: Any, metadata: dict[str, str], usage: str, batch: str | None) -
         value.metadata_props.clear()
     for value in model.graph.initializers.values():
         value.metadata_props.clear()
-    if batch is not None:
-        _name_batch(model, batch)
+    if about.batch is None:
+        _name_batch(model, "batch")
 
 
 def _name_batch(model: Any, batch: str) -> None:

@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any
 
 from zoo.base.files import WriteError, write_text
 from zoo.base.text import printable
+from zoo.catalogue.export_formats import find_format
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
-from zoo.export import onnx_file, torch_file
-from zoo.export.agree import Agreement, Run, Tolerance, agreement
-from zoo.export.facts import PREPARED, Takes, describe, facts
+from zoo.export.agree import Agreement, Tolerance, agreement
+from zoo.export.exporting import Exporting, start
+from zoo.export.facts import OUTPUT, PREPARED, Takes, describe, facts
 from zoo.export.graph import ExportError, trace
 from zoo.export.int8 import INT8, Int8Images, Quantized, quantize
-
-Format = Literal["onnx", "torch"]
-SUFFIXES = (("onnx", ".onnx"), ("torch", ".pt2"))
+from zoo.plugin.contract import Component
+from zoo.plugin.exporter import ToExport
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -34,8 +34,8 @@ class Exported:
         path: of the file.
         files: the file, and beside it the one with its weights where one file cannot hold them, and a JSON file
             with the metadata.
-        format: "onnx" or "torch". model: its name. parameters: how many it has.
-        bytes: of the file and its weights. opset: of ONNX; None for torch.
+        format: "onnx", "torch", or a plugin's. model: its name. parameters: how many it has.
+        bytes: of the file and its weights. details: what the exporter says of the file, {"opset": 20}.
         agreement: how far its logits lie from the module's; None where it was not checked.
         quantized: what integers of 8 bits cost in accuracy; None for a file in floats.
         metadata: as it stands in the file. usage: what the input is, in one sentence.
@@ -43,15 +43,26 @@ class Exported:
 
     path: Path
     files: tuple[Path, ...]
-    format: Format
+    format: str
     model: str
     parameters: int
     bytes: int
-    opset: int | None
+    details: Mapping[str, str | int]
     agreement: Agreement | None
     metadata: dict[str, str]
     usage: str
     quantized: Quantized | None = None
+
+    @property
+    def opset(self) -> int | None:
+        """Of ONNX; None for other formats."""
+        found = self.details.get("opset")
+        return None if found is None else int(found)
+
+    @property
+    def kind(self) -> str:
+        """What was written, in a few words: "opset 20"; the name of the format where its exporter says nothing."""
+        return ", ".join(f"{of} {what}" for of, what in self.details.items()) or self.format
 
     def as_dict(self) -> dict[str, Any]:
         """What `zoo export --json` prints."""
@@ -63,6 +74,7 @@ class Exported:
             "parameters": self.parameters,
             "bytes": self.bytes,
             "opset": self.opset,
+            "details": dict(self.details),
             "agreement": self.agreement.as_dict() if self.agreement else None,
             "int8": self.quantized.as_dict() if self.quantized else None,
             "metadata": dict(self.metadata),
@@ -70,7 +82,7 @@ class Exported:
 
     def __repr__(self) -> str:
         """The file, what is in it, and how well it agrees."""
-        kind = f"ONNX, opset {self.opset}" if self.opset else "torch.export"
+        kind = f"ONNX, opset {self.opset}" if self.opset else self.kind
         differs = "not checked" if self.agreement is None else f"differs from torch by {self.agreement.largest:.1e}"
         return printable(f"Exported({self.path}: {self.model}, {kind}, {self.bytes:,} bytes, {differs})")
 
@@ -79,17 +91,12 @@ class Exported:
         return f"<div>{html.escape(repr(self))}<br>takes {html.escape(self.usage)}</div>"
 
 
-def suffix(format: Format) -> str:
-    """How the file of a format is called."""
-    return dict(SUFFIXES)[format]
-
-
 def export(
     classifier: Classifier,
     output: Path,
     *,
     origin: Mapping[str, str] = MappingProxyType({}),
-    format: Format = "onnx",
+    format: str | Component = "onnx",
     opset: int | None = None,
     batch: int | None = None,
     takes: Takes = PREPARED,
@@ -97,10 +104,11 @@ def export(
     tolerance: float = Tolerance,
     int8: Int8Images | None = None,
 ) -> Exported:
-    """Write a model as ONNX or as a torch.export program; a file that is there is replaced.
+    """Write a model as ONNX, as a torch.export program or by a plugin's exporter; a file that is there is replaced.
 
     Args:
         origin: what is known of its weights, for the file's metadata; see `zoo.export.facts.origin_of`.
+        format: its name, or the exporter that writes it.
         opset: of ONNX; None: torch's default.
         batch: how many images each call takes; None: any number, from 1.
         takes: what the file takes, by the name of its input: see `zoo.export.facts`.
@@ -114,21 +122,19 @@ def export(
         ExportError: the model cannot be exported, or the file does not agree; nothing is kept then.
         WriteError: the file cannot be written.
     """
-    check_options(output, format, opset, batch)
+    exporting = check_options(output, format, opset, batch)
     metadata = facts(classifier, origin, takes=takes, batch=batch)
     usage = describe(classifier, takes=takes)
-    program = trace(classifier, batch=batch, takes=takes)
+    program = trace(classifier, batch=batch, takes=takes, largest_batch=exporting.largest_batch)
+    about = ToExport(classifier.name, takes, OUTPUT, usage, MappingProxyType(metadata), batch)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
             written = Path(temporary) / output.name
-            if format == "onnx":
-                opset = onnx_file.write(program, written, opset, metadata, usage, takes)
-            else:
-                torch_file.write(program, written, metadata)
+            details = exporting.write(program, written, about)
             checked = None
             if check:
-                checked = _checked(classifier, written, format, batch, takes, tolerance)
+                checked = _checked(classifier, written, exporting, batch, takes, tolerance)
             quantized = None
             if int8 is not None:
                 quantized = quantize(written, classifier, int8, takes)
@@ -141,11 +147,11 @@ def export(
     return Exported(
         path=output,
         files=files,
-        format=format,
+        format=exporting.name,
         model=classifier.name,
         parameters=classifier.parameter_count,
         bytes=size,
-        opset=opset,
+        details=details,
         agreement=checked,
         metadata=metadata,
         usage=usage,
@@ -153,30 +159,29 @@ def export(
     )
 
 
-def check_options(output: Path, format: Format, opset: int | None, batch: int | None) -> None:
+def check_options(output: Path, format: str | Component, opset: int | None, batch: int | None) -> Exporting:
     """Refuse what `export` would refuse, before a model is built for it.
 
+    Returns:
+        What writes the format.
     Raises:
-        InputError: a wrong option, or a library that is missing.
+        InputError: a wrong option, no such format, or a library that is missing. PluginError: a plugin's is missing.
     """
     if batch is not None and batch < 1:
         raise InputError(f"--batch {batch}: a batch has at least 1 image; or --batch dynamic")
-    if format not in get_args(Format):
-        raise InputError(f"--format {format!r}; allowed: {', '.join(get_args(Format))}")
-    if format == "torch" and opset is not None:
-        raise InputError("--opset is ONNX's; leave it out with --format torch")
+    component = format if isinstance(format, Component) else find_format(format)
+    suffix = component.suffix
     if output.is_dir():
-        raise InputError(f"--output {output}: is a folder; name a file: {output / f'model{suffix(format)}'}")
-    if output.suffix != suffix(format):
-        raise InputError(f"--output {output}: a file of format {format} ends in {suffix(format)}")
-    if format == "onnx":
-        onnx_file.check_libraries(opset)
+        raise InputError(f"--output {output}: is a folder; name a file: {output / f'model{suffix}'}")
+    if not output.name.endswith(suffix):
+        raise InputError(f"--output {output}: a file of format {component.name} ends in {suffix}")
+    return start(component, opset=opset)
 
 
 def _checked(
-    classifier: Classifier, written: Path, format: Format, batch: int | None, takes: Takes, tolerance: float
+    classifier: Classifier, written: Path, exporting: Exporting, batch: int | None, takes: Takes, tolerance: float
 ) -> Agreement:
-    run: Run = onnx_file.runner(written) if format == "onnx" else torch_file.runner(written)
+    run = exporting.runner(written)
     measured = agreement(classifier, run, batch=batch, takes=takes)
     if not measured.within(tolerance):
         raise ExportError(

@@ -6,6 +6,7 @@ This package contains the contract (what a plugin offers, as data) and the hooks
 
 from zoo.base.install import install_line
 from zoo.plugin.contract import Component, ImageSplits, Kind, Pretrained, Transform
+from zoo.plugin.exporter import Exporter, ToExport
 from zoo.plugin.hooks import API_VERSION, hookimpl, offers
 from zoo.plugin.names import named
 from zoo.plugin.node import Node
@@ -13,10 +14,12 @@ from zoo.plugin.node import Node
 __all__ = [
     "API_VERSION",
     "Component",
+    "Exporter",
     "ImageSplits",
     "Kind",
     "Node",
     "Pretrained",
+    "ToExport",
     "Transform",
     "hookimpl",
     "install_line",

@@ -10,7 +10,7 @@ import msgspec
 
 from zoo.base.structs import Positive, Struct
 
-Kind = Literal["classifier", "part", "combinator", "stem", "head", "dataset", "listener"]
+Kind = Literal["classifier", "part", "combinator", "stem", "head", "dataset", "listener", "exporter"]
 Rounding = Literal["nearest", "torchvision"]
 
 GIVEN = MappingProxyType(
@@ -40,7 +40,9 @@ class Component(Struct, frozen=True):
             as source = "plugin:<plugin>.<name>";
             listener: folder (a Path, the run folder) -> an object with any of the methods
             start(record, parameters), epoch(row, best) and end(result), all plain data;
-            `zoo train --log <name>` attaches it.
+            `zoo train --log <name>` attaches it;
+            exporter: nothing, or options of its own -> a `zoo.plugin.Exporter`, which writes a model to a file and
+            runs the file; `zoo export --format <name>` uses it.
             in_channels or channels, height and width are the channels, rows and columns of the image or
             feature map that comes in; num_classes is the number of logits.
         factory: "module:attribute", imported only when something is built.
@@ -54,6 +56,7 @@ class Component(Struct, frozen=True):
             "module:attribute" of a function that gets the arguments of the tree and returns
             `Pretrained`. Only used for classifiers: by `zoo train MODEL --pretrained`, and, of a component with a
             namespace, wherever `zoo predict`, `serve`, `eval` and `export` are given "<namespace>/NAME".
+        suffix: of an exporter: how the names of its files end, ".pte".
     """
 
     name: str
@@ -64,6 +67,7 @@ class Component(Struct, frozen=True):
     names: str | None = None
     branches: bool = False
     pretrained: str | None = None
+    suffix: str = ""
 
 
 class Transform(Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TEMPLATES = Path(__file__).parent / "templates"
 CATALOGUE = Path(__file__).parent.parent / "catalogue"
 SUFFIX = ".tmpl"
-TAKEN = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "loggers")
+TAKEN = ("cnn", "vit", "perceiver", "mixer", "hybrid", "timm", "torchvision", "loggers", "exporters")
 OWN = "own"
 """What the components of code without a package begin with; no plugin may have it."""
 

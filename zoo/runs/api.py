@@ -129,7 +129,7 @@ class Run(found.Run):
         return run
 
     def export(self, output: str | Path | None = None, **options: Any) -> Any:
-        """Write its model as ONNX or as a program of torch.export; the options are those of `zoo.export`."""
+        """Write its model as ONNX, torch.export or a plugin's format; the options are those of `zoo.export`."""
         return call("zoo.export.api:export")(self, output, **options)
 
     def package(self, output: str | Path | None = None, **options: Any) -> Path:

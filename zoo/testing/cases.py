@@ -20,7 +20,7 @@ from zoo.errors import PluginError, UnknownNameError
 from zoo.plugin import stubs
 from zoo.plugin.contract import GIVEN, Component
 from zoo.plugin.names import stub_path
-from zoo.testing import data, effects, modules
+from zoo.testing import data, effects, exporters, modules
 from zoo.testing.subject import Failed, Sizes, Skipped, Subject
 
 Check = Callable[[], str]
@@ -192,6 +192,9 @@ def _of_component(
         return
     if component.kind == "listener":
         yield Case(name, "listens", lambda: data.check_listener(name, component))
+        return
+    if component.kind == "exporter":
+        yield Case(name, "exports", lambda: exporters.check_exporter(name, component))
         return
     yield Case(name, "signature", lambda: check_signature(name, component))
     trees = _trees(name, component, registry, examples.get(name))

@@ -19,6 +19,7 @@ from zoo.cli.doctor.finding import Finding
 
 EXTRAS: Final = (
     ("energy", "measuring the energy that training uses"),
+    ("executorch", "ExecuTorch files"),
     ("explain", "explanations of predictions"),
     ("export", "ONNX files"),
     ("heif", "photographs in HEIC and HEIF"),
