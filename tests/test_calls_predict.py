@@ -196,7 +196,7 @@ def test_export_gives_what_the_command_prints(run: Path, tmp_path: Path, silent:
     made = zoo.export(copied, format="torch", with_preprocessing=True)
     assert made.as_dict() == json.loads(done.stdout)
     assert made.path == copied / "model.pt2"
-    assert repr(made).startswith(f"Exported({copied}/model.pt2: cnn-baseline, torch.export, ")
+    assert repr(made).startswith(f"Exported({copied}/model.pt2: cnn-baseline, torch.export 2.")
     assert "takes `pixels`: uint8" in made._repr_html_()
 
 

@@ -253,6 +253,23 @@ def test_of_equal_outputs_the_first_class_wins_however_many_are_asked_for(run: P
     assert (whole.correct, whole.top5) == (1, 0.5)
 
 
+def test_a_batch_that_is_sorted_at_once_gives_what_each_row_gives(run: Path) -> None:
+    model = zoo.load(run)
+    rows = torch.randint(0, 4, (50, 10), generator=torch.Generator().manual_seed(0)).float() / 7
+    rows[3, 4] = torch.nan
+    rankings = model.rankings(rows)
+    for number, (row, ranking) in enumerate(zip(rows, rankings, strict=True)):
+        if number == 3:
+            with pytest.raises(RunError, match="not finite numbers"):
+                model.scores(ranking, 5)
+            continue
+        order = sorted(range(10), key=lambda place, row=row: (-float(row[place]), place))  # type: ignore[misc]
+        wanted = [(str(place), float(row[place])) for place in order]
+        assert model.scores(ranking, 10) == model.best(row, 10) == wanted
+    even = torch.full((1, 10), 0.5, dtype=torch.bfloat16)
+    assert model.best(even[0], 1) == [("0", 0.5)]
+
+
 def test_places_are_those_of_a_sorted_row_and_what_is_no_number_predicts_nothing() -> None:
     logits = torch.randint(0, 5, (200, 9), generator=torch.Generator().manual_seed(0)).float()
     labels = torch.arange(200) % 9

@@ -375,11 +375,11 @@ def test_a_full_queue_is_refused_and_a_failing_model_answered() -> None:
         assert "Retry-After" in refused.value.headers
         work = asyncio.create_task(batcher.work())
         images = [np.full((3, 2, 2), n, np.uint8) for n in range(6)]
-        rows = await asyncio.gather(*map(batcher.probabilities, images))
+        rows = await asyncio.gather(*map(batcher.computed, images))
         assert [int(row[0]) for row in rows] == list(range(6))
         with pytest.raises(RuntimeError, match="out of memory"):
-            await batcher.probabilities(np.full((3, 2, 2), 255, np.uint8))
-        await batcher.probabilities(images[0])
+            await batcher.computed(np.full((3, 2, 2), 255, np.uint8))
+        await batcher.computed(images[0])
         work.cancel()
         batcher.close()
         return sizes

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zoo.base.text import plural, printable
@@ -50,6 +51,19 @@ class Score(NamedTuple):
 
     name: str
     probability: float
+
+
+class Ranking(NamedTuple):
+    """The classes of one image in the order of their probabilities, the most probable first.
+
+    Attributes:
+        rows: int64 (K,), their numbers. probabilities: float32 (K,), in the same order.
+        finite: whether all of them are numbers.
+    """
+
+    rows: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    finite: bool
 
 
 class Classifier(nn.Module):
@@ -175,8 +189,10 @@ class Classifier(nn.Module):
         """
         if top < 1:
             raise InputError(f"top {top}: allowed: at least 1")
-        rows = (row for batch in self._batches(numbered(images)) for row in self.probabilities(batch))
-        return [self.labels(row) if self.thresholds else self.best(row, top) for row in rows]
+        batches = (self.probabilities(batch) for batch in self._batches(numbered(images)))
+        if self.thresholds:
+            return [self.labels(row) for batch in batches for row in batch]
+        return [self.scores(ranking, top) for batch in batches for ranking in self.rankings(batch)]
 
     def _batches(self, pictures: Iterator[tuple[Item, str]]) -> Iterator[Images]:
         while batch := list(islice(pictures, BATCH)):
@@ -241,18 +257,29 @@ class Classifier(nn.Module):
         Raises:
             RunError: the probabilities are not numbers.
         """
-        return [score for _, score in self._ranked(probabilities, top)]
+        return self.scores(self.rankings(probabilities[None])[0], top)
 
-    def _ranked(self, probabilities: Tensor, top: int) -> list[tuple[int, Score]]:
-        if not bool(probabilities.isfinite().all()):
+    def rankings(self, probabilities: Tensor) -> list[Ranking]:
+        """The classes of each image of a batch (B, K) in order, sorted at once; see `scores`."""
+        values, rows = probabilities.sort(dim=1, descending=True, stable=True)  # of equal ones the first class
+        finite = probabilities.isfinite().all(1).tolist()
+        values = values.detach().float() if values.dtype is torch.bfloat16 else values.detach()  # numpy has no bf16
+        return [Ranking(*one) for one in zip(rows.cpu().numpy(), values.cpu().numpy(), finite, strict=True)]
+
+    def scores(self, ranking: Ranking, top: int) -> list[Score]:
+        """The `top` most probable classes of an image, the most probable first.
+
+        Raises:
+            RunError: the probabilities are not numbers.
+        """
+        if not ranking.finite:
             raise RunError(
                 f"{self.name}: the model's outputs are not finite numbers (NaN): "
                 "its weights are damaged, or its training diverged"
             )
         names = self.class_names
-        values, rows = probabilities.sort(descending=True, stable=True)  # of equal ones the first class
-        scores = zip(rows[:top].tolist(), values[:top].tolist(), strict=True)
-        return [(i, Score(names[i], p)) for i, p in scores]
+        first = zip(ranking.rows[:top].tolist(), ranking.probabilities[:top].tolist(), strict=True)
+        return [Score(names[i], p) for i, p in first]
 
     def labels(self, probabilities: Tensor) -> list[Score]:
         """The classes of one row (K,) that reach their thresholds, the most probable first; see `thresholds`.
@@ -261,7 +288,9 @@ class Classifier(nn.Module):
             RunError: the probabilities are not numbers.
         """
         reached = predicted(probabilities, torch.tensor(self.thresholds, dtype=torch.float64)).tolist()
-        return [score for place, score in self._ranked(probabilities, len(reached)) if reached[place]]
+        ranking = self.rankings(probabilities[None])[0]
+        every = zip(ranking.rows.tolist(), self.scores(ranking, len(reached)), strict=True)
+        return [score for place, score in every if reached[place]]
 
     @property
     def class_names(self) -> tuple[str, ...]:

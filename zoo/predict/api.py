@@ -350,7 +350,7 @@ def _predictions(
             if isinstance(found, DataError):
                 yield found
                 continue
-            best = tuple(classifier.best(found.probabilities, top))
+            best = tuple(classifier.scores(found.ranking, top))
             drawn = None if drawer is None else drawer.draw(found)
             labels = tuple(classifier.labels(found.probabilities)) if classifier.thresholds else None
             yield Prediction(found.name, best, found.probabilities.numpy(), drawn, labels)

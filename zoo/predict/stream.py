@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.data.types import Images
 from zoo.errors import DataError
-from zoo.evaluate.classifier import Classifier
+from zoo.evaluate.classifier import Classifier, Ranking
 from zoo.predict.inputs import Given
 
 
@@ -23,12 +23,13 @@ class Predicted:
     """One image's outcome.
 
     Attributes:
-        pixels: uint8 (3, H, W), what the model saw. probabilities: float32 (K,).
+        pixels: uint8 (3, H, W), what the model saw. probabilities: float32 (K,). ranking: its classes in order.
     """
 
     name: str
     pixels: Images = field(repr=False)
     probabilities: Tensor = field(repr=False)
+    ranking: Ranking = field(repr=False)
 
 
 Decoded = tuple[str, Images] | DataError
@@ -52,9 +53,12 @@ def predict(
     ready = decoded(classifier, images, 2 * batch_size, threads or default_threads())
     while batch := list(islice(ready, batch_size)):
         good = [one for one in batch if not isinstance(one, DataError)]
-        rows = iter(classifier.probabilities(np.stack([pixels for _, pixels in good])) if good else ())
+        rows: Iterator[tuple[Tensor, Ranking]] = iter(())
+        if good:
+            found = classifier.probabilities(np.stack([pixels for _, pixels in good]))
+            rows = zip(found, classifier.rankings(found), strict=True)
         for one in batch:
-            yield one if isinstance(one, DataError) else Predicted(*one, next(rows))
+            yield one if isinstance(one, DataError) else Predicted(*one, *next(rows))
 
 
 def decoded(

@@ -18,10 +18,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from torch import Tensor
 
 from zoo.base.plain_json import json_text
 from zoo.base.text import one_line, plural
-from zoo.evaluate.classifier import Classifier
+from zoo.data.types import Images
+from zoo.evaluate.classifier import Classifier, Ranking
 from zoo.serve.batching import Batcher
 from zoo.serve.body import Buffers, Held, decode, image_bytes, read_body
 from zoo.serve.limits import Limits, Rates, Refused
@@ -65,9 +67,14 @@ class Service:
         self.classifier, self.limits, self.top, self.local, self.hosts = classifier, limits, top, local, hosts
         self.facts = _facts(classifier)
         self.rates, self.buffers = Rates(limits.rate), Buffers(limits.buffered)
-        self.batcher = Batcher(classifier.probabilities, most=limits.batch, queue=limits.queue, told=self._batch)
+        self.batcher = Batcher(self._computed, most=limits.batch, queue=limits.queue, told=self._batch)
         self.metrics = Metrics(self.facts["model"], lambda: self.batcher.under_way)
         self.page: Page = make_page(self.facts, limits)
+
+    def _computed(self, pixels: Images) -> list[tuple[Tensor, Ranking]]:
+        """The probabilities of each image of a batch, and its classes in order."""
+        rows = self.classifier.probabilities(pixels)
+        return list(zip(rows, self.classifier.rankings(rows), strict=True))
 
     def _batch(self, size: int) -> None:
         self.metrics.batches.observe(size)
@@ -95,10 +102,10 @@ class Service:
         self.batcher.admit()
         try:
             name, pixels, size = await self.batcher.decoded(lambda: self._decoded(kind, body))
-            row = await self.batcher.probabilities(pixels)
+            row, ranking = await self.batcher.computed(pixels)
         finally:
             self.batcher.leave()
-        classes = [{"name": c, "probability": p} for c, p in self.classifier.best(row, top)]
+        classes = [{"name": c, "probability": p} for c, p in self.classifier.scores(ranking, top)]
         image = {"name": name, "width": size[0], "height": size[1]}
         answer = {"model": self.facts["model"], "image": image}
         if self.classifier.thresholds:

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from zoo.base.text import plural
 from zoo.data.types import Images
 from zoo.serve.limits import Refused
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class Batcher:
+class Batcher(Generic[R]):
     """One thread with the model, and before it a queue: while a batch is computed, the next one gathers.
 
     An image is never kept waiting for company: a lone request costs what it costs alone, and the busier
     the server, the larger its batches.
 
     Args:
-        compute: uint8 (B, 3, H, W) to float32 (B, K). most: images of one batch.
+        compute: uint8 (B, 3, H, W) to one answer for each image. most: images of one batch.
         queue: images that may wait or be computed. told: gets each batch's size.
     """
 
     def __init__(
-        self, compute: Callable[[Images], Tensor], *, most: int, queue: int, told: Callable[[int], None]
+        self, compute: Callable[[Images], Sequence[R]], *, most: int, queue: int, told: Callable[[int], None]
     ) -> None:
         self.compute, self.most, self.limit, self.told = compute, most, queue, told
         self.under_way = 0
-        self.waiting: asyncio.Queue[tuple[Images, asyncio.Future[Tensor]]] = asyncio.Queue()
+        self.waiting: asyncio.Queue[tuple[Images, asyncio.Future[R]]] = asyncio.Queue()
         self.model = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
 
@@ -57,9 +57,9 @@ class Batcher:
         """Run the decoding of one image in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.decoders, decode)
 
-    async def probabilities(self, pixels: Images) -> Tensor:
-        """uint8 (3, H, W) to float32 (K,)."""
-        future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+    async def computed(self, pixels: Images) -> R:
+        """The answer for uint8 (3, H, W)."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self.waiting.put_nowait((pixels, future))
         return await future
 
