@@ -130,6 +130,10 @@ class Small(Npz):
 
     largest_batch = 8
 
+    def write(self, program: ExportedProgram, path: Path, about: ToExport) -> dict[str, str | int]:
+        (bound,) = program.range_constraints.values()
+        return super().write(program, path, about) | {"at most": int(bound.upper)}
+
 
 class Telling(Npz):
     """Leaves a path of this machine in the file."""
