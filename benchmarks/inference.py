@@ -13,7 +13,6 @@ hardly counts; seconds of the clock are beside them. All figures are medians ove
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import statistics
 import subprocess
@@ -37,6 +36,7 @@ import zoo
 
 BATCH, BATCHES = 64, 8
 CLIENTS = (8, 32)
+CLIENTS_SCRIPT = str(Path(__file__).with_name("http_clients.py"))
 
 
 def images(folder: Path) -> dict[str, Path]:
@@ -107,35 +107,6 @@ def classifier_views(classifier: Any, batch: torch.Tensor, kept: list[np.ndarray
 # ---- serving -------------------------------------------------------------------------------------
 
 
-async def _client(port: int, request: bytes, end: float) -> int:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    answered = 0
-    while time.perf_counter() < end:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(size)
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(head.decode())
-        answered += 1
-    writer.close()
-    return answered
-
-
-async def _clients(port: int, image: bytes, count: int, seconds: float) -> int:
-    head = (
-        f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
-    )
-    end = time.perf_counter() + seconds
-    return sum(await asyncio.gather(*(_client(port, head.encode() + image, end) for _ in range(count))))
-
-
-def load(words: list[str]) -> None:
-    """The clients, in a process of their own; prints how many requests were answered."""
-    port, image, count, seconds = words
-    print(asyncio.run(_clients(int(port), Path(image).read_bytes(), int(count), float(seconds))))
-
-
 @contextmanager
 def served(name: str) -> Iterator[tuple[psutil.Process, str]]:
     """The server, and its port."""
@@ -148,7 +119,7 @@ def served(name: str) -> Iterator[tuple[psutil.Process, str]]:
 def asked(server: psutil.Process, port: str, image: Path, clients: int, seconds: float) -> dict[str, float]:
     """One round of requests: microseconds of the server's processor and of the clock for each."""
     before = server.cpu_times()
-    words = [sys.executable, __file__, "--load", port, str(image), str(clients), str(seconds)]
+    words = [sys.executable, CLIENTS_SCRIPT, port, str(image), str(clients), str(seconds)]
     answered = int(subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds + 120).stdout)
     after = server.cpu_times()
     used = after.user + after.system - before.user - before.system
@@ -203,12 +174,8 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=4, help="of each round of requests")
     options.add_argument("--note", default="", help="what else the machine was doing")
-    options.add_argument("--load", nargs=4, help=argparse.SUPPRESS)
     options.add_argument("--json", type=Path)
     chosen = options.parse_args()
-    if chosen.load:
-        load(chosen.load)
-        return
     torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     record: dict[str, Any] = {"machine": facts(), "note": chosen.note, "networks": {}}
     rows = []
