@@ -72,6 +72,19 @@ def make_folder(path: Path) -> None:
         raise WriteError(f"{path}: {error.strerror or error}") from error
 
 
+def bytes_of_file(path: str | Path) -> bytes | None:
+    """What a file holds; None where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file, atomically and durably (see `replacing`)."""
     with replacing(path) as temporary:

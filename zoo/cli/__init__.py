@@ -211,7 +211,7 @@ def _leave_quickly() -> None:
 
 def _run(words: list[str], prog_name: str) -> Any:
     collecting = gc.isenabled()
-    if words[:1] == ["list"]:  # it ends before there is anything worth collecting
+    if words[:1] in (["list"], ["runs"]):  # it ends before there is anything worth collecting
         gc.disable()
     try:
         code = cli.main(words, prog_name=prog_name, standalone_mode=False) or 0

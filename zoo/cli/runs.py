@@ -103,7 +103,7 @@ def runs(
 
 
 def _list(chosen: zoo.Runs, as_json: bool) -> None:
-    rows = chosen.table.rows
+    rows = [run.row for run in chosen]
     if as_json:
         return table.emit_json(rows)
     if not rows:

@@ -253,7 +253,7 @@ def found_runs(words: Iterable[RunLike], reporter: Reporter) -> list[Run]:
     runs, problems = found.find(places) if places or not given else ([], [])
     for problem in problems:
         reporter.warn(f"{problem}; left out")
-    return _distinct([*objects, *map(as_run, runs)])
+    return _distinct([*objects, *map(as_run, runs)]) if objects else [as_run(run) for run in runs]
 
 
 def _distinct(runs: Iterable[Run]) -> list[Run]:

@@ -86,6 +86,8 @@ def key_of(sort: str) -> Callable[[Run], Any]:
     """Sort key: text from a to z, top-1 and dates from the largest, other numbers from the smallest, unknown last."""
 
     def key(run: Run) -> tuple[bool, Any, str]:
+        if sort == "name":
+            return False, run.name, run.name
         row = row_of(run)
         value = row["map"] if sort == "top1" and row["top1"] is None else row[sort]
         if value is not None and sort in ("top1", "modified"):

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from zoo.base.headline import MAP, TOP1
 from zoo.catalogue.recipe import SELECTED_BY
 from zoo.errors import InputError, RunError
-from zoo.runs.folder import read_metrics, read_result
+from zoo.runs.folder import MetricRows, read_result
 from zoo.runs.lock import is_held
 from zoo.runs.record import RECORD, RESULT, RunRecord, read_record
+from zoo.runs.record_tables import RecordTables, keep_tables, kept_tables
 from zoo.runs.which import LAST, RUNS, at_home, below, last, name_of, unknown, written
 
 State = Literal["finished", "stopped", "training"]
@@ -36,7 +37,7 @@ class Run:
     name: str
     folder: Path
     record: RunRecord
-    rows: tuple[dict[str, Any], ...]
+    rows: Sequence[dict[str, Any]]
     result: dict[str, Any] | None
     state: State
     modified: float
@@ -63,27 +64,32 @@ def find(words: Sequence[str], root: Path = RUNS) -> tuple[list[Run], list[str]]
     places = [pair for word in words for pair in _places(word, root)] if words else list(below(root, root))
     named = {path.resolve() for word in words for path in (Path(word), root / word)}
     runs, problems = [], []
+    tables = kept_tables(root)
     for folder, name in _distinct(places):
         try:
-            runs.append(read(folder, name))
+            runs.append(read(folder, name, tables))
         except RunError as error:
             if folder.resolve() in named:
                 raise
             problems.append(str(error))
+    keep_tables(tables, root, everything=not words)
     return sorted(runs, key=lambda run: run.name), problems
 
 
-def read(folder: Path, name: str = "") -> Run:
+def read(folder: Path, name: str = "", tables: RecordTables | None = None) -> Run:
     """Read one run folder.
 
+    Args:
+        tables: what has read other runs' records, where many are read.
     Raises:
         RunError: no run folder, or a damaged one.
     """
     try:
-        next(folder.iterdir(), None)  # fails if the folder cannot be listed
-        record = read_record(folder)
-        rows = tuple(row for row in read_metrics(folder) if isinstance(row, dict))
-        result = read_result(folder, checked=False) if (folder / RESULT).is_file() else None
+        if not os.path.isfile(f"{folder}/{RECORD}"):
+            os.scandir(folder).close()  # fails if the folder cannot be listed
+        record = read_record(folder, tables)
+        rows = MetricRows(folder)
+        result = read_result(folder, checked=False) if os.path.isfile(f"{folder}/{RESULT}") else None
         modified = written(folder)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{folder}: cannot be read: {error}") from None
@@ -119,9 +125,18 @@ def _places(word: str, root: Path) -> list[tuple[Path, str]]:
 
 def _distinct(places: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
     """Each folder once; those of one name are told apart by their whole path."""
-    once = {folder.resolve(): (folder, name) for folder, name in reversed(list(places))}
+    once = {_identity(folder): (folder, name) for folder, name in reversed(list(places))}
     names = Counter(name for _, name in once.values())
     return [(f, name if names[name] == 1 else f.as_posix()) for f, name in once.values()]
+
+
+def _identity(folder: Path) -> Any:
+    """What two paths to one folder share."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return folder
+    return status.st_dev, status.st_ino
 
 
 # ---- one row for each run --------------------------------------------------------------------
@@ -141,7 +156,7 @@ def row_of(run: Run) -> dict[str, Any]:
     Until a run is finished, `val_top1` and `val_loss` are those of the epoch that it would select so far.
     """
     record, result = run.record, run.result or {}
-    best = _selected_epoch(run)
+    best = {} if number(result, "selection.epoch") else _selected_epoch(run)
     seconds = number(result, "train.seconds") or max((number(r, "seconds") or 0 for r in run.rows), default=0)
     return {
         "name": run.name,

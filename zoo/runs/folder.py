@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from zoo.base.files import WriteError, write_bytes, write_text
+import msgspec
+
+from zoo.base.files import WriteError, bytes_of_file, write_bytes, write_text
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
 from zoo.errors import PackageError, RunError
@@ -57,14 +61,75 @@ def _with_losses(table: dict[str, Any]) -> dict[str, Any]:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of `metrics.jsonl`; a half-written last line (a crash) is left out."""
-    path = folder / METRICS
+    return _rows_of(_lines(folder))
+
+
+class MetricRows(Sequence[dict[str, Any]]):
+    """The rows of `metrics.jsonl` as its bytes were when they were read; lists of runs never look into most of them."""
+
+    __slots__ = ("_data", "_rows")
+
+    def __init__(self, folder: Path) -> None:
+        """Read the file, which need not be there.
+
+        Raises:
+            OSError: it cannot be read. ValueError: it is not UTF-8.
+        """
+        self._data = _lines(folder)
+        self._rows: tuple[dict[str, Any], ...] | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | Sequence[dict[str, Any]]:
+        """One row, or some."""
+        return self._read()[index]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._read())
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence has the same rows."""
+        return isinstance(other, Sequence) and self._read() == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # rows are tables
+
+    def __repr__(self) -> str:
+        """The rows."""
+        return repr(self._read())
+
+    def _read(self) -> tuple[dict[str, Any], ...]:
+        if self._rows is None:
+            self._rows = tuple(row for row in _rows_of(self._data) if isinstance(row, dict))
+            self._data = b""
+        return self._rows
+
+
+def _lines(folder: Path) -> bytes:
+    """The bytes of `metrics.jsonl`, none where it is not there."""
+    data = bytes_of_file(f"{folder}/{METRICS}") or b""
+    data.decode("utf-8")
+    return data
+
+
+def _rows_of(data: bytes) -> list[Any]:
     rows = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+    for line in data.splitlines():
         try:
-            rows.append(json.loads(line, object_hook=_with_losses))
-        except ValueError:
+            rows.append(_from_json(line))
+        except (ValueError, RecursionError):
             break
     return rows
+
+
+def _from_json(data: bytes) -> Any:
+    """What `json.loads` gives, faster where there is nothing that only it takes; losses of null are NaN."""
+    if b"null" not in data:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            return msgspec.json.decode(data)
+    return json.loads(data, object_hook=_with_losses)
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
@@ -80,12 +145,12 @@ def read_result(folder: Path, *, checked: bool = True) -> dict[str, Any]:
     Raises:
         RunError: absent (the run was not finished) or damaged.
     """
-    path = folder / RESULT
-    if not path.is_file():
+    path = f"{folder}/{RESULT}"
+    if (data := bytes_of_file(path)) is None:
         hint = f"; {folder / BEFORE} keeps what it was before it was extended" if is_kept(folder) else ""
         raise RunError(f"{folder}: has no {RESULT}: this run was not finished{hint}")
     try:
-        result: dict[str, Any] = json.loads(path.read_bytes(), object_hook=_with_losses)
+        result: dict[str, Any] = _from_json(data)
         if checked:
             _check_result(result)
     except (ValueError, KeyError, TypeError) as error:

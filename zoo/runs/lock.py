@@ -105,10 +105,11 @@ class WaitingLock(RunLock):
 
 def is_held(folder: Path) -> bool:
     """Whether a living process trains in this run folder; looks without waiting and changes nothing."""
-    if _is_alive(folder / HELD):
+    held = f"{folder}/{HELD}"
+    if os.path.exists(held) and _is_alive(Path(held)):
         return True
     try:
-        handle = os.open(folder / NAME, os.O_RDWR)
+        handle = os.open(f"{folder}/{NAME}", os.O_RDWR)
     except OSError:
         return False
     try:

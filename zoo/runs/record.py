@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from zoo.base.files import write_text
+from zoo.base.files import bytes_of_file, write_text
 from zoo.base.install import upgrade_line
 from zoo.base.structs import Decoding, Precision, Struct
 from zoo.catalogue.recipe import CompileMode, Recipe
@@ -17,6 +16,7 @@ from zoo.catalogue.spec import Node, decode, recorded_tree
 from zoo.data.shards.shuffle import Shuffle
 from zoo.errors import RunError, SpecError
 from zoo.plugin.contract import Transform
+from zoo.runs.record_tables import RecordTables
 
 FORMAT = 1
 
@@ -234,17 +234,19 @@ def write_record(folder: Path, record: RunRecord) -> None:
     write_text(folder / RECORD, tomli_w.dumps(_without_none(msgspec.to_builtins(record))))
 
 
-def read_record(folder: Path) -> RunRecord:
+def read_record(folder: Path, tables: RecordTables | None = None) -> RunRecord:
     """Read `run.toml`.
 
+    Args:
+        tables: what has read other runs' files, where many are read.
     Raises:
         RunError: no run folder, a damaged one, or one from a newer version.
     """
-    path = folder / RECORD
-    if not path.is_file():
-        raise RunError(f"{folder}: no run folder: it has no {RECORD}; `zoo train` makes one")
+    path, tables = f"{folder}/{RECORD}", tables or RecordTables()
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        if (data := bytes_of_file(path)) is None:
+            raise RunError(f"{folder}: no run folder: it has no {RECORD}; `zoo train` makes one")
+        table = tables.parse(data)
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged: {error}") from None
     form = table.get("format")
@@ -254,8 +256,8 @@ def read_record(folder: Path) -> RunRecord:
             f"{FORMAT}); upgrade with `{upgrade_line()}`"
         )
     try:
-        record = decode(RunRecord, table, str(path))
-        tree_of(record, f"{path}: build")
+        record = decode(RunRecord, table, path)
+        tables.check([table["build"], table.get("defaults")], lambda: tree_of(record, f"{path}: build"))
     except SpecError as error:
         raise RunError(f"{error}; the run folder is damaged") from None
     return record

@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -150,7 +151,11 @@ def last(root: Path = RUNS) -> Path | None:
 
 def written(folder: Path) -> float:
     """When a run was last written to, in seconds since 1970."""
-    return max(path.stat().st_mtime for part in (RECORD, METRICS, RESULT) if (path := folder / part).is_file())
+    times = []
+    for part in (RECORD, METRICS, RESULT):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(os.stat(f"{folder}/{part}").st_mtime)
+    return max(times)
 
 
 def at_home(word: str | Path) -> Path:
@@ -169,12 +174,15 @@ def below(folder: Path, root: Path, level: int = 0) -> Iterator[tuple[Path, str]
     """Run folders below a folder, with their names; what lies inside a run (its package) is no run of its own."""
     if level > MAX_LEVELS or not os.path.isdir(folder):
         return
-    for path in sorted(folder.iterdir()):
-        hidden = path.is_symlink() or path.name.startswith(".")
-        if _is_file(path / RECORD) or not (hidden or _is_listed(path)):
-            yield path, name_of(path, root if _inside(path, root) else folder)
-        elif path.is_dir() and not hidden:
-            yield from below(path, root, level + 1)
+    with os.scandir(folder) as entries:
+        present = sorted(entries, key=lambda entry: entry.name)
+    above = f"{name_of(folder, root)}/" if _inside(folder, root) and folder.absolute() != root.absolute() else ""
+    for entry in present:
+        hidden = entry.is_symlink() or entry.name.startswith(".")
+        if os.path.isfile(f"{entry.path}/{RECORD}") or not (hidden or _is_listed(entry)):
+            yield folder / entry.name, above + entry.name
+        elif not hidden and entry.is_dir():
+            yield from below(folder / entry.name, root, level + 1)
 
 
 def name_of(folder: Path, root: Path) -> str:
@@ -183,11 +191,11 @@ def name_of(folder: Path, root: Path) -> str:
     return absolute.relative_to(root.absolute()).as_posix() if _inside(folder, root) else folder.resolve().name
 
 
-def _is_listed(path: Path) -> bool:
+def _is_listed(entry: os.DirEntry[str]) -> bool:
     """Whether a path can be listed; if not, reading it as a run gives the reason."""
     try:
-        if path.is_dir():
-            next(path.iterdir(), None)
+        if entry.is_dir():
+            os.scandir(entry.path).close()
     except OSError:
         return False
     return True
