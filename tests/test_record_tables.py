@@ -220,11 +220,11 @@ def test_what_no_run_says_any_more_is_forgotten_and_a_part_of_the_runs_forgets_n
     for number in range(LEAST_NEW):
         add(many / f"next-{number:03}", 500 + number)
     assert len(find(["next-*"])[0]) == LEAST_NEW
-    assert len(kept_tables(many).known) == RUNS + LEAST_NEW
+    assert len(kept_tables(many).files) == RUNS + LEAST_NEW
     for number in range(LEAST_NEW):
         add(many / f"last-{number:03}", 5000 + number)
     listed()
-    assert len(kept_tables(many).known) == len(list(many.iterdir())) == RUNS - 1 + 2 * LEAST_NEW
+    assert len(kept_tables(many).files) == len(list(many.iterdir())) == RUNS - 1 + 2 * LEAST_NEW
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import msgspec
 
 from zoo.base.paths import cache_path
 from zoo.base.stamps import read_checked, write_checked
+from zoo.base.structs import Struct
 from zoo.errors import InputError
 
 FORMAT = 1
@@ -29,17 +30,29 @@ HEADER = re.compile(rb"^\[\[?([A-Za-z0-9_-]+)[.\]]", re.MULTILINE)
 """The first line of a table, with the first word of its name."""
 
 
+class Kept(Struct, frozen=True):
+    """What is in the file.
+
+    Attributes:
+        files: the hash of a whole file to those of its sections. sections: the hash of a section to its table, as
+            MessagePack.
+    """
+
+    files: dict[bytes, tuple[bytes, ...]] = {}
+    sections: dict[bytes, bytes] = {}
+
+
 class RecordTables:
     """The tables of many TOML files, each different section read once.
 
     Attributes:
-        known: the hash of a whole file to its table, as MessagePack. used: the hashes that were asked for.
-        new: how many files were not known.
+        files, sections: as in `Kept`. used: the hashes of the files that were asked for. new: how many of them were
+            not known.
     """
 
-    def __init__(self, known: dict[bytes, bytes] | None = None) -> None:
-        self.known, self.used, self.new = known or {}, set[bytes](), 0
-        self._sections: dict[bytes, bytes] = {}
+    def __init__(self, kept: Kept | None = None) -> None:
+        self.files, self.sections = (kept.files, kept.sections) if kept else ({}, {})
+        self.used, self.new = set[bytes](), 0
         self._checked = set[str]()
 
     def parse(self, data: bytes) -> dict[str, Any]:
@@ -49,14 +62,16 @@ class RecordTables:
             ValueError: it is no TOML, or no UTF-8.
         """
         digest = _hash(data)
-        if (packed := self.known.get(digest)) is None:
+        if (parts := self.files.get(digest)) is None:
             self.new += 1
-            table = self._by_section(data)
-            if not (packed := _packed(table)):
-                return table
-            self.known[digest] = packed
+            if not (parts := self._divided(data) or self._read([data])):
+                return _whole(data)
+            self.files[digest] = parts
         self.used.add(digest)
-        return _unpacked(packed)
+        table: dict[str, Any] = {}
+        for part in parts:
+            table |= msgspec.msgpack.decode(self.sections[part])
+        return table
 
     def check(self, part: Any, check: Callable[[], object]) -> None:
         """Call what checks a part of a table, unless it found no fault in an equal one before."""
@@ -64,37 +79,38 @@ class RecordTables:
             check()
             self._checked.add(text)
 
-    def _by_section(self, data: bytes) -> dict[str, Any]:
-        """A section is a part of the file that begins with a header, or the part before the first.
+    def _divided(self, data: bytes) -> tuple[bytes, ...]:
+        """The hashes of a file's sections; none where it has to be read as a whole.
 
-        Where each is valid by itself, no header stood inside a string or an array; where no two say the same first
-        word, none depends on another. If that does not hold, the file is read as a whole.
+        A section is a part of the file that begins with a header, or the part before the first. Where each is valid by
+        itself, no header stood inside a string or an array; where no two say the same first word, none depends on
+        another.
         """
-        table: dict[str, Any] = {}
-        count = 0
         try:
-            for section in _sections(data):
-                part = self._section(section)
-                table |= part
-                count += len(part)
+            parts = self._read(_sections(data))
         except ValueError:
-            count = -1
-        return table if count == len(table) else _whole(data)
+            return ()
+        names = [name for part in parts for name in msgspec.msgpack.decode(self.sections[part])]
+        return parts if len(names) == len(set(names)) else ()
 
-    def _section(self, section: bytes) -> dict[str, Any]:
-        if packed := self._sections.get(section):
-            return _unpacked(packed)
-        table = _whole(section)
-        if packed := _packed(table):
-            self._sections[section] = packed
-        return table
+    def _read(self, sections: Iterable[bytes]) -> tuple[bytes, ...]:
+        """The hashes of sections, whose tables are then known; none where one cannot be kept."""
+        parts = []
+        for section in sections:
+            digest = _hash(section)
+            if digest not in self.sections:
+                if not (packed := _packed(_whole(section))):
+                    return ()
+                self.sections[digest] = packed
+            parts.append(digest)
+        return tuple(parts)
 
 
 def kept_tables(root: Path) -> RecordTables:
     """What the last listings of a folder of runs have kept; nothing at the first."""
     content = read_checked(place) if (place := _place(root)) else None
     try:
-        return RecordTables(msgspec.msgpack.decode(content, type=dict[bytes, bytes]) if content else None)
+        return RecordTables(msgspec.msgpack.decode(content, type=Kept) if content else None)
     except msgspec.MsgspecError:
         return RecordTables()
 
@@ -107,8 +123,9 @@ def keep_tables(tables: RecordTables, root: Path, *, everything: bool) -> None:
     """
     if tables.new < LEAST_NEW or not (place := _place(root)):
         return
-    kept = {digest: tables.known[digest] for digest in tables.used} if everything else tables.known
-    write_checked(place, msgspec.msgpack.encode(kept))
+    files = {digest: tables.files[digest] for digest in tables.used} if everything else tables.files
+    sections = {part: tables.sections[part] for parts in files.values() for part in parts}
+    write_checked(place, msgspec.msgpack.encode(Kept(files=files, sections=sections)))
 
 
 def _hash(data: bytes) -> bytes:
@@ -121,12 +138,7 @@ def _packed(table: dict[str, Any]) -> bytes:
         packed = msgspec.msgpack.encode(table)
     except (TypeError, ValueError, OverflowError):
         return b""
-    return packed if _unpacked(packed) == table else b""
-
-
-def _unpacked(packed: bytes) -> dict[str, Any]:
-    table: dict[str, Any] = msgspec.msgpack.decode(packed)
-    return table
+    return packed if msgspec.msgpack.decode(packed) == table else b""
 
 
 def _sections(data: bytes) -> Iterator[bytes]:

@@ -27,7 +27,10 @@ from zoo.runs.find import MAX_POINTS, Run, curves, number, row_of, short
 if TYPE_CHECKING:
     from zoo.studies.report.measure import Seen
 
-MAX_BYTES = 2_000_000
+MAX_BYTES, MAX_BYTES_OF_MANY = 2_000_000, 10_000_000
+BYTES_OF_RUN = 10_000
+"""Of each of many runs; their curves then have at least `MIN_POINTS` epochs, but few of them have images."""
+
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("core.js", "table.js", "plots.js", "curves.js", "classes.js")
 LIBRARY = Path("server") / "static" / "js" / "bokeh.min.js"
@@ -101,15 +104,24 @@ def library() -> tuple[str, str]:
     raise InputError(f"zoo report draws with Bokeh, which is not installed: {install_line('report')}")
 
 
-def render(content: Content, limit: int = MAX_BYTES) -> tuple[str, list[str]]:
-    """The page, below `limit` bytes.
+def limit_of(count: int) -> int:
+    """The bytes that a page of so many runs may have: 2 MB, of more than 200 runs up to 10 MB."""
+    return min(MAX_BYTES_OF_MANY, max(MAX_BYTES, BYTES_OF_RUN * count))
 
+
+def render(content: Content, limit: int | None = None) -> tuple[str, list[str]]:
+    """The page, below a number of bytes.
+
+    Args:
+        limit: None: `limit_of` its runs.
     Returns:
         (HTML, one line for each thing that was left out for the sake of its size).
     Raises:
         InputError: Bokeh is missing, or the runs do not fit even so.
     """
-    images, points = content.images, MAX_POINTS
+    found = max((len(seen.worst) for seen in content.seen.values() if not isinstance(seen, str)), default=0)
+    images, points = min(content.images, found), MAX_POINTS
+    limit = limit or limit_of(len(content.runs))
     while len((page := _page(content, _data(content, images, points))).encode()) >= limit:
         if images > 0:
             images //= 2
@@ -121,7 +133,7 @@ def render(content: Content, limit: int = MAX_BYTES) -> tuple[str, list[str]]:
                 "name fewer: `zoo report RUN...`"
             )
     left_out = []
-    if images < content.images:
+    if images < min(content.images, found):
         left_out.append(f"{plural(images, 'image')} of each run, not {content.images}: the page would be too large")
     if points < MAX_POINTS:
         left_out.append(f"{plural(points, 'epoch')} of each run's curves at most: the page would be too large")
