@@ -146,6 +146,8 @@ def number(value: Any, path: str = "") -> float | int | None:
     """The finite number at "a.b" in nested tables; None where there is none."""
     for key in path.split(".") if path else ():
         value = value.get(key) if isinstance(value, dict) else None
+    if value is None:
+        return None
     known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return value if known else None
 

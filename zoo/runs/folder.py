@@ -110,7 +110,8 @@ class MetricRows(Sequence[dict[str, Any]]):
 def _lines(folder: Path) -> bytes:
     """The bytes of `metrics.jsonl`, none where it is not there."""
     data = bytes_of_file(f"{folder}/{METRICS}") or b""
-    data.decode("utf-8")
+    if not data.isascii():
+        data.decode("utf-8")
     return data
 
 
