@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,57 @@ class Telling(Npz):
         found = super().write(program, path, about)
         path.write_bytes(path.read_bytes() + str(path).encode())
         return found
+
+
+class Toolless(Npz):
+    """Needs a program that is not there."""
+
+    def write(self, program: ExportedProgram, path: Path, about: ToExport) -> dict[str, str | int]:
+        subprocess.run(["no-such-compiler"], check=True)
+        return {}
+
+
+class Libless(Npz):
+    """Needs a library that is not there."""
+
+    def runner(self, path: Path) -> Callable[[Tensor], Tensor]:
+        return open("runtime.so").close  # type: ignore[return-value]
+
+
+class Wordless(Npz):
+    """Says of its file what JSON cannot hold."""
+
+    def write(self, program: ExportedProgram, path: Path, about: ToExport) -> dict[str, str | int]:
+        return super().write(program, path, about) | {"of": path}  # type: ignore[dict-item]
+
+
+class Unnumbered(Npz):
+    """Has an opset that is no number."""
+
+    def write(self, program: ExportedProgram, path: Path, about: ToExport) -> dict[str, str | int]:
+        return super().write(program, path, about) | {"opset": "latest"}
+
+
+class Littering(Npz):
+    """Writes a file whose name a run folder has."""
+
+    def write(self, program: ExportedProgram, path: Path, about: ToExport) -> dict[str, str | int]:
+        path.with_name("run.toml").write_text("")
+        return super().write(program, path, about)
+
+
+class Nesting(Npz):
+    """Makes a folder beside its file."""
+
+    def write(self, program: ExportedProgram, path: Path, about: ToExport) -> dict[str, str | int]:
+        path.with_suffix(".parts").mkdir()
+        return super().write(program, path, about)
+
+
+class Tiny(Npz):
+    """Takes no image at all."""
+
+    largest_batch = 0
 
 
 class NoRunner:

@@ -46,7 +46,8 @@ class Exporter(Protocol):
         Args:
             program: of torch.export: one tensor in, logits (batch, classes) of float32 out. The preprocessing that was
                 asked for is inside, so that the input is floats (B, C, H, W) or bytes (B, H, W, C).
-            path: the file, in a folder of its own; more files that lie in that folder afterwards are kept beside it.
+            path: the file, in a folder of its own; more files that lie in that folder afterwards are kept beside it if
+                their names begin as its own does: "model.bin" beside "model.xml".
         Returns:
             What is only known now, in a few words by what it is of: {"opset": 20}. Messages and `--json` show it.
         """
