@@ -117,6 +117,11 @@ def test_a_header_inside_a_text_starts_no_section() -> None:
     assert RecordTables().parse(data) == {"data": {"m": "[other]\nk = 1\n[data.z]\n"}}
 
 
+def test_a_date_keeps_its_zone() -> None:
+    data = b"[a]\nx = 2026-01-01T00:00:00+02:00\n"
+    assert repr(RecordTables().parse(data)) == repr(tomllib.loads(data.decode()))
+
+
 def test_what_was_read_is_nobodys_to_change() -> None:
     tables = RecordTables()
     tables.parse(b"[build]\nof = [1]\n")["build"]["of"].append(2)
