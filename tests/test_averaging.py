@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.optim.averaging import Averaging, alpha_at
 from zoo.train.plan import replan, resolve
+from zoo.train.processes.world import _check_sharding
 from zoo.train.run_options import Request
 from zoo.train.task import refuse_for_task
 
@@ -280,6 +282,12 @@ def test_the_margin_is_recorded_measured_again_and_refused_for_several_labels(ti
     assert (document["tta_margin"], document["loss"]) == (0.02, result["test"]["loss"])
     with pytest.raises(InputError, match=r"recipe.tta_margin 0.02: .* have no one class; allowed: not set"):
         refuse_for_task(msgspec.structs.replace(Recipe(), loss="bce", select="map", tta_margin=0.02), "multi-label")
+
+
+def test_processes_that_divide_a_model_take_as_many_passes_each(tiny: str, tmp_path: Path) -> None:
+    plan = trainer_of(tmp_path / "run", "tta_margin=0.02").plan
+    with pytest.raises(InputError, match=r"--shard cannot be combined with recipe\.tta_margin"):
+        _check_sharding(replace(plan, recipe=msgspec.structs.replace(plan.recipe, optimizer="adamw")))
 
 
 def test_a_report_counts_what_the_views_say(tiny: str, tmp_path: Path) -> None:

@@ -351,6 +351,7 @@ def test_a_run_says_how_many_images_its_classes_have_and_what_to_do_where_they_a
     [
         ({"class_weights": "balanced", "sampler": "balanced"}, "both make up for uneven classes"),
         ({"focal_gamma": 3.0}, "focal_gamma is 3, which cross-entropy has no use for"),
+        ({"tta_margin": 0.5}, "tta_margin is 0.5, and there are no views that it could spare; set recipe.tta"),
     ],
 )
 def test_settings_that_make_no_sense_together_are_pointed_out(recipe: dict[str, Any], said: str) -> None:

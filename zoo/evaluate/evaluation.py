@@ -76,9 +76,7 @@ def judge(
     keep = None if is_plain or several else Keep(opened.classifier.temperature)
     metrics, labelled = opened.predictions(keep=keep)
     check_finite(name, metrics.loss)
-    about: dict[str, Any] = {"run": name, "split": asked.split, "on": opened.on, "tta": opened.classifier.tta}
-    margin = opened.classifier.tta_margin
-    about |= {} if margin is None else {"tta_margin": margin}
+    about: dict[str, Any] = {"run": name, "split": asked.split, "on": opened.on, **_views(opened)}
     left_out = {"left_out": opened.left_out} if opened.left_out else {}
     out: dict[str, Any] = {**about, **left_out, **metrics.as_dict()}
     recorded = recorded_metrics(run, asked.split, opened.on) if isinstance(run, Path) else None
@@ -182,6 +180,12 @@ def _of_predictions(opened: OpenedSplit, predictions: Predictions, parts: frozen
     return out
 
 
+def _views(opened: OpenedSplit) -> dict[str, Any]:
+    """Which views were averaged, and, where only some images had them, below which margin."""
+    classifier = opened.classifier
+    return {"tta": classifier.tta} | ({} if classifier.tta_margin is None else {"tta_margin": classifier.tta_margin})
+
+
 def _calibration(opened: OpenedSplit, predictions: Predictions) -> dict[str, Any]:
     """How well the probabilities fit; of a run with a temperature, also before it."""
     truth = (predictions.labels, predictions.predicted)
@@ -196,7 +200,7 @@ def _calibration(opened: OpenedSplit, predictions: Predictions) -> dict[str, Any
 def _compared(second: OpenedSplit, predictions: Predictions, name: str, seed: int) -> dict[str, Any]:
     keep = Keep()
     metrics = second.measure(keep=keep)
-    about = {"run": name, "split": second.split, "tta": second.classifier.tta, **metrics.as_dict()}
+    about = {"run": name, "split": second.split, **_views(second), **metrics.as_dict()}
     return {**about, "paired": compare(predictions.hits, keep.predictions().hits, seed=seed)}
 
 
@@ -212,7 +216,7 @@ def _latency(opened: OpenedSplit, asked: Asked) -> dict[str, Any]:
         "hardware": describe(classifier.device),
         "threads": torch.get_num_threads(),
         "precision": "fp32",
-        "tta": classifier.tta,
+        **_views(opened),
         "rows": rows,
     }
 

@@ -20,6 +20,7 @@ def recipe_findings(recipe: Recipe, height: int, width: int) -> tuple[Finding, .
         *_schedule(recipe),
         *_loss(recipe),
         *_distill(recipe),
+        *_views(recipe),
         *(line for step in recipe.augment for line in _step(step, height, width)),
     ]
     return tuple(Finding(level="warning", kind="recipe", message=line) for line in lines)
@@ -46,6 +47,11 @@ def _loss(recipe: Recipe) -> Iterator[str]:
 def _distill(recipe: Recipe) -> Iterator[str]:
     if recipe.distill is not None and recipe.teacher is None:
         yield "distill says how to learn from a teacher, and there is none; give one with --teacher"
+
+
+def _views(recipe: Recipe) -> Iterator[str]:
+    if recipe.tta_margin is not None and recipe.tta == "none":
+        yield f"tta_margin is {recipe.tta_margin:g}, and there are no views that it could spare; set recipe.tta"
 
 
 def _step(step: Augmentation, height: int, width: int) -> Iterator[str]:

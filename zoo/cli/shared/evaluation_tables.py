@@ -39,8 +39,7 @@ def emit_accuracy(out: dict[str, Any], num_classes: int) -> None:
 
 
 def _accuracy(out: dict[str, Any], top5: bool) -> str:
-    unsure = " of images that it is unsure of" if out.get("tta_margin") else ""
-    views = f", over the views {out['tta']}{unsure}" if out["tta"] != "none" else ""
+    views = _views(out)
     if "map" in out:
         return (
             f"{out['split']} mAP {out['map']:.4%}, F1 {out['micro_f1']:.4%} of all labels together and "
@@ -52,6 +51,11 @@ def _accuracy(out: dict[str, Any], top5: bool) -> str:
         + (f"top-5 {out['top5']:.4%}, " if top5 else "")
         + f"loss {out['loss']:.4f}{views}"
     )
+
+
+def _views(out: dict[str, Any]) -> str:
+    unsure = " of images that it is unsure of" if out.get("tta_margin") else ""
+    return f", over the views {out['tta']}{unsure}" if out["tta"] != "none" else ""
 
 
 def _labels(metrics: dict[str, Any], split: str) -> None:
@@ -175,12 +179,11 @@ def _latency(latency: dict[str, Any], split: str) -> None:
         for row in latency["rows"]
     ]
     table.emit_table(columns, cells, table.width())
-    views = f", over the views {latency['tta']}" if latency["tta"] != "none" else ""
     table.emit(
         [
             f"latency from images on the device to logits: {table.clean(latency['hardware'])}",
             f"  {latency['precision']}, {plural(latency['threads'], 'thread')}, "
-            f"{plural(latency['rows'][0]['warm_up'], 'call')} of warm-up{views}",
+            f"{plural(latency['rows'][0]['warm_up'], 'call')} of warm-up{_views(latency)}",
         ]
     )
 

@@ -423,3 +423,7 @@ def _check_sharding(plan: Plan) -> None:
         raise InputError("--shard cannot be combined with precision fp16; use bf16 or fp32")
     if recipe.compile not in ("auto", "off"):
         raise InputError(f"--shard cannot be combined with --compile {recipe.compile}; leave out one of them")
+    if recipe.tta != "none" and recipe.tta_margin is not None:  # a process would wait for passes that others spare
+        raise InputError(
+            "--shard cannot be combined with recipe.tta_margin; leave it out to see all views of each image"
+        )
