@@ -14,7 +14,7 @@ from typing import Any, Literal
 from zoo.base.headline import MAP, TOP1
 from zoo.catalogue.recipe import SELECTED_BY
 from zoo.errors import InputError, RunError
-from zoo.runs.folder import MetricRows, read_result
+from zoo.runs.folder import MetricRows, any_result
 from zoo.runs.lock import is_held
 from zoo.runs.record import RECORD, RESULT, RunRecord, read_record
 from zoo.runs.record_tables import RecordTables, keep_tables, kept_tables
@@ -85,11 +85,13 @@ def read(folder: Path, name: str = "", tables: RecordTables | None = None) -> Ru
         RunError: no run folder, or a damaged one.
     """
     try:
-        if not os.path.isfile(f"{folder}/{RECORD}"):
+        try:
+            record = read_record(folder, tables)
+        except RunError:
             os.scandir(folder).close()  # fails if the folder cannot be listed
-        record = read_record(folder, tables)
+            raise
         rows = MetricRows(folder)
-        result = read_result(folder, checked=False) if os.path.isfile(f"{folder}/{RESULT}") else None
+        result = any_result(folder)
         modified = written(folder)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{folder}: cannot be read: {error}") from None
@@ -144,12 +146,13 @@ def _identity(folder: Path) -> Any:
 
 def number(value: Any, path: str = "") -> float | int | None:
     """The finite number at "a.b" in nested tables; None where there is none."""
-    for key in path.split(".") if path else ():
-        value = value.get(key) if isinstance(value, dict) else None
-    if value is None:
-        return None
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if known else None
+    if path:
+        for key in path.split("."):
+            if not isinstance(value, dict):
+                return None
+            value = value.get(key)
+    kind = type(value)  # True is no number
+    return value if kind is int or (kind is float and math.isfinite(value)) else None
 
 
 def row_of(run: Run) -> dict[str, Any]:

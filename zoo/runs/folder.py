@@ -146,10 +146,18 @@ def read_result(folder: Path, *, checked: bool = True) -> dict[str, Any]:
     Raises:
         RunError: absent (the run was not finished) or damaged.
     """
-    path = f"{folder}/{RESULT}"
-    if (data := bytes_of_file(path)) is None:
+    result = any_result(folder, checked=checked)
+    if result is None:
         hint = f"; {folder / BEFORE} keeps what it was before it was extended" if is_kept(folder) else ""
         raise RunError(f"{folder}: has no {RESULT}: this run was not finished{hint}")
+    return result
+
+
+def any_result(folder: Path, *, checked: bool = False) -> dict[str, Any] | None:
+    """As `read_result`, but None where the run was not finished."""
+    path = f"{folder}/{RESULT}"
+    if (data := bytes_of_file(path)) is None:
+        return None
     try:
         result: dict[str, Any] = _from_json(data)
         if checked:
