@@ -6,9 +6,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from zoo.errors import DeviceError
+from zoo.train.out_of_memory import NOTE, refusing_too_much
+from zoo.train.plan import resolve
+from zoo.train.run_options import Request
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to RLIMIT_AS")
 
@@ -20,7 +27,7 @@ STUDY = """
 summary = "a hidden layer that trains in no such memory, and a narrow one"
 model = "cnn-baseline"
 dataset = "digits"
-each = { "build.dense" = [[4000000], [8]] }
+each = { "build.dense" = [[8000000], [8]] }
 """
 SMALL = ("--limit-train", "64", "--epochs", "1", "--device", "cpu")
 
@@ -36,6 +43,18 @@ def zoo_with_little_memory(*words: str, cwd: Path) -> subprocess.CompletedProces
         timeout=200,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES)),
     )
+
+
+def test_what_onednn_says_counts_as_out_of_memory_only_after_memory_did_not_suffice() -> None:
+    plan = resolve(Request(model="cnn-baseline", dataset="digits", device="cpu"))
+    with pytest.raises(RuntimeError, match="primitive"), refusing_too_much(plan):
+        raise RuntimeError("could not create a primitive")
+    record = msgspec.structs.replace(plan.record, environment={**plan.record.environment, NOTE: "in step 1"})
+    with (
+        pytest.raises(DeviceError, match="out of memory on cpu with batches of"),
+        refusing_too_much(replace(plan, record=record)),
+    ):
+        raise RuntimeError("could not create a primitive")
 
 
 @pytest.mark.slow
@@ -55,7 +74,7 @@ def test_a_row_of_a_table_fails_alone(tmp_path: Path) -> None:
     done = zoo_with_little_memory("reproduce", "widths", *words, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     (failed,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert "dense=[4000000]" in failed
+    assert "dense=[8000000]" in failed
     assert "out of memory on cpu with batches of" in failed
     rows = json.loads((tmp_path / "results" / "widths.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == ["", "dense=[8]"]
@@ -64,11 +83,11 @@ def test_a_row_of_a_table_fails_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_trial_of_a_sweep_fails_alone(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[sweep]'")
-    words = ["--dataset", "digits", "--output", "found", "--grid", "build.dense=[4000000],[8]"]
+    words = ["--dataset", "digits", "--output", "found", "--grid", "build.dense=[8000000],[8]"]
     done = zoo_with_little_memory("sweep", "cnn-baseline", *words, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found" / "sweep.json").read_text())["trials"]
     states = {str(t["changes"]["build.dense"]): (t["state"], t["error"]) for t in found}
     assert states["[8]"] == ("complete", "")
-    assert states["[4000000]"][0] == "failed"
-    assert "out of memory on cpu with batches of" in states["[4000000]"][1]
+    assert states["[8000000]"][0] == "failed"
+    assert "out of memory on cpu with batches of" in states["[8000000]"][1]

@@ -23,6 +23,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
+NOTE = "out of memory"
+"""The line of a record's environment that says that memory did not suffice before."""
+
+_ONEDNN = "could not create a primitive"
+"""What oneDNN says of memory that does not suffice, and of much else."""
+
+
 @contextmanager
 def refusing_too_much(plan: Plan) -> Iterator[None]:
     """The context of a training; turns an out-of-memory error into one that says what to lower.
@@ -33,7 +40,7 @@ def refusing_too_much(plan: Plan) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or (NOTE in plan.record.environment and _ONEDNN in str(error)):
             raise DeviceError(_too_much(plan)) from error
         raise
 

@@ -10,12 +10,9 @@ import torch
 
 from zoo.base.text import plural
 from zoo.train.loop import Trainer
-from zoo.train.out_of_memory import is_out_of_memory
+from zoo.train.out_of_memory import NOTE, is_out_of_memory
 from zoo.train.plan import Plan
 from zoo.train.precise_bn import statistics_of
-
-NOTE = "out of memory"
-"""The line of a record's environment that says so."""
 
 
 def halved(plan: Plan, trainer: Trainer, error: BaseException) -> Plan | None:
