@@ -145,7 +145,7 @@ def measured(name: str, folders: dict[str, Path], work: Path, rounds: int, secon
             add("forward", timed(bare.count, bare.torch))
             add("onnxruntime", timed(bare.count, bare.onnx))
             for where, folder in folders.items():
-                add(f"predict {where}", timed(counts[where], lambda f=folder: zoo.predict(classifier, f)))  # type: ignore[misc]
+                add(f"predict {where}", timed(counts[where], lambda f=folder: zoo.predict(classifier, f)))  # type: ignore[misc]  # a lambda with a default
             for clients in CLIENTS:
                 add(f"serve {clients}", asked(server, port, small, clients, seconds if number else 1))
             say(f"{name}: round {number} of {rounds}")

@@ -157,14 +157,14 @@ class Libless(Npz):
     """Needs a library that is not there."""
 
     def runner(self, path: Path) -> Callable[[Tensor], Tensor]:
-        return open("runtime.so").close  # type: ignore[return-value]
+        return open("runtime.so").close  # type: ignore[return-value]  # never returns: there is no such file
 
 
 class Wordless(Npz):
     """Says of its file what JSON cannot hold."""
 
     def write(self, program: ExportedProgram, path: Path, about: ToExport) -> dict[str, str | int]:
-        return super().write(program, path, about) | {"of": path}  # type: ignore[dict-item]
+        return super().write(program, path, about) | {"of": path}  # type: ignore[dict-item]  # wrong on purpose
 
 
 class Unnumbered(Npz):

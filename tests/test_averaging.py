@@ -261,8 +261,12 @@ def test_images_of_which_the_network_is_sure_are_seen_once(tta: Any) -> None:
 
 
 def test_a_batch_of_sure_images_is_seen_once_and_one_class_is_always_sure() -> None:
-    images, seen = torch.randn(4, 3, 5, 5), []
-    sure = lambda batch: seen.append(len(batch)) or torch.tensor([[9.0, 0.0]]).expand(len(batch), 2)  # noqa: E731
+    images, seen = torch.randn(4, 3, 5, 5), list[int]()
+
+    def sure(batch: Tensor) -> Tensor:
+        seen.append(len(batch))
+        return torch.tensor([[9.0, 0.0]]).expand(len(batch), 2)
+
     assert torch.equal(views(sure, "mirror", 0.9)(images), sure(images))
     assert seen == [4, 4]
     assert views(lambda batch: batch[:, :1, 0, 0], "mirror", 0.9)(images).tolist() == images[:, :1, 0, 0].tolist()

@@ -263,7 +263,7 @@ def test_a_batch_that_is_sorted_at_once_gives_what_each_row_gives(run: Path) -> 
             with pytest.raises(RunError, match="not finite numbers"):
                 model.scores(ranking, 5)
             continue
-        order = sorted(range(10), key=lambda place, row=row: (-float(row[place]), place))  # type: ignore[misc]
+        order = [place for _, place in sorted((-value, place) for place, value in enumerate(row.tolist()))]
         wanted = [(str(place), float(row[place])) for place in order]
         assert model.scores(ranking, 10) == model.best(row, 10) == wanted
     even = torch.full((1, 10), 0.5, dtype=torch.bfloat16)

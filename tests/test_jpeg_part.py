@@ -17,7 +17,7 @@ from zoo.data.augment.crop import Bounds, Box, RandomCut, random_box
 from zoo.data.batches.stream import Streamed
 from zoo.data.files.colours import Colours, rgb
 from zoo.data.files.decode import Rule, image_array
-from zoo.data.files.jpeg import head_of, with_rows
+from zoo.data.files.jpeg import with_rows
 from zoo.data.files.orientation import TURNS, stored_box, upright
 from zoo.errors import DataError
 from zoo.runs.record import read_record, write_record
@@ -37,7 +37,7 @@ def photograph(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Ima
     return Image.fromarray(pixels).convert(mode)
 
 
-def jpeg(image: Image.Image, orientation: int = 1, **options: int | bool | bytes) -> bytes:
+def jpeg(image: Image.Image, orientation: int = 1, **options: int | bool) -> bytes:
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x112] = orientation
     image.save(file, "JPEG", quality=85, exif=exif, **options)
@@ -106,21 +106,6 @@ def test_a_file_cut_short_is_refused_wherever_the_crop_lies(reduced: bool) -> No
                 image_array(data[:length], rule, "photo.jpg")
             said.add(str(no.value))
         assert len(said) == 1
-
-
-def test_an_orientation_that_another_segment_may_state_is_left_to_pillow() -> None:
-    image, file = photograph(90, 120), io.BytesIO()
-    tag = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
-    image.save(file, "JPEG", quality=85, xmp=tag)
-    assert head_of(file.getvalue()) is None
-    for data in (file.getvalue(), jpeg(image, 6, xmp=tag), jpeg(image, 9)):
-        for row in range(3):
-            cut = RandomCut(4, row, Bounds(), SIZE)
-            assert np.array_equal(image_array(data, cut, ""), cut_whole(data, cut))
-    both, one = head_of(jpeg(image, 6, xmp=tag)), head_of(jpeg(image, 6))
-    assert both is not None
-    assert one is not None
-    assert both[1:] == one[1:] == ((90, 120), Image.Transpose.ROTATE_270)
 
 
 # ---- decoded at a reduced size ----------------------------------------------------------------

@@ -25,7 +25,7 @@ from zoo.runs.find import find
 from zoo.studies.report import page as page_module
 from zoo.studies.report import published
 from zoo.studies.report.measure import Confused, Seen
-from zoo.studies.report.page import MAX_BYTES, Content, limit_of, render, table_rows
+from zoo.studies.report.page import MAX_BYTES, Content, render, table_rows
 
 pytest.importorskip("bokeh", reason="zoo report draws with Bokeh: pip install -e '.[report]'")
 
@@ -178,16 +178,6 @@ def test_what_does_not_fit_is_left_out_and_said(base: Path) -> None:
     assert [image in smaller for image in images] == [True] * 4 + [False] * 4
     with pytest.raises(InputError, match="do not fit into a page"):
         render(content, limit=100_000)
-
-
-def test_a_thousand_long_runs_fit_into_ten_megabytes(base: Path) -> None:
-    (run, *_), _ = find([])
-    rows = tuple({**run.rows[0], "epoch": epoch, "seconds": 1.5 * epoch} for epoch in range(1, 201))
-    runs = [dataclasses.replace(run, name=f"run-{number:04}", rows=rows) for number in range(1000)]
-    page, left_out = render(Content(runs))
-    assert MAX_BYTES < len(page.encode()) < 10_000_000
-    assert left_out == ["100 epochs of each run's curves at most: the page would be too large"]
-    assert [limit_of(count) for count in (1, 200, 500, 1000, 5000)] == [2e6, 2e6, 5e6, 1e7, 1e7]
 
 
 def test_without_bokeh_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:

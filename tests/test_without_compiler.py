@@ -139,6 +139,16 @@ def test_a_step_records_no_gradients_and_leaves_their_mode() -> None:
     assert all(p.grad_fn is None and p.is_leaf for p in module.parameters())
 
 
+def test_hooks_of_users_run_once_a_step_also_where_torchs_own_optimizer_was_made() -> None:
+    module, ran = network(), list[str]()
+    torch.optim.SGD(module.parameters(), lr=0.1)  # torch wraps the hooks around the step of its class now
+    optimizer = without_compiler(torch.optim.SGD)(module.parameters(), lr=0.1)
+    optimizer.register_step_pre_hook(lambda *_: ran.append("before"))
+    optimizer.register_step_post_hook(lambda *_: ran.append("after"))
+    trained(module, optimizer, range(2))
+    assert ran == ["before", "after"] * 2
+
+
 def test_our_own_optimizers_leave_the_compiler_alone() -> None:
     module = network()
     with no_compiler():

@@ -84,9 +84,10 @@ def export(
     if not int8 and (dataset or data_dir):
         raise InputError("--dataset and --data-dir need --int8, which reads images")
     from zoo.catalogue.export_formats import find_format
-
-    component = find_format(format)  # said before torch takes its seconds
     from zoo.catalogue.registry import load_registry
+
+    registry = load_registry()
+    component = find_format(format, registry)  # said before torch takes its seconds
     from zoo.export import write
     from zoo.export.facts import PIXELS, PREPARED
     from zoo.hub.ref import is_ref
@@ -100,7 +101,6 @@ def export(
         classifier, origin = _untrained(run, num_classes=num_classes, image_size=image_size, seed=seed)
         folder = images = None
     else:
-        registry = load_registry()
         classifier, origin, opened = _trained(run, registry)
         folder = None if isinstance(run, str) and is_ref(run) else opened
         where = (dataset, None if data_dir is None else str(data_dir))

@@ -31,7 +31,7 @@ class Bounds(NamedTuple):
         reduced: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, where the crop stays at least as large as
             its result.
         by_torch: whether a crop of at most `HANDED` times the pixels of its result is left to `zoo.data.files.scaling`,
-            whose filter takes half the time of PIL's, in a process that is not the one that decodes.
+            in a process that is not the one that decodes.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)

@@ -19,7 +19,7 @@ from zoo.data.augment.crop import RandomCut
 from zoo.data.files.colours import Colours, rgb, rgb_of_values
 from zoo.data.files.deep_colour import upper_of, whole_values
 from zoo.data.files.heif import HEIF, HeifError, heif_image, is_heif
-from zoo.data.files.jpeg import jpeg_part, part_by_head
+from zoo.data.files.jpeg import jpeg_part
 from zoo.data.files.orientation import upright
 from zoo.data.types import Images, Item
 from zoo.errors import DataError, InputError
@@ -226,10 +226,6 @@ def image_array(item: Item, rule: Scaling, where: str, colours: Colours | None =
     if colours is None:
         colours = rule.colours if isinstance(rule, Rule) else Colours()
     try:
-        if isinstance(rule, RandomCut) and isinstance(item, bytes):
-            part = part_by_head(item, rule, colours, MAX_PIXELS)
-            if part is not None:
-                return np.asarray(part).transpose(2, 0, 1)
         with opened_image(item) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:

@@ -25,11 +25,6 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata raise nearly anything; the pixels are whole
         return None
-    return turn_by(orientation)
-
-
-def turn_by(orientation: object) -> Image.Transpose | None:
-    """What turns an image upright whose EXIF orientation is this; None if it is upright, or the value says nothing."""
     return TURNS[orientation - 2] if isinstance(orientation, int) and 2 <= orientation <= 8 else None
 
 

@@ -60,13 +60,22 @@ class WithoutCompiler(Optimizer):
         within(Optimizer.zero_grad)(self, set_to_none)
 
 
+def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step of torch's class, without the hooks of users that torch wraps around it when it makes the first one.
+
+    It wraps them around the step of our class too, and they must run once.
+    """
+    return getattr(step, "__wrapped__", step) if getattr(step, "hooked", False) else step
+
+
 def without_compiler(kind: Kind) -> Kind:
     """A class of torch's optimizers as it is, but that the compiler is imported only where it is used."""
 
     def step(self: Optimizer, closure: Callable[[], float] | None = None) -> float | None:
         loss: float | None
-        inside = within(kind.step, *OF_GRADIENTS)
-        if inside is kind.step:
+        whole = _unhooked(kind.step)
+        inside = within(whole, *OF_GRADIENTS)
+        if inside is whole:
             loss = inside(self, closure)
         else:
             with torch.set_grad_enabled(self.defaults["differentiable"]):
