@@ -33,16 +33,62 @@ SMALL = ("--limit-train", "64", "--epochs", "1", "--device", "cpu")
 
 
 def zoo_with_little_memory(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    with open_with_little_memory(*words, cwd=cwd) as process:
+        out, error = process.communicate(timeout=200)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+
+def open_with_little_memory(*words: str, cwd: Path) -> subprocess.Popen[str]:
     import resource
 
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "zoo", *words],
         cwd=cwd,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=200,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES)),
     )
+
+
+def address_space(pid: int) -> int:
+    """The bytes of address space of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmSize:\s*(\d+) kB", status)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+KEEPING = """\
+from zoo.base.heap import keep_heap, trim_heap
+
+def resident():
+    return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+print(keep_heap())
+block = bytearray(b"1") * (300 << 20)
+full = resident()
+del block
+kept = resident()
+print(trim_heap())
+print(full - kept > 200, full - resident() > 200)
+"""
+"""Prints whether memory is kept, whether the rest of it was returned, and whether a block of 300 MB was, twice."""
+
+
+@pytest.mark.parametrize("limit", [-1, 4 << 30])
+def test_freed_memory_is_kept_until_it_is_trimmed_or_at_once_returned_where_a_limit_stands(limit: int) -> None:
+    import resource
+
+    done = subprocess.run(
+        [sys.executable, "-c", KEEPING],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)) if limit > 0 else None,
+    )
+    kept, _, before, after = done.stdout.split()
+    assert (kept, before, after) == (("True", "False", "True") if limit < 0 else ("False", "True", "True"))
 
 
 def test_what_onednn_says_counts_as_out_of_memory_only_after_memory_did_not_suffice() -> None:
@@ -84,8 +130,15 @@ def test_a_row_of_a_table_fails_alone(tmp_path: Path) -> None:
 def test_a_trial_of_a_sweep_fails_alone(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[sweep]'")
     words = ["--dataset", "digits", "--output", "found", "--grid", "build.dense=[8000000],[8]"]
-    done = zoo_with_little_memory("sweep", "cnn-baseline", *words, *SMALL, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    lines, sizes = [], {}
+    with open_with_little_memory("sweep", "cnn-baseline", *words, *SMALL, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            if ": begins; " in line:
+                sizes[line.partition(":")[0]] = address_space(process.pid)
+    assert process.returncode == 0, "".join(lines)
+    assert sizes["trial-0001"] - sizes["trial-0000"] < 1 << 30, "the failed trial has kept its memory"
     found = json.loads((tmp_path / "found" / "sweep.json").read_text())["trials"]
     states = {str(t["changes"]["build.dense"]): (t["state"], t["error"]) for t in found}
     assert states["[8]"] == ("complete", "")

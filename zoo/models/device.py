@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from zoo.base import cpus
+from zoo.base.heap import keeps_heap
 from zoo.base.text import plural
 from zoo.catalogue.recipe import CompileMode
 from zoo.errors import DeviceError, InputError
@@ -127,12 +127,9 @@ def reasons(hardware: Hardware, wanted: str) -> tuple[str, ...]:
     Args:
         wanted: the recipe's `precision`.
     """
-    device, keeps_heap = (hardware.device, sys.platform == "linux" and os.environ.get("ZOO_KEEP_HEAP", "1") != "0")
-    heap = (
-        "; freed memory is kept for reuse (ZOO_KEEP_HEAP=0 turns this off)"
-        if device.type == "cpu" and keeps_heap
-        else ""
-    )
+    device = hardware.device
+    kept = device.type == "cpu" and keeps_heap()
+    heap = "; freed memory is kept for reuse (ZOO_KEEP_HEAP=0 turns this off)" if kept else ""
     layout = "channels-last (faster convolutions)" if hardware.channels_last else "contiguous"
     threads = (threads_in_words(),) if device.type == "cpu" else ()
     return (

@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 import torch
 
+from zoo.base.heap import trim_heap
 from zoo.base.text import plural
 from zoo.train.loop import Trainer
 from zoo.train.out_of_memory import NOTE, is_out_of_memory
@@ -60,7 +61,8 @@ def line_of(plan: Plan) -> str:
 
 
 def give_back() -> None:
-    """Return memory that nothing refers to any more."""
+    """Return memory that nothing refers to any more, to the system and to the GPU."""
     gc.collect()
+    trim_heap()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

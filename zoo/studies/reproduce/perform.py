@@ -9,14 +9,12 @@ process resumes its run.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from zoo.base.files import write_text
 from zoo.base.heap import keep_heap
@@ -34,6 +32,7 @@ from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan
 from zoo.train.run_options import Request
 from zoo.train.runner import Say, Stopper, Watch, finish
+from zoo.train.smaller import give_back
 from zoo.train.start import continued, plan_of
 
 FAILURE = "failure.json"
@@ -75,7 +74,7 @@ def work(
                 reporter.say(f"{job.title}: failed: {error}")
                 text = {"invocation": invocation, "message": str(error)}
                 write_text(job.folder / FAILURE, msgspec.json.encode(text).decode())
-            _free()
+            give_back()
         if len(busy) == len(pending):
             _pause(stop)
 
@@ -198,13 +197,6 @@ class Metered(Listener):
         del result
         if self.meter is not None:
             self.meter.keep()
-
-
-def _free() -> None:
-    """Free the memory of the last run before the next one starts."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _pause(stop: Stopper) -> None:

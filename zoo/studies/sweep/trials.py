@@ -45,6 +45,7 @@ from zoo.train.plan import Entry, Plan, resolve
 from zoo.train.recipe_settings import apply_settings, choose_recipe
 from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.runner import Stopper, Watch, finish
+from zoo.train.smaller import give_back
 from zoo.train.start import continued
 
 FOLDER, ERROR, ASKED = "folder", "error", "asked"
@@ -175,6 +176,7 @@ def work(search: Search, entry: Entry, stop: Stopper, reporter: Reporter) -> Non
                     check_options(search, entry, data=True)
                     checked = True
                 _try(search, study, trial, entry, stop, reporter)
+                give_back()  # a failure holds its own training in a circle until then
         if trial is None:
             if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 return
