@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from zoo.catalogue import augmentation
 from zoo.data.augment import colour, geometry, mix, randaugment
 from zoo.data.augment.pipeline import OPERATIONS, Augment, build
+from zoo.data.augment.progressive import sizes_of_epochs
 from zoo.data.batches.resident import Resident, batch_count, generator, order, slices
 from zoo.data.load import load
 from zoo.data.seeds import mix_seed
@@ -23,6 +24,7 @@ ALL = (
     augmentation.VerticalFlip(),
     augmentation.Transpose(),
     augmentation.Crop(padding=2, mode="reflect"),
+    augmentation.ProgressiveSize(epochs=1, scale=0.75),
     augmentation.RandAugment(),
     augmentation.Jitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25),
     augmentation.Brightness(factor=0.75, p=0.5),
@@ -100,6 +102,52 @@ def test_a_crop_cuts_each_image_at_its_own_place(cut, mode, channels_last):
     for i in range(9):
         assert torch.equal(got[i], padded[i, :, top[i] : top[i] + 8, left[i] : left[i] + 10])
     assert got.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "compiled"])
+def test_a_window_is_a_part_of_each_image(channels_last, device):
+    images = batch(9, 8, 10)
+    given = images.contiguous(memory_format=torch.channels_last) if channels_last else images
+    top, left = torch.arange(9) % 4, torch.arange(9).flip(0) % 5
+    cut = geometry.window
+    if device == "compiled":  # the gather of pixels, as on a GPU
+        cut = torch.compile(geometry.window, fullgraph=True, backend="aot_eager")
+    got = cut(given, top, left, (5, 6))
+    for i in range(9):
+        assert torch.equal(got[i], images[i, :, top[i] : top[i] + 5, left[i] : left[i] + 6])
+    assert got.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_first_epochs_see_a_part_of_each_image_or_all_of_it_scaled_down(channels_last):
+    images, labels = batch(64), torch.zeros(64).long()
+    given = images.contiguous(memory_format=torch.channels_last) if channels_last else images
+    crops, resized = (
+        make(augmentation.ProgressiveSize(epochs=2, scale=0.75, mode=mode)) for mode in ("crop", "resize")
+    )
+    cut = (crops(given, labels, generator(1), epoch=1)[0] * 255).round().to(torch.uint8)
+    places = set()
+    for one, image in zip(cut, images, strict=True):
+        parts = {(y, x): image[:, y : y + 9, x : x + 9] for y in range(4) for x in range(4)}
+        found = [place for place, part in parts.items() if torch.equal(one, part)]
+        assert found
+        places.update(found[:1])
+    assert len(places) == 16
+    expected = F.resize(images.float() / 255, [9, 9], antialias=True)
+    torch.testing.assert_close(resized(given, labels, epoch=1)[0], expected, atol=0.5 / 255 + 1e-6, rtol=0)
+    for augment in (crops, resized):
+        assert augment(given, labels, generator(1), epoch=2)[0].shape == (64, 3, 12, 12)
+
+
+def test_several_stages_of_smaller_images_multiply():
+    first = augmentation.ProgressiveSize(epochs=1, scale=0.5)
+    steps = (first, augmentation.ProgressiveSize(epochs=3, scale=0.75, mode="resize"))
+    augment, images = make(*steps), batch()
+    shapes = [augment(images, images[:, 0, 0, 0], generator(1), epoch=e)[0].shape[-1] for e in range(4)]
+    assert shapes == [4, 9, 9, 12]
+    assert sizes_of_epochs(steps, (12, 12)) == ((4, 4), (9, 9))
+    assert sizes_of_epochs((augmentation.ProgressiveSize(epochs=1, scale=1.0),), (12, 12)) == ()
 
 
 @pytest.mark.parametrize("mode", ["zero", "reflect"])
@@ -212,6 +260,7 @@ def test_apply_compiles_whole_and_gives_the_same():
         augmentation.Flip(),
         augmentation.Flip(alternate=True),
         augmentation.Crop(padding=2),
+        augmentation.ProgressiveSize(epochs=1, scale=0.75),
         augmentation.Jitter(brightness=0.5, hue=0.25),
         augmentation.Cutout(size=4),
         augmentation.Mixup(),

@@ -288,6 +288,7 @@ def test_logits_are_scaled_and_weights_begin_with_variance_one() -> None:
     assert wide(torch.randn(2, 2, 2, 7)).shape == (2, 3)
     assert (wide.linear.in_features, wide.linear.scale) == (4, 0.5)
     assert head.linear.weight.std().item() == pytest.approx(1, abs=0.01)
+    torch.testing.assert_close(head(maps[..., :2]), maps[..., :2].flatten(2).max(2).values @ head.linear.weight.T / 2)
 
 
 @pytest.mark.parametrize(
@@ -321,6 +322,18 @@ def test_the_trainer_gives_each_group_its_own_rate(finished: tuple[Trainer, Whit
     assert kernels == pytest.approx(last)
     assert (head / kernels, vectors / kernels) == pytest.approx((1340 / 0.24, 106 / 0.24))
     assert first == 0
+
+
+def test_a_first_layer_that_is_trained_no_more_gets_no_gradients_and_the_weights_are_the_same(
+    finished: tuple[Trainer, Whiten, dict[str, Any]], small: str, tmp_path: Path
+) -> None:
+    other = trainer_of(tmp_path / "run")
+    other.rests = False
+    other.fit()
+    assert other.module.stem.whiten.conv.bias.requires_grad
+    assert not finished[0].module.stem.whiten.conv.bias.requires_grad
+    weights = finished[0].module.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in other.module.state_dict().items())
 
 
 def test_it_learns_at_once(finished: tuple[Trainer, Whiten, dict[str, Any]]) -> None:

@@ -166,12 +166,21 @@ class ScaledLinear(nn.Linear):
         return super().forward(x) * self.scale
 
 
+class MaxSquares(nn.MaxPool2d):
+    """Maxima of squares of the map, or of the whole of a map that is smaller than one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H', W'), with one pixel at least."""
+        sides = [min(side, have) for side, have in zip(self.kernel_size, x.shape[2:], strict=True)]  # type: ignore[arg-type]
+        return F.max_pool2d(x, sides)
+
+
 class ScaledHead(nn.Module):
     """Maxima of squares of the map, a linear layer without bias, with weights of variance 1, times a constant."""
 
     def __init__(self, features: int, num_classes: int, pool: tuple[int, int], scale: float) -> None:
         super().__init__()
-        self.pool = nn.MaxPool2d(pool)
+        self.pool = MaxSquares(pool)
         self.linear = ScaledLinear(features, num_classes, bias=False, scale=scale, unit=True)
 
     def forward(self, x: Tensor) -> Tensor:

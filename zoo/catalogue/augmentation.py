@@ -72,6 +72,20 @@ class RandomResizedCrop(Augmentation, frozen=True, tag="random-resized-crop"):
     ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
 
 
+class ProgressiveSize(Augmentation, frozen=True, tag="progressive-size"):
+    """Smaller images in the first epochs, which saves time; the scales of several such steps multiply.
+
+    Attributes:
+        epochs: Epochs from the first in which images are smaller.
+        scale: Their sides as a share of what they are later, and at evaluation.
+        mode: Whether each image is cut at a random place, or scaled down whole.
+    """
+
+    epochs: Positive
+    scale: PositiveFraction
+    mode: Literal["crop", "resize"] = "crop"
+
+
 class Jitter(Augmentation, frozen=True, tag="jitter"):
     """Colour jitter as torchvision's ColorJitter defines it: factors drawn per image.
 
@@ -162,6 +176,7 @@ Step = (
     | Transpose
     | Crop
     | RandomResizedCrop
+    | ProgressiveSize
     | Jitter
     | Brightness
     | Grayscale

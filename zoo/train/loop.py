@@ -41,7 +41,7 @@ from zoo.train.not_finite import Guard
 from zoo.train.optim.averaging import Averaging
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer, match_layout
-from zoo.train.optim.schedule import lr_at
+from zoo.train.optim.schedule import lr_at, set_rates
 from zoo.train.plan import Plan
 from zoo.train.position import Position
 from zoo.train.precise_bn import renew_for_evaluation
@@ -121,6 +121,7 @@ class Trainer:
         self.change = self.compiler.recorded(self.compiler(change)) if self.augment.compilable else change
         trained = [p for p in (*self.module.parameters(), *self.lesson.parameters()) if p.requires_grad]
         self.judges = plan.hardware.compile == "graph" and self.world.size == 1 and not self.scaler.is_enabled()
+        self.rests = self.world.size == 1 and plan.hardware.compile == "off" and not recipe.clip_grad_norm
         self.finite: Tensor | None = None  # of a step that was judged where it was recorded
         self.learn = self.compiler.recorded(self._learn, trained)
         self.predict = self.compiler.whole(self.chosen(), eval_batch(plan.record))
@@ -228,9 +229,7 @@ class Trainer:
         at, recipe, seed = self.at, self.plan.recipe, self.plan.record.seed
         seed_noise(mix_seed(seed, at.epoch, at.step, NOISE, *self.world.apart), self.device)
         drawn = generator(seed, at.epoch, at.step, AUGMENT)
-        lr = lr_at(recipe, at.total, self.total, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr_at(recipe, at.total, self.total, self.steps, group)
+        lr = set_rates(self.optimizer.param_groups, recipe, at.total, self.total, self.steps, rest=self.rests)
         total, whole = torch.zeros_like(self.sums), self._counted(rows)
         self.guard.before()
         parts = rows.chunk(recipe.accumulate)

@@ -56,6 +56,7 @@ from zoo.train.own_augment import OwnAugment, code_of
 from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import AUTO, Request, refuse_impossible
+from zoo.train.smaller_images import refuse_smaller_images
 from zoo.train.speed.compile_trials import Trials, try_compiled
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
 from zoo.train.speed.recomputed import recomputed
@@ -250,6 +251,7 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
     if recipe.teacher is not None:
         refuse_student(outline, distill_of(recipe), sizes.num_classes, name)
     make_optimizer(outline, recipe, meta)
+    refuse_smaller_images(outline, recipe, sizes, name)
     return outline
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zoo.base.text import plural
-from zoo.catalogue.augmentation import Augmentation, Brightness, Crop, Cutout
+from zoo.catalogue.augmentation import Augmentation, Brightness, Crop, Cutout, ProgressiveSize
 from zoo.catalogue.recipe import Recipe
 from zoo.data.findings import Finding
 
@@ -21,6 +21,7 @@ def recipe_findings(recipe: Recipe, height: int, width: int) -> tuple[Finding, .
         *_loss(recipe),
         *_distill(recipe),
         *_views(recipe),
+        *_sizes(recipe),
         *(line for step in recipe.augment for line in _step(step, height, width)),
     ]
     return tuple(Finding(level="warning", kind="recipe", message=line) for line in lines)
@@ -52,6 +53,15 @@ def _distill(recipe: Recipe) -> Iterator[str]:
 def _views(recipe: Recipe) -> Iterator[str]:
     if recipe.tta_margin is not None and recipe.tta == "none":
         yield f"tta_margin is {recipe.tta_margin:g}, and there are no views that it could spare; set recipe.tta"
+
+
+def _sizes(recipe: Recipe) -> Iterator[str]:
+    for step in recipe.augment:
+        if isinstance(step, ProgressiveSize) and step.epochs >= recipe.epochs:
+            yield (
+                f"progressive-size: images are smaller in all {plural(recipe.epochs, 'epoch')}, and whole only where "
+                "they are evaluated; give it fewer epochs than the run has"
+            )
 
 
 def _step(step: Augmentation, height: int, width: int) -> Iterator[str]:

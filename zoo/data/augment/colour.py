@@ -122,7 +122,7 @@ class Jitter(Operation[augmentation.Jitter]):
         """One factor for each change."""
         return len(self._active())
 
-    def draw(self, numbers: Tensor, generator: torch.Generator | None) -> int:
+    def draw(self, numbers: Tensor, generator: torch.Generator | None, epoch: int) -> int:
         """Which change comes first."""
         return int(torch.randint(max(1, len(numbers)), (), generator=generator))
 

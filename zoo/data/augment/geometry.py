@@ -101,11 +101,8 @@ def crop(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: str = "z
     """
     if images.device.type != "cpu":
         return gathered_crop(images, top, left, padding, mode)
-    if _is_channels_last(images):
-        return _crop_channels_last(images, top, left, padding, mode)
-    batch, channels, height, width = images.shape
-    padded = pad(images, padding, mode).contiguous()
-    return _runs(padded, top, left, height, width).view(batch, channels, height, width)
+    padded = pad(images, padding, mode)
+    return _cut(padded, top, left, (images.shape[2], images.shape[3]), last=_is_channels_last(images))
 
 
 def gathered_crop(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: str = "zero") -> Tensor:
@@ -129,10 +126,32 @@ def gathered_crop(images: Tensor, top: Tensor, left: Tensor, padding: int, mode:
     return cut.masked_fill_(~inside.unsqueeze(1), 0) if mode == "zero" else cut
 
 
-def _crop_channels_last(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: str) -> Tensor:
-    batch, channels, height, width = images.shape
-    padded = pad(images, padding, mode).permute(0, 2, 3, 1).contiguous()
-    wide = padded.view(batch, 1, padded.shape[1], -1)
+def window(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut a part of each image out, at its own place.
+
+    Args:
+        images: (B, C, H, W), contiguous or channels-last. top, left: int64 (B,). size: (height, width) of the part.
+    Returns:
+        (B, C, *size) in the memory format of `images`.
+    """
+    if images.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _cut(images, top, left, size, last=_is_channels_last(images))
+    rows, columns = (
+        start.view(-1, 1) + torch.arange(side, device=images.device)
+        for start, side in zip((top, left), size, strict=True)
+    )
+    image = torch.arange(len(images), device=images.device).view(-1, 1, 1)
+    cut = images.permute(0, 2, 3, 1)[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
+    return cut if _is_channels_last(images) else cut.contiguous()
+
+
+def _cut(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int], *, last: bool) -> Tensor:
+    """`window` on a CPU, channels-last or contiguous: a row of it is a run of elements of the batch."""
+    batch, channels, rows, _ = images.shape
+    height, width = size
+    if not last:
+        return _runs(images.contiguous(), top, left, height, width).view(batch, channels, height, width)
+    wide = images.permute(0, 2, 3, 1).contiguous().view(batch, 1, rows, -1)
     cut = _runs(wide, top, left * channels, height, width * channels)
     return cut.view(batch, height, width, channels).permute(0, 3, 1, 2)
 

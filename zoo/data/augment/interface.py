@@ -81,7 +81,7 @@ class Operation(Generic[StepT]):
         """How many uniform numbers each image gets."""
         return 1
 
-    def draw(self, numbers: Tensor, generator: torch.Generator | None) -> int:
+    def draw(self, numbers: Tensor, generator: torch.Generator | None, epoch: int) -> int:
         """Draw what is not uniform: change this step's `numbers` (rows, B) in place, or return an order."""
         return 0
 

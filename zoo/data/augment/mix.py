@@ -71,7 +71,7 @@ class _Mixing(Operation[MixT]):
     finished = True
     soft = True
 
-    def draw(self, numbers: Tensor, generator: torch.Generator | None) -> int:
+    def draw(self, numbers: Tensor, generator: torch.Generator | None, epoch: int) -> int:
         """The first row is the share of the image itself; each other row is one number."""
         numbers[0] = beta(self.step.alpha, generator)
         numbers[1:] = numbers[1:, :1].clone()  # the same for all images, so that any part of the batch knows it

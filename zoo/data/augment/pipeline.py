@@ -25,12 +25,19 @@ from torch import Tensor
 
 from zoo.base.structs import Decoding
 from zoo.catalogue import augmentation
-from zoo.data.augment import boxes, colour, geometry, mix, randaugment
+from zoo.data.augment import boxes, colour, geometry, mix, progressive, randaugment
 from zoo.data.augment.crop import Bounds
 from zoo.data.augment.interface import Drawn, Operations, Samples
 
 OPERATIONS: Operations = MappingProxyType(
-    {**geometry.OPERATIONS, **colour.OPERATIONS, **mix.OPERATIONS, **boxes.OPERATIONS, **randaugment.OPERATIONS}
+    {
+        **geometry.OPERATIONS,
+        **progressive.OPERATIONS,
+        **colour.OPERATIONS,
+        **mix.OPERATIONS,
+        **boxes.OPERATIONS,
+        **randaugment.OPERATIONS,
+    }
 )
 """Which operation does the steps of each struct of `zoo.catalogue.augmentation`."""
 
@@ -157,7 +164,7 @@ class Augment:
         """All random numbers of a batch of `batch` images; a function of the generator's seed alone."""
         host = torch.rand(self.rows[-1].stop if self.rows else 0, batch, generator=generator)
         parts = list(zip(self.operations, self.rows, strict=True))
-        orders = tuple(operation.draw(host[rows], generator) for operation, rows in parts)
+        orders = tuple(operation.draw(host[rows], generator, epoch) for operation, rows in parts)
         samples = Samples(None if indices is None else indices.to(self.device), epoch, self.seed, self.size)
         by_sample = tuple(operation.draw_by_sample(samples) for operation in self.operations)
         uniform = host if self.device.type == "cpu" else host.to(self.device, non_blocking=True)

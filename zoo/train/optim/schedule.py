@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.catalogue.recipe import Recipe
@@ -27,6 +27,30 @@ def lr_at(recipe: Recipe, step: int, total: int, steps_per_epoch: int, group: Ma
         if step >= total:
             return 0.0
     return float(share * _scheduled(recipe, step, total, steps_per_epoch))
+
+
+def set_rates(
+    groups: Sequence[dict[str, Any]], recipe: Recipe, step: int, total: int, steps_per_epoch: int, *, rest: bool = False
+) -> float:
+    """Give each parameter group its learning rate at a step; returns that of a group without settings of its own.
+
+    Args:
+        groups: an optimizer's `param_groups`.
+        rest: whether parameters whose group's last epoch is over need no gradients from now on. The backward pass then
+            ends before a first layer that is trained no more, and weights are the same: a rate of 0 changes none.
+    """
+    for group in groups:
+        group["lr"] = lr_at(recipe, step, total, steps_per_epoch, group)
+    if rest and any(_goes_on(group) for group in groups):
+        for group in groups:
+            if not _goes_on(group):
+                for parameter in group["params"]:
+                    parameter.requires_grad_(False)
+    return lr_at(recipe, step, total, steps_per_epoch)
+
+
+def _goes_on(group: Mapping[str, Any]) -> bool:
+    return group.get("lr_epochs") is None or group["lr"] > 0
 
 
 def _scheduled(recipe: Recipe, step: int, total: int, steps_per_epoch: int) -> float:
