@@ -6,8 +6,9 @@ The weights of the catalogue on a CPU, one thread for each operator. By turns, e
 network on ready batches of floats, over the views of its recipe; ONNX Runtime on the exported file on the same
 batches, once for each view; `zoo.predict` on folders of generated images, 512 PNG of 32x32 and 128 JPEG of 500x375
 pixels; and `zoo serve`, a process of its own, asked for one PNG again and again by 8 and by 32 clients at a time, who
-share another process. Processor seconds are those of the process that computes, so that other work on the machine
-hardly counts; seconds of the clock are beside them. All figures are medians over the rounds.
+share another process. `by ONNX` is the same with the exported file in the place of the weights.
+Processor seconds are those of the process that computes, so that other work on the machine hardly counts; seconds of
+the clock are beside them. All figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,7 @@ def served(name: str) -> Iterator[tuple[psutil.Process, str]]:
     """The server, and its port."""
     with serving(name) as url:
         mine = psutil.Process().children()
-        (server,) = [child for child in mine if "serve" in child.cmdline()]
+        (server,) = [child for child in mine if name in child.cmdline()]
         yield server, url.rstrip("/").rpartition(":")[2]
 
 
@@ -133,6 +135,8 @@ def measured(name: str, folders: dict[str, Path], work: Path, rounds: int, secon
     """One network: every figure of every round."""
     classifier = zoo.load(f"{name}@cifar10")
     bare = Bare(classifier, zoo.export(classifier, work / f"{name}.onnx", check=False).path)
+    exported = zoo.export(classifier, work / f"{name}-pixels.onnx", with_preprocessing=True, check=False).path
+    kinds = {"": (classifier, f"{name}@cifar10"), ", by ONNX": (zoo.load(exported), str(exported))}
     counts = {where: len(list(folder.iterdir())) for where, folder in folders.items()}
     small = next(folders["small"].iterdir())
     found: dict[str, list[dict[str, float]]] = {}
@@ -140,14 +144,18 @@ def measured(name: str, folders: dict[str, Path], work: Path, rounds: int, secon
     def add(key: str, row: dict[str, float]) -> None:
         found.setdefault(key, []).append(row)
 
-    with served(f"{name}@cifar10") as (server, port):
+    with ExitStack() as stack:
+        servers = {kind: stack.enter_context(served(reference)) for kind, (_, reference) in kinds.items()}
         for number in range(rounds + 1):  # the first one warms up
             add("forward", timed(bare.count, bare.torch))
             add("onnxruntime", timed(bare.count, bare.onnx))
-            for where, folder in folders.items():
-                add(f"predict {where}", timed(counts[where], lambda f=folder: zoo.predict(classifier, f)))  # type: ignore[misc]  # a lambda with a default
-            for clients in CLIENTS:
-                add(f"serve {clients}", asked(server, port, small, clients, seconds if number else 1))
+            for kind, (model, _) in kinds.items():
+                for where, folder in folders.items():
+                    work_of = partial(zoo.predict, model, folder)
+                    add(f"predict {where}{kind}", timed(counts[where], work_of))
+                for clients in CLIENTS:
+                    row = asked(*servers[kind], small, clients, seconds if number else 1)
+                    add(f"serve {clients}{kind}", row)
             say(f"{name}: round {number} of {rounds}")
     return {"tta": classifier.tta, "parameters": classifier.parameter_count, "ways": summary(found)}
 

@@ -105,7 +105,7 @@ def evaluate(run: str, other: str | None, what: str | None, as_json: bool, quiet
 
     RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
     hf://OWNER/NAME[@REVISION], weights of the catalogue (NAME@DATASET), or, with --on, weights of a library
-    (timm/NAME.TAG, torchvision/NAME.WEIGHTS).
+    (timm/NAME.TAG, torchvision/NAME.WEIGHTS) or a FILE.onnx that `zoo export` wrote.
 
     Examples:
 

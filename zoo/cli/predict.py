@@ -70,9 +70,9 @@ def predict(
     """Print the top classes of IMAGES by the model of RUN.
 
     RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
-    hf://OWNER/NAME[@REVISION], or weights of the catalogue (NAME@DATASET) or of a library (timm/NAME.TAG,
-    torchvision/NAME.WEIGHTS). An image is a file, a folder (all images below it), a pattern in quotes, or - for the
-    bytes of one image on stdin.
+    hf://OWNER/NAME[@REVISION], weights of the catalogue (NAME@DATASET) or of a library (timm/NAME.TAG,
+    torchvision/NAME.WEIGHTS), or a FILE.onnx that `zoo export` wrote. An image is a file, a folder (all images below
+    it), a pattern in quotes, or - for the bytes of one image on stdin.
 
     Examples:
 

@@ -102,9 +102,9 @@ def serve(
     """Serve the model of RUN: a page to drop images on, and POST /predict.
 
     RUN is a run folder, a package, the name of a run below runs/, `last` for the newest one there,
-    hf://OWNER/NAME[@REVISION], or weights of the catalogue (NAME@DATASET) or of a library (timm/NAME.TAG,
-    torchvision/NAME.WEIGHTS). The address is printed as soon as the server accepts requests. Nothing that is uploaded
-    is written to disk.
+    hf://OWNER/NAME[@REVISION], weights of the catalogue (NAME@DATASET) or of a library (timm/NAME.TAG,
+    torchvision/NAME.WEIGHTS), or a FILE.onnx that `zoo export` wrote. The address is printed as soon as the server
+    accepts requests. Nothing that is uploaded is written to disk.
 
     Examples:
 

@@ -56,7 +56,8 @@ def evaluate(
     Args:
         run: a `Run`, a run folder or package, the name of a run below runs/, "last", hf://OWNER/NAME[@REVISION],
             weights of the catalogue (NAME@DATASET), or of a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"),
-            which need `on`; or several of these joined by a plus, "RUN+RUN", measured as one ensemble.
+            or FILE.onnx that `zoo.export` wrote, which need `on`; or several joined by a plus, "RUN+RUN", measured as
+            one ensemble.
         split: of the run: "test", "val" or "train"; of other images "test" or "train".
         what: more than accuracy: some of "classes", "confusion", "calibration", "latency" and "robustness", or "all".
         on: other images: a SPEC as for the dataset of `zoo.train`, with the run's classes or some of them.
@@ -216,7 +217,7 @@ def _recorded(found: Path | LibraryWeights | Ensemble) -> tuple[str, int, bool]:
     if isinstance(found, Ensemble):
         return (*_recorded(found.members[0])[:2], True)
     if not isinstance(found, Path):
-        return "auto", found.sizes.num_classes, True
+        return found.usual_device, found.sizes.num_classes, True
     record = read_record(found)
     return record.device, record.sizes.num_classes, (found / SUMS).is_file()
 
@@ -309,7 +310,8 @@ def load(
             NAME@DATASET for weights of the catalogue, or `hf://OWNER/NAME[@REVISION]`; or several of these joined by a
             plus ("runs/a+runs/b"), which answer together: the mean of their probabilities. A word
             OWNER/NAME[@REVISION] that is no run here means the Hub as well, but for "timm/NAME.TAG",
-            "torchvision/NAME.WEIGHTS" and the like: the weights that this library released.
+            "torchvision/NAME.WEIGHTS" and the like: the weights that this library released. FILE.onnx is a file that
+            `zoo.export` wrote; ONNX Runtime computes it on the CPU, without gradients.
         device: where to bring it, such as "cuda"; None: it stays on the CPU.
         revision: a branch, a tag or a commit of the repository on the Hub.
         model: code of your own that the run was given, where it stands in no file: a class, a function, a module that
@@ -332,15 +334,16 @@ def load(
     """
     from zoo.hub.ask_library import open_word
     from zoo.hub.download import folder_to_load, local_only
-    from zoo.runs.which import known, members_of
+    from zoo.runs.which import is_exported_file, known, members_of
 
     registry, where = _before(device)
     several = isinstance(run, str) and bool(members_of(run))
-    if isinstance(run, str) and (several or (registry.offers_weights(run) and known(run) is None)):
+    exported = isinstance(run, str | Path) and is_exported_file(run)
+    if exported or (isinstance(run, str) and (several or (registry.offers_weights(run) and known(run) is None))):
         if revision or model is not None:
-            what = "an ensemble and weights of a library are"
+            what = "an ensemble, weights of a library and an exported file are"
             raise InputError(f"{run}: {what} loaded as they are, without `revision` and `model`")
-        return open_word(run, registry, where)
+        return open_word(str(run), registry, device if exported else where)
     if isinstance(run, Run):
         folder = local_only(run.folder, revision, registry)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import msgspec
 import torch
@@ -46,6 +47,7 @@ class LibraryWeights:
     classes: tuple[str, ...]
     other_names: Callable[[], Sequence[Sequence[str]]]
     load: Load
+    usual_device: ClassVar[str] = "auto"
 
     def open(self, registry: Registry, device: str | torch.device | None = None) -> Classifier:
         """The model with these weights, in eval mode.

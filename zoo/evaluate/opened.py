@@ -129,7 +129,8 @@ def open_weights(
     """Weights of a library, and images to measure them on, of which nothing is recorded.
 
     Args:
-        split, data_dir: as for `open_run`. device: by default the first of GPU, MPS and CPU that there is.
+        split, data_dir: as for `open_run`. device: by default the first of GPU, MPS and CPU that there is; of an
+            exported file the CPU.
         on: the images; there has to be some. dataset: None, for weights have no images of their own.
     Raises:
         InputError: no images were given, or `dataset`; or a class that the weights do not know.
@@ -138,7 +139,7 @@ def open_weights(
         raise InputError(BOTH)
     if on is None:
         raise InputError(f"{weights.reference} is no run: no images of its own are recorded; name some with --on SPEC")
-    where = pick_device(device or "auto")
+    where = pick_device(device or weights.usual_device)
     size, names = (weights.sizes.height, weights.sizes.width), weights.names()
     taken = Taken(weights.name, size, weights.preprocessing.rule, names)
     images, left_out = matched_images(taken, registry, on, split, data_dir=data_dir, device=str(where))

@@ -175,7 +175,10 @@ def _untrained(
 
 def _trained(run: RunLike | Classifier, registry: Registry) -> tuple[Classifier, Origin, Path | None]:
     """The model of a run, where its weights come from, and the run's folder (None: it is not in one)."""
+    from zoo.evaluate.exported_file import refuse_onnx
+
     if not is_run_like(run):
+        refuse_onnx(run, "an export")
         return _copied(classifier_of(run)), {"weights": "of a loaded model, perhaps changed since"}, None
     from zoo.evaluate.classifier import open_classifier
     from zoo.evaluate.ensemble import Ensemble
@@ -195,6 +198,7 @@ def _trained(run: RunLike | Classifier, registry: Registry) -> tuple[Classifier,
         together = folder.open(registry)
         together.refuse_mixed("an export")
         return together, {"weights": f"the mean of the probabilities of {len(folder.names)} models"}, None
+    refuse_onnx(folder, "an export")
     if isinstance(folder, LibraryWeights):
         return folder.open(registry), {"weights": folder.name}, None
     record = read_record(folder)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+import msgspec
+
 from zoo.base.headline import MAP, TOP1
 from zoo.base.version import __version__
 from zoo.data.portable import portable_spec
@@ -69,6 +71,7 @@ def facts(classifier: Classifier, origin: Mapping[str, str], *, takes: Takes, ba
         "zoo.parameters": str(classifier.parameter_count),
         "zoo.classes": json.dumps(list(classifier.classes), ensure_ascii=False),
         "zoo.input": json.dumps(given),
+        "zoo.rule": json.dumps(msgspec.to_builtins(classifier.preprocessing.rule)),
         "zoo.output": json.dumps(gives),
         **{f"zoo.{key}": value for key, value in sorted(origin.items())},
     }

@@ -24,6 +24,7 @@ from zoo.data.files.decode import transform_rule
 from zoo.errors import HubConnectionError, HubError, InputError, PluginError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.ensemble import Ensemble
+from zoo.evaluate.exported_file import exported_file
 from zoo.evaluate.library_weights import LibraryWeights
 from zoo.evaluate.preparing import Preprocessing
 from zoo.hub.download import local_folder
@@ -31,7 +32,7 @@ from zoo.hub.ref import is_ref
 from zoo.hub.session import talking
 from zoo.plugin.contract import Pretrained
 from zoo.runs.record import Sizes
-from zoo.runs.which import known, members_of
+from zoo.runs.which import is_exported_file, known, members_of
 
 OTHERS = "or take others: a run, hf://OWNER/NAME, or weights that are on this machine"
 """What to do where weights that are to be used cannot be had."""
@@ -45,13 +46,17 @@ def meant(word: str, registry: Registry) -> Path | LibraryWeights | Ensemble:
 
 
 def meant_alone(word: str, registry: Registry) -> Path | LibraryWeights:
-    """The folder of a run or package that a word means, or the weights of a library; a run comes first.
+    """The folder of a run or package that a word means, or the weights of a library or of an exported file.
+
+    A run comes first.
 
     Args:
         word: as `zoo.runs.api.word_of` gives it with `weights=True`.
     Raises:
         InputError: as `library_weights`. Else as `zoo.hub.download.local_folder`.
     """
+    if is_exported_file(word):
+        return exported_file(word)
     if known(word) is not None or not registry.offers_weights(word):
         return local_folder(word, registry=registry)
     declared = registry.component(registry.model(word).build.use).pretrained or ""

@@ -86,7 +86,8 @@ def predict(
     Args:
         run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of
             the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), several of these
-            joined by a plus ("RUN+RUN": the mean of their probabilities), a `Run`, or a loaded `Classifier`.
+            joined by a plus ("RUN+RUN": the mean of their probabilities), FILE.onnx that `zoo.export` wrote, a `Run`,
+            or a loaded `Classifier`.
         images: one or many of: a path, a folder (all images below it), a pattern (`**/*.png`), the bytes of a
             file, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4); "-" reads the bytes of one from stdin.
         top: how many classes of each image are named; its labels, where it may have several, are all named.
@@ -256,11 +257,14 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, features: b
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import Classifier
     from zoo.evaluate.ensemble import EnsembleClassifier
+    from zoo.evaluate.exported_file import refuse_onnx
     from zoo.hub.ask_library import open_word
     from zoo.runs.without_labels import refuse_without_labels
 
     if isinstance(run, EnsembleClassifier) and features:
         raise no_ensemble(run.name, len(run.members))
+    if features:
+        refuse_onnx(run, "what an embedding gives")
     if isinstance(run, Classifier):
         if not features:
             refuse_without_labels(run.record, run.name)
@@ -272,7 +276,9 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, features: b
     if word is None:
         raise InputError(f"{type(run).__name__} is no run: give its folder or name, a zoo.Run or a zoo.Classifier")
     opened = open_word(word, load_registry(), device)
-    if not features:
+    if features:
+        refuse_onnx(opened, "what an embedding gives")
+    else:
         refuse_without_labels(opened.record, str(word))
     return opened
 
@@ -328,10 +334,12 @@ def _given(images: Images, files_from: str | Path | None, null: bool) -> Iterato
 
 def _drawer(classifier: Classifier, method: Method, folder: Path | None) -> Drawer:
     from zoo.evaluate.ensemble import EnsembleClassifier
+    from zoo.evaluate.exported_file import refuse_onnx
     from zoo.predict.drawer import Drawer
 
     if isinstance(classifier, EnsembleClassifier):
         classifier.refuse_mixed("an explanation")
+    refuse_onnx(classifier, "an explanation")
     return Drawer(classifier, method, folder)
 
 

@@ -20,7 +20,7 @@ from zoo.base.text import printable
 from zoo.errors import InputError
 from zoo.runs import find as found
 from zoo.runs.choose import Order, chosen
-from zoo.runs.which import HUB, is_ensemble, known, reference_of, unknown
+from zoo.runs.which import HUB, is_ensemble, is_exported_file, known, reference_of, unknown
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
@@ -211,12 +211,15 @@ def word_of(run: RunLike, *, weights: bool = False) -> str:
     and cannot be a path, is a repository.
 
     Args:
-        weights: "timm/NAME" and the like, and ensembles (RUN+RUN), are taken as well, and stay as they are.
+        weights: "timm/NAME" and the like, ensembles (RUN+RUN) and exported files (FILE.onnx) are taken as well, and
+            stay as they are.
     Raises:
         InputError: there is no such run; says where it was looked for, and what is like it.
     """
     word = str(word_or_path(run))
     if isinstance(run, Run) or (isinstance(run, str) and is_ensemble(word, allowed=weights)) or word.startswith(HUB):
+        return word
+    if weights and is_exported_file(word):
         return word
     if (reference := reference_of(word) if isinstance(run, str) else known(word)) is not None:
         return str(reference)

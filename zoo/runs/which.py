@@ -143,6 +143,12 @@ def is_name_of_weights(word: str, root: Path = RUNS) -> bool:
     return known(word, root) is None and reference_of(word, root) is not None
 
 
+def is_exported_file(word: str | Path, root: Path = RUNS) -> bool:
+    """Whether a word is the path of an ONNX file, and no run is called so; predict, serve and eval take one."""
+    path = at_home(word)
+    return path.suffix.lower() == ".onnx" and _is_file(path) and known(word, root) is None
+
+
 def last(root: Path = RUNS) -> Path | None:
     """The run below a folder that was written to last."""
     runs = [folder for folder, _ in below(root, root) if _is_file(folder / RECORD)]

@@ -46,8 +46,8 @@ def serve(
 
     Args:
         run: a run folder, a package, a name below runs/, "last", hf://OWNER/NAME[@REVISION], weights of
-            the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), a `Run`, or
-            a loaded `Classifier`.
+            the catalogue (NAME@DATASET) or a library ("timm/NAME.TAG", "torchvision/NAME.WEIGHTS"), FILE.onnx that
+            `zoo.export` wrote, a `Run`, or a loaded `Classifier`.
         host: the address to listen on; anything but 127.0.0.1 lets other machines connect.
         allow_host: more names that requests may be sent to, for use behind a proxy that keeps them.
         port: 0: any free one; the address that was taken is `url` of what is returned.

@@ -61,14 +61,16 @@ def chosen_run(word: str, *, weights: bool = False) -> str:
     """The path of the run's folder, or the word where it names a package on the Hub or weights of the catalogue.
 
     Args:
-        weights: or the weights of a library, or several joined by a plus: an ensemble.
+        weights: or the weights of a library, several joined by a plus (an ensemble), or an exported file.
     Raises:
         InputError: as `zoo.runs.which.unknown`.
     """
-    from zoo.runs.which import is_ensemble, known, members_of, reference_of, unknown
+    from zoo.runs.which import is_ensemble, is_exported_file, known, members_of, reference_of, unknown
 
     if is_ensemble(word, allowed=weights):
         say_last(members_of(word))
+        return word
+    if weights and is_exported_file(word):
         return word
     if word.startswith(HUB) or (weights and "/" in word and known(word) is None and _offers_weights(word)):
         return word

@@ -1,0 +1,141 @@
+"""An exported file in the place of its run: the same predictions, and one clear line where it cannot stand there."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hub_server.runs import own_caches, untrained_run
+from PIL import Image
+
+import zoo
+from zoo.cli import cli
+from zoo.errors import InputError
+
+onnx = pytest.importorskip("onnx", reason="needs the extra export: pip install -e '.[export]'")
+pytest.importorskip("onnxruntime", reason="needs the extra export: pip install -e '.[export]'")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    base = tmp_path_factory.mktemp("onnx-file")
+    with own_caches(base):
+        folder = untrained_run(base / "run", model="cnn-baseline", limit_train=64, limit_test=100)
+        for name, how in {
+            "prepared": {},
+            "pixels": {"with_preprocessing": True},
+            "threes": {"batch": 3, "with_preprocessing": True},
+        }.items():
+            zoo.export(folder, base / f"{name}.onnx", check=False, **how)
+        yield base
+
+
+def pictures(count: int = 5) -> list[Any]:
+    draw = np.random.default_rng(3)
+    return [draw.integers(0, 256, (20 + number, 31, 3), dtype=np.uint8) for number in range(count)]
+
+
+def assert_alike(found: list[zoo.Prediction], wanted: list[zoo.Prediction]) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert one.classes[0].name == other.classes[0].name
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["prepared", "pixels", "threes"])
+def test_a_file_predicts_what_its_run_predicts(home: Path, name: str) -> None:
+    assert_alike(zoo.predict(home / f"{name}.onnx", pictures()), zoo.predict(home / "run", pictures()))
+    loaded = zoo.load(home / f"{name}.onnx")
+    assert_alike(zoo.predict(loaded, pictures()), zoo.predict(home / "run", pictures()))
+    run = zoo.load(home / "run")
+    assert (loaded.name, loaded.classes, loaded.parameter_count) == (run.name, run.classes, run.parameter_count)
+    assert loaded.transform.preprocessing.rule == run.transform.preprocessing.rule
+
+
+def test_the_file_of_a_package_has_views_inside_and_is_not_averaged_twice(with_onnx: Path) -> None:
+    file, run = with_onnx / "onnx" / "model.onnx", zoo.load(with_onnx)
+    assert_alike(zoo.predict(file, pictures()), zoo.predict(run, pictures()))
+    assert zoo.load(file).tta == "none"
+
+
+def test_the_commands_take_a_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pictures(1)[0]).save("photo.png")
+    said = [
+        CliRunner().invoke(cli, ["predict", str(home / name), "photo.png", "--json"]).stdout
+        for name in ("prepared.onnx", "run")
+    ]
+    first, second = (json.loads(text)["classes"] for text in said)
+    assert [one["name"] for one in first] == [one["name"] for one in second]
+    done = CliRunner().invoke(cli, ["eval", str(home / "pixels.onnx"), "--on", "digits", "--json"])
+    assert done.exit_code == 0, done.stderr
+    of_run = json.loads(CliRunner().invoke(cli, ["eval", str(home / "run"), "--on", "digits", "--json"]).stdout)
+    found = json.loads(done.stdout)
+    assert found["top1"] == of_run["top1"]
+
+
+def test_a_file_is_served(home: Path) -> None:
+    with zoo.serve(str(home / "pixels.onnx"), port=0, block=False) as server:
+        held = BytesIO()
+        Image.fromarray(pictures(1)[0]).save(held, "PNG")
+        request = urllib.request.Request(f"{server.url}predict", held.getvalue(), {"Content-Type": "image/png"})
+        with urllib.request.urlopen(request, timeout=30) as answered:
+            got = json.loads(answered.read())["classes"]
+    (wanted,) = zoo.predict(home / "run", pictures(1))
+    assert [one["name"] for one in got] == [one.name for one in wanted.classes]
+
+
+def rewritten(home: Path, tmp_path: Path, change: Any) -> Path:
+    """A copy of a file with other facts in it."""
+    model = onnx.load(str(home / "prepared.onnx"))
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    change(facts)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, facts)
+    path = tmp_path / "other.onnx"
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda facts: facts.clear(), "was not written by zoo export"),
+        (lambda facts: facts.pop("zoo.rule"), "was written by hybrid-zoo .*, an older one; export the run again"),
+        (lambda facts: facts.update({"zoo.classes": "{"}), "is damaged .*; export the run again"),
+        (lambda facts: facts.update({"zoo.rule": '{"resize": "x"}'}), "is damaged .*; export the run again"),
+    ],
+)
+def test_a_file_that_does_not_say_what_it_takes_is_refused(home: Path, tmp_path: Path, change: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        zoo.load(rewritten(home, tmp_path, change))
+
+
+def test_what_needs_layers_or_another_device_is_refused(home: Path, tmp_path: Path) -> None:
+    file = home / "pixels.onnx"
+    (tmp_path / "broken.onnx").write_bytes(b"no protobuf")
+    for call, words in (
+        (lambda: zoo.export(file), "exported file, whose layers are not known; an export needs the run"),
+        (lambda: zoo.export(zoo.load(file)), "an export needs the run"),
+        (lambda: zoo.embed(file, pictures(), output=tmp_path / "x.npy"), "what an embedding gives needs the run"),
+        (lambda: zoo.load(file, device="cuda:0"), "cuda"),
+        (lambda: zoo.load(file).to("meta"), "run by ONNX Runtime on the CPU, not on meta"),
+        (lambda: zoo.load(file, revision="main"), "an exported file are loaded as they are, without `revision`"),
+        (lambda: zoo.load(tmp_path / "broken.onnx"), "broken.onnx: ONNX Runtime cannot load it"),
+        (lambda: zoo.evaluate(file), "no run: no images of its own are recorded"),
+    ):
+        with pytest.raises(zoo.ZooError, match=words):
+            call()
+
+
+def test_without_onnx_runtime_it_says_how_to_install_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match="needs onnxruntime, which is not installed"):
+        zoo.predict(home / "pixels.onnx", pictures(1))
