@@ -158,6 +158,8 @@ def _recorded(path: Path, record: str) -> Iterator[Row]:
     if isinstance(table, dict) and "table" in table:
         for row in table["rows"]:
             yield _of_a_study(row, record)
+    elif isinstance(table, dict) and {"summary", "peers"} <= table.keys():
+        yield _of_a_speedrun(table, record)
     elif isinstance(table, dict) and "top1_mean" in table:
         yield _of_a_command(table, table["top1"], table["top1_mean"], table["top1_spread"], record)
     elif isinstance(table, dict):
@@ -201,6 +203,26 @@ def _of_a_command(table: Row, each: list[float], mean: float, spread: float, rec
         "budget": "small" if "--limit-train" in words else "full",
         "record": record,
         "note": table["command"],
+    }
+
+
+def _of_a_speedrun(table: Row, record: str) -> Row:
+    """Several seeds of `benchmarks/speedrun.py`."""
+    command, top1 = table["machine"]["command"], table["summary"]["top1"]
+    words = shlex.split(command)
+    return {
+        "kind": "ours",
+        "model": "speedrun-94",
+        "dataset": "cifar10",
+        "protocol": "paper",
+        "recipe": words[words.index("--recipe") + 1] if "--recipe" in words else "speedrun",
+        "seeds": len(table["runs"]),
+        "top1": top1["mean"],
+        "spread": top1["deviation"],
+        **_machine(table["environment"] | {"commit": table["machine"]["commit"]}),
+        "budget": "full",
+        "record": record,
+        "note": command,
     }
 
 

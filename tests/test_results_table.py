@@ -82,6 +82,9 @@ def recorded() -> Iterator[tuple[str, Any]]:
 
     for path in sorted((ROOT / "results").glob("*.json")):
         read = json.loads(path.read_text("utf-8"))
+        if isinstance(read, dict) and {"summary", "peers"} <= read.keys():  # of a speedrun, which sums up seconds too
+            yield path.name, read["summary"]["top1"]["mean"]
+            continue
         study = isinstance(read, dict) and "table" in read
         benchmark = isinstance(read, dict) and str(read.get("command")).startswith("python benchmarks/")
         stated = walk(read, ("top1_mean",) if benchmark else ("top1_mean", "mean"))
