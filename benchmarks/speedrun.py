@@ -159,16 +159,17 @@ def main() -> None:
         for seed in seeds:
             rows.append(ours(chosen, seed) | {"turn": number})
             say(f"seed {seed}: top-1 {rows[-1]['top1']:.2%} in {rows[-1]['seconds']:.2f} s")
+            summary = {key: spread([row[key] for row in rows]) for key in KEYS}
+            write(chosen.json, record | {"runs": rows, "summary": summary, "peers": peers})  # a call cut short keeps it
         for peer in chosen.peer:
             found, kept = theirs(peer, chosen, len(seeds)), peers[peer.name]
             for key in ("top1", "seconds"):
                 kept[key] += found.get(key, [])
             kept |= {"left_out": found["left_out"]} if "left_out" in found else {}
             say(f"{peer.name}: {found.get('shown') or 'left out: ' + found['left_out']}")
-        summary = {key: spread([row[key] for row in rows]) for key in KEYS}
         for kept in peers.values():
             kept |= {"summary": {key: spread(kept[key]) for key in KEYS[:2]}} if kept["top1"] else {}
-        write(chosen.json, record | {"runs": rows, "summary": summary, "peers": peers})  # a call cut short keeps these
+        write(chosen.json, record | {"runs": rows, "summary": summary, "peers": peers})
     found = {"speedrun-94": (summary, len(rows))}
     found |= {name: (kept["summary"], len(kept["top1"])) for name, kept in peers.items() if "summary" in kept}
     cells = [

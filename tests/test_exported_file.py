@@ -18,7 +18,7 @@ from PIL import Image
 
 import zoo
 from zoo.cli import cli
-from zoo.errors import InputError
+from zoo.errors import InputError, RunError
 
 onnx = pytest.importorskip("onnx", reason="needs the extra export: pip install -e '.[export]'")
 pytest.importorskip("onnxruntime", reason="needs the extra export: pip install -e '.[export]'")
@@ -92,6 +92,40 @@ def test_a_file_is_served(home: Path) -> None:
     assert [one["name"] for one in got] == [one.name for one in wanted.classes]
 
 
+def test_neither_the_run_nor_its_architecture_is_needed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = zoo.predict(home / "run", pictures())
+    (tmp_path / "alone.onnx").write_bytes((home / "pixels.onnx").read_bytes())
+    monkeypatch.setattr("zoo.models.compose.import_factory", lambda *_: 1 / 0)
+    with pytest.raises(RunError, match="cannot be built"):
+        zoo.load(home / "run")
+    assert_alike(zoo.predict(tmp_path / "alone.onnx", pictures()), wanted)
+
+
+def test_a_file_of_integers_answers_nearly_as_its_run(home: Path, tmp_path: Path) -> None:
+    zoo.export(home / "run", tmp_path / "int8.onnx", int8=True, calibration=64, tolerance_top1=1.0, check=False)
+    found, wanted = zoo.predict(tmp_path / "int8.onnx", pictures()), zoo.predict(home / "run", pictures())
+    near = [np.abs(one.probabilities - other.probabilities).max() for one, other in zip(found, wanted, strict=True)]
+    assert 0 < max(near) < 0.05
+
+
+def test_a_file_for_several_labels_gives_those_that_reach_their_thresholds(home: Path, tmp_path: Path) -> None:
+    thresholds = [0.4 + 0.02 * number for number in range(10)]
+    facts = {"zoo.thresholds": json.dumps(thresholds)}
+    (found,) = zoo.predict(rewritten(home, tmp_path, lambda known: known.update(facts)), pictures(1))
+    reached = {str(n) for n, (p, least) in enumerate(zip(found.probabilities, thresholds, strict=True)) if p >= least}
+    assert 0 < len(reached) < 10
+    assert found.labels is not None
+    assert {one.name for one in found.labels} == reached
+
+
+def test_a_file_cannot_be_explained(home: Path) -> None:
+    pytest.importorskip("captum", reason="needs the extra explain: pip install -e '.[explain]'")
+    with pytest.raises(InputError, match="an explanation needs the run"):
+        zoo.explain(home / "pixels.onnx", pictures(1))
+
+
 def rewritten(home: Path, tmp_path: Path, change: Any) -> Path:
     """A copy of a file with other facts in it."""
     model = onnx.load(str(home / "prepared.onnx"))
@@ -124,7 +158,9 @@ def test_what_needs_layers_or_another_device_is_refused(home: Path, tmp_path: Pa
     for call, words in (
         (lambda: zoo.export(file), "exported file, whose layers are not known; an export needs the run"),
         (lambda: zoo.export(zoo.load(file)), "an export needs the run"),
-        (lambda: zoo.embed(file, pictures(), output=tmp_path / "x.npy"), "what an embedding gives needs the run"),
+        (lambda: zoo.embed(file, pictures(), output=tmp_path / "x.npy"), "an embedding needs the run"),
+        (lambda: zoo.embed(zoo.load(file), pictures(), output=tmp_path / "x.npy"), "an embedding needs the run"),
+        (lambda: zoo.probe(file, on="digits"), "an embedding needs the run"),
         (lambda: zoo.load(file, device="cuda:0"), "cuda"),
         (lambda: zoo.load(file).to("meta"), "run by ONNX Runtime on the CPU, not on meta"),
         (lambda: zoo.load(file, revision="main"), "an exported file are loaded as they are, without `revision`"),

@@ -166,13 +166,20 @@ class ScaledLinear(nn.Linear):
         return super().forward(x) * self.scale
 
 
-class MaxSquares(nn.MaxPool2d):
+class MaxSquares(nn.Module):
     """Maxima of squares of the map, or of the whole of a map that is smaller than one."""
+
+    def __init__(self, sides: tuple[int, int]) -> None:
+        super().__init__()
+        self.sides = sides
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H', W'), with one pixel at least."""
-        sides = [min(side, have) for side, have in zip(self.kernel_size, x.shape[2:], strict=True)]  # type: ignore[arg-type]
-        return F.max_pool2d(x, sides)
+        return F.max_pool2d(x, [min(side, have) for side, have in zip(self.sides, x.shape[2:], strict=True)])
+
+    def extra_repr(self) -> str:
+        """The sides of a square, for people."""
+        return f"{self.sides[0]}x{self.sides[1]}"
 
 
 class ScaledHead(nn.Module):

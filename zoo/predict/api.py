@@ -257,17 +257,12 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, features: b
     from zoo.catalogue.registry import load_registry
     from zoo.evaluate.classifier import Classifier
     from zoo.evaluate.ensemble import EnsembleClassifier
-    from zoo.evaluate.exported_file import refuse_onnx
     from zoo.hub.ask_library import open_word
-    from zoo.runs.without_labels import refuse_without_labels
 
     if isinstance(run, EnsembleClassifier) and features:
         raise no_ensemble(run.name, len(run.members))
-    if features:
-        refuse_onnx(run, "what an embedding gives")
     if isinstance(run, Classifier):
-        if not features:
-            refuse_without_labels(run.record, run.name)
+        _refuse_what_lacks(run, run.name, features=features)
         if device not in ("cpu", str(run.device), run.device.type):
             raise InputError(
                 f"device {device!r}: the classifier lies on {run.device}; classifier.to({device!r}) moves it"
@@ -276,11 +271,19 @@ def classifier_of(run: RunLike | Classifier, device: str = "cpu", *, features: b
     if word is None:
         raise InputError(f"{type(run).__name__} is no run: give its folder or name, a zoo.Run or a zoo.Classifier")
     opened = open_word(word, load_registry(), device)
-    if features:
-        refuse_onnx(opened, "what an embedding gives")
-    else:
-        refuse_without_labels(opened.record, str(word))
+    _refuse_what_lacks(opened, str(word), features=features)
     return opened
+
+
+def _refuse_what_lacks(classifier: Classifier, name: str, *, features: bool) -> None:
+    """Refuse a model that lacks what is wanted of it: its features, or its classes."""
+    from zoo.evaluate.exported_file import refuse_onnx
+    from zoo.runs.without_labels import refuse_without_labels
+
+    if features:
+        refuse_onnx(classifier, "an embedding")
+    else:
+        refuse_without_labels(classifier.record, name)
 
 
 def check_within(name: str, value: float | None, least: float, most: float | None = None) -> None:

@@ -82,7 +82,11 @@ class Operation(Generic[StepT]):
         return 1
 
     def draw(self, numbers: Tensor, generator: torch.Generator | None, epoch: int) -> int:
-        """Draw what is not uniform: change this step's `numbers` (rows, B) in place, or return an order."""
+        """Draw what is not uniform: change this step's `numbers` (rows, B) in place, or return an order.
+
+        Args:
+            epoch: from 0.
+        """
         return 0
 
     def draw_by_sample(self, samples: Samples) -> Tensor | None:

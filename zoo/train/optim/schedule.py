@@ -37,7 +37,8 @@ def set_rates(
     Args:
         groups: an optimizer's `param_groups`.
         rest: whether parameters whose group's last epoch is over need no gradients from now on. The backward pass then
-            ends before a first layer that is trained no more, and weights are the same: a rate of 0 changes none.
+            ends before a first layer that is trained no more, and weights are the same: a rate of 0 changes none (but
+            "muon-sphere" rounded its matrices' norms at each step).
     """
     for group in groups:
         group["lr"] = lr_at(recipe, step, total, steps_per_epoch, group)
