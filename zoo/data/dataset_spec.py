@@ -187,3 +187,16 @@ def altered_test(spec: str, registry: Registry) -> tuple[str, ...]:
     except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
         return ()
     return tuple(str(name) for name in common.get("alter_test", ()) if name != "original")
+
+
+def training_images(spec: str, registry: Registry) -> tuple[Any, ...]:
+    """What decides the training images of a dataset: its place and all options but those of the test images.
+
+    Raises:
+        UnknownNameError, InputError: the SPEC is not known here.
+    """
+    _, dataset = find(spec, registry)
+    common, specific = options_of(dataset)
+    scheme, _, rest = dataset.source.partition(":")
+    common.pop("alter_test", None)
+    return scheme, _divided(scheme, rest)[0], dataset.resize, common, specific

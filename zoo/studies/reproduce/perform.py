@@ -26,6 +26,7 @@ from zoo.runs.record import RECORD
 from zoo.studies.reproduce.energy import Meter, counters
 from zoo.studies.reproduce.recorded import measured, store
 from zoo.studies.reproduce.rows import Ask, Job, changed_fields, jobs_of, rows_of
+from zoo.studies.reproduce.same_training import take_over
 from zoo.train.events import Listener
 from zoo.train.listeners import Several
 from zoo.train.loop import Saving, Stop
@@ -59,11 +60,13 @@ def work(
     """
     keep_heap()
     pending, reported = jobs_of(ask, registry, rows_of(ask, registry)), set[Path]()
+    whole = msgspec.structs.replace(ask, only=())
+    others = jobs_of(whole, registry, rows_of(whole, registry))
     while pending := [job for job in pending if not job.recorded and not failure(job, invocation)]:
         busy = []
         for job in pending:
             try:
-                if perform(job, ask, registry, stop, listeners, reporter):
+                if perform(job, ask, registry, stop, listeners, reporter, others):
                     done()
             except BusyError as error:
                 busy.append(job)
@@ -119,10 +122,18 @@ def failure(job: Job, invocation: str) -> str:
 
 
 def perform(
-    job: Job, ask: Ask, registry: Registry, stop: Stopper, listeners: Sequence[Listener], reporter: Reporter
+    job: Job,
+    ask: Ask,
+    registry: Registry,
+    stop: Stopper,
+    listeners: Sequence[Listener],
+    reporter: Reporter,
+    others: Sequence[Job] = (),
 ) -> dict[str, Any] | None:
     """Train or resume one run in its folder.
 
+    Args:
+        others: runs of the table; one that has the same training is not trained a second time.
     Returns:
         The content of `result.json`; None if another process finished the run meanwhile.
     Raises:
@@ -137,7 +148,11 @@ def perform(
         begun = (job.folder / RECORD).is_file()
         reporter.say(f"{job.title}: {'resumed' if begun else 'started'} in {job.folder}")
         made = continued(job.folder, registry, data_dir=ask.data_dir, warn=warn) if begun else None
-        made = made or planned(job, ask, registry)
+        if made is None:
+            made = planned(job, ask, registry)
+            if (taken := take_over(job.folder, made, others)) is not None:
+                same, made = taken
+                reporter.say(f"{job.title}: has the training of {same.title}, only its test images are others")
         for line in made.messages:
             reporter.say(f"{job.title}: {line}")
         metered.begin(made.record.device)

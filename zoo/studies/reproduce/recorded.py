@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from zoo.base.files import WriteError, write_text
+from zoo.base.files import WriteError, bytes_of_file, write_text
 from zoo.base.plain_json import json_text
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
@@ -23,6 +23,9 @@ from zoo.studies.reproduce.rows import Ask, Job, Row
 FORMAT = 1
 IDENTITY = ("table", "variant", "model", "dataset", "protocol", "budget", "recipe", "images")
 """Two rows with equal values of these keys are the same row; the later measurement replaces the earlier."""
+
+TRAINED_IN = "trained_in.json"
+"""In a run's folder: the folder of the run whose training it has, as a text of JSON."""
 
 
 def measured(rows: Sequence[Row], jobs: Sequence[Job]) -> list[dict[str, Any]]:
@@ -78,8 +81,15 @@ def _run(job: Job) -> dict[str, Any]:
         "test_images": record.data.test,
         "epochs": record.settings.epochs,
         "energy": energy.recorded(job.folder),
+        **({} if (other := trained_in(job.folder)) is None else {"trained_in": other}),
         "result": read_result(job.folder),
     }
+
+
+def trained_in(folder: Path) -> str | None:
+    """The folder of the run whose training a run has; None: it was trained itself."""
+    data = bytes_of_file(f"{folder}/{TRAINED_IN}")
+    return None if data is None else str(json.loads(data))
 
 
 def _minutes(published: Published | None) -> float | None:

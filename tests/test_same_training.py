@@ -1,0 +1,85 @@
+"""`zoo reproduce`: rows of a table whose networks are the same to the bit are trained once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo.cli import cli
+
+WORDS = ("reproduce", "cnn-to-others", "--train", "--budget", "small", "--dataset", "digits")
+FEW = ("--limit-train", "300", "--limit-test", "100", "--epochs", "2")
+FLIPS, GRAY, ALL = (("--only", f"cnn-baseline/cifar10-{kind}") for kind in ("flips", "grayscale", "*"))
+TIMES = ("seconds", "images_per_second", "warm_up_seconds")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def reproduce(*words: str) -> None:
+    cli.main([*WORDS, *FEW, *words], standalone_mode=False)
+
+
+def runs(results: str = "results", protocol: str = "paper") -> dict[str, dict[str, Any]]:
+    """The run of each dataset."""
+    table = json.loads(Path(results, "cnn-to-others.json").read_text())
+    return {row["dataset"]: row["runs"][0] for row in table["rows"] if row["protocol"] == protocol}
+
+
+def epochs(run: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(run["folder"], "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: timeless(part) if isinstance(part, dict) else part for key, part in result.items() if key not in TIMES}
+
+
+def weights(run: dict[str, Any]) -> bytes:
+    return Path(run["folder"], "model.safetensors").read_bytes()
+
+
+def test_rows_that_differ_in_their_test_images_are_trained_once(capsys: pytest.CaptureFixture[str]) -> None:
+    reproduce(*FLIPS)
+    reproduce(*ALL)
+    assert capsys.readouterr().err.count("has the training of cnn-baseline on cifar10-flips, seed 0") == 2
+    reproduce(*GRAY, "--runs", "apart", "--results", "apart")  # no other run is there
+    found, apart = runs(), runs("apart")["cifar10-grayscale"]
+    gray, flips = found["cifar10-grayscale"], found["cifar10-flips"]
+    assert gray["trained_in"] == flips["folder"]
+    assert "trained_in" not in flips | apart
+    assert gray["result"]["environment"] == flips["result"]["environment"]  # of what trained it
+    assert gray["result"]["test"]["count"] == 100
+    assert gray["result"]["test"] != flips["result"]["test"]
+    assert timeless(gray["result"]) == timeless(apart["result"])
+    assert gray["result"]["train"]["seconds"] == pytest.approx(flips["result"]["train"]["seconds"], abs=1)
+    assert weights(gray) == weights(flips) == weights(apart)
+    assert [row["train_loss"] for row in epochs(gray)] == [row["train_loss"] for row in epochs(apart)]
+    assert not any(key.startswith("test_") for row in epochs(gray) for key in row)
+    assert any(key.startswith("test_") for row in epochs(apart) for key in row)
+
+
+def test_a_row_whose_training_is_another_one_is_trained() -> None:
+    reproduce(*FLIPS, "--protocol", "clean")
+    reproduce(*GRAY, "--protocol", "clean")  # validation images, which choose the epoch, are altered as the test images
+    clean = runs(protocol="clean")
+    assert len(clean) == 2
+    assert not any("trained_in" in run for run in clean.values())
+    reproduce(*FLIPS)
+    record = Path(runs()["cifar10-flips"]["folder"], "run.toml")
+    written = record.read_text()
+    record.write_text(written.replace('torch = "', 'torch = "0.'))  # which would go on with other roundings
+    reproduce(*GRAY)
+    assert "trained_in" not in runs()["cifar10-grayscale"]
+
+
+def test_a_run_without_its_checkpoints_cannot_be_taken_over() -> None:
+    reproduce(*FLIPS)
+    for path in Path(runs()["cifar10-flips"]["folder"], "checkpoints").iterdir():
+        path.unlink()
+    reproduce(*GRAY)
+    assert "trained_in" not in runs()["cifar10-grayscale"]
