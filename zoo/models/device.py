@@ -17,6 +17,7 @@ from zoo.base.heap import keeps_heap
 from zoo.base.text import plural
 from zoo.catalogue.recipe import CompileMode
 from zoo.errors import DeviceError, InputError
+from zoo.models.max_pool import use_row_pools
 from zoo.models.precision import Precision, autocast, why_precision
 from zoo.models.window import use_window_convolutions
 
@@ -52,7 +53,7 @@ def weights_format(device: torch.device, channels_last: bool) -> torch.memory_fo
 def placed(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
     """The module on a device, its weights laid out and its convolutions done as suits it; changed in place."""
     module = module.to(device).to(memory_format=weights_format(device, channels_last))
-    return use_window_convolutions(module) if device.type == "cpu" else module
+    return use_row_pools(use_window_convolutions(module)) if device.type == "cpu" else module
 
 
 def pick_device(name: str = "auto") -> torch.device:
