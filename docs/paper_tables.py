@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "papers.md"
 MARKED = re.compile(r"(<!-- source: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEAD = (
-    "| Model | Dataset | Published | Ours | Difference | By | Seeds | Spread | Images | Device | Commit | Note |",
-    "|---|---|---:|---:|---:|---|---:|---:|---|---|---|---|",
+    "| Model | Dataset | Published | Ours | Difference | By | Seeds | Spread | Standing | Images "
+    "| Device | Commit | Note |",
+    "|---|---|---:|---:|---:|---|---:|---:|---|---|---|---|---|",
 )
 
 
@@ -42,7 +43,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         shown[key] = "" if row[key] is None else format(row[key], form)
     for key, sign in (("difference", "+"), ("spread", "")):
         shown[key] = "" if row[key] is None else format(row[key] * 100, f"{sign}.2f")
-    keys = ("model", "dataset", "published_top1", "top1", "difference", "by", "seeds", "spread")
+    keys = ("model", "dataset", "published_top1", "top1", "difference", "by", "seeds", "spread", "standing")
     return [str(shown[key]) for key in (*keys, "images", "device", "commit", "note")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import InputError, RunError
 from zoo.studies.reproduce.paper_table import images_name
+from zoo.studies.reproduce.standing import T95, standing
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SOURCES = sorted(load_registry().sources)
@@ -73,6 +75,40 @@ def test_without_records_the_catalogues_results_and_weights_are_shown(nowhere: P
     assert (best["top1"], best["by"], best["dataset"]) == (weights.top1, "best", weights.dataset)
     assert best["commit"]
     assert any(row["by"] == "source" and row["top1"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("scores", "published", "expected"),
+    [
+        ([0.70, 0.71, 0.72], 0.68, "above"),
+        ([0.70, 0.71, 0.72], 0.69, "at"),  # 0.71 - 0.69 = 0.02, and 4.303 * 0.01 / 3 ** 0.5 = 0.0248
+        ([0.70, 0.71, 0.72], 0.74, "below"),
+        ([0.70, 0.72], 0.60, "at"),  # 12.706 * 0.01414 / 2 ** 0.5 = 0.127
+        ([0.70, 0.72], 0.58, "above"),
+        ([0.75], 0.60, ""),
+        ([0.70] * 12, 0.69, "above"),
+    ],
+)
+def test_above_and_below_are_said_only_where_the_seeds_say_so(
+    scores: list[float], published: float, expected: str
+) -> None:
+    spread = stdev(scores) if len(scores) > 1 else None
+    assert standing(mean(scores) - published, spread, len(scores)) == expected
+    assert standing(None, spread, len(scores)) == ""
+
+
+def test_the_interval_is_that_of_students_t() -> None:
+    t = pytest.importorskip("scipy.stats").t
+    assert [round(t.ppf(0.975, degrees), 3) for degrees in range(1, 10)] == list(T95)
+
+
+def test_every_row_says_how_it_stands() -> None:
+    rows = zoo.reproduce("cnn-to-others", results=RESULTS).rows
+    several = [row for row in rows if row["seeds"] > 1]
+    assert several
+    for row in rows:
+        assert row["standing"] == standing(row["difference"], row["spread"], row["seeds"])
+    assert all(row["standing"] for row in several)
 
 
 def test_a_package_and_its_record_are_one_measurement(nowhere: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from zoo.cli import cli
+from zoo.train.notebook_html import epochs_table
 
 WORDS = ("reproduce", "cnn-to-others", "--train", "--budget", "small", "--dataset", "digits")
 FEW = ("--limit-train", "300", "--limit-test", "100", "--epochs", "2")
@@ -45,7 +46,7 @@ def weights(run: dict[str, Any]) -> bytes:
 
 def test_rows_that_differ_in_their_test_images_are_trained_once(capsys: pytest.CaptureFixture[str]) -> None:
     reproduce(*FLIPS)
-    reproduce(*ALL)
+    reproduce(*ALL, "--figures")
     assert capsys.readouterr().err.count("has the training of cnn-baseline on cifar10-flips, seed 0") == 2
     reproduce(*GRAY, "--runs", "apart", "--results", "apart")  # no other run is there
     found, apart = runs(), runs("apart")["cifar10-grayscale"]
@@ -61,6 +62,11 @@ def test_rows_that_differ_in_their_test_images_are_trained_once(capsys: pytest.C
     assert [row["train_loss"] for row in epochs(gray)] == [row["train_loss"] for row in epochs(apart)]
     assert not any(key.startswith("test_") for row in epochs(gray) for key in row)
     assert any(key.startswith("test_") for row in epochs(apart) for key in row)
+    for run, columns in ((gray, 5), (apart, 7)):
+        shown = epochs_table(epochs(run), "test", set())
+        assert shown.count("<th>") == columns
+        assert shown.count("<td") == 2 * columns
+    assert Path("results/figures/cnn-to-others-cifar10-grayscale-paper-small.svg").is_file()
 
 
 def test_a_row_whose_training_is_another_one_is_trained() -> None:

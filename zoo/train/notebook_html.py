@@ -46,12 +46,20 @@ def epochs_table(rows: Sequence[dict[str, Any]], split: str, best: Collection[in
     """The last epochs, a row each; those with * were the best so far."""
     if not rows:
         return ""
-    figure = headline(rows[-1])
-    if f"{split}_{figure.key}" not in rows[-1]:  # without labels
-        return _table(("epoch", "train loss", f"{split} loss", "img/s", ""), rows, split, best)
+    figure, last = headline(rows[-1]), rows[-1]
     trained = "train top-1" if figure.key == "top1" else "all train labels right"
-    titles = ("epoch", "train loss", trained, f"{split} loss", f"{split} {figure.name}", "img/s", "")
+    titles = (
+        *("epoch", "train loss"),
+        *([] if _trained(last) is None else [trained]),
+        *([f"{split} loss"] if f"{split}_loss" in last else []),  # not in a run that has the training of another one
+        *([f"{split} {figure.name}"] if f"{split}_{figure.key}" in last else []),  # not without labels
+        *("img/s", ""),
+    )
     return _table(titles, rows, split, best)
+
+
+def _trained(row: dict[str, Any]) -> float | None:
+    return row.get("train_top1", row.get("train_subset_accuracy"))
 
 
 def _table(titles: Sequence[str], rows: Sequence[dict[str, Any]], split: str, best: Collection[int]) -> str:
@@ -63,13 +71,13 @@ def _table(titles: Sequence[str], rows: Sequence[dict[str, Any]], split: str, be
 
 
 def _cells(row: dict[str, Any], split: str, best: bool) -> str:
-    trained = row.get("train_top1", row.get("train_subset_accuracy"))
-    held_out = row.get(f"{split}_{headline(row).key}")
+    trained, held_out = _trained(row), row.get(f"{split}_{headline(row).key}")
+    loss = row.get(f"{split}_loss")
     cells = (
         f"{row['epoch']}",
         f"{row['train_loss']:.4f}",
         *([] if trained is None else [f"{trained:.2%}"]),
-        f"{row[f'{split}_loss']:.4f}",
+        *([] if loss is None else [f"{loss:.4f}"]),
         *([] if held_out is None else [f"{held_out:.2%}"]),
         f"{row['images_per_second']:,.0f}",
         "*" if best else "",

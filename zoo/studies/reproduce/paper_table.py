@@ -17,9 +17,10 @@ from zoo.errors import InputError, ZooError
 from zoo.runs.folder import read_result
 from zoo.studies.reproduce.recorded import read_tables
 from zoo.studies.reproduce.rows import Ask, Row, rows_of
+from zoo.studies.reproduce.standing import standing
 
 PAPER_COLUMNS = (
-    *("model", "dataset", "published_top1", "top1", "difference", "by", "seeds", "spread"),
+    *("model", "dataset", "published_top1", "top1", "difference", "by", "seeds", "spread", "standing"),
     *("images", "device", "commit", "note"),
 )
 """The columns that a terminal, a notebook and the documentation show."""
@@ -59,7 +60,7 @@ def paper_rows(ask: Ask, registry: Registry, results: Path) -> list[dict[str, An
     Returns:
         Tables of plain data with the columns `PAPER_COLUMNS` and "protocol", "recipe", "record", "published_as".
         Accuracies, `difference` and `spread` are fractions; `seeds` is a number; `by` is "source", "best", or the
-        recipe's name.
+        recipe's name; `standing` is as `zoo.studies.reproduce.standing` says.
     """
     stored = list(_stored(results))
     return [line for row in rows_of(ask, registry) for line in _lines(row, stored, registry)]
@@ -81,15 +82,17 @@ def _lines(row: Row, stored: Sequence[dict[str, Any]], registry: Registry) -> It
 def _line(row: Row, published: Published, model: Model, ours: dict[str, Any]) -> dict[str, Any]:
     top1, known = ours.get("top1"), published.top1
     by = {row.recipe: "source", published.best or model.best: "best"}
+    difference = top1 - known if top1 is not None and known is not None else None
     return {
         "model": row.name,
         "dataset": row.dataset,
         "published_top1": known,
         "top1": top1,
-        "difference": top1 - known if top1 is not None and known is not None else None,
+        "difference": difference,
         "by": by.get(ours["recipe"], ours["recipe"]) if ours.get("recipe") else "",
         "seeds": ours.get("seeds", 0),
         "spread": ours.get("spread"),
+        "standing": standing(difference, ours.get("spread"), ours.get("seeds", 0)),
         "images": ours.get("images", ""),
         "device": ours.get("device", ""),
         "commit": ours.get("commit", ""),
