@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
 
+import zoo
 from zoo.cli import cli
 from zoo.train.notebook_html import epochs_table
 
@@ -89,3 +92,21 @@ def test_a_run_without_its_checkpoints_cannot_be_taken_over() -> None:
         path.unlink()
     reproduce(*GRAY)
     assert "trained_in" not in runs()["cifar10-grayscale"]
+
+
+def test_a_seed_is_added_to_those_that_the_file_has() -> None:
+    reproduce(*FLIPS, "--seeds", "2")
+    shutil.rmtree("runs")  # of another machine, for example
+    reproduce(*FLIPS, "--first-seed", "2")
+    (row,) = json.loads(Path("results", "cnn-to-others.json").read_text())["rows"]
+    scores = [run["result"]["test"]["top1"] for run in row["runs"]]
+    assert (row["seeds"], [run["seed"] for run in row["runs"]], len(scores)) == ([0, 1, 2], [0, 1, 2], 3)
+    assert (row["top1"], row["spread"]) == pytest.approx((mean(scores), stdev(scores)))
+    assert row["difference"] == pytest.approx(mean(scores) - row["published_top1"])
+    table = zoo.reproduce("cnn-to-others", only=FLIPS[1], budget="small", dataset="digits", first_seed=1, train=False)
+    assert table.rows[0]["seeds"] == []  # shown as it would be trained: no run of seed 1 is there
+    reproduce(*FLIPS, "--first-seed", "1", "--seeds", "2")  # seed 1 anew, in the place of the old one
+    (again,) = json.loads(Path("results", "cnn-to-others.json").read_text())["rows"]
+    assert again["seeds"] == [0, 1, 2]
+    assert timeless(again["runs"][1]["result"]) == timeless(row["runs"][1]["result"])
+    assert again["runs"][2] == row["runs"][2]

@@ -23,6 +23,13 @@ from zoo.cli.shared.terminal import Terminal
     "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Number of seeds: runs for each row."
 )
 @click.option(
+    "--first-seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The first of the seeds; above 0, the table's file keeps the results of other seeds, and adds these.",
+)
+@click.option(
     "--budget",
     type=click.Choice(["full", "small"]),
     default="full",

@@ -212,6 +212,7 @@ def reproduce(
     target: str | None = None,
     *,
     seeds: int = 1,
+    first_seed: int = 0,
     budget: Literal["full", "small"] = "full",
     recipe: str = "source",
     only: str | Sequence[str] = (),
@@ -239,7 +240,7 @@ def reproduce(
 
     Args:
         target: a source, SOURCE/DATASET, a study or a model; None, with `train=False`, lists all but the models.
-        seeds: runs for each row.
+        seeds: runs for each row. first_seed: of which the first has this seed; above 0, other recorded seeds are kept.
         budget: "full": train as published; "small": a quick trial with 2,000 images and a tenth of the epochs.
         recipe: "source", "best", or the name of any recipe.
         only: globs; only rows whose model, MODEL/DATASET or variant matches one.
@@ -277,6 +278,7 @@ def reproduce(
         "protocol": protocol,
         "budget": budget,
         "seeds": seeds,
+        "first_seed": first_seed,
         "recipe": recipe,
         "dataset": dataset,
         "data_dir": _text(data_dir),

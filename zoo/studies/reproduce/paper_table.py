@@ -28,7 +28,9 @@ PAPER_COLUMNS = (
 CLOSE = 5e-5
 """How far the catalogue's rounded accuracy may be from that of the same measurement in a record."""
 
-_OF_TRAINING = ("seeds", "budget", "recipe", "dataset", "epochs", "limit_train", "limit_test", "protocol")
+_OF_TRAINING = (
+    *("seeds", "first_seed", "budget", "recipe", "dataset", "epochs", "limit_train", "limit_test", "protocol"),
+)
 
 
 def is_whole_source(target: str, registry: Registry) -> bool:

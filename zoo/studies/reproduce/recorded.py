@@ -39,25 +39,21 @@ def measured(rows: Sequence[Row], jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 def _row(row: Row, jobs: Sequence[Job]) -> dict[str, Any]:
     runs = [_run(job) for job in jobs if job.recorded]
-    scores = [run["result"]["test"]["top1"] for run in runs]
     published = row.published
-    published_top1 = published.top1 if published else None
+    means = _over(runs, published.top1 if published else None)
     table: dict[str, Any] = {
         "model": row.model,
         "dataset": row.dataset,
-        "top1": mean(scores) if scores else None,
-        "spread": stdev(scores) if len(scores) > 1 else None,
-        "published_top1": published_top1,
-        "difference": mean(scores) - published_top1 if scores and published_top1 is not None else None,
+        **{key: means[key] for key in ("top1", "spread", "published_top1", "difference")},
         "protocol": row.protocol,
         "budget": row.budget,
         "recipe": row.recipe,
-        "seeds": [run["seed"] for run in runs],
+        "seeds": means["seeds"],
         "parameters": runs[0]["result"]["parameters"] if runs else None,
         "published_parameters": published.params if published else None,
-        "minutes": mean(run["result"]["train"]["seconds"] for run in runs) / 60 if runs else None,
+        "minutes": means["minutes"],
         "published_minutes": _minutes(published),
-        "energy_wh": _energy(runs),
+        "energy_wh": means["energy_wh"],
         "table": row.table,
         "source": row.source,
         "published_as": published.published_as if published else "",
@@ -69,6 +65,20 @@ def _row(row: Row, jobs: Sequence[Job]) -> dict[str, Any]:
         "runs": runs,
     }
     return table
+
+
+def _over(runs: Sequence[Mapping[str, Any]], published: float | None) -> dict[str, Any]:
+    """What the runs of a row give together."""
+    scores = [run["result"]["test"]["top1"] for run in runs]
+    return {
+        "top1": mean(scores) if scores else None,
+        "spread": stdev(scores) if len(scores) > 1 else None,
+        "published_top1": published,
+        "difference": mean(scores) - published if scores and published is not None else None,
+        "seeds": [run["seed"] for run in runs],
+        "minutes": mean(run["result"]["train"]["seconds"] for run in runs) / 60 if runs else None,
+        "energy_wh": _energy(runs),
+    }
 
 
 def _run(job: Job) -> dict[str, Any]:
@@ -128,6 +138,7 @@ def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, 
         raise WriteError(f"--runs {guard}: cannot be created: {error.strerror}") from None
     with WaitingLock(guard):
         stored = read(path)
+        rows = [with_other_seeds(row, stored) if ask.first_seed else row for row in rows]
         fuller = {_identity(old) for old in stored for new in rows if _has_more(old, new)}
         notes = {_identity(old): old for old in stored if old.get("note")}
         fresh = [
@@ -194,6 +205,16 @@ def _rows_in(document: Any, path: Path) -> list[dict[str, Any]]:
     for row in rows:
         _identity(row)
     return rows
+
+
+def with_other_seeds(row: Mapping[str, Any], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A row with the recorded runs of other seeds."""
+    old = next((other for other in stored if _identity(other) == _identity(row)), None)
+    if old is None or row["top1"] is None:
+        return dict(row)
+    runs = [*(run for run in old["runs"] if run["seed"] not in row["seeds"]), *row["runs"]]
+    runs.sort(key=lambda run: run["seed"])
+    return {**row, **_over(runs, row["published_top1"]), "runs": runs}
 
 
 def _with_note(row: Mapping[str, Any], old: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from zoo.base.structs import NonNegative, Positive, Struct
+from zoo.base.structs import Count, NonNegative, Positive, Struct
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Model, Published
@@ -29,6 +29,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     Attributes:
         target: SOURCE, SOURCE/DATASET, STUDY or MODEL. only: globs of model or variant names.
         dataset: SPEC, or NAME=SPEC, that replaces the published datasets.
+        first_seed: the first of the seeds; above 0, their results are added to those of other seeds.
         epochs, limit_train, limit_test: other numbers for the small budget.
         runs: the folder for the run folders.
     """
@@ -38,6 +39,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     protocol: Literal["paper", "clean"] = "paper"
     budget: Literal["full", "small"] = "full"
     seeds: Positive = 1
+    first_seed: Count = 0
     recipe: str = "source"
     dataset: str | None = None
     data_dir: str | None = None
@@ -152,7 +154,7 @@ def jobs_of(ask: Ask, registry: Registry, rows: Sequence[Row]) -> list[Job]:
     """The runs of the rows: all rows with one seed, then all with the next."""
     return [
         Job(row=row, seed=seed, folder=folder_of(row, seed, registry, Path(ask.runs)))
-        for seed in range(ask.seeds)
+        for seed in range(ask.first_seed, ask.first_seed + ask.seeds)
         for row in rows
         if not row.why_not
     ]

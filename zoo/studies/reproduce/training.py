@@ -16,7 +16,7 @@ from zoo.base.tables import Table
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.studies.checked import Remembered
 from zoo.studies.reproduce.paper_table import PAPER_COLUMNS, is_whole_source, paper_rows, refuse_training_options
-from zoo.studies.reproduce.recorded import figures, file_of, measured, read, store, unclean
+from zoo.studies.reproduce.recorded import figures, file_of, measured, read, store, unclean, with_other_seeds
 from zoo.studies.reproduce.reproduction import Reproduction, heading, notes, states
 from zoo.studies.reproduce.rows import Ask, Job, Row, jobs_of, rows_of, targets
 
@@ -98,9 +98,13 @@ class _Table:
         self, *, train: bool, failed: Sequence[str] = (), figures: Sequence[Path] = (), stopped: bool = False
     ) -> Reproduction:
         """What is recorded now."""
+        rows = measured(self.rows, self.jobs)
+        if self.ask.first_seed:
+            stored = read(self.path)
+            rows = [with_other_seeds(row, stored) for row in rows]
         return Reproduction(
             target=self.ask.target,
-            rows=Table(measured(self.rows, self.jobs)),
+            rows=Table(rows),
             heading=heading(self.ask, self.registry, self.rows),
             states=states(self.rows, self.jobs),
             notes=notes(self.rows, training=train),
