@@ -60,7 +60,8 @@ def test_rows_that_differ_in_their_test_images_are_trained_once(capsys: pytest.C
     assert gray["result"]["test"]["count"] == 100
     assert gray["result"]["test"] != flips["result"]["test"]
     assert timeless(gray["result"]) == timeless(apart["result"])
-    assert gray["result"]["train"]["seconds"] == pytest.approx(flips["result"]["train"]["seconds"], abs=1)
+    rates = [run["result"]["train"]["images_per_second"] for run in (gray, flips)]
+    assert rates[0] == rates[1]  # what was measured when it was trained
     assert weights(gray) == weights(flips) == weights(apart)
     assert [row["train_loss"] for row in epochs(gray)] == [row["train_loss"] for row in epochs(apart)]
     assert not any(key.startswith("test_") for row in epochs(gray) for key in row)

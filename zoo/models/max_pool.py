@@ -16,8 +16,8 @@ class RowMaxPool2d(nn.MaxPool2d):
     """A max pool that takes the largest of whole rows first, then of their columns.
 
     The numbers are torch's, to the bit. Where a gradient is needed, this is done for squares of 2x2 alone, whose
-    gradient goes to the first of equal pixels, as torch's. Everywhere else it is `nn.MaxPool2d`: on a GPU, where
-    channels come last, and where the network is compiled or exported.
+    gradient goes to the first of equal pixels, as torch's (its zeros may be negative). Everywhere else it is
+    `nn.MaxPool2d`: on a GPU, where channels come last, and where the network is compiled or exported.
     """
 
     def forward(self, x: Tensor) -> Tensor:
