@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from statistics import mean, stdev
+from tomllib import loads as decoded
 from typing import Any
 
 import pytest
@@ -83,6 +84,15 @@ def test_a_row_whose_training_is_another_one_is_trained() -> None:
     record = Path(runs()["cifar10-flips"]["folder"], "run.toml")
     written = record.read_text()
     record.write_text(written.replace('torch = "', 'torch = "0.'))  # which would go on with other roundings
+    reproduce(*GRAY)
+    assert "trained_in" not in runs()["cifar10-grayscale"]
+
+
+def test_a_training_on_images_that_are_others_now_is_not_taken_over() -> None:
+    reproduce(*FLIPS)
+    record = Path(runs()["cifar10-flips"]["folder"], "run.toml")
+    known = decoded(record.read_text())["data"]["fingerprint"]
+    record.write_text(record.read_text().replace(known, known[::-1]))
     reproduce(*GRAY)
     assert "trained_in" not in runs()["cifar10-grayscale"]
 

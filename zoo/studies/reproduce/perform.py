@@ -150,7 +150,7 @@ def perform(
         made = continued(job.folder, registry, data_dir=ask.data_dir, warn=warn) if begun else None
         if made is None:
             made = planned(job, ask, registry)
-            if (taken := take_over(job.folder, made, others)) is not None:
+            if (taken := take_over(job.folder, made, others, ask.data_dir)) is not None:
                 same, made = taken
                 reporter.say(f"{job.title}: has the training of {same.title}, only its test images are others")
         for line in made.messages:

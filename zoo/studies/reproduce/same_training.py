@@ -12,6 +12,7 @@ from zoo.base.files import bytes_of_file, write_text
 from zoo.catalogue.registry import Registry
 from zoo.data.dataset_spec import training_images
 from zoo.errors import ZooError
+from zoo.runs.images import images_of
 from zoo.runs.record import CHECKPOINTS, RunRecord, configuration, read_record
 from zoo.studies.reproduce import energy
 from zoo.studies.reproduce.recorded import TRAINED_IN, trained_in
@@ -21,14 +22,14 @@ from zoo.train.environment import differences
 from zoo.train.plan import Plan
 
 
-def take_over(folder: Path, plan: Plan, others: Iterable[Job]) -> tuple[Job, Plan] | None:
+def take_over(folder: Path, plan: Plan, others: Iterable[Job], data_dir: str | None = None) -> tuple[Job, Plan] | None:
     """Give a new run the end of a finished training that would be its own to the bit, so that only its test is left.
 
     That is so where the last epoch counts, whatever the test images say (`select = "last"`, protocol "paper"), where
     all that decides the training is equal, and where this machine would go on with the other run to the bit.
 
     Args:
-        folder: of the new run. plan: its plan. others: runs that may be finished.
+        folder: of the new run. plan: its plan. others: runs that may be finished. data_dir: for downloaded datasets.
     Returns:
         The run whose last checkpoint it has now, and the plan with the commit and versions that trained it; None:
         there is none such.
@@ -39,7 +40,7 @@ def take_over(folder: Path, plan: Plan, others: Iterable[Job]) -> tuple[Job, Pla
         return None
     for job in others:
         trained = job.recorded and job.folder != folder and trained_in(job.folder) is None
-        other = _same(plan.record, job.folder, plan.registry) if trained else None
+        other = _same(plan.record, job.folder, plan.registry, data_dir) if trained else None
         state = _end_of(job.folder) if other else None
         if other and state:
             _begin(folder, state, job.folder)
@@ -48,15 +49,18 @@ def take_over(folder: Path, plan: Plan, others: Iterable[Job]) -> tuple[Job, Pla
     return None
 
 
-def _same(record: RunRecord, folder: Path, registry: Registry) -> RunRecord | None:
-    """The record of a finished run, if it had the training that a new one is to have."""
+def _same(record: RunRecord, folder: Path, registry: Registry, data_dir: str | None) -> RunRecord | None:
+    """The record of a finished run that had the training that a new one is to have, on images that are still there."""
     try:
         other = read_record(folder)
         specs = [training_images(one.data.spec, registry) for one in (record, other)]
-    except ZooError:  # of a damaged run, or of a dataset that is not there any more
+        same = configuration(_without_test(record)) == configuration(_without_test(other))
+        if not same or specs[0] != specs[1] or differences(other, registry):
+            return None
+        images_of(other, registry, data_dir=data_dir)  # refuses images that are others now
+    except ZooError:  # also of a damaged run, or of a dataset that is not there any more
         return None
-    same = configuration(_without_test(record)) == configuration(_without_test(other))
-    return other if same and specs[0] == specs[1] and not differences(other, registry) else None
+    return other
 
 
 def _without_test(record: RunRecord) -> RunRecord:
