@@ -37,7 +37,7 @@ def both(conv: nn.Module, x: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         ((1, 2), (3, 5), (1, 2), (1, 2)),
         ((4, 4), 4, 1, 0),
         ((3, 1), (5, 3), (4, 1), (2, 1)),
-        ((2, 2), 3, 1, 1),  # two by two pixels out: torch's own
+        ((2, 2), 3, 1, 1),  # two by two pixels out, few channels: torch's own
         ((5, 4), 3, 2, 1),
     ],
 )
@@ -51,6 +51,73 @@ def test_the_numbers_are_torchs(
     for theirs, ours in zip(*both(conv, x), strict=True):
         assert ours.shape == theirs.shape
         torch.testing.assert_close(ours, theirs)
+
+
+FEW_PIXELS = [  # size, kernel, stride, padding, channels that come out
+    ((2, 2), 3, 1, 1, 256),
+    ((4, 4), 3, 2, 1, 256),
+    ((5, 3), (3, 2), (2, 1), (1, 0), 384),  # an odd number of pixels is left over
+    ((1, 2), (1, 2), 1, (0, 1), 192),
+    ((4, 3), 1, 1, 0, 5),
+    ((7, 4), 1, (3, 2), 0, 5),
+]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding", "out"), FEW_PIXELS)
+def test_the_numbers_of_few_pixels_are_torchs(
+    size: tuple[int, int], kernel: int, stride: int, padding: int, out: int, bias: bool, channels_last: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, out, kernel, stride, padding, bias=bias).double()
+    x = torch.randn(3, 4, *size, dtype=torch.double)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    fast = use_window_convolutions(copy.deepcopy(conv))
+    assert isinstance(fast, WindowConv2d)
+    assert fast._is_product(x, *conv(x).shape[2:])
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert fast(x).is_contiguous(memory_format=layout)
+    for expected, found in zip(*both(conv, x), strict=True):
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found, expected)
+
+
+def test_few_pixels_are_torchs_own_where_nothing_is_learned() -> None:
+    conv = nn.Conv2d(4, 256, 3, padding=1)
+    x = torch.randn(3, 4, 2, 2)
+    fast = use_window_convolutions(copy.deepcopy(conv))
+    with torch.no_grad():
+        assert torch.equal(fast(x), conv(x))
+
+
+def test_few_pixels_have_second_derivatives() -> None:
+    torch.manual_seed(0)
+    fast = use_window_convolutions(nn.Conv2d(2, 256, 3, padding=1).double())
+    x = torch.randn(1, 2, 2, 2, dtype=torch.double, requires_grad=True)
+    mixed = torch.randn(256, 4, dtype=torch.double)
+
+    def few(x: torch.Tensor) -> torch.Tensor:
+        return (fast(x).flatten(2).squeeze(0) * mixed).sum().square()
+
+    assert torch.autograd.gradgradcheck(few, x)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_few_pixels_in_16_bits_are_as_near_as_torchs(channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.models.window.has_amx", lambda: True)
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 128, 3, padding=1)
+    x = torch.randn(8, 64, 2, 2)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    exact, _ = both(copy.deepcopy(conv), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert use_window_convolutions(copy.deepcopy(conv))._is_product(x, 2, 2)
+        theirs, ours = both(conv, x)
+    assert ours[0].dtype == torch.bfloat16
+    for right, expected, found in zip(exact, theirs, ours, strict=True):
+        assert found.dtype == expected.dtype
+        assert (found.float() - right).norm() < 1.3 * (expected.float() - right).norm() + 1e-9
 
 
 @pytest.mark.parametrize("bias", [False, True])

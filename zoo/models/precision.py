@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -82,6 +83,12 @@ def _has_bf16(device: torch.device) -> bool:
         can = torch.cpu.get_capabilities()
         return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
     return False
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether the CPU has AMX, units that multiply tiles of matrices in bf16."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def why_precision(precision: Precision, wanted: str) -> str:
