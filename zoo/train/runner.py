@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.base.files import clear_temporaries, make_folder
+from zoo.models.denormals import denormals_as_zeros
 from zoo.runs import before
 from zoo.runs.lock import RunLock
 from zoo.runs.own_source import keep_sources
@@ -124,7 +125,8 @@ def _fit(folder: Path, plan: Plan, watch: Watch, *, once: bool = False) -> dict[
         trainer.restore(newest.state)
     watch.ready()
     try:
-        return trainer.fit()
+        with denormals_as_zeros(plan.hardware.device):
+            return trainer.fit()
     except (MemoryError, RuntimeError) as error:
         smaller = None if once else halved(plan, trainer, error)
         if smaller is None:

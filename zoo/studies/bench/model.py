@@ -14,6 +14,7 @@ from zoo.base.heap import keep_heap
 from zoo.base.text import plural
 from zoo.errors import DeviceError
 from zoo.models.compose import check, place
+from zoo.models.denormals import denormals_as_zeros
 from zoo.models.flops import flops
 from zoo.models.precision import tf32
 from zoo.runs.record import tree_of
@@ -37,7 +38,7 @@ def measure(job: Job) -> dict[str, Any]:
     try:
         plan = make_plan(job, job.batch_size)
         row = described(job, plan)
-        with tf32(plan.hardware.device, True):  # as while training
+        with tf32(plan.hardware.device, True), denormals_as_zeros(plan.hardware.device):  # as while training
             row |= _measured(job, plan)
         matrix = row["matrix"]["flops_per_second"]["median"]
         for name, count in (("train", row["flops_step"]), ("infer", row["flops_forward"])):
