@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import warnings
 
 import pytest
 import torch
@@ -89,6 +91,54 @@ def test_few_pixels_are_torchs_own_where_nothing_is_learned() -> None:
     fast = use_window_convolutions(copy.deepcopy(conv))
     with torch.no_grad():
         assert torch.equal(fast(x), conv(x))
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 2), (8, 1)])
+def test_where_both_layouts_are_the_same_channels_come_first(channels: int, size: int) -> None:
+    conv = nn.Conv2d(channels, 256, 2, padding=1)
+    x = torch.randn(3, channels, size, size, requires_grad=True)
+    fast = use_window_convolutions(copy.deepcopy(conv))
+    assert fast(x).stride() == conv(x).stride()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_functions_of_torch_are_torchs(size: int) -> None:
+    conv = nn.Conv2d(4, 256, 3, padding=1).double()
+    fast = use_window_convolutions(copy.deepcopy(conv))
+    x = torch.randn(3, 4, size, size, dtype=torch.double)
+
+    def gradients(one: nn.Module) -> dict[str, torch.Tensor]:
+        weights = {name: p.detach() for name, p in one.named_parameters()}
+
+        def squares(weights: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+            return torch.func.functional_call(one, weights, (image[None],)).square().sum()
+
+        return torch.func.vmap(torch.func.grad(squares), (None, 0))(weights, x)
+
+    for theirs, ours in zip(gradients(conv).values(), gradients(fast).values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    forward = [torch.func.jvp(one, (x,), (torch.ones_like(x),))[1] for one in (conv, fast)]
+    torch.testing.assert_close(*forward)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(fast(dual)).tangent, forward[0])
+
+
+def test_a_traced_convolution_can_be_saved() -> None:
+    fast = use_window_convolutions(nn.Conv2d(4, 8, 3, padding=1))
+    x, file = torch.randn(2, 4, 1, 1), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch.jit has become
+        torch.jit.save(torch.jit.trace(fast, x), file)
+        file.seek(0)
+        torch.testing.assert_close(torch.jit.load(file)(x), fast(x))
+
+
+def test_integers_are_refused_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.models.window.has_amx", lambda: True)
+    fast = use_window_convolutions(nn.Conv2d(4, 8, 1))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="type"):
+        fast(torch.ones(3, 4, 2, 2, dtype=torch.uint8))
 
 
 def test_few_pixels_have_second_derivatives() -> None:

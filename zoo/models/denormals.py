@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ import torch
 
 MAPS: Final = Path("/proc/self/maps")
 """Where Linux names the libraries that a process has loaded."""
+
+OPENMP: Final = re.compile(r"libgomp(-[0-9a-f]+)?\.so(\.[0-9.]+)?")
+"""The file names of GNU's OpenMP, as it is installed and as wheels bring it."""
 
 SOFT: Final = 1
 """`omp_pause_soft` of OpenMP 5.0: its threads end, its settings stay."""
@@ -36,30 +40,35 @@ def denormals_as_zeros(device: torch.device) -> Iterator[bool]:
         yield False
         return
     already = _are_zeros()
-    if already or not torch.set_flush_denormal(True):
+    if not torch.set_flush_denormal(True):
         yield already
         return
-    _renew_threads()
     try:
+        _renew_threads()
         yield True
     finally:
-        torch.set_flush_denormal(False)
-        _renew_threads()
+        if not already:
+            torch.set_flush_denormal(False)
+            _renew_threads()
 
 
 def _are_zeros() -> bool:
-    return not (torch.full((1,), 1e-38) * 0.1).view(torch.int32).item()
+    small = torch.full((1,), 1e-38, dtype=torch.float32, device="cpu") * 0.1
+    return not small.view(torch.int32).item()
 
 
 def _renew_threads() -> None:
     """Let OpenMP begin its threads anew: each takes over how the thread that begins it computes.
 
     A thread that has begun keeps its own setting, which nobody else can change. Known for GNU's OpenMP, which torch's
-    wheels for Linux have; elsewhere threads that had begun before compute with denormal numbers as they did.
+    wheels for Linux have; elsewhere a thread computes as it did when it began, also after the block. A process of one
+    thread is left alone: it may be a fork, in which GNU's OpenMP waits for threads that it does not have.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or torch.get_num_threads() == 1:
         return
-    with contextlib.suppress(OSError, AttributeError):
-        lines = MAPS.read_text().splitlines()
-        for path in sorted({line.split(maxsplit=5)[-1] for line in lines if "/libgomp" in line}):
-            ctypes.CDLL(path).omp_pause_resource_all(SOFT)
+    with contextlib.suppress(OSError):
+        lines = MAPS.read_text(errors="surrogateescape").splitlines()
+        paths = {line.split(maxsplit=5)[-1] for line in lines}
+        for path in sorted(path for path in paths if OPENMP.fullmatch(Path(path).name)):
+            with contextlib.suppress(OSError, AttributeError):  # another one may be an old one
+                ctypes.CDLL(path).omp_pause_resource_all(SOFT)

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from zoo.models.precision import has_amx
 
@@ -30,12 +31,14 @@ class WindowConv2d(nn.Conv2d):
     writes nine times the weights, and torch's kernel does so slowly. Cut to the pixels that are there it is one
     matrix product: the same sums without the zeros. Where a few pixels come out, and many channels, the pixels that
     each of them sees are laid out as rows, and multiplied by the weights as they lie (`_is_product`): torch's
-    gradient of the weights took two to five times as long there. Everywhere else it is `nn.Conv2d`.
+    gradient of the weights took up to five times as long there. What is laid out or cut is kept for the backward
+    pass: numbers of the small maps for each place of the kernel. Everywhere else it is `nn.Conv2d`: on a GPU, where
+    the network is compiled or traced, and under torch.func and forward-mode differentiation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, out, H', W'), as `nn.Conv2d`."""
-        if x.device.type != "cpu" or x.dim() != 4 or isinstance(self.padding, str):
+        if x.device.type != "cpu" or x.dim() != 4 or isinstance(self.padding, str) or _is_transformed(x, self.weight):
             return super().forward(x)
         sides = tuple(zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
         spans = [_span(*side) for side in sides]
@@ -43,20 +46,25 @@ class WindowConv2d(nn.Conv2d):
             high, wide = ((size + 2 * pad - kernel) // stride + 1 for size, kernel, stride, pad in sides)
             return self._product(x, high, wide) if self._is_product(x, high, wide) else super().forward(x)
         (rows, high), (columns, wide) = spans  # type: ignore[misc]
-        whole = (high, wide) == self.kernel_size
-        seen = self.weight.flatten(1) if whole else _Cut.apply(self.weight, rows, high, columns, wide)
+        if (high, wide) == self.kernel_size:
+            seen = self.weight.flatten(1)
+        elif _is_followed():
+            seen = self.weight[:, :, rows : rows + high, columns : columns + wide].flatten(1)
+        else:
+            seen = _Cut.apply(self.weight, rows, high, columns, wide)
         return F.linear(x[:, :, :high, :wide].flatten(1), seen, self.bias)[:, :, None, None]
 
     def _is_product(self, x: Tensor, high: int, wide: int) -> bool:
         """Whether (high, wide) pixels come out of this convolution sooner by a product of all that each of them sees.
 
-        Measured on Intel Xeons in each of their instruction sets, for kernels of 1x1 and 3x3 over maps of 2 to 8
-        pixels a side, 64 to 1024 channels, and batches of 2 to 512; CHANGELOG.md has the numbers.
+        The limits were chosen by the times of kernels of 1x1 and 3x3 over maps of 2 to 8 pixels a side, of 64 to 1024
+        channels in batches of 64, with an Intel Xeon's AMX and AVX-512, and kept to AVX2.
         """
-        if x.numel() == 0 or high < 1 or wide < 1 or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if x.numel() == 0 or high < 1 or wide < 1 or not x.is_floating_point() or _is_followed():
             return False
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        quick = _number_type(x) == torch.bfloat16 and has_amx()
+        may = learns or torch.is_inference_mode_enabled()  # a view made without gradients could not be changed later
+        quick = may and _number_type(x) == torch.bfloat16 and has_amx()
         if self.kernel_size == (1, 1):
             return high * wide <= PIXELS_OF_SINGLE and (learns or quick) and self.padding == (0, 0)
         if _number_type(x).itemsize < 4:
@@ -64,7 +72,7 @@ class WindowConv2d(nn.Conv2d):
         return learns and self.out_channels >= CHANNELS_FOR_PIXEL * high * wide
 
     def _product(self, x: Tensor, high: int, wide: int) -> Tensor:
-        batch, last = len(x), x.is_contiguous(memory_format=torch.channels_last)
+        batch, last = len(x), _is_channels_last(x)
         x = x.to(_number_type(x))
         stride = cast(Pair, self.stride)
         if self.kernel_size == (1, 1):
@@ -101,7 +109,7 @@ class _Seen(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, out: Pair) -> Tensor:
         batch, channels, *size = x.shape
         ctx.settings = (x.shape, x.dtype, kernel, stride, padding, out)
-        ctx.last = x.is_contiguous(memory_format=torch.channels_last)
+        ctx.last = _is_channels_last(x)
         padded = x.new_zeros(batch, size[0] + 2 * padding[0], size[1] + 2 * padding[1], channels)
         _inside(padded, size, padding).copy_(x.permute(0, 2, 3, 1))
         seen = x.new_empty(batch, *out, channels, kernel[0] * kernel[1])
@@ -135,6 +143,23 @@ def _shifted(padded: Tensor, kernel: Pair, stride: Pair, out: Pair) -> Iterator[
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             yield padded[:, row : row + high : down, column : column + wide : right]
+
+
+def _is_followed() -> bool:
+    """Whether torch records what is computed, to compile, export or save it."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _is_transformed(*tensors: Tensor) -> bool:
+    """Whether torch.func, or forward-mode differentiation, computes with tensors."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or any(unpack_dual(t).tangent is not None for t in tensors)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """Of maps with one channel or one pixel, which are both, torch says that channels come first."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _number_type(x: Tensor) -> torch.dtype:

@@ -38,15 +38,16 @@ def measure(job: Job) -> dict[str, Any]:
     try:
         plan = make_plan(job, job.batch_size)
         row = described(job, plan)
-        with tf32(plan.hardware.device, True), denormals_as_zeros(plan.hardware.device):  # as while training
-            row |= _measured(job, plan)
+        with denormals_as_zeros(plan.hardware.device):  # as while training
+            with tf32(plan.hardware.device, True):
+                row |= _measured(job, plan)
+            if "loop" in job.what:
+                row["loop"] = loop_share(job)
         matrix = row["matrix"]["flops_per_second"]["median"]
         for name, count in (("train", row["flops_step"]), ("infer", row["flops_forward"])):
             if name in row:
                 achieved = count * row[name]["images_per_second"]["median"]
                 row[name] |= {"flops_per_second": achieved, "share_of_matrix_rate": achieved / matrix}
-        if "loop" in job.what:
-            row["loop"] = loop_share(job)
         return row
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
