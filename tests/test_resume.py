@@ -24,8 +24,9 @@ from run_modules import load_run
 
 from zoo.base.files import WriteError
 from zoo.errors import BusyError, RunError, ZooError
-from zoo.runs.folder import read_metrics
+from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
+from zoo.studies.reproduce.recorded import commits
 from zoo.train import checkpoint
 from zoo.train.loop import Saving, Stop, Trainer
 from zoo.train.plan import replan, resolve
@@ -413,6 +414,31 @@ def test_another_torch_or_thread_count_is_said_before_it_goes_on(stopped: Path) 
     lines = differences(msgspec.structs.replace(record, environment=changed), registry)
     assert [line.split()[0] for line in lines] == ["torch", "threads"]
     assert lines[1].endswith("and was 99")
+
+
+def test_the_result_says_by_what_else_a_run_went_on(stopped: Path) -> None:
+    import msgspec
+
+    record = read_record(stopped)
+    begun = {**record.environment, "commit": "0123456789ab", "numpy": "1.0"}
+    write_record(stopped, msgspec.structs.replace(record, environment=begun))
+    resume(stopped)
+    result, now = read_result(stopped), record.environment
+    assert result["environment"] == begun
+    assert result["resumed"] == [{"epoch": 2, "commit": now.get("commit", ""), "numpy": now["numpy"]}]
+    row = {"runs": [{"result": result}]}
+    assert commits(row) == ["0123456789ab", *filter(None, [now.get("commit")])]
+    finished = checkpoint.newest(stopped / CHECKPOINTS)
+    assert finished is not None
+    write_record(stopped, msgspec.structs.replace(record, environment={**begun, "numpy": "2.0"}))
+    trainer = Trainer(replan(read_record(stopped)), stopped)
+    trainer.restore(finished.state)
+    assert trainer.at.resumed == result["resumed"]  # nothing is left to train
+
+
+def test_a_run_that_goes_on_in_the_same_way_says_nothing_of_it(stopped: Path) -> None:
+    resume(stopped)
+    assert "resumed" not in read_result(stopped)
 
 
 def test_a_finished_run_can_be_extended(stopped: Path) -> None:

@@ -43,7 +43,7 @@ from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer, match_layout
 from zoo.train.optim.schedule import lr_at, set_rates
 from zoo.train.plan import Plan
-from zoo.train.position import Position
+from zoo.train.position import Position, restored
 from zoo.train.precise_bn import renew_for_evaluation
 from zoo.train.processes.world import World
 from zoo.train.result import epoch_row, figure_of, final_metrics, result_table
@@ -418,7 +418,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
-        self.at = Position(**state["position"])
+        self.at = restored(state["position"], self.plan.record, self.total)
         parts = self.world.parts
         self.module.load_state_dict(parts(dict(self.module.state_dict()), state["module"]))
         self.lesson.restore(state)

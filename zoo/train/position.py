@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import device
+
+from zoo.runs.record import RunRecord
+from zoo.train.environment import environment
 
 
 @dataclass
@@ -12,6 +19,8 @@ class Position:
 
     Attributes:
         left_out: skipped steps of this epoch. stale: epochs since the best one.
+        resumed: each time that the run went on with another commit, version or hardware: the epoch (from 1), and what
+            of its `environment` was another from then on.
     """
 
     epoch: int = 0
@@ -25,3 +34,21 @@ class Position:
     best_score: float = -math.inf
     stale: int = 0
     left_out: int = 0
+    resumed: list[dict[str, Any]] = field(default_factory=list)
+
+
+def restored(state: Mapping[str, Any], record: RunRecord, total: int) -> Position:
+    """The position that a checkpoint holds, with what is another now than when the run went on before.
+
+    Args:
+        total: how many steps the run has in all; nothing is noted of one that has taken them.
+    """
+    at, now = Position(**state), environment(device(record.device))
+    before = {"processes": "1", **record.environment}
+    for earlier in at.resumed:
+        before |= earlier
+    names = sorted({*before, *now} - {"epoch"})
+    changed = {name: now.get(name, "") for name in names if now.get(name, "") != before.get(name, "")}
+    if not changed or at.total >= total:
+        return at
+    return replace(at, resumed=[*at.resumed, {"epoch": at.epoch + 1, **changed}])

@@ -108,7 +108,8 @@ def result_table(
         "warm_up_seconds": warm_up_seconds,
         "images_per_second": at.images / at.step_seconds,
     }
-    return table_of(record, selection, test, validation, train, parameters=parameters, thresholds=thresholds)
+    more = {"resumed": at.resumed} if at.resumed else {}
+    return table_of(record, selection, test, validation, train, parameters=parameters, thresholds=thresholds, more=more)
 
 
 def table_of(

@@ -15,7 +15,7 @@ from zoo.catalogue.spec import Measured, Model, Published, TrainedWeights
 from zoo.catalogue.weights import AT, find_weights_of
 from zoo.errors import InputError, ZooError
 from zoo.runs.folder import read_result
-from zoo.studies.reproduce.recorded import read_tables
+from zoo.studies.reproduce.recorded import commits, read_tables
 from zoo.studies.reproduce.rows import Ask, Row, rows_of
 from zoo.studies.reproduce.standing import standing
 
@@ -135,7 +135,7 @@ def _recorded(line: dict[str, Any]) -> dict[str, Any]:
         "seeds": len(line["seeds"]),
         "images": images_name(line["images"]),
         "device": ", ".join(dict.fromkeys(each.get("device", "") for each in environments)),
-        "commit": ", ".join(dict.fromkeys(each.get("commit", "") for each in environments)),
+        "commit": ", ".join(commits(line)),
         "note": line.get("note", ""),
     }
 

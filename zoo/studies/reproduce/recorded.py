@@ -155,12 +155,18 @@ def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, 
         write_text(path, json_text(document, indent=2) + "\n")
 
 
+def commits(row: Mapping[str, Any]) -> list[str]:
+    """The commits by which the runs of a row were trained, in their order: where they began, and where they went on."""
+    results = [run["result"] for run in row["runs"]]
+    parts = [part for result in results for part in (result["environment"], *result.get("resumed", ()))]
+    return list(dict.fromkeys(part["commit"] for part in parts if part.get("commit")))
+
+
 def unclean(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """A line for each row that a commit with changes measured and whose `note` does not say what they were."""
     lines = []
     for row in rows:
-        commits = {run["result"]["environment"].get("commit", "") for run in row["runs"]}
-        dirty = sorted(commit for commit in commits if commit.endswith(DIRTY))
+        dirty = [commit for commit in commits(row) if commit.endswith(DIRTY)]
         if dirty and not row.get("note"):
             lines.append(
                 f"{row['model']} on {row['dataset']} was measured at {dirty[0]}, a commit with changes: commit them "
