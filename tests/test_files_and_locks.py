@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from zoo.base.files import WriteError, write_text
-from zoo.errors import BusyError
+from zoo.errors import BusyError, RunError
 from zoo.runs.lock import HELD, RunLock, is_held
 
 
@@ -103,3 +105,56 @@ def test_a_folder_that_cannot_be_synced_is_passed_over_and_a_broken_disk_is_not(
     with pytest.raises(WriteError) if code == errno.EIO else nullcontext():
         write_text(tmp_path / "result.json", "{}")
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_one_folder_has_one_trainer_and_a_dead_owner_is_taken_over(tmp_path: Path) -> None:
+
+    script = (
+        "import sys, time, pathlib; from zoo.runs.lock import RunLock\n"
+        f"lock = RunLock(pathlib.Path({str(tmp_path)!r})); lock.__enter__(); print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"is being trained by process {owner.pid} on "), RunLock(tmp_path):
+            pass
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        with RunLock(tmp_path):
+            assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_works_by_what_windows_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has neither fcntl nor os.pread and os.pwrite; its locks, of a byte, are those of msvcrt."""
+    fcntl = pytest.importorskip("fcntl", reason="stands in for Windows where it is not Windows")
+
+    def locking(handle: int, mode: int, count: int) -> None:
+        assert (mode, count, os.lseek(handle, 0, os.SEEK_CUR)) == (2, 1, 0)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PermissionError(errno.EACCES, "Permission denied") from error
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+    for name in ("pread", "pwrite"):
+        monkeypatch.delattr(os, name)
+    with RunLock(tmp_path):
+        assert is_held(tmp_path)
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+        with pytest.raises(BusyError, match=f"by process {os.getpid()} on "), RunLock(tmp_path):
+            pass
+    assert not is_held(tmp_path)
+
+
+def test_a_file_system_without_locks_is_named_and_nobody_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(WriteError, match="lock: cannot be locked: No locks available; use a folder"), RunLock(tmp_path):
+        pass

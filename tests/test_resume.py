@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import random
@@ -15,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +21,7 @@ import torch
 from run_modules import load_run
 
 from zoo.base.files import WriteError
-from zoo.errors import BusyError, RunError, ZooError
+from zoo.errors import RunError, ZooError
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.record import CHECKPOINTS, read_record, write_record
 from zoo.studies.reproduce.recorded import commits
@@ -278,7 +276,7 @@ def _full_at_write(number: int, filler: Path) -> Iterator[list[str]]:
 def test_a_read_only_folder_is_named(stopped: Path, tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("not a folder")
-    from zoo.base.files import WriteError, write_text
+    from zoo.base.files import write_text
 
     with pytest.raises(WriteError, match="file/inner: cannot be written"):
         write_text(target / "inner", "text")
@@ -344,62 +342,6 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
         assert len(read_metrics(tmp_path / "run")) > rows + 1
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
-
-
-def test_one_folder_has_one_trainer_and_a_dead_owner_is_taken_over(tmp_path: Path) -> None:
-    from zoo.runs.lock import RunLock
-
-    script = (
-        "import sys, time, pathlib; from zoo.runs.lock import RunLock\n"
-        f"lock = RunLock(pathlib.Path({str(tmp_path)!r})); lock.__enter__(); print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=f"is being trained by process {owner.pid} on "), RunLock(tmp_path):
-            pass
-        owner.send_signal(signal.SIGKILL)
-        owner.wait()
-        with RunLock(tmp_path):
-            assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-
-
-def test_a_lock_works_by_what_windows_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows has neither fcntl nor os.pread and os.pwrite; its locks, of a byte, are those of msvcrt."""
-    fcntl = pytest.importorskip("fcntl", reason="stands in for Windows where it is not Windows")
-    from zoo.runs.lock import RunLock, is_held
-
-    def locking(handle: int, mode: int, count: int) -> None:
-        assert (mode, count, os.lseek(handle, 0, os.SEEK_CUR)) == (2, 1, 0)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PermissionError(errno.EACCES, "Permission denied") from error
-
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
-    for name in ("pread", "pwrite"):
-        monkeypatch.delattr(os, name)
-    with RunLock(tmp_path):
-        assert is_held(tmp_path)
-        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-        with pytest.raises(BusyError, match=f"by process {os.getpid()} on "), RunLock(tmp_path):
-            pass
-    assert not is_held(tmp_path)
-
-
-def test_a_file_system_without_locks_is_named_and_nobody_is_blamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fcntl = pytest.importorskip("fcntl")
-    from zoo.runs.lock import RunLock
-
-    def flock(handle: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(WriteError, match="lock: cannot be locked: No locks available; use a folder"), RunLock(tmp_path):
-        pass
 
 
 def test_another_torch_or_thread_count_is_said_before_it_goes_on(stopped: Path) -> None:
