@@ -16,6 +16,7 @@ from zoo.models.denormals import denormals_as_zeros
 from zoo.train.events import Listener
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only GNU's OpenMP, of Linux, begins its threads anew")
 
 
 @pytest.fixture(autouse=True)

@@ -112,3 +112,16 @@ def test_a_placed_model_pools_by_rows_and_an_exported_one_by_one_operator() -> N
     nodes = [str(node.target) for node in torch.export.export(fast, (x,)).graph.nodes]
     assert sum("max_pool2d" in node for node in nodes) == 3
     assert not any("maximum" in node for node in nodes)
+
+
+def test_functions_of_torch_are_torchs() -> None:
+    torch.manual_seed(0)
+    plain = nn.MaxPool2d(2)
+    fast = use_row_pools(copy.deepcopy(plain))
+    x = torch.randn(3, 2, 4, 4)
+    found = []
+    for pool in (plain, fast):
+        slopes = torch.func.vmap(torch.func.grad(lambda one, pool=pool: pool(one[None]).square().sum()))(x)
+        found.append((slopes, torch.func.jvp(pool, (x,), (torch.ones_like(x),))[1]))
+    for theirs, ours in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)

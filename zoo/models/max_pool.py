@@ -11,19 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from zoo.models.calls import is_recorded, is_transformed
+
 
 class RowMaxPool2d(nn.MaxPool2d):
     """A max pool that takes the largest of whole rows first, then of their columns.
 
     The numbers are torch's, to the bit. Where a gradient is needed, this is done for squares of 2x2 alone, whose
     gradient goes to the first of equal pixels, as torch's (its zeros may be negative). Everywhere else it is
-    `nn.MaxPool2d`: on a GPU, where channels come last, and where the network is compiled or exported.
+    `nn.MaxPool2d`: on a GPU, where channels come last, where the network is compiled or exported, and under torch.func
+    and forward-mode differentiation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), float, to (B, C, H', W'), as `nn.MaxPool2d`."""
         here = x.device.type == "cpu" and x.dim() == 4 and x.is_contiguous() and x.is_floating_point()
-        if not here or x.numel() == 0 or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if not here or x.numel() == 0 or is_recorded() or is_transformed(x):
             return super().forward(x)
         sides = [_pair(side) for side in (self.kernel_size, self.stride, self.padding)]
         if not (x.requires_grad and torch.is_grad_enabled()):

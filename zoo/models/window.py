@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
 
+from zoo.models.calls import is_recorded, is_transformed
 from zoo.models.precision import has_amx
 
 Pair = tuple[int, int]
@@ -38,7 +38,7 @@ class WindowConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, out, H', W'), as `nn.Conv2d`."""
-        if x.device.type != "cpu" or x.dim() != 4 or isinstance(self.padding, str) or _is_transformed(x, self.weight):
+        if x.device.type != "cpu" or x.dim() != 4 or isinstance(self.padding, str) or is_transformed(x, self.weight):
             return super().forward(x)
         sides = tuple(zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
         spans = [_span(*side) for side in sides]
@@ -48,7 +48,7 @@ class WindowConv2d(nn.Conv2d):
         (rows, high), (columns, wide) = spans  # type: ignore[misc]
         if (high, wide) == self.kernel_size:
             seen = self.weight.flatten(1)
-        elif _is_followed():
+        elif is_recorded():
             seen = self.weight[:, :, rows : rows + high, columns : columns + wide].flatten(1)
         else:
             seen = _Cut.apply(self.weight, rows, high, columns, wide)
@@ -58,9 +58,9 @@ class WindowConv2d(nn.Conv2d):
         """Whether (high, wide) pixels come out of this convolution sooner by a product of all that each of them sees.
 
         The limits were chosen by the times of kernels of 1x1 and 3x3 over maps of 2 to 8 pixels a side, of 64 to 1024
-        channels in batches of 64, with an Intel Xeon's AMX and AVX-512, and kept to AVX2.
+        channels in batches of 64, on an Intel Xeon: by AMX, by AVX-512, and with torch held to AVX2.
         """
-        if x.numel() == 0 or high < 1 or wide < 1 or not x.is_floating_point() or _is_followed():
+        if x.numel() == 0 or high < 1 or wide < 1 or not x.is_floating_point() or is_recorded():
             return False
         learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         may = learns or torch.is_inference_mode_enabled()  # a view made without gradients could not be changed later
@@ -143,18 +143,6 @@ def _shifted(padded: Tensor, kernel: Pair, stride: Pair, out: Pair) -> Iterator[
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             yield padded[:, row : row + high : down, column : column + wide : right]
-
-
-def _is_followed() -> bool:
-    """Whether torch records what is computed, to compile, export or save it."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def _is_transformed(*tensors: Tensor) -> bool:
-    """Whether torch.func, or forward-mode differentiation, computes with tensors."""
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._are_functorch_transforms_active() or any(unpack_dual(t).tangent is not None for t in tensors)
 
 
 def _is_channels_last(x: Tensor) -> bool:

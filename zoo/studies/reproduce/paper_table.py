@@ -153,21 +153,22 @@ def _of_weights(row: Row, model: Model, registry: Registry) -> Iterator[dict[str
     """What the packages of the model's weights say; those that are not installed say what their entry does."""
     for entry in model.weights:
         if entry.dataset == row.dataset:
-            environment = _environment(row.model, entry, registry)
+            result = _result(row.model, entry, registry)
             kept = {key: getattr(entry, key) for key in ("top1", "protocol", "recipe", "note")}
-            kept |= {key: environment.get(key, "") for key in ("device", "commit")}
+            kept |= {"device": result["environment"].get("device", "") if result else ""}
+            kept |= {"commit": ", ".join(commits({"runs": [{"result": result}]})) if result else ""}
             yield kept | {"seeds": 1, "images": entry.dataset, "record": entry.where}
 
 
-def _environment(name: str, entry: TrainedWeights, registry: Registry) -> dict[str, str]:
+def _result(name: str, entry: TrainedWeights, registry: Registry) -> dict[str, Any] | None:
     try:
         found = find_weights_of(f"{name}{AT}{entry.dataset}", registry)
         if found is None or not Path(found.reference).is_dir():
-            return {}
-        environment: dict[str, str] = read_result(Path(found.reference))["environment"]
-    except (ZooError, KeyError):
-        return {}
-    return environment
+            return None
+        result: dict[str, Any] = read_result(Path(found.reference))
+    except ZooError:
+        return None
+    return result if "environment" in result else None
 
 
 def _of_catalogue(row: Row, model: Model) -> Iterator[dict[str, Any]]:
