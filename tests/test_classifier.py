@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from zoo.errors import DataError, InputError, RunError
 from zoo.evaluate.classifier import Classifier, Preprocessing, Score
 from zoo.evaluate.one_pass import Keep, evaluate, places
 from zoo.evaluate.opened import open_run
+from zoo.models.max_pool import RowMaxPool2d
+from zoo.models.window import WindowConv2d
 from zoo.runs.images import images_of, split_of
 from zoo.runs.load import load as load_module
 from zoo.runs.record import Sizes, read_record
@@ -65,6 +68,41 @@ def test_an_image_that_cannot_be_read_is_named(run: Path, tmp_path: Path, photo:
     (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:100])
     with pytest.raises(DataError, match=r"broken\.png"):
         zoo.load(run).predict([photo, tmp_path / "broken.png"])
+
+
+@pytest.mark.parametrize("compute", ["predict", "embed"])
+def test_layers_are_quick_while_we_compute_and_torchs_own_afterwards(compute: str, run: Path, photo: Path) -> None:
+    """Without a device, as with one: the same numbers to the bit, in the same time."""
+    plain, moved = zoo.load(run), zoo.load(run, device="cpu")
+    layers = list(plain.module.modules())
+    kinds, seen = [type(layer) for layer in layers], set()
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, *_: seen.add(type(layer)))
+    if compute == "predict":
+        assert plain.predict(photo) == moved.predict(photo)
+    else:
+        files = [photo.with_name(f"{name}.npy") for name in ("plain", "moved")]
+        pairs = zip((plain, moved), files, strict=True)
+        features = [zoo.embed(model, [photo], output=file) for model, file in pairs]
+        assert np.array_equal(features[0].features, features[1].features)
+    assert {RowMaxPool2d, WindowConv2d} <= seen
+    assert [type(layer) for layer in layers] == kinds
+    assert kinds.count(nn.Conv2d) == 3
+    assert any(type(layer) is RowMaxPool2d for layer in moved.module.modules())
+
+
+def test_threads_may_predict_with_one_model_at_the_same_time(run: Path, photo: Path) -> None:
+    model = zoo.load(run)
+    images = [photo] * 8
+    alone = model.predict(images)
+    kinds = [type(layer) for layer in model.module.modules()]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda _: model.predict(images), range(40)))
+    for rows in together:
+        for row, expected in zip(rows, alone, strict=True):
+            assert [score.name for score in row] == [score.name for score in expected]
+            assert [score.probability for score in row] == pytest.approx([score.probability for score in expected])
+    assert [type(layer) for layer in model.module.modules()] == kinds
 
 
 def test_a_call_is_the_modules_own_with_gradients(run: Path) -> None:

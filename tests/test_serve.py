@@ -28,6 +28,7 @@ from PIL import ExifTags, Image
 
 import zoo
 from zoo.errors import InputError
+from zoo.serve.body import decode
 from zoo.serve.limits import MAX_CLIENTS, Limits, Rates
 from zoo.serve.page import make_page
 from zoo.serve.server import listen
@@ -349,6 +350,23 @@ def test_a_signal_lets_requests_under_way_be_answered(run: Path, tmp_path: Path)
         assert server.process.wait(20) == 0
         assert server.process.stderr is not None
         assert server.process.stderr.read().splitlines()[-1] == "stopped"
+
+
+def test_no_image_makes_python_look_for_a_library(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of them are installed is asked where one is needed: to ask takes longer than to decode a small image."""
+    model, sought = zoo.load(run), []
+
+    class Seen:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            sought.append(name)
+
+    image = png()
+    decode(model, image, Limits())  # what Pillow imports with the first one
+    monkeypatch.setattr(sys, "meta_path", [Seen(), *sys.meta_path])
+    pixels, size = decode(model, image, Limits())
+    assert (pixels.shape, size) == ((3, 8, 8), (8, 8))
+    assert sought == []
 
 
 def test_a_full_queue_is_refused_and_a_failing_model_answered() -> None:

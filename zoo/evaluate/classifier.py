@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -31,7 +32,7 @@ from zoo.evaluate.timm_words import timm_config
 from zoo.evaluate.views import Forward, cooled, views
 from zoo.models.backbones import with_preprocessing
 from zoo.models.compose import compose, place, sizes_for
-from zoo.models.device import pick_device, placed
+from zoo.models.device import pick_device, placed, quick_layers
 from zoo.models.precision import autocast, usual_torch
 from zoo.runs.folder import temperature_of, thresholds_of
 from zoo.runs.images import dataset_rule, rule_of
@@ -233,6 +234,13 @@ class Classifier(nn.Module):
 
     # ---- classes -------------------------------------------------------------------------------------
 
+    @contextmanager
+    def as_tested(self) -> Iterator[None]:
+        """Compute as the test split was measured: in eval mode and fp32, on a CPU by layers that are done quickly."""
+        quickly = quick_layers(self.module, self.device)
+        with usual_torch(), evaluating(self), quickly, autocast(self.device, "fp32"):
+            yield
+
     def logits(self, pixels: Images | Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to float32 (B, K) on the module's device, over the test-time views, in eval mode.
 
@@ -242,7 +250,7 @@ class Classifier(nn.Module):
             RunError: the run was trained without labels.
         """
         refuse_without_labels(self.record, self.name)
-        with usual_torch(), evaluating(self), torch.inference_mode(), autocast(self.device, "fp32"):
+        with self.as_tested(), torch.inference_mode():
             return cooled(self.averaged(self.prepare(pixels)).float(), self.temperature)
 
     def probabilities(self, pixels: Images | Tensor) -> Tensor:

@@ -18,9 +18,7 @@ from zoo.base.reporter import Reporter
 from zoo.base.version import __version__
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
-from zoo.evaluate.module_state import evaluating
 from zoo.models.features import Feature, feature_of
-from zoo.models.precision import autocast, usual_torch
 from zoo.models.tensors import digest
 from zoo.predict.embedded_images import Wanted
 from zoo.predict.embedding import Embeddings, read_header
@@ -46,7 +44,7 @@ def extracted(
     Raises:
         InputError: the file exists and holds something else. Else as `feature_of` and `write_features`.
     """
-    with usual_torch(), evaluating(classifier), autocast(classifier.device, "fp32"):
+    with classifier.as_tested():
         feature = _feature(classifier, layer)
         header = _header(classifier, wanted, feature)
         decides = hashlib.sha256(json_text(header).encode()).hexdigest()

@@ -16,7 +16,7 @@ from zoo.base.text import plural
 from zoo.data.files.decode import opened_image
 from zoo.data.files.deep_colour import upper_of
 from zoo.data.files.formats import FORMATS
-from zoo.data.files.heif import HEIF, reads_heif
+from zoo.data.files.heif import HEIF, is_heif, reads_heif
 from zoo.data.files.orientation import upright
 from zoo.data.types import Images
 from zoo.errors import DataError
@@ -214,13 +214,16 @@ def decode(classifier: Classifier, data: bytes, limits: Limits) -> tuple[Images,
     Raises:
         Refused: 415 no image of a known format, 413 too many pixels, 422 damaged.
     """
-    sizes, formats = [(0, 0)], (*FORMATS, HEIF) if reads_heif() else FORMATS
+    sizes = [(0, 0)]
+    # Python looks through its whole path for a library that is not imported yet: longer than decoding a small image.
+    formats = (*FORMATS, HEIF) if is_heif(data[:12]) and reads_heif() else FORMATS
 
     def opened() -> Image.Image:
         try:
             image = opened_image(data, formats)
         except UnidentifiedImageError:
-            raise _Told(Refused(415, f"no image in a known format; known are {', '.join(formats)}")) from None
+            known = (*FORMATS, HEIF) if reads_heif() else FORMATS
+            raise _Told(Refused(415, f"no image in a known format; known are {', '.join(known)}")) from None
         except Image.DecompressionBombError:
             raise _Told(_too_many(limits)) from None
         if image.size[0] * image.size[1] > limits.pixels:
