@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.models.api import create
 from zoo.models.device import placed
@@ -153,6 +154,21 @@ def test_few_pixels_have_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(few, x)
 
 
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(1, 3, 1), (2, 3, 2), (3, 5, 4)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_cut_kernel_has_second_derivatives(size: int, kernel: int, stride: int, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    fast = use_window_convolutions(nn.Conv2d(2, 3, kernel, stride, kernel // 2).double().to(memory_format=layout))
+    assert isinstance(fast, WindowConv2d)
+    x = torch.randn(2, 2, size, size, dtype=torch.double, requires_grad=True)
+
+    def cut(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return fast(x).tanh().sum() + 0 * weight.sum()
+
+    assert fast(x).shape[2:] == (1, 1)
+    assert torch.autograd.gradgradcheck(cut, (x, fast.weight))
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_few_pixels_in_16_bits_are_as_near_as_torchs(channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.models.window.has_amx", lambda: True)
@@ -227,9 +243,22 @@ def test_padding_by_name_and_single_images_are_torchs() -> None:
     assert torch.equal(use_window_convolutions(copy.deepcopy(plain))(image), plain(image))
 
 
-def test_a_placed_model_keeps_its_weights_and_its_logits_and_multiplies_less() -> None:
-    from torch.utils.flop_counter import FlopCounterMode
+def test_one_image_is_torchs_own_where_nothing_is_learned() -> None:
+    """A cut kernel is copied at each call: for one image torch's own is quicker."""
+    plain = nn.Conv2d(64, 64, 3, 2, 1)
+    fast = use_window_convolutions(copy.deepcopy(plain))
+    multiplied = []
+    for count in (1, 2):
+        x = torch.randn(count, 64, 2, 2)
+        for one in (plain, fast):
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                one(x)
+            multiplied.append(counter.get_total_flops())
+    assert multiplied[0] == multiplied[1]
+    assert multiplied[3] < multiplied[2]
 
+
+def test_a_placed_model_keeps_its_weights_and_its_logits_and_multiplies_less() -> None:
     torch.manual_seed(0)
     plain = create("resnet18", num_classes=10, image_size=32).eval()
     fast = placed(copy.deepcopy(plain), CPU, False)

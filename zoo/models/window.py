@@ -48,6 +48,8 @@ class WindowConv2d(nn.Conv2d):
         (rows, high), (columns, wide) = spans  # type: ignore[misc]
         if (high, wide) == self.kernel_size:
             seen = self.weight.flatten(1)
+        elif len(x) == 1 and not self._learns(x) and _number_type(x).itemsize >= 4:
+            return super().forward(x)  # one image costs no more than the cut
         elif is_recorded():
             seen = self.weight[:, :, rows : rows + high, columns : columns + wide].flatten(1)
         else:
@@ -62,7 +64,7 @@ class WindowConv2d(nn.Conv2d):
         """
         if x.numel() == 0 or high < 1 or wide < 1 or not x.is_floating_point() or is_recorded():
             return False
-        learns = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        learns = self._learns(x)
         may = learns or torch.is_inference_mode_enabled()  # a view made without gradients could not be changed later
         quick = may and _number_type(x) == torch.bfloat16 and has_amx()
         if self.kernel_size == (1, 1):
@@ -70,6 +72,9 @@ class WindowConv2d(nn.Conv2d):
         if _number_type(x).itemsize < 4:
             return quick and self.out_channels >= CHANNELS_FOR_PIXEL_AMX * high * wide
         return learns and self.out_channels >= CHANNELS_FOR_PIXEL * high * wide
+
+    def _learns(self, x: Tensor) -> bool:
+        return torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
 
     def _product(self, x: Tensor, high: int, wide: int) -> Tensor:
         batch, last = len(x), _is_channels_last(x)
@@ -89,14 +94,26 @@ class _Cut(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, row: int, high: int, column: int, wide: int) -> Tensor:
         ctx.settings = (weight.shape, row, high, column, wide)
-        return weight[:, :, row : row + high, column : column + wide].flatten(1).contiguous()
+        if high == 1:
+            return weight[:, :, row, column : column + wide].flatten(1).contiguous()
+        places = _places(weight.shape, row, high, column, wide)
+        return weight.flatten(2).flatten(0, 1).index_select(1, places).view(len(weight), -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         shape, row, high, column, wide = ctx.settings
         found = grad.new_zeros(shape)
-        found[:, :, row : row + high, column : column + wide] = grad.reshape(*shape[:2], high, wide)
+        if high == 1:
+            found[:, :, row, column : column + wide] = grad.reshape(*shape[:2], wide)
+        else:  # many short pieces: by their places they are copied up to five times as fast
+            places = _places(shape, row, high, column, wide)
+            found.flatten(2).flatten(0, 1).index_copy_(1, places, grad.reshape(-1, high * wide))
         return found, None, None, None, None
+
+
+def _places(shape: torch.Size, row: int, high: int, column: int, wide: int) -> Tensor:
+    """Which pixels of a kernel are met, counted row by row: int64 (high x wide,)."""
+    return torch.arange(shape[2] * shape[3]).view(shape[2:])[row : row + high, column : column + wide].flatten()
 
 
 class _Seen(torch.autograd.Function):
