@@ -59,6 +59,19 @@ def test_a_file_predicts_what_its_run_predicts(home: Path, name: str) -> None:
     assert loaded.transform.preprocessing.rule == run.transform.preprocessing.rule
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_file_of_a_loaded_model_predicts_what_it_predicts(home: Path, tmp_path: Path, several: bool) -> None:
+    model = zoo.load(home / "run")
+    model.tta, model.tta_margin, model.temperature = "mirror", 0.01, 0.4
+    model.thresholds = (0.5,) * 10 if several else ()
+    zoo.export(model, tmp_path / "loaded.onnx", check=False)
+    loaded = zoo.load(tmp_path / "loaded.onnx")
+    assert (loaded.tta, loaded.tta_margin, loaded.thresholds) == ("mirror", 0.01, model.thresholds)
+    assert loaded.dataset == model.dataset
+    assert_alike(zoo.predict(loaded, pictures()), zoo.predict(model, pictures()))
+    assert sum(loaded.probabilities(np.zeros((1, 3, 8, 8), np.uint8))[0]).item() == pytest.approx(1) or several
+
+
 def test_the_file_of_a_package_has_views_inside_and_is_not_averaged_twice(with_onnx: Path) -> None:
     file, run = with_onnx / "onnx" / "model.onnx", zoo.load(with_onnx)
     assert_alike(zoo.predict(file, pictures()), zoo.predict(run, pictures()))
@@ -145,6 +158,9 @@ def rewritten(home: Path, tmp_path: Path, change: Any) -> Path:
         (lambda facts: facts.pop("zoo.rule"), "was written by hybrid-zoo .*, an older one; export the run again"),
         (lambda facts: facts.update({"zoo.classes": "{"}), "is damaged .*; export the run again"),
         (lambda facts: facts.update({"zoo.rule": '{"resize": "x"}'}), "is damaged .*; export the run again"),
+        (lambda facts: facts.update({"zoo.tta": "spin"}), "is damaged .*; export the run again"),
+        (lambda facts: facts.update({"zoo.tta_margin": "a little"}), "is damaged .*; export the run again"),
+        (lambda facts: facts.update({"zoo.thresholds": "["}), "is damaged .*; export the run again"),
     ],
 )
 def test_a_file_that_does_not_say_what_it_takes_is_refused(home: Path, tmp_path: Path, change: Any, words: str) -> None:

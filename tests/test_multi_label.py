@@ -28,7 +28,7 @@ from zoo.data.load import load
 from zoo.data.split import validation_split
 from zoo.errors import DataError, InputError
 from zoo.evaluate.multi_label import LabelPredictions, average_precision, best_thresholds, metrics_of, predicted
-from zoo.export.facts import origin_of
+from zoo.export.facts import origin_of, reading_of
 from zoo.runs.folder import read_result
 from zoo.runs.record import CHECKPOINTS, configuration, read_record, write_record
 from zoo.train import checkpoint
@@ -250,7 +250,7 @@ def test_a_server_answers_with_the_labels(trained: Trained) -> None:
 
 
 def test_an_exported_file_says_how_its_logits_are_read(trained: Trained) -> None:
-    said = origin_of(trained.run.folder, trained.run.record)
+    said = origin_of(trained.run.folder, trained.run.record) | reading_of(zoo.load(trained.run))
     assert (said["task"], len(json.loads(said["thresholds"]))) == ("multi-label", 4)
     assert said["test_map"] == f"{read_result(trained.run.folder)['test']['map']:.6f}"
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.base.install import install_line
 from zoo.base.text import first_line
+from zoo.catalogue.recipe import TestTimeViews
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Node
 from zoo.data.files.decode import Rule
@@ -97,7 +98,8 @@ class OnnxClassifier(Classifier):
             sizes=file.sizes,
             preprocessing=file.preprocessing,
             classes=file.classes,
-            tta="none" if inside else facts.get("zoo.tta", "none"),  # type: ignore[arg-type]  # as a run had it
+            tta="none" if inside else msgspec.convert(facts.get("zoo.tta", "none"), TestTimeViews),
+            tta_margin=None if inside or "zoo.tta_margin" not in facts else float(facts["zoo.tta_margin"]),
             dataset=facts.get("zoo.dataset", ""),
             thresholds=tuple(json.loads(facts.get("zoo.thresholds", "[]"))),
         )
@@ -133,7 +135,9 @@ def exported_file(word: str | Path) -> OnnxFile:
     if "zoo.rule" not in facts:
         raise InputError(f"{word} was written by hybrid-zoo {facts.get('zoo.version', '')}, an older one; {AGAIN}")
     try:
-        return _described(str(word), session, facts)
+        file = _described(str(word), session, facts)
+        OnnxClassifier(file)  # reads what `_described` leaves
+        return file
     except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise InputError(f"{word}: what zoo export wrote into it is damaged ({first_line(error)}); {AGAIN}") from error
 

@@ -14,7 +14,7 @@ from zoo.base.version import __version__
 from zoo.data.portable import portable_spec
 from zoo.errors import RunError
 from zoo.evaluate.classifier import Classifier
-from zoo.runs.folder import read_result, temperature_of, thresholds_of
+from zoo.runs.folder import read_result
 from zoo.runs.record import RunRecord
 
 PREPARED: Final = "images"
@@ -36,26 +36,33 @@ OUTPUT = "logits"
 
 
 def origin_of(folder: Path, record: RunRecord) -> dict[str, str]:
-    """Where the weights of a run come from: dataset, recipe, protocol, and the test accuracy over its views.
-
-    Of a calibrated run also the temperature that the file's logits are divided by already. Of a model for images with
-    several labels also from which probability (the sigmoid of a logit) on a class is one.
-    """
+    """Where the weights of a run come from: dataset, recipe, protocol, and the test accuracy over its views."""
     figure = MAP if record.data.is_multi_label else TOP1
     try:
         score = f"{read_result(folder)['test'][figure.key]:.6f}"
     except (RunError, KeyError, TypeError):
         score = "not measured: the run is not finished"
-    thresholds = thresholds_of(folder, record) if record.data.is_multi_label else ()
-    temperature = temperature_of(folder)
     return {
-        "dataset": portable_spec(record.data.spec),
         "fingerprint": record.data.fingerprint,
         "recipe": record.recipe,
         "protocol": record.protocol,
         "seed": str(record.seed),
-        "tta": record.settings.tta,
         f"test_{figure.key}": score,
+    }
+
+
+def reading_of(classifier: Classifier) -> dict[str, str]:
+    """How logits become what `predict` says, and what the model was trained on: of a run's model and of a loaded one.
+
+    That is: the views of an image that are averaged, and of which images; the temperature that the file's logits are
+    divided by already; of a model for images with several labels, from which probability (the sigmoid of a logit) on a
+    class is one of them.
+    """
+    margin, temperature, thresholds = classifier.tta_margin, classifier.temperature, classifier.thresholds
+    return {
+        **({"dataset": portable_spec(classifier.dataset)} if classifier.dataset else {}),
+        "tta": classifier.tta,
+        **({} if margin is None else {"tta_margin": str(margin)}),
         **({} if temperature == 1 else {"temperature": str(temperature)}),
         **({"task": "multi-label", "thresholds": json.dumps(thresholds)} if thresholds else {}),
     }
@@ -63,7 +70,7 @@ def origin_of(folder: Path, record: RunRecord) -> dict[str, str]:
 
 def facts(classifier: Classifier, origin: Mapping[str, str], *, takes: Takes, batch: int | None) -> dict[str, str]:
     """What is written into the file beside the graph: texts; `zoo.input` and `zoo.classes` are JSON."""
-    given = input_facts(classifier, takes=takes, batch=batch)
+    given, told = input_facts(classifier, takes=takes, batch=batch), reading_of(classifier) | dict(origin)
     gives = {"name": OUTPUT, "shape": [batch or "batch", classifier.sizes.num_classes]}
     return {
         "zoo.version": __version__,
@@ -73,7 +80,7 @@ def facts(classifier: Classifier, origin: Mapping[str, str], *, takes: Takes, ba
         "zoo.input": json.dumps(given),
         "zoo.rule": json.dumps(msgspec.to_builtins(classifier.preprocessing.rule)),
         "zoo.output": json.dumps(gives),
-        **{f"zoo.{key}": value for key, value in sorted(origin.items())},
+        **{f"zoo.{key}": value for key, value in sorted(told.items())},
     }
 
 
