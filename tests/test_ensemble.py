@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,9 @@ from small_runs import small_catalogue
 
 import zoo
 from zoo.cli import cli
+from zoo.data.files.colours import Colours
 from zoo.errors import InputError
+from zoo.evaluate.ensemble import EnsembleClassifier
 from zoo.evaluate.opened import open_run
 from zoo.evaluate.temperature import logits_of
 from zoo.runs.folder import read_weights, write_weights
@@ -62,6 +65,15 @@ def image(tmp_path: Path) -> Path:
 def probabilities(run: Path) -> np.ndarray:
     """Of the test images, from the run's logits."""
     return softmax(logits_of(open_run(run, device="cpu"))[0].double().numpy(), axis=1)
+
+
+def test_members_that_read_values_otherwise_see_images_of_their_own(runs: Path) -> None:
+    members = [zoo.load(runs / name) for name in ("a", "a")]
+    for member, white in zip(members, (255.0, 4095.0), strict=True):
+        rule = replace(member.preprocessing.rule, colours=Colours(white=white))
+        member.preprocessing = replace(member.preprocessing, rule=rule)
+    assert EnsembleClassifier(members, ["a", "b"]).is_mixed
+    assert not EnsembleClassifier(members[:1] * 2, ["a", "b"]).is_mixed
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "turned+round"), ("a", "large"), ("a", "b", "large")])

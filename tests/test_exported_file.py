@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from hub_server.runs import own_caches, untrained_run
 from PIL import Image
@@ -19,6 +20,8 @@ from PIL import Image
 import zoo
 from zoo.cli import cli
 from zoo.errors import InputError, RunError
+from zoo.export import write
+from zoo.export.facts import PIXEL_VALUES
 
 onnx = pytest.importorskip("onnx", reason="needs the extra export: pip install -e '.[export]'")
 pytest.importorskip("onnxruntime", reason="needs the extra export: pip install -e '.[export]'")
@@ -43,6 +46,16 @@ def pictures(count: int = 5) -> list[Any]:
     return [draw.integers(0, 256, (20 + number, 31, 3), dtype=np.uint8) for number in range(count)]
 
 
+def chosen(model: Any, tta: str, margin: bool) -> Any:
+    """A model whose answers differ, calibrated, over these views: with a margin, of half of the pictures alone."""
+    with torch.no_grad():
+        list(model.module.parameters())[-2].mul_(40)
+        first = model.module(model.read(pictures(40))).softmax(1).topk(2).values
+    model.tta, model.temperature = tta, 0.4
+    model.tta_margin = (first[:, 0] - first[:, 1]).quantile(0.5).item() if margin else None
+    return model
+
+
 def assert_alike(found: list[zoo.Prediction], wanted: list[zoo.Prediction]) -> None:
     for one, other in zip(found, wanted, strict=True):
         assert one.classes[0].name == other.classes[0].name
@@ -59,17 +72,27 @@ def test_a_file_predicts_what_its_run_predicts(home: Path, name: str) -> None:
     assert loaded.transform.preprocessing.rule == run.transform.preprocessing.rule
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_a_file_of_a_loaded_model_predicts_what_it_predicts(home: Path, tmp_path: Path, several: bool) -> None:
-    model = zoo.load(home / "run")
-    model.tta, model.tta_margin, model.temperature = "mirror", 0.01, 0.4
+@pytest.mark.parametrize(("tta", "margin", "several"), [("mirror", True, False), ("dihedral", False, True)])
+def test_a_file_of_a_loaded_model_predicts_what_it_predicts(
+    home: Path, tmp_path: Path, several: bool, tta: str, margin: bool
+) -> None:
+    model = chosen(zoo.load(home / "run"), tta, margin)
     model.thresholds = (0.5,) * 10 if several else ()
     zoo.export(model, tmp_path / "loaded.onnx", check=False)
     loaded = zoo.load(tmp_path / "loaded.onnx")
-    assert (loaded.tta, loaded.tta_margin, loaded.thresholds) == ("mirror", 0.01, model.thresholds)
+    assert (loaded.tta, loaded.tta_margin, loaded.thresholds) == (tta, model.tta_margin, model.thresholds)
     assert loaded.dataset == model.dataset
-    assert_alike(zoo.predict(loaded, pictures()), zoo.predict(model, pictures()))
+    assert_alike(zoo.predict(loaded, pictures(40)), zoo.predict(model, pictures(40)))
     assert sum(loaded.probabilities(np.zeros((1, 3, 8, 8), np.uint8))[0]).item() == pytest.approx(1) or several
+
+
+@pytest.mark.parametrize(("tta", "margin"), [("mirror", True), ("dihedral", False)])
+def test_views_inside_of_a_file_are_those_of_unsure_images_alone(
+    home: Path, tmp_path: Path, tta: str, margin: bool
+) -> None:
+    model, file = chosen(zoo.load(home / "run"), tta, margin), tmp_path / "inside.onnx"
+    write.export(model, file, takes=PIXEL_VALUES, check=False)
+    assert_alike(zoo.predict(file, pictures(40)), zoo.predict(model, pictures(40)))
 
 
 def test_the_file_of_a_package_has_views_inside_and_is_not_averaged_twice(with_onnx: Path) -> None:
@@ -161,6 +184,7 @@ def rewritten(home: Path, tmp_path: Path, change: Any) -> Path:
         (lambda facts: facts.update({"zoo.tta": "spin"}), "is damaged .*; export the run again"),
         (lambda facts: facts.update({"zoo.tta_margin": "a little"}), "is damaged .*; export the run again"),
         (lambda facts: facts.update({"zoo.thresholds": "["}), "is damaged .*; export the run again"),
+        (lambda facts: facts.update({"zoo.temperature": "0"}), "is damaged .*; export the run again"),
     ],
 )
 def test_a_file_that_does_not_say_what_it_takes_is_refused(home: Path, tmp_path: Path, change: Any, words: str) -> None:

@@ -299,6 +299,37 @@ def test_one_line_is_said_of_many_photographs(tmp_path: Path, monkeypatch: pytes
     assert len([line for line in result.output.splitlines() if "pillow-heif" in line]) <= 5
 
 
+@pytest.mark.parametrize("mode", ["resident", "stream"])
+def test_what_was_left_out_is_tried_again_with_another_library(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    (tmp_path / "a" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    photograph = Image.new("RGB", (8, 8))
+    skipped = []
+    for reads in (False, True):
+        monkeypatch.setattr("zoo.data.files.heif.reads_heif", lambda reads=reads: reads)
+        if reads:  # as pillow-heif would, which the tests do not need
+            monkeypatch.setattr("zoo.data.files.decode.heif_image", lambda item: photograph.copy())
+        delivery = Delivery("stream", 0, "cpu") if mode == "stream" else Delivery()
+        skipped.append(load(f"folder:{tmp_path}", skip_bad=True, delivery=delivery).skipped)
+    assert skipped == [1, 0]
+
+
+def test_the_white_of_a_list_of_files_is_looked_for_again_when_one_changes(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.tif" for number in range(12)]
+    white = []
+    for most in (4000, 60000):  # of the same size in bytes
+        for number, path in enumerate(paths):
+            Image.fromarray(np.full((8, 8), most * (number + 1) // 12, np.uint16)).save(path)
+        given = given_data([(str(path), number % 2) for number, path in enumerate(paths)])
+        white.append(load(given.spec, given=given).white)
+    assert white == [4095, 65280]
+
+
 def test_a_server_without_the_library_names_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(Refused, match=r"no image in a known format; known are JPEG, .*JPEG2000$") as refused:

@@ -255,6 +255,24 @@ def test_an_exported_file_says_how_its_logits_are_read(trained: Trained) -> None
     assert said["test_map"] == f"{read_result(trained.run.folder)['test']['map']:.6f}"
 
 
+def test_an_exported_file_is_measured_as_its_run(trained: Trained, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra export: pip install -e '.[export]'")
+    zoo.export(trained.run, tmp_path / "labels.onnx")
+    run, file = (zoo.evaluate(word, on=trained.data) for word in (trained.run, tmp_path / "labels.onnx"))
+    assert (file.map, file.count) == (pytest.approx(run.map, abs=1e-4), run.count)
+
+
+def test_labels_are_the_classes_that_reach_their_thresholds_the_most_probable_first(trained: Trained) -> None:
+    model = zoo.load(trained.run)
+    model.thresholds = (0.5, 0.1, 0.6, 0.3)
+    found = model.labels(torch.tensor([0.5, 0.7, 0.5, 0.9]))
+    assert [name for name, _ in found] == [model.classes[row] for row in (3, 1, 0)]
+    assert [p for _, p in found] == pytest.approx([0.9, 0.7, 0.5])
+    assert model.labels(torch.zeros(4)) == []
+    with pytest.raises(zoo.errors.RunError, match="not finite"):
+        model.labels(torch.tensor([0.0, 0.0, float("nan"), 0.0]))
+
+
 def test_lists_and_reports_show_map(trained: Trained) -> None:
     row = zoo.runs(trained.run).table[0]
     assert row["top1"] is None

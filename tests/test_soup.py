@@ -143,6 +143,8 @@ def test_runs_that_cannot_be_averaged_are_refused_in_one_line(runs: Path, tmp_pa
         ({"data": msgspec.structs.replace(record.data, classes=record.data.classes[::-1])}, "data.classes"),
         ({"data": msgspec.structs.replace(record.data, mean=(0.5,), std=(0.5,))}, "data.mean"),
         ({"data": msgspec.structs.replace(record.data, limit_train=9)}, "data.limit_train"),
+        ({"data": msgspec.structs.replace(record.data, limit_test=9)}, "data.limit_test"),
+        ({"settings": msgspec.structs.replace(record.settings, tta="mirror")}, "recipe.tta"),
     ):
         write_record(other, msgspec.structs.replace(record, **change))
         with pytest.raises(InputError, match=words):

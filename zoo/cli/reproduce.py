@@ -107,7 +107,7 @@ def reproduce(
     with StopRequests() as stop:
         made = zoo.reproduce(
             target,
-            train=True if training else False if listing else None,
+            train=False if listing else True if training else None,
             listeners=[make_display(quiet)],
             reporter=Terminal(quiet=quiet),
             stop=stop.between_steps,

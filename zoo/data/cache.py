@@ -25,6 +25,7 @@ from zoo.base.paths import cache_dir
 from zoo.base.text import plural
 from zoo.data.decoding import Decoding
 from zoo.data.files.decode import MAX_PIXELS, Rule
+from zoo.data.files.heif import decoders
 from zoo.data.findings import Finding
 from zoo.data.label_sets import has_sets
 from zoo.data.origins import all_rows, write_origins
@@ -64,8 +65,10 @@ class Cached:
 
 
 def cache_key(identity: dict[str, Any], rule: Rule, skip_bad: bool) -> str:
-    """Name of the entry for a source's identity and everything that changes the pixels."""
-    parts = {"format": FORMAT, "source": identity, "rule": rule.table(), "skip_bad": skip_bad}
+    """Name of the entry for a source's identity and everything that changes the pixels, or which images there are."""
+    parts: dict[str, Any] = {"format": FORMAT, "source": identity, "rule": rule.table(), "skip_bad": skip_bad}
+    if skip_bad:  # what cannot be read today may be read with another library tomorrow
+        parts["decoders"] = decoders()
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from zoo.catalogue.spec import Dataset
 from zoo.data.files.colours import checked_colours
-from zoo.data.files.decode import Rule, make_rule
+from zoo.data.files.decode import Rule, make_rule, transform_of, transform_rule
 from zoo.data.portable import LOCAL_SCHEMES, OF_ENDINGS, spec_of
 from zoo.data.shards.shuffle import OPTIONS as OF_SHARDS
 from zoo.data.sources.altered_images import alteration
@@ -163,16 +163,35 @@ def source_at(source: str, request: Request) -> Source:
     return SCHEMES[scheme][0](replace(request, rest=path))
 
 
-def evaluation_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
+def loading_rule(dataset: Dataset, common: dict[str, Any], wanted: tuple[int, int] | None) -> Rule:
+    """How a dataset brings its own images to their size.
+
+    Args:
+        common: its options, as `options_of` gives them. wanted: (height, width) that was asked for.
+    """
+    resize, crop = common.get("resize"), common.get("crop")
+    # The native size needs no resizing, so that both ways of asking for it share one cache entry.
+    if wanted == dataset.size and not (dataset.resize or resize or crop):
+        wanted = None
+    return make_rule(dataset.size if dataset.resize else None, wanted, resize, crop)
+
+
+def evaluation_rule(
+    spec: str, registry: Registry, size: tuple[int, int], wanted: tuple[int, int] | None = None
+) -> Rule:
     """How a dataset brings an image of any size to `size` (height, width), without touching its images.
 
+    Args:
+        size: that of its own images, after they were loaded. wanted: the size that was asked for then, if one was.
     Raises:
         UnknownNameError, InputError: the SPEC is not known here, or does not suit the size.
     """
     _, dataset = find(spec, registry)
     common, _ = options_of(dataset)
-    rule = make_rule(None, size, common.get("resize"), common.get("crop"))
-    return replace(rule, colours=checked_colours(common, dataset.source))
+    rule = loading_rule(dataset, common, wanted)
+    if rule.out_size() not in (None, size):  # the images of a model that takes another size
+        rule = loading_rule(dataset, common, size)
+    return replace(transform_rule(transform_of(rule, size)), colours=checked_colours(common, dataset.source))
 
 
 def drops_unknown(spec: str, registry: Registry | None) -> bool:

@@ -18,9 +18,9 @@ from zoo.catalogue.spec import Dataset
 from zoo.data.asked_task import as_asked, asked_task
 from zoo.data.batches.mode import Delivery, fit
 from zoo.data.cache import Cached, cache_key, cached, numbered
-from zoo.data.dataset_spec import find, options_of, source_at
+from zoo.data.dataset_spec import find, loading_rule, options_of, source_at
 from zoo.data.files.colours import Colours, checked_colours
-from zoo.data.files.decode import Rule, make_rule, transform_rule, without_warnings
+from zoo.data.files.decode import Rule, transform_rule, without_warnings
 from zoo.data.files.depth import Depth, depth_of
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.findings import Finding
@@ -97,11 +97,11 @@ def load(
     request = replace(request, several=task == "multi-label", shuffle=shuffle, show=show or silent)
     source = source_at(dataset.source, request) if given is None else given.source
     asked = checked_colours(common, dataset.source, colours)
-    rule = replace(transform_rule(transform) if transform else _rule(dataset, common, wanted), colours=asked)
+    rule = replace(transform_rule(transform) if transform else loading_rule(dataset, common, wanted), colours=asked)
     delivery.check()
     job = _Job(name, spec, dataset, common, rule, skip_bad, delivery, silent if show is None else show)
     with without_warnings():
-        return as_asked(_loaded(source, job), task)
+        return replace(as_asked(_loaded(source, job), task), rule=rule)
 
 
 def source_of(spec: str, registry: Registry | None = None, *, data_dir: Path | str | None = None) -> Source:
@@ -253,14 +253,6 @@ def only_this() -> Iterator[None]:
         yield
     except AbsentDataError as error:
         raise AbsentDataError(error.fact) from error
-
-
-def _rule(dataset: Dataset, common: dict[str, Any], wanted: tuple[int, int] | None) -> Rule:
-    resize, crop = common.get("resize"), common.get("crop")
-    # The native size needs no resizing, so that both ways of asking for it share one cache entry.
-    if wanted == dataset.size and not (dataset.resize or resize or crop):
-        wanted = None
-    return make_rule(dataset.size if dataset.resize else None, wanted, resize, crop)
 
 
 def _altered(data: Cached, common: dict[str, Any], name: str, show: Show) -> Cached:

@@ -13,13 +13,12 @@ import numpy as np
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
 from zoo.data.dataset_spec import drops_unknown
-from zoo.data.files.decode import Rule
+from zoo.data.files.decode import Rule, transform_of
 from zoo.data.label_sets import has_sets, moved, present_classes
 from zoo.data.load import load, only_this
 from zoo.data.split import ImageData, Split
 from zoo.data.types import Labels
 from zoo.errors import InputError
-from zoo.plugin.contract import Transform
 
 
 class Taken(NamedTuple):
@@ -63,13 +62,7 @@ def loaded_as(
             registry,
             data_dir=Path(data_dir) if data_dir else None,
             delivery=delivery,
-            transform=Transform(
-                size=taken.size,
-                resize=rule.resize,
-                squash=rule.squash,
-                interpolation=rule.interpolation,  # type: ignore[arg-type]  # the rule has come from one
-                rounding=rule.rounding,
-            ),
+            transform=transform_of(rule, taken.size),
             whole=whole,
             colours=rule.colours,
             task="multi-label" if taken.several else None,

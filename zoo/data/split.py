@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
 from zoo.data.files.colours import Colours
+from zoo.data.files.decode import Rule
 from zoo.data.findings import Finding
 from zoo.data.grouped import whole_groups
 from zoo.data.label_sets import Task, has_sets, strata
@@ -95,6 +96,7 @@ class ImageData:
         white: the value of images of more than 8 bits that is read as white; None where there are none.
         splits_from: where validation and test came from.
         colours: how values become colours, as was asked for and as all images together need.
+        rule: how the images were brought to their size; nothing set where they were left as they are.
     """
 
     name: str
@@ -112,6 +114,7 @@ class ImageData:
     named: bool = True
     splits_from: SplitsFrom = SplitsFrom()  # noqa: RUF009 - a named tuple does not change
     colours: Colours = Colours()  # noqa: RUF009 - frozen
+    rule: Rule = Rule()  # noqa: RUF009 - frozen
 
     @property
     def streamed(self) -> bool:

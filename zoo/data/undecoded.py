@@ -18,6 +18,7 @@ from zoo.base.paths import cache_dir
 from zoo.base.text import plural
 from zoo.data.cache import Cached, columns_digest, numbered
 from zoo.data.files.decode import Rule, image_array
+from zoo.data.files.heif import decoders
 from zoo.data.files.image_files import FileImages, Listing
 from zoo.data.files.pool import Pool
 from zoo.data.findings import Finding
@@ -150,7 +151,7 @@ def _readable(split: Split, listing: Listing, show: Show, title: str) -> Labels:
     """
     images = split.images
     assert isinstance(images, FileImages)
-    stamp = hashlib.sha256(f"{listing.digest(times=True)} {images.rule.table()}".encode())
+    stamp = hashlib.sha256(f"{listing.digest(times=True)} {images.rule.table()} {decoders()}".encode())
     stamp.update(np.ascontiguousarray(images.rows).data)
     path = cache_dir() / "files" / f"bad-{stamp.hexdigest()[:24]}.npy"
     bad = _stored_bad(path)

@@ -285,9 +285,8 @@ class Classifier(nn.Module):
                 f"{self.name}: the model's outputs are not finite numbers (NaN): "
                 "its weights are damaged, or its training diverged"
             )
-        names = self.class_names
         first = zip(ranking.rows[:top].tolist(), ranking.probabilities[:top].tolist(), strict=True)
-        return [Score(names[i], p) for i, p in first]
+        return [Score(self._class_name(row), p) for row, p in first]
 
     def labels(self, probabilities: Tensor) -> list[Score]:
         """The classes of one row (K,) that reach their thresholds, the most probable first; see `thresholds`.
@@ -295,10 +294,13 @@ class Classifier(nn.Module):
         Raises:
             RunError: the probabilities are not numbers.
         """
-        reached = predicted(probabilities, torch.tensor(self.thresholds, dtype=torch.float64)).tolist()
-        ranking = self.rankings(probabilities[None])[0]
-        every = zip(ranking.rows.tolist(), self.scores(ranking, len(reached)), strict=True)
-        return [score for place, score in every if reached[place]]
+        reached = predicted(probabilities, torch.tensor(self.thresholds, dtype=torch.float64)).nonzero()[:, 0]
+        ranking = self.rankings(probabilities[reached][None])[0]
+        ranking = ranking._replace(rows=reached.numpy()[ranking.rows], finite=bool(probabilities.isfinite().all()))
+        return self.scores(ranking, len(reached))
+
+    def _class_name(self, row: int) -> str:
+        return self.classes[row] if self.classes else str(row)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ class EnsembleClassifier(Classifier):
     def __init__(self, members: Sequence[Classifier], names: Sequence[str]) -> None:
         first = members[0]
         orders = [order_of(first, member, name) for member, name in zip(members, names, strict=True)]
-        kinds = {(str(member.preprocessing.rule), member.sizes) for member in members}
+        kinds = {(member.preprocessing.rule, member.sizes) for member in members}
         sizes = [member.sizes for member in members]
         shapes = [(size.in_channels, size.height, size.width) for size in sizes] if len(kinds) > 1 else []
         super().__init__(

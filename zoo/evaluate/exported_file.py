@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +59,12 @@ class Session(nn.Module):
 
     Args:
         takes: the name of the graph's input, see `zoo.export.facts`. batch: images of each call; None: any number.
+        temperature: that the graph divides its logits by, which is undone here.
     """
 
-    def __init__(self, session: Any, takes: str, batch: int | None) -> None:
+    def __init__(self, session: Any, takes: str, batch: int | None, temperature: float) -> None:
         super().__init__()
-        self.session, self.takes, self.batch = session, takes, batch
+        self.session, self.takes, self.batch, self.temperature = session, takes, batch, temperature
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the graph; gradients do not flow."""
@@ -81,7 +83,8 @@ class Session(nn.Module):
 
     def _run(self, given: Tensor) -> Tensor:
         (logits,) = self.session.run(["logits"], {self.takes: given.contiguous().numpy()})
-        return torch.from_numpy(logits)
+        found = torch.from_numpy(logits)
+        return found if self.temperature == 1 else found * self.temperature
 
 
 class OnnxClassifier(Classifier):
@@ -91,10 +94,13 @@ class OnnxClassifier(Classifier):
         facts = file.facts
         takes = json.loads(facts["zoo.input"])
         rows = takes["shape"][0]
-        inside = takes["name"] == "pixel_values"  # also the views
+        inside = takes["name"] == "pixel_values"  # also the views, and after them the temperature
+        temperature = 1.0 if inside else float(facts.get("zoo.temperature", 1))
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"a temperature of {temperature}")
         super().__init__(
             name=file.name,
-            module=Session(file.session, takes["name"], rows if isinstance(rows, int) else None).eval(),
+            module=Session(file.session, takes["name"], rows if isinstance(rows, int) else None, temperature).eval(),
             sizes=file.sizes,
             preprocessing=file.preprocessing,
             classes=file.classes,
@@ -102,6 +108,7 @@ class OnnxClassifier(Classifier):
             tta_margin=None if inside or "zoo.tta_margin" not in facts else float(facts["zoo.tta_margin"]),
             dataset=facts.get("zoo.dataset", ""),
             thresholds=tuple(json.loads(facts.get("zoo.thresholds", "[]"))),
+            temperature=temperature,
         )
         self.file = file
 

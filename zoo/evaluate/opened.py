@@ -141,9 +141,10 @@ def open_weights(
         raise InputError(f"{weights.reference} is no run: no images of its own are recorded; name some with --on SPEC")
     where = pick_device(device or weights.usual_device)
     size, names = (weights.sizes.height, weights.sizes.width), weights.names()
-    taken = Taken(weights.name, size, weights.preprocessing.rule, names)
+    classifier = weights.open(registry, where)
+    taken = Taken(weights.name, size, weights.preprocessing.rule, names, several=bool(classifier.thresholds))
     images, left_out = matched_images(taken, registry, on, split, data_dir=data_dir, device=str(where))
-    return OpenedSplit(None, split, images, weights.open(registry, where), on, names, left_out)
+    return OpenedSplit(None, split, images, classifier, on, names, left_out)
 
 
 def recorded_metrics(run: Path, split: SplitName = "test", on: str | None = None) -> dict[str, Any] | None:

@@ -102,7 +102,8 @@ def input_facts(classifier: Classifier, *, takes: Takes, batch: int | None) -> d
     shape = [rows, sizes.in_channels, sizes.height, sizes.width]
     array = {"name": takes, "dtype": "float32", "layout": "NCHW", "shape": shape}
     if takes == PIXEL_VALUES:
-        return array | {"range": [0, 255]} | image | {"inside": scaling | {"tta": classifier.tta}}
+        margin = {} if classifier.tta_margin is None else {"tta_margin": classifier.tta_margin}
+        return array | {"range": [0, 255]} | image | {"inside": scaling | {"tta": classifier.tta} | margin}
     return array | image | scaling
 
 

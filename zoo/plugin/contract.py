@@ -82,6 +82,7 @@ class Transform(Struct, frozen=True, kw_only=True):
         rounding: where the longer side and the corner of the crop fall between two pixels: "nearest" takes the
             nearest whole length, and the corner above and to the left; "torchvision" does what torchvision and timm
             do: it takes the whole length below, and the nearest corner (of two, the one with an even number).
+        scaled: False: nothing is scaled, and a square of `size` is cut out of the centre of the image.
     """
 
     size: tuple[Positive, Positive]
@@ -89,6 +90,7 @@ class Transform(Struct, frozen=True, kw_only=True):
     squash: bool = False
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
     rounding: Rounding = "nearest"
+    scaled: bool = True
 
     def at(self, side: int) -> Transform:
         """The same transform for square images of another side, with the cropped margin in proportion."""

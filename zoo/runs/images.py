@@ -18,7 +18,7 @@ from zoo.data.batches.mode import Delivery
 from zoo.data.content import content_sha256
 from zoo.data.dataset_spec import evaluation_rule
 from zoo.data.files.colours import Colours
-from zoo.data.files.decode import Rule, make_rule, transform_rule
+from zoo.data.files.decode import Rule, transform_of, transform_rule
 from zoo.data.given_data import GivenData
 from zoo.data.load import load, only_this
 from zoo.data.sources.source import Show
@@ -71,37 +71,49 @@ def make_augment(record: RunRecord, device: torch.device, *, cropped: bool = Fal
 
 
 def rule_of(record: RunRecord, registry: Registry) -> Rule:
-    """The run's own scaling and cropping, else its dataset's; the whole image where the dataset is not known here.
+    """The run's own scaling and cropping; runs of earlier versions did not record it, and their dataset is asked.
 
-    Black, white and the background are what they were for the run's images.
+    Where that is not known here, the whole image is scaled. Black, white and the background are those of the run's
+    images.
     """
-    data = record.data
+    data, size = record.data, (record.sizes.height, record.sizes.width)
     colours = Colours(data.white, data.background or None, data.black or None)
-    return images_rule(data.spec, registry, (record.sizes.height, record.sizes.width), data.transform, colours)
+    return images_rule(data.spec, registry, size, data.transform or data.scaling or None, colours, data.image_size)
+
+
+def scaling_of(data: ImageData) -> Transform:
+    """How an image of any size is brought to that of a dataset's images, as they were brought to it."""
+    _, _, height, width = data.train.images.shape
+    return transform_of(data.rule, (height, width))
 
 
 def images_rule(
-    spec: str, registry: Registry, size: tuple[int, int], transform: Transform | None, known: Colours
+    spec: str,
+    registry: Registry,
+    size: tuple[int, int],
+    transform: Transform | None,
+    known: Colours,
+    side: int | None = None,
 ) -> Rule:
-    """How more images are brought to those of a run: by its weights' `transform`, else as its dataset's are.
+    """How more images are brought to those of a run: by `transform`, else as its dataset's are.
 
     Args:
         known: how the run's own images became colours; what it leaves open is the dataset's.
+        side: of the images, where the run asked its dataset for one.
     """
-    rule = dataset_rule(spec, registry, size)
+    rule = dataset_rule(spec, registry, size, side)
     colours = replace(rule.colours, background=known.background) if known.background else rule.colours
     if known.white:
         colours = replace(colours, white=known.white, black=known.black)
     return replace(transform_rule(transform) if transform else rule, colours=colours)
 
 
-def dataset_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
+def dataset_rule(spec: str, registry: Registry, size: tuple[int, int], side: int | None = None) -> Rule:
     """How a dataset brings an image to `size` (height, width); the whole image where it is not known here."""
     try:
-        rule = evaluation_rule(spec, registry, size)
+        return evaluation_rule(spec, registry, size, None if side is None else (side, side))
     except (UnknownNameError, InputError):  # a dataset of somebody else's catalogue
-        return make_rule(None, size, None, None)
-    return rule if rule.out_size() == size else replace(make_rule(None, size, None, None), colours=rule.colours)
+        return Rule(size=size)
 
 
 @dataclass(frozen=True)

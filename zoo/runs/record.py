@@ -64,6 +64,8 @@ class DataRecord(Struct, kw_only=True):
         decoding: how images that were cut at random were decoded and scaled, see `zoo.data.augment.crop.Bounds`:
             "reduced" in runs of an earlier version; absent where all were decoded at full size and scaled by PIL.
         shuffle: the numbers of the rule that orders an epoch of images in shards; absent where none come from shards.
+        scaling: how the dataset brings an image of any size to that of its images; absent where `transform` says so,
+            and in runs of earlier versions, whose dataset is asked.
     """
 
     spec: str
@@ -91,6 +93,7 @@ class DataRecord(Struct, kw_only=True):
     task: Literal["multi-label"] | msgspec.UnsetType = msgspec.UNSET
     decoding: Decoding | msgspec.UnsetType = msgspec.UNSET
     shuffle: Shuffle | msgspec.UnsetType = msgspec.UNSET
+    scaling: Transform | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_multi_label(self) -> bool:

@@ -53,8 +53,9 @@ COST = ("epochs", "steps", "images", "skipped_steps", "seconds", "warm_up_second
 OF_THE_RECORD = ("build", "sizes", "protocol")
 OF_THE_IMAGES = (
     *("fingerprint", "classes", "mean", "std", "transform", "white", "black", "background", "task", "limit_train"),
-    *("validation_fraction", "validation_from", "validation_fingerprint"),
+    *("limit_test", "validation_fraction", "validation_from", "validation_fingerprint"),
 )
+OF_THE_RECIPE = ("normalize", "tta", "tta_margin")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def candidates(named: Sequence[tuple[str, Path]]) -> list[Candidate]:
         if differing := _differs(found[0].record, other.record):
             raise InputError(
                 f"{other.name} differs from {found[0].name} in its {differing}; the weights of a soup are of one "
-                "composition, for the same images, classes and transform"
+                "composition, for the same images, classes, transform and test-time views"
             )
     return found
 
@@ -139,7 +140,10 @@ def _differs(first: RunRecord, other: RunRecord) -> str:
     for key in OF_THE_IMAGES:
         if getattr(first.data, key) != getattr(other.data, key):
             return "data." + key
-    return "" if first.settings.normalize == other.settings.normalize else "recipe.normalize"
+    for key in OF_THE_RECIPE:
+        if getattr(first.settings, key) != getattr(other.settings, key):
+            return "recipe." + key
+    return ""
 
 
 def beginnings(found: Sequence[Candidate]) -> str:
@@ -295,8 +299,8 @@ def _written(
         device=kitchen.device,
         environment=environment(torch.device(device)),
     )
-    chosen = {"method": method, "of": len(found), "metric": metric_of(record), "candidates": rows}
-    norms = max(NORM_IMAGES, record.settings.precise_bn) if kitchen.norms and len(taken) > 1 else 0
+    chosen = {"method": method, "of": len(found), "metric": metric_of(kitchen.record), "candidates": rows}
+    norms = max(NORM_IMAGES, kitchen.record.settings.precise_bn) if kitchen.norms and len(taken) > 1 else 0
     rule = f"{method} soup of {plural(len(taken), 'run')}"
     about = {**chosen, "norm_images": min(norms, len(kitchen.images.train))}
     result = result_of(kitchen, record, taken, rule, "validation" if method == "greedy" else None, about)

@@ -10,7 +10,7 @@ from zoo.data.batches.mode import Delivery
 from zoo.data.split import TEST_SHARE, VALIDATION_FRACTION, ImageData
 from zoo.data.types import CARVED
 from zoo.plugin.contract import Transform
-from zoo.runs.images import RunImages, images_rule
+from zoo.runs.images import RunImages, images_rule, scaling_of
 from zoo.runs.validation_images import ValidationImages, share_or_spec, validation_images
 from zoo.train.run_options import Request
 
@@ -35,7 +35,8 @@ def divided_for(
     if not isinstance(given, str):
         return RunImages(data, given or VALIDATION_FRACTION, *limits, own=given is None), None
     _, _, height, width = data.train.images.shape
-    rule = images_rule(data.spec, registry, (height, width), transform, replace(data.colours, white=data.white))
+    known = replace(data.colours, white=data.white)
+    rule = images_rule(data.spec, registry, (height, width), transform or scaling_of(data), known)
     as_train = delivery._replace(mode="stream" if data.streamed else "resident")
     found = validation_images(
         given,

@@ -40,7 +40,7 @@ from zoo.models.own_module import state_hash
 from zoo.models.precision import pick_precision
 from zoo.plugin.contract import Transform
 from zoo.plugin.layers import set_dropout
-from zoo.runs.images import RunImages, images_of
+from zoo.runs.images import RunImages, images_of, scaling_of
 from zoo.runs.own_source import own_of_run, own_parts
 from zoo.runs.record import DataRecord, OwnPart, RunRecord, Sizes, tree_of
 from zoo.runs.validation_images import ValidationImages
@@ -406,4 +406,5 @@ def _data_record(
         task="multi-label" if data.task == "multi-label" else msgspec.UNSET,
         decoding="reduced-torch" if cut_from_files else msgspec.UNSET,
         shuffle=getattr(data.train.images, "shuffle", msgspec.UNSET),
+        scaling=msgspec.UNSET if transform else scaling_of(data),
     )

@@ -131,6 +131,8 @@ class Rule:
 def transform_rule(transform: Transform) -> Rule:
     """The rule for images as weights know them."""
     height, width = transform.size
+    if not transform.scaled:
+        return Rule(crop=height, rounding=transform.rounding)
     if transform.resize is None or height != width:
         return Rule(size=transform.size, interpolation=transform.interpolation)
     return Rule(
@@ -139,6 +141,25 @@ def transform_rule(transform: Transform) -> Rule:
         crop=height,
         interpolation=transform.interpolation,
         rounding=transform.rounding,
+    )
+
+
+def transform_of(rule: Rule, size: tuple[int, int]) -> Transform:
+    """How an image of any size is brought to those that a rule gave.
+
+    Args:
+        size: (height, width) that they all have; where the rule does not say it, the whole image is scaled to it.
+    """
+    if rule.out_size() != size or rule.size:
+        return Transform(size=size, interpolation=rule.interpolation)  # type: ignore[arg-type]  # it has come from one
+    if not rule.resize:
+        return Transform(size=size, rounding=rule.rounding, scaled=False)
+    return Transform(
+        size=size,
+        resize=rule.resize,
+        squash=rule.squash,
+        interpolation=rule.interpolation,  # type: ignore[arg-type]
+        rounding=rule.rounding,
     )
 
 

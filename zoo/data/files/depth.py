@@ -33,6 +33,7 @@ from zoo.data.files.colours import (
     values_of_channels,
 )
 from zoo.data.files.decode import MAX_PIXELS, channel_values, opened_image
+from zoo.data.files.heif import decoders
 from zoo.data.findings import Finding
 from zoo.data.types import Chunk, Item
 
@@ -98,7 +99,9 @@ def depth_of(key: str, chunks: Iterable[Chunk]) -> Depth:
     Args:
         key: what the images depend on. chunks: all of them; decoded arrays have 8 bits.
     """
-    path = cache_dir() / "files" / f"depth-{hashlib.sha256(f'{FORMAT} {key}'.encode()).hexdigest()[:24]}.json"
+    path = (
+        cache_dir() / "files" / f"depth-{hashlib.sha256(f'{FORMAT} {decoders()} {key}'.encode()).hexdigest()[:24]}.json"
+    )
     with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(path.read_bytes(), type=Depth)
     depth = _looked_at(chunks)

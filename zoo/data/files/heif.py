@@ -6,6 +6,7 @@ import io
 from importlib.util import find_spec
 from pathlib import Path
 
+import PIL
 from PIL import Image
 
 from zoo.base.install import install_line
@@ -30,6 +31,11 @@ def is_heif(head: bytes) -> bool:
 def reads_heif() -> bool:
     """Whether the library is installed."""
     return find_spec("pillow_heif") is not None
+
+
+def decoders() -> list[str]:
+    """What decides which files can be read here: Pillow's version, and the library that reads HEIF, if it is here."""
+    return [f"pillow {PIL.__version__}", *([HEIF] if reads_heif() else [])]
 
 
 def heif_image(item: bytes | Path) -> Image.Image:

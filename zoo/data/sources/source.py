@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zoo.base.stamps import stamp
 from zoo.data.findings import Finding
 from zoo.data.label_sets import LabelSets, has_sets
 from zoo.data.shards.shuffle import Shuffle
@@ -137,9 +138,10 @@ class Once:
 
     def content(self) -> tuple[str, Iterator[Chunk]]:
         """What the pixels of all images depend on, and the images, undecoded where they are."""
-        sides = ("train", "test")
-        chunks = (chunk for side in sides for chunk in getattr(self.open(), side).chunks())
-        return json.dumps(self.identity(), sort_keys=True, default=str), chunks
+        sides = [self.open().train, self.open().test]
+        files = [stamp(str(path)) for side in sides for path in side.files]
+        depends = {**self.identity(), **({"files": files} if files else {})}
+        return json.dumps(depends, sort_keys=True, default=str), (chunk for side in sides for chunk in side.chunks())
 
 
 def as_nchw(array: ArrayLike) -> Images:

@@ -144,18 +144,23 @@ class Flops(Struct, frozen=True, kw_only=True):
 def flops(tree: Node, sizes: dict[str, int], registry: Registry) -> int | None:
     """Count the FLOPs of one image on the meta device: 2 for each multiply-add of matmul and convolution."""
     text = json.dumps(msgspec.to_builtins(tree), sort_keys=True, default=str)
-    place = _place("flops", [text, sizes, torch.__version__, __version__])
-    return _kept(place, Flops, lambda: Flops(format=FORMAT, count=_count(tree, sizes, registry))).count
+    place = _place("flops", [text, sizes, torch.__version__, __version__, _plugins(tree, registry)])
+    try:
+        return _kept(place, Flops, lambda: Flops(format=FORMAT, count=_count(tree, sizes, registry))).count
+    except (ZooError, RuntimeError, NotImplementedError):  # perhaps of a plugin that is not installed today
+        return None
 
 
-def _count(tree: Node, sizes: dict[str, int], registry: Registry) -> int | None:
+def _plugins(tree: Node, registry: Registry) -> list[str]:
+    """The plugins of a tree's components, with their versions."""
+    return sorted({str(registry.origins.get(("component", part.use))) for _, part in tree.walk("")})
+
+
+def _count(tree: Node, sizes: dict[str, int], registry: Registry) -> int:
     from zoo.models.compose import check
     from zoo.models.flops import flops as counted
 
-    try:
-        return counted(check(tree, registry, where="build", **sizes), sizes)
-    except (ZooError, RuntimeError, NotImplementedError):
-        return None
+    return counted(check(tree, registry, where="build", **sizes), sizes)
 
 
 # ---- the cache -------------------------------------------------------------------------------

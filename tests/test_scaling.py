@@ -1,0 +1,83 @@
+"""How images are brought to their size is recorded with a run, and more images are brought to it in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hub_server.runs import own_caches, untrained_run
+from PIL import Image
+
+import zoo
+from zoo.catalogue.registry import load_registry
+from zoo.data.files.decode import image_array, transform_rule
+from zoo.data.load import load
+from zoo.plugin.contract import Transform
+from zoo.runs.images import dataset_rule, rule_of, scaling_of
+from zoo.runs.record import read_record, write_record
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Noise of 16x16 pixels in class folders, so that no two ways of scaling it look alike."""
+    base, draw = tmp_path_factory.mktemp("scaling"), np.random.default_rng(0)
+    for number in range(24):
+        path = base / "photos" / ("train", "test")[number % 2] / "ab"[number // 2 % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    with own_caches(base):
+        yield base / "photos"
+
+
+@pytest.mark.parametrize("side", [None, 6, 8])
+@pytest.mark.parametrize("options", ["", "?crop=8", "?resize=10&crop=8", "?resize=10"])
+def test_another_image_is_brought_to_the_size_as_those_of_the_dataset_were(
+    photos: Path, options: str, side: int | None
+) -> None:
+    spec, registry = f"folder:{photos}{options}", load_registry()
+    data = load(spec, registry, image_size=side)
+    recorded = transform_rule(scaling_of(data))
+    size = data.test.images.shape[2:]
+    assert dataset_rule(spec, registry, size, side) == recorded
+    for place, pixels in zip(data.test.origins(), data.test.images, strict=True):
+        assert np.array_equal(image_array(Path(place), recorded, place), pixels)
+
+
+def test_a_cut_is_the_same_in_training_in_prediction_and_in_evaluation(photos: Path, tmp_path: Path) -> None:
+    spec = f"folder:{photos}?crop=8"
+    run = untrained_run(tmp_path / "run", "cnn-baseline", spec)
+    assert read_record(run).data.scaling == Transform(size=(8, 8), scaled=False)
+    own, other = zoo.evaluate(run), zoo.evaluate(run, on=spec)
+    assert (other.loss, other.correct) == (pytest.approx(own.loss), own.correct)
+    Image.new("RGB", (7, 20)).save(tmp_path / "small.png")
+    with pytest.raises(zoo.ZooError, match=r"small\.png.*7x20 is smaller than the crop of 8"):
+        zoo.load(run).predict(tmp_path / "small.png")
+
+
+def test_the_rule_of_a_catalogue_that_is_not_at_hand_is_the_runs(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    entry = f'[datasets.mine]\nsummary = "mine"\nsource = "folder:{photos}"\noptions = {{ resize = 12, crop = 8 }}\n'
+    (here / "registry.toml").write_text(entry)
+    monkeypatch.chdir(here)
+    run = untrained_run(tmp_path / "run", "cnn-baseline", "mine")
+    rule = zoo.load(run).preprocessing.rule
+    assert (rule.resize, rule.crop) == (12, 8)
+    monkeypatch.chdir(elsewhere)
+    assert zoo.load(run).preprocessing.rule == rule
+
+
+def test_a_run_of_an_earlier_version_asks_its_dataset(photos: Path, tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", "cnn-baseline", f"folder:{photos}?crop=12", 8)
+    record = read_record(run)
+    rule = rule_of(record, load_registry())
+    assert (rule.resize, rule.crop) == (8, 8)
+    write_record(run, msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, scaling=msgspec.UNSET)))
+    assert read_record(run).data.scaling is msgspec.UNSET
+    assert rule_of(read_record(run), load_registry()) == rule
