@@ -132,10 +132,20 @@ def test_an_ensemble_of_one_size_is_exported_as_one_file(runs: Path, tmp_path: P
     images = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
         wanted = zoo.load(word)(images)
+    margin = 0.2
+    assert wanted.exp().topk(2).values.diff().abs().min() < margin  # so that the views of a member count
+    unsure = zoo.load(word)
+    for member in unsure.members:
+        member.tta, member.tta_margin = "mirror", margin
+    with torch.no_grad():
+        by_margin = unsure(images)
+    assert not torch.allclose(by_margin, wanted, atol=1e-4)
+    other = zoo.export(unsure, tmp_path / "margin.pt2", format="torch")
+    torch.testing.assert_close(torch.export.load(other.path).module()(images), by_margin, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.export.load(made.path).module()(images), wanted, atol=1e-5, rtol=1e-5)
     assert (wanted.exp().sum(1) - 1).abs().max() < 1e-5
     mixed = f"{word}+{runs / 'large'}"
-    for call in (lambda: zoo.export(mixed), lambda: zoo.load(mixed).transform):
+    for call in (lambda: zoo.export(mixed), lambda: zoo.export(zoo.load(mixed)), lambda: zoo.load(mixed).transform):
         with pytest.raises(InputError, match="different sizes"):
             call()
 

@@ -71,6 +71,9 @@ def test_the_run_is_packaged_and_verified_as_one(runs: Path, tmp_path: Path) -> 
 def test_an_ensemble_is_not_trained_further(runs: Path) -> None:
     with pytest.raises(InputError, match="is an ensemble of other runs, and cannot be trained further"):
         zoo.resume(runs / "ab", epochs=9)
+    for source in ({"from_run": runs / "ab"}, {"weights": runs / "ab", "model": "cnn-baseline"}):
+        with pytest.raises(InputError, match="is an ensemble of other runs, and cannot be trained further"):
+            zoo.train(**source, dataset="digits", output=runs / "no")
 
 
 def test_where_one_run_is_needed_the_way_to_make_one_is_said(runs: Path) -> None:

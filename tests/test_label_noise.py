@@ -16,7 +16,8 @@ import zoo
 from zoo.cli.datasets import datasets
 from zoo.errors import InputError
 from zoo.evaluate.label_noise import disagreements
-from zoo.studies.folds import folds_of
+from zoo.evaluate.opened import open_run
+from zoo.studies.folds import folds_of, probabilities_of
 
 FLIPPED = 0.05
 
@@ -67,6 +68,14 @@ def test_wrong_labels_are_found_first(noisy: tuple[Path, Path]) -> None:
     assert (noise["left"], noise["folds"]) == (0, 2)
     suspect = noise["suspects"][0]
     assert suspect["given"] == Path(suspect["source"]).parent.name != suspect["suggested"]
+
+
+def test_a_calibrated_run_judges_by_what_it_predicts(noisy: tuple[Path, Path]) -> None:
+    run = open_run(noisy[1], split="test", device="cpu")
+    run.classifier.temperature = 3.0
+    found = probabilities_of(run.classifier, run.images, "run")
+    wanted = run.classifier.probabilities(np.stack([*run.images.images[:16]]))
+    np.testing.assert_allclose(found[:16], wanted.numpy(), atol=1e-5)
 
 
 def test_without_folds_only_images_are_judged_that_the_run_has_not_learnt_from(

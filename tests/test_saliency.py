@@ -16,6 +16,7 @@ from zoo.catalogue.spec import node_from_table
 from zoo.data.files.decode import make_rule
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, Preprocessing
+from zoo.evaluate.ensemble import EnsembleClassifier
 from zoo.models.compose import compose
 from zoo.predict.places import layers_with_places
 from zoo.predict.saliency import Explainer, Saliency, overlay
@@ -157,6 +158,19 @@ def test_a_model_without_places_falls_back_to_the_image_and_says_so() -> None:
     assert (found.method, found.layer) == ("integrated-gradients", "")
     with pytest.raises(InputError, match="no layer of squares keeps the places"):
         Explainer(model, "grad-cam").explain(squares(1, 0)[0][0], 0)
+
+
+def test_an_ensemble_is_explained_by_all_of_its_members(trained: tuple[str, Classifier]) -> None:
+    members = [trained[1], classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 2)))]
+    image, heats = squares(1, 0)[0][0], []
+    for order in (members, members[::-1]):
+        together = EnsembleClassifier(order, ["one", "other"])
+        found = Explainer(together).explain(image, 0)
+        assert (found.method, found.layer) == ("integrated-gradients", "")
+        heats.append(found.heat)
+        with pytest.raises(InputError, match=r"each member of .* has its own"):
+            Explainer(together, "hires-cam").explain(image, 0)
+    torch.testing.assert_close(*heats, atol=1e-4, rtol=1e-3)
 
 
 def test_a_picture_shows_what_the_model_saw_with_the_method_in_its_text() -> None:

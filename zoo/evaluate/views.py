@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from zoo.catalogue.recipe import TestTimeViews
 from zoo.errors import ShapeError
+from zoo.models.calls import is_recorded
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -28,7 +29,7 @@ def refuse_views(tta: TestTimeViews, height: int, width: int) -> None:
         )
 
 
-def views(forward: Forward, tta: TestTimeViews, margin: float | None = None, *, in_graph: bool = False) -> Forward:
+def views(forward: Forward, tta: TestTimeViews, margin: float | None = None) -> Forward:
     """The forward pass over all views of each image in place of the image.
 
     Args:
@@ -41,7 +42,7 @@ def views(forward: Forward, tta: TestTimeViews, margin: float | None = None, *, 
             an unknown, and leaves the word to the turns in which the network sees most.
         margin: an image whose two largest probabilities differ by at least this keeps the logits of the image itself;
             the views of all others go through the network together. None: all images are seen over all views.
-        in_graph: for tracing: with a margin too all views of all images are computed, as a graph cannot leave some out.
+            In a graph (while torch traces) all views of all images are computed, as it cannot leave some out.
 
     Source:
         Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", section 3 (its multi-crop evaluation).
@@ -54,22 +55,18 @@ def views(forward: Forward, tta: TestTimeViews, margin: float | None = None, *, 
 
     def over_unsure(images: Tensor) -> Tensor:
         assert margin is not None
+        if is_recorded():
+            logits = [forward(view) for view in _views_of(images, tta)]
+            return torch.where((_lead(logits[0]) < margin)[:, None], _joined(logits, tta), logits[0])
         alone = forward(images)
         unsure = (_lead(alone) < margin).nonzero()[:, 0]
         if not len(unsure):
             return alone
         seen = torch.cat(list(_views_of(images.index_select(0, unsure), tta)))
-        logits = torch.cat([forward(part) for part in seen.split(len(images))])  # as many at once as before
-        return alone.index_copy(0, unsure, _joined(logits.split(len(unsure)), tta))
+        found = torch.cat([forward(part) for part in seen.split(len(images))])  # as many at once as before
+        return alone.index_copy(0, unsure, _joined(found.split(len(unsure)), tta))
 
-    def over_unsure_in_graph(images: Tensor) -> Tensor:
-        assert margin is not None
-        logits = [forward(view) for view in _views_of(images, tta)]
-        return torch.where((_lead(logits[0]) < margin)[:, None], _joined(logits, tta), logits[0])
-
-    if margin is None:
-        return over_all
-    return over_unsure_in_graph if in_graph else over_unsure
+    return over_all if margin is None else over_unsure
 
 
 def _lead(logits: Tensor) -> Tensor:

@@ -175,13 +175,15 @@ def _untrained(
 
 def _trained(run: RunLike | Classifier, registry: Registry) -> tuple[Classifier, Origin, Path | None]:
     """The model of a run, where its weights come from, and the run's folder (None: it is not in one)."""
+    from zoo.evaluate.ensemble import Ensemble, EnsembleClassifier
     from zoo.evaluate.exported_file import refuse_onnx
 
     if not is_run_like(run):
         refuse_onnx(run, "an export")
-        return _copied(classifier_of(run)), {"weights": "of a loaded model, perhaps changed since"}, None
+        if isinstance(loaded := classifier_of(run), EnsembleClassifier):
+            loaded.refuse_mixed("an export")
+        return _copied(loaded), {"weights": "of a loaded model, perhaps changed since"}, None
     from zoo.evaluate.classifier import open_classifier
-    from zoo.evaluate.ensemble import Ensemble
     from zoo.evaluate.library_weights import LibraryWeights
     from zoo.export.facts import origin_of
     from zoo.hub.ask_library import meant

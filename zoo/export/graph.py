@@ -53,7 +53,7 @@ class PixelValues(Pixels):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
-        self.averaged = views(self.model, classifier.tta, classifier.tta_margin, in_graph=True)
+        self.averaged = views(self.model, classifier.tta, classifier.tta_margin)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """float32 (B, C, H, W), 0 to 255, to the same as the model takes it."""

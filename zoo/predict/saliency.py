@@ -58,7 +58,8 @@ class Explainer:
       places differently, as the hybrids' heads do.
     - Tokens (a ViT, a Mixer, a hybrid that ends in one): attention has mixed the places by then, so the
       first layer of those tokens is taken, by "layer-integrated-gradients" from an image of the mean colour.
-    - No such layer: "integrated-gradients" of the image itself, which suits any module.
+    - No such layer, or one in each of several members: "integrated-gradients" of the image itself, which suits any
+      module.
 
     Source:
         Draelos & Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional
@@ -81,14 +82,17 @@ class Explainer:
 
     def _explained(self, pixels: Images, target: int) -> Saliency:
         image = self.classifier.prepare(pixels[None])
+        has_members = isinstance(getattr(self.classifier.module, "members", None), nn.ModuleList)
         if self.method in BY_LAYER:
-            saliency = self._by_layer(image, target)
+            saliency = None if has_members else self._by_layer(image, target)
             if saliency is not None:
                 return saliency
             if self.method != "auto":
+                why = "looks at one layer, and each member of" if has_members else "no layer of"
+                what = "has its own" if has_members else "keeps the places of the image"
                 raise InputError(
-                    f"--explain-method {self.method}: no layer of {self.classifier.name} keeps the "
-                    "places of the image; use auto, integrated-gradients or occlusion"
+                    f"--explain-method {self.method}: {why} {self.classifier.name} {what}; use auto, "
+                    "integrated-gradients or occlusion"
                 )
         by_image = self._occlusion if self.method == "occlusion" else self._integrated
         return _saliency(by_image(image, target), image, by_image.__name__)

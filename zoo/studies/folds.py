@@ -87,7 +87,7 @@ def judged_labels(
     else:
         parts = {"validation": images.selecting} if images.validation else {}
         parts |= {"test": images.test}
-    judged = [Judged(side, split, _probabilities(judge, split, run)) for side, split in parts.items()]
+    judged = [Judged(side, split, probabilities_of(judge, split, run)) for side, split in parts.items()]
     left = len(images.train) // images.train.copies if images is not None else 0
     if images is not None and folds:
         jobs = _Folds(folder, images.train, folds, registry, data_dir, where, reporter)
@@ -113,9 +113,9 @@ def _differ(parts: dict[str, Split]) -> bool:
     return len(one) != len(other) or one.origins()[:1] != other.origins()[:1]
 
 
-def _probabilities(judge: Classifier, split: Split, name: str) -> Probabilities:
+def probabilities_of(judge: Classifier, split: Split, name: str) -> Probabilities:
     """What a network says about each image of a split, float32 (N, K)."""
-    keep = Keep()
+    keep = Keep(judge.temperature)
     metrics = OpenedSplit(judge.record, "test", split, judge).measure(keep=keep)
     check_finite(name, metrics.loss)
     probabilities: Probabilities = keep.predictions().probabilities.numpy()
@@ -192,7 +192,7 @@ class _Folds:
         with tempfile.TemporaryDirectory(prefix="zoo-fold-") as place:
             train_in(Path(place) / "run", replace(plan, record=record, train=train, test=test), watch)
             judge = open_classifier(Path(place) / "run", plan.registry, record=record, device=self.device)
-            return _probabilities(judge, test, name)
+            return probabilities_of(judge, test, name)
 
 
 class _Epochs(Listener):

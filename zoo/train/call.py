@@ -31,7 +31,7 @@ from zoo.train.processes.world import World
 from zoo.train.run_options import Request
 from zoo.train.runner import Watch, train_in
 from zoo.train.speed.threads import beside_others
-from zoo.train.start import continued, plan_from, plan_of, refuse_soup
+from zoo.train.start import continued, plan_from, plan_of, refuse_package, refuse_soup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ class Training:
         """Resume the run of a folder, after warning about differences that make it not bit-identical."""
         if changed.get("epochs") is None and is_finished(folder):
             record = read_record(folder)
+            refuse_package(folder)
             refuse_soup(record, str(folder))
             self.reporter.say(
                 f"{folder}: this run is finished; extend it with --epochs N, N above {record.settings.epochs}"

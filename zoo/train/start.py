@@ -19,6 +19,7 @@ from zoo.data.portable import is_local
 from zoo.data.sources.source import Show, silent
 from zoo.errors import InputError, RunError
 from zoo.hub.ref import is_ref
+from zoo.hub.sums import SUMS
 from zoo.models.device import usable_device
 from zoo.models.own_module import state_hash
 from zoo.runs.folder import is_finished, read_metrics
@@ -150,6 +151,7 @@ def continued(
     """
     registry = registry or load_registry()
     record = read_record(folder)
+    refuse_package(folder)
     longer = epochs is not None and epochs > record.settings.epochs
     if is_finished(folder) and not longer:
         raise RunError(
@@ -157,6 +159,11 @@ def continued(
         )
     refuse_soup(record, str(folder))
     trained = len(read_metrics(folder))
+    if is_finished(folder) and not checkpoint.exists(folder / CHECKPOINTS):
+        raise RunError(
+            f"{folder}: has no checkpoint to go on from, and training anew would replace its weights; to train them "
+            f"further: zoo train {record.model} --weights {folder}"
+        )
     if epochs is not None and not longer and epochs <= trained:
         raise InputError(
             f"--epochs {epochs}: {plural(trained, 'epoch has', 'epochs have')} already been trained in {folder}; "
@@ -178,6 +185,19 @@ def continued(
             f"{record.settings.epochs}, so the learning rate jumps to its value in the longer schedule"
         )
     return replace(plan, notes=(*plan.notes, threads)) if threads else plan
+
+
+def refuse_package(folder: Path) -> None:
+    """Refuse to train in a package: its files are what their hashes say.
+
+    Raises:
+        InputError: says what can be done instead.
+    """
+    if (folder / SUMS).is_file():
+        raise InputError(
+            f"{folder}: is a package, which must not change; zoo train --from {folder} repeats its run, and with "
+            "--dataset SPEC trains its weights further"
+        )
 
 
 def refuse_soup(record: RunRecord, where: str) -> None:
