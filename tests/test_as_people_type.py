@@ -139,6 +139,24 @@ build = { use = "hybrid.classifier", body = { use = "cnn.residual", widths = [32
 """
 
 
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("info cnn-baseline --json --picture tree.svg", "leave out one of them"),
+        ("list digits --hub --sort published", "leave out --sort"),
+        ("new plugin waves --family vit --from train.py", "leave out --family"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused(
+    line: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = typed(line).exception
+    assert isinstance(refused, InputError)
+    assert answer in str(refused)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("more", ["", " --json", " --tree", " --picture tree.png"])
 @pytest.mark.parametrize(
     ("right", "wrong", "answer"),

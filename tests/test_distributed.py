@@ -362,6 +362,22 @@ def test_shares_are_disjoint_leave_nothing_out_and_mirror_themselves(size: int) 
         assert [row for begin, end in parts for row in range(begin, end)] == rows.tolist()
 
 
+def test_a_checkpoint_is_asked_for_once_until_the_answer_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer comes a step late, and only then the time to save begins anew."""
+
+    class Sent:
+        def wait(self) -> None:
+            """It has arrived."""
+
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda *_, **__: Sent())
+    world, saved, due = World(0, 2), [], True
+    for step in range(6):
+        if world.agree(-1 if due else 0) == -1:
+            saved.append(step)
+            due = False
+    assert saved == [1]
+
+
 def test_a_share_of_a_mixed_batch_is_what_one_process_mixes() -> None:
     images, targets = torch.rand(11, 3, 4, 4), torch.rand(11, 5)
     mixed, shares = mixup(images, targets, torch.tensor(0.3))

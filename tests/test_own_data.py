@@ -16,6 +16,7 @@ from PIL import Image
 from zoo.catalogue.registry import load_registry
 from zoo.data.given_data import given_data
 from zoo.data.load import load
+from zoo.data.sources.source import Once
 from zoo.data.split import ImageData
 from zoo.data.split_findings import refuse_classes
 from zoo.errors import DataError, InputError, RunError, SizesError, ZooError
@@ -136,6 +137,31 @@ def photos(tmp_path: Path) -> list[tuple[Path, str]]:
         Image.fromarray(image).resize((6 + row % 2, 6)).save(path)
         rows.append((path, NAMES[label]))
     return rows
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "I;16"])
+def test_images_that_were_given_are_found_again_by_what_they_have_in_common(kind: str) -> None:
+    """The background of transparent ones and the white of deep ones decide the pixels, and are known without them."""
+    draw, images = np.random.default_rng(0), []
+    for number in range(12):
+        values = draw.integers(0, 4000, (8, 8), dtype=np.uint16)
+        made = Image.fromarray(values) if kind == "I;16" else Image.new("RGBA", (8, 8), (number, 0, 0, 9 * number))
+        images.append(made)
+    given = given_data((images, [number % 2 for number in range(12)]))
+    data = load(given.spec, None, given=given)
+    assert load(given.spec).fingerprint == data.fingerprint
+
+
+def test_a_dataset_that_is_known_is_not_opened() -> None:
+    class Closed:
+        def identity(self) -> dict[str, Any]:
+            return {"scheme": "closed"}
+
+        def open(self) -> Any:
+            raise AssertionError("opened")
+
+    key, _ = Once(Closed()).content()
+    assert key == '{"scheme": "closed"}'
 
 
 def test_a_list_of_files_is_found_again_by_its_name_alone(photos: list[tuple[Path, str]]) -> None:

@@ -56,6 +56,34 @@ def test_a_plugin_is_made_of_a_file_and_passes_the_kit(
     assert checked("listing", "signature", "shapes") == {name: [] for name in subjects}
 
 
+HEAD = "import torch\nfrom torch import nn\n"
+NET = """
+class Net(nn.Module):
+    def __init__(self, in_channels, height, width, num_classes, most: float = float("inf")):
+        super().__init__()
+        self.most, self.head = most, nn.Linear(in_channels * height * width, num_classes)
+
+    def forward(self, x):
+        return self.head(x.flatten(1)).clamp(max=self.most)
+"""
+
+
+def test_a_form_feed_and_a_default_without_end_are_taken_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helper.py").write_text("SIDE = 1\n")
+    (tmp_path / "net.py").write_text(f"{HEAD}# page one \x0c page two\nfrom helper import SIDE\n{NET}")
+    package = installed(str(tmp_path / "net.py"), tmp_path / "out", monkeypatch)
+    assert "from zoo_mine.helper import SIDE" in (package / "net.py").read_text()
+    assert not any(checked("listing", "signature", "shapes").values())
+
+
+def test_nothing_is_written_of_a_file_that_cannot_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("SIDE = 1\n")
+    (tmp_path / "net.py").write_text(f"{HEAD}import helper, json\n{NET}")
+    with pytest.raises(InputError, match="write it as"):
+        plugin_of(str(tmp_path / "net.py"), "mine", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_the_plugin_passes_all_of_the_kit(nets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(f"{nets}:MyNet", tmp_path / "out", monkeypatch)

@@ -285,6 +285,18 @@ def test_better_weights_stay_unless_a_run_is_named(world: World) -> None:
     assert weights_in(world.file, NAMES[0])["digits"] == entry
 
 
+def test_a_run_that_was_measured_on_a_few_images_takes_no_place_unasked(world: World) -> None:
+    world.keep(0, 1)
+    release(world, NAMES[0])
+    change_record(world.run(1), model=NAMES[0])
+    result = read_result(world.run(1))
+    few = {**result["test"], "correct": 20, "count": 20, "top1": 1.0}
+    write_result(world.run(1), {**result, "test": few})
+    shutil.rmtree(world.run(0))
+    (row,) = release(world).rows
+    assert "these were on 20; name the run to release it instead" in row["reason"]
+
+
 def test_a_better_run_takes_the_place_of_the_entry(world: World) -> None:
     world.keep(0, 1)
     release(world, NAMES[0])

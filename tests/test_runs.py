@@ -241,6 +241,9 @@ def test_a_run_is_removed_after_a_yes_and_no_other(here: Path) -> None:
 def test_nothing_is_removed_where_nobody_can_be_asked(here: Path) -> None:
     with pytest.raises(InputError, match="--yes"):
         said_by("runs", "--remove", "a")
+    for option in ("--compare", "--json"):
+        with pytest.raises(InputError, match="--remove removes runs; leave out --compare and --json"):
+            said_by("runs", "--remove", "a", "--yes", option)
     with pytest.raises(InputError, match="needs a selection"):
         said_by("runs", "--remove", "--yes")
     assert len(table()) == 3

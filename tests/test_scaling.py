@@ -13,11 +13,15 @@ from PIL import Image
 
 import zoo
 from zoo.catalogue.registry import load_registry
-from zoo.data.files.decode import image_array, transform_rule
+from zoo.data.batches.mode import Delivery
+from zoo.data.files.decode import image_array, make_rule, transform_rule
 from zoo.data.load import load
 from zoo.plugin.contract import Transform
-from zoo.runs.images import dataset_rule, rule_of, scaling_of
-from zoo.runs.record import read_record, write_record
+from zoo.runs.images import dataset_rule, rule_of, scaling_of, split_of
+from zoo.runs.record import configuration, read_record, write_record
+from zoo.runs.validation_images import validation_images
+from zoo.train.plan import resolve
+from zoo.train.run_options import Request
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,25 @@ def test_the_rule_of_a_catalogue_that_is_not_at_hand_is_the_runs(
     assert (rule.resize, rule.crop) == (12, 8)
     monkeypatch.chdir(elsewhere)
     assert zoo.load(run).preprocessing.rule == rule
+
+
+def test_a_run_of_an_earlier_version_is_the_same_run(photos: Path) -> None:
+    record = resolve(Request(model="cnn-baseline", dataset=f"folder:{photos}?crop=8", device="cpu")).record
+    earlier = msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, scaling=msgspec.UNSET))
+    assert configuration(earlier) == configuration(record)
+
+
+def test_validation_images_of_an_earlier_run_are_read_as_they_were(photos: Path, tmp_path: Path) -> None:
+    """A cut scaled them to its size first."""
+    spec, registry = f"folder:{photos}?crop=8", load_registry()
+    run = untrained_run(tmp_path / "run", "cnn-baseline", spec, validation=f"folder:{photos / 'test'}")
+    record, how = read_record(run), {"delivery": Delivery("resident", None, "cpu"), "several": False}
+    rule = make_rule(None, (8, 8), None, 8)
+    found = validation_images(record.data.validation_from, registry, (8, 8), rule, ("a", "b"), data_dir=None, **how)
+    assert found.fingerprint != record.data.validation_fingerprint
+    data = msgspec.structs.replace(record.data, scaling=msgspec.UNSET, validation_fingerprint=found.fingerprint)
+    assert len(split_of(msgspec.structs.replace(record, data=data), "val", registry)) == 12
+    assert len(split_of(record, "val", registry)) == 12
 
 
 def test_a_run_of_an_earlier_version_asks_its_dataset(photos: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.models.api import create
@@ -241,6 +242,24 @@ def test_padding_by_name_and_single_images_are_torchs() -> None:
     plain = nn.Conv2d(4, 4, 3, padding=1)
     image = torch.randn(4, 1, 1)
     assert torch.equal(use_window_convolutions(copy.deepcopy(plain))(image), plain(image))
+
+
+def test_another_default_device_changes_nothing() -> None:
+    fast = use_window_convolutions(nn.Conv2d(2, 3, 3, 2, 1))
+    x = torch.randn(2, 2, 2, 2)
+    expected = F.conv2d(x, fast.weight, fast.bias, 2, 1)
+    with torch.device("meta"):
+        torch.testing.assert_close(fast(x), expected)
+
+
+def test_a_graph_of_any_batch_can_be_exported() -> None:
+    fast = use_window_convolutions(nn.Conv2d(2, 3, 3, 2, 1)).eval()
+    batch = ({0: torch.export.Dim("batch")},)
+    with torch.no_grad():
+        graph = torch.export.export(fast, (torch.randn(2, 2, 2, 2),), dynamic_shapes=batch).module()
+        for count in (1, 5):
+            x = torch.randn(count, 2, 2, 2)
+            torch.testing.assert_close(graph(x), fast(x))
 
 
 def test_one_image_is_torchs_own_where_nothing_is_learned() -> None:

@@ -153,14 +153,14 @@ def info(
 
 @checked
 def new_plugin(
-    name: str, *, family: str = "cnn", output: str | Path | None = None, source: str | Path | None = None
+    name: str, *, family: str | None = None, output: str | Path | None = None, source: str | Path | None = None
 ) -> Path:
     """Write a complete package folder for a plugin, with tests that pass.
 
     Args:
         name: the plugin's name, "waves" or "zoo-waves"; the distribution is zoo-waves.
-        family: kind of component that it starts with: "cnn", "vit", "perceiver", "mixer", "hybrid", "dataset" or
-            "combinator".
+        family: kind of component that it starts with: "cnn" (default), "vit", "perceiver", "mixer", "hybrid", "dataset"
+            or "combinator".
         output: the folder to write; default: ./zoo-NAME.
         source: FILE.py, or FILE.py:NAME: the code to make it of, instead of a family's template.
     Returns:
@@ -176,13 +176,17 @@ def new_plugin(
     from pathlib import Path
 
     place = None if output is None else Path(output)
+    if source is not None and family is not None:
+        from zoo.errors import InputError
+
+        raise InputError("--from makes the plugin of your own code, which says what it is; leave out --family")
     if source is not None:
         from zoo.catalogue.own_plugin import plugin_of
 
         return plugin_of(str(source), name, place)
     from zoo.plugin.scaffold import new_plugin
 
-    return new_plugin(name, family, place)
+    return new_plugin(name, family or "cnn", place)
 
 
 def _registry(reporter: Reporter | None, *, retry: bool = False) -> Registry:

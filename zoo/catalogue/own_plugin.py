@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import json
 import keyword
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,13 +73,15 @@ def plugin_of(source: str, name: str, folder: Path | None = None) -> Path:
     side = _side(codes[0], offered[0])
     module = _module_name(Path(codes[0].file).stem)
     values = values_of(name, offered[0].name, offered[0].kind, MODULE, offered[0].text, FAMILY)
+    beside = {f"{module}.py": codes[0].text, **codes[0].beside}
+    files = {path: within(text, values["package"], _tops(codes[0].beside)) for path, text in beside.items()}
     folder = free_folder(values, folder)
     more = {"components": offered, "code": module, "side": side if side != DIGITS else None}
     write_package({**values, **more}, folder, TEMPLATES / FAMILY)
     package = folder / "src" / values["package"]
-    for path, text in {f"{module}.py": codes[0].text, **codes[0].beside}.items():
+    for path, text in files.items():
         (package / path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(package / path, within(text, values["package"], _tops(codes[0].beside)))
+        write_text(package / path, text)
     return folder
 
 
@@ -158,7 +162,10 @@ def _argument(key: str, parameter: inspect.Parameter) -> str:
         return ""
     given = parameter.annotation
     annotation = given if isinstance(given, str) else getattr(given, "__name__", "")
-    return f"{key}: {annotation if annotation in PLAIN else kind} = {json.dumps(value) if kind == 'str' else value!r}"
+    written = json.dumps(value) if kind == "str" else repr(value)
+    if kind == "float" and not math.isfinite(value):
+        written = f'float("{value!r}")'
+    return f"{key}: {annotation if annotation in PLAIN else kind} = {written}"
 
 
 def _side(code: OwnCode, offered: Offered) -> int:
@@ -208,7 +215,7 @@ def within(text: str, package: str, moved: Sequence[str]) -> str:
     Raises:
         InputError: an import that cannot be rewritten: `import a.b` of such a file.
     """
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="").readlines()  # as `ast` counts them: a form feed ends no line
     for node in ast.walk(parsed(text, "it")):
         if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] in moved:
             lines[node.lineno - 1] = re.sub(r"\bfrom(\s+)", rf"from\1{package}.", lines[node.lineno - 1], count=1)

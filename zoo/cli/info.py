@@ -12,6 +12,7 @@ import zoo
 from zoo.cli.shared import table
 from zoo.cli.shared.info_page import page
 from zoo.cli.shared.terminal import Terminal
+from zoo.errors import InputError
 
 
 @click.command("info", short_help="Show one model: its tree, recipe and results.")
@@ -55,6 +56,8 @@ def info(
       zoo info timm/resnet50 --build --image-size 224 --json
     """
     found = zoo.info(name, build=build, num_classes=num_classes, image_size=image_size, reporter=Terminal())
+    if picture and as_json:
+        raise InputError("--picture prints the path of its file and --json the tree; leave out one of them")
     if picture:
         print(found.picture(picture).path)
     elif as_json:

@@ -13,7 +13,7 @@ from zoo.base.text import plural
 from zoo.cli.shared import table
 from zoo.cli.shared.table import Column
 from zoo.cli.shared.terminal import Terminal
-from zoo.errors import UnknownNameError
+from zoo.errors import InputError, UnknownNameError
 
 Sort = Literal["name", "family", "parameters", "published", "own", "dataset", "source"]
 COLUMNS = (
@@ -34,12 +34,10 @@ COLUMNS = (
 @click.option("--family", default="", metavar="NAME", help="List only models of this family.")
 @click.option("--tag", default="", metavar="TAG", help="List only models with this tag.")
 @click.option("--dataset", default="", metavar="NAME", help="List only models built or published for this dataset.")
-@click.option(
-    "--sort", type=click.Choice(get_args(Sort)), default="name", show_default=True, help="Column to sort the rows by."
-)
+@click.option("--sort", type=click.Choice(get_args(Sort)), show_default="name", help="Column to sort the rows by.")
 @click.option("--hub", is_flag=True, help="List packages on the Hub instead, as `zoo search PATTERN --tag TAG` does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects on stdout.")
-def list_models(pattern: str, family: str, tag: str, dataset: str, sort: Sort, hub: bool, as_json: bool) -> None:
+def list_models(pattern: str, family: str, tag: str, dataset: str, sort: Sort | None, hub: bool, as_json: bool) -> None:
     """List the models whose name matches PATTERN (a glob, or part of the name).
 
     PUBL. and OWN are top-1 accuracies on the dataset in column DATASET: the best published one, and the best
@@ -57,12 +55,14 @@ def list_models(pattern: str, family: str, tag: str, dataset: str, sort: Sort, h
       zoo list digits --hub
     """
     if hub:
+        if sort is not None:
+            raise InputError("--hub lists packages as the Hub orders them; leave out --sort")
         from zoo.cli.hub import show_hits
 
         tags = tuple(t for t in (tag, family) if t)
         return show_hits(pattern.strip("*"), tags, 50, as_json, dataset)
     try:
-        found = zoo.models(pattern, family=family, tag=tag, dataset=dataset, sort=sort, reporter=Terminal())
+        found = zoo.models(pattern, family=family, tag=tag, dataset=dataset, sort=sort or "name", reporter=Terminal())
     except UnknownNameError:
         if as_json:
             table.emit_json([])

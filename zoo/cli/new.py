@@ -29,11 +29,7 @@ def new(context: click.Context) -> None:
 @new.command()
 @click.argument("name")
 @click.option(
-    "--family",
-    type=click.Choice(FAMILIES),
-    default="cnn",
-    show_default=True,
-    help="Kind of component that the plugin starts with.",
+    "--family", type=click.Choice(FAMILIES), show_default="cnn", help="Kind of component that the plugin starts with."
 )
 @click.option(
     "--output",
@@ -42,7 +38,7 @@ def new(context: click.Context) -> None:
     help="Folder to write; default: zoo-NAME.",
 )
 @click.option("--from", "source", metavar="FILE.py[:NAME]", help="Make the plugin of your own code in this file.")
-def plugin(name: str, family: str, output: Path | None, source: str | None) -> None:
+def plugin(name: str, family: str | None, output: Path | None, source: str | None) -> None:
     """Write a complete package folder for the plugin NAME, with tests that pass.
 
     Examples:

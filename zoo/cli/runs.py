@@ -75,6 +75,8 @@ def runs(
       zoo runs --compare runs/a runs/b
       zoo runs --remove --state stopped
     """
+    if remove and (compare or as_json):
+        raise InputError("--remove removes runs; leave out --compare and --json, or look at them first")
     if remove and not (runs or model or dataset or state):
         raise InputError("--remove needs a selection: give names, patterns, --model, --dataset or --state")
     if remove and (there := [word for word in runs if word.startswith("hf://")]):

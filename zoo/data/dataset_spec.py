@@ -194,6 +194,18 @@ def evaluation_rule(
     return replace(transform_rule(transform_of(rule, size)), colours=checked_colours(common, dataset.source))
 
 
+def earlier_rule(spec: str, registry: Registry, size: tuple[int, int]) -> Rule:
+    """How earlier versions brought other images to `size`, such as those that validate: a cut scaled them to it first.
+
+    Raises:
+        UnknownNameError, InputError: the SPEC is not known here, or does not suit the size.
+    """
+    _, dataset = find(spec, registry)
+    common, _ = options_of(dataset)
+    rule = make_rule(None, size, common.get("resize"), common.get("crop"))
+    return replace(rule, colours=checked_colours(common, dataset.source))
+
+
 def drops_unknown(spec: str, registry: Registry | None) -> bool:
     """Whether images of classes that training or a model does not know are left out: the option `?drop-unknown`."""
     return bool(options_of(find(spec, registry)[1])[0].get("drop_unknown"))

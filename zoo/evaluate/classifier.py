@@ -120,6 +120,7 @@ class Classifier(nn.Module):
         self.module = module
         self.training = module.training
         self._placed: torch.device | None = None
+        self._is_quick = False
         self._floats: tuple[torch.device, Augment] | None = None
         own_names(self)
         with_preprocessing(module, timm_config(sizes, preprocessing))
@@ -236,9 +237,14 @@ class Classifier(nn.Module):
 
     @contextmanager
     def as_tested(self) -> Iterator[None]:
-        """Compute as the test split was measured: in eval mode and fp32, on a CPU by layers that are done quickly."""
-        quickly = quick_layers(self.module, self.device)
-        with usual_torch(), evaluating(self), quickly, autocast(self.device, "fp32"):
+        """Compute as the test split was measured: in eval mode and fp32, on a CPU by the layers that `to` chooses.
+
+        They stay: between two calls another thread may be in the middle of one.
+        """
+        if not self._is_quick and self.device.type == "cpu":
+            quick_layers(self.module)
+            self._is_quick = True
+        with usual_torch(), evaluating(self), autocast(self.device, "fp32"):
             yield
 
     def logits(self, pixels: Images | Tensor) -> Tensor:

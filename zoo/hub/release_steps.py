@@ -43,6 +43,11 @@ DECIDES = ("selection", "train")
 """Tables of a result by which a package is known as that of the run's present result; `test` may be of weights that are
 stored in another number type."""
 
+NAME_IT = "name the run to release it instead"
+
+FEWER = 0.8
+"""Of the test images of an entry: a run that was measured on less than this share does not replace it unasked."""
+
 UNKNOWN = "0" * 40
 """Stands for the commit in an entry that is only tried out."""
 
@@ -198,7 +203,15 @@ def _anywhere(record: RunRecord) -> RunRecord:
 
 def _why_not_packaged(candidate: Candidate, entry: TrainedWeights | None, registry: Registry) -> str:
     """Why a run is not even packaged: the registry file has better weights; "" if it is."""
-    if entry is None or candidate.named or candidate.top1 >= entry.top1:
+    if entry is None or candidate.named:
+        return ""
+    measured, of = candidate.rank[0], _count_of(entry)
+    if measured < FEWER * of:
+        return (
+            f"the registry file has weights that were measured on about {of:,.0f} test images, and these were on "
+            f"{measured:,.0f}; {NAME_IT}"
+        )
+    if candidate.top1 >= entry.top1:
         return ""
     present = _present_package(candidate, registry)
     if present is not None and present.hashes[WEIGHTS] == entry.sha256:
@@ -227,11 +240,14 @@ def _why_kept(candidate: Candidate, entry: TrainedWeights | None, package: Packa
     return "" if candidate.named or top1 > entry.top1 else _better(entry, top1)
 
 
+def _count_of(entry: TrainedWeights) -> float:
+    """About how many test images the accuracy of an entry was measured on, by its interval of 95%; 0: not known."""
+    low, high = entry.interval
+    return entry.top1 * (1 - entry.top1) * (2 * 1.96 / (high - low)) ** 2 if high > low else 0.0
+
+
 def _better(entry: TrainedWeights, top1: float) -> str:
-    return (
-        f"the registry file has weights with top-1 {entry.top1:.2%}, and these have {top1:.2%}; name the run to "
-        "release it instead"
-    )
+    return f"the registry file has weights with top-1 {entry.top1:.2%}, and these have {top1:.2%}; {NAME_IT}"
 
 
 def _block(candidate: Candidate, plan: Plan, licence: str, commit: str) -> str:

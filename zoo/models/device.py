@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -53,31 +53,12 @@ def weights_format(device: torch.device, channels_last: bool) -> torch.memory_fo
 def placed(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
     """The module on a device, its weights laid out and its convolutions done as suits it; changed in place."""
     module = module.to(device).to(memory_format=weights_format(device, channels_last))
-    return _done_quickly(module) if device.type == "cpu" else module
+    return quick_layers(module) if device.type == "cpu" else module
 
 
-def _done_quickly(module: nn.Module) -> nn.Module:
-    """A module on a CPU, whose layers of some kinds are done faster from now on."""
+def quick_layers(module: nn.Module) -> nn.Module:
+    """A module on a CPU, whose pools and convolutions of some kinds are done faster from now on; changed in place."""
     return use_row_pools(use_window_convolutions(module))
-
-
-@contextlib.contextmanager
-def quick_layers(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """For a while, a module on a CPU computes as after `placed`; then each layer has the class again that it had.
-
-    So what a caller holds has torch's own layers, which tools know by their classes. Several threads may do this at
-    the same time: by either class a layer computes the same but for rounding.
-    """
-    changed: list[tuple[nn.Module, type[nn.Module]]] = []
-    if device.type == "cpu":
-        before = [(part, type(part)) for part in module.modules()]
-        _done_quickly(module)
-        changed = [(part, kind) for part, kind in before if type(part) is not kind]
-    try:
-        yield
-    finally:
-        for part, kind in changed:
-            part.__class__ = kind
 
 
 def pick_device(name: str = "auto") -> torch.device:

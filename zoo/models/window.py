@@ -48,10 +48,10 @@ class WindowConv2d(nn.Conv2d):
         (rows, high), (columns, wide) = spans  # type: ignore[misc]
         if (high, wide) == self.kernel_size:
             seen = self.weight.flatten(1)
-        elif len(x) == 1 and not self._learns(x) and _number_type(x).itemsize >= 4:
-            return super().forward(x)  # one image costs no more than the cut
         elif is_recorded():
             seen = self.weight[:, :, rows : rows + high, columns : columns + wide].flatten(1)
+        elif x.shape[0] == 1 and not self._learns(x) and _number_type(x).itemsize >= 4:
+            return super().forward(x)  # one image costs no more than the cut
         else:
             seen = _Cut.apply(self.weight, rows, high, columns, wide)
         return F.linear(x[:, :, :high, :wide].flatten(1), seen, self.bias)[:, :, None, None]
@@ -96,7 +96,7 @@ class _Cut(torch.autograd.Function):
         ctx.settings = (weight.shape, row, high, column, wide)
         if high == 1:
             return weight[:, :, row, column : column + wide].flatten(1).contiguous()
-        places = _places(weight.shape, row, high, column, wide)
+        places = _places(weight, row, high, column, wide)
         return weight.flatten(2).flatten(0, 1).index_select(1, places).view(len(weight), -1)
 
     @staticmethod
@@ -106,14 +106,16 @@ class _Cut(torch.autograd.Function):
         if high == 1:
             found[:, :, row, column : column + wide] = grad.reshape(*shape[:2], wide)
         else:  # many short pieces: by their places they are copied up to five times as fast
-            places = _places(shape, row, high, column, wide)
+            places = _places(found, row, high, column, wide)
             found.flatten(2).flatten(0, 1).index_copy_(1, places, grad.reshape(-1, high * wide))
         return found, None, None, None, None
 
 
-def _places(shape: torch.Size, row: int, high: int, column: int, wide: int) -> Tensor:
-    """Which pixels of a kernel are met, counted row by row: int64 (high x wide,)."""
-    return torch.arange(shape[2] * shape[3]).view(shape[2:])[row : row + high, column : column + wide].flatten()
+def _places(weight: Tensor, row: int, high: int, column: int, wide: int) -> Tensor:
+    """Which pixels of a kernel (out, in, H, W) are met, counted row by row: int64 (high x wide,)."""
+    size = weight.shape[2:]
+    every = torch.arange(size.numel(), device=weight.device).view(size)  # not on the default device
+    return every[row : row + high, column : column + wide].flatten()
 
 
 class _Seen(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from zoo.catalogue.registry import Registry
 from zoo.data.augment import pipeline as augment
 from zoo.data.batches.mode import Delivery
 from zoo.data.content import content_sha256
-from zoo.data.dataset_spec import evaluation_rule
+from zoo.data.dataset_spec import earlier_rule, evaluation_rule
 from zoo.data.files.colours import Colours
 from zoo.data.files.decode import Rule, transform_of, transform_rule
 from zoo.data.given_data import GivenData
@@ -259,6 +260,9 @@ def _recorded_validation(
     if not recorded.validation_fingerprint or not recorded.validation_from:
         return None
     spec, rule = recorded.validation_from, rule_of(record, registry)
+    if not (recorded.scaling or recorded.transform):
+        with suppress(UnknownNameError, InputError):  # then the whole image is scaled, as it was
+            rule = replace(earlier_rule(recorded.spec, registry, size), colours=rule.colours)
     delivery = Delivery(recorded.mode, workers, record.device)
     how: dict[str, Any] = {"data_dir": data_dir, "delivery": delivery, "several": recorded.is_multi_label}
     found = validation_images(spec, registry, size, rule, recorded.classes, **how)

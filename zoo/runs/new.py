@@ -28,6 +28,23 @@ def unfinished(record: RunRecord) -> Path | None:
     return max(filter(fits, folders), key=lambda p: (p / RECORD).stat().st_mtime, default=None)
 
 
+def refuse_another(folder: Path, record: RunRecord) -> None:
+    """Refuse to go on with the run of a folder if it is finished or has another configuration.
+
+    Raises:
+        InputError: says which. RunError: it is damaged.
+    """
+    from zoo.runs.record import RESULT, configuration, read_record
+
+    if (folder / RESULT).exists():
+        raise InputError(f"--output {folder}: its run is finished; choose another folder")
+    if configuration(read_record(folder)) != configuration(record):
+        raise InputError(
+            f"--output {folder}: its run has another configuration than the one that is asked for; choose another "
+            f"folder, or go on with it as it is: --resume {folder}"
+        )
+
+
 def check_free(folder: Path, *, resumable: bool = True) -> None:
     """Refuse a folder that holds something already.
 

@@ -225,7 +225,8 @@ def configuration(record: RunRecord) -> str:
     """A hash of everything that decides how a run goes; runs of the same one are the same run."""
     own = record.own and tuple(msgspec.structs.replace(part, file="", copy="") for part in record.own)
     # What is left of the data says which images these are: a fingerprint, and the share that is held out.
-    data = msgspec.structs.replace(record.data, validation_from=msgspec.UNSET, test_from=msgspec.UNSET)
+    unset = dict.fromkeys(("validation_from", "test_from", "scaling"), msgspec.UNSET)
+    data = msgspec.structs.replace(record.data, **unset)
     decides = msgspec.structs.replace(record, environment={}, plugins={}, defaults=msgspec.UNSET, own=own, data=data)
     return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]
 

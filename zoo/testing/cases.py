@@ -74,7 +74,7 @@ class Case:
             note = self.body()
         except Skipped as skipped:
             result, note = "skipped", str(skipped)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             result, detail = "failed", traceback.format_exc()
             plain = isinstance(error, Failed)
             note = _line(error) if plain else f"{type(error).__name__}: {_line(error)}"

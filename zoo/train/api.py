@@ -158,7 +158,7 @@ def train(
     """
     arguments = dict(locals())
     given = _given(arguments)
-    refuse_two_beginnings(model, from_run, given)
+    refuse_two_beginnings(model, from_run, given, resume)
     place = None if output is None else Path(output)
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
     with _prepared(around, str(device or "auto")) as training:

@@ -17,9 +17,9 @@ from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import find_model, load_registry
 from zoo.models.precision import usual_torch
 from zoo.runs.folder import is_finished
-from zoo.runs.new import check_free, new_folder, unfinished
+from zoo.runs.new import check_free, new_folder, refuse_another, unfinished
 from zoo.runs.own_source import remember
-from zoo.runs.record import RunRecord, read_record
+from zoo.runs.record import RECORD, RunRecord, read_record
 from zoo.train.events import Listener
 from zoo.train.given import Given
 from zoo.train.interrupt import Interrupt
@@ -55,12 +55,18 @@ class Training:
 
     def start(self, request: Request, entry: Entry | None, output: Path | None, own: Given, *, look: bool) -> Outcome:
         """Train a new run; with `look`, resume an unfinished one with the same configuration."""
-        if output is not None:
+        there = look and output is not None and (output / RECORD).is_file()
+        if output is not None and not there:
             check_free(output)
         entry = entry or own.entry() or find_model(request.model)
         loggers = find_listeners(self.log, entry[0])
         plan = self._beside_others(self._prepared(lambda show: plan_of(request, show, entry, own)))
-        if look and (folder := self.world.once(lambda: unfinished(plan.record))):
+        if output is not None and there:
+            self.world.once(lambda: refuse_another(output, plan.record))
+        found = output if there else None
+        if look and output is None:
+            found = self.world.once(lambda: unfinished(plan.record))
+        if folder := found:
             return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers}, own)
         return self._train(plan, self._new_folder(plan, output), loggers)
 

@@ -256,10 +256,15 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
 
 
 def with_compiler(plan: Plan) -> Plan:
-    """The plan with the compiler's mode decided, and the reason added to its notes."""
-    record, hardware, recipe = plan.record, plan.hardware, plan.recipe
+    """The plan with the compiler's mode decided, and the reason added to its notes; what is timed is a micro-batch."""
+    record, hardware, recipe = plan.record, plan.hardware._replace(compile="off"), plan.recipe
     steps = recipe.epochs * math.ceil(record.data.train / recipe.batch_size)
-    shape = (recipe.batch_size, record.sizes.in_channels, record.sizes.height, record.sizes.width)
+    shape = (
+        math.ceil(recipe.batch_size / recipe.accumulate),
+        record.sizes.in_channels,
+        record.sizes.height,
+        record.sizes.width,
+    )
     if recipe.checkpointing and recipe.compile not in ("auto", "off"):
         raise InputError(
             f"recipe.checkpointing cannot be used with --compile {recipe.compile}: the second computation of a block "
@@ -268,7 +273,7 @@ def with_compiler(plan: Plan) -> Plan:
     mode, why = choose(
         "off" if recipe.checkpointing else recipe.compile,
         hardware.device,
-        min(steps, record.max_steps or steps),
+        min(steps, record.max_steps or steps) * recipe.accumulate,
         lambda: measure_pace(plan.build().train(), shape, hardware, why_not=why_no_graph(recipe, hardware)),
         Trials(record, hardware, lambda: try_compiled(plan.build().train(), shape, hardware)),
     )
@@ -302,6 +307,19 @@ def taught(plan: Plan, teacher: Teacher | None) -> Plan:
     return replace(plan, record=record, teacher=teacher, notes=(*plan.notes, teacher.note()))
 
 
+def refuse_longer(record: RunRecord, epochs: int) -> None:
+    """Refuse another number of epochs for a run that was limited to some steps.
+
+    Raises:
+        InputError: says so.
+    """
+    if record.max_steps and epochs != record.settings.epochs:
+        raise InputError(
+            f"--epochs {epochs}: this run was limited to {plural(record.max_steps, 'step')} (--max-steps), so it ended "
+            "within an epoch and cannot be extended; start a new run"
+        )
+
+
 def replan(
     record: RunRecord,
     registry: Registry | None = None,
@@ -330,12 +348,8 @@ def replan(
     refuse_for_task(record.settings, record.data.task or "single-label")
     refuse_mask(record.settings, record.sizes.height, record.sizes.width)
     images = images_of(record, registry, data_dir=data_dir, workers=workers, show=show, given=given.data)
-    if epochs is not None and record.max_steps:
-        raise InputError(
-            f"--epochs {epochs}: this run was limited to {plural(record.max_steps, 'step')} (--max-steps), so it ended "
-            "within an epoch and cannot be extended; start a new run"
-        )
     if epochs is not None:
+        refuse_longer(record, epochs)
         recipe = decode(Recipe, {**msgspec.to_builtins(record.settings), "epochs": epochs}, "--epochs")
         record = msgspec.structs.replace(record, settings=recipe, max_steps=None)
     hardware = Hardware(device, record.precision, record.channels_last, record.compile)

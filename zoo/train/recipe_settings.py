@@ -129,14 +129,14 @@ def apply_settings(table: dict[str, Any], request: Request, where: str) -> Recip
         key = key.strip().removeprefix("recipe.")
         if not mark:
             raise SpecError(f"--set {setting}: write --set recipe.KEY=VALUE")
-        table |= _nested(table, key, parse_value(text.strip()), setting)
+        table |= nested(table, key, parse_value(text.strip()), setting)
     try:
         return decode(Recipe, table, where)
     except SpecError as error:
         raise SpecError(_named_by_option(str(error), where, given)) from None
 
 
-def _nested(table: Mapping[str, Any], key: str, value: Any, setting: str) -> dict[str, Any]:
+def nested(table: Mapping[str, Any], key: str, value: Any, setting: str) -> dict[str, Any]:
     """A key with its new value; of "distill.weight", the table `distill` with one value changed.
 
     Raises:

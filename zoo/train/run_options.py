@@ -305,13 +305,13 @@ def refuse_for_resume(given: Mapping[str, Any], output: object) -> None:
         )
 
 
-def refuse_two_beginnings(model: object, source: object, given: Mapping[str, Any]) -> None:
-    """Refuse a run to repeat beside a model or other weights, and neither.
+def refuse_two_beginnings(model: object, source: object, given: Mapping[str, Any], resume: bool) -> None:
+    """Refuse a run to repeat beside a model, other weights or one to go on with, and nothing at all.
 
     Raises:
         InputError: says which.
     """
-    if source is not None and model is not None:
+    if source is not None and (model is not None or resume):
         raise InputError("--from already says what to train; leave out MODEL and --resume")
     if source is not None and given.keys() & {"pretrained", "weights"}:
         raise InputError("--from starts from the weights of RUN; leave out --pretrained and --weights")

@@ -20,8 +20,9 @@ from zoo.data.sources.source import Show, silent
 from zoo.errors import InputError, RunError
 from zoo.hub.ref import is_ref
 from zoo.hub.sums import SUMS
-from zoo.models.device import usable_device
+from zoo.models.device import pick_layout, usable_device
 from zoo.models.own_module import state_hash
+from zoo.models.precision import pick_precision
 from zoo.runs.folder import is_finished, read_metrics
 from zoo.runs.own_source import own_of_run, renewed, reopened, with_model
 from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, tree_of
@@ -30,11 +31,14 @@ from zoo.train.batch_that_fits import with_micro_batches
 from zoo.train.environment import differences, environment
 from zoo.train.given import Given
 from zoo.train.pinned import folder_of
-from zoo.train.plan import Entry, Plan, replan, resolve, with_compiler
+from zoo.train.plan import Entry, Plan, refuse_longer, replan, resolve, with_compiler
 from zoo.train.pretrained import Weights, find_weights, weights_of_model, weights_of_run, with_weights
 from zoo.train.recipe_settings import apply_settings
 from zoo.train.run_options import AUTO, Request, flag, options, refuse_impossible
 from zoo.train.speed.threads import as_recorded
+
+OF_THE_IMAGES = ("normalize", "image_size")
+"""Settings that decided how the images of a run were read."""
 
 NAME = "zoo-from"
 """A temporary name for the source's model and recipe while they are resolved."""
@@ -302,11 +306,49 @@ def _repeat(
         seed=given.get("seed", record.seed),
         device=given.get("device") or usable_device(record.device),
     )
+    _refuse_other_images(record, changed)
     if changed.settings.teacher != record.settings.teacher:
         changed = msgspec.structs.replace(changed, teacher=msgspec.UNSET)
     plan = replan(changed, registry, given=own, data_dir=given.get("data_dir"), workers=given.get("workers"), show=show)
+    plan = _as_asked_now(plan, record)
     plan = with_micro_batches(plan) if request.batch_size == AUTO else plan
+    plan = with_compiler(plan) if _is_another_step(plan, record) else plan
     return replace(plan, record=_made_here(renewed(plan.record, registry), registry))
+
+
+def _refuse_other_images(record: RunRecord, changed: RunRecord) -> None:
+    """Refuse settings of a repetition that would need its images to be read in another way, or more steps.
+
+    Raises:
+        InputError: says what can be done instead.
+    """
+    for key in OF_THE_IMAGES:
+        if getattr(record.settings, key) != getattr(changed.settings, key):
+            raise InputError(
+                f"--from repeats the recorded run on its images as they were, so recipe.{key} cannot be changed; a new "
+                f"run can: zoo train {record.model} --dataset SPEC --set recipe.{key}=..."
+            )
+    refuse_longer(record, changed.settings.epochs)
+
+
+def _as_asked_now(plan: Plan, before: RunRecord) -> Plan:
+    """A repetition in the precision and layout of its recipe, where that or the device is another one than it was."""
+    record, recipe, device = plan.record, plan.recipe, plan.hardware.device
+    moved = device.type != torch.device(before.device).type
+    precision, last = record.precision, record.channels_last
+    if moved or recipe.precision != before.settings.precision:
+        precision = pick_precision(recipe.precision, device)
+    if moved or precision != before.precision or recipe.channels_last != before.settings.channels_last:
+        last = pick_layout(recipe.channels_last, plan.build(), device, precision)
+    record = msgspec.structs.replace(record, precision=precision, channels_last=last)
+    return replace(plan, record=record, hardware=plan.hardware._replace(precision=precision, channels_last=last))
+
+
+def _is_another_step(plan: Plan, before: RunRecord) -> bool:
+    """Whether it has to be decided anew how the steps of a repetition are compiled."""
+    moved = plan.hardware.device.type != torch.device(before.device).type
+    asked = plan.recipe.compile != before.settings.compile
+    return moved or asked or (before.compile != "off" and plan.recipe != before.settings)
 
 
 def _made_here(record: RunRecord, registry: Registry) -> RunRecord:

@@ -112,6 +112,12 @@ class MemorySource:
         """The hash of all that was given."""
         return {"scheme": SCHEME, "name": self.name} | ({"whole": True} if self.whole else {})
 
+    def files(self) -> list[Path]:
+        """The image files that were given, of which `identity` does not say whether they changed."""
+        parts = self.parts.sides.values() if self.parts else ()
+        kept = [part.images for part in parts if not isinstance(part.images, np.ndarray)]
+        return [item for images in kept for item in images if isinstance(item, Path)]
+
     def open(self) -> Opened:
         """Both splits.
 

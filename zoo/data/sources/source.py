@@ -137,11 +137,12 @@ class Once:
         return self._opened
 
     def content(self) -> tuple[str, Iterator[Chunk]]:
-        """What the pixels of all images depend on, and the images, undecoded where they are."""
-        sides = [self.open().train, self.open().test]
-        files = [stamp(str(path)) for side in sides for path in side.files]
+        """What the pixels of all images depend on, and the images, undecoded where they are; opens nothing yet."""
+        sides = ("train", "test")
+        chunks = (chunk for side in sides for chunk in getattr(self.open(), side).chunks())
+        files = [stamp(str(path)) for path in getattr(self.source, "files", tuple)()]
         depends = {**self.identity(), **({"files": files} if files else {})}
-        return json.dumps(depends, sort_keys=True, default=str), (chunk for side in sides for chunk in side.chunks())
+        return json.dumps(depends, sort_keys=True, default=str), chunks
 
 
 def as_nchw(array: ArrayLike) -> Images:

@@ -271,6 +271,8 @@ def _row(
     entry = entry or registry.model(model)
     chosen, why_not = _recipe(ask, model, entry, recipe or published.recipe, published.best)
     images = images_for(published.dataset, ask.dataset, registry)
+    if ask.recipe not in ("source", "best"):  # a recipe that was asked for by name is taken as it is
+        images = msgspec.structs.replace(images, adapt={})
     if published.pretrained and not published.weights:
         why_not = f"it starts from weights of {published.pretrained}, whose place the catalogue does not know"
     row = Row(

@@ -73,15 +73,16 @@ def as_toml(search: Search, registry: Registry, name: str, best: Mapping[str, An
     Raises:
         SpecError: the tables are not valid, which would be a bug in zoo.
     """
-    from zoo.train.recipe_settings import adapted, parse_value, recipe_name
+    from zoo.train.recipe_settings import adapted, nested, parse_value, recipe_name
 
     variant = vary(registry, name, best["changes"], "zoo sweep")
     model, request = variant.model, search.request
     parent = variant.recipe or request.recipe
     fields = adapted(registry, parent, request.dataset or model.dataset)
     fields |= {"epochs": request.epochs} if request.epochs else {}
-    pairs = (setting.partition("=") for setting in request.settings)
-    fields |= {key.strip().removeprefix("recipe."): parse_value(text.strip()) for key, _, text in pairs}
+    for setting in request.settings:
+        key, _, text = setting.partition("=")
+        fields |= nested(fields, key.strip().removeprefix("recipe."), parse_value(text.strip()), setting)
     fields |= variant.settings
     called = _free_name(registry, re.sub(r"[^a-z0-9]+", "-", f"{variant.name}-swept".lower()).strip("-"))
     small = f"{plural(request.limit_train, 'image')} of " if request.limit_train else ""

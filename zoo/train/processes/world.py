@@ -82,6 +82,7 @@ class World:
         self.wrapped: nn.parallel.DistributedDataParallel | None = None
         self.blocks: list[Any] = []
         self.pending: tuple[Tensor, Any] | None = None  # the requests of the step before, being exchanged
+        self.asked = 0
 
     # ---- rows ---------------------------------------------------------------------------------
 
@@ -249,6 +250,9 @@ class World:
         """
         if self.size == 1:
             return request
+        # The answer to a request to save comes with the next step, in which the time to save has not been reset yet.
+        request = 0 if request == self.asked == -1 else request
+        self.asked = request
         before = self.pending
         flag = torch.tensor([request + 1 if request > 0 else -request], dtype=torch.int64)
         self.pending = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, async_op=True)
