@@ -294,7 +294,7 @@ def test_a_run_that_was_measured_on_a_few_images_takes_no_place_unasked(world: W
     write_result(world.run(1), {**result, "test": few})
     shutil.rmtree(world.run(0))
     (row,) = release(world).rows
-    assert "these were on 20; name the run to release it instead" in row["reason"]
+    assert "these on 20 test images; name the run to release it instead" in row["reason"]
 
 
 def test_a_better_run_takes_the_place_of_the_entry(world: World) -> None:

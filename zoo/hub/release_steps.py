@@ -208,8 +208,8 @@ def _why_not_packaged(candidate: Candidate, entry: TrainedWeights | None, regist
     measured, of = candidate.rank[0], _count_of(entry)
     if measured < FEWER * of:
         return (
-            f"the registry file has weights that were measured on about {of:,.0f} test images, and these were on "
-            f"{measured:,.0f}; {NAME_IT}"
+            f"the registry file has weights that were measured on about {plural(round(of), 'test image')}, "
+            f"and these on {plural(round(measured), 'test image')}; {NAME_IT}"
         )
     if candidate.top1 >= entry.top1:
         return ""

@@ -31,7 +31,7 @@ from zoo.train.processes.world import World
 from zoo.train.run_options import Request
 from zoo.train.runner import Watch, train_in
 from zoo.train.speed.threads import beside_others
-from zoo.train.start import continued, plan_from, plan_of, refuse_package, refuse_soup
+from zoo.train.start import continued, plan_from, plan_of, refuse_anew, refuse_package, refuse_soup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,7 @@ class Training:
         loggers = find_listeners(self.log, registry)
         warn = self.reporter.warn
         plan = self._prepared(lambda show: continued(folder, registry, **changed, show=show, warn=warn, given=own))
+        refuse_anew(folder, plan.record)
         return self._train(plan, folder, loggers)
 
     def _prepared(self, make: Callable[[Any], Plan]) -> Plan:

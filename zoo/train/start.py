@@ -163,11 +163,6 @@ def continued(
         )
     refuse_soup(record, str(folder))
     trained = len(read_metrics(folder))
-    if is_finished(folder) and not checkpoint.exists(folder / CHECKPOINTS):
-        raise RunError(
-            f"{folder}: has no checkpoint to go on from, and training anew would replace its weights; to train them "
-            f"further: zoo train {record.model} --weights {folder}"
-        )
     if epochs is not None and not longer and epochs <= trained:
         raise InputError(
             f"--epochs {epochs}: {plural(trained, 'epoch has', 'epochs have')} already been trained in {folder}; "
@@ -201,6 +196,19 @@ def refuse_package(folder: Path) -> None:
         raise InputError(
             f"{folder}: is a package, which must not change; zoo train --from {folder} repeats its run, and with "
             "--dataset SPEC trains its weights further"
+        )
+
+
+def refuse_anew(folder: Path, record: RunRecord) -> None:
+    """Refuse to extend a finished run that has nothing to go on from: it would be trained anew.
+
+    Raises:
+        RunError: says what can be done instead.
+    """
+    if is_finished(folder) and not checkpoint.exists(folder / CHECKPOINTS):
+        raise RunError(
+            f"{folder}: has no checkpoint to go on from, and training anew would replace its weights; to train them "
+            f"further: zoo train {record.model} --weights {folder}"
         )
 
 

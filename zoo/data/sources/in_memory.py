@@ -112,7 +112,7 @@ class MemorySource:
         """The hash of all that was given."""
         return {"scheme": SCHEME, "name": self.name} | ({"whole": True} if self.whole else {})
 
-    def files(self) -> list[Path]:
+    def given_files(self) -> list[Path]:
         """The image files that were given, of which `identity` does not say whether they changed."""
         parts = self.parts.sides.values() if self.parts else ()
         kept = [part.images for part in parts if not isinstance(part.images, np.ndarray)]

@@ -140,7 +140,7 @@ class Once:
         """What the pixels of all images depend on, and the images, undecoded where they are; opens nothing yet."""
         sides = ("train", "test")
         chunks = (chunk for side in sides for chunk in getattr(self.open(), side).chunks())
-        files = [stamp(str(path)) for path in getattr(self.source, "files", tuple)()]
+        files = [stamp(str(path)) for path in getattr(self.source, "given_files", tuple)()]
         depends = {**self.identity(), **({"files": files} if files else {})}
         return json.dumps(depends, sort_keys=True, default=str), chunks
 
