@@ -13,6 +13,7 @@ from hub_server.runs import own_caches, untrained_run
 
 import zoo
 from zoo.catalogue.registry import load_registry
+from zoo.cli import cli
 from zoo.errors import InputError
 from zoo.runs.record import read_record, write_record
 from zoo.studies.reproduce.rows import Ask, rows_of
@@ -119,3 +120,11 @@ def test_keys_of_tables_are_in_the_recipe_that_a_sweep_found(run: Path, tmp_path
     recipe = (tmp_path / "sweep" / "recipe.toml").read_text()
     assert "every = 2" in recipe
     assert "alpha = 0.5" in recipe
+
+
+def test_a_list_of_what_would_be_trained_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["cnn-to-others", "--train", "--only", "cnn-*", "--budget", "small", "--dataset", "digits", "--list"]
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    cli.main(["reproduce", *words, *places], standalone_mode=False)
+    assert "cnn-baseline-bn-dropout" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("metrics.jsonl"))

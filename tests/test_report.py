@@ -19,13 +19,12 @@ from PIL import Image
 
 from zoo.base.install import install_line
 from zoo.catalogue.registry import load_registry
-from zoo.catalogue.spec import Node
 from zoo.cli import cli
 from zoo.errors import InputError
 from zoo.runs.find import find
 from zoo.studies.report import page as page_module
 from zoo.studies.report import published
-from zoo.studies.report.measure import Confused, Seen, flops
+from zoo.studies.report.measure import Confused, Seen
 from zoo.studies.report.page import MAX_BYTES, Content, render, table_rows
 
 pytest.importorskip("bokeh", reason="zoo report draws with Bokeh: pip install -e '.[report]'")
@@ -197,17 +196,6 @@ def test_a_run_whose_data_is_gone_says_so(base: Path, tmp_path: Path) -> None:
     told = json.loads(data[1])["runs"][0]
     assert told["seen"] is None
     assert "nowhere" in told["reason"]
-
-
-def test_operations_that_could_not_be_counted_are_counted_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
-    registry, sizes = load_registry(), {"in_channels": 3, "height": 8, "width": 8, "num_classes": 10}
-    assert flops(Node(use="cnn.of-a-plugin-that-is-not-here"), sizes, registry) is None
-    assert not list(tmp_path.rglob("flops-*"))
-    assert flops(Node(use="cnn.baseline"), sizes, registry)
-    assert len(list(tmp_path.rglob("flops-*"))) == 1
 
 
 def test_no_name_stands_twice_among_the_results_of_a_dataset() -> None:

@@ -348,14 +348,6 @@ def test_what_is_not_there_is_said_with_what_is(words: list[str], said: str) -> 
         zoo("reproduce", *words)
 
 
-def test_a_list_of_what_would_be_trained_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = tmp_path / "runs"
-    words = ["cnn-to-others", "--train", "--only", "cnn-*", "--budget", "small", "--dataset", "digits"]
-    zoo("reproduce", *words, "--list", "--runs", str(runs), "--results", str(tmp_path / "results"))
-    assert "cnn-baseline-bn-dropout" in capsys.readouterr().out
-    assert not list(tmp_path.rglob("metrics.jsonl"))
-
-
 def test_every_published_result_is_a_row_of_its_sources_table() -> None:
     registry = load_registry()
     for key in registry.sources:

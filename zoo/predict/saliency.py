@@ -24,7 +24,6 @@ from zoo.evaluate.module_state import evaluating
 from zoo.models.precision import usual_torch
 from zoo.predict.places import Layer, layers_with_places
 from zoo.predict.prediction import Method
-from zoo.runs.record import RunRecord
 
 BY_LAYER: tuple[Method, ...] = ("auto", "hires-cam", "grad-cam", "layer-integrated-gradients")
 
@@ -84,7 +83,8 @@ class Explainer:
 
     def _explained(self, pixels: Images, target: int) -> Saliency:
         image = self.classifier.prepare(pixels[None])
-        has_members = isinstance(self.classifier, EnsembleClassifier) or _is_made_of_members(self.classifier.record)
+        record = self.classifier.record
+        has_members = isinstance(self.classifier, EnsembleClassifier) or (record is not None and record.is_ensemble)
         if self.method in BY_LAYER:
             saliency = None if has_members else self._by_layer(image, target)
             if saliency is not None:
@@ -156,11 +156,6 @@ class Explainer:
                 image, window, strides=stride, target=target, perturbations_per_eval=16
             )
         return heat.sum(1)
-
-
-def _is_made_of_members(record: RunRecord | None) -> bool:
-    """Whether a run is an ensemble of others."""
-    return record is not None and bool(record.soup) and record.soup.method == "ensemble"  # type: ignore[union-attr]
 
 
 @contextmanager

@@ -206,6 +206,11 @@ class RunRecord(Struct, kw_only=True):
     soup: Soup | msgspec.UnsetType = msgspec.UNSET
 
     @property
+    def is_ensemble(self) -> bool:
+        """Whether it was not trained, but answers for other runs together."""
+        return isinstance(self.soup, Soup) and self.soup.method == "ensemble"
+
+    @property
     def without_labels(self) -> bool:
         """Whether it learns hidden pixels in place of classes, so that it has no accuracy."""
         return self.settings.objective == "masked"

@@ -83,7 +83,7 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
     """The weights of a run folder or a package, given by its path or reference."""
     folder, origin = folder_of(source, registry)
     record = read_record(folder)
-    if record.soup and record.soup.method == "ensemble":
+    if record.is_ensemble:
         raise InputError(f"{source}: is an ensemble of other runs, and cannot be trained further; train its members")
     data = record.data
     beginning = Beginning(transform=data.transform, mean=data.mean, std=data.std, normalize=record.settings.normalize)

@@ -218,7 +218,7 @@ def refuse_soup(record: RunRecord, where: str) -> None:
     Raises:
         InputError: says what can be done instead.
     """
-    if record.soup and record.soup.method == "ensemble":
+    if record.is_ensemble:
         raise InputError(
             f"{where}: is an ensemble of other runs, and cannot be trained further or repeated; train its members"
         )

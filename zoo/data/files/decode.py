@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -150,17 +151,12 @@ def transform_of(rule: Rule, size: tuple[int, int]) -> Transform:
     Args:
         size: (height, width) that they all have; where the rule does not say it, the whole image is scaled to it.
     """
+    whole = Transform(size=size, interpolation=rule.interpolation)  # type: ignore[arg-type]  # it has come from one
     if rule.out_size() != size or rule.size:
-        return Transform(size=size, interpolation=rule.interpolation)  # type: ignore[arg-type]  # it has come from one
+        return whole
     if not rule.resize:
         return Transform(size=size, rounding=rule.rounding, scaled=False)
-    return Transform(
-        size=size,
-        resize=rule.resize,
-        squash=rule.squash,
-        interpolation=rule.interpolation,  # type: ignore[arg-type]
-        rounding=rule.rounding,
-    )
+    return msgspec.structs.replace(whole, resize=rule.resize, squash=rule.squash, rounding=rule.rounding)
 
 
 def make_rule(

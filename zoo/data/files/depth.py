@@ -99,9 +99,8 @@ def depth_of(key: str, chunks: Iterable[Chunk]) -> Depth:
     Args:
         key: what the images depend on. chunks: all of them; decoded arrays have 8 bits.
     """
-    path = (
-        cache_dir() / "files" / f"depth-{hashlib.sha256(f'{FORMAT} {decoders()} {key}'.encode()).hexdigest()[:24]}.json"
-    )
+    digest = hashlib.sha256(f"{FORMAT} {decoders()} {key}".encode()).hexdigest()
+    path = cache_dir() / "files" / f"depth-{digest[:24]}.json"
     with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(path.read_bytes(), type=Depth)
     depth = _looked_at(chunks)
