@@ -272,3 +272,35 @@ def test_images_that_are_all_alike_are_not_called_nearly_the_same() -> None:
     hashes = duplicates.perceptual_hashes(images)
     pairs = duplicates.nearly_equal_pairs(hashes, np.arange(len(images)), lambda rows: images[rows])
     assert pairs.tolist() == [[0, 1]]
+
+
+def listed(root: Path, *more: str) -> Path:
+    """A table of eight good images and a damaged one, with more rows behind them."""
+    rows = ["path,label"]
+    for row in range(8):
+        put(texture(row), root / f"{row}.png")
+        rows.append(f"{row}.png,{'cat' if row % 2 else 'dog'}")
+    (root / "damaged.png").write_bytes(b"no image")
+    table = root / "pets.csv"
+    table.write_text("\n".join([*rows, "damaged.png,cat", *more]) + "\n")
+    return table
+
+
+def test_a_row_without_a_file_does_not_hide_the_images_that_cannot_be_read(tmp_path: Path) -> None:
+    table = listed(tmp_path, "missing.png,cat")
+    check = zoo.check_dataset(f"csv:{table}")
+    assert not check.usable
+    assert "bad-row" not in kinds(check)
+    assert ["damaged.png" in check.unreadable[0], "missing.png" in check.unreadable[1]] == [True, True]
+    lenient = zoo.check_dataset(f"csv:{table}", skip_bad=True)
+    assert lenient.usable
+    assert {"unreadable", "bad-row"} <= kinds(lenient).keys()
+    assert kinds(zoo.check_dataset(f"csv:{table}?skip_bad")) == kinds(lenient)
+
+
+def test_an_image_that_is_too_small_for_the_crop_is_named_where_a_run_leaves_it_out(tmp_path: Path) -> None:
+    table = listed(tmp_path)
+    put(texture(20, 8, 8), tmp_path / "damaged.png")
+    check = zoo.check_dataset(f"csv:{table}?crop=32", skip_bad=True)
+    assert check.skipped == 1
+    assert ["damaged.png" in example for example in kinds(check)["unreadable"]] == [True]

@@ -211,6 +211,11 @@ def drops_unknown(spec: str, registry: Registry | None) -> bool:
     return bool(options_of(find(spec, registry)[1])[0].get("drop_unknown"))
 
 
+def skips_bad(spec: str, registry: Registry | None) -> bool:
+    """Whether a SPEC says that images which cannot be read are left out: the option `?skip_bad`."""
+    return bool(options_of(find(spec, registry)[1])[0].get("skip_bad"))
+
+
 def altered_test(spec: str, registry: Registry) -> tuple[str, ...]:
     """How a dataset alters its test images before they are measured; () where it does not, or is not known here."""
     try:

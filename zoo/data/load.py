@@ -104,7 +104,9 @@ def load(
         return replace(as_asked(_loaded(source, job), task), rule=rule)
 
 
-def source_of(spec: str, registry: Registry | None = None, *, data_dir: Path | str | None = None) -> Source:
+def source_of(
+    spec: str, registry: Registry | None = None, *, data_dir: Path | str | None = None, skip_bad: bool = False
+) -> Source:
     """The images of a dataset before anything is done to them; the arguments are those of `load`.
 
     Raises:
@@ -112,8 +114,8 @@ def source_of(spec: str, registry: Registry | None = None, *, data_dir: Path | s
     """
     _, dataset = find(spec, registry)
     common, specific = options_of(dataset)
-    several = bool(common.get("multi_label"))
-    return source_at(dataset.source, replace(_request(specific, 0, data_dir), several=several))
+    several, skip_bad = bool(common.get("multi_label")), skip_bad or bool(common.get("skip_bad"))
+    return source_at(dataset.source, replace(_request(specific, 0, data_dir), several=several, skip_bad=skip_bad))
 
 
 def _request(specific: dict[str, Any], seed: int, data_dir: Path | str | None) -> Request:

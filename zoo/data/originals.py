@@ -56,11 +56,11 @@ def _size(item: Item) -> tuple[int, int]:
         return 0, 0
 
 
-def unreadable(rows: Rows, names: Iterable[str]) -> Iterator[str]:
+def unreadable(rows: Rows, names: Iterable[str], rule: Rule) -> Iterator[str]:
     """Say why images cannot be read.
 
     Args:
-        names: of the images that can be.
+        names: of the images that can be. rule: how they are brought to their size; some are too small for it.
     """
     good, row = set(names), 0
     for chunk in rows.chunks():
@@ -69,7 +69,7 @@ def unreadable(rows: Rows, names: Iterable[str]) -> Iterator[str]:
             if where in good:
                 continue
             try:
-                image_array(item, Rule(), where)
+                image_array(item, rule, where)
             except DataError as error:
                 yield str(error)
 

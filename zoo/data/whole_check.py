@@ -12,6 +12,7 @@ from typing import Literal
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.data.checks import label_findings
+from zoo.data.dataset_spec import skips_bad
 from zoo.data.findings import Finding, sorted_findings
 from zoo.data.image_names import Names, named
 from zoo.data.load import load, source_of
@@ -57,7 +58,8 @@ def examine(
 
     Args:
         spec, data_dir, image_size: as for `zoo.data.load.load`; images that differ in size are looked at in `SIDE`.
-        skip_bad: what cannot be read is a warning, since a run leaves it out as well; else an error.
+        skip_bad: what cannot be read is a warning, since a run leaves it out as well; else an error, unless the SPEC
+            says it.
     Raises:
         BadImagesError: no image of a split can be read. Else as `zoo.data.load.load`, but for images that
             cannot be read or differ in size.
@@ -68,6 +70,7 @@ def examine(
         return load(spec, registry, data_dir=data_dir, image_size=size, skip_bad=skip, show=show)
 
     findings: list[Finding] = []
+    skip_bad = skip_bad or skips_bad(spec, registry)
     try:
         data, bad, looks = _looked(lambda skip: at(None, skip), skip_bad, show)
     except SizesError as error:
@@ -78,9 +81,12 @@ def examine(
     names = Names(data)
     opened = _opened(spec, registry, data_dir)
     if len(bad) < data.skipped:
-        bad = [line for side, rows in opened.items() for line in unreadable(rows, _readable(data, side))]
+        more = (line for side, rows in opened.items() for line in unreadable(rows, _readable(data, side), data.rule))
+        bad = [*dict.fromkeys((*bad, *more))]
     findings += unreadable_findings(bad, "warning" if skip_bad else "error")
-    findings += [f for f in label_findings(data) if f.kind != "skipped"]
+    # Without `skip_bad`, the rows of a table that were left out are among the errors.
+    told_of = ("skipped",) if skip_bad else ("skipped", "bad-row")
+    findings += [f for f in label_findings(data) if f.kind not in told_of]
     findings += [*pixel_findings(data, looks), *similar_findings(data, looks)]
     sizes = [found for rows in opened.values() if (found := originals(rows)) is not None]
     if sizes and len(sizes) == len(opened):
@@ -127,10 +133,10 @@ def _progress(show: Show, title: str, total: int) -> Callable[[int], None]:
 
 
 def _opened(spec: str, registry: Registry, data_dir: str | Path | None) -> dict[str, Rows]:
-    """The splits before anything is done to them; none where the source cannot be asked again."""
+    """The splits before anything is done to them, without unusable rows; none if they cannot be had again."""
     opened: dict[str, Rows] = {}
     with suppress(DataError):
-        found = source_of(spec, registry, data_dir=data_dir).open()
+        found = source_of(spec, registry, data_dir=data_dir, skip_bad=True).open()
         sides = ((side, getattr(found, side, None)) for side in ("train", "test"))
         opened = {side: rows for side, rows in sides if rows is not None}
     return opened
