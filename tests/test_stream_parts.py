@@ -27,8 +27,10 @@ from zoo.data.files.decode import Rule
 from zoo.data.files.image_files import FileImages, Files, Listing, index_path, list_folder, read_folder
 from zoo.data.files.pool import Pool, default_workers
 from zoo.data.load import load
+from zoo.data.normalization import measured
+from zoo.data.sources.source import silent
 from zoo.data.split import Split, validation_split
-from zoo.errors import InputError
+from zoo.errors import DataError, InputError
 
 BOUNDS = Bounds()
 CROP = augmentation.RandomResizedCrop()
@@ -128,6 +130,36 @@ def test_the_index_is_used_again_until_a_folder_changes(few: Path) -> None:
     assert len(list_folder(few).files) == 121
     index_path(few).write_bytes(b"damaged")
     assert len(list_folder(few).files) == 121
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_file_that_was_replaced_in_its_place_stops_one_start_alone(whole: bool, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for seed, side in enumerate(("train", "val", "test")):
+        write_images(root / side, 2, 4, seed=seed)
+    settle(root)
+
+    def read() -> object:
+        data = streamed(root)
+        return measured(data, silent) if whole else list(open_source(data.train).batches(4))
+
+    streamed(root)
+    victim = root / "train" / "c01" / "00002.jpg"
+    shutil.copyfile(root / "train" / "c00" / "00001.jpg", victim)
+    with pytest.raises(DataError, match=r"00002\.jpg: was changed after its folder was listed"):
+        read()
+    assert read()
+
+
+def test_a_repaired_image_is_not_left_out_any_more(few: Path) -> None:
+    victim = few / "c01" / "00007.jpg"
+    content = victim.read_bytes()
+    victim.write_bytes(b"damaged")
+    settle(few)
+    assert streamed(few).skipped == 0  # an index is kept
+    assert streamed(few, skip_bad=True).skipped == 1
+    victim.write_bytes(content)
+    assert streamed(few, skip_bad=True).skipped == 0
 
 
 def test_an_index_of_a_folder_that_may_still_change_is_not_kept(few: Path) -> None:

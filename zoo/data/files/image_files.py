@@ -30,7 +30,7 @@ from zoo.data.files.decode import Rule
 from zoo.data.files.formats import ENDINGS
 from zoo.data.files.reading import Stamp, decode_file
 from zoo.data.types import Images, Item, Labels
-from zoo.errors import DataError
+from zoo.errors import BadImagesError, DataError, SizesError
 
 FORMAT = 3  # 1: thumbnails of storage devices were listed; 2: no photographs of phones (HEIC) were
 SETTLED = 2_000_000_000
@@ -323,9 +323,10 @@ def _stored_index(path: Path, folder: Path) -> Listing | None:
 
 
 def forget(folder: Path) -> None:
-    """Remove the kept index of a folder, so that it is listed anew."""
+    """Remove the kept indices of a folder and of those in it, such as train/ and val/, so that they are listed anew."""
     with suppress(OSError):
-        index_path(folder).unlink()
+        for place in (folder, *(Path(entry.path) for entry in visible(folder) if entry.is_dir())):
+            index_path(place).unlink(missing_ok=True)
 
 
 def _changed(folder: Path) -> int:
@@ -406,4 +407,10 @@ class FileImages:
         return self.files.stamp(int(self.rows[row]))
 
     def _decoded(self, row: int) -> Images:
-        return decode_file(str(self.path(row)), self.stamp(row), self.rule, self.size, self.rule.colours)
+        try:
+            return decode_file(str(self.path(row)), self.stamp(row), self.rule, self.size, self.rule.colours)
+        except (BadImagesError, SizesError):
+            raise
+        except DataError:  # the file is another one than the index says: the next start lists the folder anew
+            forget(self.files.root)
+            raise

@@ -42,6 +42,8 @@ class FolderSource:
     Attributes:
         earlier: as of `zoo.data.sources.source.Request`: validation images are not read, or are the test.
         several: one file in several class folders is one image with several labels.
+        skip_bad: as of `zoo.data.sources.source.Request`; then no listing of before is trusted, as nobody would notice
+            that a file which was left out has been repaired in its place.
     """
 
     root: Path
@@ -50,6 +52,7 @@ class FolderSource:
     earlier: bool = False
     order: ClassOrder = BY_TEXT
     several: bool = False
+    skip_bad: bool = False
 
     @classmethod
     def make(cls, request: Request) -> FolderSource:
@@ -64,7 +67,8 @@ class FolderSource:
         if not any(entry.is_dir() for entry in visible(root)):
             raise DataError(f"{root} holds no folders; expected train/ and test/, or one folder per class")
         order = ClassOrder.asked(request.options, root, f"folder:{request.rest}")
-        return cls(root.resolve(), request.seed, request.whole, request.earlier, order, request.several)
+        how = (request.seed, request.whole, request.earlier, order, request.several, request.skip_bad)
+        return cls(root.resolve(), *how)
 
     @cached_property
     def _division(self) -> Division | None:
@@ -146,9 +150,9 @@ class FolderSource:
         train, test = drawn_test(listing.labels[:count], self.seed, str(self.root))
         return np.concatenate([train, everything[count:]]), test
 
-    def parts(self, read: Callable[[Path], Listing] = list_folder) -> tuple[Part, Part]:
-        """Train and test, listed by `read`."""
-        return self._parts(self.listings(read))
+    def parts(self) -> tuple[Part, Part]:
+        """Train and test; what was listed before is trusted, but with `skip_bad`."""
+        return self._parts(self._listings if self.skip_bad else self.listings(list_folder))
 
     def _parts(self, listings: Sequence[Listing]) -> tuple[Part, Part]:
         first, *rest = listings
