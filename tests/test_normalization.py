@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tomllib
@@ -10,6 +11,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hub_server.runs import own_caches, untrained_run
 from image_folders import write_images
@@ -86,6 +89,17 @@ def test_a_dataset_is_measured_once_until_an_image_changes(
         Image.new("RGB", (12, 12), "black").save(path)
         os.utime(path.parent)  # or else the kept list of files is trusted, and training says that they changed
     assert measured(read(tmp_path, mode), silent).mean == (0, 0, 0)
+
+
+def test_shards_of_the_same_size_with_other_images_are_measured_again(tmp_path: Path) -> None:
+    def mean_of(grey: int) -> tuple[float, ...]:
+        file = io.BytesIO()
+        Image.new("RGB", (12, 12), (grey, grey, grey)).save(file, "BMP")
+        table = pa.table({"image": [{"bytes": file.getvalue(), "path": None}] * 20, "label": [0, 1] * 10})
+        pq.write_table(table, tmp_path / "train.parquet", compression="none", use_dictionary=False)
+        return measured(load(f"parquet:{tmp_path}?stream"), silent).mean
+
+    assert [mean_of(0)[0], mean_of(51)[0]] == [0, 0.2]
 
 
 def test_of_many_images_evenly_spaced_ones_are_measured() -> None:

@@ -112,11 +112,18 @@ def packed_parquet(files: Sequence[Place], images: Sequence[str], shuffle: Shuff
         np.frombuffer(b"".join(names), np.uint8),
         np.cumsum([len(name) for name in names]),
         np.repeat(-(-held // np.maximum(counts, 1)), counts),
-        np.zeros(0, np.int64),
+        np.repeat(np.array([_time_of(path) for path in files], np.int64)[file_of], counts),
         np.repeat(np.arange(len(counts)), counts),
         store,
         shuffle,
     )
+
+
+def _time_of(path: Place) -> int:
+    """When a file was changed, or a number that stands for its address and version: another one holds other images."""
+    if isinstance(path, Path):
+        return path.stat().st_mtime_ns
+    return replace(path, version=f"{path.url} {path.version}").stamp.time
 
 
 def _bytes_of(group: pq.RowGroupMetaData, image: str) -> int:
