@@ -24,7 +24,7 @@ from zoo.cli import cli
 from zoo.data.batches.mode import Delivery
 from zoo.data.checks import check
 from zoo.data.files.colours import Colours
-from zoo.data.files.decode import Rule, image_array
+from zoo.data.files.decode import Rule, image_array, opened_image
 from zoo.data.files.image_files import FileImages
 from zoo.data.files.worker import Part
 from zoo.data.given_data import given_data
@@ -250,7 +250,9 @@ def test_a_kind_is_read_alike_by_every_way(name: str, tmp_path: Path) -> None:
         "parquet, beside": first(read(f"parquet:{parquet(tmp_path / 'beside', b'', path)}").test.images),
         "paths": first(in_python([(path, 0), (path, 1)] * 4).test.images),
         "bytes": first(in_python(([kind.data] * 8, [0, 1] * 4)).test.images),
+        "PIL images": first(in_python(([opened_image(path) for _ in range(8)], [0, 1] * 4)).test.images),
         "predict, path": model.decode(*as_item(path)).transpose(1, 2, 0),
+        "predict, PIL image": model.decode(*as_item(opened_image(path))).transpose(1, 2, 0),
         "predict, bytes": model.decode(*as_item(kind.data)).transpose(1, 2, 0),
         "serve": decode(model, kind.data, Limits())[0].transpose(1, 2, 0),
     }
@@ -429,3 +431,16 @@ def test_a_run_records_range_and_background_and_reads_new_images_by_them(tmp_pat
     Image.fromarray(np.dstack([RGB, np.zeros_like(GREY)])).save(other / "test" / "a" / "clear.png")
     images = other_images(taken_by(record, registry), registry, f"folder:{other}", "test").images
     assert [int(image.max()) for image in images] == [127, 127, 0, 127, 127]
+
+
+def test_images_of_python_that_differ_in_their_palette_or_orientation_alone_are_other_data() -> None:
+    def named(palette: int, turn: int) -> tuple[str, bytes]:
+        image = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) % 4, "P")
+        image.putpalette([palette * value for value in range(4) for _ in range(3)])
+        image.getexif()[0x112] = turn
+        again = Image.open(io.BytesIO(written(image, "PNG", exif=image.getexif())))
+        given = given_data(([again] * 8, [0, 1] * 4))
+        return given.spec, load(given.spec, given=given).train.images.tobytes()
+
+    found = [named(*how) for how in ((10, 1), (20, 1), (10, 6))]
+    assert len({spec for spec, _ in found}) == len({pixels for _, pixels in found}) == 3

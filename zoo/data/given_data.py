@@ -14,6 +14,9 @@ import numpy as np
 from PIL import Image
 
 from zoo.base.text import first_line, plural
+from zoo.data.files.colours import may_be_transparent
+from zoo.data.files.deep_colour import unread_file
+from zoo.data.files.orientation import turn_of
 from zoo.data.given_sets import is_set, label_sets
 from zoo.data.sources.in_memory import SCHEME, MemorySource, Part, Parts, digest_of, keep_list
 from zoo.data.sources.known_classes import one_numbering
@@ -29,6 +32,10 @@ FORMS = (
 AT_ONCE = 1024
 READ_TWICE = 16
 SIDES = ("train", "validation", "test")
+
+
+_Picture = Images | Image.Image | Path
+"""One image of Python: its values, or what is decoded as files are."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def given_data(dataset: object, *, whole: bool = False) -> GivenData:
         sides = _numbered_alike(sides)
     parts = _parts(sides, names or sides["train"].classes)
     name = f"{sides['train'].name}-{digest_of(parts)}"
-    if all(isinstance(item, Path) for part in parts.sides.values() for item in part.images[:1]):
+    if all(part.of_files for part in parts.sides.values()):
         keep_list(name, parts)
     return GivenData(f"{SCHEME}:{name}", MemorySource(name, parts, whole))
 
@@ -226,11 +233,11 @@ def _files(paths: Sequence[str | os.PathLike[str]], where: str) -> list[Path]:
     return found
 
 
-def _decoded(image: Any, where: str) -> Images | Image.Image:
-    """One image: uint8 (H, W), (H, W, 3) or (3, H, W), or a PIL image of another mode."""
+def _decoded(image: Any, where: str) -> _Picture:
+    """One image: uint8 (H, W), (H, W, 3) or (3, H, W), or what is decoded as its file would be."""
     if isinstance(image, Image.Image):
         try:
-            return np.asarray(image) if image.mode in ("L", "RGB") else image.copy()
+            return _of_pillow(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{where}: the picture cannot be read: {first_line(error)}") from error
     if not _is_array(image):
@@ -239,7 +246,13 @@ def _decoded(image: Any, where: str) -> Images | Image.Image:
     return array[0]
 
 
-def _alike(images: Sequence[Images | Image.Image]) -> Images | Sequence[Item]:
+def _of_pillow(image: Image.Image) -> _Picture:
+    """The values of a PIL image; of one that lies on its side, is transparent or has more than 8 bits, the image."""
+    is_plain = image.mode in ("L", "RGB") and not may_be_transparent(image) and turn_of(image) is None
+    return unread_file(image) or (np.asarray(image) if is_plain else image.copy())
+
+
+def _alike(images: Sequence[_Picture]) -> Images | Sequence[Item]:
     """Images of one size as one array; else each to be brought to a size later."""
     shapes = {image.shape if isinstance(image, np.ndarray) else None for image in images}
     if len(shapes) == 1 and None not in shapes:
@@ -247,7 +260,9 @@ def _alike(images: Sequence[Images | Image.Image]) -> Images | Sequence[Item]:
     return [_opener(image) for image in images]
 
 
-def _opener(image: Images | Image.Image) -> Item:
+def _opener(image: _Picture) -> Item:
+    if isinstance(image, Path):
+        return image
     if isinstance(image, np.ndarray):
         if image.ndim == 3 and image.shape[2] not in (1, 3):
             image = image.transpose(1, 2, 0)
@@ -312,15 +327,19 @@ def _read(dataset: Any, side: str) -> _Side:
     return _Side(_alike(images), labels, where, _classes(dataset), _name(dataset))
 
 
-def _refuse_random(dataset: Any, images: Sequence[Images | Image.Image], where: str) -> None:
+def _refuse_random(dataset: Any, images: Sequence[_Picture], where: str) -> None:
     """Read some images again: a transform that is random may leave any one of them as it is."""
     for row in sorted({*np.linspace(0, len(images) - 1, READ_TWICE).astype(int).tolist()}):
         again = _decoded(_item(dataset, row, where)[0], f"{where}, image {row}")
-        if np.asarray(again).tobytes() != np.asarray(images[row]).tobytes():
+        if _values(again) != _values(images[row]):
             raise InputError(
                 f"{where}: its images are others each time that they are read; take the random transforms out: the "
                 "recipe augments, or a function given as augment="
             )
+
+
+def _values(picture: _Picture) -> bytes:
+    return os.fsencode(picture) if isinstance(picture, Path) else np.asarray(picture).tobytes()
 
 
 @contextmanager

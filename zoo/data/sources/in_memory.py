@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from zoo.base.files import WriteError, write_text
 from zoo.base.paths import cache_dir
+from zoo.data.files.orientation import turn_of
 from zoo.data.sources.joined_splits import with_validation
 from zoo.data.sources.source import Opened, Request, Rows, array_rows, item_rows
 from zoo.data.split import VALIDATION_SEED, drawn_test
@@ -42,6 +43,11 @@ class Part:
     images: Images | Sequence[Item]
     labels: NDArray[Any]
     where: Callable[[int], str]
+
+    @property
+    def of_files(self) -> bool:
+        """Whether all images are files."""
+        return not isinstance(self.images, np.ndarray) and all(isinstance(item, Path) for item in self.images)
 
     def rows(self, chosen: Labels | None = None) -> Rows:
         """All or some of them, to be decoded."""
@@ -195,4 +201,8 @@ def _content(item: Item) -> bytes:
     if isinstance(item, Path):
         return f"{item}\0{item.stat().st_size}\n".encode("utf-8", "surrogateescape")
     image = item()
-    return json.dumps([image.mode, image.size]).encode() + hashlib.sha256(image.tobytes()).digest()
+    told = [image.mode, image.size]
+    # What else decides how it looks, if there is anything: other versions have no more than the above.
+    more = [turn_of(image), repr(image.info.get("transparency", "")), repr(image.getpalette("RGBA") or "")]
+    told += [more] if more != [None, "''", "''"] else []
+    return json.dumps(told).encode() + hashlib.sha256(image.tobytes()).digest()
