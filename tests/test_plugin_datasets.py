@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
@@ -51,10 +52,14 @@ def absent(*, data_dir):
 def exits(*, data_dir):
     raise SystemExit("no licence")
 
+def kept(*, data_dir):
+    images = np.load(Path(data_dir) / "images.npy")
+    return ImageSplits((images, np.arange(len(images)) % 2), (images[:2], [0, 1]), ("a", "b"))
+
 def part(*, channels, height, width):
     pass
 """
-NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent", "exits")
+NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent", "exits", "kept")
 TOML = """
 [datasets.theirs]
 source = "plugin:mine.arrays"
@@ -121,3 +126,14 @@ def test_what_is_wrong_is_one_line_and_a_non_zero_exit(spec: str, said: str, sit
     assert done.returncode in (1, 2)
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_another_folder_of_data_has_images_of_its_own(site: Site, tmp_path: Path) -> None:
+    found = []
+    for value in (0, 200):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        np.save(folder / "images.npy", np.full((8, 6, 6, 3), value, np.uint8))
+        done = site.run("datasets", "check", "plugin:mine.kept", "--data-dir", str(folder), "--json")
+        found.append(json.loads(done.stdout)["fingerprint"])
+    assert found[0] != found[1]

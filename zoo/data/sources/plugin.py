@@ -56,12 +56,13 @@ class PluginSource:
         return cls(name, factory, registry.origin("component", name), options, request.data_dir)
 
     def identity(self) -> dict[str, Any]:
-        """Component, distribution, options, and the file of the factory: an edited one makes other images."""
+        """Component, distribution, options, the data's folder, and the factory's file: others make other images."""
         module = sys.modules.get(getattr(self.factory, "__module__", ""))
         path = Path(getattr(module, "__file__", None) or "")
         stamp = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
         who = [self.origin.distribution, self.origin.version, stamp]
-        return {"scheme": "plugin", "name": self.name, "from": who, "options": self.options}
+        folder = str(self.data_dir.absolute())
+        return {"scheme": "plugin", "name": self.name, "from": who, "options": self.options, "data_dir": folder}
 
     def open(self) -> Opened:
         """Both splits, as the factory gives them.
