@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from zoo.runs.images import split_of
 from zoo.runs.record import configuration, read_record, write_record
 from zoo.runs.validation_images import share_or_spec
 from zoo.train.plan import Plan, replan
+from zoo.train.pretrained import rows_by_name
+from zoo.train.teacher import columns_of
+
+NAMES = ("cafz", "café", "zebra")  # decomposed, the second is before the first
 
 
 def sizes(made: Plan) -> list[int]:
@@ -76,6 +81,19 @@ def test_images_of_their_own_select_by_their_names(photos: Path, held: Path, mod
         replan(made.record)
     shutil.rmtree(held)
     assert len(split_of(made.record, "test", load_registry())) == 9  # which needs no validation images
+
+
+@pytest.mark.parametrize("option", ["", "?drop-unknown"])
+def test_names_match_whichever_way_they_spell_an_accent(option: str, tmp_path: Path) -> None:
+    composed, decomposed = (tuple(unicodedata.normalize(form, name) for name in NAMES) for form in ("NFC", "NFD"))
+    root = tree(tmp_path / "photos", train=list(composed), test=list(composed))
+    for name, count in zip(decomposed, (2, 3, 4), strict=True):
+        images(tmp_path / "held" / name, count)
+    made = plan(root, validation=f"folder:{tmp_path / 'held'}{option}")
+    assert made.record.data.classes == composed == ("cafz", "café", "zebra")
+    assert np.bincount(made.selecting.labels).tolist() == [2, 3, 4]
+    assert columns_of([decomposed[::-1]], composed, "the teacher") == (2, 1, 0)
+    assert rows_by_name(decomposed[::-1], composed, "the weights")[0] == [2, 1, 0]
 
 
 def test_a_file_selects_too_and_is_scaled_as_the_training_images_are(photos: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from zoo.data.dataset_spec import drops_unknown
 from zoo.data.files.decode import Rule, transform_of
 from zoo.data.label_sets import has_sets, moved, present_classes
 from zoo.data.load import load, only_this
+from zoo.data.sources.labels import composed
 from zoo.data.split import ImageData, Split
 from zoo.data.types import Labels
 from zoo.errors import InputError
@@ -98,11 +99,11 @@ def _of_known(data: ImageData, part: Split, taken: Taken) -> Split:
     """
     if not data.named:
         return part
-    known = {*_best_names(data, present_classes(part.labels), taken.names)}
+    known = {*map(composed, _best_names(data, present_classes(part.labels), taken.names))}
+    kept = np.array([composed(name) in known for name in data.classes])
     if has_sets(part.labels):
-        kept = np.array([name in known for name in data.classes])
         return replace(part, labels=part.labels * kept.astype(np.uint8))
-    rows = np.flatnonzero(np.array([name in known for name in data.classes])[part.labels])
+    rows = np.flatnonzero(kept[part.labels])
     if not len(rows):
         raise InputError(f"{data.spec}: no image is of a class of {taken.whose}")
     return part if len(rows) == len(part) else part.select(rows)
@@ -113,12 +114,12 @@ def _best_names(data: ImageData, present: Labels, lists: Sequence[tuple[str, ...
 
     Lists are not mixed: a name may mean one class in one of them, and another class in another.
     """
-    wanted = {data.classes[number] for number in present.tolist()}
-    return max(lists, key=lambda names: len(wanted & set(names)))
+    wanted = {composed(data.classes[number]) for number in present.tolist()}
+    return max(lists, key=lambda names: len(wanted & set(map(composed, names))))
 
 
 def _places(data: ImageData, present: Labels, known: tuple[str, ...], whose: str) -> Labels:
-    """Where the classes that have images stand among the known ones: by name.
+    """Where the classes that have images stand among the known ones: by name, whichever way it spells an accent.
 
     By number only where the dataset has no names, and the known ones are none of numbers: they would say otherwise.
 
@@ -128,10 +129,11 @@ def _places(data: ImageData, present: Labels, known: tuple[str, ...], whose: str
     by_number = not data.named and not any(name.isdecimal() for name in known)
     if data.classes == known or (by_number and len(data.classes) <= len(known)):
         return present
-    often = Counter(known) | Counter(data.classes)
-    places = {name: place for place, name in enumerate(known)}
+    own = [*map(composed, data.classes)]
+    often = Counter(map(composed, known)) | Counter(own)
+    places = {composed(name): place for place, name in enumerate(known)}
     owner = f"{whose}'" if whose.endswith("s") else f"{whose}'s"
-    for name in (data.classes[number] for number in present.tolist()):
+    for name in (own[number] for number in present.tolist()):
         if name not in places:
             raise InputError(
                 f"{data.spec}: its class {name!r} is none of {owner} {len(known)}: {', '.join(known[:10])}"
@@ -143,4 +145,4 @@ def _places(data: ImageData, present: Labels, known: tuple[str, ...], whose: str
                 f"{data.spec}: several classes are called {name!r}, and cannot be told apart by their names; "
                 f"give images with all classes of {whose}, in their order"
             )
-    return np.array([places[data.classes[number]] for number in present.tolist()], np.int64)
+    return np.array([places[own[number]] for number in present.tolist()], np.int64)

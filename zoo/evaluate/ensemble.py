@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
+from zoo.data.sources.labels import composed
 from zoo.data.types import Images, Item
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, open_classifier
@@ -214,12 +215,13 @@ def order_of(first: Classifier, member: Classifier, name: str) -> Tensor:
             f"{name}: its images have several labels; the thresholds of its classes were chosen for it alone and do "
             "not fit the mean of an ensemble"
         )
-    if set(first.classes) != set(member.classes) or first.sizes.num_classes != member.sizes.num_classes:
-        odd = sorted(set(first.classes) ^ set(member.classes))[:3]
+    wanted, own = [*map(composed, first.classes)], [*map(composed, member.classes)]
+    if set(wanted) != set(own) or first.sizes.num_classes != member.sizes.num_classes:
+        odd = sorted(set(wanted) ^ set(own))[:3]
         which = f" (only one knows {', '.join(odd)})" if odd else ""
         raise InputError(f"{name} has other classes than the first member{which}; an ensemble needs the same ones")
-    places = {label: place for place, label in enumerate(member.classes)}
-    return torch.tensor([places[label] for label in first.classes] or range(first.sizes.num_classes))
+    places = {label: place for place, label in enumerate(own)}
+    return torch.tensor([places[label] for label in wanted] or range(first.sizes.num_classes))
 
 
 # ---- measuring -------------------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ def _check_labels(first: OpenedSplit, other: OpenedSplit, name: str) -> None:
     Raises:
         InputError: the classes of the images differ.
     """
-    names, others = first.classifier.class_names, other.classifier.class_names
+    names, others = ([*map(composed, opened.classifier.class_names)] for opened in (first, other))
     known = [names[i] for i in np.asarray(first.images.labels)]
     if known != [others[i] for i in np.asarray(other.images.labels)]:
         raise InputError(f"{name}: its split {first.split} has other images, or another order of them: give --on SPEC")

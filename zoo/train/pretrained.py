@@ -15,6 +15,7 @@ from zoo.base.files import sha256_of
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.weights import AT
+from zoo.data.sources.labels import composed
 from zoo.errors import InputError
 from zoo.hub.ask_library import ask, fetched
 from zoo.hub.ref import is_ref
@@ -173,6 +174,7 @@ def rows_by_name(before: tuple[str, ...], now: tuple[str, ...], reference: str) 
         A number below len(before) for each class, or None if none is moved; and a line for people, "" where nothing is
         to be said.
     """
+    before, now = tuple(map(composed, before)), tuple(map(composed, now))  # accents may be spelled in two ways
     if before and len(before) != len(now):
         known = len({*before} & {*now})
         return None, (

@@ -16,6 +16,7 @@ from zoo.base.text import plural
 from zoo.catalogue.recipe import Distill, Recipe
 from zoo.catalogue.registry import Registry
 from zoo.data.portable import portable_spec
+from zoo.data.sources.labels import composed
 from zoo.errors import InputError, RunError
 from zoo.evaluate.classifier import Classifier, open_classifier
 from zoo.evaluate.library_weights import LibraryWeights
@@ -129,16 +130,17 @@ def matching(teacher: Teacher, record: RunRecord) -> Teacher:
 
 
 def columns_of(names: Sequence[tuple[str, ...]], classes: Sequence[str], whose: str) -> tuple[int, ...]:
-    """The place of each class among those of a teacher, by its name.
+    """The place of each class among those of a teacher, by its name, whichever way it spells an accent.
 
     Args:
         names: lists of names of the teacher's classes; the one that knows most of the classes counts.
     Raises:
         InputError: it does not know a class.
     """
-    best = max(names, key=lambda row: len({*row} & {*classes}))
+    wanted = [*map(composed, classes)]
+    best = max(([*map(composed, row)] for row in names), key=lambda row: len({*row} & {*wanted}))
     counts = Counter(best)
-    lacking = [name for name in classes if counts[name] != 1]
+    lacking = [name for name in wanted if counts[name] != 1]
     if lacking:
         shown = ", ".join(lacking[:MOST_NAMED]) + (", ..." if len(lacking) > MOST_NAMED else "")
         its = ", ".join(best[:MOST_NAMED]) + (", ..." if len(best) > MOST_NAMED else "")
@@ -146,4 +148,4 @@ def columns_of(names: Sequence[tuple[str, ...]], classes: Sequence[str], whose: 
             f"{whose} does not know {len(lacking)} of {plural(len(classes), 'class')} ({shown}); its own: {its}; give "
             "a teacher of the same classes, or set distill.kind to features, which needs none"
         )
-    return tuple(best.index(name) for name in classes)
+    return tuple(best.index(name) for name in wanted)
