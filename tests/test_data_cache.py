@@ -256,3 +256,20 @@ def test_listing_datasets_imports_neither_torch_nor_numpy():
 def test_importing_zoo_data_does_not_import_torch():
     script = "import sys, zoo.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_what_was_left_out_is_counted_as_it_is_now_and_of_altered_copies_too(tmp_path: Path) -> None:
+    write(tmp_path / "set", {"a": 6, "b": 6})
+    (tmp_path / "set/a/000.png").write_bytes(b"damaged")
+    (tmp_path / "set/a/one.txt").touch()
+    for more, ignored in (("", 1), ("&alter_test=flip", 1), ("", 2), ("&alter_test=flip", 2)):
+        if ignored == 2:
+            (tmp_path / "set/a/two.txt").touch()
+        data = load(f"folder:{tmp_path / 'set'}?skip_bad{more}")
+        assert (data.skipped, data.ignored) == (1, ignored)
+    rows = [f"set/{path.parent.name}/{path.name},{path.parent.name}" for path in sorted(tmp_path.rglob("*.png"))]
+    for count in (1, 2):  # rows without a label, and without a file
+        rows += [f"{rows[1].partition(',')[0]},", f"none{count}.png,a"]
+        (tmp_path / "set.csv").write_text("\n".join(["path,label", *rows]))
+        data = load(f"csv:{tmp_path / 'set.csv'}?skip_bad")
+        assert (data.skipped, data.ignored) == (1 + count, count)

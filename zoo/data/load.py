@@ -178,6 +178,8 @@ def _from_source(source: Source, job: _Job) -> ImageData:
     depth = _depth(source, once)
     read = KnownClasses(once) if job.common.get("drop_unknown") else once
     plain = cached(read, job.rule_for(depth), job.show, name=job.name, skip_bad=job.skip_bad)
+    if isinstance(source, FileSource):  # the cache keeps what was beside the images when they were decoded
+        plain = replace(plain, ignored=once.open().ignored)
     data = _altered(plain, job.common, job.name, job.show)
     findings = (*getattr(source, "findings", tuple)(), *plain.findings)
     described = _seen(_described(job.name, job.spec, job.dataset, data), findings, depth, job.rule.colours)
@@ -262,8 +264,10 @@ def _altered(data: Cached, common: dict[str, Any], name: str, show: Show) -> Cac
         return data
     train, test = (tuple(common.get(key, ("original",))) for key in ("alter_train", "alter_test"))
     names = data.classes if data.named else ()
-    source = Altered(data.key, data.fingerprint, data.train, data.test, names, train, test, data.ignored)
-    return cached(source, Rule(), show, name=name)
+    made = cached(
+        Altered(data.key, data.fingerprint, data.train, data.test, names, train, test), Rule(), show, name=name
+    )
+    return replace(made, skipped=data.skipped, ignored=data.ignored)
 
 
 def _described(name: str, spec: str, dataset: Dataset, data: Cached, notes: tuple[str, ...] = ()) -> ImageData:

@@ -111,7 +111,6 @@ class Altered:
     classes: tuple[str, ...]
     train: tuple[str, ...]
     test: tuple[str, ...]
-    ignored: int = 0
 
     def identity(self) -> dict[str, Any]:
         """The other one's cache key and fingerprint, and the alterations."""
@@ -120,4 +119,4 @@ class Altered:
     def open(self) -> Opened:
         """Rows that are computed while they are written."""
         train, test = _altered(self.base_train, self.train), _altered(self.base_test, self.test)
-        return Opened(train, test, self.classes, self.ignored)
+        return Opened(train, test, self.classes)

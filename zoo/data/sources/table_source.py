@@ -238,7 +238,8 @@ class TableSource:
         for part in self.parts():
             digest.update(np.ascontiguousarray(part.rows).data)
             digest.update(columns_digest(part.columns))
-        return {"scheme": "table", "path": str(self._read.listing.folder), "files": digest.hexdigest()}
+        identity = {"scheme": "table", "path": str(self._read.listing.folder), "files": digest.hexdigest()}
+        return identity | ({"skipped": skipped} if (skipped := self._read.listing.skipped) else {})
 
     def open(self) -> Opened:
         """The splits; files are decoded when they are read."""
