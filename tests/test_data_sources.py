@@ -317,6 +317,8 @@ def test_a_validation_split_of_torchvision_is_read_where_it_is_named(tmp_path):
         load("torchvision:Country211?validation=dev", data_dir=tmp_path)
     with pytest.raises(InputError, match="CIFAR10 has no split for validation"):
         load("torchvision:CIFAR10?validation=val", data_dir=tmp_path)
+    with pytest.raises(InputError, match=r"torchvision:CIFAR10 does not name its splits; leave out \?test="):
+        load("torchvision:CIFAR10?test=val", data_dir=tmp_path)
 
 
 def test_a_torchvision_set_without_splits_gets_a_fixed_stratified_one(tmp_path):

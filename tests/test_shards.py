@@ -304,6 +304,8 @@ def test_tars_that_cannot_be_used_are_refused_in_one_line(damage: Any, said: str
         ("wds:{tars}?test=holdout", "no tar file of split 'holdout'"),
         ("wds:{tars}?classes={tars}/../names.txt", "does not list the class 'c00'"),
         ("parquet:{tars}/../parquet?stream&alter_test=flip", "altered copies are kept decoded"),
+        ("parquet:{tars}/../parquet?buffer=10", r"\?buffer= says how .*; add \?stream"),
+        ("hf:me/it?buffer-mb=10", r"hf:me/it: \?buffer-mb= says how"),
         ("parquet:{tars}/../parquet?stream&buffer-mb=0", r"\?buffer-mb=0: expected a positive whole number"),
     ],
 )

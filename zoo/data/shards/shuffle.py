@@ -43,3 +43,17 @@ class Shuffle(Struct, frozen=True, kw_only=True):
                     raise InputError(f"{where}: ?{key.replace('_', '-')}={text}: expected a positive whole number")
                 given[key] = int(text)
         return cls(**given)
+
+
+def refuse_unstreamed(options: Mapping[str, Any], where: str) -> None:
+    """Refuse what says how shards are shuffled of images that do not stay in them.
+
+    Raises:
+        InputError: names the option.
+    """
+    for key in ("buffer", "buffer_mb"):
+        if key in options and not options.get("stream"):
+            name = key.replace("_", "-")
+            raise InputError(
+                f"{where}: ?{name}= says how images that stay in their shards are shuffled; add ?stream or leave it out"
+            )

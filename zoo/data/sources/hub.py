@@ -15,6 +15,7 @@ from zoo.base.text import first_line
 from zoo.base.version import __version__
 from zoo.data.findings import Finding
 from zoo.data.shards.remote import RemoteFile
+from zoo.data.shards.shuffle import refuse_unstreamed
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.parquet_columns import Place
 from zoo.data.sources.parquet_files import Chosen, choose_files, unread_splits
@@ -133,6 +134,7 @@ def hub(request: Request) -> Source:
     Raises:
         InputError, DataError: as `HubSource.make` and `ParquetShards.of`.
     """
+    refuse_unstreamed(request.options, f"hf:{request.rest}")
     made = HubSource.make(request)
     return made.shards(request) if request.options.get("stream") else made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from zoo.data.shards.shuffle import refuse_unstreamed
 from zoo.data.sources.parquet import ParquetSource
 from zoo.data.sources.parquet_columns import class_names, path_column
 from zoo.data.sources.parquet_files import local_files
@@ -27,6 +28,7 @@ def parquet(request: Request) -> Source:
         InputError, DataError: as `ParquetSource.make` and `TableSource.made`.
     """
     options, where = request.options, f"parquet:{request.rest}"
+    refuse_unstreamed(options, where)
     if "path" not in options:
         chosen = local_files(request.rest, options, where, whole=True)
         column = path_column(Path(chosen.train[0]), options.get("image"))

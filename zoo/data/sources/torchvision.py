@@ -141,6 +141,9 @@ class VisionSource:
             raise InputError(f"torchvision:{self.name}: unknown option {', '.join(sorted(unknown))}")
         if "validation" in self.options and ("split" not in parameters or "split" in extra):
             raise InputError(f"torchvision:{self.name} has no split for validation; leave out ?validation=")
+        named = "split" in parameters and "split" not in extra
+        if not named and (given := [side for side in ("train", "test") if side in self.options]):
+            raise InputError(f"torchvision:{self.name} does not name its splits; leave out ?{given[0]}=")
         if "train" in parameters or ("split" in parameters and "split" in extra):
             return self._build(make, extra | {"train": True}), self._build(make, extra | {"train": False})
         if "split" in parameters:
