@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -347,3 +348,18 @@ def test_without_the_cache_it_is_resumed_with_the_same_images_alone(runs: tuple[
         continued(stopped, given=again(dataset=((255 - IMAGES[:20], LABELS[:20]), ARRAYS[1])))
     train_in(stopped, continued(stopped, given=again(dataset=ARRAYS)), Watch())
     assert all(torch.equal(value, read_weights(stopped)[key]) for key, value in read_weights(whole).items())
+
+
+def test_images_of_python_that_differ_in_their_palette_or_orientation_alone_are_other_data() -> None:
+    def named(palette: int, turn: int) -> tuple[str, bytes]:
+        image = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) % 4, "P")
+        image.putpalette([palette * value for value in range(4) for _ in range(3)])
+        image.getexif()[0x112] = turn
+        file = io.BytesIO()
+        image.save(file, "PNG", exif=image.getexif())
+        again = Image.open(file)
+        given = given_data(([again] * 8, [0, 1] * 4))
+        return given.spec, load(given.spec, given=given).train.images.tobytes()
+
+    found = [named(*how) for how in ((10, 1), (20, 1), (10, 6))]
+    assert len({spec for spec, _ in found}) == len({pixels for _, pixels in found}) == 3

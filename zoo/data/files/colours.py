@@ -153,7 +153,15 @@ def may_be_transparent(image: Image.Image) -> bool:
 
 def is_transparent(image: Image.Image) -> bool:
     """Whether a pixel of an image is transparent at all."""
-    return may_be_transparent(image) and not is_deep(image) and _least_alpha(image.convert("RGBA")) < 255
+    if is_deep(image):
+        return bool(_clear_values(image).any())
+    return may_be_transparent(image) and _least_alpha(image.convert("RGBA")) < 255
+
+
+def _clear_values(image: Image.Image) -> NDArray[np.bool_]:
+    """Which pixels of a deep image have the one value that its file calls transparent: bool (H, W), or () if none."""
+    clear = image.info.get("transparency")
+    return np.asarray(image) == clear if isinstance(clear, int) else np.zeros((), bool)
 
 
 def rgb_of_values(values: NDArray[np.uint16], colours: Colours) -> Image.Image:
@@ -183,14 +191,22 @@ def _least_alpha(image: Image.Image) -> float:
     return float(least) if isinstance(least, int | float) else 255.0
 
 
+def _ground(colours: Colours) -> tuple[int, ...]:
+    """The colour behind what is transparent."""
+    return ImageColor.getrgb(colours.background or "white")[:3]
+
+
 def rgb(image: Image.Image, colours: Colours) -> Image.Image:
     """The image in three channels of 8 bits, on its background."""
     if is_deep(image):
         white = values_of(image).white() if colours.white is None else colours.white
         black = colours.black or 0.0
         values = np.nan_to_num(np.asarray(image, np.float64), nan=black, posinf=white, neginf=black)
-        image = Image.fromarray(_between(values, black, white))
+        clear, image = _clear_values(image), Image.fromarray(_between(values, black, white))
+        if clear.any():
+            image = image.convert("RGB")
+            image.paste(_ground(colours), mask=Image.fromarray(clear))
     elif is_transparent(image):
-        ground = Image.new("RGBA", image.size, (*ImageColor.getrgb(colours.background or "white")[:3], 255))
+        ground = Image.new("RGBA", image.size, (*_ground(colours), 255))
         image = Image.alpha_composite(ground, image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -72,7 +72,12 @@ def whole_values(upper: Upper, image: Image.Image, again: Callable[[], Image.Ima
             high, low = pairs[..., (0, 0, 0, 2)], pairs[..., (1, 1, 1, 3)]
         else:
             high, low = np.asarray(image, np.uint16), _read(second, upper, _LOWER[upper.raw])
-    return np.bitwise_or(np.left_shift(high, np.uint16(8)), low)
+    values = np.bitwise_or(np.left_shift(high, np.uint16(8)), low)
+    clear = image.info.get("transparency")  # a colour of a PNG
+    if values.shape[2] != 3 or not isinstance(clear, tuple):
+        return values
+    alpha = np.where((values == np.array(clear)).all(axis=2, keepdims=True), 0, 65_535)
+    return np.concatenate([values, alpha.astype(np.uint16)], axis=2)
 
 
 def _read(image: ImageFile.ImageFile, upper: Upper, raw: str) -> NDArray[np.uint16]:

@@ -37,7 +37,7 @@ from zoo.data.files.heif import decoders
 from zoo.data.findings import Finding
 from zoo.data.types import Chunk, Item
 
-FORMAT = 2  # 1: images in colour of 16 bits a channel were taken for ones of 8
+FORMAT = 3  # 1: images in colour of 16 bits were taken for ones of 8; 2: a transparent value of 16 bits was not seen
 
 BLOCK = 64
 """Images that a thread looks at before it answers: most take a few microseconds, less than handing one over."""
