@@ -258,6 +258,11 @@ def test_importing_zoo_data_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+def test_alterations_of_a_spec_are_chained_as_in_a_catalogue():
+    named = registry(gray=Dataset(source="sklearn:digits", options={"alter_test": ["grayscale+flip"]}))
+    assert load("sklearn:digits?alter_test=grayscale+flip").fingerprint == load("gray", named).fingerprint
+
+
 def test_what_was_left_out_is_counted_as_it_is_now_and_of_altered_copies_too(tmp_path: Path) -> None:
     write(tmp_path / "set", {"a": 6, "b": 6})
     (tmp_path / "set/a/000.png").write_bytes(b"damaged")

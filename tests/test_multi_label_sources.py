@@ -182,6 +182,8 @@ TABLES: dict[str, tuple[Callable[[Path, np.ndarray], None], str]] = {
     "csv:a.csv?multi-label": (lambda path, labels: write_csv(path, labels, ";"), "a.csv"),
     "csv:b.csv?multi-label": (lambda path, labels: write_csv(path, labels, ", "), "b.csv"),
     "csv:c.csv?separator=/": (lambda path, labels: write_csv(path, labels, "/"), "c.csv"),
+    "csv:c.csv?separator=+": (lambda path, labels: write_csv(path, labels, "+"), "c.csv"),
+    "csv:c.csv?separator=%26": (lambda path, labels: write_csv(path, labels, "&"), "c.csv"),
     f"csv:d.csv?labels={','.join(NAMES)}": (write_columns, "d.csv"),
     "jsonl:e.jsonl": (write_jsonl, "e.jsonl"),
     "parquet:f.parquet": (write_paths, "f.parquet"),
@@ -217,6 +219,8 @@ def test_a_csv_without_the_option_has_one_label_a_cell(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "b.jsonl", labels)
     with pytest.raises(InputError, match="its images have several labels"):
         load(f"jsonl:{tmp_path / 'b.jsonl'}", task="single-label")
+    with pytest.raises(InputError, match="names no sign; an ampersand is written"):
+        load(f"csv:{tmp_path / 'a.csv'}?separator=&")
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,8 @@ def options_of(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     scheme, _, rest = dataset.source.partition(":")
     _, query = _divided(scheme, rest)
     options = {_key(key): value for key, value in dataset.options.items()}
-    options |= {_key(key): _value(_key(key), text) for key, text in parse_qsl(query, keep_blank_values=True)}
+    given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # a plus is a plus, as in "flip+grayscale"
+    options |= {_key(key): _value(_key(key), text) for key, text in given}
     allowed = SCHEMES[scheme][1] if scheme in SCHEMES else None
     common = {k: v for k, v in options.items() if k in COMMON}
     specific = {k: v for k, v in options.items() if k not in COMMON}

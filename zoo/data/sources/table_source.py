@@ -111,6 +111,8 @@ class TableSource:
     def made(cls, tables: Sequence[tuple[Path, int]], kind: Kind, request: Request, where: str) -> TableSource:
         """The source for tables whose splits are known."""
         options, beside = request.options, tables[0][0].parent
+        if options.get("separator") == "":
+            raise InputError(f"{where}: ?separator= names no sign; an ampersand is written ?separator=%26")
         folder = _folder(options.get("images"), beside, where)
         return cls(
             tuple((TableFile(path, kind), side) for path, side in tables),
