@@ -18,6 +18,7 @@ from square_images import COLOURS, png, squares, write_folders, write_parquet
 import zoo
 from zoo.catalogue.recipe import Recipe
 from zoo.data.batches.mode import Delivery
+from zoo.data.batches.open import open_source
 from zoo.data.label_sets import as_sets, moved, sets_from_columns, strata
 from zoo.data.load import load
 from zoo.data.split import ImageData, divided_rows, drawn_test, validation_split
@@ -221,6 +222,17 @@ def test_a_csv_without_the_option_has_one_label_a_cell(tmp_path: Path) -> None:
         load(f"jsonl:{tmp_path / 'b.jsonl'}", task="single-label")
     with pytest.raises(InputError, match="names no sign; an ampersand is written"):
         load(f"csv:{tmp_path / 'a.csv'}?separator=&")
+
+
+def test_a_table_with_whole_and_relative_paths_is_streamed(tmp_path: Path) -> None:
+    write_images(tmp_path / "here")
+    write_images(tmp_path / "there")
+    places = [Path("00.png"), Path("01.png"), *sorted((tmp_path / "there").iterdir())[:8]]
+    rows = [f"{place},{'cat' if row % 2 else 'dog'}" for row, place in enumerate(places)]
+    (tmp_path / "here" / "a.csv").write_text("\n".join(["path,label", *rows]))
+    data = load(f"csv:{tmp_path / 'here' / 'a.csv'}", delivery=Delivery("stream", 0))
+    given = [images for _, images, _ in open_source(data.train).batches(3)]
+    assert np.array_equal(torch.cat(given), data.train.images[:])
 
 
 @pytest.mark.parametrize(

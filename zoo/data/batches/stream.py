@@ -78,7 +78,7 @@ class _FileReader:
     def _part(self, rows: Labels, key: int | None, ahead: Ahead | None) -> Part:
         del ahead
         files, chosen = self.images.files, self._chosen(rows)
-        paths = [self.root + files.name(row) for row in chosen]
+        paths = [os.path.join(self.root, files.name(row)) for row in chosen]  # a table may name whole paths, too
         stamps = [files.stamp(row) for row in chosen]
         return Part(paths, stamps, self._cuts(rows, key))
 
