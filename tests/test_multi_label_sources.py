@@ -17,6 +17,7 @@ from square_images import COLOURS, png, squares, write_folders, write_parquet
 
 import zoo
 from zoo.catalogue.recipe import Recipe
+from zoo.catalogue.registry import load_registry
 from zoo.data.batches.mode import Delivery
 from zoo.data.batches.open import open_source
 from zoo.data.label_sets import as_sets, moved, sets_from_columns, strata
@@ -222,6 +223,14 @@ def test_a_csv_without_the_option_has_one_label_a_cell(tmp_path: Path) -> None:
         load(f"jsonl:{tmp_path / 'b.jsonl'}", task="single-label")
     with pytest.raises(InputError, match="names no sign; an ampersand is written"):
         load(f"csv:{tmp_path / 'a.csv'}?separator=&")
+
+
+def test_a_catalogue_lists_the_columns_of_the_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_columns(tmp_path / "d.csv", write_images(tmp_path))
+    lists = '[datasets.squares]\nsource = "csv:d.csv"\noptions = { labels = ["red", "green", "blue"] }\n'
+    (tmp_path / "registry.toml").write_text(lists)
+    monkeypatch.chdir(tmp_path)
+    assert load("squares", load_registry()).classes == ("red", "green", "blue")
 
 
 def test_a_table_with_whole_and_relative_paths_is_streamed(tmp_path: Path) -> None:

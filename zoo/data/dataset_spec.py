@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 PARQUET = frozenset({"image", "label", "labels", "train", "validation", "test", "config", "split_column", "group"})
 """Options of parquet files, wherever they are."""
 
+LISTS = frozenset({"labels", "train", "validation", "test"})
+"""Options that may name several columns or splits."""
+
 SCHEMES: Mapping[str, tuple[Callable[[Request], Source], frozenset[str] | None]] = MappingProxyType(
     {
         "sklearn": (DigitsSource.make, frozenset()),
@@ -111,10 +114,12 @@ def options_of(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     scheme, _, rest = dataset.source.partition(":")
     _, query = _divided(scheme, rest)
+    allowed = SCHEMES[scheme][1] if scheme in SCHEMES else None
     options = {_key(key): value for key, value in dataset.options.items()}
+    if allowed is not None:
+        options = {key: _of_catalogue(key, value) for key, value in options.items()}
     given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # a plus is a plus, as in "flip+grayscale"
     options |= {_key(key): _value(_key(key), text) for key, text in given}
-    allowed = SCHEMES[scheme][1] if scheme in SCHEMES else None
     common = {k: v for k, v in options.items() if k in COMMON}
     specific = {k: v for k, v in options.items() if k not in COMMON}
     unknown = sorted(set(specific) - allowed) if allowed is not None else []
@@ -141,6 +146,12 @@ def _divided(scheme: str, rest: str) -> tuple[str, str]:
 
 def _key(name: str) -> str:
     return name.replace("-", "_")
+
+
+def _of_catalogue(key: str, value: Any) -> Any:
+    """The value of an option in a catalogue: names of columns or splits may be a list, where a SPEC has commas."""
+    listed = key in LISTS and isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return ",".join(value) if listed else value
 
 
 def _value(key: str, text: str) -> int | bool | str | list[str]:
