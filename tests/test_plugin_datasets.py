@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
 PARTS = """
@@ -56,10 +57,14 @@ def kept(*, data_dir):
     images = np.load(Path(data_dir) / "images.npy")
     return ImageSplits((images, np.arange(len(images)) % 2), (images[:2], [0, 1]), ("a", "b"))
 
+def deep(*, data_dir):
+    files = sorted(Path(data_dir).glob("*.png"))
+    return ImageSplits((files, [0, 1] * 4), (files[:2], [0, 1]), ("a", "b"))
+
 def part(*, channels, height, width):
     pass
 """
-NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent", "exits", "kept")
+NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent", "exits", "kept", "deep")
 TOML = """
 [datasets.theirs]
 source = "plugin:mine.arrays"
@@ -137,3 +142,16 @@ def test_another_folder_of_data_has_images_of_its_own(site: Site, tmp_path: Path
         done = site.run("datasets", "check", "plugin:mine.kept", "--data-dir", str(folder), "--json")
         found.append(json.loads(done.stdout)["fingerprint"])
     assert found[0] != found[1]
+
+
+def test_files_of_a_plugin_that_got_brighter_are_looked_at_again(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    white = []
+    for most in (900, 4000):
+        for number in range(8):
+            values = np.full((6, 6), most - number, np.uint16)
+            Image.fromarray(values).save(tmp_path / "deep" / f"{number}.png")
+        done = site.run("datasets", "check", "plugin:mine.deep", "--data-dir", str(tmp_path / "deep"), "--json")
+        found = {finding["kind"]: finding["message"] for finding in json.loads(done.stdout)["findings"]}
+        white.append("1,023 is read as white" in found["white"])
+    assert white == [True, False]

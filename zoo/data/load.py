@@ -193,7 +193,9 @@ def _from_source(source: Source, job: _Job) -> ImageData:
 def _depth(source: Source, once: Once) -> Depth:
     """What all images of a source have in common; nothing where it cannot be opened, which is said if it has to be."""
     try:
-        return depth_of(*(source.content() if isinstance(source, FileSource) else once.content()))
+        if isinstance(source, FileSource):
+            return depth_of(*source.content())
+        return depth_of(*once.content(), lambda: (*once.open().train.files, *once.open().test.files))
     except DataError:
         return Depth()
 

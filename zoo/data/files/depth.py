@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -20,6 +20,7 @@ import numpy as np
 
 from zoo.base.files import WriteError, replacing
 from zoo.base.paths import cache_dir
+from zoo.base.stamps import stamp
 from zoo.base.structs import Struct
 from zoo.base.text import plural
 from zoo.data.files.colours import (
@@ -54,10 +55,12 @@ class Depth(Struct, frozen=True, kw_only=True):
 
     Attributes:
         values: of images of more than 8 bits. transparent: how many images are.
+        files: stamps of the image files among them, of which nothing else says whether they changed.
     """
 
     values: Values = Values()
     transparent: int = 0
+    files: dict[str, int] = {}
 
     def colours(self, given: Colours) -> Colours:
         """How all images are to be read: as given, and else by what they have in common."""
@@ -93,17 +96,21 @@ class Depth(Struct, frozen=True, kw_only=True):
         return tuple(findings)
 
 
-def depth_of(key: str, chunks: Iterable[Chunk]) -> Depth:
+def depth_of(key: str, chunks: Iterable[Chunk], beside: Callable[[], Iterable[Path]] = tuple) -> Depth:
     """Look at all images of a set, or say what they said before.
 
     Args:
         key: what the images depend on. chunks: all of them; decoded arrays have 8 bits.
+        beside: gives the files of which the key does not say whether they changed; asked if the images are looked at.
     """
     digest = hashlib.sha256(f"{FORMAT} {decoders()} {key}".encode()).hexdigest()
     path = cache_dir() / "files" / f"depth-{digest[:24]}.json"
     with suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode(path.read_bytes(), type=Depth)
-    depth = _looked_at(chunks)
+        known = msgspec.json.decode(path.read_bytes(), type=Depth)
+        if all(stamp(file) == before for file, before in known.files.items()):
+            return known
+    files = {name: stamp(name) for name in map(str, beside())}
+    depth = msgspec.structs.replace(_looked_at(chunks), files=files)
     with suppress(WriteError), replacing(path) as temporary:
         temporary.write_bytes(msgspec.json.encode(depth))
     return depth
