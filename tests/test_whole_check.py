@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from shard_files import write_tars
 
 import zoo
 from zoo.cli.datasets import datasets
@@ -304,3 +305,17 @@ def test_an_image_that_is_too_small_for_the_crop_is_named_where_a_run_leaves_it_
     check = zoo.check_dataset(f"csv:{table}?crop=32", skip_bad=True)
     assert check.skipped == 1
     assert ["damaged.png" in example for example in kinds(check)["unreadable"]] == [True]
+
+
+def test_images_that_stay_in_their_shards_are_counted_as_decoded_ones_are(tmp_path: Path) -> None:
+    for side, count in (("train", 4), ("test", 2)):
+        for name, images in (("cat", count), ("dog", count), ("fox", 1)):
+            for row in range(images):
+                put(texture(1000 * count + 100 * len(name) + row), tmp_path / side / name / f"{row}.png")
+    (tmp_path / "train/fox/0.png").write_bytes(b"damaged")
+    for side in ("train", "test"):
+        write_tars(tmp_path / side, tmp_path / "tars", side, 1)
+    plain, streamed = (zoo.check_dataset(f"wds:{tmp_path / 'tars'}{how}") for how in ("", "?stream"))
+    assert kinds(streamed) == kinds(plain)
+    assert kinds(plain)["empty-class"] == ("fox",)
+    assert (streamed.train, streamed.skipped) == (plain.train, plain.skipped) == ((4, 4, 0), 1)

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.data.duplicates import Hashes, perceptual_hashes
 from zoo.data.split import Split
 from zoo.data.types import Images, Labels
-from zoo.errors import DataError, SizesError
+from zoo.errors import BadImagesError, DataError, SizesError
 
 NEARLY_BLACK = 32
 """An image without a value of this or more, of 255, is one that a wrong white made, or shows next to nothing."""
@@ -96,6 +96,8 @@ def _blocks(split: Split, count: int) -> Iterator[tuple[int, Images, dict[int, s
             return image
         except SizesError:
             raise
+        except BadImagesError as error:
+            return error.problems[0]
         except DataError as error:
             return str(error)
 

@@ -110,12 +110,21 @@ def _looked(
     except BadImagesError as error:
         bad = list(error.problems)
         data = _without_bad(at, error)
+    looks = _looks(data, show)
+    found = [line for its in looks.values() for line in its.unreadable.values()]
+    if found:  # only images that are decoded while they are looked at: as others, they do not count
+        data = _without_bad(at, BadImagesError(found))
+        looks = _looks(data, show)
+    return data, [*bad, *found], looks
+
+
+def _looks(data: ImageData, show: Show) -> dict[str, Looks]:
+    """What the images of each split look like."""
     looks = {}
     for side, split in splits_of(data).items():
         title = f"looking at {data.name} ({side})"
         looks[side] = looked_at(split, _progress(show, title, len(split)), similar=True)
-        bad += looks[side].unreadable.values()
-    return data, bad, looks
+    return looks
 
 
 def _without_bad(at: Callable[[bool], ImageData], error: BadImagesError) -> ImageData:
