@@ -290,7 +290,11 @@ def _joined(world: World | None, device: str) -> Iterator[World]:
         yield World()
     else:
         joined = join(device, sharded=False)
-        yield joined
+        try:
+            yield joined
+        except BaseException:
+            joined.claim()  # so that no other process waits for this one
+            raise
         joined.leave()
 
 

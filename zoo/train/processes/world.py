@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -355,10 +356,12 @@ def join(device: str, *, sharded: bool) -> World:
     if where.type == "cuda":
         torch.cuda.set_device(where)
     world = World(rank, size, local, sharded=sharded)
-    store, *_ = next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, attempt = _meeting_place(rank, size), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    number = store.add(f"zoo{attempt}/joined/{rank}", 1)  # a script may train again and again
+    if number > 1 and dist.is_initialized():  # the training before has failed
+        dist.destroy_process_group()
     world.hosts = world.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    world.store = dist.PrefixStore(f"zoo{attempt}", store)
+    world.store = dist.PrefixStore(f"zoo{attempt}/{number}", store)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo",
         store=dist.PrefixStore("group", world.store),
@@ -367,6 +370,13 @@ def join(device: str, *, sharded: bool) -> World:
         timeout=TIMEOUT,
     )
     return world
+
+
+@cache
+def _meeting_place(rank: int, size: int) -> dist.Store:
+    """The store in which torchrun's processes find each other; kept, as the process that hosts it ends it otherwise."""
+    store, *_ = next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))
+    return store
 
 
 def own_device(device: torch.device, local: int) -> torch.device:
