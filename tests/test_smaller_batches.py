@@ -81,6 +81,7 @@ def test_the_run_goes_on_with_half_the_micro_batch(tmp_path: Path, at: int) -> N
     assert record.settings.accumulate == 2
     assert record.environment["out of memory"].startswith(f"in step {at + 1} with recipe.accumulate = 1")
     assert [row["epoch"] for row in read_metrics(run.folder)] == [1, 2]
+    assert "resumed" not in run.result  # by nothing else than it began with
     whole = trained(net(most=999), tmp_path / "whole", accumulate=2 if at == 0 else 1)
     assert run.result["train"]["images"] == whole.result["train"]["images"]
     found, wanted = (load_file(one.folder / "model.safetensors") for one in (run, whole))
@@ -106,6 +107,7 @@ def test_a_run_that_went_on_is_resumed_as_it_went_on(tmp_path: Path) -> None:
     longer = zoo.resume(run, epochs=3, model=net(most=16), reporter=Told())
     assert longer.record.settings.accumulate == 2
     assert len(longer.rows) == 3
+    assert "resumed" not in longer.result
 
 
 # ---- --batch-size auto ---------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def restored(state: Mapping[str, Any], record: RunRecord, total: int) -> Positio
     before = {"processes": "1", **record.environment}
     for earlier in at.resumed:
         before |= earlier
-    names = sorted({*before, *now} - {"epoch"})
+    names = sorted({*now, "commit"})  # a record's environment has more: what happened to the run
     changed = {name: now.get(name, "") for name in names if now.get(name, "") != before.get(name, "")}
     if not changed or at.total >= total:
         return at
