@@ -234,7 +234,7 @@ def test_options_of_another_run_are_refused_whatever_their_value(short: Path) ->
     said = str(called("train", "--resume", "run", "--epochs", "3", *words).exception)
     for word in words[::2]:
         assert word in said
-    assert "--data-dir, --epochs and --workers can" in said
+    assert "--data-dir, --epochs, --device and --workers can" in said
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"test": 5}', '{"test": {"correct": 9, "count": 8}}', "{"])

@@ -99,7 +99,7 @@ def train(
     if resumes:
         click_from_fields.refuse_for_resume(given, output)
     before = zoo.Run.open(str(resume)) if resumes and os.path.isdir(str(resume)) else None
-    device = option_values["device"] if before is None else before.record.device
+    device = option_values["device"] if before is None or "device" in given else before.record.device
     if gpus is not None and launch.wanted(gpus):
         sys.exit(launch.start(gpus, device, model))
     if before is not None and before.is_finished and not before.record.soup and "epochs" not in given:

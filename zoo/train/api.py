@@ -177,6 +177,7 @@ def resume(
     run: RunLike,
     *,
     epochs: int | None = None,
+    device: str | None = None,
     data_dir: str | Path | None = None,
     workers: int | None = None,
     checkpoint_seconds: float = 60.0,
@@ -199,6 +200,7 @@ def resume(
     Args:
         run: a run folder, a name below runs/, "last", or a `Run`.
         epochs: the new total number of epochs. Without it, a finished run is returned as it is.
+        device: where it goes on, as for `zoo.train`; default: the recorded device.
         model, dataset, augment: code and images of your own that the run was given, where it cannot find them again by
             itself; see `zoo.train`. The code of a file it can: it keeps a copy.
         data_dir, workers: as for `zoo.train`.
@@ -213,11 +215,11 @@ def resume(
     Example:
         >>> zoo.resume("last", epochs=40)  # doctest: +SKIP
     """
-    given = _given({"epochs": epochs, "data_dir": data_dir, "workers": workers})
+    given = _given({"epochs": epochs, "device": device, "data_dir": data_dir, "workers": workers})
     if isinstance(run, str) and (run.startswith(HUB) or is_name_of_weights(run)):
         raise InputError(f"--resume {run}: only a run on this machine can be resumed; --from {run} repeats it")
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
-    with _prepared(around, "auto") as training:
+    with _prepared(around, str(device or "auto")) as training:
         folder = training.world.once(lambda: Path(word_of(run)))
         from zoo.train.given import again
 

@@ -100,7 +100,10 @@ class Request(Struct, kw_only=True):
     lr: Annotated[float | None, Option("Peak learning rate.", recipe=True, repeat=True)] = None
     seed: Annotated[int, Option("Seed for initial weights, image order and augmentation.", repeat=True, sweep=True)] = 0
     device: Annotated[
-        str, Option("Device to train on: auto, cpu, cuda, cuda:N or mps.", repeat=True, sweep=True, reproduce=True)
+        str,
+        Option(
+            "Device to train on: auto, cpu, cuda, cuda:N or mps.", resume=True, repeat=True, sweep=True, reproduce=True
+        ),
     ] = "auto"
     precision: Annotated[
         str | None, Option("Number type of the forward pass: auto, fp32, bf16 or fp16.", recipe=True, repeat=True)

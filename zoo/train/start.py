@@ -17,10 +17,10 @@ from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Model
 from zoo.data.portable import is_local
 from zoo.data.sources.source import Show, silent
-from zoo.errors import InputError, RunError
+from zoo.errors import DeviceError, InputError, RunError
 from zoo.hub.ref import is_ref
 from zoo.hub.sums import SUMS
-from zoo.models.device import pick_layout, usable_device
+from zoo.models.device import pick_device, pick_layout, usable_device
 from zoo.models.own_module import state_hash
 from zoo.models.precision import pick_precision
 from zoo.runs.folder import is_finished, read_metrics
@@ -42,6 +42,9 @@ OF_THE_IMAGES = ("normalize", "image_size")
 
 NAME = "zoo-from"
 """A temporary name for the source's model and recipe while they are resolved."""
+
+BEGUN = "begun in"
+"""In a record's environment: number type and device of a run that went on with a device of another kind."""
 
 FINE_TUNE = "fine-tune"
 """The default recipe of a run that starts from pretrained weights."""
@@ -137,6 +140,7 @@ def continued(
     registry: Registry | None = None,
     *,
     epochs: int | None = None,
+    device: str | None = None,
     show: Show = silent,
     warn: Callable[[str], None] = lambda line: None,
     given: Given = Given(),  # noqa: B008 - frozen
@@ -146,12 +150,13 @@ def continued(
 
     Args:
         epochs: the new total number of epochs. workers: as for `zoo.train.plan.replan`.
+        device: the name of the one to go on with; None: the recorded one.
         given: a model, images or a function for batches that the run was given and is given again, see
             `zoo.train.given.again`. A model out of a file need not be: the run's copy of the file is used.
         warn: receives a line for each difference that makes the run not bit-identical to an uninterrupted one.
     Raises:
         RunError: not a run folder, a damaged one, or the run is finished.
-        InputError: that many epochs are already trained. ZooError: as `resumed`.
+        InputError: that many epochs are already trained. DeviceError: the device is not here. ZooError: as `resumed`.
     """
     registry = registry or load_registry()
     record = read_record(folder)
@@ -168,6 +173,7 @@ def continued(
             f"--epochs {epochs}: {plural(trained, 'epoch has', 'epochs have')} already been trained in {folder}; "
             "give a larger number"
         )
+    begun, record = record, _on_device(folder, record, device)
     threads = as_recorded(record)
     given = replace(given, warn=warn)
     registry = _with_code(folder, record, registry, given)
@@ -176,6 +182,7 @@ def continued(
     if given.model is not None:
         record = renewed(record, registry)
     plan = resumed(folder, record, show, registry, warn=warn, epochs=epochs, given=given, **changed)
+    plan = _moved(plan, begun, warn)
     if given.model is not None:
         _refuse_another_shape(folder, plan)
     if epochs is not None and record.settings.schedule != "constant":
@@ -184,6 +191,33 @@ def continued(
             f"{record.settings.epochs}, so the learning rate jumps to its value in the longer schedule"
         )
     return replace(plan, notes=(*plan.notes, threads)) if threads else plan
+
+
+def _on_device(folder: Path, record: RunRecord, device: str | None) -> RunRecord:
+    """The record of a run that goes on with another device, or with its own one if that is here.
+
+    Raises:
+        InputError, DeviceError: as `pick_device`.
+    """
+    if device is not None:
+        return msgspec.structs.replace(record, device=str(pick_device(device)))
+    try:
+        pick_device(record.device)
+    except DeviceError as error:
+        raise DeviceError(f"{folder}: {error}; add --device auto to go on with another one") from None
+    return record
+
+
+def _moved(plan: Plan, begun: RunRecord, warn: Callable[[str], None]) -> Plan:
+    """The plan of a run that goes on with a device of another kind: number type, layout and compiler are its own."""
+    if plan.hardware.device.type == torch.device(begun.device).type:
+        return plan
+    plan = with_compiler(_as_asked_now(plan, begun))
+    if plan.record.precision != begun.precision:
+        now = f"precision is now {plan.record.precision} and was {begun.precision}"
+        warn(f"{now}: the resumed run will not be bit-identical")
+    known = {BEGUN: f"{begun.precision} on {begun.device}", **plan.record.environment}
+    return replace(plan, record=msgspec.structs.replace(plan.record, environment=known))
 
 
 def refuse_package(folder: Path) -> None:
