@@ -22,6 +22,7 @@ from zoo.runs.record import configuration, read_record, write_record
 from zoo.runs.validation_images import validation_images
 from zoo.train.plan import resolve
 from zoo.train.run_options import Request
+from zoo.train.start import plan_of
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,41 @@ def test_a_run_of_an_earlier_version_asks_its_dataset(photos: Path, tmp_path: Pa
     write_record(run, msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, scaling=msgspec.UNSET)))
     assert read_record(run).data.scaling is msgspec.UNSET
     assert rule_of(read_record(run), load_registry()) == rule
+
+
+CUT = Transform(size=(8, 8), resize=12)
+
+
+@pytest.mark.parametrize(
+    ("options", "side", "expected", "said"),
+    [
+        ("", None, CUT, "the shorter side is scaled to 12 pixels, then the centre of 8x8 is cut out"),
+        ("", 16, CUT.at(16), "the shorter side is scaled to 24 pixels, then the centre of 16x16 is cut out"),
+        ("?resize=9&crop=8", None, None, ""),
+    ],
+)
+def test_weights_of_a_run_say_how_images_are_cut_where_the_dataset_does_not(
+    photos: Path, tmp_path: Path, options: str, side: int | None, expected: Transform | None, said: str
+) -> None:
+    run = untrained_run(tmp_path / "run", "cnn-baseline", f"folder:{photos}?resize=12&crop=8")
+    assert read_record(run).data.scaling == CUT
+    spec = f"folder:{photos}{options}"
+    request = Request(model="cnn-baseline", dataset=spec, weights=str(run), image_size=side, device="cpu")
+    plan = plan_of(request)
+    assert plan.record.data.transform == expected
+    assert any(said in line for line in plan.messages) == bool(said)
+    rule = rule_of(plan.record, load_registry())
+    for place, pixels in zip(plan.test.origins(), plan.test.images, strict=True):
+        assert np.array_equal(image_array(Path(place), rule, place), pixels)
+
+
+def test_a_cut_that_the_weights_replace_is_said(photos: Path, tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", "cnn-baseline", f"folder:{photos}?resize=12&crop=8")
+    record = read_record(run)
+    data = msgspec.structs.replace(record.data, transform=CUT, scaling=msgspec.UNSET)  # as of weights of a library
+    write_record(run, msgspec.structs.replace(record, data=data))
+    spec = f"folder:{photos}?resize=16&crop=10"
+    plan = plan_of(Request(model="cnn-baseline", dataset=spec, weights=str(run), device="cpu"))
+    assert plan.record.data.transform == CUT
+    (line,) = [line for line in plan.messages if "passed over" in line]
+    assert line.startswith(f"{spec}: resize=16 and crop=10 are passed over, as the weights say how images are prepared")

@@ -56,6 +56,7 @@ from zoo.train.own_augment import OwnAugment, code_of
 from zoo.train.recipe_findings import recipe_findings
 from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import AUTO, Request, refuse_impossible
+from zoo.train.sized import sized
 from zoo.train.smaller_images import refuse_smaller_images
 from zoo.train.speed.compile_trials import Trials, try_compiled
 from zoo.train.speed.compiled import choose, measure_pace, why_no_graph
@@ -151,9 +152,7 @@ def resolve(
     spec = request.dataset or model.dataset
     recipe_name, recipe = resolved_recipe(request, registry, model, spec, beginning, given.recipe)
     image_size = recipe.image_size if request.image_size is None else request.image_size
-    transform = beginning.transform
-    if transform and image_size:
-        transform = transform.at(image_size)
+    transform, told = sized(beginning, spec, registry, image_size)
     if transform:
         beginning.fetch(*transform.size)
     if image_size:
@@ -197,7 +196,7 @@ def resolve(
     )
     usual, unusual = splits_lines(images, found)
     notes = (*data.notes, *normal.notes(len(data.train)), *reasons(hardware, recipe.precision), *usual)
-    findings, messages = _findings(images, splits, record, request), (*messages, *unusual)
+    findings, messages = _findings(images, splits, record, request), (*messages, *told, *unusual)
     plan = Plan(record, registry, *splits, hardware, notes, findings, messages, augment=given.augment)
     ready = taught(beginning_ready(plan), teacher)
     return ready if request.batch_size == AUTO else with_compiler(ready)  # it times a step, which must fit first

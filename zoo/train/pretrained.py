@@ -87,7 +87,13 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
     if record.is_ensemble:
         raise InputError(f"{source}: is an ensemble of other runs, and cannot be trained further; train its members")
     data = record.data
-    beginning = Beginning(transform=data.transform, mean=data.mean, std=data.std, normalize=record.settings.normalize)
+    beginning = Beginning(
+        transform=data.transform,
+        scaling=data.scaling or None,
+        mean=data.mean,
+        std=data.std,
+        normalize=record.settings.normalize,
+    )
 
     def load(**sizes: int) -> tuple[Mapping[str, Tensor], str]:
         del sizes

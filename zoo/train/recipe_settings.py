@@ -29,12 +29,14 @@ class Beginning(Struct, kw_only=True, frozen=True):
 
     Attributes:
         transform: how images are resized; None leaves it to the dataset. mean, std: empty means the dataset's.
+        scaling: how they are resized where the dataset leaves it open; None: as its images usually are.
         normalize: as in a recipe; None leaves it to the recipe.
         recipe: the default recipe.
         fetch: called with height and width as soon as they are known, before any image is decoded.
     """
 
     transform: Transform | None = None
+    scaling: Transform | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     normalize: Normalize | None = None
