@@ -85,6 +85,7 @@ def test_a_run_that_was_stopped_among_small_images_ends_as_one_that_was_not(here
     ("model", "settings", "words"),
     [
         ("cnn-baseline", {}, "cannot take images of 6x6, as progressive-size makes them of 8x8 .* give a larger scale"),
+        ("hybrid-alt-1", {}, "cannot take images of 6x6, .*a transposed convolution of 64 channels was given 36"),
         ("pooled", {"recipe.objective": "masked"}, "masked.* cannot be combined with progressive-size"),
     ],
 )
