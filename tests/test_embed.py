@@ -217,6 +217,32 @@ def test_other_weights_have_another_place_in_the_cache(run: Path) -> None:
     assert np.array_equal(first.features, second.features)
 
 
+def test_images_that_changed_within_their_size_or_lie_elsewhere_are_computed_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    for name in ("first", "second"):
+        for number in range(12):
+            path = tmp_path / name / "photos" / f"{number % 2}" / f"{number}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    monkeypatch.chdir(tmp_path / "first")
+    before = zoo.embed(run, on="folder:photos")
+    assert zoo.embed(run, on="folder:photos").computed == 0
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("photos/0/0.bmp")  # of as many bytes
+    os.utime("photos/0/0.bmp", (1, 1))
+    after = zoo.embed(run, on="folder:photos")
+    assert after.computed == 12
+    moved = (after.features != before.features).any(axis=1)
+    assert [Path(name).name for name, row in zip(after.images, moved, strict=True) if row] == ["0.bmp"]
+    for path in Path("photos").glob("*/*.bmp"):
+        os.utime(tmp_path / "second" / path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    monkeypatch.chdir(tmp_path / "second")
+    other = zoo.embed(run, on="folder:photos")  # the same word, paths, sizes and times
+    assert other.computed == 12
+    assert all("second" in name for name in other.images)
+
+
 def test_two_processes_do_not_write_one_file(run: Path, tmp_path: Path) -> None:
     (tmp_path / "f.parquet.parts").mkdir()
     with RunLock(tmp_path / "f.parquet.parts"), pytest.raises(BusyError, match=r"is being written by process \d+"):

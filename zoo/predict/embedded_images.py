@@ -22,6 +22,7 @@ from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
 from zoo.data.batches.open import open_source
 from zoo.data.dataset_spec import find
+from zoo.data.files.image_files import FileImages
 from zoo.data.label_sets import has_sets
 from zoo.data.matched_images import Taken, loaded_as
 from zoo.data.split import VALIDATION_FRACTION, Split
@@ -65,6 +66,10 @@ class Wanted(Protocol):
         """Which images these are."""
 
     @property
+    def changed(self) -> str:
+        """A sha256 over paths and times of change, where the fingerprint knows no contents; else ""."""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; () where there are none."""
 
@@ -100,6 +105,17 @@ class DatasetImages:
         """Whether an image may have several labels."""
         return has_sets(self.splits[0].labels)
 
+    @property
+    def changed(self) -> str:
+        """Of files that are read image by image, a sha256 over their paths and times; "" of images in memory."""
+        digest, streamed = hashlib.sha256(), False
+        for split in self.splits:
+            if isinstance(images := split.images, FileImages):
+                streamed = True
+                digest.update("\0".join(map(text_of, split.origins())).encode())
+                digest.update(np.ascontiguousarray(images.files.times[images.rows], "<i8").data)
+        return digest.hexdigest() if streamed else ""
+
     def batches(self, start: int, size: int) -> Iterator[Rows]:
         """The images from `start` on, `size` at once; a batch is of one split."""
         for name, split in zip(SPLITS, self.splits, strict=True):
@@ -129,6 +145,7 @@ class NamedImages:
     spec: str = ""
     classes: tuple[str, ...] = ()
     has_sets: bool = False
+    changed: str = ""  # the fingerprint has the times
 
     @property
     def fingerprint(self) -> str:

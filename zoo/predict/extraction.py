@@ -85,6 +85,7 @@ def _header(classifier: Classifier, wanted: Wanted, feature: Feature) -> dict[st
         "width": feature.width,
         "dataset": wanted.spec,
         "fingerprint": wanted.fingerprint,
+        **({"changed": wanted.changed} if wanted.changed else {}),
         "counts": wanted.counts,
         "classes": list(wanted.classes),
         "transform": repr(classifier.transform),
