@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from hub_server.runs import own_caches
+from square_images import png, squares, write_parquet
 
 import zoo
+from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import InputError
+from zoo.evaluate.multi_label import best_thresholds
+from zoo.runs.folder import read_result
+from zoo.runs.images import images_of
 from zoo.runs.record import read_record
 
 
@@ -95,6 +103,67 @@ def test_members_that_were_measured_on_other_images_are_refused(runs: Path, tmp_
     with pytest.raises(InputError, match=r"other differs from b in data\.limit_test"):
         cli.main(words, standalone_mode=False)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two networks for images with several labels, the second without normalisation, and their ensemble."""
+    base = tmp_path_factory.mktemp("several")
+    data = {"dataset": f"parquet:{write_parquet(base / 'data')}?label=names", "device": "cpu"}
+    recipe = {"epochs": 4, "batch_size": 32, "lr": 3e-3, "precision": "fp32"}
+    with own_caches(base):
+        zoo.train("cnn-baseline", seed=0, settings=recipe, output=base / "a", **data)
+        zoo.train("cnn-baseline", seed=1, settings={**recipe, "normalize": "none"}, output=base / "b", **data)
+        zoo.soup(base / "a", base / "b", method="ensemble", output=base / "ab")
+        yield base
+
+
+def test_an_ensemble_for_several_labels_is_the_mean_of_sigmoids_with_thresholds_of_its_own(
+    several: Path, tmp_path: Path
+) -> None:
+    def mean(images: Iterable[np.ndarray]) -> np.ndarray:
+        parts = [np.stack([one.probabilities for one in zoo.predict(several / name, list(images))]) for name in "ab"]
+        assert abs(parts[0] - parts[1]).max() > 0.01
+        return (parts[0] + parts[1]) / 2
+
+    images = squares(20, 5)[0]
+    found, wanted = zoo.predict(several / "ab", list(images)), mean(images)
+    np.testing.assert_allclose(np.stack([one.probabilities for one in found]), wanted, atol=1e-6)
+
+    record, result = read_record(several / "ab"), read_result(several / "ab")
+    held_out = images_of(record, load_registry()).selecting
+    of_them = mean(np.asarray(held_out.images).transpose(0, 2, 3, 1))
+    chosen = best_thresholds(torch.tensor(np.asarray(held_out.labels)), torch.tensor(of_them))
+    np.testing.assert_allclose(result["thresholds"]["values"], chosen.numpy(), atol=1e-5)
+    assert all(result["thresholds"] != read_result(several / name)["thresholds"] for name in "ab")
+    for one, row in zip(found, wanted, strict=True):
+        reached = {name for name, p, t in zip(record.data.classes, row, chosen.tolist(), strict=True) if p >= t}
+        assert {name for name, _ in one.labels or ()} == reached
+
+    assert zoo.evaluate(several / "ab").same_as_recorded
+    package = zoo.package(several / "ab", output=tmp_path / "package")
+    verified = zoo.verify(package, dataset=record.data.spec)
+    assert all(check.holds for check in verified.checks)
+
+
+def test_an_ensemble_for_several_labels_is_served_and_exported(several: Path, tmp_path: Path) -> None:
+    image = squares(3, 11)[0][2]
+    (expected,) = zoo.load(several / "ab").predict([image])
+    with zoo.serve(several / "ab", port=0, block=False) as serving:
+        request = urllib.request.Request(f"{serving.url}predict", png(image), {"Content-Type": "image/png"})
+        answer = json.load(urllib.request.urlopen(request, timeout=20))
+    assert [label["name"] for label in answer["labels"]] == [name for name, _ in expected]
+    pytest.importorskip("onnxruntime", reason="needs the extra export: pip install -e '.[export]'")
+    zoo.export(several / "ab", tmp_path / "ab.onnx")
+    by_file = zoo.predict(tmp_path / "ab.onnx", [image])[0].labels
+    assert by_file is not None
+    assert [name for name, _ in by_file] == [name for name, _ in expected]
+    np.testing.assert_allclose([p for _, p in by_file], [p for _, p in expected], atol=1e-5)
+
+
+def test_members_for_several_labels_without_one_run_are_refused_with_the_way_to_one(several: Path) -> None:
+    with pytest.raises(InputError, match="zoo soup RUN RUN --method ensemble makes one run"):
+        zoo.load(f"{several / 'a'}+{several / 'b'}")
 
 
 def test_the_component_refuses_lists_of_another_length() -> None:

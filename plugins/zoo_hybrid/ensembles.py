@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.errors import InputError
 
@@ -24,8 +25,9 @@ def ensemble(
     std: list[list[float]] | None = None,
     temperature: list[float] | None = None,
     order: list[list[int]] | None = None,
+    several_labels: bool = False,
 ) -> nn.Module:
-    """The logarithm of the mean of the members' probabilities, which stands for logits: its softmax is the mean.
+    """What stands for the logits of the mean of the members' probabilities: its softmax (or sigmoid) is the mean.
 
     Args:
         members: classifiers of the same images and classes.
@@ -33,6 +35,8 @@ def ensemble(
         std: for each member, one number a channel (or one for all) that it divides an image by; none: 1.
         temperature: for each member, what its logits are divided by; none: 1.
         order: for each member, which of its logits stands for the first class, the second, ...; none: as they come.
+        several_labels: an image may have several labels, so that each class has a probability of its own, by the
+            sigmoid of its logit.
 
     Raises:
         InputError: a list has another length than `members`.
@@ -54,6 +58,7 @@ def ensemble(
             made.register_buffer(f"order{number}", torch.tensor(order[number]), persistent=False)
     if temperature:
         made.temperatures = tuple(temperature)
+    made.several_labels = several_labels
     return made
 
 
@@ -64,6 +69,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.temperatures: tuple[float, ...] = (1.0,) * len(members)
+        self.several_labels = False
 
     def normalise(self, number: int, mean: Sequence[float], std: Sequence[float]) -> None:
         """Let a member subtract a mean from an image and divide it by a standard deviation, channel by channel."""
@@ -72,10 +78,13 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, num_classes)."""
-        logs = []
+        found = []
         for number, (member, temperature) in enumerate(zip(self.members, self.temperatures, strict=True)):
             mean, std = getattr(self, f"mean{number}", None), getattr(self, f"std{number}", None)
             logits = member(x if mean is None else (x - mean) / std).float() / temperature
             order = getattr(self, f"order{number}", None)
-            logs.append((logits if order is None else logits[:, order]).log_softmax(1))
-        return torch.stack(logs).logsumexp(0) - math.log(len(logs))
+            found.append(logits if order is None else logits[:, order])
+        logits = torch.stack(found)
+        if self.several_labels:  # the logit of the mean of sigmoids; the number of members cancels out
+            return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
+        return logits.log_softmax(2).logsumexp(0) - math.log(len(found))

@@ -141,10 +141,11 @@ class EnsembleClassifier(Classifier):
 
     def __init__(self, members: Sequence[Classifier], names: Sequence[str]) -> None:
         first = members[0]
+        for member, name in zip(members, names, strict=True):
+            _refuse_several_labels(member, name)
         orders = [order_of(first, member, name) for member, name in zip(members, names, strict=True)]
-        kinds = {(member.preprocessing.rule, member.sizes) for member in members}
         sizes = [member.sizes for member in members]
-        shapes = [(size.in_channels, size.height, size.width) for size in sizes] if len(kinds) > 1 else []
+        shapes = [(size.in_channels, size.height, size.width) for size in sizes] if see_different(members) else []
         super().__init__(
             name="+".join(dict.fromkeys(member.name for member in members)),
             module=Mean(members, orders, shapes).eval(),
@@ -182,10 +183,7 @@ class EnsembleClassifier(Classifier):
             InputError: the members see different images.
         """
         if self.is_mixed:
-            raise InputError(
-                f"{self.name}: the members of this ensemble bring images to different sizes, or to theirs in different "
-                f"ways, and {what} needs one image for all; predict, serve and eval work"
-            )
+            raise no_one_image(self.name, what)
 
     def decode(self, item: Item, where: str) -> Images:
         """Decode one image: uint8 (3, H, W), or one row with the image of each member."""
@@ -204,17 +202,38 @@ class EnsembleClassifier(Classifier):
         return f"ensemble of {plural(len(self.members), 'model')}, {super()._facts()}"
 
 
-def order_of(first: Classifier, member: Classifier, name: str) -> Tensor:
-    """Where a member has each class of the first.
+def see_different(members: Sequence[Classifier]) -> bool:
+    """Whether classifiers bring images to different sizes, or to theirs in different ways."""
+    return len({(member.preprocessing.rule, member.sizes) for member in members}) > 1
+
+
+def no_one_image(name: str, what: str) -> InputError:
+    """The error where `what` needs one image for all members, and they see different ones."""
+    return InputError(
+        f"{name}: the members of this ensemble bring images to different sizes, or to theirs in different "
+        f"ways, and {what} needs one image for all; predict, serve and eval work"
+    )
+
+
+def _refuse_several_labels(member: Classifier, name: str) -> None:
+    """Refuse a member whose classes have thresholds.
 
     Raises:
-        InputError: they have other classes, or its images have several labels.
+        InputError: names it, and the way to an ensemble that has thresholds of its own.
     """
     if member.thresholds:
         raise InputError(
             f"{name}: its images have several labels; the thresholds of its classes were chosen for it alone and do "
-            "not fit the mean of an ensemble"
+            "not fit the mean of an ensemble; zoo soup RUN RUN --method ensemble makes one run that has its own"
         )
+
+
+def order_of(first: Classifier, member: Classifier, name: str) -> Tensor:
+    """Where a member has each class of the first.
+
+    Raises:
+        InputError: they have other classes.
+    """
     wanted, own = [*map(composed, first.classes)], [*map(composed, member.classes)]
     if set(wanted) != set(own) or first.sizes.num_classes != member.sizes.num_classes:
         odd = sorted(set(wanted) ^ set(own))[:3]

@@ -20,7 +20,7 @@ from zoo.base.text import plural
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, open_classifier
-from zoo.evaluate.ensemble import EnsembleClassifier, order_of
+from zoo.evaluate.ensemble import no_one_image, order_of, see_different
 from zoo.models.compose import check
 from zoo.plugin.node import Node
 from zoo.runs.folder import read_weights, write_result, write_weights
@@ -81,12 +81,15 @@ def ensemble_run(
 def _tree(found: Sequence[Candidate], members: Sequence[Classifier]) -> Node:
     """The model that holds all members, with what each needs besides its weights.
 
+    Where images have several labels, the mean has thresholds of its own, chosen on the validation images as a
+    training chooses them.
+
     Raises:
         InputError: they have other classes, or see images in other ways.
     """
     names = [one.name for one in found]
-    together = EnsembleClassifier(members, names)
-    together.refuse_mixed("one run of them")
+    if see_different(members):
+        raise no_one_image("+".join(names), "one run of them")
     given = [member.preprocessing for member in members]
     return Node(
         use=COMPONENT,
@@ -96,6 +99,7 @@ def _tree(found: Sequence[Candidate], members: Sequence[Classifier]) -> Node:
             "std": [[float(value) for value in one.std] if one.normalize else [1.0] for one in given],
             "temperature": [float(member.temperature) for member in members],
             "order": [order_of(members[0], member, name).tolist() for member, name in zip(members, names, strict=True)],
+            **({"several_labels": True} if members[0].thresholds else {}),
         },
     )
 
