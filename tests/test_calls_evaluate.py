@@ -24,8 +24,8 @@ from zoo.evaluate import evaluation
 from zoo.evaluate.evaluation_html import MOST_PAIRS, confusion_html
 from zoo.evaluate.measurement import Evaluation
 from zoo.runs.api import Run, open_run
-from zoo.runs.folder import read_result, write_result
-from zoo.runs.record import write_record
+from zoo.runs.folder import read_result, read_weights, write_result, write_weights
+from zoo.runs.record import read_record, write_record
 from zoo.train.loop import Trainer
 from zoo.train.plan import resolve
 from zoo.train.run_options import Request
@@ -252,6 +252,26 @@ def test_the_parts_agree_with_one_another(everything: Evaluation, run: Run) -> N
     assert everything.interval[0] < everything.top1 < everything.interval[1]
     assert {path.name for path in everything.files} == {"confusion.png", "reliability.png", "eval.json"}
     assert all(path.is_file() for path in everything.files)
+
+
+def test_a_folder_keeps_what_is_not_measured_again_until_the_weights_are_others(run: Run, tmp_path: Path) -> None:
+    copy, folder = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(run.folder, copy)
+    zoo.evaluate(copy, what="latency", seconds=0.01, output=folder)
+    found = zoo.evaluate(copy, what=("classes", "confusion"), output=folder, predictions="none")
+    document = json.loads((folder / "eval.json").read_text())
+    assert {"latency", "classes", "confusion"} <= document.keys()
+    assert found.latency is None
+    assert {Path(path).name for path in document["files"]} == {path.name for path in folder.iterdir()}
+    assert {path.name for path in folder.iterdir()} == {"predictions.csv", "confusion.png", "eval.json"}
+
+    weights = read_weights(copy)  # as of another training in this folder
+    write_weights(copy, {key: value.flip(0) for key, value in weights.items()}, read_record(copy))
+    other = zoo.evaluate(copy, what="classes", output=folder, predictions="none")
+    assert other.loss != pytest.approx(found.loss, rel=1e-4)
+    document = json.loads((folder / "eval.json").read_text())
+    assert not {"latency", "confusion"} & document.keys()
+    assert {path.name for path in folder.iterdir()} == {"eval.json"}
 
 
 def test_a_run_compared_with_itself_does_not_differ(everything: Evaluation, run: Run) -> None:

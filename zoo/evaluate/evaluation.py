@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import Any
 import torch
 
 from zoo.base.drawing import plain_text
-from zoo.base.files import write_text
-from zoo.base.plain_json import json_text
 from zoo.catalogue.registry import Registry
 from zoo.errors import InputError, RunError
 from zoo.evaluate.asked import Asked, PredictionsKind, SplitName
 from zoo.evaluate.calibration import calibration
 from zoo.evaluate.classes import class_table
+from zoo.evaluate.document import read_document, write_document
 from zoo.evaluate.ensemble import Ensemble, EnsembleClassifier, open_ensemble
 from zoo.evaluate.label_evaluation import of_labels, refuse_parts, write_labels
 from zoo.evaluate.latency import latency
 from zoo.evaluate.library_weights import LibraryWeights
-from zoo.evaluate.measurement import DOCUMENT
 from zoo.evaluate.one_pass import Keep, Metrics, Predictions
 from zoo.evaluate.opened import OpenedSplit, open_run, open_weights, recorded_metrics
 from zoo.evaluate.paired import LEVEL, check_same, compare, interval
@@ -77,6 +74,8 @@ def judge(
     metrics, labelled = opened.predictions(keep=keep)
     check_finite(name, metrics.loss)
     about: dict[str, Any] = {"run": name, "split": asked.split, "on": opened.on, **_views(opened)}
+    if opened.classifier.temperature != 1:
+        about["temperature"] = opened.classifier.temperature
     left_out = {"left_out": opened.left_out} if opened.left_out else {}
     out: dict[str, Any] = {**about, **left_out, **metrics.as_dict()}
     recorded = recorded_metrics(run, asked.split, opened.on) if isinstance(run, Path) else None
@@ -149,11 +148,10 @@ def check_folder(folder: Path, name: str, split: str, on: str | None = None) -> 
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file; choose a folder")
-    try:
-        document = json.loads((folder / DOCUMENT).read_bytes())
-        run, of_split, of_images = document["run"], document["split"], document.get("on")
-    except (OSError, ValueError, KeyError, TypeError):
+    document = read_document(folder)
+    if not {"run", "split"} <= document.keys():
         return
+    run, of_split, of_images = document["run"], document["split"], document.get("on")
     if (_place(run), of_split, of_images) != (_place(name), split, on):
         images = f"the {of_split} split of {of_images}" if of_images else f"its {of_split} split"
         raise InputError(f"--output {folder}: holds the evaluation of {run} on {images}; choose another folder")
@@ -239,7 +237,4 @@ def _write(
         if part in out:
             paths.append(folder / ("reliability.png" if part == "calibration" else f"{part}.png"))
             draw(paths[-1], title, out[part])
-    paths.append(folder / DOCUMENT)
-    files = [str(path) for path in paths]
-    write_text(paths[-1], json_text({**out, "files": files}, indent=2) + "\n")
-    return files
+    return write_document(folder, paths, out)

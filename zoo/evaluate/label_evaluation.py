@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zoo.base.files import replacing, write_text
-from zoo.base.plain_json import json_text
+from zoo.base.files import replacing
 from zoo.errors import InputError
 from zoo.evaluate.asked import Asked, PredictionsKind
-from zoo.evaluate.measurement import DOCUMENT
+from zoo.evaluate.document import write_document
 from zoo.evaluate.multi_label import LabelPredictions, label_table
 from zoo.evaluate.opened import OpenedSplit
 from zoo.evaluate.predictions import columns_of, text_of, write_table
@@ -59,10 +58,7 @@ def write_labels(
         paths.append(folder / f"predictions.{kind}")
         with replacing(paths[-1]) as temporary:
             write_table(_table(opened, predictions), temporary, kind)
-    paths.append(folder / DOCUMENT)
-    files = [str(path) for path in paths]
-    write_text(paths[-1], json_text({**out, "files": files}, indent=2) + "\n")
-    return files
+    return write_document(folder, paths, out)
 
 
 def _table(opened: OpenedSplit, predictions: LabelPredictions) -> Any:
