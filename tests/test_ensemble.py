@@ -157,6 +157,13 @@ def test_an_ensemble_is_compared_with_one_of_its_members(runs: Path) -> None:
     assert found.calibration is not None
 
 
+def test_runs_with_their_classes_in_another_order_are_compared_by_name(runs: Path) -> None:
+    found = zoo.compare(runs / "b", runs / "turned+round", on="sklearn:digits").comparison
+    assert found is not None
+    assert (found.difference, found.counts["only_first"], found.counts["only_second"]) == (0, 0, 0)
+    assert found.counts["both_right"] == zoo.evaluate(runs / "b").correct
+
+
 def test_a_run_whose_name_holds_a_plus_is_itself(runs: Path, image: Path) -> None:
     assert zoo.load(str(runs / "turned+round")).record is not None
     assert zoo.predict(str(runs / "turned+round"), image)[0].top1

@@ -96,26 +96,43 @@ def check_same(first: OpenedSplit, second: OpenedSplit) -> None:
     """Refuse two runs that were not opened on the same images, in the same order.
 
     Both are opened on their own images, or both on the same other ones. Images of another size (or streamed,
-    where the other's are not) have another fingerprint; they are the same where the SPEC and all labels are.
+    where the other's are not) have another fingerprint; they are the same where the SPEC and all labels are. Classes
+    are matched by name, so that their order may differ.
 
     Raises:
         RunError: says what differs.
     """
-    if not set(first.names) & set(second.names):
+    common = _common_names(first, second)
+    if common is None:
         raise RunError(f"the runs have other classes: {_classes(first)}, {_classes(second)}")
-    if not _same_images(first, second):
+    if not _same_images(first, second, *common):
         raise RunError(
             f"the runs have no {first.split} images in common order: {_images(first)}, {_images(second)}; "
             "a paired test needs the same images"
         )
 
 
-def _same_images(first: OpenedSplit, second: OpenedSplit) -> bool:
+Names = tuple[str, ...]
+
+
+def _common_names(first: OpenedSplit, second: OpenedSplit) -> tuple[Names, Names] | None:
+    """What both call their classes, each in its own order; None where the classes are others."""
+    pairs = [(ours, theirs) for ours in first.names for theirs in second.names]
+    same = (pair for pair in pairs if pair[0] == pair[1])
+    ordered = (pair for pair in pairs if len(set(pair[0])) == len(pair[0]) and sorted(pair[0]) == sorted(pair[1]))
+    return next(same, None) or next(ordered, None)
+
+
+def _same_images(first: OpenedSplit, second: OpenedSplit, ours: Names, theirs: Names) -> bool:
     same = first.on is not None
     if first.record is not None and second.record is not None:
         a, b = first.record.data, second.record.data
         same = same or a.fingerprint == b.fingerprint or a.spec == b.spec
-    return same and np.array_equal(first.images.labels, second.images.labels)
+    places = np.arange(len(ours)) if ours == theirs else np.array([ours.index(name) for name in theirs])
+    labels = np.asarray(second.images.labels)
+    return same and np.array_equal(
+        first.images.labels, places[labels] if labels.ndim == 1 else labels[:, places.argsort()]
+    )
 
 
 def _classes(opened: OpenedSplit) -> str:
