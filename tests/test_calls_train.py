@@ -23,6 +23,7 @@ import zoo
 from zoo.base.files import WriteError
 from zoo.cli import cli
 from zoo.errors import InputError, ZooError
+from zoo.models.precision import usual_torch
 from zoo.train.run_options import Request, options
 
 FEW: dict[str, Any] = {
@@ -213,6 +214,9 @@ def test_what_the_parser_refuses_is_refused_by_the_call_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
+CPU_PRODUCTS = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)  # type: ignore[attr-defined]
+
+
 @contextmanager
 def as_some_programs_have_it(how: str) -> Iterator[None]:
     if how == "float64":
@@ -221,6 +225,19 @@ def as_some_programs_have_it(how: str) -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(torch.float32)
+        return
+    if how == "bf16 products":
+        before = [place.fp32_precision for place in CPU_PRODUCTS]
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]
+        asked = [place.fp32_precision for place in CPU_PRODUCTS]
+        try:
+            yield
+            assert [place.fp32_precision for place in CPU_PRODUCTS] == asked
+        finally:
+            torch.set_float32_matmul_precision("highest")
+            for place, precision in zip(CPU_PRODUCTS, before, strict=True):
+                place.fp32_precision = precision
         return
     contexts: dict[str, Any] = {
         "no_grad": torch.no_grad,
@@ -232,7 +249,7 @@ def as_some_programs_have_it(how: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("how", ["float64", "no_grad", "inference_mode", "autocast", "device"])
+@pytest.mark.parametrize("how", ["float64", "no_grad", "inference_mode", "autocast", "device", "bf16 products"])
 def test_whatever_a_program_has_set_in_torch_the_results_are_those_of_the_command(
     how: str, by_command: Path, tmp_path: Path
 ) -> None:
@@ -248,6 +265,16 @@ def test_whatever_a_program_has_set_in_torch_the_results_are_those_of_the_comman
         assert torch.get_default_dtype() is (torch.float64 if how == "float64" else torch.float32)
     assert weights(run.folder) == weights(by_command)
     assert torch.equal(again.transform(image), usual[2])
+
+
+def test_products_of_fp32_are_exact_whatever_a_program_has_set_in_torch() -> None:
+    with as_some_programs_have_it("bf16 products"), usual_torch():
+        assert [place.fp32_precision for place in CPU_PRODUCTS] == ["ieee", "ieee"]
+    torch.backends.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    with usual_torch():
+        assert "bf16" not in [place.fp32_precision for place in CPU_PRODUCTS]
+    torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
+    assert "bf16" not in [place.fp32_precision for place in CPU_PRODUCTS]  # it is not kept as a choice of its own
 
 
 @pytest.mark.slow

@@ -26,10 +26,12 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 def usual_torch() -> Iterator[None]:
     """Inside, torch is as a process has it at its start, as a command has it; a program may have set it otherwise.
 
-    That is: floats are float32 and lie on the CPU by default, gradients are recorded, nothing is cast by itself.
+    That is: floats are float32 and lie on the CPU by default, gradients are recorded, nothing is cast by itself, and a
+    CPU multiplies float32 as it is, also after `torch.set_float32_matmul_precision("medium")`.
     """
     dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as usual:
+        usual.enter_context(_exact_on_a_cpu())
         usual.enter_context(torch.inference_mode(False))
         usual.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda", "mps"):
@@ -41,6 +43,26 @@ def usual_torch() -> Iterator[None]:
             torch.set_default_dtype(torch.float32)
             usual.callback(torch.set_default_dtype, dtype)
         yield
+
+
+@contextlib.contextmanager
+def _exact_on_a_cpu() -> Iterator[None]:
+    """Inside, fp32 products, convolutions and recurrent layers on a CPU do not round their inputs to fewer bits."""
+    library = torch.backends.mkldnn
+    rounding = [
+        (place, place.fp32_precision)
+        for place in (library.matmul, library.conv, library.rnn)  # type: ignore[attr-defined]
+        if place.fp32_precision not in ("none", "ieee")
+    ]
+    for place, _ in rounding:
+        place.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for place, before in rounding:
+            place.fp32_precision = "none"  # again that of `torch.backends.fp32_precision`
+            if place.fp32_precision != before:
+                place.fp32_precision = before
 
 
 @contextlib.contextmanager
