@@ -190,6 +190,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_a_program_that_computes_in_float64_packs_checks_and_loads_the_same_package(world: World, here: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = quietly(lambda: zoo.package(world.run, "again"))
+        assert zoo.verify(again).holds
+        assert next(zoo.load(again).parameters()).dtype == torch.float32
+        assert next(zoo.create("cnn-baseline", num_classes=10, image_size=8).parameters()).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (again / "SHA256SUMS").read_bytes() == (world.package / "SHA256SUMS").read_bytes()
+
+
 def test_a_package_is_loaded_as_people_of_the_hub_write_it(world: World, published: str, here: Path) -> None:
     images = torch.zeros(1, 3, 8, 8)
     logits = zoo.load(world.run, device="cpu")(images)

@@ -33,6 +33,7 @@ from zoo.models.arguments import changed_defaults
 from zoo.models.backbones import described
 from zoo.models.bounds import MAX_BYTES, MAX_PARAMETERS, LimitedMemory, MemoryLimitError, limited_numbers
 from zoo.models.meta import WithoutValues
+from zoo.models.precision import usual_torch
 from zoo.models.tried import Findings, Shape
 from zoo.plugin.contract import GIVEN, Component
 
@@ -103,7 +104,8 @@ def _tried(
 
     Only a stranger's exception leads to the CPU: what this package itself found wrong is wrong there too.
     What showed when the same tree was tried out before is used again, see `zoo.models.tried`.
-    The random generator is left as it was, whatever a factory does to it.
+    The random generator is left as it was, whatever a factory does to it, and the types are those of a usual process,
+    whatever the program has set in torch: files of weights are held against them.
     """
     kept = tried.place_of(node, registry, where, sizes)
 
@@ -116,7 +118,7 @@ def _tried(
             tried.write(kept, composer.findings)
         return module, composer.findings
 
-    with torch.random.fork_rng(devices=[]):
+    with usual_torch(), torch.random.fork_rng(devices=[]):
         try:
             return tried_on("meta", tried.read(kept) if kept else None)
         except ZooError as error:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Model, Published
 from zoo.models.compose import check, place, sizes_for
+from zoo.models.precision import usual_torch
 
 FLOPS = "forward pass of one image, as torch.utils.flop_counter counts: 2 per multiply-add of matmul and conv"
 
@@ -25,7 +26,7 @@ def flops(outline: nn.Module, sizes: Mapping[str, int], *, backward: bool = Fals
         backward: of the forward and the backward pass, instead of the forward pass alone.
     """
     device = next((parameter.device for parameter in outline.parameters()), torch.device("meta"))
-    with torch.device(device):
+    with usual_torch(), torch.device(device):
         return _counted(outline, (1, sizes["in_channels"], sizes["height"], sizes["width"]), backward)
 
 
