@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import zoo
+from zoo.base.text import plural
 from zoo.catalogue.registry import load_registry
 from zoo.data.files.decode import Rule
 from zoo.data.split import VALIDATION_FRACTION
@@ -214,6 +215,19 @@ def test_it_trains_compiles_and_changes_its_type_as_any_module(run: Path, photo:
     assert model.double().probabilities(np.zeros((1, 3, 8, 8), np.uint8)).dtype == torch.float32
     assert model.prepare(np.zeros((1, 3, 8, 8), np.uint8)).dtype == torch.float64
     assert model.to(dtype=torch.float32).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 13])
+def test_another_head_does_not_answer_with_the_names_of_the_old_classes(outputs: int, run: Path, photo: Path) -> None:
+    model = zoo.load(run)
+    model.module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, outputs))
+    said = (
+        f"its module gives {plural(outputs, 'logit')} for an image, and `classes` has 10 names; .* set `model.classes`"
+    )
+    with pytest.raises(InputError, match=said):
+        model.predict(photo)
+    model.classes = tuple(f"class {number}" for number in range(outputs))
+    assert {score.name for score in model.predict(photo, top=20)[0]} == set(model.classes)
 
 
 def test_what_it_is_stands_on_one_line_and_in_a_notebook(run: Path) -> None:

@@ -253,11 +253,17 @@ class Classifier(nn.Module):
         They are divided by `temperature`.
 
         Raises:
-            RunError: the run was trained without labels.
+            RunError: the run was trained without labels. InputError: the module has another head than for `classes`.
         """
         refuse_without_labels(self.record, self.name)
         with self.as_tested(), torch.inference_mode():
-            return cooled(self.averaged(self.prepare(pixels)).float(), self.temperature)
+            logits = cooled(self.averaged(self.prepare(pixels)).float(), self.temperature)
+        if self.classes and logits.shape[-1] != len(self.classes):
+            raise InputError(
+                f"{self.name}: its module gives {plural(logits.shape[-1], 'logit')} for an image, and `classes` has "
+                f"{plural(len(self.classes), 'name')}; after another head was put on it, set `model.classes` too"
+            )
+        return logits
 
     def probabilities(self, pixels: Images | Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to float32 (B, K) on the CPU; each row sums to 1, unless images have several labels."""
