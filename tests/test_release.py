@@ -23,7 +23,7 @@ from hub_server.worker import Worker
 import zoo
 from zoo.catalogue.registry_edit import weights_in
 from zoo.cli import cli
-from zoo.errors import HubLoginError, InputError
+from zoo.errors import HubLoginError, InputError, RunError
 from zoo.hub.release_choice import choose, target_of
 from zoo.hub.released import Release
 from zoo.hub.sums import ONNX, PROCESSOR, SIGNATURE, write_sums
@@ -396,6 +396,23 @@ def test_a_package_of_an_earlier_result_is_made_again(world: World) -> None:
     write_result(world.run(0), {**result, "train": {**result["train"], "seconds": 12345.5}})
     assert release(world).rows[0]["steps"][0] == "package"
     assert read_result(package)["train"]["seconds"] == 12345.5
+
+
+def test_a_package_without_the_temperature_of_its_run_is_made_again_in_its_number_type(world: World) -> None:
+    """The temperature changes no count, so that nothing else of a result tells the two packages apart."""
+    world.keep(0)
+    assert zoo.release(to=world.owner, precision="bf16").rows[0]["state"] == "released"
+    figures = {"loss": 2.3, "ece": 0.02, "mce": 0.1, "brier": 0.9}
+    calibrated = {"temperature": 1.5, "images": 30, "before": figures, "after": figures}
+    write_result(world.run(0), {**read_result(world.run(0)), "calibration": calibrated})
+    with pytest.raises(RunError, match="was made before the run's present result"):
+        zoo.verify(world.run(0))
+    (row,) = zoo.release(to=world.owner).rows
+    assert row["steps"] == ("package", "publish", "entry")
+    assert weights_in(world.file, NAMES[0])["digits"].precision == "bf16"
+    assert read_result(world.run(0) / "package")["calibration"] == calibrated
+    assert zoo.verify(world.run(0)).holds
+    assert states(release(world)) == {NAMES[0]: "present"}
 
 
 # ---- which runs --------------------------------------------------------------------------------------

@@ -26,20 +26,20 @@ from zoo.hub.entry import entry_of, entry_text, licence_of, stated_licence
 from zoo.hub.hub_hash import matches
 from zoo.hub.pack import package as make_package
 from zoo.hub.pack import portable
-from zoo.hub.package import Package, open_package
+from zoo.hub.package import Package, open_package, read_config
 from zoo.hub.publish import Plan, prepare
 from zoo.hub.publish import publish as send
 from zoo.hub.ref import COMMIT, Ref, parse_ref
 from zoo.hub.release_choice import Candidate, Target
 from zoo.hub.session import hub_api, retrying, talking
-from zoo.hub.sums import FOR_PEOPLE, ONNX, SIGNATURE, SUMS
-from zoo.runs.folder import read_result
+from zoo.hub.sums import CONFIG, FOR_PEOPLE, ONNX, SIGNATURE, SUMS
+from zoo.runs.folder import CALIBRATION, read_result
 from zoo.runs.record import WEIGHTS, RunRecord, configuration
 
 PACKAGE = "package"
 """The folder in a run's folder that holds its package."""
 
-DECIDES = ("selection", "train")
+DECIDES = ("selection", "train", CALIBRATION)
 """Tables of a result by which a package is known as that of the run's present result; `test` may be of weights that are
 stored in another number type."""
 
@@ -147,7 +147,7 @@ def _package_of(
     if package is not None and asked in (None, package.config.stored or "fp32"):
         yield package, ()
         return
-    making = {**options.packaging, **_kept(folder, options.licence), "registry": registry}
+    making = {**options.packaging, **_kept(folder, options), "registry": registry}
     if options.dry_run:
         with TemporaryDirectory(prefix="zoo-release-") as temporary:
             yield make_package(folder, Path(temporary) / PACKAGE, **making), ("package",)
@@ -158,10 +158,15 @@ def _package_of(
     yield make_package(folder, folder / PACKAGE, **making), ("package",)
 
 
-def _kept(folder: Path, licence: str | None) -> dict[str, Any]:
-    """What a new package of a run has from the one that it replaces: its licence, and files for other runtimes."""
+def _kept(folder: Path, options: Options) -> dict[str, Any]:
+    """What a new package of a run has from the one that it replaces: licence, number type, files for other runtimes."""
     former = folder if (folder / SUMS).is_file() else folder / PACKAGE
-    return {"licence": licence or stated_licence(former) or "apache-2.0", "onnx": (former / ONNX).is_file()}
+    stored = read_config(former / CONFIG).stored or None if (former / SUMS).is_file() else None
+    return {
+        "licence": options.licence or stated_licence(former) or "apache-2.0",
+        "precision": options.packaging.get("precision") or stored,
+        "onnx": (former / ONNX).is_file(),
+    }
 
 
 def _present_package(candidate: Candidate, registry: Registry) -> Package | None:

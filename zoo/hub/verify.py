@@ -31,7 +31,7 @@ from zoo.hub.signature import Trust, check_signature
 from zoo.hub.storage import numbers_as_trained
 from zoo.hub.sums import CARD, COMPOSITION, EVAL_RESULTS, ONNX, SUMS
 from zoo.models.device import usable_device
-from zoo.runs.folder import read_result, read_weights
+from zoo.runs.folder import CALIBRATION, read_result, read_weights
 from zoo.runs.record import RESULT, WEIGHTS
 from zoo.runs.which import folder_of_run, known
 
@@ -174,18 +174,23 @@ def _package_of(source: str) -> Path:
     """The folder of a package, or of the package in a run's folder.
 
     Raises:
-        RunError: the run was trained further after its package was made.
+        RunError: the run was trained further, or calibrated, after its package was made.
     """
     folder = folder_of_run(source)
     inside = folder / "package"
     if (folder / SUMS).is_file() or not (inside / SUMS).is_file():
         return folder
-    if (folder / RESULT).is_file() and _result(folder)["test"] != numbers_as_trained(_result(inside)):
+    if (folder / RESULT).is_file() and _figures(_result(folder)) != _figures(_result(inside)):
         raise RunError(
             f"{inside}: was made before the run's present result; `zoo package {folder}` makes it again, and "
             f"`zoo verify {inside}` verifies it as it is"
         )
     return inside
+
+
+def _figures(result: dict[str, Any]) -> tuple[Any, Any]:
+    """What a package must have of its run's result: the numbers as trained, and the temperature."""
+    return numbers_as_trained(result), result.get(CALIBRATION)
 
 
 def _hashed(count: int, edits: list[str]) -> str:
