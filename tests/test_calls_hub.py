@@ -92,6 +92,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_a_licence_stays_that_of_the_package(world: World, tmp_path: Path) -> None:
+    """Whoever packages a run to look at it first publishes it under the licence that was named then."""
+    run = shutil.copytree(world.run, tmp_path / "run", ignore=shutil.ignore_patterns("package"))
+    assert "\nlicense: apache-2.0\n" in zoo.publish(run, "me/x", dry_run=True).card
+    package = zoo.package(run, licence="cc-by-nc-4.0")
+    of_package = zoo.package(package, tmp_path / "of-package")
+    cards = [zoo.publish(one, "me/x", dry_run=True).card for one in (package, run, of_package, zoo.package(run))]
+    assert ["\nlicense: cc-by-nc-4.0\n" in card for card in cards] == [True] * 4
+    with pytest.raises(InputError, match=r"--licence mit: .* is a package already, with cc-by-nc-4.0 as its licence"):
+        zoo.publish(package, "me/x", dry_run=True, licence="mit")
+    assert "\nlicense: mit\n" in zoo.publish(run, "me/x", dry_run=True, licence="mit").card
+    typed("package", package, "--output", tmp_path / "mit", "--licence", "mit")
+    assert "\nlicense: mit\n" in (tmp_path / "mit" / "README.md").read_text("utf-8")
+
+
 def test_publish_without_sending(world: World, published: str) -> None:
     planned = quietly(lambda: zoo.publish(world.package, "me/other", dry_run=True, revision="trial"))
     done = typed("publish", world.package, "me/other", "--dry-run", "--revision", "trial", "--json")

@@ -30,7 +30,10 @@ def _packaging(command: Any) -> Any:
     """The options that `package` and `publish` share."""
     shared = (
         click.option(
-            "--licence", default="apache-2.0", show_default=True, help="Licence of the weights, as the Hub names it."
+            "--licence",
+            metavar="NAME",
+            help="Licence of the weights, as the Hub names it; default: that of the run's package, if it has one, else "
+            "apache-2.0.",
         ),
         options.data_dir,
         click.option("--device", help="Device on which the test split is measured; default: the device of the run."),

@@ -35,7 +35,7 @@ def package(
     run: RunLike,
     output: str | Path | None = None,
     *,
-    licence: str = "apache-2.0",
+    licence: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
@@ -49,7 +49,8 @@ def package(
     Args:
         run: a run on this machine. output: the package's folder; default: `package` in the run's folder. A package
             that is there is replaced as a whole.
-        licence: the licence of the weights, as the Hub names it.
+        licence: the licence of the weights, as the Hub names it; default: that of the run's package, if there is one
+            already or `run` is one, else apache-2.0.
         data_dir: folder for downloaded datasets.
         device: on which the test split is measured; default: the run's.
         predictions: measure the test split again, for `confusion.png` and the card's table of classes; needs the data.
@@ -95,7 +96,7 @@ def publish(
     create_pr: bool = False,
     replace_edits: bool = False,
     dry_run: Literal[False] = False,
-    licence: str = "apache-2.0",
+    licence: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
@@ -116,7 +117,7 @@ def publish(
     create_pr: bool = False,
     replace_edits: bool = False,
     dry_run: Literal[True],
-    licence: str = "apache-2.0",
+    licence: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
@@ -137,7 +138,7 @@ def publish(
     create_pr: bool = False,
     replace_edits: bool = False,
     dry_run: bool,
-    licence: str = "apache-2.0",
+    licence: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
@@ -158,7 +159,7 @@ def publish(
     create_pr: bool = False,
     replace_edits: bool = False,
     dry_run: bool = False,
-    licence: str = "apache-2.0",
+    licence: str | None = None,
     data_dir: str | Path | None = None,
     device: str | None = None,
     predictions: bool = True,
@@ -177,7 +178,8 @@ def publish(
         revision: branch to commit to; default: main. create_pr: open a pull request instead of committing.
         replace_edits: replace the card or a picture in the repository even if somebody edited it there.
         dry_run: send nothing, and give what would be sent.
-        licence, data_dir, device, predictions, precision, onnx: as for `zoo.package`, if `run` is no package yet.
+        licence, data_dir, device, predictions, precision, onnx: as for `zoo.package`, if `run` is no package yet; of a
+            package, another licence and another precision are refused.
         sign: sign what is sent: a file with a private key, or "sigstore" (which does not sign in a dry run).
         space: also make a static Space of this name, a page that classifies images in the browser; True: as `repo`.
             A run's package gets `onnx` for it; one that is ready must have it.
@@ -186,8 +188,8 @@ def publish(
     Returns:
         `Published`: the commit and its tag, and the Space; with `dry_run`, `Planned`: title, tag, files and card.
     Raises:
-        InputError: no such run, it is on the Hub, a wrong name, two branches, another precision than the package's, no
-            key, or the Space's files are missing.
+        InputError: no such run, it is on the Hub, a wrong name, two branches, another precision or licence than the
+            package's, no key, or the Space's files are missing.
         HubLoginError: there is no token.
         PackageError: symbolic links, damage, weights that are not finite, a secret in a file, or an old signature.
         RunError, DataError: as `zoo.package`. HubError: or a subclass; the repository is then as it was before.
@@ -236,7 +238,7 @@ def _local(run: RunLike) -> Path:
 
 
 def _options(
-    licence: str,
+    licence: str | None,
     data_dir: str | Path | None,
     device: str | None,
     predictions: bool,

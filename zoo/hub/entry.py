@@ -76,11 +76,11 @@ def licence_of(package: Package, asked: str | None = None) -> str:
 
 def stated_licence(folder: Path) -> str | None:
     """The licence on the card of a package; None where it has no card, or a card without one."""
-    if not (folder / CARD).is_file():
+    try:
+        found = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True).data.get("license")
+    except Exception:  # there need not be a card, and its owner may have edited it
         return None
-    card = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
-    licence = card.data.get("license")
-    return str(licence) if licence else None
+    return found if isinstance(found, str) and found else None
 
 
 def entry_text(model: str, entry: TrainedWeights) -> str:

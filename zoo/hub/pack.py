@@ -25,6 +25,7 @@ from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import OpenedSplit, open_run
 from zoo.evaluate.pictures import draw_confusion
 from zoo.hub import card, runtimes
+from zoo.hub.entry import stated_licence
 from zoo.hub.eval_results import eval_results
 from zoo.hub.known_images import with_known_images
 from zoo.hub.package import (
@@ -64,6 +65,12 @@ from zoo.runs.own_source import refuse_own
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
 from zoo.runs.without_labels import refuse_without_labels
 
+PACKAGE = "package"
+"""The folder in a run's folder that holds its package."""
+
+LICENCE = "apache-2.0"
+"""The licence of weights that nobody named another one for."""
+
 PLACEHOLDER = "OWNER/NAME"
 """Stands in the card as long as no repository is known; publishing replaces it."""
 
@@ -91,7 +98,7 @@ def package(
     source: Path,
     output: Path,
     *,
-    licence: str = "apache-2.0",
+    licence: str | None = None,
     data_dir: str | None = None,
     device: str | None = None,
     predictions: bool = True,
@@ -105,7 +112,8 @@ def package(
 
     Args:
         source: the run folder. output: the package's folder; an existing package is replaced as a whole.
-        licence: the licence of the weights, as the Hub names it.
+        licence: the licence of the weights, as the Hub names it; None: that of `source`, if it is a package, of the
+            package that is replaced, or of the one in the run's folder, else apache-2.0.
         predictions: measure the test split again, for `confusion.png` and the table of classes.
         precision: the number type in which parameters are stored, see `zoo.hub.storage`; None: as the run stores them.
         onnx: add what other runtimes read: see `zoo.hub.runtimes`.
@@ -143,7 +151,7 @@ def package(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
         folder = Path(temporary) / "package"
         folder.mkdir()
-        hashes = _write(folder, contents, licence, repo, registry, onnx)
+        hashes = _write(folder, contents, licence or _former_licence(source, output), repo, registry, onnx)
         check_leaks(folder, _ordinary(folder, contents.record, registry, repo))
         config, record = read_description(folder)
         header = read_header(folder / WEIGHTS)
@@ -163,6 +171,12 @@ def check_output(output: Path) -> None:
         raise InputError(f"--output {output}: already exists and is not a package; choose another folder")
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; choose another folder")
+
+
+def _former_licence(source: Path, output: Path) -> str:
+    """The licence of the package that a new one is made of, or takes the place of."""
+    formers = [folder for folder in (source, output, source / PACKAGE) if (folder / SUMS).is_file()]
+    return next(filter(None, map(stated_licence, formers)), LICENCE)
 
 
 def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) -> Package:

@@ -15,6 +15,7 @@ from zoo.base.tables import Table
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import HubConflictError, HubConnectionError, HubError, HubLoginError, InputError, PackageError, ZooError
 from zoo.hub.download import Manifest, ask, fetch_file
+from zoo.hub.entry import stated_licence
 from zoo.hub.hub_hash import Digest, git_name
 from zoo.hub.pack import copy_with_repo
 from zoo.hub.pack import package as make_package
@@ -78,6 +79,7 @@ def prepare(
         _refuse_links(source)
         package = copy_with_repo(source, temporary / "sent", ref.repo, registry)
         refuse_other_type(source, package.config.stored or "fp32", options.get("precision"))
+        _refuse_other_licence(source, options.get("licence"))
         edits = edited(source, read_sums(source / SUMS))
         if options.get("onnx") and ONNX not in package.hashes:
             raise InputError(f"{source}: is a package without {ONNX}; make it again with `zoo package RUN --onnx`")
@@ -92,6 +94,20 @@ def prepare(
     if sign:
         sign(package.folder)
     return _plan(package)._replace(edited=tuple(edits))
+
+
+def _refuse_other_licence(source: Path, asked: str | None) -> None:
+    """Refuse another licence for a package that is made already.
+
+    Raises:
+        InputError: says what makes another package.
+    """
+    stated = stated_licence(source)
+    if asked not in (None, stated):
+        raise InputError(
+            f"--licence {asked}: {source} is a package already, with {stated or 'no'} as its licence; make "
+            f"another package of it: zoo package {source} --output DIR --licence {asked}"
+        )
 
 
 def _refuse_outdated_signature(source: Path, sent: Path) -> None:

@@ -24,8 +24,8 @@ from zoo.errors import HubNotFoundError, InputError, PackageError, RunError
 from zoo.hub.download import Manifest, ask
 from zoo.hub.entry import entry_of, entry_text, licence_of, stated_licence
 from zoo.hub.hub_hash import matches
+from zoo.hub.pack import LICENCE, PACKAGE, portable
 from zoo.hub.pack import package as make_package
-from zoo.hub.pack import portable
 from zoo.hub.package import Package, open_package, read_config
 from zoo.hub.publish import Plan, prepare
 from zoo.hub.publish import publish as send
@@ -35,9 +35,6 @@ from zoo.hub.session import hub_api, retrying, talking
 from zoo.hub.sums import CONFIG, FOR_PEOPLE, ONNX, SIGNATURE, SUMS
 from zoo.runs.folder import CALIBRATION, read_result
 from zoo.runs.record import WEIGHTS, RunRecord, configuration
-
-PACKAGE = "package"
-"""The folder in a run's folder that holds its package."""
 
 DECIDES = ("selection", "train", CALIBRATION)
 """Tables of a result by which a package is known as that of the run's present result; `test` may be of weights that are
@@ -163,7 +160,7 @@ def _kept(folder: Path, options: Options) -> dict[str, Any]:
     former = folder if (folder / SUMS).is_file() else folder / PACKAGE
     stored = read_config(former / CONFIG).stored or None if (former / SUMS).is_file() else None
     return {
-        "licence": options.licence or stated_licence(former) or "apache-2.0",
+        "licence": options.licence or stated_licence(former) or LICENCE,
         "precision": options.packaging.get("precision") or stored,
         "onnx": (former / ONNX).is_file(),
     }

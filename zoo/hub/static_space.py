@@ -26,6 +26,7 @@ from zoo.data.files.decode import MAX_PIXELS, Rule
 from zoo.errors import InputError
 from zoo.export.facts import PIXEL_VALUES
 from zoo.hub.card import TEMPLATES, Markdown, escape
+from zoo.hub.entry import stated_licence
 from zoo.hub.package import Package
 from zoo.hub.ref import parse_ref
 from zoo.hub.sums import CARD, ONNX, SUMS, copy_file, sums_text
@@ -155,7 +156,7 @@ def _facts(package: Package, registry: Registry) -> dict[str, Any]:
 def _readme(package: Package, words: dict[str, Any]) -> str:
     from huggingface_hub import SpaceCardData
 
-    licence = _licence(package.folder / CARD)
+    licence = stated_licence(package.folder)
     data = SpaceCardData(
         title=words["title"],
         sdk="static",
@@ -167,14 +168,3 @@ def _readme(package: Package, words: dict[str, Any]) -> str:
     page = templates(TEMPLATES, finalize=lambda value: value if isinstance(value, Markdown) else escape(str(value)))
     named = {**words, "link": Markdown(words["link"]), "onnx": MODEL}
     return page.get_template("space.md.tmpl").render(data=Markdown(data.to_yaml()), **named)
-
-
-def _licence(card: Path) -> str | None:
-    """The licence that the package's card names; None where it names none."""
-    from huggingface_hub import ModelCard
-
-    try:
-        found = ModelCard(card.read_text("utf-8"), ignore_metadata_errors=True).data.license
-    except Exception:  # there need not be a card, and its owner may have edited it
-        return None
-    return found if isinstance(found, str) else None
