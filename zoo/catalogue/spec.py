@@ -278,6 +278,7 @@ class TrainedWeights(Struct, frozen=True):
         bytes: Size of the file with the weights.
         sha256: Hash of that file, hexadecimal.
         licence: Licence of the weights, as the Hub names it.
+        test_images: Number of test images that `top1` was measured on. Entries of earlier versions do not say it.
         record: File with the record of the run, where it is not the one in the package.
         note: Anything a user of the weights should know.
     """
@@ -293,6 +294,7 @@ class TrainedWeights(Struct, frozen=True):
     bytes: Positive
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     licence: str
+    test_images: Positive | None = None
     record: str = ""
     note: str = ""
 

@@ -53,6 +53,7 @@ def entry_of(package: Package, dataset: str, where: str, licence: str, note: str
         bytes=(package.folder / WEIGHTS).stat().st_size,
         sha256=package.hashes[WEIGHTS],
         licence=licence,
+        test_images=test["count"],
         note=note,
     )
 
@@ -85,7 +86,7 @@ def stated_licence(folder: Path) -> str | None:
 
 def entry_text(model: str, entry: TrainedWeights) -> str:
     """The entry as TOML, as it is written below a model of a registry file."""
-    fields = {key: value for key, value in msgspec.to_builtins(entry).items() if value != ""}
+    fields = {key: value for key, value in msgspec.to_builtins(entry).items() if value not in ("", None)}
     lines = "".join(f"{key} = {inline(value)}\n" for key, value in fields.items())
     return f"[[models.{key_of(model)}.weights]]\n{lines}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -209,8 +210,9 @@ def _why_not_packaged(candidate: Candidate, entry: TrainedWeights | None, regist
         return ""
     measured, of = candidate.rank[0], _count_of(entry)
     if measured < FEWER * of:
+        about = "" if entry.test_images else "about "
         return (
-            f"the registry file has weights that were measured on about {plural(round(of), 'test image')}, "
+            f"the registry file has weights that were measured on {about}{plural(round(of), 'test image')}, "
             f"and these on {plural(round(measured), 'test image')}; {NAME_IT}"
         )
     if candidate.top1 >= entry.top1:
@@ -243,9 +245,18 @@ def _why_kept(candidate: Candidate, entry: TrainedWeights | None, package: Packa
 
 
 def _count_of(entry: TrainedWeights) -> float:
-    """About how many test images the accuracy of an entry was measured on, by its interval of 95%; 0: not known."""
-    low, high = entry.interval
-    return entry.top1 * (1 - entry.top1) * (2 * 1.96 / (high - low)) ** 2 if high > low else 0.0
+    """On how many test images the accuracy of an entry was measured; 0: not known.
+
+    Where an earlier version wrote the entry, its interval says about how many: Wilson's half width h at top-1 p gives
+    (1/4 - h^2) a^2 + (p (1 - p) - 2 h^2) a = h^2 for a = 1.96^2 / n.
+    """
+    if entry.test_images:
+        return entry.test_images
+    half = (entry.interval[1] - entry.interval[0]) / 2
+    if not 0 < half < 0.5:
+        return 0.0
+    linear, square = entry.top1 * (1 - entry.top1) - 2 * half**2, 0.25 - half**2
+    return 1.96**2 * 2 * square / (sqrt(linear**2 + 4 * square * half**2) - linear)
 
 
 def _better(entry: TrainedWeights, top1: float) -> str:

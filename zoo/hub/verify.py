@@ -164,6 +164,7 @@ def _entry(entry: TrainedWeights, package: Package) -> Check:
     """Check that the catalogue says of these weights what their package says."""
     licence = stated_licence(package.folder) or entry.licence
     packaged = entry_of(package, entry.dataset, entry.where, licence, entry.note)
+    packaged = msgspec.structs.replace(packaged, test_images=entry.test_images and packaged.test_images)
     said, found = (msgspec.structs.asdict(msgspec.structs.replace(one, record="")) for one in (entry, packaged))
     differing = [key for key in said if said[key] != found[key]]
     seen = f"differs from the catalogue's entry in {', '.join(differing)}" if differing else "as in the catalogue"
