@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from plugin_site import site_in
 
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Node
+from zoo.models import tried
 from zoo.runs.find import read
-from zoo.studies.report.measure import flops
+from zoo.studies.report.measure import flops, look
 from zoo.studies.report.page import MAX_BYTES, Content, limit_of, render
 
 pytest.importorskip("bokeh", reason="zoo report draws with Bokeh: pip install -e '.[report]'")
 
-RUN = Path(__file__).resolve().parent.parent / "weights" / "vit-nano-cifar10"
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+RUN, DIGITS = WEIGHTS / "vit-nano-cifar10", WEIGHTS / "hybrid-alt-1-digits"
+PLUGIN = """
+from zoo.plugin import Component, hookimpl
+
+@hookimpl
+def zoo_components():
+    return [Component(name="net", kind="classifier", factory="{module}_parts:net")]
+"""
+PARTS = """
+from torch import nn
+
+HIDDEN = 4
+
+def net(*, in_channels, height, width, num_classes):
+    pixels = in_channels * height * width
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, HIDDEN), nn.Linear(HIDDEN, num_classes))
+"""
 
 
 def test_a_thousand_long_runs_fit_into_ten_megabytes() -> None:
@@ -37,3 +60,47 @@ def test_operations_that_could_not_be_counted_are_counted_again(
     assert not list(tmp_path.rglob("flops-*"))
     assert flops(Node(use="cnn.baseline"), sizes, registry)
     assert len(list(tmp_path.rglob("flops-*"))) == 1
+
+
+def test_operations_of_a_plugin_that_was_edited_are_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(tried, "BEGAN", time.time_ns() + 10**12)  # as if the plugin had been there before this process
+    site = site_in(tmp_path)
+    plugin = site.add("edited", PLUGIN, parts=PARTS)
+    monkeypatch.syspath_prepend(str(site.folder))
+    parts = plugin.with_name(f"{plugin.stem}_parts.py")
+
+    def counted() -> int | None:
+        sizes = {"in_channels": 1, "height": 2, "width": 2, "num_classes": 3}
+        return flops(Node(use="edited.net"), sizes, load_registry())
+
+    assert counted() == 2 * (4 * 4 + 4 * 3)
+    parts.write_text(PARTS.replace("HIDDEN = 4", "HIDDEN = 50"))
+    os.utime(parts, (1, 1))
+    monkeypatch.delitem(sys.modules, parts.stem)  # as in a new process
+    assert counted() == 2 * (4 * 50 + 50 * 3)
+    (file,) = (tmp_path / "cache").rglob("flops-*")
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps(kept | {"count": 7}))
+    assert counted() == 7
+
+
+def test_what_a_model_confuses_is_measured_again_when_a_plugin_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tried, "BEGAN", time.time_ns() + 10**12)
+    registry, record = load_registry(), read(DIGITS).record
+    seen, _ = look(DIGITS, record, registry)
+    (file,) = tmp_path.rglob("seen-*")
+    kept = json.loads(file.read_text())
+    assert any(source.endswith("zoo_hybrid/classifiers.py") for source in kept["stamps"])
+    kept["cells"] = [[0, 1, 360]]
+    file.write_text(json.dumps(kept))
+    again, _ = look(DIGITS, record, registry)
+    assert again is not None
+    assert again.cells == ((0, 1, 360),)
+    file.write_text(json.dumps(kept | {"stamps": dict.fromkeys(kept["stamps"], 1)}))
+    assert look(DIGITS, record, registry) == (seen, "")

@@ -105,16 +105,28 @@ def read(place: Place) -> Findings | None:
 
 def write(place: Place, findings: Findings) -> None:
     """Keep what showed; call it when the tree was built, so that all of its modules are imported."""
-    present = installed()
-    sources = list(_sources(present, place.packages))
-    if any(_written(file) > BEGAN for file in sources):
+    stamps = stamps_of(place.packages)
+    if stamps is None:
         return
     kept = _Kept(
-        stamps=present | {file: stamp(file) for file in sources},
+        stamps=stamps,
         shapes=[(at.removeprefix(place.where), sizes, shape) for (at, sizes), shape in findings.shapes.items()],
         writers=sorted(at.removeprefix(place.where) for at in findings.writers),
     )
     write_checked(place.file, msgspec.msgpack.encode(kept))
+
+
+def stamps_of(packages: frozenset[str]) -> dict[str, int] | None:
+    """Stamps of all that a tree of components of these packages depends on, once it was built.
+
+    Returns:
+        For `zoo.base.stamps.unchanged`; None where a source changed after this process began.
+    """
+    present = installed()
+    sources = list(_sources(present, packages))
+    if any(_written(file) > BEGAN for file in sources):
+        return None
+    return present | {file: stamp(file) for file in sources}
 
 
 def _written(file: str) -> int:

@@ -1,6 +1,7 @@
 """What only the model and its data can tell: FLOPs, confusion, the images it was most wrongly sure of.
 
-Everything is kept in the cache folder under the hash of what it was made from.
+Everything is kept in the cache folder under the hash of what it was made from, for as long as the sources of the
+plugins stay as they were.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 
 from zoo.base.files import WriteError, sha256_of, write_bytes
 from zoo.base.paths import cache_dir
+from zoo.base.stamps import installed, stamp, unchanged
 from zoo.base.structs import Struct
 from zoo.base.text import reason_of
 from zoo.base.version import __version__
@@ -28,15 +29,16 @@ from zoo.errors import DataError, InputError, ZooError
 from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import open_run
 from zoo.models.device import usable_device
+from zoo.models.tried import stamps_of
 from zoo.runs.folder import temperature_of
-from zoo.runs.record import WEIGHTS, RunRecord, configuration
+from zoo.runs.record import WEIGHTS, RunRecord, configuration, tree_of
 
 FORMAT = 2
 REMOTE = ("hf", "torchvision", "plugin")
 """Schemes of data that may have to be downloaded: a report never does."""
 
 MOST_KEPT = 48
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 
 class Confused(Struct, frozen=True, kw_only=True):
@@ -58,11 +60,13 @@ class Seen(Struct, frozen=True, kw_only=True):
 
     Attributes:
         cells: (true class, predicted class, images) where there are any. worst: the surest mistakes first.
+        stamps: of the plugins' sources, as they were then.
     """
 
     format: int
     cells: tuple[tuple[int, int, int], ...]
     worst: tuple[Confused, ...]
+    stamps: dict[str, int]
 
 
 def look(
@@ -80,7 +84,15 @@ def look(
         calibrated = [] if scale == 1 else [str(scale)]
         what = [configuration(record), sha256_of(folder / WEIGHTS), record.data.fingerprint, *calibrated]
         place = _place("seen", what)
-        return _kept(place, Seen, lambda: _look(folder, record, registry, data_dir, device)), ""
+        kept = _kept(place, Seen)
+        if kept is not None and all(stamp(file) == was for file, was in kept.stamps.items()):
+            return kept, ""
+        seen = _look(folder, record, registry, data_dir, device)
+        stamps = stamps_of(_packages(tree_of(record), registry))
+        if stamps is not None:
+            seen = msgspec.structs.replace(seen, stamps={k: v for k, v in stamps.items() if k.endswith(".py")})
+            _keep(place, seen)
+        return seen, ""
     except (ZooError, OSError, RuntimeError, MemoryError) as error:
         return None, reason_of(error)
 
@@ -110,7 +122,7 @@ def _look(folder: Path, record: RunRecord, registry: Registry, data_dir: str | N
         )
         for row in wrong[order].tolist()
     ]
-    return Seen(format=FORMAT, cells=tuple(cells), worst=tuple(worst))
+    return Seen(format=FORMAT, cells=tuple(cells), worst=tuple(worst), stamps={})
 
 
 def _check_here(record: RunRecord, registry: Registry) -> None:
@@ -135,25 +147,46 @@ def _check_here(record: RunRecord, registry: Registry) -> None:
 
 
 class Flops(Struct, frozen=True, kw_only=True):
-    """Floating-point operations of one image's forward pass; None where they cannot be counted."""
+    """Floating-point operations of one image's forward pass; None where they cannot be counted.
+
+    Attributes:
+        stamps: of what is installed and of the plugins' sources, as they were when the operations were counted.
+    """
 
     format: int
     count: int | None
+    stamps: dict[str, int]
 
 
 def flops(tree: Node, sizes: dict[str, int], registry: Registry) -> int | None:
-    """Count the FLOPs of one image on the meta device: 2 for each multiply-add of matmul and convolution."""
+    """Count the FLOPs of one image on the meta device: 2 for each multiply-add of matmul and convolution.
+
+    They are counted again when a plugin's source or anything that is installed has changed.
+    """
     text = json.dumps(msgspec.to_builtins(tree), sort_keys=True, default=str)
     place = _place("flops", [text, sizes, torch.__version__, __version__, _plugins(tree, registry)])
+    kept = _kept(place, Flops)
+    if kept is not None and unchanged(kept.stamps, installed()):
+        return kept.count
     try:
-        return _kept(place, Flops, lambda: Flops(format=FORMAT, count=_count(tree, sizes, registry))).count
+        count = _count(tree, sizes, registry)
     except (ZooError, RuntimeError, NotImplementedError):  # perhaps of a plugin that is not installed today
         return None
+    if (stamps := stamps_of(_packages(tree, registry))) is not None:
+        _keep(place, Flops(format=FORMAT, count=count, stamps=stamps))
+    return count
 
 
 def _plugins(tree: Node, registry: Registry) -> list[str]:
     """The plugins of a tree's components, with their versions."""
     return sorted({str(registry.origins.get(("component", part.use))) for _, part in tree.walk("")})
+
+
+def _packages(tree: Node, registry: Registry) -> frozenset[str]:
+    """The Python packages that a tree's components come from; the user's own code is known by its hash."""
+    found = [registry.components.get(part.use) for _, part in tree.walk("")]
+    factories = [component.factory for component in found if component is not None]
+    return frozenset(name.partition(":")[0].partition(".")[0] for name in factories if isinstance(name, str))
 
 
 def _count(tree: Node, sizes: dict[str, int], registry: Registry) -> int:
@@ -171,11 +204,14 @@ def _place(kind: str, made_from: list[Any]) -> Path:
     return cache_dir() / "report" / f"{kind}-{digest[:24]}.json"
 
 
-def _kept(place: Path, kind: type[T], make: Callable[[], T]) -> T:
-    """What is in the cache, else made and put there (where it can be)."""
+def _kept(place: Path, kind: type[T]) -> T | None:
+    """What is in the cache; None where nothing is, or not as this version writes it."""
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(place.read_bytes(), type=kind)
-    made = make()
+    return None
+
+
+def _keep(place: Path, made: Struct) -> None:
+    """Put it there, where it can be."""
     with contextlib.suppress(WriteError):
         write_bytes(place, msgspec.json.encode(made))
-    return made
