@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 
 import zoo
 from zoo.base.reporter import Reporter
@@ -20,6 +23,7 @@ from zoo.cli import cli
 from zoo.cli.shared.terminal import Terminal
 from zoo.errors import DeviceError, InputError, TrainingError, ZooWarning
 from zoo.runs.api import open_run
+from zoo.runs.record import read_record, write_record
 from zoo.studies import workers
 from zoo.studies.bench import apart
 from zoo.studies.bench.benched import WHAT
@@ -29,6 +33,7 @@ from zoo.train.events import Listener
 pytestmark = pytest.mark.filterwarnings("ignore:.*a commit with changes")  # of this checkout, while it is changed
 
 TABLE = ("cnn-to-others/cifar10", "--only", "cnn-baseline", "--budget", "small", "--dataset", "digits")
+FINISHED = "--device cpu holds for runs that begin: 1 finished run was trained on cuda:0"
 SMALL = ("--limit-train", "64", "--limit-test", "48", "--epochs", "1")
 
 
@@ -138,6 +143,30 @@ def test_a_table_that_is_stopped_says_so_and_goes_on(tmp_path: Path, monkeypatch
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+def on_cuda(folder: Path) -> None:
+    """Have a run say that it was begun on a GPU."""
+    record = read_record(folder)
+    write_record(folder, structs.replace(record, device="cuda:0"))
+
+
+def test_a_device_that_holds_for_new_runs_only_is_told(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base / "runs", tmp_path / "runs")
+    (result,) = (tmp_path / "runs").rglob("result.json")
+    there = {"runs": tmp_path / "runs" / "reproduce", "results": tmp_path}
+    assert table(device="cpu", **there).states == ("recorded",)
+    with pytest.raises(InputError, match="warp"):
+        table(device="warp", **there)
+    on_cuda(result.parent)
+    with pytest.warns(ZooWarning, match=re.escape(FINISHED)):
+        assert table(device="cpu", **there).states == ("recorded",)
+    assert table(**there).states == ("recorded",)
+
+    result.unlink()
+    told = f"stays on cuda:0, where it began, instead of cpu; to train it there, delete {result.parent}"
+    with pytest.warns(ZooWarning, match=re.escape(f"cnn-baseline on cifar10, seed 0: {told}")):
+        table(device="cpu", **there)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -194,6 +223,14 @@ def test_a_sweep_that_is_stopped_has_the_trials_that_ended(tmp_path: Path, monke
     ended = command(*SWEEP, *OPTIONS, "--output", str(tmp_path))
     assert ended.exit_code == 128 + signal.SIGTERM
     assert ended.stderr == f"stopped; repeat the command to continue (the trials are in {tmp_path})\n"
+
+
+def test_a_device_that_holds_for_new_trials_only_is_told(tmp_path: Path) -> None:
+    sweep(output=tmp_path)
+    sweep(output=tmp_path, device="cpu")
+    on_cuda(tmp_path / "trial-0001")
+    with pytest.warns(ZooWarning, match=re.escape(FINISHED)):
+        assert sweep(output=tmp_path, device="cpu").finished
 
 
 def test_processes_that_fail_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

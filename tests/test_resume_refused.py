@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 import zoo
-from zoo.errors import InputError, RunError
+from zoo.errors import DeviceError, InputError, RunError
+from zoo.runs.record import read_record, write_record
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -32,3 +34,12 @@ def test_a_finished_run_without_a_checkpoint_is_not_begun_anew(with_onnx: Path, 
     with pytest.raises(RunError, match="has no checkpoint to go on from"):
         zoo.resume(run, epochs=90)
     assert contents(run) == before
+
+
+def test_a_run_of_a_device_that_is_not_here_is_refused_in_a_line(with_onnx: Path, tmp_path: Path) -> None:
+    (run,) = {path.parent for path in with_onnx.parent.rglob("run.toml")} - {with_onnx}
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    (run / "result.json").unlink()
+    write_record(run, structs.replace(read_record(run), device="cuda:77"))
+    with pytest.raises(DeviceError, match=r"run: device 'cuda:77' is not available on this machine \(available: cpu"):
+        zoo.resume(run)

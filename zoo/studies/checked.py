@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
-from zoo.errors import InputError
+from zoo.base.text import plural
+from zoo.errors import InputError, RunError
+from zoo.runs.record import RECORD, RESULT, read_record
 
 
 class Remembered:
@@ -39,3 +42,37 @@ def check_least(name: str, value: float | None, least: float) -> None:
     """
     if value is not None and not value >= least:
         raise InputError(f"{name}={value!r} must be at least {least}")
+
+
+def elsewhere(folder: Path, asked: str) -> str:
+    """The device that a begun run has, where another one is asked for; "" where it is the same, or any will do.
+
+    Args:
+        asked: as `--device` takes it.
+    """
+    if asked == "auto" or not (folder / RECORD).is_file():
+        return ""
+    try:
+        recorded = read_record(folder).device
+    except RunError:  # who goes on with it says so
+        return ""
+    return "" if _numbered(recorded) == _numbered(asked) else recorded
+
+
+def goes_on(folder: Path, asked: str) -> str:
+    """A line for a run that goes on on another device than is asked for; "" for one that does not."""
+    other = elsewhere(folder, asked)
+    return f"stays on {other}, where it began, instead of {asked}; to train it there, delete {folder}" if other else ""
+
+
+def stays(folders: Iterable[Path], asked: str) -> str:
+    """A line about finished runs that were trained on another device than is asked for; "" where there are none."""
+    found = [other for folder in folders if (folder / RESULT).is_file() and (other := elsewhere(folder, asked))]
+    if not found:
+        return ""
+    runs = plural(len(found), "finished run was", "finished runs were")
+    return f"--device {asked} holds for runs that begin: {runs} trained on {', '.join(sorted(set(found)))}"
+
+
+def _numbered(device: str) -> str:
+    return device if ":" in device else f"{device}:0"

@@ -204,7 +204,9 @@ def _on_device(folder: Path, record: RunRecord, device: str | None) -> RunRecord
     try:
         pick_device(record.device)
     except DeviceError as error:
-        raise DeviceError(f"{folder}: {error}; add --device auto to go on with another one") from None
+        raise DeviceError(
+            f"{folder}: {error}; `zoo train --resume {folder} --device auto` goes on with another one"
+        ) from None
     return record
 
 

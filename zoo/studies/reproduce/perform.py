@@ -23,6 +23,7 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.vary import inline
 from zoo.errors import BusyError, ZooError
 from zoo.runs.record import RECORD
+from zoo.studies.checked import goes_on
 from zoo.studies.reproduce.energy import Meter, counters
 from zoo.studies.reproduce.recorded import measured, store
 from zoo.studies.reproduce.rows import Ask, Job, changed_fields, jobs_of, rows_of
@@ -147,6 +148,8 @@ def perform(
     def plan() -> Plan:
         begun = (job.folder / RECORD).is_file()
         reporter.say(f"{job.title}: {'resumed' if begun else 'started'} in {job.folder}")
+        if line := goes_on(job.folder, ask.device):
+            warn(line)
         made = continued(job.folder, registry, data_dir=ask.data_dir, warn=warn) if begun else None
         if made is None:
             made = planned(job, ask, registry)

@@ -14,7 +14,8 @@ import msgspec
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.catalogue.registry import Registry, load_registry
-from zoo.studies.checked import Remembered
+from zoo.errors import DeviceError
+from zoo.studies.checked import Remembered, stays
 from zoo.studies.reproduce.paper_table import PAPER_COLUMNS, is_whole_source, paper_rows, refuse_training_options
 from zoo.studies.reproduce.recorded import figures, file_of, measured, read, store, unclean, with_other_seeds
 from zoo.studies.reproduce.reproduction import Reproduction, heading, notes, states
@@ -120,10 +121,19 @@ def _train(table: _Table, how: How) -> tuple[list[str], bool]:
 
     Returns:
         (a line for each run that failed, whether a signal stopped it).
+    Raises:
+        ZooError: as `store`. InputError: not a device's name.
     """
     from zoo.studies.reproduce.perform import failure
 
     table.store()  # fails now, before any training, if it cannot be written
+    if table.ask.device != "auto" and how.engine == "local":  # a cluster has its own
+        from zoo.models.device import pick_device
+
+        with contextlib.suppress(DeviceError):  # each run that begins says so
+            pick_device(table.ask.device)
+    if line := stays((job.folder for job in table.jobs), table.ask.device):
+        how.reporter.warn(line)
     problems: list[str] = []
     if how.stop() > 0:  # asked here for the first time: from now on the work is stopped between two steps
         return [], True

@@ -20,7 +20,7 @@ from zoo.catalogue.registry import Registry, find_model, load_registry
 from zoo.catalogue.spec import Node
 from zoo.catalogue.vary import inline
 from zoo.errors import InputError
-from zoo.studies.checked import Remembered
+from zoo.studies.checked import Remembered, stays
 from zoo.studies.sweep.space import Space, check_space
 from zoo.train.run_options import Request
 
@@ -145,6 +145,8 @@ def carry_out(
 
     check_options(search, entry)
     open_study(search)  # fails now, before processes are started, if the storage cannot be used
+    if line := stays(Path(search.folder).glob("trial-*"), search.request.device):
+        reporter.warn(line)
     problems = tuple(_run(search, entry, spread, reporter, stop))
     if stop() > 0:
         return Outcome(_so_far(search), problems=problems, stopped=True)

@@ -38,6 +38,7 @@ from zoo.models.device import pick_device
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import RunLock, WaitingLock, is_held
 from zoo.runs.record import RECORD
+from zoo.studies.checked import goes_on
 from zoo.studies.sweep.space import Space, as_text, changes_of, for_optuna
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop
@@ -304,6 +305,8 @@ def _plan(
         def warn(line: str) -> None:
             reporter.warn(f"{folder.name}: {line}")
 
+        if line := goes_on(folder, search.request.device):
+            warn(line)
         plan = continued(folder, entry[0], data_dir=search.request.data_dir, warn=warn)
         plan = without_test(plan)
     else:
