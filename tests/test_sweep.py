@@ -21,7 +21,7 @@ from PIL import Image
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
-from zoo.errors import InputError
+from zoo.errors import DataError, InputError
 from zoo.studies.sweep.outcome import as_toml
 from zoo.studies.sweep.space import parse_space
 from zoo.studies.sweep.trials import Search, _revive, open_study, plan_of, work
@@ -174,6 +174,52 @@ def test_a_folder_with_another_sweep_is_refused(swept: tuple[Path, str], monkeyp
     monkeypatch.chdir(swept[0])
     with pytest.raises(InputError, match="contains another sweep"):
         zoo(*GRID[:-1], "build.dropout=0.0,0.2")
+
+
+MINE = """
+[recipes.mine]
+extends = "cnn-to-others"
+weight_decay = 0.01
+
+[models.mine]
+summary = "mine"
+family = "cnn"
+recipe = "mine"
+dataset = "digits"
+build = { use = "cnn.baseline" }
+"""
+
+
+def test_a_sweep_whose_names_mean_something_else_by_now_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("registry.toml")
+    words = ("sweep", "mine", "--limit-train", "64", "--epochs", "1", "--output", "found", "--grid", "lr=1e-3,1e-2")
+    file.write_text(MINE)
+    zoo(*words, "--trials", "1")
+    file.write_text(MINE.replace('summary = "mine"', 'summary = "in other words"'))
+    zoo(*words, "--trials", "2")
+    file.write_text(MINE.replace("0.01", "0.02"))
+    with pytest.raises(InputError, match=r"trials.db: contains a sweep with what recipes.mine was before an edit"):
+        zoo(*words)
+    file.write_text(MINE.replace("0.01", "0.02").replace("cnn.baseline", "cnn.resnet9"))
+    with pytest.raises(InputError, match=r"with what models.mine, recipes.mine were before an edit"):
+        zoo(*words)
+
+
+def test_a_sweep_whose_images_have_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("cat", "dog")):
+        Path("images", name).mkdir(parents=True)
+        for j in range(12):
+            Image.new("RGB", (8, 8), (100 * i, 20 * j, 0)).save(f"images/{name}/{j}.png")
+    words = ("sweep", "cnn-baseline", "--dataset", "folder:images", "--epochs", "1", "--output", "found")
+    words = (*words, "--grid", "lr=1e-3,1e-2,1e-1", "--grid", "normalize=false,true", "--set", "batch_size=8")
+    zoo(*words, "--trials", "5")
+    Image.new("RGB", (8, 8), (9, 9, 9)).save("images/dog/new.png")
+    with pytest.raises(DataError, match=r"folder:images: its images have changed since trial-000. was trained"):
+        zoo(*words)
 
 
 @pytest.mark.slow

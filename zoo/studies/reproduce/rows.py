@@ -12,12 +12,12 @@ from typing import Any, Literal
 import msgspec
 
 from zoo.base.structs import Count, NonNegative, Positive, Struct
-from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Model, Published
 from zoo.catalogue.vary import label, vary
 from zoo.errors import InputError, UnknownNameError
 from zoo.runs.record import RESULT
+from zoo.studies.decisive import decisive_recipe
 
 SMALL_TRAIN, SMALL_TEST, SMALL_EPOCHS = 2000, 1000, 10
 """The small budget: training images, test images, and the divisor of the epochs."""
@@ -180,9 +180,7 @@ def folder_of(row: Row, seed: int, registry: Registry, runs: Path) -> Path:
 
 def _recipe_table(row: Row, registry: Registry) -> dict[str, Any]:
     """The fields that differ from the defaults, so that a field that is added later changes no folder name."""
-    defaults = msgspec.to_builtins(Recipe())
-    table = msgspec.to_builtins(registry.recipe(row.recipe)) | changed_fields(row)
-    return {k: v for k, v in table.items() if v != defaults.get(k) and k not in ("summary", "source")}
+    return decisive_recipe(msgspec.to_builtins(registry.recipe(row.recipe)) | changed_fields(row))
 
 
 def changed_fields(row: Row) -> dict[str, Any]:

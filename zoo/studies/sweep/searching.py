@@ -141,10 +141,12 @@ def carry_out(
     Raises:
         TrainingError: no trial was completed. ZooError: no trial can run, or the storage holds another sweep.
     """
+    from zoo.studies.sweep.meaning import meaning, refuse_other_meaning
     from zoo.studies.sweep.trials import check_options, open_study
 
     check_options(search, entry)
-    open_study(search)  # fails now, before processes are started, if the storage cannot be used
+    study = open_study(search)  # fails now, before processes are started, if the storage cannot be used
+    refuse_other_meaning(study, meaning(search.request, search.space, *entry[:2]), search.storage)
     if line := stays(Path(search.folder).glob("trial-*"), search.request.device):
         reporter.warn(line)
     problems = tuple(_run(search, entry, spread, reporter, stop))

@@ -39,6 +39,7 @@ from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import RunLock, WaitingLock, is_held
 from zoo.runs.record import RECORD
 from zoo.studies.checked import goes_on
+from zoo.studies.sweep.meaning import refuse_other_images
 from zoo.studies.sweep.space import Space, as_text, changes_of, for_optuna
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop
@@ -311,6 +312,7 @@ def _plan(
         plan = without_test(plan)
     else:
         plan = plan_of(search, entry, changes)
+        refuse_other_images(plan.record, folder)
     warm_up = max(1, plan.recipe.epochs // 5)
     pruner = optuna.pruners.MedianPruner(STARTUP_TRIALS, n_warmup_steps=warm_up)
     study.pruner = pruner if search.prune else optuna.pruners.NopPruner()
