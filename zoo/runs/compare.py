@@ -8,9 +8,14 @@ from typing import Any
 import msgspec
 
 from zoo.base.text import duration
-from zoo.runs.find import Run, row_of, said
+from zoo.runs.find import Run, number, row_of, said
+from zoo.runs.folder import CALIBRATION
+from zoo.runs.record import Soup, TeacherRecord
 
 GROUPS = ("result", "model", "recipe", "data", "run", "environment")
+
+DIGITS = 12
+"""Of a hash, as many as are shown."""
 
 _RUN_FIELDS = ("protocol", "seed", "device", "precision", "channels_last", "compile", "max_steps", "base_model")
 
@@ -35,9 +40,26 @@ def facts(run: Run) -> dict[tuple[str, str], Any]:
         found["data", key] = value
     for key in _RUN_FIELDS:
         found["run", key] = record.get(key)
+    for key, value in _made_of(run).items():
+        found["run", key] = value
     for key, value in {**record["environment"], **record["plugins"]}.items():
         found["environment", str(key)] = value
     return found
+
+
+def _made_of(run: Run) -> dict[str, Any]:
+    """What a run was made of besides its recipe, by hashes where it has no other name; and its calibration."""
+    made: dict[str, Any] = {}
+    record = run.record
+    if isinstance(record.teacher, TeacherRecord):
+        made["teacher"] = f"{record.teacher.model} {record.teacher.sha256[:DIGITS]}"
+    if isinstance(record.soup, Soup):
+        made["made of"] = [f"{one.name} {one.sha256[:DIGITS]} ({one.weight:.3g})" for one in record.soup.of]
+        made["made by"] = record.soup.method
+    for part in record.own if isinstance(record.own, tuple) else ():
+        made[part.use] = [hash[:DIGITS] for hash in (part.sha256, *part.beside.values())]
+    made["temperature"] = number(run.result, f"{CALIBRATION}.temperature")
+    return made
 
 
 def told(group: str, key: str, value: Any) -> str:
