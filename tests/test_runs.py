@@ -28,6 +28,7 @@ from zoo.runs.compare import differences, told
 from zoo.runs.curves import draw_curves
 from zoo.runs.find import find, row_of, said
 from zoo.runs.lock import RunLock, is_held
+from zoo.runs.record import Ingredient, OwnPart, Soup, TeacherRecord, read_record, write_record
 
 
 def zoo(*words: str | Path, typed: str | None = None) -> Result:
@@ -71,6 +72,12 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
+def change_result(run: Path, **tables: dict[str, Any]) -> None:
+    file = run / "result.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps(result | {key: result.get(key, {}) | table for key, table in tables.items()}))
+
+
 # ---- listing ---------------------------------------------------------------------------------
 
 
@@ -110,6 +117,8 @@ def test_filters_globs_and_sorts_choose(here: Path) -> None:
     assert tops[2] is None
     best = table("--best")
     assert [row["top1"] for row in best] == [tops[0]]
+    change_result(here / "runs/a", test={"count": 6, "correct": 6, "top1": 1.0})  # on a few images
+    assert [row["name"] for row in table("--best")] == ["b"]
 
 
 def test_a_word_that_stands_for_nothing_is_an_error_that_says_so(here: Path) -> None:
@@ -215,6 +224,25 @@ def test_a_comparison_names_what_differs_and_only_that(here: Path) -> None:
 def test_a_run_compared_with_itself_has_no_differences(here: Path) -> None:
     shutil.copytree(here / "runs/a", here / "runs/twin")
     assert differences(find(["a", "twin"])[0]) == []
+
+
+def test_what_runs_are_made_of_is_compared(here: Path) -> None:
+    shutil.copytree(here / "runs/a", here / "runs/made")
+    record = read_record(here / "runs/made")
+    soup = Soup("greedy", (Ingredient("x", "1" * 64, 0.5), Ingredient("y", "2" * 64, 0.5)))
+    teacher = TeacherRecord(model="resnet9", origin="timm/resnet9", sha256="3" * 64)
+    own = (OwnPart(use="own.Net", kind="classifier", attribute="Net", sha256="4" * 64, beside={"b.py": "5" * 64}),)
+    write_record(here / "runs/made", msgspec.structs.replace(record, soup=soup, teacher=teacher, own=own))
+    change_result(here / "runs/made", calibration={"temperature": 1.25})
+    rows = {(group, key): values for group, key, values in differences(find(["a", "made"])[0])}
+    made = {key: values[1] for (group, key), values in rows.items() if group == "run"}
+    assert made == {
+        "made of": [f"x {'1' * 12} (0.5)", f"y {'2' * 12} (0.5)"],
+        "made by": "greedy",
+        "teacher": f"resnet9 {'3' * 12}",
+        "own.Net": ["4" * 12, "5" * 12],
+        "temperature": 1.25,
+    }
 
 
 def test_measured_values_have_the_digits_that_mean_something() -> None:

@@ -41,7 +41,11 @@ COLUMNS = (
     "--dataset", default="", metavar="SPEC", help="Only runs on datasets that match (a glob, or part of the name)."
 )
 @click.option("--state", type=click.Choice(["finished", "stopped", "training"]), help="Only runs in this state.")
-@click.option("--best", is_flag=True, help="Only the best run of each model, dataset and protocol.")
+@click.option(
+    "--best",
+    is_flag=True,
+    help="Only the best run of each model, dataset and protocol: of those with the most test images, by top-1.",
+)
 @click.option("--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Column to sort the rows by.")
 @click.option("--compare", is_flag=True, help="Show how the runs differ in recipe, model, data and results.")
 @click.option("--all", "everything", is_flag=True, help="With --compare: also show what is the same.")

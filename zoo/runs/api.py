@@ -374,7 +374,7 @@ def runs(
         words: run folders, folders that hold runs, names and patterns below runs/, "last", hf://OWNER/NAME (which is
             fetched); none: all runs below runs/.
         model, dataset: only runs of models, or on datasets, that match (a glob, or part of the name).
-        state: only runs in this state. best: only the best run of each model, dataset and protocol.
+        state: only runs in this state. best: of each model, dataset and protocol, the best on most images.
         sort: key of their order: top-1 and dates from the largest, other numbers from the smallest, text from a to z;
             "given": in the order of the words.
         reporter: receives a warning for each folder that cannot be read.

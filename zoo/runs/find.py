@@ -210,14 +210,15 @@ def _selected_epoch(run: Run) -> dict[str, Any]:
 
 
 def best_of_each(runs: Iterable[Run]) -> list[Run]:
-    """For each model, dataset and protocol the finished run with the best test top-1 (or mAP)."""
-    best: dict[tuple[str, str, str], tuple[float, Run]] = {}
+    """For each model, dataset and protocol the finished run with the best test top-1 (or mAP) on the most images."""
+    best: dict[tuple[str, str, str], tuple[float, float, Run]] = {}
     for run in runs:
         score = number(run.result, f"test.{MAP.key if run.record.data.is_multi_label else TOP1.key}")
         key = (run.record.model, run.record.data.spec, run.record.protocol)
-        if score is not None and score > best.get(key, (-1.0, run))[0]:
-            best[key] = (score, run)
-    return [run for _, run in best.values()]
+        images = number(run.result, "test.count") or 0
+        if score is not None and (images, score) > best.get(key, (-1.0, -1.0, run))[:2]:
+            best[key] = (images, score, run)
+    return [run for _, _, run in best.values()]
 
 
 # ---- curves ----------------------------------------------------------------------------------
