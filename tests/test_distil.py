@@ -25,10 +25,10 @@ from zoo.catalogue.parts import entry_of
 from zoo.catalogue.recipe import Distill, Recipe
 from zoo.catalogue.registry import load_registry
 from zoo.errors import InputError, RunError, SpecError
-from zoo.hub.pack import portable
 from zoo.models.tensors import to_bytes
 from zoo.runs.folder import read_metrics, read_weights
 from zoo.runs.record import CHECKPOINTS, read_record
+from zoo.runs.without_paths import portable
 from zoo.train import checkpoint
 from zoo.train.distil import feature_distance, hard_distance, soft_distance
 from zoo.train.loop import Saving, Stop, Trainer

@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from plugin_site import site_in
 
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Node
 from zoo.models import tried
 from zoo.runs.find import read
+from zoo.runs.record import TeacherRecord
 from zoo.studies.report.measure import flops, look
 from zoo.studies.report.page import MAX_BYTES, Content, limit_of, render
 
@@ -49,6 +51,19 @@ def test_a_thousand_long_runs_fit_into_ten_megabytes() -> None:
     assert MAX_BYTES < len(page.encode()) < 10_000_000
     assert left_out == ["100 epochs of each run's curves at most: the page would be too large"]
     assert [limit_of(count) for count in (1, 200, 500, 1000, 5000)] == [2e6, 2e6, 5e6, 1e7, 1e7]
+
+
+def test_a_page_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    run = read(DIGITS)
+    teacher = TeacherRecord(model="resnet9", origin="sha256:1234", sha256="1234")
+    settings = structs.replace(run.record.settings, teacher=f"{tmp_path}/runs/teacher")
+    data = structs.replace(run.record.data, spec=f"folder:{tmp_path}/birds", validation_from=f"folder:{tmp_path}/held")
+    record = structs.replace(run.record, settings=settings, data=data, teacher=teacher)
+    run = dataclasses.replace(run, record=record, folder=tmp_path / "run", name="mine")
+    why = f"{tmp_path}/birds: no such folder; {tmp_path}/run has no weights"
+    page, _ = render(Content([run], seen={"mine": why}))
+    assert "birds: no such folder; mine has no weights" in page
+    assert str(tmp_path) not in page
 
 
 def test_operations_that_could_not_be_counted_are_counted_again(

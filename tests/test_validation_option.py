@@ -20,10 +20,10 @@ from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.data.split import Split
 from zoo.errors import DataError, InputError, RunError
-from zoo.hub.pack import portable
 from zoo.runs.images import split_of
 from zoo.runs.record import configuration, read_record, write_record
 from zoo.runs.validation_images import share_or_spec
+from zoo.runs.without_paths import portable
 from zoo.train.plan import Plan, replan
 from zoo.train.pretrained import rows_by_name
 from zoo.train.teacher import columns_of

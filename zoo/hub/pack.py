@@ -64,6 +64,7 @@ from zoo.runs.folder import read_metrics, read_result, read_weights, write_resul
 from zoo.runs.own_source import refuse_own
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, RunRecord, read_record, without, write_record
 from zoo.runs.without_labels import refuse_without_labels
+from zoo.runs.without_paths import portable
 
 PACKAGE = "package"
 """The folder in a run's folder that holds its package."""
@@ -203,18 +204,6 @@ def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) ->
 def with_repo(text: str, repo: str) -> str:
     """Write the name of its repository into a card."""
     return text.replace(PLACEHOLDER, repo)
-
-
-def portable(record: RunRecord) -> RunRecord:
-    """The record without the paths of this machine."""
-    data = msgspec.structs.replace(record.data, spec=portable_spec(record.data.spec))
-    if data.validation_from:
-        data = msgspec.structs.replace(data, validation_from=portable_spec(data.validation_from))
-    own = record.own and tuple(msgspec.structs.replace(part, file="", copy="") for part in record.own)
-    settings = record.settings
-    if record.teacher and record.teacher.origin.startswith("sha256:"):  # a run in a folder of this machine
-        settings = msgspec.structs.replace(settings, teacher=record.teacher.origin)
-    return msgspec.structs.replace(record, data=data, own=own, settings=settings)
 
 
 def config_of(record: RunRecord, parameters: int, stored: Precision = "fp32") -> Config:

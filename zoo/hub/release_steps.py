@@ -25,7 +25,7 @@ from zoo.errors import HubNotFoundError, InputError, PackageError, RunError
 from zoo.hub.download import Manifest, ask
 from zoo.hub.entry import entry_of, entry_text, licence_of, stated_licence
 from zoo.hub.hub_hash import matches
-from zoo.hub.pack import LICENCE, PACKAGE, portable
+from zoo.hub.pack import LICENCE, PACKAGE
 from zoo.hub.pack import package as make_package
 from zoo.hub.package import Package, open_package, read_config
 from zoo.hub.publish import Plan, prepare
@@ -36,6 +36,7 @@ from zoo.hub.session import hub_api, retrying, talking
 from zoo.hub.sums import CONFIG, FOR_PEOPLE, ONNX, SIGNATURE, SUMS
 from zoo.runs.folder import CALIBRATION, read_result
 from zoo.runs.record import WEIGHTS, RunRecord, configuration
+from zoo.runs.without_paths import portable
 
 DECIDES = ("selection", "train", CALIBRATION)
 """Tables of a result by which a package is known as that of the run's present result; `test` may be of weights that are

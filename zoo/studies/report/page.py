@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,10 +19,11 @@ from zoo.base.templates import templates
 from zoo.base.text import duration, plural
 from zoo.base.version import __version__
 from zoo.base.web_page import allowed
-from zoo.data.portable import portable_spec
+from zoo.data.portable import is_local, portable_spec
 from zoo.errors import InputError
 from zoo.runs.compare import GROUPS, facts, told
 from zoo.runs.find import MAX_POINTS, Run, curves, number, row_of, short
+from zoo.runs.without_paths import portable
 
 if TYPE_CHECKING:
     from zoo.studies.report.measure import Seen
@@ -216,6 +217,7 @@ def _run(
         "note": "",
     }
     if isinstance(seen, str):
+        seen = _without_paths(seen, run)
         return entry | {"reason": seen, "images_note": f"No images: {seen}"}
     for worst in seen.worst[:images]:
         key = hashlib.sha256(worst.image.encode()).hexdigest()[:12]  # runs share many of them
@@ -227,6 +229,21 @@ def _run(
         "note": _agreement(run, seen),
         "images_note": f"No images: {why}.",
     }
+
+
+def _without_paths(reason: str, run: Run) -> str:
+    """Why a run was not measured, with names in place of this machine's folders of the run and its images."""
+    names = dict.fromkeys((str(run.folder.absolute()), str(run.folder.resolve())), run.name)
+    if is_local(spec := run.record.data.spec):
+        names[spec] = portable_spec(spec)
+        names[_place(spec)] = _place(portable_spec(spec))
+    for path in sorted(filter(None, names), key=len, reverse=True):
+        reason = reason.replace(path, names[path])
+    return reason
+
+
+def _place(spec: str) -> str:
+    return spec.partition(":")[2].partition("?")[0]
 
 
 def _classes(seen: Seen, count: int) -> dict[str, Any]:
@@ -254,9 +271,8 @@ def _agreement(run: Run, seen: Seen) -> str:
 
 def _facts(runs: Sequence[Run], words: dict[str, int]) -> list[list[Any]]:
     """Rows [group, key, [word of each run]]; words are kept once, as many runs share them."""
-    tables = [facts(run) for run in runs]
-    for table in tables:  # the page may be shown to others: no paths of this machine
-        table["data", "spec"] = portable_spec(table["data", "spec"])
+    # The page may be shown to others: no paths of this machine.
+    tables = [facts(replace(run, record=portable(run.record))) for run in runs]
     keys = sorted({key: None for table in tables for key in table}, key=lambda key: GROUPS.index(key[0]))
 
     def word(value: str) -> int:
