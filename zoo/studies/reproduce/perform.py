@@ -26,7 +26,7 @@ from zoo.runs.record import RECORD
 from zoo.studies.checked import goes_on
 from zoo.studies.reproduce.energy import Meter, counters
 from zoo.studies.reproduce.recorded import measured, store
-from zoo.studies.reproduce.rows import Ask, Job, changed_fields, jobs_of, rows_of
+from zoo.studies.reproduce.rows import MEANT, Ask, Job, changed_fields, jobs_of, meant_by, rows_of
 from zoo.studies.reproduce.same_training import take_over
 from zoo.train.events import Listener
 from zoo.train.listeners import Several
@@ -153,6 +153,7 @@ def perform(
         made = continued(job.folder, registry, data_dir=ask.data_dir, warn=warn) if begun else None
         if made is None:
             made = planned(job, ask, registry)
+            write_text(job.folder / MEANT, meant_by(job.row.images.spec, registry))
             if (taken := take_over(job.folder, made, others, ask.data_dir)) is not None:
                 same, made = taken
                 reporter.say(f"{job.title}: has the training of {same.title}, only its test images are others")

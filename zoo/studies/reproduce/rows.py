@@ -11,13 +11,17 @@ from typing import Any, Literal
 
 import msgspec
 
+from zoo.base.files import bytes_of_file
 from zoo.base.structs import Count, NonNegative, Positive, Struct
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import Dataset, Model, Published
 from zoo.catalogue.vary import label, vary
 from zoo.errors import InputError, UnknownNameError
 from zoo.runs.record import RESULT
-from zoo.studies.decisive import decisive_recipe
+from zoo.studies.decisive import decisive_dataset, decisive_recipe
+
+MEANT = "dataset.json"
+"""In a run's folder: the entry of its dataset in the catalogue when it began. Runs of earlier versions have none."""
 
 SMALL_TRAIN, SMALL_TEST, SMALL_EPOCHS = 2000, 1000, 10
 """The small budget: training images, test images, and the divisor of the epochs."""
@@ -161,7 +165,10 @@ def jobs_of(ask: Ask, registry: Registry, rows: Sequence[Row]) -> list[Job]:
 
 
 def folder_of(row: Row, seed: int, registry: Registry, runs: Path) -> Path:
-    """The folder for the run of a row and a seed: a readable name, and a digest of everything that decides it."""
+    """The folder for the run of a row and a seed: a readable name, and a digest of everything that decides it.
+
+    Where the dataset's entry in the catalogue was another one when that run began, the digest is of the entry too.
+    """
     decides: dict[str, Any] = {
         "build": row.entry.build.to_table(),
         "recipe": _recipe_table(row, registry),
@@ -172,10 +179,23 @@ def folder_of(row: Row, seed: int, registry: Registry, runs: Path) -> Path:
     }
     if row.weights:
         decides["weights"] = row.weights
+    folder = _folder(row, seed, decides, runs)
+    now, then = meant_by(row.images.spec, registry), bytes_of_file(f"{folder}/{MEANT}")
+    return folder if then in (None, now.encode()) else _folder(row, seed, decides | {"dataset": now}, runs)
+
+
+def _folder(row: Row, seed: int, decides: Mapping[str, Any], runs: Path) -> Path:
     digest = hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:8]
     marks = [row.protocol, *([row.recipe] if row.recipe != row.entry.recipe else [])]
     marks += ["small"] if row.budget == "small" else []
     return runs / (row.source or "own") / row.dataset / "-".join([row.model, *marks, f"seed{seed}", digest])
+
+
+def meant_by(spec: str, registry: Registry) -> str:
+    """What a dataset's name stands for, as JSON; "{}" for a SPEC, which says it itself."""
+    dataset = registry.datasets.get(spec)
+    meant = decisive_dataset(dataset) if dataset else {}
+    return msgspec.json.encode(meant, order="deterministic").decode()
 
 
 def _recipe_table(row: Row, registry: Registry) -> dict[str, Any]:
