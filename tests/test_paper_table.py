@@ -128,7 +128,13 @@ def test_the_command_prints_the_same_and_trains_nothing(nowhere: Path) -> None:
     assert not list(nowhere.iterdir())
 
 
-@pytest.mark.parametrize("words", [["--seeds", "3"], ["--budget", "small"], ["--recipe", "best"], ["--figures"]])
+OF_A_TRAINING = (
+    *(["--seeds", "3"], ["--budget", "small"], ["--recipe", "best"], ["--figures"]),
+    *(["--device", "cpu"], ["--jobs", "2"], ["--engine", "ray"]),
+)
+
+
+@pytest.mark.parametrize("words", OF_A_TRAINING)
 def test_options_of_a_training_are_refused_where_nothing_is_trained(words: list[str], nowhere: Path) -> None:
     with pytest.raises(InputError, match=f"{words[0]} has no meaning; add --train"):
         cli.main(["reproduce", "mixer-report", *words], standalone_mode=False)

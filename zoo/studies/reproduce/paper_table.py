@@ -30,6 +30,7 @@ CLOSE = 5e-5
 
 _OF_TRAINING = (
     *("seeds", "first_seed", "budget", "recipe", "dataset", "epochs", "limit_train", "limit_test", "protocol"),
+    "device",
 )
 
 
@@ -38,15 +39,17 @@ def is_whole_source(target: str, registry: Registry) -> bool:
     return target in registry.sources
 
 
-def refuse_training_options(ask: Ask, *, draw: bool) -> None:
+def refuse_training_options(ask: Ask, how: Sequence[str] = ()) -> None:
     """Refuse options that decide a training where nothing is trained.
 
+    Args:
+        how: other options that were given, by their names.
     Raises:
         InputError: names the first, and what to do.
     """
     plain = Ask(target=ask.target)
     given = [name.replace("_", "-") for name in _OF_TRAINING if getattr(ask, name) != getattr(plain, name)]
-    given += ["figures"] if draw else []
+    given += how
     if given:
         raise InputError(
             f"{ask.target} is a whole source, which is shown as it is recorded, without training, so "

@@ -55,7 +55,8 @@ def carry_out(ask: Ask, how: How, results: Path, *, train: bool | None, draw: bo
     """
     registry = load_registry()
     if train is None and is_whole_source(ask.target, registry):
-        refuse_training_options(ask, draw=draw)
+        spread = {"figures": draw, "jobs": how.jobs > 1, "engine": how.engine != "local"}
+        refuse_training_options(ask, [name for name, given in spread.items() if given])
         return _as_recorded(ask, registry, results)
     train = train is not False
     rows = rows_of(ask, registry)
