@@ -13,6 +13,7 @@ import pytest
 
 import zoo
 from zoo.cli import cli
+from zoo.errors import RunError
 from zoo.train.notebook_html import epochs_table
 
 WORDS = ("reproduce", "cnn-to-others", "--train", "--budget", "small", "--dataset", "digits")
@@ -121,3 +122,22 @@ def test_a_seed_is_added_to_those_that_the_file_has() -> None:
     assert again["seeds"] == [0, 1, 2]
     assert timeless(again["runs"][1]["result"]) == timeless(row["runs"][1]["result"])
     assert again["runs"][2] == row["runs"][2]
+
+
+def test_a_seed_of_another_training_is_not_added() -> None:
+    reproduce(*FLIPS)
+    before = Path("results", "cnn-to-others.json").read_bytes()
+    for other in (["--epochs", "3"], ["--limit-train", "200"]):
+        with pytest.raises(RunError, match=r"cnn-baseline on cifar10-flips: its recorded seeds had another training"):
+            reproduce(*FLIPS, "--first-seed", "1", *other)
+    assert not list(Path("runs").rglob("*seed1*"))  # it is said before anything is trained
+    assert Path("results", "cnn-to-others.json").read_bytes() == before
+
+    table = json.loads(before)
+    del table["rows"][0]["decides"]  # as earlier versions wrote it
+    Path("results", "cnn-to-others.json").write_text(json.dumps(table))
+    with pytest.raises(RunError, match="had another training"):
+        reproduce(*FLIPS, "--first-seed", "1", "--epochs", "3")
+    reproduce(*FLIPS, "--first-seed", "1")
+    (row,) = json.loads(Path("results", "cnn-to-others.json").read_text())["rows"]
+    assert row["seeds"] == [0, 1]

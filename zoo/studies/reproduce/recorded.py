@@ -24,6 +24,9 @@ FORMAT = 1
 IDENTITY = ("table", "variant", "model", "dataset", "protocol", "budget", "recipe", "images")
 """Two rows with equal values of these keys are the same row; the later measurement replaces the earlier."""
 
+OF_ALL_SEEDS = ("train_images", "validation_images", "test_images", "epochs")
+"""What is equal in the runs of a row, whatever their seed."""
+
 TRAINED_IN = "trained_in.json"
 """In a run's folder: the folder of the run whose training it has, as a text of JSON."""
 
@@ -62,6 +65,7 @@ def _row(row: Row, jobs: Sequence[Job]) -> dict[str, Any]:
         "images": row.images.spec,
         "stand_in": row.images.stand_in,
         "why_not": row.why_not,
+        "decides": jobs[0].decides if jobs else "",
         "runs": runs,
     }
     return table
@@ -138,6 +142,10 @@ def store(path: Path, ask: Ask, registry: Registry, rows: Sequence[Mapping[str, 
         raise WriteError(f"--runs {guard}: cannot be created: {error.strerror}") from None
     with WaitingLock(guard):
         stored = read(path)
+        if ask.first_seed:
+            for row in rows:
+                if (old := _of_the_same(row, stored)) is not None:
+                    _refuse_other_training(row, old)
         rows = [with_other_seeds(row, stored) if ask.first_seed else row for row in rows]
         fuller = {_identity(old) for old in stored for new in rows if _has_more(old, new)}
         notes = {_identity(old): old for old in stored if old.get("note")}
@@ -214,13 +222,38 @@ def _rows_in(document: Any, path: Path) -> list[dict[str, Any]]:
 
 
 def with_other_seeds(row: Mapping[str, Any], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A row with the recorded runs of other seeds."""
-    old = next((other for other in stored if _identity(other) == _identity(row)), None)
+    """A row with the recorded runs of other seeds.
+
+    Raises:
+        RunError: the others had another training under the same names.
+    """
+    old = _of_the_same(row, stored)
     if old is None or row["top1"] is None:
         return dict(row)
+    _refuse_other_training(row, old)
     runs = [*(run for run in old["runs"] if run["seed"] not in row["seeds"]), *row["runs"]]
     runs.sort(key=lambda run: run["seed"])
     return {**row, **_over(runs, row["published_top1"]), "runs": runs}
+
+
+def _refuse_other_training(row: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Refuse to add seeds to those of another training under the same names.
+
+    Raises:
+        RunError: names the row.
+    """
+    was, now = old.get("decides"), row.get("decides")
+    others = [run for run in old["runs"] if run["seed"] not in row["seeds"]]
+    sizes = [{key: run[key] for key in OF_ALL_SEEDS} for run in (*others, *row["runs"])]
+    if (others and was and now and was != now) or any(size != sizes[0] for size in sizes):
+        raise RunError(
+            f"{row['model']} on {row['dataset']}: its recorded seeds had another training (recipe, model, images or "
+            "their number), so that no seed can be added to them; leave out --first-seed, or give another --results"
+        )
+
+
+def _of_the_same(row: Mapping[str, Any], stored: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next((other for other in stored if _identity(other) == _identity(row)), None)
 
 
 def _with_note(row: Mapping[str, Any], old: Mapping[str, Any] | None) -> Mapping[str, Any]:

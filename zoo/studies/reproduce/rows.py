@@ -104,11 +104,16 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One run of a row; its folder does not depend on the command."""
+    """One run of a row; its folder does not depend on the command.
+
+    Attributes:
+        decides: a digest of everything that decides it but the seed.
+    """
 
     row: Row
     seed: int
     folder: Path
+    decides: str = ""
 
     @property
     def recorded(self) -> bool:
@@ -156,11 +161,16 @@ def rows_of(ask: Ask, registry: Registry) -> list[Row]:
 
 def jobs_of(ask: Ask, registry: Registry, rows: Sequence[Row]) -> list[Job]:
     """The runs of the rows: all rows with one seed, then all with the next."""
+    trained = [(row, _decided(row, registry), meant_by(row.images.spec, registry)) for row in rows if not row.why_not]
     return [
-        Job(row=row, seed=seed, folder=folder_of(row, seed, registry, Path(ask.runs)))
+        Job(
+            row=row,
+            seed=seed,
+            folder=folder_of(row, seed, registry, Path(ask.runs)),
+            decides=_digest(decides | {"dataset": meant}),
+        )
         for seed in range(ask.first_seed, ask.first_seed + ask.seeds)
-        for row in rows
-        if not row.why_not
+        for row, decides, meant in trained
     ]
 
 
@@ -169,23 +179,30 @@ def folder_of(row: Row, seed: int, registry: Registry, runs: Path) -> Path:
 
     Where the dataset's entry in the catalogue was another one when that run began, the digest is of the entry too.
     """
-    decides: dict[str, Any] = {
-        "build": row.entry.build.to_table(),
-        "recipe": _recipe_table(row, registry),
-        "images": [row.images.spec, row.images.size, row.images.mean, row.images.std],
-        "budget": [row.limit_train, row.limit_test],
-        "protocol": row.protocol,
-        "seed": seed,
-    }
-    if row.weights:
-        decides["weights"] = row.weights
+    decides = _decided(row, registry) | {"seed": seed}
     folder = _folder(row, seed, decides, runs)
     now, then = meant_by(row.images.spec, registry), bytes_of_file(f"{folder}/{MEANT}")
     return folder if then in (None, now.encode()) else _folder(row, seed, decides | {"dataset": now}, runs)
 
 
+def _decided(row: Row, registry: Registry) -> dict[str, Any]:
+    """All that decides a run but its seed."""
+    decided: dict[str, Any] = {
+        "build": row.entry.build.to_table(),
+        "recipe": _recipe_table(row, registry),
+        "images": [row.images.spec, row.images.size, row.images.mean, row.images.std],
+        "budget": [row.limit_train, row.limit_test],
+        "protocol": row.protocol,
+    }
+    return decided | ({"weights": row.weights} if row.weights else {})
+
+
+def _digest(decides: Mapping[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:8]
+
+
 def _folder(row: Row, seed: int, decides: Mapping[str, Any], runs: Path) -> Path:
-    digest = hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:8]
+    digest = _digest(decides)
     marks = [row.protocol, *([row.recipe] if row.recipe != row.entry.recipe else [])]
     marks += ["small"] if row.budget == "small" else []
     return runs / (row.source or "own") / row.dataset / "-".join([row.model, *marks, f"seed{seed}", digest])
