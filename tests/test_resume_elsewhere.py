@@ -36,7 +36,9 @@ def begun(tmp_path: Path) -> Path:
 
 
 def test_a_run_whose_device_is_not_here_is_refused_with_what_helps(begun: Path) -> None:
-    with pytest.raises(DeviceError, match=r"device 'cuda:1' is not available .*; .zoo train --resume .* --device auto. goes on"):
+    with pytest.raises(
+        DeviceError, match=r"device 'cuda:1' is not available .*; .zoo train --resume .* --device auto. goes on"
+    ):
         zoo.resume(begun)
     for name in ("mps", "meta"):
         with pytest.raises(DeviceError, match=f"device '{name}' is not available on this machine"):

@@ -55,9 +55,10 @@ def write_document(folder: Path, written: Sequence[Path], out: Mapping[str, Any]
 
 def _is_of_the_same(earlier: Mapping[str, Any], out: Mapping[str, Any]) -> bool:
     """Whether an earlier document is of the same weights on the same images, as far as figures can tell."""
-    losses = (earlier.get("loss"), out["loss"])
+    before, now = earlier.get("loss"), out["loss"]
     return (
-        all(isinstance(loss, float) for loss in losses)
-        and math.isclose(*losses, rel_tol=CLOSE)
+        isinstance(before, float)
+        and isinstance(now, float)
+        and math.isclose(before, now, rel_tol=CLOSE)
         and all(earlier.get(key) == out.get(key) for key in SAME)
     )

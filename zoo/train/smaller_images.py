@@ -11,7 +11,7 @@ from zoo.data.augment.progressive import sizes_of_epochs
 from zoo.errors import InputError
 from zoo.runs.record import Sizes
 
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 def refuse_smaller_images(outline: nn.Module, recipe: Recipe, sizes: Sizes, name: str) -> None:
@@ -49,7 +49,7 @@ def _takes(outline: nn.Module, channels: int, size: tuple[int, int]) -> bool:
 @torch.no_grad()
 def _forward(outline: nn.Module, channels: int, size: tuple[int, int]) -> None:
     training = outline.training
-    transposed = [module for module in outline.modules() if isinstance(module, TRANSPOSED)]
+    transposed = [module for module in outline.modules() if isinstance(module, Transposed)]
     checks = [module.register_forward_pre_hook(_refuse_channels) for module in transposed]
     try:
         outline.eval()(torch.empty(2, channels, *size, device="meta"))
@@ -59,7 +59,7 @@ def _forward(outline: nn.Module, channels: int, size: tuple[int, int]) -> None:
             check.remove()
 
 
-def _refuse_channels(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _refuse_channels(module: Transposed, inputs: tuple[Tensor, ...]) -> None:
     """Refuse what torch refuses on every device but "meta", where it does not look."""
     needed, given = module.in_channels, inputs[0].shape[-1 - len(module.kernel_size)]
     if given != needed:
