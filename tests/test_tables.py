@@ -312,6 +312,14 @@ def test_a_table_for_each_split(mode: str, root: Path) -> None:
     assert "but the table was named for 'test'" in refusal(f"csv:{both}?test=mixed.csv")
 
 
+def test_a_key_that_the_last_lines_of_json_alone_have_is_a_column(root: Path) -> None:
+    table = rows()
+    last = [{**row, "split": "test", "group": "late"} for row in table]
+    path = write(root / "late.jsonl", [*table * 30, *last])
+    assert "row 1: its split is nothing" in refusal(f"jsonl:{path}")
+    assert GROUP in read(path, options="?split=").train.columns
+
+
 def test_a_table_without_splits_is_divided_as_a_folder_is(root: Path) -> None:
     folder = load(f"folder:{root}/img?order=natural", seed=3)
     table = read(write(root / "t.csv", rows(label=lambda place, _: place)), seed=3)

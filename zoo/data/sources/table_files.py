@@ -31,9 +31,6 @@ LIST = "\0"
 HEAD = 1 << 16
 """Characters that the separator of a file is told by."""
 
-LOOKED_AT = 1000
-"""Lines of JSON whose keys are the columns."""
-
 
 @dataclass(frozen=True)
 class TableFile:
@@ -135,7 +132,10 @@ class TableFile:
                     ) from None
 
     def _keys(self) -> list[str]:
-        return list(dict.fromkeys(key for line in islice(self._lines(), LOOKED_AT) for key in line))
+        names: dict[str, None] = {}
+        for line in self._lines():  # all of them: a split or a weight may be said of the last rows alone
+            names.update(dict.fromkeys(line))
+        return list(names)
 
     def _jsonl(self, columns: Sequence[str], lists: str) -> Iterator[dict[str, pa.Array]]:
         import pyarrow as pa
