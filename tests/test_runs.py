@@ -399,6 +399,17 @@ def test_a_plot_that_cannot_be_says_why(here: Path, words: list[str], why: str) 
     assert not list(here.glob("curves*"))
 
 
+def test_a_run_without_curves_is_not_left_out_in_silence(here: Path) -> None:
+    for name, soup in (("empty", msgspec.UNSET), ("soup", Soup("greedy", (Ingredient("a", "1" * 64, 1.0),)))):
+        (here / "runs" / name).mkdir()
+        write_record(here / "runs" / name, msgspec.structs.replace(read_record(here / "runs/a"), soup=soup))
+    printed = zoo("plot", "a", "empty", "soup")
+    assert "empty: left out: has finished no epoch" in printed.stderr
+    assert "soup: left out: is made of other runs and has no curves" in printed.stderr
+    with pytest.raises(InputError, match="plot the runs that it is made of"):
+        said_by("plot", "soup")
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

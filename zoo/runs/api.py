@@ -420,7 +420,7 @@ def plot(
         over: the x axis: epochs, or minutes of training. log: a logarithmic loss axis.
         kind: the format; default: that of `output`, else "svg".
         dpi: resolution of a PNG, in dots per inch: 20 to 1200.
-        reporter: receives a warning for each folder that cannot be read.
+        reporter: receives a warning for each folder that cannot be read, and each run that has no curves.
     Raises:
         InputError: a wrong panel, format or resolution, no such run, or none of them has finished an epoch.
         WriteError: the file cannot be written.
@@ -428,13 +428,12 @@ def plot(
     Example:
         >>> zoo.plot("last", output="curves.svg", what="loss")  # doctest: +SKIP
     """
-    from zoo.runs.curves import FORMATS, draw, panels
+    from zoo.runs.curves import FORMATS, draw, panels, with_curves
 
     if not runs:
         raise InputError("nothing to plot: give at least one run")
     shown = panels(what if isinstance(what, str) else ",".join(what))
-    suffix = Path(output).suffix.lower().removeprefix(".") if output is not None else "svg"
-    form = kind or suffix
+    form = kind or (Path(output).suffix.lower().removeprefix(".") if output is not None else "svg")
     for name, word, allowed in (("kind", kind or "svg", FORMATS), ("over", over, ("epoch", "minutes"))):
         if word not in allowed:
             raise InputError(f"{name} {word!r}: allowed: {', '.join(allowed)}")
@@ -443,7 +442,8 @@ def plot(
     if form not in FORMATS:
         endings = ", ".join("." + f for f in FORMATS)
         raise InputError(f"--output {str(output)!r}: give a name that ends in {endings}")
-    data = draw(found_runs(runs, reporter or Reporter()), what=shown, x=over, log=log, kind=form, dpi=dpi)
+    found = with_curves(found_runs(runs, told := reporter or Reporter()), told)
+    data = draw(found, what=shown, x=over, log=log, kind=form, dpi=dpi)
     picture = Picture(data, form, None if output is None else Path(output), alt="curves")
     if output is not None:
         picture.save(output)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.base.drawing import COLOURS, DASHES, MARKERS, encoded, plain_text, styled
 from zoo.base.files import write_bytes
 from zoo.base.headline import MAP, TOP1, Headline
+from zoo.base.reporter import Reporter
 from zoo.base.text import unit_of_time
 from zoo.errors import InputError
 from zoo.runs.find import Run, curves
@@ -42,6 +43,23 @@ def panels(what: str) -> list[str]:
     return found
 
 
+def with_curves(runs: Sequence[Run], reporter: Reporter) -> list[Run]:
+    """The runs that have curves; the reporter hears which others are left out.
+
+    Raises:
+        InputError: none has.
+    """
+    drawn = [run for run in runs if run.rows]
+    if not drawn and any(run.record.soup for run in runs):
+        raise InputError("nothing to plot: what is made of other runs has no curves; plot the runs that it is made of")
+    if not drawn:
+        raise InputError("nothing to plot: none of these runs has finished an epoch")
+    for run in (run for run in runs if not run.rows):
+        why = "is made of other runs and has no curves" if run.record.soup else "has finished no epoch"
+        reporter.warn(f"{run.name}: left out: {why}")
+    return drawn
+
+
 def draw(
     runs: Sequence[Run],
     *,
@@ -55,19 +73,14 @@ def draw(
 
     Args:
         what: of `METRICS`. x: "epoch", or "minutes" for the time of training in the unit that fits the longest run.
-        log: a logarithmic loss. kind: of `FORMATS`.
+        runs: as `with_curves` gives them. log: a logarithmic loss. kind: of `FORMATS`.
     Returns:
         The file's bytes; the same for the same runs and the same matplotlib.
-    Raises:
-        InputError: none of the runs has finished an epoch.
     """
-    drawn = [run for run in runs if run.rows]
-    if not drawn:
-        raise InputError("nothing to plot: none of these runs has finished an epoch")
-    if all(run.record.without_labels for run in drawn):
+    if all(run.record.without_labels for run in runs):
         what = [panel for panel in what if panel != "top1"] or ["loss"]
     with styled():
-        return encoded(_figure(drawn, what, x, log), kind, dpi=dpi)
+        return encoded(_figure(runs, what, x, log), kind, dpi=dpi)
 
 
 def _figure(drawn: Sequence[Run], what: Sequence[str], x: str, log: bool) -> Figure:
