@@ -166,3 +166,13 @@ def test_a_damaged_temperature_is_named(run: Path, value: object) -> None:
     with pytest.raises(RunError, match=r"calibration.temperature"):
         zoo.load(run)
     assert load_registry()
+
+
+def test_a_run_that_is_extended_says_that_its_calibration_ends(plugin_index: Path, run: Path, tmp_path: Path) -> None:
+    zoo.calibrate(run)
+    with (
+        small_catalogue(tmp_path, plugin_index),
+        pytest.warns(UserWarning, match="its calibration is that of the shorter"),
+    ):
+        longer = zoo.resume(run, epochs=3)
+    assert "calibration" not in read_result(longer.folder)

@@ -23,7 +23,7 @@ from zoo.hub.sums import SUMS
 from zoo.models.device import pick_device, pick_layout, usable_device
 from zoo.models.own_module import state_hash
 from zoo.models.precision import pick_precision
-from zoo.runs.folder import is_finished, read_metrics
+from zoo.runs.folder import is_finished, read_metrics, read_result
 from zoo.runs.own_source import own_of_run, renewed, reopened, with_model
 from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, tree_of
 from zoo.train import checkpoint
@@ -167,6 +167,8 @@ def continued(
             f"{folder}: this run is finished; to extend it, give --epochs N with N above {record.settings.epochs}"
         )
     refuse_soup(record, str(folder))
+    if is_finished(folder) and "calibration" in read_result(folder):
+        warn(f"{folder}: its calibration is that of the shorter run, and is not kept: calibrate the longer one again")
     trained = len(read_metrics(folder))
     if epochs is not None and not longer and epochs <= trained:
         raise InputError(
