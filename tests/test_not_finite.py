@@ -87,6 +87,31 @@ def test_what_is_not_finite_is_null_in_the_files_of_a_run_and_reads_as_before(tm
         assert "Infinity" not in (tmp_path / name).read_text()
 
 
+def test_a_training_that_diverges_is_warned_of_at_its_end(tiny: str, tmp_path: Path) -> None:
+    words = [
+        "train",
+        tiny,
+        "--device",
+        "cpu",
+        "--limit-train",
+        "100",
+        "--epochs",
+        "2",
+        "--on-nan",
+        "skip",
+        "--lr",
+        "1e30",
+    ]
+    done = CliRunner().invoke(cli, [*words, "--output", str(tmp_path / "run")], catch_exceptions=False)
+    result = read_result(tmp_path / "run")
+    skipped, steps = (result["train"][name] for name in ("skipped_steps", "steps"))
+    assert 0 < skipped < steps
+    assert f"warning: {skipped} of {steps} steps left out: the loss or the gradients were not finite" in done.stderr
+    assert "warning: the model's outputs are not finite numbers: the training diverged" in done.stderr
+    usual = CliRunner().invoke(cli, [*words[:-4], "--output", str(tmp_path / "usual")], catch_exceptions=False)
+    assert "warning" not in usual.stderr
+
+
 @pytest.fixture(scope="module")
 def ruined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose weights are NaN, and an image."""

@@ -28,6 +28,7 @@ from zoo.train.loop import Saving, Stop
 from zoo.train.own_failure import saying_own_failures
 from zoo.train.plan import Entry, Plan
 from zoo.train.processes.world import World
+from zoo.train.result import doubts
 from zoo.train.run_options import Request
 from zoo.train.runner import Watch, train_in
 from zoo.train.speed.threads import beside_others
@@ -137,7 +138,10 @@ class Training:
             self.reporter.note(note)
         remember(folder, plan.record, plan.registry)
         try:
-            return Outcome(folder, train_in(folder, plan, watch), plan.record)
+            result = train_in(folder, plan, watch)
+            for line in doubts(result) if self.world.first else ():
+                self.reporter.warn(line)
+            return Outcome(folder, result, plan.record)
         except Stop as stopped:
             self.stop.stopped(stopped.signal)
             return Outcome(folder, None, plan.record)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo.base.text import plural
 from zoo.evaluate.multi_label import LabelPredictions, best_thresholds
 from zoo.evaluate.one_pass import Figures
 from zoo.runs.record import FORMAT, RunRecord
@@ -110,6 +112,20 @@ def result_table(
     }
     more = {"resumed": at.resumed} if at.resumed else {}
     return table_of(record, selection, test, validation, train, parameters=parameters, thresholds=thresholds, more=more)
+
+
+def doubts(result: Mapping[str, Any]) -> list[str]:
+    """Why the numbers of a result may mean nothing, a line each for people."""
+    skipped, steps, lines = result["train"]["skipped_steps"], result["train"]["steps"], []
+    if skipped:
+        lines.append(f"{skipped:,} of {plural(steps, 'step')} left out: the loss or the gradients were not finite")
+    measured = [result[split]["loss"] for split in ("test", "validation") if result[split]]
+    if not all(map(math.isfinite, measured)):
+        lines.append(
+            "the model's outputs are not finite numbers: the training diverged, and its accuracy means nothing; lower "
+            "--lr, or set recipe.clip_grad_norm"
+        )
+    return lines
 
 
 def table_of(
