@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
+from zoo.base.paths import cache_dir
+
 PARTS = """
 import io
 from pathlib import Path
@@ -61,10 +63,14 @@ def deep(*, data_dir):
     files = sorted(Path(data_dir).glob("*.png"))
     return ImageSplits((files, [0, 1] * 4), (files[:2], [0, 1]), ("a", "b"))
 
+def texts(*, data_dir):
+    split = [str(path) for path in paths(data_dir=data_dir).train[0]], [0]
+    return ImageSplits(split, split, ("only",))
+
 def part(*, channels, height, width):
     pass
 """
-NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent", "exits", "kept", "deep")
+NAMES = ("arrays", "encoded", "paths", "table", "uneven", "floats", "absent", "exits", "kept", "deep", "texts")
 TOML = """
 [datasets.theirs]
 source = "plugin:mine.arrays"
@@ -104,7 +110,57 @@ def test_an_edited_factory_makes_other_images_at_once(site: Site) -> None:
     assert checked(site, "theirs")["fingerprint"] != before["fingerprint"]
 
 
-@pytest.mark.parametrize(("name", "train"), [("encoded", [5, 5]), ("paths", [1])])
+PICTURES = """
+from pathlib import Path
+
+import numpy as np
+
+from zoo.plugin import ImageSplits
+from zoo_pictures.helper import VALUE
+
+def value(folder):
+    print("this was read from a file")
+    return int((folder / "value.txt").read_text())
+
+def uniform(*, data_dir):
+    folder = Path(data_dir) / "pictures"
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        (folder / "value.txt").write_text("1")
+    images = np.full((8, 4, 4), VALUE + value(folder) + value(Path(__file__).parent), np.uint8)
+    return ImageSplits((images, [0, 1] * 4), (images, [0, 1] * 4))
+"""
+
+
+@pytest.mark.parametrize("changed", ["zoo_pictures/helper.py", "zoo_pictures/value.txt", "data/pictures/value.txt"])
+def test_what_the_images_are_made_of_is_looked_at(changed: str, tmp_path: Path) -> None:
+    """The factory's own file is none of these: a helper, a file of the package, and one in the folder of downloads."""
+    site = site_in(tmp_path)
+    names = components("uniform", kind="dataset", factory="zoo_pictures.sets:uniform")
+    (site.add("pictures", names)).unlink()
+    package = site.folder / "zoo_pictures"
+    package.mkdir()
+    for name, text in {"__init__": names, "sets": PICTURES, "helper": "VALUE = 1"}.items():
+        (package / f"{name}.py").write_text(text)
+    (package / "value.txt").write_text("1")
+
+    def fingerprint(data: str = "data") -> object:
+        done = site.run("datasets", "check", "plugin:pictures.uniform", "--json", "--data-dir", str(site.folder / data))
+        return json.loads(done.stdout)["fingerprint"]  # what the factory prints is no part of it
+
+    before = fingerprint()
+    assert fingerprint() == before  # decoded again, since there were no downloads the first time
+    entries = set((cache_dir() / "images").iterdir())
+    assert fingerprint() == before
+    assert set((cache_dir() / "images").iterdir()) == entries
+    file = site.folder / changed
+    file.write_text(file.read_text().replace("1", "3"))
+    os.utime(file, ns=(later := file.stat().st_mtime_ns + 2 * 10**9, later))
+    assert fingerprint() != before
+    assert fingerprint("other") == (before if changed.startswith("data") else fingerprint())
+
+
+@pytest.mark.parametrize(("name", "train"), [("encoded", [5, 5]), ("paths", [1]), ("texts", [1])])
 def test_encoded_images_and_paths_are_decoded(name: str, train: list[int], site: Site) -> None:
     found = checked(site, f"plugin:mine.{name}")
     assert found["train"] == train

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,24 @@ from zoo.data.types import Item
 from zoo.errors import DataError, InputError, PluginError, ZooError
 from zoo.plugin.contract import ImageSplits
 
+MOST_FILES = 5000
+"""Files of a folder whose size and time are looked at; a folder of downloads may hold whole datasets."""
+
 
 @dataclass(frozen=True)
 class PluginSource:
-    """What a plugin's dataset factory returns, once it is asked."""
+    """What a plugin's dataset factory returns, once it is asked.
+
+    Attributes:
+        modules: top-level names of the modules that have its code.
+    """
 
     name: str
     factory: Callable[..., Any]
     origin: Origin
     options: dict[str, Any]
     data_dir: Path
+    modules: frozenset[str] = frozenset()
 
     @classmethod
     def make(cls, request: Request) -> PluginSource:
@@ -53,16 +63,15 @@ class PluginSource:
                 f"plugin:{name}: unknown option {', '.join(unknown)}; allowed: {', '.join(allowed) or 'none'}"
             )
         options = _converted(name, factory, request.options)
-        return cls(name, factory, registry.origin("component", name), options, request.data_dir)
+        places = component.factory.partition(":")[0], str(getattr(factory, "__module__", ""))
+        modules = frozenset(place.partition(".")[0] for place in places)
+        return cls(name, factory, registry.origin("component", name), options, request.data_dir, modules)
 
     def identity(self) -> dict[str, Any]:
-        """Component, distribution, options, the data's folder, and the factory's file: others make other images."""
-        module = sys.modules.get(getattr(self.factory, "__module__", ""))
-        path = Path(getattr(module, "__file__", None) or "")
-        stamp = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
-        who = [self.origin.distribution, self.origin.version, stamp]
-        folder = str(self.data_dir.absolute())
-        return {"scheme": "plugin", "name": self.name, "from": who, "options": self.options, "data_dir": folder}
+        """Component, distribution, options, and the files of its package and of `data_dir`, which make the images."""
+        who = [self.origin.distribution, self.origin.version, _stamps(_code(self.modules))]
+        data = {"data_dir": str(self.data_dir.absolute()), "files": _stamps(_below(self.data_dir))}
+        return {"scheme": "plugin", "name": self.name, "from": who, "options": self.options, **data}
 
     def open(self) -> Opened:
         """Both splits, as the factory gives them.
@@ -71,7 +80,8 @@ class PluginSource:
             DataError: the plugin cannot get its data. PluginError: it returns something else.
         """
         try:
-            splits = self.factory(data_dir=self.data_dir, **self.options)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for a command's result, and downloads like to talk
+                splits = self.factory(data_dir=self.data_dir, **self.options)
         except ZooError:
             raise
         except (Exception, SystemExit) as error:
@@ -94,11 +104,50 @@ class PluginSource:
             raise PluginError(f"{name}: expected (images, labels)") from None
         if count != wanted or not count:
             raise DataError(f"{name}: {plural(count, 'image')} for {plural(wanted, 'label')}")
-        if isinstance(images, Sequence) and isinstance(images[0], bytes | Path):
-            items: Sequence[Item] = images
+        if isinstance(images, Sequence) and isinstance(images[0], bytes | str | Path):
+            items: Sequence[Item] = [Path(item) if isinstance(item, str) else item for item in images]
             files = tuple(item for item in items if isinstance(item, Path))
             return replace(item_rows(items, labels, lambda i: f"{name}, image {i}"), files=files)
         return array_rows(np.asarray(images), labels, name)
+
+
+def _code(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """The files of modules and packages by their names: code, and data that lie beside it."""
+    for module in filter(None, map(sys.modules.get, sorted(names))):
+        file = getattr(module, "__file__", None)
+        if folders := list(getattr(module, "__path__", ())):
+            yield from (found for folder in folders for found in _below(Path(folder)))
+        elif file:
+            yield file, Path(file)
+
+
+def _below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files below a folder by their paths in it, the upper levels first; no more than `MOST_FILES`."""
+    level, left = [folder], MOST_FILES
+    while level and left:
+        entries = sorted((e for one in level for e in _listed(one)), key=lambda entry: entry.path)
+        files = [Path(entry) for entry in entries if entry.is_file()][:left]
+        yield from ((path.relative_to(folder).as_posix(), path) for path in files)
+        level = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        left -= len(files)
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if entry.name != "__pycache__"]
+    except OSError:  # absent, or not ours to read: its factory says so if it needs it
+        return []
+
+
+def _stamps(files: Iterable[tuple[str, Path]]) -> list[list[Any]]:
+    """Name, size and time of files, without those that another process has just removed."""
+    found = []
+    for name, path in files:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found.append([name, status.st_size, status.st_mtime_ns])
+    return found
 
 
 def _converted(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
