@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import zoo
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.weights import find_weights_of, names_of_weights
 from zoo.cli import cli
-from zoo.errors import InputError, PackageError, SpecError
+from zoo.errors import InputError, PackageError, SpecError, ZooWarning
 from zoo.hub.entry import main, write_entry
 from zoo.train.pretrained import find_weights
 
@@ -108,6 +109,15 @@ def test_verify_holds_the_package_against_the_entry(here: Path) -> None:
     assert failed is not None
     assert failed.name == "catalogue"
     assert failed.seen.endswith("differs from the catalogue's entry in seed, licence")
+
+
+def test_other_weights_than_the_entry_states_are_said_to_be_so_once(here: Path) -> None:
+    """Whoever packages another run into the folder has an entry with the accuracy of the weights before."""
+    file = here / "registry.toml"
+    file.write_text(re.sub(r'(?m)^sha256 = ".*"$', f'sha256 = "{"7" * 64}"', file.read_text()))
+    with pytest.warns(ZooWarning, match=r"mine@digits: the weights in .* are not those that .* states") as said:
+        run("predict", "mine", "photo.png")
+    assert len(said) == 1
 
 
 def test_a_damaged_package_is_refused(here: Path) -> None:

@@ -7,15 +7,18 @@ read or fetched: a word becomes the folder or the reference of a package.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.base.reporter import callers
 from zoo.catalogue.registry import Registry
 from zoo.catalogue.spec import WHEEL, TrainedWeights
-from zoo.errors import InputError, SpecError
+from zoo.errors import InputError, SpecError, ZooWarning
 
 AT = "@"
+WEIGHTS = "model.safetensors"
 
 
 class FoundWeights(NamedTuple):
@@ -75,3 +78,25 @@ def _reference(name: str, entry: TrainedWeights, registry: Registry) -> str:
             "are not installed; install the package again, as a folder and not as an archive"
         )
     return str(folder)
+
+
+def say_if_others(word: str, registry: Registry) -> None:
+    """Warn where the package beside a registry file has other weights than the entry that a word means.
+
+    What is wrong with the package itself is said where it is opened.
+    """
+    found = find_weights_of(word, registry)
+    if found is None or not found.entry.where.startswith(WHEEL):
+        return
+    try:
+        listed = Path(found.reference, "SHA256SUMS").read_text("ascii", errors="replace")
+    except OSError:
+        return
+    if f"{found.entry.sha256}  {WEIGHTS}\n" not in listed:
+        file = registry.origin("model", found.model).file
+        warnings.warn(
+            f"{found.name}: the weights in {found.reference} are not those that {file} states; "
+            f"for an entry of these: python -m zoo.hub.entry {found.reference} {file}",
+            ZooWarning,
+            stacklevel=callers(),
+        )

@@ -20,7 +20,7 @@ from zoo.base.text import printable
 from zoo.errors import InputError
 from zoo.runs import find as found
 from zoo.runs.choose import Order, chosen
-from zoo.runs.which import HUB, is_ensemble, is_exported_file, known, reference_of, unknown
+from zoo.runs.which import HUB, is_ensemble, is_exported_file, known, reference_of, say_if_others, unknown
 
 if TYPE_CHECKING:
     from zoo.evaluate.classifier import Classifier
@@ -222,6 +222,7 @@ def word_of(run: RunLike, *, weights: bool = False) -> str:
     if weights and is_exported_file(word):
         return word
     if (reference := reference_of(word) if isinstance(run, str) else known(word)) is not None:
+        say_if_others(word)
         return str(reference)
     if isinstance(run, str) and "/" in word:
         from zoo.hub.download import elsewhere
@@ -270,8 +271,7 @@ def _distinct(runs: Iterable[Run]) -> list[Run]:
 
 def _fetched(word: str) -> str:
     """The folder of a package of the Hub, with its curves, or of NAME@DATASET; the import of the Hub brings torch."""
-    word = (reference_of(word) or word) if "@" in word else word
-    if not word.startswith(HUB):
+    if not (word := (reference_of(word) or word) if "@" in word else word).startswith(HUB):
         return word
     from zoo.hub.download import fetch
     from zoo.hub.ref import parse_ref

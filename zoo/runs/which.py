@@ -77,6 +77,15 @@ def reference_of(word: str, root: Path = RUNS) -> str | None:
     return found and found.reference
 
 
+def say_if_others(word: str) -> None:
+    """Warn where a word means weights beside a registry file that are not those which their entry states."""
+    if known(word) is None:
+        from zoo.catalogue.registry import load_registry
+        from zoo.catalogue.weights import say_if_others as say
+
+        say(word, load_registry())
+
+
 def members_of(word: str, root: Path = RUNS) -> tuple[str, ...]:
     """The words of an ensemble, "RUN+RUN+..."; nothing where the word means one run, or nothing at all.
 
