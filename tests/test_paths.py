@@ -7,11 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import pytest
+from click.testing import CliRunner
+from hub_server.runs import own_caches, untrained_run
+from PIL import Image
 
-from zoo.base.paths import cache_dir, config_dir, data_dir
-from zoo.errors import InputError
+import zoo
+from zoo.base.paths import cache_dir, config_dir, data_dir, local_path
+from zoo.cli import cli
+from zoo.errors import DataError, InputError
 
 
 @pytest.mark.parametrize("xdg", [None, "", "xdg"])
@@ -45,6 +51,43 @@ def test_without_a_home_folder_nothing_is_kept_in_one_that_is_called_tilde(
         cache_dir()
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path))
     assert cache_dir() == tmp_path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows finds a home folder in other ways")
+def test_what_is_written_to_tilde_lies_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    few = ["--limit-train", "20", "--limit-test", "20", "--epochs", "1", "--device", "cpu", "-q"]
+    with own_caches(tmp_path):
+        done = CliRunner().invoke(cli, ["train", "cnn-baseline", "--dataset", "digits", "--output=~/run", *few])
+        assert done.exit_code == 0, done.output
+        run = untrained_run(home / "one", "cnn-baseline", limit_train=20, limit_test=20)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(home / "dot.png")
+        assert zoo.load("~/run").record == zoo.load(home / "run").record
+        assert len(zoo.predict(run, ["~/dot.png", Path("~/dot.png"), "~/*.png"])) == 3
+        assert zoo.load(run).predict("~/dot.png")
+        zoo.evaluate(run, output="~/evaluated")
+        zoo.package(run, "~/package")
+        zoo.plot("~/run", output="~/curves.svg")
+        zoo.plot("~/run").save("~/again.svg")
+        zoo.soup("~/run", zoo.train(from_run="~/run", seed=1, output="~/two"), output="~/soup", method="uniform")
+        zoo.new_plugin("waves", output="~/waves")
+        zoo.info("cnn-baseline").picture("~/tree.svg")
+        zoo.check_dataset("digits", html="~/digits.html")
+    names = "run two evaluated package curves.svg again.svg soup waves tree.svg digits.html"
+    assert set(names.split()) <= {path.name for path in home.iterdir()}
+    assert not list(here.iterdir())
+
+
+def test_a_name_that_only_begins_with_a_tilde_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert local_path("~$nobody/x") == Path("~$nobody/x")
+    for words in (["eval", "~$nobody"], ["datasets", "check", "csv:~$nobody.csv"], ["train", "./~$n.py:Net"]):
+        done = CliRunner().invoke(cli, words)
+        assert isinstance(done.exception, InputError | DataError), done.exception
 
 
 def test_git_variables_of_another_repository_do_not_name_our_commit(

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zoo.base.files import write_bytes
+from zoo.base.paths import local_path
 from zoo.base.text import printable_line
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ class Picture:
         Raises:
             WriteError: it cannot be written.
         """
-        write_bytes(Path(path), self.data)
-        return Path(path)
+        place = local_path(path)
+        write_bytes(place, self.data)
+        return place
 
     def __repr__(self) -> str:
         """The kind, the size, and where it is."""

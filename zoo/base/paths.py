@@ -26,6 +26,17 @@ def _folder(variable: str, kind: str) -> str:
     return str(getattr(platformdirs, f"user_{kind}_dir")("hybrid-zoo", appauthor=False))
 
 
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a user gave, with `~` for the home folder.
+
+    A shell reads `~` only where a word begins, not in `--output=~/run` or `folder:~/photos`, and Python never does. A
+    name such as `~old` stays as it is where no user is called that.
+    """
+    from pathlib import Path
+
+    return Path(os.path.expanduser(path))
+
+
 def cache_path() -> str:
     """`cache_dir` as text.
 
@@ -47,10 +58,9 @@ def cache_dir() -> Path:
 
 def data_dir() -> Path:
     """Downloaded datasets: `ZOO_DATA_DIR`, else `data` in the cache folder."""
-    from pathlib import Path
 
     chosen = os.environ.get("ZOO_DATA_DIR")
-    return Path(chosen).expanduser() if chosen else cache_dir() / "data"
+    return local_path(chosen) if chosen else cache_dir() / "data"
 
 
 def config_dir() -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.checked_call import checked
 from zoo.base.door import call
+from zoo.base.paths import local_path
 from zoo.base.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -173,9 +174,8 @@ def new_plugin(
         >>> zoo.new_plugin("waves", family="vit")  # doctest: +SKIP
         PosixPath('zoo-waves')
     """
-    from pathlib import Path
 
-    place = None if output is None else Path(output)
+    place = None if output is None else local_path(output)
     if source is not None and family is not None:
         from zoo.errors import InputError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.base.drawing import Picture
+from zoo.base.paths import local_path
 from zoo.base.text import printable
 from zoo.catalogue.describe import details_of
 from zoo.catalogue.registry import Registry
@@ -69,7 +70,7 @@ class ModelInfo:
         alt = in_words(self.tree, components)
         if path is None:
             return Picture(as_svg(self.tree, components), "svg", alt=alt)
-        file = draw_tree(Path(path), self.tree, components)
+        file = draw_tree(local_path(path), self.tree, components)
         return Picture(file.read_bytes(), file.suffix.lower().removeprefix("."), file, alt)
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from zoo.base.did_you_mean import nearest
-from zoo.base.paths import cache_dir
+from zoo.base.paths import cache_dir, local_path
 from zoo.catalogue.own_import import IN_TURN, PREFIX, imported
 from zoo.catalogue.source_text import bound_by, digest_of, excerpt, files_beside, hash_of, parsed, read
 from zoo.errors import InputError
@@ -166,7 +166,7 @@ def in_file(reference: str, *, script: bool = False) -> OwnCode:
     path, _, name = reference.rpartition(":")
     if not path:
         path, name = reference, ""
-    file = Path(path).expanduser()
+    file = local_path(path)
     if not file.is_file():
         raise InputError(f"{reference!r}: the file {path!r} does not exist; write FILE.py:NAME")
     text = read(file)

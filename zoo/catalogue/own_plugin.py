@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.base.files import write_text
+from zoo.base.paths import local_path
 from zoo.catalogue.own_code import SIZES, OwnCode, in_file
 from zoo.catalogue.own_model import kind_of, model_of
 from zoo.catalogue.source_text import parsed, read
@@ -97,9 +98,9 @@ def _offered(source: str) -> list[OwnCode]:
         InputError: there is none.
     """
     path = source.rstrip(":")
-    if not Path(path).expanduser().is_file():
+    if not local_path(path).is_file():
         raise InputError(f"{source!r}: the file {path!r} does not exist; write FILE.py or FILE.py:NAME")
-    body = parsed(read(Path(path).expanduser()), path).body
+    body = parsed(read(local_path(path)), path).body
     names = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
     codes = [in_file(f"{path}:{name}") for name in names if not name.startswith("_")]
     found = [code for code in codes if _can_be(code)]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from zoo.base.paths import REGISTRY, builtin_registry, user_registries
+from zoo.base.paths import REGISTRY, builtin_registry, local_path, user_registries
 from zoo.base.structs import Struct
 from zoo.catalogue import index
 from zoo.catalogue.model_filter import Choice
@@ -433,7 +433,7 @@ def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str
     if not mark:
         registry = load_registry(chosen=chosen)
         return registry, ref, registry.model(ref)
-    file = Path(path).expanduser()
+    file = local_path(path)
     if not file.is_file():
         raise InputError(f"{ref!r}: the file {path!r} does not exist; write FILE.toml#MODEL")
     known = (*_own_files()[0], Path(builtin_registry()))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 import zoo
+from zoo.base.paths import local_path
 from zoo.base.text import one_line
 from zoo.cli.shared import table
 from zoo.cli.shared.format_option import format_names
@@ -125,5 +125,5 @@ def _models_in(path: str) -> Pairs:
     """The models of FILE.toml#..."""
     import tomllib
 
-    models = tomllib.loads(Path(path).expanduser().read_text("utf-8")).get("models", {})
+    models = tomllib.loads(local_path(path).read_text("utf-8")).get("models", {})
     return [(name, "") for name in models] if isinstance(models, dict) else []

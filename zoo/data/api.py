@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.base.checked_call import checked
+from zoo.base.paths import local_path
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.findings import DatasetCheck, sorted_findings
@@ -75,7 +76,7 @@ def check_dataset(
         if html is not None:
             from zoo.data.check_page import write_page
 
-            write_page(Path(html), checked_dataset, found.data, noise)
+            write_page(local_path(html), checked_dataset, found.data, noise)
             told.say(f"wrote {html}")
         return checked_dataset
     finally:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from zoo.base.paths import local_path
 from zoo.catalogue.spec import Dataset
 from zoo.data.files.colours import checked_colours
 from zoo.data.files.decode import Rule, make_rule, transform_of, transform_rule
@@ -81,7 +82,7 @@ def find(spec: str, registry: Registry | None) -> tuple[str, Dataset]:
         return spec, registry.dataset(spec)
     scheme, colon, rest = spec.partition(":")
     if not colon:
-        if Path(spec).expanduser().is_dir():
+        if local_path(spec).is_dir():
             raise UnknownNameError("dataset", spec, (), f"for the folder of that name write folder:{spec}")
         if not (written := spec_of(Path(spec))).startswith("folder:"):
             raise UnknownNameError("dataset", spec, (), f"for the file of that name write {written}")
@@ -139,7 +140,7 @@ def _divided(scheme: str, rest: str) -> tuple[str, str]:
     """What follows the scheme, as its path and its options; a file or folder may have "?x=y" in its name."""
     path, mark, query = rest.rpartition("?")
     options = "=" in query or {_key(part) for part in query.split("&")} <= FLAGS
-    if not mark or not options or (scheme in LOCAL_SCHEMES and Path(rest).expanduser().exists()):
+    if not mark or not options or (scheme in LOCAL_SCHEMES and local_path(rest).exists()):
         return rest, ""
     return path, query
 

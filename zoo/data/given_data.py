@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from zoo.base.paths import local_path
 from zoo.base.text import first_line, plural
 from zoo.data.files.colours import may_be_transparent
 from zoo.data.files.deep_colour import unread_file
@@ -226,7 +227,7 @@ def _images(images: Any, where: str) -> Images | Sequence[Item]:
 
 
 def _files(paths: Sequence[str | os.PathLike[str]], where: str) -> list[Path]:
-    found = [Path(path).expanduser().absolute() for path in paths]
+    found = [local_path(path).absolute() for path in paths]
     missing = [path for path in found if not path.is_file()]
     if missing:
         raise DataError(f"{where}: {missing[0]}: no such file ({len(missing)} of {len(found)} are missing)")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import msgspec
 
+from zoo.base.paths import local_path
 from zoo.data.findings import Finding, Place
 from zoo.data.label_sets import label_text
 from zoo.data.pixel_findings import side_at, split_at, splits_of
@@ -17,7 +17,7 @@ class Names:
     """What the images of a dataset are called: their files, or rows of files, below the dataset's own folder."""
 
     def __init__(self, data: ImageData) -> None:
-        path = Path(data.dataset.source.partition(":")[2].partition("?")[0]).expanduser()
+        path = local_path(data.dataset.source.partition(":")[2].partition("?")[0])
         self._roots = (f"{path.resolve()}/", f"{path}/")
         self._data = data
         self._known: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from zoo.base.paths import cache_dir
+from zoo.base.paths import cache_dir, local_path
 from zoo.base.paths import data_dir as default_data_dir
 from zoo.base.text import plural
 from zoo.catalogue.spec import Dataset
@@ -119,7 +119,7 @@ def source_of(
 
 
 def _request(specific: dict[str, Any], seed: int, data_dir: Path | str | None) -> Request:
-    folder = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    folder = local_path(data_dir) if data_dir else default_data_dir()
     return Request("", folder, specific, seed, data_dir is not None)
 
 

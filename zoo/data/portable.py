@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from zoo.base.paths import local_path
+
 LOCAL_SCHEMES = ("parquet", "folder", "csv", "jsonl", "wds", "idx", "memory")
 
 OF_PATHS = ("classes", "images", "test", "validation")
@@ -22,7 +24,7 @@ OF_ENDINGS: Mapping[str, str] = MappingProxyType(
 def spec_of(path: Path) -> str:
     """The SPEC of a folder of images, or of a table in a file."""
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
-    scheme = OF_ENDINGS.get(ending, "folder") if path.expanduser().is_file() else "folder"
+    scheme = OF_ENDINGS.get(ending, "folder") if local_path(path).is_file() else "folder"
     return f"{scheme}:{path}"
 
 

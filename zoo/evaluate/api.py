@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.base.checked_call import checked
+from zoo.base.paths import local_path
 from zoo.base.reporter import Reporter
 from zoo.base.text import plural
 from zoo.errors import InputError
@@ -373,7 +374,7 @@ def from_pretrained(
     from zoo.hub.ref import with_revision
 
     registry, where = _before(device)
-    if not str(repo).startswith(HUB) and os.path.isdir(os.path.expanduser(repo)):
+    if not str(repo).startswith(HUB) and os.path.isdir(local_path(repo)):
         return _opened(local_only(repo, revision, registry), registry, where)
     try:
         ref = with_revision(str(repo), revision, "revision")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from zoo.base.paths import local_path
 from zoo.errors import InputError
 
 SplitName = Literal["test", "val", "train"]
@@ -76,7 +77,7 @@ def ask(
         split=split,
         parts=frozenset(chosen or (OF_A_FOLDER if output is not None else ())),
         named=frozenset(() if "all" in _words(what) else chosen),
-        output=None if output is None else Path(output),
+        output=None if output is None else local_path(output),
         table=predictions,
         corruptions=_corruptions(corruptions) if "robustness" in chosen else (),
         severities=levels,

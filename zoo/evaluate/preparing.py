@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from zoo.base.paths import local_path
 from zoo.data.augment import pipeline as augment
 from zoo.data.files.decode import Rule, image_array
 from zoo.data.files.deep_colour import unread_file
@@ -146,7 +147,7 @@ def as_item(picture: Picture, where: str = "the image") -> tuple[Item, str]:
         return image.copy, where
     if not isinstance(picture, Path | str):
         raise InputError(f"{where}: {type(picture).__name__} is no image; give {TAKEN}")
-    return Path(picture), str(picture)
+    return local_path(picture), str(picture)
 
 
 def _of_array(array: Images, where: str) -> Image.Image:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zoo.base.checked_call import checked
+from zoo.base.paths import local_path
 from zoo.errors import InputError
 from zoo.predict.api import check_within, classifier_of
 from zoo.runs.api import RunLike, is_run_like, word_of
@@ -94,7 +95,7 @@ def export(
     from zoo.models.precision import usual_torch
 
     count = None if batch == "dynamic" else batch
-    place = None if output is None else Path(output)
+    place = None if output is None else local_path(output)
     suffix = component.suffix
     write.check_options(place or Path(f"model{suffix}"), component, opset, count)  # before a model is built
     if untrained:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from zoo.base.checked_call import checked
+from zoo.base.paths import local_path
 from zoo.base.reporter import Reporter
 from zoo.base.structs import Precision
 from zoo.errors import InputError
@@ -81,7 +82,7 @@ def package(
     source, options = _local(run), _options(licence, data_dir, device, predictions, precision, onnx)
     if output is None and (source / SUMS).is_file():
         raise InputError(f"{run}: is a package already; for another one of it give --output DIR")
-    folder = Path(output) if output is not None else source / "package"
+    folder = local_path(output) if output is not None else source / "package"
     with closing(reporter or Reporter()):
         return make(source, folder, sign=_signer(sign), **options).folder
 
@@ -269,7 +270,7 @@ def _say_edits(told: Reporter, names: Iterable[str], what: str) -> None:
 
 
 def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
+    return None if path is None else str(local_path(path))
 
 
 # ---- using what others published -----------------------------------------------------------------------
@@ -300,7 +301,7 @@ def pull(ref: str, output: str | Path | None = None, *, reporter: Reporter | Non
 
     with closing(reporter or Reporter()) as told:
         fetched = fetch(parse_ref(ref), everything=True)
-        folder = copy_out(fetched, Path(output)) if output is not None else fetched.folder
+        folder = copy_out(fetched, local_path(output)) if output is not None else fetched.folder
         pulled = Pulled(folder, fetched.pinned, fetched.edited)
         _say_edits(told, pulled.edited, "SHA256SUMS lists another one; weights, config and results are checked")
     return pulled

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.base.paths import local_path
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.weights import AT
@@ -194,7 +195,7 @@ def _is_spec(spec: str, given: str) -> bool:
 def _resolved(spec: str) -> tuple[str, Path, str]:
     scheme, _, rest = spec.partition(":")
     path, _, options = rest.partition("?")
-    return scheme, Path(path).expanduser().resolve(), options
+    return scheme, local_path(path).resolve(), options
 
 
 def _best(name: str, group: Sequence[Candidate]) -> Candidate:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.base.install import install_line
+from zoo.base.paths import local_path
 from zoo.base.text import first_line, plural
 from zoo.errors import InputError, PackageError
 from zoo.hub.sums import ALL, SIGNATURE, complete
@@ -53,7 +54,7 @@ def trust_of(key: str | os.PathLike[str] | None, identity: str | None, provider:
             "--identity-provider https://accounts.google.com"
         )
     if key is not None:
-        return Trust(key=Path(key))
+        return Trust(key=local_path(key))
     return Trust(identity=identity, provider=provider) if identity and provider else None
 
 
@@ -68,7 +69,7 @@ def signer(key: str | os.PathLike[str]) -> Sign:
     _need_library()
     from model_signing import signing
 
-    config, word = signing.Config(), os.fspath(key)
+    config, word = signing.Config(), str(local_path(key))
     if word == KEYLESS:
         config.use_sigstore_signer(use_ambient_credentials=True)
     else:

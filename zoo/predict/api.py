@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from zoo.base.checked_call import checked
+from zoo.base.paths import local_path
 from zoo.base.reporter import Reporter, callers
 from zoo.errors import DataError, InputError, ZooWarning
 from zoo.predict.embedding import Embeddings, checked_output
@@ -150,7 +151,7 @@ def explain(
     _check(images, None, 1, 1, None)
     check_explaining(method)
     classifier = classifier_of(run, device)
-    drawer = _drawer(classifier, method, None if output is None else Path(output))
+    drawer = _drawer(classifier, method, None if output is None else local_path(output))
     found = _all(_predictions(classifier, _given(images, None, False), drawer, 1, 64, None), skip_bad=False)
     return [one.explanation for one in found if one.explanation is not None]
 

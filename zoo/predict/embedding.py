@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.base.paths import local_path
 from zoo.base.text import plural, printable
 from zoo.errors import InputError
 
@@ -121,7 +122,7 @@ def checked_output(path: str | Path) -> Path:
     Raises:
         InputError: its name does not say the format.
     """
-    output = Path(path).expanduser()
+    output = local_path(path)
     if output.suffix not in SUFFIXES:
         raise InputError(f"--output {path}: the name must end with {' or '.join(SUFFIXES)}")
     return output

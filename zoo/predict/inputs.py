@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from zoo.base.paths import local_path
 from zoo.data.files.formats import ENDINGS
 from zoo.data.files.image_files import is_image, is_visible
 from zoo.data.types import Item
@@ -67,7 +68,7 @@ def listed_images(files_from: str, stdin: BinaryIO, *, null: bool = False) -> It
 
 def _opened(files_from: str) -> BinaryIO:
     try:
-        return open(files_from, "rb")
+        return open(local_path(files_from), "rb")
     except OSError as error:
         raise InputError(f"--files-from {files_from}: cannot be read ({error.strerror})") from None
 
@@ -86,7 +87,8 @@ def given_images(words: Iterable[str], stdin: BinaryIO) -> Iterator[Given | Data
     Yields:
         An image, or what is wrong with a word.
     """
-    for word in words:
+    for given in words:
+        word = str(local_path(given)) if given.startswith("~") else given
         if word == "-":
             yield _from_stdin(stdin)
         elif os.path.isdir(word):

@@ -14,6 +14,7 @@ from zoo.base.checked_call import checked
 from zoo.base.door import call
 from zoo.base.drawing import Picture
 from zoo.base.headline import test_score
+from zoo.base.paths import local_path
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.base.text import printable
@@ -433,7 +434,8 @@ def plot(
     if not runs:
         raise InputError("nothing to plot: give at least one run")
     shown = panels(what if isinstance(what, str) else ",".join(what))
-    form = kind or (Path(output).suffix.lower().removeprefix(".") if output is not None else "svg")
+    place = None if output is None else local_path(output)
+    form = kind or (place.suffix.lower().removeprefix(".") if place is not None else "svg")
     for name, word, allowed in (("kind", kind or "svg", FORMATS), ("over", over, ("epoch", "minutes"))):
         if word not in allowed:
             raise InputError(f"{name} {word!r}: allowed: {', '.join(allowed)}")
@@ -444,7 +446,7 @@ def plot(
         raise InputError(f"--output {str(output)!r}: give a name that ends in {endings}")
     found = with_curves(found_runs(runs, told := reporter or Reporter()), told)
     data = draw(found, what=shown, x=over, log=log, kind=form, dpi=dpi)
-    picture = Picture(data, form, None if output is None else Path(output), alt="curves")
-    if output is not None:
-        picture.save(output)
+    picture = Picture(data, form, place, alt="curves")
+    if place is not None:
+        picture.save(place)
     return picture

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.base.headline import MAP, TOP1
+from zoo.base.paths import local_path
 from zoo.catalogue.recipe import SELECTED_BY
 from zoo.errors import InputError, RunError
 from zoo.runs.folder import MetricRows, any_result
 from zoo.runs.lock import is_held
 from zoo.runs.record import RECORD, RESULT, RunRecord, read_record
 from zoo.runs.record_tables import RecordTables, keep_tables, kept_tables
-from zoo.runs.which import LAST, RUNS, at_home, below, last, name_of, unknown, written
+from zoo.runs.which import LAST, RUNS, below, last, name_of, unknown, written
 
 State = Literal["finished", "stopped", "training"]
 
@@ -62,7 +63,7 @@ def find(words: Sequence[str], root: Path = RUNS) -> tuple[list[Run], list[str]]
         InputError: a word stands for nothing. RunError: a run that was named is damaged.
     """
     places = [pair for word in words for pair in _places(word, root)] if words else list(below(root, root))
-    named = {path.resolve() for word in words for path in (Path(word), root / word)}
+    named = {path.resolve() for word in words for path in (local_path(word), root / word)}
     runs, problems = [], []
     tables = kept_tables(root)
     for folder, name in _distinct(places):
@@ -106,12 +107,12 @@ def folders_of(word: str, root: Path = RUNS) -> set[Path]:
     try:
         return {folder.resolve() for folder, _ in _places(word, root)}
     except InputError:
-        return {Path(word).resolve()}
+        return {local_path(word).resolve()}
 
 
 def _places(word: str, root: Path) -> list[tuple[Path, str]]:
     """The run folders that one word stands for, with their names."""
-    path = at_home(word)
+    path = local_path(word)
     for candidate in (path, root / word):
         if os.path.isfile(candidate / RECORD):
             return [(candidate, name_of(candidate, root))]

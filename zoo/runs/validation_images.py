@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
+from zoo.base.paths import local_path
 from zoo.catalogue.registry import Registry
 from zoo.data.batches.mode import Delivery
 from zoo.data.dataset_spec import SCHEMES
@@ -51,7 +51,7 @@ def _spec_of(given: str) -> str:
     scheme, colon, _ = given.partition(":")
     if colon and scheme in SCHEMES:
         return given
-    path = Path(given).expanduser()
+    path = local_path(given)
     found = spec_of(path)
     if path.is_dir() or (path.is_file() and not found.startswith("folder:")):
         return f"{found.partition(':')[0]}:{given}"

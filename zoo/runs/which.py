@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zoo.base.did_you_mean import nearest
+from zoo.base.paths import local_path
 from zoo.errors import InputError, RunError, ZooError
 from zoo.runs.record import METRICS, RECORD, RESULT, WEIGHTS, read_record
 
@@ -50,7 +51,7 @@ def known(word: str | Path, root: Path = RUNS) -> Path | None:
     """As `folder_of_run`; None where the word means nothing."""
     if not str(word):
         return None
-    for folder in (at_home(word), root / word):
+    for folder in (local_path(word), root / word):
         if any(_is_file(folder / part) for part in PARTS):
             return folder
     return last(root) if str(word) == LAST else None
@@ -154,7 +155,7 @@ def is_name_of_weights(word: str, root: Path = RUNS) -> bool:
 
 def is_exported_file(word: str | Path, root: Path = RUNS) -> bool:
     """Whether a word is the path of an ONNX file, and no run is called so; predict, serve and eval take one."""
-    path = at_home(word)
+    path = local_path(word)
     return path.suffix.lower() == ".onnx" and _is_file(path) and known(word, root) is None
 
 
@@ -171,11 +172,6 @@ def written(folder: Path) -> float:
         with contextlib.suppress(FileNotFoundError):
             times.append(os.stat(f"{folder}/{part}").st_mtime)
     return max(times)
-
-
-def at_home(word: str | Path) -> Path:
-    """The path that a word may be; "~" is the user's folder, and "~nobody" only a name."""
-    return Path(os.path.expanduser(word))
 
 
 def _is_file(path: Path) -> bool:
@@ -227,7 +223,7 @@ def unknown(word: str, root: Path = RUNS) -> InputError:
     """The error about a word that means no run: what it is instead, or where it was looked for and what is like it."""
     from zoo.data.files.formats import ENDINGS
 
-    path = at_home(word)
+    path = local_path(word)
     if members := members_of(word, root):
         return no_ensemble(word, len(members))
     runs = list(below(root, root))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.base.checked_call import checked
+from zoo.base.paths import local_path
 from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.errors import InputError
@@ -286,13 +287,13 @@ def reproduce(
         "epochs": epochs,
         "limit_train": limit_train,
         "limit_test": limit_test,
-        "runs": str(runs),
+        "runs": str(local_path(runs)),
         "checkpoint_seconds": checkpoint_seconds,
     }
     told = reporter or Reporter()
     how = How(jobs, engine, listeners, told, Remembered(stop))
     try:
-        return carry_out(decode(Ask, asked, "reproduce"), how, Path(results), train=train, draw=figures)
+        return carry_out(decode(Ask, asked, "reproduce"), how, local_path(results), train=train, draw=figures)
     finally:
         told.close()
 
@@ -426,7 +427,7 @@ def report(
     from zoo.studies.report.gather import Wanted, write_page
 
     wanted = Wanted(images, data, catalogue, title, stamp, _text(data_dir), device)
-    return write_page(found, Path(output), wanted, told)
+    return write_page(found, local_path(output), wanted, told)
 
 
 def _say_last(runs: Sequence[RunLike], reporter: Reporter) -> None:
@@ -446,4 +447,6 @@ def _check_spread(jobs: int, engine: str) -> None:
 
 
 def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
+    """A path as text, with the home folder for `~`; the address of a database stays as it is."""
+    given = None if path is None else str(path)
+    return str(local_path(given)) if given and given.startswith("~") else given

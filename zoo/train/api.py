@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from zoo.base.checked_call import checked
+from zoo.base.paths import local_path
 from zoo.base.reporter import Reporter
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.spec import Node
@@ -159,7 +160,7 @@ def train(
     arguments = dict(locals())
     given = _given(arguments)
     refuse_two_beginnings(model, from_run, given, resume)
-    place = None if output is None else Path(output)
+    place = None if output is None else local_path(output)
     around = _Around(checkpoint_seconds, checkpoint_steps, log, listeners, progress, interrupt, reporter, stop, world)
     with _prepared(around, str(device or "auto")) as training:
         names, own = _taken(arguments, training.reporter)
@@ -393,7 +394,8 @@ def soup(
     words, registry, told = [word_of(run) for run in runs], load_registry(), reporter or Reporter()
     named = [(_name(word), local_folder(word, registry=registry)) for word in words]
     place = None if data_dir is None else str(data_dir)
-    how: dict[str, Any] = {"output": None if output is None else Path(output), "data_dir": place, "device": device}
+    folder = None if output is None else local_path(output)
+    how: dict[str, Any] = {"output": folder, "data_dir": place, "device": device}
     try:
         with usual_torch():
             if method == "ensemble":

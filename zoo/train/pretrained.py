@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import msgspec
 import torch
 from torch import Tensor
 
 from zoo.base.files import sha256_of
+from zoo.base.paths import local_path
 from zoo.base.text import plural
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.weights import AT
@@ -74,7 +74,7 @@ def find_weights(reference: str, registry: Registry | None = None, hops: int = 0
         )
     registry = registry or load_registry()
     is_ensemble(reference, allowed=False)
-    is_folder = (Path(reference).expanduser() / RECORD).is_file()
+    is_folder = (local_path(reference) / RECORD).is_file()
     if is_ref(reference) or is_folder or (reference not in registry.models and reference_of(reference) is not None):
         return weights_of_run(reference, registry)
     return weights_of_model(reference, (registry, reference, registry.model(reference)), hops)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from zoo.base.paths import local_path
 from zoo.cli.shared import table
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def doctor(context: click.Context, root: Path, timeout: float, as_json: bool) ->
     """
     from zoo.cli.doctor.examine import examine
 
-    findings = examine(root, patience=timeout)
+    findings = examine(local_path(root), patience=timeout)
     count = {level: sum(f.level == level for f in findings) for level, _ in COLOURS}
     if as_json:
         import msgspec

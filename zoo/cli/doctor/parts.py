@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zoo.base.files import TEMPORARY
-from zoo.base.paths import cache_dir, data_dir
+from zoo.base.paths import cache_dir, data_dir, local_path
 from zoo.base.text import plural
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Dataset
@@ -117,7 +117,7 @@ def _place(name: str, dataset: Dataset, decoded: set[str]) -> str:
         return "downloaded" if (hub_cache() / f"datasets--{rest.replace('/', '--')}").is_dir() else ""
     if scheme == "plugin":
         return "provided by its plugin"
-    return "local files" if Path(rest).expanduser().exists() else ""
+    return "local files" if local_path(rest).exists() else ""
 
 
 # ---- runs -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.base.paths import local_path
 from zoo.data.files.image_files import Listing
 from zoo.data.label_sets import moved
 from zoo.data.sources.labels import composed
@@ -92,7 +93,7 @@ def file_beside(name: str, folder: Path, where: str, option: str) -> Path:
     Raises:
         InputError: there is none, or there are two.
     """
-    given = Path(name).expanduser()
+    given = local_path(name)
     found = {path.resolve() for path in (folder / given, given) if path.is_file()}
     if len(found) == 1:
         return found.pop()

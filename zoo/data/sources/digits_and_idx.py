@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.base.paths import local_path
 from zoo.base.text import plural
 from zoo.data.sources.source import Opened, Request, array_rows
 from zoo.data.split import stratified
@@ -87,7 +88,7 @@ class IdxSource:
     @classmethod
     def make(cls, request: Request) -> IdxSource:
         """The source for `idx:PATH`."""
-        files = idx_files(Path(request.rest).expanduser())
+        files = idx_files(local_path(request.rest))
         if not files:
             raise InputError(f"idx:{request.rest}: expected the files {', '.join(s + '-ubyte[.gz]' for s in _IDX)}")
         return cls(tuple(files))

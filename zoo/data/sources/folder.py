@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.base.paths import local_path
 from zoo.data.files.image_files import Listing, list_folder, read_folder, visible
 from zoo.data.findings import Finding
 from zoo.data.sources.class_order import BY_TEXT, ClassOrder
@@ -61,7 +62,7 @@ class FolderSource:
         Raises:
             InputError: no such folder, or an option is wrong. DataError: it is empty.
         """
-        root = Path(request.rest).expanduser()
+        root = local_path(request.rest)
         if not root.is_dir():
             raise InputError(f"no folder {root}; folder:PATH needs an existing folder of images")
         if not any(entry.is_dir() for entry in visible(root)):

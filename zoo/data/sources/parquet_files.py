@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.base.paths import local_path
 from zoo.base.text import plural
 from zoo.data.findings import Finding
 from zoo.data.types import CARVED, SplitsFrom
@@ -292,7 +293,7 @@ def local_files(
     Raises:
         InputError: no such files. Else as `choose_files`.
     """
-    place = Path(path).expanduser()
+    place = local_path(path)
     pattern = str(place) if not place.is_dir() else f"{glob.escape(str(place))}/**/*.parquet"
     paths = [Path(found) for found in glob.glob(pattern, recursive=True) if found.endswith(".parquet")]
     if not paths:

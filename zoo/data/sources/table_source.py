@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.base.paths import local_path
 from zoo.base.text import plural
 from zoo.data.cache import columns_digest
 from zoo.data.files.image_files import Listing
@@ -96,7 +97,7 @@ class TableSource:
             InputError: no such file, or an option is wrong.
         """
         where, options = f"{kind}:{request.rest}", request.options
-        path = Path(request.rest).expanduser()
+        path = local_path(request.rest)
         if not path.is_file():
             raise InputError(f"no file {path}; {kind}:FILE needs an existing table")
         path = path.resolve()
@@ -273,7 +274,7 @@ def _folder(name: Any, beside: Path, where: str) -> Path | None:
     """The folder that the option `images` names: below the table's, or below the working directory."""
     if not name:
         return None
-    given = Path(str(name)).expanduser()
+    given = local_path(str(name))
     for folder in (beside / given, given):
         if folder.is_dir():
             return folder.resolve()

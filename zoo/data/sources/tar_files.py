@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, combinations
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from zoo.base.paths import local_path
 from zoo.data.sources.parquet_files import choose_files
 from zoo.data.types import CARVED, SplitsFrom
 from zoo.errors import InputError
@@ -84,7 +84,7 @@ def tars_at(pattern: str) -> list[str]:
     Raises:
         InputError: there are none, or one that is named is not there.
     """
-    if not is_remote(pattern) and (folder := Path(pattern).expanduser()).is_dir():
+    if not is_remote(pattern) and (folder := local_path(pattern)).is_dir():
         paths = sorted(str(path.resolve()) for path in folder.rglob("*.tar"))
         if not paths:
             raise InputError(f"no tar files in {folder}; wds:PATH needs a folder of .tar files, or a pattern of them")
@@ -94,7 +94,7 @@ def tars_at(pattern: str) -> list[str]:
         if is_remote(one):
             paths.append(one)
             continue
-        place = os.path.expanduser(one)
+        place = str(local_path(one))
         found = sorted(glob.glob(place, recursive=True)) if glob.has_magic(place) else [place]
         if not found or not os.path.isfile(found[0]):
             raise InputError(f"no tar file {place}; wds:PATTERN names files, such as data/train-{{000000..000012}}.tar")
@@ -120,7 +120,7 @@ def chosen_tars(
         return _of_patterns(root, tuple(tars), named, patterns, where, whole=whole)
     relative = {path.removeprefix(root).lstrip("/\\").replace(os.sep, "/"): path for path in tars}
     split_options = {key: value for key, value in options.items() if key in ("train", "validation", "test", "config")}
-    separate = not is_remote(pattern) and Path(pattern).expanduser().is_dir()
+    separate = not is_remote(pattern) and local_path(pattern).is_dir()
     chosen = choose_files(
         list(relative), split_options, where, whole=whole, earlier=earlier, separate=separate, kind="tar"
     )
