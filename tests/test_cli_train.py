@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,15 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.stdout.strip() == str(base / "run")
     assert "next: zoo eval" in done.stderr.splitlines()[-2]
     return base / "run"
+
+
+def test_what_to_do_next_can_be_pasted_into_a_shell_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    few = ("--dataset", "digits", "--limit-train", "50", "--limit-test", "20", "--device", "cpu")
+    done = zoo("train", "cnn-baseline", *few, "--epochs", "1", "--output", "my runs/it's one", cwd=tmp_path)
+    assert done.stdout == "my runs/it's one\n"
+    after, other = done.stderr.splitlines()[-2:]
+    assert shlex.split(after) == ["next:", "zoo", "eval", "my runs/it's one"]
+    assert shlex.split(other) == ["or:", "zoo", "predict", "my runs/it's one", "IMAGE"]
 
 
 def test_eval_agrees_with_the_record_to_the_last_digit(run_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 import click
 
 import zoo
@@ -39,4 +41,4 @@ def calibrate(
     found = zoo.calibrate(run, remove=remove, dataset=dataset, data_dir=data_dir, device=device)
     print(json_text(found.as_dict()) if as_json else found.words)
     if not remove:
-        table.say(f"zoo eval {table.clean(run)} --what calibration  # the test images before and after it")
+        table.say(f"zoo eval {quote(table.clean(run))} --what calibration  # the test images before and after it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -81,7 +82,8 @@ def package(run: str, output: Path | None, no_predictions: bool, **options: Any)
     """
     with StopRequests():  # so that SIGTERM leaves no temporary folder behind
         folder = zoo.package(run, output, predictions=not no_predictions, reporter=Terminal(), **options)
-    table.say(f"next: zoo verify {folder}\n  or: zoo publish {folder} OWNER/NAME")
+    word = quote(str(folder))
+    table.say(f"next: zoo verify {word}\n  or: zoo publish {word} OWNER/NAME")
     print(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from shlex import quote
 from typing import Any
 
 import click
@@ -122,7 +123,7 @@ def _list(chosen: zoo.Runs, as_json: bool) -> None:
     if sys.stdout.isatty():
         if dropped:
             table.say(f"hint: a wider terminal or --json also shows: {', '.join(dropped)}")
-        table.say(f"{plural(len(rows), 'run')}; next: zoo report   or: zoo plot {rows[0]['name']}")
+        table.say(f"{plural(len(rows), 'run')}; next: zoo report   or: zoo plot {quote(rows[0]['name'])}")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

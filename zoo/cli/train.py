@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -132,7 +133,8 @@ def _say_stopped(run: zoo.Run) -> None:
     """Say what is saved, and how to go on."""
     kept = "the weights of the last epoch" if run.record.settings.select == "last" else "the best weights so far"
     saved = f"{kept} are saved in it" if run.has_weights else "no epoch was finished"
-    print(f"stopped: {run.folder}; {saved}; to resume: zoo train --resume {run.folder}", file=sys.stderr)
+    again = f"zoo train --resume {quote(str(run.folder))}"
+    print(f"stopped: {run.folder}; {saved}; to resume: {again}", file=sys.stderr)
 
 
 def _say_finished(run: zoo.Run) -> None:
@@ -146,11 +148,12 @@ def report(run: zoo.Run) -> None:
     """Print the result, the run folder, and what to do next."""
     result = run.result or {}
     test, trained = result["test"], result["train"]
+    folder = quote(str(run.folder))  # as it can be pasted into a shell
     took = f"{trained['seconds']:.1f} s of training, {trained['images_per_second']:,.0f} img/s"
     if run.record.without_labels:
         say(f"trained without labels: no accuracy is known of it; {took}")
-        say(f"next: zoo train {run.record.model} --weights {run.folder}\n  or: zoo probe {run.folder}")
+        say(f"next: zoo train {run.record.model} --weights {folder}\n  or: zoo probe {folder}")
     else:
         say(f"test {headline(test).counted(test)} after {took}")
-        say(f"next: zoo eval {run.folder}\n  or: zoo predict {run.folder} IMAGE")
+        say(f"next: zoo eval {folder}\n  or: zoo predict {folder} IMAGE")
     print(run.folder)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import sqrt
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -183,7 +184,7 @@ def _present_package(candidate: Candidate, registry: Registry) -> Package | None
     try:
         package = open_package(folder, registry=registry, partial=False)
     except PackageError as error:
-        raise PackageError(f"{error}; `zoo package {run.folder}` makes it again") from None
+        raise PackageError(f"{error}; `zoo package {quote(str(run.folder))}` makes it again") from None
     return package if _is_of(package, run.record, run.result or {}) else None
 
 

@@ -6,6 +6,7 @@ import html
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import msgspec
@@ -183,8 +184,8 @@ def _package_of(source: str) -> Path:
         return folder
     if (folder / RESULT).is_file() and _figures(_result(folder)) != _figures(_result(inside)):
         raise RunError(
-            f"{inside}: was made before the run's present result; `zoo package {folder}` makes it again, and "
-            f"`zoo verify {inside}` verifies it as it is"
+            f"{inside}: was made before the run's present result; `zoo package {quote(str(folder))}` makes it "
+            f"again, and `zoo verify {quote(str(inside))}` verifies it as it is"
         )
     return inside
 

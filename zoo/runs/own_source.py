@@ -10,6 +10,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -182,9 +183,10 @@ def refuse_own(source: Path, record: RunRecord) -> None:
     """
     for part in _models(record):
         file = part.file or (str(source / part.copy) if part.copy else f"{part.attribute}.py")
+        place = quote(f"{file}:{part.attribute}")
         raise InputError(
             f"{source}: its model is code of your own ({part.attribute}), which nobody else has; make a plugin of it "
-            f"by `zoo new plugin NAME --from {file}:{part.attribute}`, install it, and train the plugin's model"
+            f"by `zoo new plugin NAME --from {place}`, install it, and train the plugin's model"
         )
 
 

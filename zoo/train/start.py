@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -232,8 +233,8 @@ def refuse_package(folder: Path) -> None:
     """
     if (folder / SUMS).is_file():
         raise InputError(
-            f"{folder}: is a package, which must not change; zoo train --from {folder} repeats its run, and with "
-            "--dataset SPEC trains its weights further"
+            f"{folder}: is a package, which must not change; zoo train --from {quote(str(folder))} repeats its "
+            "run, and with --dataset SPEC trains its weights further"
         )
 
 
@@ -246,7 +247,7 @@ def refuse_anew(folder: Path, record: RunRecord) -> None:
     if is_finished(folder) and not checkpoint.exists(folder / CHECKPOINTS):
         raise RunError(
             f"{folder}: has no checkpoint to go on from, and training anew would replace its weights; to train them "
-            f"further: zoo train {record.model} --weights {folder}"
+            f"further: zoo train {record.model} --weights {quote(str(folder))}"
         )
 
 
@@ -263,7 +264,7 @@ def refuse_soup(record: RunRecord, where: str) -> None:
     if record.soup:
         raise InputError(
             f"{where}: is a soup: its weights are the mean of other runs' and cannot be trained further or repeated; "
-            f"to fine-tune them, use zoo train {record.model} --weights {where}"
+            f"to fine-tune them, use zoo train {record.model} --weights {quote(where)}"
         )
 
 

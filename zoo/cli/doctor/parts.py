@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from zoo.base.files import TEMPORARY
@@ -165,7 +166,7 @@ def runs(root: Path) -> Iterator[Finding]:
         if problem := damage_of_weights(run.folder):
             fix = "its weights are lost: restore the folder from a copy"
             if any((run.folder / CHECKPOINTS).glob("best-*")):
-                fix = f"restore the weights from its checkpoints: zoo train --resume {run.folder}"
+                fix = f"restore the weights from its checkpoints: zoo train --resume {quote(str(run.folder))}"
             yield Finding("runs", "damaged", "warning", problem, fix)
     if stopped:
         names = [run.name for run in stopped]
@@ -175,7 +176,7 @@ def runs(root: Path) -> Iterator[Finding]:
             "unfinished",
             "note",
             f"unfinished runs: {', '.join(names[:SHOWN])}{more}",
-            f"zoo train --resume {stopped[0].folder}   or: zoo runs --remove --state stopped",
+            f"zoo train --resume {quote(str(stopped[0].folder))}   or: zoo runs --remove --state stopped",
             {"unfinished": names},
         )
     leftovers = [path for path in root.rglob(f"{TEMPORARY}*") if not training]

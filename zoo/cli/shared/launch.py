@@ -15,6 +15,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -260,7 +261,7 @@ def _end(world: World, error: BaseException) -> NoReturn:
     shown = error  # what is reported
     if lost(error):
         folder = world.folder
-        shown = RunError(f"{GONE}; to resume: zoo train --resume {folder}" if folder else GONE)
+        shown = RunError(f"{GONE}; to resume: zoo train --resume {quote(str(folder))}" if folder else GONE)
     code, message = explained(shown)
     # The process that caused this may be about to report it.
     if not (lost(error) and world.somebody_reported(3.0)) and world.claim():
