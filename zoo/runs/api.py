@@ -419,8 +419,7 @@ def plot(
         output: the file to write, .png, .svg or .pdf; None: nothing is written.
         what: panels: some of "loss", "top1", "lr"; "both" (loss and top1) or "all".
         over: the x axis: epochs, or minutes of training. log: a logarithmic loss axis.
-        kind: the format; default: that of `output`, else "svg".
-        dpi: resolution of a PNG, in dots per inch: 20 to 1200.
+        kind: the format; default: that of `output`, else "svg". dpi: of a PNG, in dots per inch: 20 to 1200.
         reporter: receives a warning for each folder that cannot be read, and each run that has no curves.
     Raises:
         InputError: a wrong panel, format or resolution, no such run, or none of them has finished an epoch.
@@ -445,8 +444,7 @@ def plot(
         endings = ", ".join("." + f for f in FORMATS)
         raise InputError(f"--output {str(output)!r}: give a name that ends in {endings}")
     found = with_curves(found_runs(runs, told := reporter or Reporter()), told)
-    data = draw(found, what=shown, x=over, log=log, kind=form, dpi=dpi)
-    picture = Picture(data, form, place, alt="curves")
+    picture = Picture(draw(found, what=shown, x=over, log=log, kind=form, dpi=dpi), form, place, alt="curves")
     if place is not None:
         picture.save(place)
     return picture

@@ -44,8 +44,7 @@ class Sweep:
     Attributes:
         document: everything as plain data; see `as_dict`.
         figures: the files of a picture of what mattered; empty below three trials.
-        problems: a line for each process that failed; the same call continues.
-        stopped: whether `stop` ended it; the same call continues.
+        problems: a line for each process that failed. stopped: whether `stop` ended it. The same call continues.
     """
 
     document: Mapping[str, Any]
@@ -448,5 +447,4 @@ def _check_spread(jobs: int, engine: str) -> None:
 
 def _text(path: str | Path | None) -> str | None:
     """A path as text, with the home folder for `~`; the address of a database stays as it is."""
-    given = None if path is None else str(path)
-    return str(local_path(given)) if given and given.startswith("~") else given
+    return None if path is None else str(path) if "://" in str(path) else str(local_path(path))
