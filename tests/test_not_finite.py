@@ -112,6 +112,13 @@ def test_a_training_that_diverges_is_warned_of_at_its_end(tiny: str, tmp_path: P
     assert "warning" not in usual.stderr
 
 
+def test_a_trial_that_diverges_is_warned_of_in_a_sweep(tiny: str, tmp_path: Path) -> None:
+    words = ["sweep", tiny, "--grid", "lr=1e30", "--device", "cpu", "--limit-train", "100", "--epochs", "2"]
+    more = ["--set", "on_nan=skip", "--output", str(tmp_path / "sweep")]
+    done = CliRunner().invoke(cli, [*words, *more], catch_exceptions=False)
+    assert "trial-0000: the model's outputs are not finite numbers: the training diverged" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def ruined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose weights are NaN, and an image."""

@@ -119,7 +119,7 @@ def doubts(result: Mapping[str, Any]) -> list[str]:
     skipped, steps, lines = result["train"]["skipped_steps"], result["train"]["steps"], []
     if skipped:
         lines.append(f"{skipped:,} of {plural(steps, 'step')} left out: the loss or the gradients were not finite")
-    measured = [result[split]["loss"] for split in ("test", "validation") if result[split]]
+    measured = [result[split]["loss"] for split in ("test", "validation") if result.get(split)]
     if not all(map(math.isfinite, measured)):
         lines.append(
             "the model's outputs are not finite numbers: the training diverged, and its accuracy means nothing; lower "

@@ -32,6 +32,7 @@ from zoo.train.events import Listener
 from zoo.train.listeners import Several
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan
+from zoo.train.result import doubts
 from zoo.train.run_options import Request
 from zoo.train.runner import Say, Stopper, Watch, finish
 from zoo.train.smaller import give_back
@@ -164,7 +165,10 @@ def perform(
 
     heard = Several([metered, *listeners])
     watch = Watch(listener=heard, stop=stop, saving=Saving(ask.checkpoint_seconds), say=reporter.say)
-    return finish(job.folder, plan, watch)
+    result = finish(job.folder, plan, watch)
+    for line in doubts(result) if result else ():
+        warn(line)
+    return result
 
 
 def planned(job: Job, ask: Ask, registry: Registry) -> Plan:

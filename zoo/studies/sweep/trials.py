@@ -45,6 +45,7 @@ from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Entry, Plan, resolve
 from zoo.train.recipe_settings import apply_settings, choose_recipe
+from zoo.train.result import doubts
 from zoo.train.run_options import Request, refuse_impossible
 from zoo.train.runner import Stopper, Watch, finish
 from zoo.train.smaller import give_back
@@ -283,6 +284,8 @@ def _try(search: Search, study: optuna.Study, trial: Trial, entry: Entry, stop: 
         study.tell(trial, state=TrialState.FAIL)
         reporter.say(f"{folder.name}: {words}: failed: {error}")
     else:
+        for line in doubts(result):
+            reporter.warn(f"{folder.name}: {line}")
         score = result["validation"]["top1"]
         trial.set_user_attr("seconds", result["train"]["seconds"])
         study.tell(trial, score)
