@@ -55,10 +55,6 @@ def write_document(folder: Path, written: Sequence[Path], out: Mapping[str, Any]
 
 def _is_of_the_same(earlier: Mapping[str, Any], out: Mapping[str, Any]) -> bool:
     """Whether an earlier document is of the same weights on the same images, as far as figures can tell."""
-    before, now = earlier.get("loss"), out["loss"]
-    return (
-        isinstance(before, float)
-        and isinstance(now, float)
-        and math.isclose(before, now, rel_tol=CLOSE)
-        and all(earlier.get(key) == out.get(key) for key in SAME)
-    )
+    loss = earlier.get("loss")
+    close = isinstance(loss, float) and math.isclose(loss, out["loss"], rel_tol=CLOSE)
+    return close and all(earlier.get(key) == out.get(key) for key in SAME)
