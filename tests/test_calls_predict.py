@@ -12,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import DataError, InputError, ZooWarning
 from zoo.evaluate.classifier import open_classifier
+from zoo.predict.drawer import taken_path
 from zoo.runs.api import open_run
 from zoo.serve.server import listen
 
@@ -356,3 +358,10 @@ def test_an_error_that_is_kept_keeps_no_threads(run: Path, photos: Path) -> None
         zoo.predict(run, [photos / "cut.txt", *[photos / "a.png"] * 40], batch_size=4)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
     assert "cut.txt" in str(kept.value)
+
+
+def test_pictures_drawn_at_one_time_into_one_folder_have_names_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: taken_path("photos/cat.jpg", tmp_path / "pictures"), range(40)))
+    names = {"cat.explained.png", *(f"cat-{number}.explained.png" for number in range(2, 41))}
+    assert {path.name for path in found} == names == {path.name for path in (tmp_path / "pictures").iterdir()}
