@@ -176,6 +176,14 @@ def test_a_member_that_is_not_there_is_named(runs: Path) -> None:
         zoo.evaluate(f"{runs / 'a'}+")
 
 
+def test_an_exported_file_as_a_member_is_refused_by_its_name(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.touch()
+    for word in (f"{file}+{runs / 'a'}", f"{runs / 'a'}+{file}"):
+        with pytest.raises(InputError, match=r"model\.onnx is an exported file, which cannot be a member"):
+            zoo.load(word)
+
+
 def test_where_one_run_is_needed_an_ensemble_is_refused(runs: Path) -> None:
     word = f"{runs / 'a'}+{runs / 'b'}"
     calls = (

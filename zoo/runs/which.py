@@ -94,7 +94,7 @@ def members_of(word: str, root: Path = RUNS) -> tuple[str, ...]:
     the longest beginning that means something is a member.
 
     Raises:
-        InputError: the first member is there, and another is not; names it.
+        InputError: the first member is there, and another is not, or one is an exported file; names it.
     """
     if "+" not in word or _is_member(word, root):
         return ()
@@ -104,6 +104,11 @@ def members_of(word: str, root: Path = RUNS) -> tuple[str, ...]:
         count = next((n for n in range(len(rest), 0, -1) if _is_member("+".join(rest[:n]), root)), 0)
         if not count and members and not any(rest):
             raise InputError(f"{word!r} ends with a plus; an ensemble is RUN+RUN, with a run on each side")
+        if not count and is_exported_file(rest[0], root):
+            raise InputError(
+                f"{rest[0]} is an exported file, which cannot be a member of an ensemble; give the run that it was "
+                "made of, or export the ensemble: zoo export RUN+RUN"
+            )
         if not count and members:
             raise unknown("+".join(rest), root)
         if not count:
