@@ -292,6 +292,7 @@ def test_a_script_under_torchrun_trains_what_the_command_trains(tmp_path: Path) 
     assert weights(tmp_path / "call") == weights(tmp_path / "it")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 def test_a_script_under_torchrun_trains_again_and_again_also_after_a_mistake(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -305,6 +306,6 @@ def test_a_script_under_torchrun_trains_again_and_again_also_after_a_mistake(tmp
         "    except zoo.ZooError:\n"
         "        pass\n"
     )
-    done = subprocess.run([*torchrun, script, tmp_path / "run"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([*torchrun, script, tmp_path / "run"], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run0", "run2"]

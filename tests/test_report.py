@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_left_out_and_said(base: Path) -> None:
     runs, _ = find([])
     images = [f"data:image/png;base64,{i:04}{'A' * 30_000}" for i in range(8)]
     worst = tuple(Confused(row=i, true=0, said=1, probability=0.9, image=image) for i, image in enumerate(images))
-    seen = Seen(format=1, cells=((0, 1, 8),), worst=worst)
+    seen = Seen(format=1, cells=((0, 1, 8),), worst=worst, stamps={})
     content = Content(runs, seen={run.name: seen for run in runs}, images=8)
     whole, left_out = render(content)
     assert left_out == []

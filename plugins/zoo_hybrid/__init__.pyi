@@ -43,8 +43,9 @@ def ensemble(
     std: Sequence[Sequence[float]] | None = None,
     temperature: Sequence[float] | None = None,
     order: Sequence[Sequence[int]] | None = None,
+    several_labels: bool = False,
 ) -> Node:
-    """The logarithm of the mean of the members' probabilities, which stands for logits: its softmax is the mean.
+    """What stands for the logits of the mean of the members' probabilities: its softmax (or sigmoid) is the mean.
 
     Args:
         members: classifiers of the same images and classes.
@@ -52,6 +53,8 @@ def ensemble(
         std: for each member, one number a channel (or one for all) that it divides an image by; none: 1.
         temperature: for each member, what its logits are divided by; none: 1.
         order: for each member, which of its logits stands for the first class, the second, ...; none: as they come.
+        several_labels: an image may have several labels, so that each class has a probability of its own, by the
+            sigmoid of its logit.
 
     Raises:
         InputError: a list has another length than `members`.
