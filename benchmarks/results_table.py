@@ -26,6 +26,7 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import Measured, Model, Published
 from zoo.models.compose import check, sizes_for
 from zoo.models.flops import flops
+from zoo.studies.reproduce.recorded import commits
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "results" / "results.csv"
@@ -172,13 +173,15 @@ def _recorded(path: Path, record: str) -> Iterator[Row]:
 
 
 def _of_a_study(row: Row, record: str) -> Row:
-    """A row of `zoo reproduce`."""
-    environment = row["runs"][0]["result"]["environment"] if row["runs"] else {}
+    """A row of `zoo reproduce`: all devices, versions and commits that its runs have."""
+    parts = [_machine(run["result"]["environment"]) for run in row["runs"]]
+    machine = {key: "; ".join(dict.fromkeys(part[key] for part in parts)) for key in _machine({})}
     kept = {key: row[key] for key in ("model", "dataset", "protocol", "recipe", "top1", "spread", "parameters")}
     return kept | {
         "kind": "ours",
         "seeds": len(row["seeds"]),
-        **_machine(environment),
+        **machine,
+        "commit": ", ".join(commits(row)),
         "budget": row["budget"],
         "images": row["images"],
         "changes": _json(row["changes"]),

@@ -60,6 +60,7 @@ def test_the_record_names_the_members_and_the_result_is_measured(runs: Path) -> 
     assert soup
     assert [(one.name, one.weight, one.seed) for one in soup.of] == [("a", 0.5, 0), ("b", 0.5, 1)]
     assert soup.method == "ensemble"
+    assert "made of other runs, finished" in repr(run)
     assert run.result is not None
     assert run.result["parameters"] == sum(zoo.runs(runs / name)[0].result["parameters"] for name in ("a", "b"))
     assert zoo.evaluate(runs / "ab").same_as_recorded

@@ -164,7 +164,9 @@ class Run(found.Run):
 
     def __repr__(self) -> str:
         """One line: name, state, model, dataset and accuracy."""
-        epochs = f"epoch {len(self.rows)} of {self.record.settings.epochs}"
+        epochs = (
+            f"epoch {len(self.rows)} of {self.record.settings.epochs}" if not self.record.soup else "made of other runs"
+        )
         what = f"{self.record.model} on {self.record.data.spec}"
         return printable(f"Run({str(self.folder)!r}: {what}, {epochs}, {self.state}{test_score(self.result)})")
 

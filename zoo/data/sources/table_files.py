@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,13 +32,17 @@ LIST = "\0"
 HEAD = 1 << 16
 """Characters that the separator of a file is told by."""
 
+TOLD = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
+"""A first line by which a spreadsheet says how its columns are separated."""
+
 
 @dataclass(frozen=True)
 class TableFile:
     """A file that holds a table.
 
     Attributes:
-        first: the number that messages give to the first row: a spreadsheet counts the header as row 1.
+        first: the number that messages give to the first row: a spreadsheet counts the header as row 1, and shows no
+            line that names the separator.
     """
 
     path: Path
@@ -83,17 +88,20 @@ class TableFile:
 
     # ---- comma-separated values -----------------------------------------------------------------
 
-    def _head(self) -> tuple[str, list[str]]:
-        """The separator, and the header as it is written."""
+    def _head(self) -> tuple[str, list[str], int]:
+        """The separator, the header as it is written, and how many lines come before it."""
         with _opened(self.path) as file:
             data = file.read(HEAD)
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise DataError(f"{self.path} is UTF-16; save it as UTF-8")
         text = data.decode("utf-8-sig", "replace")
         complete = text if len(data) < HEAD else text[: text.rfind("\n") + 1] or text
-        separator = "\t" if ".tsv" in self.path.suffixes else _separator(complete)
+        if told := TOLD.match(complete):
+            separator, complete = told[1], complete[told.end() :]
+        else:
+            separator = "\t" if ".tsv" in self.path.suffixes else _separator(complete)
         lines = csv.reader(io.StringIO(complete, newline=""), delimiter=separator)
-        return separator, next((line for line in lines if line), [])
+        return separator, next((line for line in lines if line), []), int(told is not None)
 
     def _header(self) -> list[str]:
         return [name.strip() for name in self._head()[1]]
@@ -102,11 +110,11 @@ class TableFile:
         import pyarrow as pa
         import pyarrow.csv
 
-        separator, header = self._head()
+        separator, header, before = self._head()
         written = {name.strip(): name for name in header}
         reader = pa.csv.open_csv(
             pa.input_stream(str(self.path), compression="detect"),
-            read_options=pa.csv.ReadOptions(block_size=4 << 20),
+            read_options=pa.csv.ReadOptions(block_size=4 << 20, skip_rows=before),
             parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 include_columns=[written[name] for name in columns],
