@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from click_tree import commands
 from PIL import Image
 
-from zoo.catalogue.registry import load_registry
+from zoo.catalogue.registry import find_model, load_registry
 from zoo.catalogue.tree_check import arguments
 from zoo.cli import cli
 from zoo.errors import InputError, SpecError, UnknownNameError, ZooError
@@ -292,3 +292,27 @@ def test_earlier_pictures_are_not_overwritten(tmp_path: Path, monkeypatch: pytes
     Path("q.png").replace("p.png")
     assert "seen/p-2.explained.png" in typed("predict a p.png --explain seen").stdout
     assert Path("seen/p.explained.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("nets.waves:Net", "nets/waves.py:Net"),
+        ("nets.waves.Net", "nets/waves.py:Net"),
+        ("nets.waves", "nets/waves.py:NAME"),
+        ("resnet", "resnet.py:NAME"),
+        ("resnet:", "resnet.py:NAME"),
+    ],
+)
+def test_code_in_a_file_that_is_named_as_in_an_import_is_told_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, written: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    for file in ("nets/waves.py", "resnet.py"):
+        (tmp_path / file).touch()
+    with pytest.raises(UnknownNameError) as caught:
+        find_model(word)
+    assert str(caught.value).startswith(f"no model named {word!r}")
+    assert str(caught.value).endswith(f"for the code in a file write {written}")
+    assert ("resnet18" in str(caught.value)) == ("resnet" in word)

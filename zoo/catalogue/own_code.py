@@ -155,6 +155,17 @@ def is_own(reference: str) -> bool:
     return path.endswith(".py") or (reference.endswith(".py") and not path)
 
 
+def written_as(module: str) -> str:
+    """How "MODULE", "MODULE.NAME" or "MODULE:NAME" is written if it is a file here: "FILE.py:NAME"; else ""."""
+    whole, colon, name = module.rpartition(":")
+    around, _, last = module.rpartition(".")
+    for place, part in ((whole, name or "NAME"),) if colon else ((module, "NAME"), (around, last)):
+        file = f"{place.replace('.', '/')}.py"
+        if place and "/" not in module and os.path.isfile(file):
+            return f"{file}:{part}"
+    return ""
+
+
 def in_file(reference: str, *, script: bool = False) -> OwnCode:
     """The code that "FILE.py:NAME" names; the file is read and parsed, not run.
 

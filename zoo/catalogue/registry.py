@@ -18,7 +18,7 @@ from zoo.base.paths import REGISTRY, builtin_registry, local_path, user_registri
 from zoo.base.structs import Struct
 from zoo.catalogue import index
 from zoo.catalogue.model_filter import Choice
-from zoo.catalogue.own_code import is_own
+from zoo.catalogue.own_code import is_own, written_as
 from zoo.catalogue.own_model import PLUGIN, OwnModel, own_model
 from zoo.catalogue.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.catalogue.recipe import Recipe
@@ -432,6 +432,8 @@ def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str
     path, mark, name = ref.rpartition("#")
     if not mark:
         registry = load_registry(chosen=chosen)
+        if ref not in registry.models and (own := written_as(ref)):
+            raise registry.unknown("model", ref, registry.models, f"for the code in a file write {own}")
         return registry, ref, registry.model(ref)
     file = local_path(path)
     if not file.is_file():
