@@ -370,3 +370,9 @@ def test_labels_of_arrays_and_files_are_looked_at_as_well(labels: Any) -> None:
         array_rows(np.zeros((2, 4, 4), np.uint8), labels, "mine")
     with pytest.raises(DataError, match=r"image [01]: its label"):
         item_rows([b"", b""], labels, lambda i: f"mine, image {i}")
+
+
+@pytest.mark.parametrize("option", ["train", "validation", "test", "config", "split-column"])
+def test_an_option_that_names_nothing_is_refused(tmp_path: Path, option: str) -> None:
+    both(tmp_path, [0, 1] * 4)
+    assert f"?{option}= names nothing; leave it out" in refusal(f"parquet:{tmp_path}?{option}=", InputError)

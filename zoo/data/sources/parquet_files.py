@@ -119,6 +119,9 @@ def choose_files(
         InputError: a split has no file, several could be meant, or train and test are the same.
         DataError: shards are missing.
     """
+    for key in ("config", "split_column", *_Names._fields):
+        if options.get(key) == "":
+            raise InputError(f"{where}: ?{key.replace('_', '-')}= names nothing; leave it out")
     files = [parquet_file(path) for path in sorted(paths)]
     if config := options.get("config"):
         files = _of_config(files, str(config), where)
