@@ -195,6 +195,17 @@ def test_images_of_fractions_share_a_white_and_bear_what_is_no_number(tmp_path: 
     assert odd[0, 2] == 0
 
 
+@MODES
+def test_fractions_beside_whole_numbers_of_many_bits_are_said_to_be_black(tmp_path: Path, mode: str) -> None:
+    fractions = [Image.fromarray((array / 255).astype(np.float32)) for array in PICTURES[:4]]
+    deep = [Image.fromarray(np.round(array * 257.0).astype(np.uint16)) for array in PICTURES[4:]]
+    data = read(folder(tmp_path / "mixed", [*fractions, *deep], "tif"), mode)
+    assert "4 images have fractions up to 1, which is black where 65,280 is white" in kinds(data)["black"]
+    alone = folder(tmp_path / "alone", fractions, "tif")
+    assert "black" not in kinds(read(alone, mode))
+    assert "which is black where 4,095 is white" in kinds(read(f"{alone}?white=4095", mode))["black"]
+
+
 def test_white_can_be_set_and_nothing_else_is_accepted(tmp_path: Path) -> None:
     folder(tmp_path, np.round(PICTURES * 4).astype(np.uint16))
     data = read(f"{tmp_path}?white=4095")

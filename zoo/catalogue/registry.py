@@ -432,8 +432,8 @@ def find_model(ref: str, chosen: Selection | None = None) -> tuple[Registry, str
     path, mark, name = ref.rpartition("#")
     if not mark:
         registry = load_registry(chosen=chosen)
-        if ref not in registry.models and (own := written_as(ref)):
-            raise registry.unknown("model", ref, registry.models, f"for the code in a file write {own}")
+        if ref not in registry.models and (code := written_as(ref)):
+            raise registry.unknown("model", ref, registry.models, f"for the code in a file write {code}")
         return registry, ref, registry.model(ref)
     file = local_path(path)
     if not file.is_file():

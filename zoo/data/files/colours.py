@@ -42,13 +42,14 @@ class Values(NamedTuple):
 
     Attributes:
         images: how many. most: the largest finite value. fractions: whether all are floating-point numbers.
-        below: how many images have values below 0.
+        below: how many images have values below 0. up_to_one: how many are of fractions that do not go beyond 1.
     """
 
     images: int = 0
     most: float = 0.0
     fractions: bool = True
     below: int = 0
+    up_to_one: int = 0
 
     def with_(self, other: Values) -> Values:
         """Of both together."""
@@ -57,6 +58,7 @@ class Values(NamedTuple):
             max(self.most, other.most),
             self.fractions and other.fractions,
             self.below + other.below,
+            self.up_to_one + other.up_to_one,
         )
 
     def white(self) -> float:
@@ -134,7 +136,8 @@ def is_deep(image: Image.Image) -> bool:
 def values_of(image: Image.Image) -> Values:
     """The values of one deep image."""
     values = _finite(np.asarray(image, np.float64))
-    return Values(1, float(values.max(initial=0)), image.mode == "F", int(bool((values < 0).any())))
+    most, fractions = float(values.max(initial=0)), image.mode == "F"
+    return Values(1, most, fractions, int(bool((values < 0).any())), int(fractions and 0 < most <= 1))
 
 
 def values_of_channels(values: NDArray[np.uint16]) -> Values:

@@ -24,6 +24,7 @@ from zoo.base.stamps import stamp
 from zoo.base.structs import Struct
 from zoo.base.text import plural
 from zoo.data.files.colours import (
+    WHITES,
     Colours,
     Values,
     is_deep,
@@ -84,6 +85,13 @@ class Depth(Struct, frozen=True, kw_only=True):
                 f"sets it){below}"
             )
             findings.append(Finding(level="note", kind="white", message=text, count=self.values.images))
+        white = self.colours(given).white
+        if self.values.up_to_one and white is not None and white >= WHITES[0]:
+            text = (
+                f"{plural(self.values.up_to_one, 'image has', 'images have')} fractions up to 1, which is black where "
+                f"{white:,.6g} is white; keep images of one kind together, or set ?white=1"
+            )
+            findings.append(Finding(level="warning", kind="black", message=text, count=self.values.up_to_one))
         if not self.values.images and given.white is not None:
             text = "no image has more than 8 bits, or fractions: ?white and ?range change nothing"
             findings.append(Finding(level="note", kind="unused-range", message=text))
