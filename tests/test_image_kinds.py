@@ -138,6 +138,7 @@ def kinds() -> list[Kind]:
         Kind("png-16", "png", written(Image.fromarray(values * 257), "PNG"), three(GREY), 1),
         Kind("png-12-in-16", "png", written(Image.fromarray(values * 16 + 15), "PNG"), three(GREY), 1),
         Kind("png-16-colour", "png", deep_png(deep), RGB, 1),
+        Kind("png-12-in-16-colour", "png", deep_png(RGB.astype(np.uint16) * 16 + 15), RGB, 1),
         Kind(
             "png-16-colour-clear",
             "png",

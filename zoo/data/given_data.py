@@ -249,8 +249,10 @@ def _decoded(image: Any, where: str) -> _Picture:
 
 def _of_pillow(image: Image.Image) -> _Picture:
     """The values of a PIL image; of one that lies on its side, is transparent or has more than 8 bits, the image."""
+    if file := unread_file(image):  # asked first: Pillow reads a PNG to find out whether it lies on its side
+        return file.absolute()
     is_plain = image.mode in ("L", "RGB") and not may_be_transparent(image) and turn_of(image) is None
-    return unread_file(image) or (np.asarray(image) if is_plain else image.copy())
+    return np.asarray(image) if is_plain else image.copy()
 
 
 def _alike(images: Sequence[_Picture]) -> Images | Sequence[Item]:
