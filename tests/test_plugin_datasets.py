@@ -132,9 +132,12 @@ def uniform(*, data_dir):
 """
 
 
-@pytest.mark.parametrize("changed", ["zoo_pictures/helper.py", "zoo_pictures/value.txt", "data/pictures/value.txt"])
+@pytest.mark.parametrize(
+    "changed", ["zoo_pictures/helper.py", "zoo_pictures/value.txt", "data/pictures/value.txt", "data/linked/value.txt"]
+)
 def test_what_the_images_are_made_of_is_looked_at(changed: str, tmp_path: Path) -> None:
-    """The factory's own file is none of these: a helper, a file of the package, and one in the folder of downloads."""
+    """The factory's own file is none of these: a helper, a file of the package, one in the folder of downloads, and one
+    in a folder that is linked there, beside a link that leads in a circle."""
     site = site_in(tmp_path)
     names = components("uniform", kind="dataset", factory="zoo_pictures.sets:uniform")
     (site.add("pictures", names)).unlink()
@@ -143,6 +146,13 @@ def test_what_the_images_are_made_of_is_looked_at(changed: str, tmp_path: Path) 
     for name, text in {"__init__": names, "sets": PICTURES, "helper": "VALUE = 1"}.items():
         (package / f"{name}.py").write_text(text)
     (package / "value.txt").write_text("1")
+    if "linked" in changed:
+        (tmp_path / "room").mkdir()
+        (tmp_path / "room" / "value.txt").write_text("1")
+        (site.folder / "data").mkdir()
+        (site.folder / "data" / "pictures").symlink_to(tmp_path / "room")
+        (site.folder / "data" / "circle").symlink_to(site.folder / "data")
+        changed = "data/pictures/value.txt"
 
     def fingerprint(data: str = "data") -> object:
         done = site.run("datasets", "check", "plugin:pictures.uniform", "--json", "--data-dir", str(site.folder / data))

@@ -122,13 +122,18 @@ def _code(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Files below a folder by their paths in it, the upper levels first; no more than `MOST_FILES`."""
-    level, left = [folder], MOST_FILES
+    """Files below a folder by their paths in it, the upper levels first; no more than `MOST_FILES`.
+
+    A folder may be a link to where there is room; one that leads to where the search has been is not entered again.
+    """
+    level, left, entered = [folder], MOST_FILES, {os.path.realpath(folder)}
     while level and left:
         entries = sorted((e for one in level for e in _listed(one)), key=lambda entry: entry.path)
         files = [Path(entry) for entry in entries if entry.is_file()][:left]
         yield from ((path.relative_to(folder).as_posix(), path) for path in files)
-        level = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        places = {os.path.realpath(entry): Path(entry) for entry in entries if entry.is_dir()}
+        level = [path for real, path in places.items() if real not in entered]
+        entered |= places.keys()
         left -= len(files)
 
 
