@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,11 @@ def test_what_is_written_to_tilde_lies_in_the_home_folder(tmp_path: Path, monkey
         assert zoo.load("~/run").record == zoo.load(home / "run").record
         assert len(zoo.predict(run, ["~/dot.png", Path("~/dot.png"), "~/*.png"])) == 3
         assert zoo.load(run).predict("~/dot.png")
+        assert zoo.predict(run, "~/dot.png", explain="~/explained")
+        if find_spec("onnxruntime") and find_spec("onnxscript"):
+            zoo.export("~/run", format="onnx", output="~/run.onnx")
+            assert zoo.predict("~/run.onnx", "~/dot.png")
+            assert zoo.evaluate("~/run.onnx", on="digits").count
         zoo.evaluate(run, output="~/evaluated")
         zoo.package(run, "~/package")
         zoo.plot("~/run", output="~/curves.svg")
@@ -77,7 +83,7 @@ def test_what_is_written_to_tilde_lies_in_the_home_folder(tmp_path: Path, monkey
         zoo.new_plugin("waves", output="~/waves")
         zoo.info("cnn-baseline").picture("~/tree.svg")
         zoo.check_dataset("digits", html="~/digits.html")
-    names = "run two evaluated package curves.svg again.svg soup waves tree.svg digits.html"
+    names = "run two explained evaluated package curves.svg again.svg soup waves tree.svg digits.html"
     assert set(names.split()) <= {path.name for path in home.iterdir()}
     assert not list(here.iterdir())
 

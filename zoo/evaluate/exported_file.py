@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.base.install import install_line
+from zoo.base.paths import local_path
 from zoo.base.text import first_line
 from zoo.catalogue.recipe import TestTimeViews
 from zoo.catalogue.registry import Registry
@@ -158,7 +159,7 @@ def _session(path: str) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(str(local_path(path)), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise InputError(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from error
 

@@ -117,7 +117,7 @@ def predict(
     if explain is not None:
         check_explaining(explain_method)
     classifier = classifier_of(run, device)
-    drawer = None if explain is None else _drawer(classifier, explain_method, Path(explain))
+    drawer = None if explain is None else _drawer(classifier, explain_method, local_path(explain))
     given = _given(images, files_from, null)
     found = _predictions(classifier, given, drawer, top, batch_size, threads)
     return found if stream else _all(found, skip_bad)
