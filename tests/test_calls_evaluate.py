@@ -254,6 +254,19 @@ def test_the_parts_agree_with_one_another(everything: Evaluation, run: Run) -> N
     assert all(path.is_file() for path in everything.files)
 
 
+def test_a_calibration_takes_from_a_folder_what_tells_probabilities_alone(run: Run, tmp_path: Path) -> None:
+    copy, folder = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(run.folder, copy)
+    zoo.evaluate(copy, what=("latency", "confusion", "calibration"), seconds=0.01, output=folder)
+    zoo.calibrate(copy)
+    zoo.evaluate(copy, what="classes", output=folder, predictions="none")
+    document = json.loads((folder / "eval.json").read_text())
+    assert {"latency", "confusion", "classes", "temperature"} <= document.keys()
+    assert "calibration" not in document
+    assert {Path(path).name for path in document["files"]} == {path.name for path in folder.iterdir()}
+    assert {path.name for path in folder.iterdir()} == {"confusion.png", "eval.json"}
+
+
 def test_a_folder_keeps_what_is_not_measured_again_until_the_weights_are_others(run: Run, tmp_path: Path) -> None:
     copy, folder = tmp_path / "run", tmp_path / "out"
     shutil.copytree(run.folder, copy)

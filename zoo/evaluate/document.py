@@ -16,7 +16,10 @@ from zoo.evaluate.measurement import DOCUMENT
 FILES: Final = ("predictions.csv", "predictions.parquet", "confusion.png", "reliability.png", "robustness.png")
 """What an evaluation may write beside its document."""
 
-SAME: Final = ("split", "on", "tta", "tta_margin", "temperature", "correct", "count", "left_out")
+OF_PROBABILITIES: Final = ("calibration", "predictions.csv", "predictions.parquet", "reliability.png")
+"""The parts and files that another temperature changes; which class comes first stays as it is."""
+
+SAME: Final = ("split", "on", "tta", "tta_margin", "correct", "count", "left_out")
 CLOSE: Final = 1e-4
 """How far the loss of the same weights may differ, as a fraction: another device adds in another order."""
 
@@ -34,7 +37,8 @@ def write_document(folder: Path, written: Sequence[Path], out: Mapping[str, Any]
     """Write the document of an evaluation whose other files are `written` already.
 
     Where the folder holds one of the same weights on the same images, the parts that were not measured again stay in
-    it, and so do their files. Where it was of other weights (a run that was trained again), those files go.
+    it, and so do their files; after a calibration those that tell no probabilities. Where it was of other weights (a
+    run that was trained again), those files go.
 
     Returns:
         The files of this evaluation.
@@ -44,12 +48,15 @@ def write_document(folder: Path, written: Sequence[Path], out: Mapping[str, Any]
     earlier = read_document(folder)
     before = [path for path in (folder / name for name in FILES) if path not in written and path.is_file()]
     stays = _is_of_the_same(earlier, out)
-    kept = {key: earlier[key] for key in (*PARTS, "compare") if stays and key in earlier and key not in out}
+    cooled = earlier.get("temperature") != out.get("temperature")
+    gone = (OF_PROBABILITIES if cooled else ()) if stays else (*PARTS, "compare", *FILES)
+    kept = {key: earlier[key] for key in (*PARTS, "compare") if key in earlier and key not in (*out, *gone)}
     files = [*map(str, written), str(folder / DOCUMENT)]
-    listed = [*map(str, (*before, *written)), files[-1]] if stays else files
+    listed = [*(str(path) for path in before if path.name not in gone), *files]
     write_text(folder / DOCUMENT, json_text({**out, **kept, "files": listed}, indent=2) + "\n")
-    for path in () if stays or not earlier else before:
-        path.unlink(missing_ok=True)
+    for path in before if earlier else ():
+        if path.name in gone:
+            path.unlink(missing_ok=True)
     return files
 
 
