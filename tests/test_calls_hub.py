@@ -94,13 +94,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_licence_stays_that_of_the_package(world: World, tmp_path: Path) -> None:
     """Whoever packages a run to look at it first publishes it under the licence that was named then."""
-    run = shutil.copytree(world.run, tmp_path / "run", ignore=shutil.ignore_patterns("package"))
+    run = shutil.copytree(world.run, tmp_path / "a run", ignore=shutil.ignore_patterns("package"))
     assert "\nlicense: apache-2.0\n" in zoo.publish(run, "me/x", dry_run=True).card
     package = zoo.package(run, licence="cc-by-nc-4.0")
     of_package = zoo.package(package, tmp_path / "of-package")
     cards = [zoo.publish(one, "me/x", dry_run=True).card for one in (package, run, of_package, zoo.package(run))]
     assert ["\nlicense: cc-by-nc-4.0\n" in card for card in cards] == [True] * 4
-    with pytest.raises(InputError, match=r"--licence mit: .* is a package already, with cc-by-nc-4.0 as its licence"):
+    with pytest.raises(
+        InputError, match=r"--licence mit: .* is a package already, with cc-by-nc-4.0 as .* '.*/a run/package' -"
+    ):
         zoo.publish(package, "me/x", dry_run=True, licence="mit")
     assert "\nlicense: mit\n" in zoo.publish(run, "me/x", dry_run=True, licence="mit").card
     typed("package", package, "--output", tmp_path / "mit", "--licence", "mit")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -113,11 +115,15 @@ def test_verify_holds_the_package_against_the_entry(here: Path) -> None:
 
 def test_other_weights_than_the_entry_states_are_said_to_be_so_once(here: Path) -> None:
     """Whoever packages another run into the folder has an entry with the accuracy of the weights before."""
+    here = here.rename(here.with_name(f"{here.name} of mine"))
+    os.chdir(here)
     file = here / "registry.toml"
     file.write_text(re.sub(r'(?m)^sha256 = ".*"$', f'sha256 = "{"7" * 64}"', file.read_text()))
     with pytest.warns(ZooWarning, match=r"mine@digits: the weights in .* are not those that .* states") as said:
         run("predict", "mine", "photo.png")
     assert len(said) == 1
+    package = here / "weights" / "mine-digits"
+    assert shlex.split(str(said[0].message))[-2:] == [str(package), str(file)]
 
 
 def test_a_damaged_package_is_refused(here: Path) -> None:

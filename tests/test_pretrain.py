@@ -22,6 +22,7 @@ from zoo.cli import cli
 from zoo.errors import InputError, RunError
 from zoo.runs.folder import read_metrics, read_result, read_weights
 from zoo.runs.record import CHECKPOINTS, read_record
+from zoo.runs.without_labels import refuse_without_labels
 from zoo.train import checkpoint
 from zoo.train.hidden_squares import draw_hidden, hidden_of_held_out, pixels_of, squares
 from zoo.train.loop import Saving, Stop, Trainer
@@ -235,6 +236,8 @@ def test_who_asks_it_for_classes_is_told_to_fine_tune_it(words: str, run: Path, 
     done = CliRunner().invoke(cli, words.format(run=run, image=tmp_path / "none.png").split())
     assert isinstance(done.exception, RunError)
     assert f"{run}: {ALONE} {run}" in str(done.exception)
+    with pytest.raises(RunError, match=f"{ALONE} 'a run'; "):
+        refuse_without_labels(read_record(run), "a run")
 
 
 def test_its_features_are_there(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,11 @@ def test_a_run_whose_device_is_not_here_is_refused_with_what_helps(begun: Path) 
         DeviceError, match=r"device 'cuda:1' is not available .*; .zoo train --resume .* --device auto. goes on"
     ):
         zoo.resume(begun)
+    named = begun.rename(begun.with_name("a run"))
+    with pytest.raises(DeviceError) as refused:
+        zoo.resume(named)
+    assert shlex.split(str(refused.value).split("`")[1])[3:5] == [str(named), "--device"]
+    named.rename(begun)
     for name in ("mps", "meta"):
         with pytest.raises(DeviceError, match=f"device '{name}' is not available on this machine"):
             zoo.resume(begun, device=name)

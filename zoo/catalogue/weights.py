@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from zoo.base.reporter import callers
@@ -96,7 +97,7 @@ def say_if_others(word: str, registry: Registry) -> None:
         file = registry.origin("model", found.model).file
         warnings.warn(
             f"{found.name}: the weights in {found.reference} are not those that {file} states; "
-            f"for an entry of these: python -m zoo.hub.entry {found.reference} {file}",
+            f"for an entry of these: python -m zoo.hub.entry {quote(found.reference)} {quote(str(file))}",
             ZooWarning,
             stacklevel=callers(),
         )

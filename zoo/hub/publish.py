@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.files import sha256_of
@@ -106,7 +107,7 @@ def _refuse_other_licence(source: Path, asked: str | None) -> None:
     if asked not in (None, stated):
         raise InputError(
             f"--licence {asked}: {source} is a package already, with {stated or 'no'} as its licence; make "
-            f"another package of it: zoo package {source} --output DIR --licence {asked}"
+            f"another package of it: zoo package {quote(str(source))} --output DIR --licence {asked}"
         )
 
 

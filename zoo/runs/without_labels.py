@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from zoo.errors import RunError
 from zoo.runs.record import RunRecord
 
@@ -17,5 +19,5 @@ def refuse_without_labels(record: RunRecord | None, name: str) -> None:
     if record is not None and record.without_labels:
         raise RunError(
             f"{name}: was trained without labels and tells no classes apart; fine-tune it: zoo train {record.model} "
-            f"--weights {name}; zoo embed and zoo probe take it as it is"
+            f"--weights {quote(name)}; zoo embed and zoo probe take it as it is"
         )

@@ -208,7 +208,7 @@ def _on_device(folder: Path, record: RunRecord, device: str | None) -> RunRecord
         pick_device(record.device)
     except DeviceError as error:
         raise DeviceError(
-            f"{folder}: {error}; `zoo train --resume {folder} --device auto` goes on with another one"
+            f"{folder}: {error}; `zoo train --resume {quote(str(folder))} --device auto` goes on with another one"
         ) from None
     return record
 
