@@ -13,6 +13,7 @@ from PIL import Image
 
 import zoo
 from zoo.catalogue.registry import load_registry
+from zoo.catalogue.spec import Dataset
 from zoo.data.batches.mode import Delivery
 from zoo.data.files.decode import image_array, make_rule, transform_rule
 from zoo.data.load import load
@@ -21,7 +22,9 @@ from zoo.runs.images import dataset_rule, rule_of, scaling_of, split_of
 from zoo.runs.record import configuration, read_record, write_record
 from zoo.runs.validation_images import validation_images
 from zoo.train.plan import resolve
+from zoo.train.pretrained import weights_of_run
 from zoo.train.run_options import Request
+from zoo.train.sized import sized
 from zoo.train.start import plan_of
 
 
@@ -131,6 +134,17 @@ def test_weights_of_a_run_say_how_images_are_cut_where_the_dataset_does_not(
     rule = rule_of(plan.record, load_registry())
     for place, pixels in zip(plan.test.origins(), plan.test.images, strict=True):
         assert np.array_equal(image_array(Path(place), rule, place), pixels)
+
+
+def test_a_dataset_of_the_catalogue_whose_images_are_scaled_as_a_whole_is_not_cut(photos: Path, tmp_path: Path) -> None:
+    """`resize = true` says how they are brought to their size, as `?resize=` does."""
+    run = untrained_run(tmp_path / "run", "cnn-baseline", f"folder:{photos}?resize=12&crop=8")
+    registry, table = load_registry(), {"summary": "x", "source": f"folder:{photos}", "size": (12, 12)}
+    for whole, expected in ((True, None), (False, CUT)):
+        named = {**registry.datasets, "mine": Dataset(**table, resize=whole)}
+        known = msgspec.structs.replace(registry, datasets=named)
+        found, lines = sized(weights_of_run(str(run), known).beginning, "mine", known, None)
+        assert (found, bool(lines)) == (expected, not whole)
 
 
 def test_a_cut_that_the_weights_replace_is_said(photos: Path, tmp_path: Path) -> None:

@@ -36,10 +36,12 @@ def sized(beginning: Beginning, spec: str, registry: Registry, side: int | None)
 def _own(spec: str, registry: Registry) -> dict[str, int]:
     """What a dataset says of the size of its images; nothing, where it is not known here or was given in Python."""
     try:
-        common, _ = options_of(find(spec, registry)[1])
+        _, dataset = find(spec, registry)
+        common, _ = options_of(dataset)
     except (UnknownNameError, InputError):  # loading says what is wrong
         return {}
-    return {key: common[key] for key in CUTS if key in common}
+    scaled = {"size": max(dataset.size)} if dataset.resize and dataset.size else {}  # whole images, to that size
+    return scaled | {key: common[key] for key in CUTS if key in common}
 
 
 def _words(transform: Transform, side: int | None) -> str:
