@@ -221,3 +221,15 @@ def test_files_of_a_plugin_that_got_brighter_are_looked_at_again(site: Site, tmp
         found = {finding["kind"]: finding["message"] for finding in json.loads(done.stdout)["findings"]}
         white.append("1,023 is read as white" in found["white"])
     assert white == [True, False]
+
+
+def test_a_training_below_the_folder_of_data_makes_no_other_data(site: Site, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.full((20, 8, 8, 3), 7, np.uint8))
+    how = ("--data-dir", str(tmp_path), "--epochs", "1", "--device", "cpu", "-q")
+    kept = []
+    for run in ("runs/one", "runs/two"):
+        output = ("--output", str(tmp_path / run))
+        done = site.run("train", "cnn-baseline", "--dataset", "plugin:mine.kept", *how, *output)
+        assert done.returncode == 0, done.stderr
+        kept.append(len(list((cache_dir() / "images").iterdir())))
+    assert kept[0] == kept[1]

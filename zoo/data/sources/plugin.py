@@ -24,6 +24,9 @@ from zoo.data.types import Item
 from zoo.errors import DataError, InputError, PluginError, ZooError
 from zoo.plugin.contract import ImageSplits
 
+RECORD = "run.toml"
+"""In the folder of a run: what trainings write below the working directory makes no images."""
+
 MOST_FILES = 5000
 """Files of a folder whose size and time are looked at; a folder of downloads may hold whole datasets."""
 
@@ -140,7 +143,8 @@ def _below(folder: Path) -> Iterator[tuple[str, Path]]:
 def _listed(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if entry.name != "__pycache__"]
+            found = [entry for entry in entries if entry.name != "__pycache__"]
+            return [] if any(entry.name == RECORD for entry in found) else found
     except OSError:  # absent, or not ours to read: its factory says so if it needs it
         return []
 
