@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -363,3 +364,25 @@ def test_images_of_python_that_differ_in_their_palette_or_orientation_alone_are_
 
     found = [named(*how) for how in ((10, 1), (20, 1), (10, 6))]
     assert len({spec for spec, _ in found}) == len({pixels for _, pixels in found}) == 3
+
+
+def _deep_pages(*values: int) -> bytes:
+    """A TIFF of 16 bits in colour with a page of 4x4 for each value, which Pillow does not write."""
+    file = b"II*\0" + struct.pack("<I", 8)
+    for number, value in enumerate(values, 1):
+        bits = len(file) + 2 + 9 * 12 + 4
+        pixels = bits + 6
+        following = pixels + 96 if number < len(values) else 0
+        short = [(256, 4), (257, 4), (258, bits), (259, 1), (262, 2), (277, 3), (278, 4)]
+        tags = [(tag, 3, 3 if tag == 258 else 1, of) for tag, of in short] + [(273, 4, 1, pixels), (279, 4, 1, 96)]
+        file += struct.pack("<H", 9) + b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+        file += struct.pack("<I3H", following, 16, 16, 16) + struct.pack("<H", value) * 48
+    return file
+
+
+def test_a_later_page_of_a_deep_tiff_is_the_page_that_was_chosen(tmp_path: Path) -> None:
+    (tmp_path / "pages.tif").write_bytes(_deep_pages(10 * 257, 200 * 257))
+    image = Image.open(tmp_path / "pages.tif")
+    image.seek(1)
+    given = given_data(([image] * 8, [0, 1] * 4))
+    assert set(load(given.spec, given=given).train.images.flat) == {200}

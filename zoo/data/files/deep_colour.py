@@ -50,9 +50,13 @@ def upper_of(image: Image.Image) -> Upper | None:
 
 
 def unread_file(image: Image.Image) -> Path | None:
-    """The file that an image comes from, if both bytes can still be read from it and Pillow would give one."""
+    """The file that an image comes from, if both bytes can still be read from it and Pillow would give one.
+
+    Of a later page there is none: a file is read from its first one.
+    """
     name = getattr(image, "filename", "")
-    return Path(name) if isinstance(name, str) and name and upper_of(image) is not None else None
+    can_be = isinstance(name, str) and name and not image.tell()
+    return Path(name) if can_be and upper_of(image) is not None else None
 
 
 def whole_values(upper: Upper, image: Image.Image, again: Callable[[], Image.Image]) -> NDArray[np.uint16] | None:
