@@ -131,6 +131,7 @@ def test_the_command_prints_the_same_and_trains_nothing(nowhere: Path) -> None:
 OF_A_TRAINING = (
     *(["--seeds", "3"], ["--budget", "small"], ["--recipe", "best"], ["--figures"]),
     *(["--device", "cpu"], ["--jobs", "2"], ["--engine", "ray"]),
+    *(["--runs", "mine"], ["--data-dir", "."], ["--checkpoint-seconds", "5"]),
 )
 
 

@@ -30,7 +30,7 @@ CLOSE = 5e-5
 
 _OF_TRAINING = (
     *("seeds", "first_seed", "budget", "recipe", "dataset", "epochs", "limit_train", "limit_test", "protocol"),
-    "device",
+    *("device", "runs", "data_dir", "checkpoint_seconds"),
 )
 
 
