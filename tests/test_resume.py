@@ -13,9 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from run_modules import load_run
@@ -408,7 +410,9 @@ def test_a_run_that_ran_out_of_patience_can_be_extended(stopped: Path, tmp_path:
     write_record(folder, plan.record)
     assert Trainer(plan, folder).fit()["train"]["epochs"] == 2  # the second was no better
     longer = replan(plan.record, epochs=plan.recipe.epochs + 3)
-    for epochs, plan_again in ((2, plan), (3, longer)):  # its patience begins anew, and is as short
+    other = {"channels_last": not plan.record.channels_last}  # as on a device of another kind
+    moved = replace(plan, record=msgspec.structs.replace(plan.record, **other))
+    for epochs, plan_again in ((2, plan), (2, moved), (3, longer)):  # its patience begins anew, and is as short
         trainer = Trainer(plan_again, folder)
         found = checkpoint.newest(folder / CHECKPOINTS)
         assert found is not None

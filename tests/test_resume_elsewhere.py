@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 import zoo
 from zoo.cli import cli
-from zoo.errors import DeviceError
+from zoo.errors import DeviceError, ZooWarning
 from zoo.runs.record import read_record
 
 FEW = {"dataset": "digits", "limit_train": 200, "limit_test": 50, "epochs": 2, "device": "cpu", "precision": "fp32"}
@@ -65,3 +66,20 @@ def test_it_goes_on_with_the_device_that_is_given_and_the_record_says_so(begun: 
     assert (other["epoch"], "begun in" in other, other["device"].startswith("A GPU")) == (2, False, False)
     whole = zoo.train("cnn-baseline", **FEW, output=tmp_path / "whole")
     assert (whole.folder / "model.safetensors").read_bytes() == (begun / "model.safetensors").read_bytes()
+
+
+def test_a_trial_of_a_sweep_goes_on_where_its_device_is_not(tmp_path: Path) -> None:
+    found = tmp_path / "found"
+    words = {**FEW, "grid": {"lr": [1e-3]}, "output": found}
+    del words["limit_test"], words["precision"]
+
+    def sweep(stop: Callable[[], int]) -> zoo.Sweep:
+        return zoo.sweep("cnn-baseline", **words, stop=stop)
+
+    assert sweep(lambda: 15 * (found / "trial-0000" / "metrics.jsonl").is_file()).stopped
+    record = found / "trial-0000" / "run.toml"
+    record.write_text(record.read_text().replace('device = "cpu"', 'device = "cuda:1"', 1))
+    with pytest.warns(ZooWarning, match="trial-0000: goes on on cpu, as this machine has no cuda:1, where it began"):
+        again = sweep(lambda: 0)
+    assert [trial["state"] for trial in again.trials] == ["complete"]
+    assert len((record.parent / "metrics.jsonl").read_text().splitlines()) == 2

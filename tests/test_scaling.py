@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from zoo.data.files.decode import image_array, make_rule, transform_rule
 from zoo.data.load import load
 from zoo.plugin.contract import Transform
 from zoo.runs.images import dataset_rule, rule_of, scaling_of, split_of
-from zoo.runs.record import configuration, read_record, write_record
+from zoo.runs.record import WEIGHTS, configuration, read_record, write_record
 from zoo.runs.validation_images import validation_images
 from zoo.train.plan import resolve
 from zoo.train.pretrained import weights_of_run
@@ -134,6 +135,20 @@ def test_weights_of_a_run_say_how_images_are_cut_where_the_dataset_does_not(
     rule = rule_of(plan.record, load_registry())
     for place, pixels in zip(plan.test.origins(), plan.test.images, strict=True):
         assert np.array_equal(image_array(Path(place), rule, place), pixels)
+
+
+def test_a_cut_that_was_taken_over_is_no_more_binding_than_in_the_run_that_it_is_of(
+    photos: Path, tmp_path: Path
+) -> None:
+    """What a run took over from the first one's dataset is not taken for what weights of a library expect."""
+    run, child = (tmp_path / name for name in ("run", "child"))
+    untrained_run(run, "cnn-baseline", f"folder:{photos}?resize=12&crop=8")
+    plan = plan_of(Request(model="cnn-baseline", dataset=f"folder:{photos}", weights=str(run), device="cpu"))
+    write_record(child, plan.record)
+    shutil.copy(run / WEIGHTS, child)
+    for options, expected in (("", CUT), ("?resize=9&crop=8", None)):
+        beginning = weights_of_run(str(child), load_registry()).beginning
+        assert sized(beginning, f"folder:{photos}{options}", load_registry(), None)[0] == expected
 
 
 def test_a_dataset_of_the_catalogue_whose_images_are_scaled_as_a_whole_is_not_cut(photos: Path, tmp_path: Path) -> None:

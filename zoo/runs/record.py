@@ -65,7 +65,8 @@ class DataRecord(Struct, kw_only=True):
             "reduced" in runs of an earlier version; absent where all were decoded at full size and scaled by PIL.
         shuffle: the numbers of the rule that orders an epoch of images in shards; absent where none come from shards.
         scaling: how the dataset brings an image of any size to that of its images; absent where `transform` says so,
-            and in runs of earlier versions, whose dataset is asked.
+            and in runs of earlier versions, whose dataset is asked. Beside a `transform`, both are that of a dataset
+            which initial weights were trained on.
     """
 
     spec: str

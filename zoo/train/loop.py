@@ -43,7 +43,7 @@ from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer, match_layout
 from zoo.train.optim.schedule import lr_at, set_rates
 from zoo.train.plan import Plan
-from zoo.train.position import Position, restored
+from zoo.train.position import Position, is_extended, restored
 from zoo.train.precise_bn import renew_for_evaluation
 from zoo.train.processes.world import World
 from zoo.train.result import epoch_row, figure_of, final_metrics, result_table
@@ -412,6 +412,7 @@ class Trainer:
             "sums": self.sums,
             "skipped_steps": self.guard.skipped,
             "configuration": configuration(self.plan.record),
+            "epochs": self.plan.recipe.epochs,
             "best": self.selection.file,
             "rows": self.rows,
         }
@@ -430,8 +431,8 @@ class Trainer:
         self.guard.skipped = state["skipped_steps"]
         self.selection.restore(state)
         self.rows = state["rows"]
-        if self.selection.is_over(self.at) and state["configuration"] != configuration(self.plan.record):
-            self.at.stale = 0  # the finished run was extended
+        if self.selection.is_over(self.at) and is_extended(state, self.plan.record):
+            self.at.stale = 0
 
     def _result(self, parameters: int) -> dict[str, Any]:
         record, at = self.plan.record, self.at

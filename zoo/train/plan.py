@@ -182,7 +182,7 @@ def resolve(
         sizes=sizes,
         recipe=recipe_name,
         settings=recipe,
-        data=_data_record(images, splits, request, image_size, transform, normal, found, recipe),
+        data=_data_record(images, splits, request, image_size, transform, normal, found, recipe, beginning.transform),
         protocol=request.protocol,
         seed=request.seed,
         device=str(device),
@@ -389,6 +389,7 @@ def _data_record(
     normal: Normalization,
     validation: ValidationImages | None,
     recipe: Recipe,
+    expected: Transform | None,
 ) -> DataRecord:
     data, clean = images.data, request.protocol == "clean"
     colours = data.colours
@@ -419,5 +420,5 @@ def _data_record(
         task="multi-label" if data.task == "multi-label" else msgspec.UNSET,
         decoding="reduced-torch" if cut_from_files else msgspec.UNSET,
         shuffle=getattr(data.train.images, "shuffle", msgspec.UNSET),
-        scaling=msgspec.UNSET if transform else scaling_of(data),
+        scaling=msgspec.UNSET if expected else scaling_of(data),
     )

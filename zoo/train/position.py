@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import device
 
-from zoo.runs.record import RunRecord
+from zoo.runs.record import RunRecord, configuration
 from zoo.train.environment import environment
 
 
@@ -52,3 +52,11 @@ def restored(state: Mapping[str, Any], record: RunRecord, total: int) -> Positio
     if not changed or at.total >= total:
         return at
     return replace(at, resumed=[*at.resumed, {"epoch": at.epoch + 1, **changed}])
+
+
+def is_extended(state: Mapping[str, Any], record: RunRecord) -> bool:
+    """Whether a checkpoint is of the same run with fewer epochs.
+
+    Those of earlier versions do not say how many; a run that goes on on another device is none of them.
+    """
+    return state.get("epochs", state["configuration"]) not in (record.settings.epochs, configuration(record))

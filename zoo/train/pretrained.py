@@ -87,8 +87,9 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
     if record.is_ensemble:
         raise InputError(f"{source}: is an ensemble of other runs, and cannot be trained further; train its members")
     data = record.data
+    expected = None if data.scaling else data.transform  # beside a scaling, it was taken over from a dataset's
     beginning = Beginning(
-        transform=data.transform,
+        transform=expected,
         scaling=data.scaling or None,
         mean=data.mean,
         std=data.std,
@@ -99,7 +100,7 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
         del sizes
         return read_weights(folder), sha256_of(folder / WEIGHTS)
 
-    side = None if data.transform else _same_size(record)
+    side = None if expected else _same_size(record)
     if record.without_labels:
         return Weights(source, origin, load, beginning, side=side, without_head=True)
     return Weights(source, origin, load, beginning, side=side, classes=data.classes)

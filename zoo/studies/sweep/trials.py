@@ -34,10 +34,10 @@ from zoo.data.load import load
 from zoo.data.seeds import mix_seed
 from zoo.data.split import VALIDATION_SEED
 from zoo.errors import DataError, HubError, InputError, ZooError
-from zoo.models.device import pick_device
+from zoo.models.device import pick_device, usable_device
 from zoo.runs.folder import read_metrics, read_result
 from zoo.runs.lock import RunLock, WaitingLock, is_held
-from zoo.runs.record import RECORD
+from zoo.runs.record import RECORD, read_record
 from zoo.studies.checked import goes_on
 from zoo.studies.sweep.meaning import refuse_other_images
 from zoo.studies.sweep.space import Space, as_text, changes_of, for_optuna
@@ -309,9 +309,14 @@ def _plan(
         def warn(line: str) -> None:
             reporter.warn(f"{folder.name}: {line}")
 
-        if line := goes_on(folder, search.request.device):
+        recorded = read_record(folder).device
+        gone = usable_device(recorded) != recorded
+        if not gone and (line := goes_on(folder, search.request.device)):
             warn(line)
-        plan = continued(folder, entry[0], data_dir=search.request.data_dir, warn=warn)
+        elif gone:
+            warn(f"goes on on {search.request.device}, as this machine has no {recorded}, where it began")
+        asked = search.request.device if gone else None
+        plan = continued(folder, entry[0], device=asked, data_dir=search.request.data_dir, warn=warn)
         plan = without_test(plan)
     else:
         plan = plan_of(search, entry, changes)
