@@ -449,7 +449,8 @@ def test_what_cannot_be_asked_is_refused_in_one_line(root: Path) -> None:
     assert "known: csv, folder, hf, idx, jsonl, " in refusal("qqqq:t")
     assert f"for the file of that name write csv:{path}" in refusal(str(path))
     assert "unknown option sep; allowed: " in refusal(f"csv:{path}?sep=;")
-    assert "no such folder in" in refusal(f"csv:{path}?images=absent")
+    assert refusal(f"csv:{path}?images=absent").endswith("or in the working directory")
+    assert refusal(f"csv:{path}?images=my+pictures").endswith("; a blank is written %20")
 
 
 def test_parquet_of_paths_takes_splits_from_file_names_and_class_names_from_the_schema(root: Path) -> None:

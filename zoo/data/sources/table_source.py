@@ -278,7 +278,8 @@ def _folder(name: Any, beside: Path, where: str) -> Path | None:
     for folder in (beside / given, given):
         if folder.is_dir():
             return folder.resolve()
-    raise InputError(f"{where}: ?images={name}: no such folder in {beside} or in the working directory")
+    blank = "; a blank is written %20" if "+" in str(name) else ""  # earlier versions took a plus for one
+    raise InputError(f"{where}: ?images={name}: no such folder in {beside} or in the working directory{blank}")
 
 
 def _unlabelled(count: int) -> Iterator[Finding]:
