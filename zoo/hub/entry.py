@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from huggingface_hub import ModelCard
 
 from zoo.base.paths import builtin_registry, user_registries
+from zoo.base.quiet_imports import without_advice
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.registry_edit import write_weights
 from zoo.catalogue.spec import WHEEL, TrainedWeights
@@ -77,9 +77,13 @@ def licence_of(package: Package, asked: str | None = None) -> str:
 
 def stated_licence(folder: Path) -> str | None:
     """The licence on the card of a package; None where it has no card, or a card without one."""
+    if not (folder / CARD).is_file():
+        return None
+    with without_advice():
+        from huggingface_hub import ModelCard
     try:
         found = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True).data.get("license")
-    except Exception:  # there need not be a card, and its owner may have edited it
+    except Exception:  # its owner may have edited it
         return None
     return found if isinstance(found, str) and found else None
 

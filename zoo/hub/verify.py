@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from zoo.base.headline import MAP, headline
+from zoo.base.quiet_imports import without_advice
 from zoo.base.tables import Table
 from zoo.base.text import plural, printable
 from zoo.catalogue.registry import Registry, load_registry
@@ -223,10 +224,10 @@ def _share_of(test: dict[str, Any]) -> str:
 
 def _card(folder: Path, result: dict[str, Any], was_edited: bool) -> Check:
     """Check that the number on the card is the one in result.json; an edited card may have none."""
-    from huggingface_hub import ModelCard
-
     if not (folder / CARD).is_file():
         return Check("card", True, "the package has no card")
+    with without_advice():
+        from huggingface_hub import ModelCard
     figure = headline(result["test"])
     try:
         card = ModelCard((folder / CARD).read_text("utf-8"), ignore_metadata_errors=True)
