@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
-from zoo.base.paths import cache_dir
+from zoo.base.paths import cache_dir, data_dir
 
 PARTS = """
 import io
@@ -221,6 +221,15 @@ def test_files_of_a_plugin_that_got_brighter_are_looked_at_again(site: Site, tmp
         found = {finding["kind"]: finding["message"] for finding in json.loads(done.stdout)["findings"]}
         white.append("1,023 is read as white" in found["white"])
     assert white == [True, False]
+
+
+def test_downloads_of_others_into_the_usual_folder_make_no_other_data(site: Site) -> None:
+    checked(site, "plugin:mine.arrays")
+    entries = set((cache_dir() / "images").iterdir())
+    (data_dir() / "others").mkdir(parents=True)
+    (data_dir() / "others" / "downloaded.bin").touch()
+    checked(site, "plugin:mine.arrays")
+    assert set((cache_dir() / "images").iterdir()) == entries
 
 
 def test_a_training_below_the_folder_of_data_makes_no_other_data(site: Site, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class PluginSource:
 
     Attributes:
         modules: top-level names of the modules that have its code.
+        given: whether the user chose `data_dir`; all datasets share the usual one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class PluginSource:
     options: dict[str, Any]
     data_dir: Path
     modules: frozenset[str] = frozenset()
+    given: bool = False
 
     @classmethod
     def make(cls, request: Request) -> PluginSource:
@@ -68,12 +70,17 @@ class PluginSource:
         options = _converted(name, factory, request.options)
         places = component.factory.partition(":")[0], str(getattr(factory, "__module__", ""))
         modules = frozenset(place.partition(".")[0] for place in places)
-        return cls(name, factory, registry.origin("component", name), options, request.data_dir, modules)
+        origin = registry.origin("component", name)
+        return cls(name, factory, origin, options, request.data_dir, modules, request.given)
 
     def identity(self) -> dict[str, Any]:
-        """Component, distribution, options, and the files of its package and of `data_dir`, which make the images."""
+        """Component, distribution, options, and the files of its package and of a chosen folder, which make the images.
+
+        What others download into the usual folder makes no other images.
+        """
         who = [self.origin.distribution, self.origin.version, _stamps(_code(self.modules))]
-        data = {"data_dir": str(self.data_dir.absolute()), "files": _stamps(_below(self.data_dir))}
+        files = _stamps(_below(self.data_dir)) if self.given else []
+        data = {"data_dir": str(self.data_dir.absolute()), "files": files}
         return {"scheme": "plugin", "name": self.name, "from": who, "options": self.options, **data}
 
     def open(self) -> Opened:
