@@ -53,7 +53,7 @@ def harness(script: str, tmp_path: Path, timeout: float = 880) -> dict[str, Any]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("least", [12, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("least", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_end_as_the_run_that_nobody_killed(least: int, tmp_path: Path) -> None:
     script = f"""report = k.series({least}, 3, 7, home, lambda line: None)
 print(json.dumps([report.runs, report.kills, report.inside_writes, report.different]))"""
