@@ -164,10 +164,9 @@ class Run(found.Run):
 
     def __repr__(self) -> str:
         """One line: name, state, model, dataset and accuracy."""
-        epochs = (
-            f"epoch {len(self.rows)} of {self.record.settings.epochs}" if not self.record.soup else "made of other runs"
-        )
-        what = f"{self.record.model} on {self.record.data.spec}"
+        record = self.record
+        epochs = "made of other runs" if record.soup else f"epoch {len(self.rows)} of {record.settings.epochs}"
+        what = f"{record.model} on {record.data.spec}"
         return printable(f"Run({str(self.folder)!r}: {what}, {epochs}, {self.state}{test_score(self.result)})")
 
     def _repr_html_(self) -> str:
@@ -274,7 +273,8 @@ def _distinct(runs: Iterable[Run]) -> list[Run]:
 
 def _fetched(word: str) -> str:
     """The folder of a package of the Hub, with its curves, or of NAME@DATASET; the import of the Hub brings torch."""
-    if not (word := (reference_of(word) or word) if "@" in word else word).startswith(HUB):
+    word = (reference_of(word) or word) if "@" in word else word
+    if not word.startswith(HUB):
         return word
     from zoo.hub.download import fetch
     from zoo.hub.ref import parse_ref
@@ -443,8 +443,7 @@ def plot(
     if not LEAST_DPI <= dpi <= MOST_DPI:
         raise InputError(f"dpi {dpi}: allowed: {LEAST_DPI} to {MOST_DPI:,}")
     if form not in FORMATS:
-        endings = ", ".join("." + f for f in FORMATS)
-        raise InputError(f"--output {str(output)!r}: give a name that ends in {endings}")
+        raise InputError(f"--output {str(output)!r}: give a name that ends in .{', .'.join(FORMATS)}")
     found = with_curves(found_runs(runs, told := reporter or Reporter()), told)
     picture = Picture(draw(found, what=shown, x=over, log=log, kind=form, dpi=dpi), form, place, alt="curves")
     if place is not None:
