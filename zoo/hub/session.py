@@ -84,6 +84,8 @@ class Session:
 
     def __init__(self) -> None:
         self.moved, self.bytes = time.monotonic(), 0
+        self.abandoned: set[threading.Thread] = set()
+        """Threads for which nobody waits any more: they send nothing and read nothing."""
 
     def progress(self) -> None:
         """Note progress: the time of waiting starts again."""
@@ -95,6 +97,7 @@ class Session:
 
     def before(self, request: Any) -> None:
         """Set the request's time limits, or end the conversation (a hook of the HTTP client)."""
+        self._go_on()
         if self.stalled():
             raise HubConnectionError(f"the Hub has not answered for {PATIENCE:.0f} seconds; try again later")
         ceiling = COMMIT_SECONDS if "/commit/" in request.url.path else REQUEST_SECONDS
@@ -127,11 +130,16 @@ class Session:
         return True
 
     def count(self, size: int) -> None:
-        """Add bytes of a body, or end a download that is too slow."""
+        """Add bytes of a body, or end a download that is too slow or was abandoned."""
+        self._go_on()
         if not self.arrived(size) and self.stalled():
             raise HubConnectionError(
                 f"the Hub sent less than {SLOWEST} bytes in {PATIENCE:.0f} seconds; try again later"
             )
+
+    def _go_on(self) -> None:
+        if threading.current_thread() in self.abandoned:
+            raise HubConnectionError("nobody waits for this answer of the Hub any more")
 
     def bar(self) -> type[Any]:
         """The client's progress bar, which also reports bytes to this session (Xet's do not pass the hooks)."""
@@ -275,6 +283,7 @@ def within(session: Session, call: Callable[[], T]) -> T:
             if time.monotonic() - session.moved > LAST:
                 raise HubConnectionError(f"there was no progress for {LAST:.0f} seconds; try again later")
     except BaseException:  # also Ctrl-C and SIGTERM
+        session.abandoned.add(thread)
         _abort_xet()
         _end(thread)
         done.wait(FAREWELL)
@@ -286,7 +295,10 @@ def within(session: Session, call: Callable[[], T]) -> T:
 
 
 def _end(thread: threading.Thread) -> None:
-    """End a thread before its next request: the program may live on, and nobody waits for this work any more."""
+    """End a thread before its next request: the program may live on, and nobody waits for this work any more.
+
+    The exception is lost where Python ignores exceptions (in a finalizer): then `Session.abandoned` ends a download.
+    """
     identity, reason = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, reason)  # Python has no other way to end a thread
 
