@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from torch import nn
+from torch.nn import functional as F
 
 from zoo.catalogue.registry import load_registry
 from zoo.cli import bench, cli
@@ -175,6 +176,35 @@ def test_flops_are_those_of_the_arithmetic() -> None:
     sizes = {"in_channels": 3, "height": 8, "width": 8}
     assert flops(outline, sizes) == conv + linear
     assert flops(outline, sizes, backward=True) == 2 * conv + 3 * linear
+
+
+class Reader(nn.Module):
+    """A transformer's layer, attention of its own and a recurrent layer, over the places of a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 2, 2)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.again = nn.LSTM(8, 6, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.layer(self.stem(x).flatten(2).transpose(1, 2))
+        mixed = F.scaled_dot_product_attention(tokens, tokens, tokens)
+        return torch.as_tensor(self.again(mixed)[0][:, -1])
+
+
+def test_flops_are_the_same_on_a_cpu_where_torch_has_one_operation_for_a_whole_layer() -> None:
+    """Modules that look at values are counted there."""
+    with torch.device("meta"):
+        outline = Reader()
+    sizes, places = {"in_channels": 3, "height": 8, "width": 8}, 16
+    layer = places * (8 * 24 + 8 * 8 + 2 * 8 * 16) + 2 * places**2 * 8
+    products = places * 12 * 8 + layer + 2 * places**2 * 8 + places * 24 * (8 + 6)
+    library = torch.backends.mkldnn
+    before = torch.backends.mha.get_fastpath_enabled(), library.enabled
+    assert flops(outline, sizes) == flops(Reader(), sizes) == 2 * products
+    assert flops(outline, sizes, backward=True) == flops(Reader(), sizes, backward=True)
+    assert (torch.backends.mha.get_fastpath_enabled(), library.enabled) == before
 
 
 def test_the_matrix_rate_is_near_what_a_clock_says() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.catalogue.registry import Registry
@@ -26,8 +28,27 @@ def flops(outline: nn.Module, sizes: Mapping[str, int], *, backward: bool = Fals
         backward: of the forward and the backward pass, instead of the forward pass alone.
     """
     device = next((parameter.device for parameter in outline.parameters()), torch.device("meta"))
-    with usual_torch(), torch.device(device):
+    with usual_torch(), torch.device(device), _by_products():
         return _counted(outline, (1, sizes["in_channels"], sizes["height"], sizes["width"]), backward)
+
+
+@contextlib.contextmanager
+def _by_products() -> Iterator[None]:
+    """Inside, attention and recurrent layers are made of products, which the counter knows, on a CPU as on `meta`.
+
+    A module that looks at values is counted on a CPU, where torch has one operation for the whole of an attention, of a
+    transformer's layer, or of a recurrent layer; the counter takes each of them for 0.
+    """
+    layers, library = torch.backends.mha, torch.backends.mkldnn
+    before = layers.get_fastpath_enabled(), library.enabled
+    layers.set_fastpath_enabled(False)
+    library.enabled = False  # type: ignore[assignment]  # a property of the module
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        layers.set_fastpath_enabled(before[0])
+        library.enabled = before[1]
 
 
 def _counted(outline: nn.Module, shape: tuple[int, ...], backward: bool) -> int:
