@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,27 @@ def leave(images: Any, labels: Any) -> Any:
 def test_what_augment_does_wrong_is_said_in_one_line(augment: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         zoo.train(typed(), **FEW, augment=augment, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_labels_that_augment_changes_have_the_weights_of_their_new_classes(parts: int, tmp_path: Path) -> None:
+    """A model that says the same of every image has the same loss of each, whatever they count."""
+
+    def says_nothing(num_classes: int) -> nn.Module:
+        net = flat()
+        nn.init.zeros_(net[1].weight)
+        nn.init.zeros_(net[1].bias)
+        return net
+
+    recipe = {"class_weights": {"0": 5.0, "1": 2.0}, "accumulate": parts, "lr": 1e-9, "label_smoothing": 0.0}
+    run = zoo.train(
+        says_nothing,
+        **FEW,
+        recipe=recipe,
+        augment=lambda images, labels: (images, (labels + 1) % 3),
+        output=tmp_path / "run",
+    )
+    assert run.rows[0]["train_loss"] == pytest.approx(math.log(3), rel=1e-5)
 
 
 class Later(nn.Module):

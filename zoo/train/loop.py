@@ -264,15 +264,15 @@ class Trainer:
         """
         mine = self.world.share(len(rows))
         weights = self.weights.of(mine(rows))
-        count = self.loss.count(labels, *weights)
+        share = self.loss.count(labels, *weights) / whole * self.world.size  # gradients are averaged over the processes
         draws = self.augment.draw(len(rows), drawn, indices=rows, epoch=self.at.epoch)
         if self.plan.augment is not None:
             images, labels = self.plan.augment(images, labels, self.plan.record.sizes.num_classes)
+        count = self.loss.count(labels, *weights)
         known = weights if self.loss.shares else ()  # of several classes an image, shares do not sum to 1
         images, targets = self.change(images, weighed(labels, known, self.augment), draws.of(mine))
         targets = self.lesson.targets(targets, mine, len(rows), drawn)
         self.compiler.next_step()
-        share = count / whole * self.world.size  # gradients are averaged over the processes
         sums, self.finite = self.learn(images, targets, labels, count, share, self.judges, *weights)
         return sums
 
