@@ -6,6 +6,7 @@ dashed, what was not is solid. Nothing depends on the clock or on the user's mat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import zip_longest
@@ -131,13 +132,14 @@ def _curves(axes: Axes, series: Sequence[Series], metric: str) -> str:
 
 
 def _mean(runs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> tuple[list[int], list[float]]:
-    """Epochs, and the mean over the runs that have them."""
+    """Epochs, and the mean over the runs that have them; a gap where it is not finite in one of them."""
     epochs, means = [], []
     for rows in zip_longest(*runs):
         there = [row for row in rows if row is not None and key in row]
         if there:
+            values = [math.nan if row[key] is None else row[key] for row in there]
             epochs.append(there[0]["epoch"])
-            means.append(sum(row[key] for row in there) / len(there))
+            means.append(sum(values) / len(values))
     return epochs, means
 
 

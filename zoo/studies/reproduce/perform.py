@@ -21,7 +21,7 @@ from zoo.base.heap import keep_heap
 from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.vary import inline
-from zoo.errors import BusyError, ZooError
+from zoo.errors import BusyError, InputError, ZooError
 from zoo.runs.record import RECORD
 from zoo.studies.checked import goes_on
 from zoo.studies.reproduce.energy import Meter, counters
@@ -193,11 +193,27 @@ def planned(job: Job, ask: Ask, registry: Registry) -> Plan:
         weights=row.weights,
     )
     plan = plan_of(request, entry=(registry, row.model, row.entry))
+    _refuse_without_top1(plan)
     if not row.images.mean or row.weights or plan.recipe.normalize == "imagenet":
         return plan
     named = {"mean": row.images.mean, "std": row.images.std, "measured_on": msgspec.UNSET}
     data = msgspec.structs.replace(plan.record.data, **named)
     return dataclasses.replace(plan, record=msgspec.structs.replace(plan.record, data=data))
+
+
+def _refuse_without_top1(plan: Plan) -> None:
+    """Refuse a run whose result would have no top-1 to stand in a table.
+
+    Raises:
+        InputError: says why, and what to do.
+    """
+    if plan.record.without_labels:
+        why = 'the objective "masked" learns no labels'
+    elif plan.record.data.is_multi_label:
+        why = f"the images of {plan.record.data.spec} have several labels"
+    else:
+        return
+    raise InputError(f"{why}, and a table compares top-1; train the model by itself: zoo train {plan.record.model}")
 
 
 class Metered(Listener):

@@ -36,6 +36,8 @@ def measured(rows: Sequence[Row], jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
     Returns:
         Tables of plain data; `top1` (the mean over seeds) is None if no run is recorded.
+    Raises:
+        RunError: the result of a run has no top-1.
     """
     return [_row(row, [job for job in jobs if job.row == row]) for row in rows]
 
@@ -86,7 +88,11 @@ def _over(runs: Sequence[Mapping[str, Any]], published: float | None) -> dict[st
 
 
 def _run(job: Job) -> dict[str, Any]:
-    record = read_record(job.folder)
+    record, result = read_record(job.folder), read_result(job.folder)
+    if "top1" not in (result.get("test") or {}):
+        raise RunError(
+            f"{job.folder}: has no top-1 of test images, which a table compares; remove it, or give another --runs"
+        )
     return {
         "seed": job.seed,
         "folder": job.folder.as_posix(),
@@ -96,7 +102,7 @@ def _run(job: Job) -> dict[str, Any]:
         "epochs": record.settings.epochs,
         "energy": energy.recorded(job.folder),
         **({} if (other := trained_in(job.folder)) is None else {"trained_in": other}),
-        "result": read_result(job.folder),
+        "result": result,
     }
 
 
