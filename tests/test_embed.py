@@ -21,7 +21,7 @@ from pyarrow import parquet
 import zoo
 from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
-from zoo.errors import BusyError, DataError, InputError, UnknownNameError, ZooWarning
+from zoo.errors import BusyError, DataError, InputError, RunError, UnknownNameError, ZooWarning
 from zoo.predict import feature_file
 from zoo.runs.images import split_of
 from zoo.runs.lock import RunLock
@@ -270,3 +270,12 @@ def test_the_command_prints_the_path_and_says_of_how_many_images(run: Path, tmp_
     assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'f.parquet'}\n")
     assert "400 images: pre_logits, 84 numbers each\n" in done.stderr
     assert "84 numbers each, which were there already\n" in CliRunner().invoke(cli, words).stderr
+
+
+def test_features_that_are_no_numbers_are_refused_in_one_line(run: Path, tmp_path: Path) -> None:
+    model = zoo.load(run)
+    torch.nn.init.constant_(next(model.module.parameters()), float("nan"))
+    for call in (lambda: zoo.embed(model, on="digits", output=tmp_path / "f.npy"), lambda: zoo.probe(model)):
+        with pytest.raises(RunError, match=r"cnn-baseline: its features \(pre_logits\) are not finite numbers; its we"):
+            call()
+    assert not (tmp_path / "f.npy").exists()

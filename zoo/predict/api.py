@@ -196,6 +196,7 @@ def embed(
         The file, read when it is asked for: `features` float32 (N, width), `images`, `splits`, `labels`.
     Raises:
         InputError: no such run or layer, nothing to embed or two things, or the file holds something else.
+        RunError: features are not finite numbers.
         BusyError: another process is writing the file. Else as `zoo.predict` and `zoo.evaluate`.
 
     Example:

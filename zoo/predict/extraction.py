@@ -16,7 +16,7 @@ from zoo.base.paths import cache_dir
 from zoo.base.plain_json import json_text
 from zoo.base.reporter import Reporter
 from zoo.base.version import __version__
-from zoo.errors import InputError
+from zoo.errors import InputError, RunError
 from zoo.evaluate.classifier import Classifier
 from zoo.models.features import Feature, feature_of
 from zoo.models.tensors import digest
@@ -42,7 +42,8 @@ def extracted(
         output: the file; None: one in the cache, whose name is made of what decides the features.
         layer: as for `zoo.models.features.feature_of`.
     Raises:
-        InputError: the file exists and holds something else. Else as `feature_of` and `write_features`.
+        InputError: the file exists and holds something else. RunError: features are not finite. Else as `feature_of`
+            and `write_features`.
     """
     with classifier.as_tested():
         feature = _feature(classifier, layer)
@@ -74,7 +75,21 @@ def _feature(classifier: Classifier, layer: str | None) -> Feature:
 @torch.inference_mode()
 def _read(classifier: Classifier, feature: Feature, pixels: Any) -> NDArray[np.float32]:
     vectors: NDArray[np.float32] = feature.read(classifier.prepare(pixels)).cpu().numpy()
+    refuse_not_finite(classifier.name, feature.name, vectors)
     return vectors
+
+
+def refuse_not_finite(model: str, feature: str, vectors: NDArray[np.float32]) -> None:
+    """Refuse features that are no numbers: nothing can be told or learnt from them.
+
+    Raises:
+        RunError: some are not finite.
+    """
+    if not np.isfinite(vectors).all():
+        raise RunError(
+            f"{model}: its features ({feature}) are not finite numbers; its weights are damaged, or its training "
+            "diverged"
+        )
 
 
 def _header(classifier: Classifier, wanted: Wanted, feature: Feature) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
 from zoo.predict.embedded_images import SPLITS, DatasetImages, dataset_images, own_images
 from zoo.predict.embedding import Embeddings
-from zoo.predict.extraction import extracted
+from zoo.predict.extraction import extracted, refuse_not_finite
 from zoo.studies.probe.probed import Method
 from zoo.studies.probe.protocol import Part, Parts, few_shot, probe
 from zoo.train.environment import environment
@@ -43,7 +43,8 @@ def leaderboard(
     Returns:
         The document of a `Probe`.
     Raises:
-        InputError: the models are not probed on the same images, or an image has several labels.
+        InputError: the models are not probed on the same images, or an image has several labels. RunError: features
+            are not finite.
     """
     rows: list[dict[str, Any]] = []
     first: Parts | None = None
@@ -53,6 +54,7 @@ def leaderboard(
         images = _images(classifier, asked, registry)
         options: dict[str, Any] = {"layer": asked.layer, "batch_size": asked.batch_size, "reporter": reporter}
         embedded = extracted(classifier, images, **options)
+        refuse_not_finite(name, embedded.feature, embedded.features)  # an earlier version may have kept them
         parts = _parts(embedded, images)
         _check_same(name, parts, first)
         first = first or parts
