@@ -169,6 +169,9 @@ def test_muon_leaves_vectors_and_the_first_and_last_layer_to_adamw() -> None:
         ({"optimizer": "torch:LBFGS"}, "no optimizer named 'torch:LBFGS'.*torch has: ASGD, Adadelta"),
         ({"optimizer": "torch:Muon"}, "torch:Muon cannot take these parameters: Muon only supports 2D"),
         ({"optimizer": "timm:lionn"}, "no optimizer named 'timm:lionn'"),
+        ({"optimizer": "timm:adahessian"}, "timm:adahessian needs gradients of gradients"),
+        ({"optimizer": "nesterov", "momentum": 0.0}, "momentum is 0, and nesterov looks ahead by it"),
+        ({"optimizer": "torch:Rprop", "weight_decay": 0.1}, "torch:Rprop has no weight decay; set recipe.weight_decay"),
         ({"groups": [{"match": "first", "lrr": 1}]}, "unknown field `lrr`; allowed: epochs, lr, match, mom"),
     ],
 )

@@ -42,6 +42,8 @@ def _make(name: str, groups: list[dict[str, Any]], recipe: Recipe, device: torch
         return without_compiler(torch.optim.AdamW)(groups, **common, **adam)
     if name in ("sgd", "nesterov"):
         nesterov = name == "nesterov"
+        if nesterov and recipe.momentum == 0:
+            raise SpecError("recipe.momentum is 0, and nesterov looks ahead by it; set recipe.momentum, or take sgd")
         return without_compiler(torch.optim.SGD)(groups, momentum=recipe.momentum, nesterov=nesterov, **common)
     if name in ("muon", "muon-sphere"):
         return Muon(groups, lr=recipe.lr, momentum=recipe.momentum, sphere=name == "muon-sphere")
@@ -64,6 +66,8 @@ def _from_torch(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Opti
     usable = sorted(kinds.keys() - {"Optimizer", "LBFGS", "SparseAdam"})  # they need a closure, or sparse gradients
     if name not in usable:
         raise _unknown(f"torch:{name}", f"; torch has: {', '.join(usable)}")
+    if "weight_decay" not in inspect.signature(kinds[name]).parameters and any(g["weight_decay"] for g in groups):
+        raise SpecError(f"recipe.optimizer: torch:{name} has no weight decay; set recipe.weight_decay to 0")
     offered = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": recipe.betas, "eps": recipe.eps}
     try:
         return without_compiler(kinds[name])(groups, **_accepted(kinds[name], offered))
@@ -87,6 +91,8 @@ def _from_timm(name: str, groups: list[dict[str, Any]], recipe: Recipe) -> Optim
 
     if name not in timm.optim.list_optimizers():
         raise _unknown(f"timm:{name}", "; timm.optim.list_optimizers() lists timm's")
+    if timm.optim.get_optimizer_info(name).second_order:
+        raise SpecError(f"recipe.optimizer: timm:{name} needs gradients of gradients, which a step does not compute")
     defaults = Recipe()
     changed = {k: v for k in ("betas", "eps") if (v := getattr(recipe, k)) != getattr(defaults, k)}
     optimizer: Optimizer = timm.optim.create_optimizer_v2(
