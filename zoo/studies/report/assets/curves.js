@@ -1,10 +1,15 @@
-// Training curves: loss and top-1; a run is drawn when it is first chosen, then only shown and hidden.
+// Training curves: loss and the figure of merit (top-1; of several labels an image, mean average precision).
+// A run is drawn when it is first chosen, then only shown and hidden.
 const CHARTS = new Map(); // metric -> { made, hits, drawn: run -> [{ split, data, renderers }] }
 const MANY_POINTS = 60;
 
+// Of several labels an image, runs have no top-1; all runs of a dataset are of one kind.
+const severalLabels = (run) => Boolean(RUNS[run].curves.val_map || RUNS[run].curves.test_map);
+const figureName = () => (runsHere().some(severalLabels) ? "mAP" : "top-1");
+
 function column(run, split, metric) {
-  const curves = RUNS[run].curves;
-  return split === "train" ? curves["train_" + metric] : curves["val_" + metric] || curves["test_" + metric];
+  const [curves, name] = [RUNS[run].curves, metric === "top1" && severalLabels(run) ? "map" : metric];
+  return split === "train" ? curves["train_" + name] : curves["val_" + name] || curves["test_" + name];
 }
 
 const splitName = (run, split) => (split === "train" ? "training" : RUNS[run].curves.val_loss ? "validation" : "test");
@@ -45,13 +50,14 @@ function drawCurves() {
   if (!runsHere().length) return ["loss", "top1"].forEach((id) => hide(id, "No run is on this dataset."));
   for (const metric of ["loss", "top1"]) {
     const made = makePlot({
-      x: $("c-x").value === "epoch" ? "epoch" : `training time (${timeHere()[1]})`, whole: $("c-x").value === "epoch", y: metric === "loss" ? "loss" : "top-1",
+      x: $("c-x").value === "epoch" ? "epoch" : `training time (${timeHere()[1]})`, whole: $("c-x").value === "epoch", y: metric === "loss" ? "loss" : figureName(),
       yLog: metric === "loss" && $("c-log").checked, yFormat: metric === "loss" ? null : percents(),
-      tips: [["run", "@run, @split"], ["protocol", "@protocol"], ["epoch", "@epoch, after @after, learning rate @lr"], ["", "loss @loss{0.0000}, top-1 @top1{0.00%}"]],
+      tips: [["run", "@run, @split"], ["protocol", "@protocol"], ["epoch", "@epoch, after @after, learning rate @lr"], ["", `loss @loss{0.0000}, ${figureName()} @top1{0.00%}`]],
     });
     CHARTS.set(metric, { made, hits: addHits(made), drawn: new Map() });
   }
   showLines();
+  $("top1").previousElementSibling.textContent = figureName().replace("t", "T");
   for (const [metric, { made }] of CHARTS) show(metric, made.plot, curveLabel(metric));
 }
 
@@ -59,7 +65,7 @@ function curveLabel(metric) {
   const runs = chosenRuns();
   const last = (run) => (column(run, "val", metric) || []).at(-1);
   const told = runs.slice(0, 6).map((run) => `${RUNS[run].name} ends at ${metric === "loss" ? (last(run) ?? NaN).toFixed(3) : percent(last(run))}`);
-  return `${metric === "loss" ? "Loss" : "Top-1"} of ${runs.length} runs on ${state.dataset}. ${told.join("; ")}`;
+  return `${metric === "loss" ? "Loss" : figureName().replace("t", "T")} of ${runs.length} runs on ${state.dataset}. ${told.join("; ")}`;
 }
 
 function showLines() {
@@ -104,7 +110,7 @@ function curvesTable() {
       const loss = (split) => at(split, "loss")?.toFixed(4) ?? "-";
       rows.push([RUNS[run].name, epoch, loss("train"), loss("val"), percent(at("train", "top1")), percent(at("val", "top1"))]);
     });
-  const head = ["run", "epoch", "training loss", "validation loss", "training top-1", "validation top-1"];
+  const head = ["run", "epoch", "training loss", "validation loss", `training ${figureName()}`, `validation ${figureName()}`];
   $("curves-data").lastElementChild.replaceChildren(table(head, rows, new Set([1, 2, 3, 4, 5])));
 }
 
