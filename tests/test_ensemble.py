@@ -106,6 +106,25 @@ def test_an_ensemble_predicts_the_mean_of_its_members_probabilities(
     assert json.loads(done.stdout)["classes"][0]["name"] == together.top1
 
 
+def renamed(run: Path, folder: Path, names: tuple[str, ...]) -> Path:
+    """A copy of a run with other names of its classes."""
+    shutil.copytree(run, folder)
+    record = read_record(folder)
+    write_record(folder, msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, classes=names)))
+    return folder
+
+
+def test_two_classes_of_one_name_stay_two(runs: Path, image: Path, tmp_path: Path) -> None:
+    names = ("crane", "crane", *map(str, range(2, 10)))  # as ImageNet has a bird and a machine
+    members = [renamed(runs / name, tmp_path / name, names) for name in ("a", "b")]
+    mean = np.mean([zoo.predict(member, image)[0].probabilities for member in members], axis=0)
+    together = zoo.predict("+".join(map(str, members)), image)[0].probabilities
+    np.testing.assert_allclose(together, mean, atol=1e-5)
+    other = renamed(runs / "b", tmp_path / "other", names[::-1])
+    with pytest.raises(InputError, match=r"several are called 'crane' and cannot be told apart"):
+        zoo.load(f"{members[0]}+{other}")
+
+
 @pytest.mark.parametrize("other", ["b", "large"])
 def test_an_ensemble_is_served(runs: Path, image: Path, other: str) -> None:
     word = f"{runs / 'a'}+{runs / other}"

@@ -7,6 +7,7 @@ is the logarithm of that mean: its softmax is the mean again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -232,15 +233,22 @@ def order_of(first: Classifier, member: Classifier, name: str) -> Tensor:
     """Where a member has each class of the first.
 
     Raises:
-        InputError: they have other classes.
+        InputError: they have other classes, or several classes of one name in another order.
     """
     wanted, own = [*map(composed, first.classes)], [*map(composed, member.classes)]
     if set(wanted) != set(own) or first.sizes.num_classes != member.sizes.num_classes:
         odd = sorted(set(wanted) ^ set(own))[:3]
         which = f" (only one knows {', '.join(odd)})" if odd else ""
         raise InputError(f"{name} has other classes than the first member{which}; an ensemble needs the same ones")
+    if wanted == own:  # so that two classes of one name, such as ImageNet's cranes, stay two
+        return torch.arange(first.sizes.num_classes)
+    if twice := [label for label, count in Counter(wanted).items() if count > 1]:
+        raise InputError(
+            f"{name} has the classes of the first member in another order, in which several are called {twice[0]!r} "
+            "and cannot be told apart; give each class a name of its own"
+        )
     places = {label: place for place, label in enumerate(own)}
-    return torch.tensor([places[label] for label in wanted] or range(first.sizes.num_classes))
+    return torch.tensor([places[label] for label in wanted])
 
 
 # ---- measuring -------------------------------------------------------------------------------------------
