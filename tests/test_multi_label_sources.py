@@ -386,6 +386,8 @@ def test_a_check_compares_sets_of_labels_and_counts_their_images(tmp_path: Path)
         pq.write_table(rows, tmp_path / f"{side}.parquet")
     found = zoo.check_dataset(f"parquet:{tmp_path}", html=tmp_path / "check.html")
     assert found.train == tuple(labels.sum(0).tolist())
+    assert (sum(found.train) != 20, found.images) == (True, {"train": 20, "test": 5})
+    assert "20 train and 5 test images" in found.lines()[0]
     kinds = {finding.kind: finding.count for finding in found.findings}
     assert kinds["train-test-duplicate"] == 5
     assert kinds["train-test-conflict"] == int((labels[:5] != np.roll(labels[:5], 1, 0)).any(1).sum()) > 0

@@ -11,7 +11,7 @@ from zoo.catalogue.registry import Registry, load_registry
 from zoo.data.findings import DatasetCheck, sorted_findings
 from zoo.data.load import only_this
 from zoo.data.pixel_findings import splits_of
-from zoo.data.split_findings import class_counts, validation_counts
+from zoo.data.split_findings import class_counts, image_counts, validation_counts
 from zoo.data.suspects import LabelNoise
 from zoo.data.whole_check import Examined, examine
 from zoo.errors import InputError
@@ -103,6 +103,7 @@ def _described(found: Examined, noise: LabelNoise | None) -> DatasetCheck:
         label_noise=noise.as_dict() if noise else None,
         sources={place: found.names.of(place) for place in sorted(places)},
         validation=tuple(validation_counts(data.train, count)),
+        images=image_counts(data),
     )
 
 

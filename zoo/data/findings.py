@@ -66,6 +66,8 @@ class DatasetCheck:
         unreadable: a line for each image that cannot be read.
         label_noise: labels that are probably wrong, as plain data, if they were looked for.
         sources: the files (or rows of files) of the images that findings list.
+        images: number of images of each split that there is: "train", "validation", "test". An image with several
+            labels is counted once here, and in each of its classes above.
     """
 
     name: str
@@ -82,6 +84,7 @@ class DatasetCheck:
     unreadable: tuple[str, ...] = ()
     label_noise: dict[str, Any] | None = None
     sources: Mapping[Place, str] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
@@ -107,7 +110,7 @@ class DatasetCheck:
         height, width = self.size or (0, 0)
         said = [line for finding in self.findings for line in finding.lines()]
         return [
-            f"{self.name}: {self._training()} and {plural(sum(self.test), 'test image')}, "
+            f"{self.name}: {self._training()} and {plural(self._count('test'), 'test image')}, "
             f"{width}x{height}, {plural(len(self.classes), 'class')}",
             f"images per class: {_range(self.train)} in train, {_range(self.test)} in test",
             f"fingerprint {self.fingerprint}",
@@ -116,8 +119,12 @@ class DatasetCheck:
 
     def _training(self) -> str:
         """How many images train, and how many validate."""
-        trains = f"{sum(self.train):,} train"
-        return f"{trains}, {sum(self.validation):,} validation" if self.validation else trains
+        trains = f"{self._count('train'):,} train"
+        return f"{trains}, {self._count('validation'):,} validation" if self.validation else trains
+
+    def _count(self, side: str) -> int:
+        """How many images a split has."""
+        return self.images[side] if side in self.images else sum(getattr(self, side))
 
     def __repr__(self) -> str:
         """The lines."""

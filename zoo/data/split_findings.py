@@ -29,6 +29,13 @@ def validation_counts(split: Split, classes: int) -> list[int]:
     return images_per_class(split.labels[given], classes) if given.any() else []
 
 
+def image_counts(data: ImageData) -> dict[str, int]:
+    """Images of each split that a dataset has, however many labels each of them has."""
+    held = int(is_given(data.train).sum())
+    given = {"validation": held} if held else {}
+    return {"train": len(data.train) - held, **given, "test": len(data.test)}
+
+
 def _sides(data: ImageData) -> dict[str, Labels]:
     """Images per class of each split that the dataset has."""
     count, given = len(data.classes), is_given(data.train)
