@@ -280,6 +280,19 @@ def test_what_is_for_people_may_be_edited_and_is_said_to_be(
     assert open_package(plan.package.folder, registry=registry, partial=False).edited == []
 
 
+def test_what_was_written_into_a_package_is_not_lost_with_it(made: Path, copy: Path, tmp_path: Path) -> None:
+    run, card = made.parent / "run", copy / "README.md"
+    card.write_text(text := card.read_text("utf-8") + "What I know of these images.\n", "utf-8")
+    with pytest.raises(InputError, match=r"copy: README\.md was edited there, and a new package would"):
+        zoo.package(run, copy, predictions=False)
+    assert card.read_text("utf-8") == text
+    assert zoo.package(run, tmp_path / "elsewhere", predictions=False).is_dir()
+    card.rename(tmp_path / "kept.md")
+    zoo.package(run, copy, predictions=False)
+    assert "What I know" not in card.read_text("utf-8")
+    zoo.package(run, copy, predictions=False)  # nothing was edited
+
+
 def test_weights_config_record_and_result_are_never_for_people() -> None:
     assert set(NAMES) - set(FOR_PEOPLE) == {CONFIG, RECORD, WEIGHTS, METRICS, RESULT, *ON_REQUEST}
 

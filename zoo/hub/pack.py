@@ -51,7 +51,9 @@ from zoo.hub.sums import (
     SUMS,
     check_size,
     check_sums,
+    edited,
     present,
+    read_sums,
     write_sums,
 )
 from zoo.hub.timm_layout import timm_layout
@@ -163,15 +165,21 @@ def package(
 
 
 def check_output(output: Path) -> None:
-    """Refuse to replace anything that is not a package.
+    """Refuse to replace anything that is not a package, and what somebody has written or drawn in one.
 
     Raises:
-        InputError: `output` is something else.
+        InputError: `output` is something else, or its card or a picture was edited.
     """
     if output.is_dir() and any(output.iterdir()) and not (output / SUMS).is_file():
         raise InputError(f"--output {output}: already exists and is not a package; choose another folder")
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; choose another folder")
+    with contextlib.suppress(PackageError):  # a damaged list of hashes: nothing says what was made with the package
+        if edits := edited(output, read_sums(output / SUMS)):
+            raise InputError(
+                f"{output}: {' and '.join(edits)} was edited there, and a new package would replace the edit; move it "
+                "away, to put it into the new package, or make that elsewhere (--output DIR)"
+            )
 
 
 def _former_licence(source: Path, output: Path) -> str:
