@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hub_server import HubServer
 from hub_server.reads import reads
@@ -18,9 +20,11 @@ from zoo.catalogue.registry import load_registry
 from zoo.hub.download import local_folder
 from zoo.hub.package import open_package
 from zoo.hub.publish import prepare
-from zoo.hub.ref import Ref
-from zoo.hub.sums import SUMS
+from zoo.hub.ref import Ref, parse_ref
+from zoo.hub.sums import CARD, SUMS
 from zoo.hub.verify import verify
+from zoo.runs.folder import read_result
+from zoo.runs.record import read_record, write_record
 
 REPO = Ref("me/digits")
 
@@ -73,6 +77,28 @@ def test_a_run_and_its_package_are_published_as_the_same_bytes(made: Path, tmp_p
     for name, _ in first.files:
         assert (first.package.folder / name).read_bytes() == (second.package.folder / name).read_bytes()
     assert first.package.sums_sha256 == sha256_of(first.package.folder / SUMS)
+
+
+def test_a_package_that_was_published_before_names_its_new_repository(made: Path, tmp_path: Path) -> None:
+    prose = "It began with hf://me/digits@0123abc; see hf://me/digits-2.\n\n## Results"
+    card = (made / CARD).read_text("utf-8").replace("## Results", prose)
+    (copied := tmp_path / "copied").mkdir()
+    for path in made.iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    (copied / CARD).write_text(card, "utf-8")
+    pulled = prepare(copied, REPO, tmp_path / "pulled").package.folder
+    again = prepare(pulled, Ref("you/a-copy"), tmp_path / "again").package.folder
+    assert (again / CARD).read_text("utf-8") == card.replace("OWNER/NAME", "you/a-copy")
+
+
+@pytest.mark.parametrize("spec", ["folder:Fotos-Größe", f"folder:{'猫犬' * 30}", "sklearn:digits"])
+def test_the_tag_of_a_publication_is_a_revision_that_can_be_asked_for(spec: str, made: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(made.parent / "run", tmp_path / "run")
+    record = read_record(run)
+    write_record(run, msgspec.structs.replace(record, data=msgspec.structs.replace(record.data, spec=spec)))
+    tag = prepare(run, REPO, tmp_path / "sent", predictions=False).tag
+    assert parse_ref(f"{REPO}@{tag}") == Ref(REPO.repo, tag)
+    assert f"-clean-{read_result(run)['test']['top1'] * 100:.2f}-s0-" in tag
 
 
 def test_what_a_package_knows_of_itself_is_what_a_stranger_reads(made: Path, tmp_path: Path) -> None:

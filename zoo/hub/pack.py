@@ -210,8 +210,14 @@ def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) ->
 
 
 def with_repo(text: str, repo: str) -> str:
-    """Write the name of its repository into a card."""
-    return text.replace(PLACEHOLDER, repo)
+    """Write the name of its repository into a card, in place of none or of the one that it was published as before."""
+    text = text.replace(PLACEHOLDER, repo)
+    before = re.search(r"^zoo predict hf://([\w.-]+/[\w.-]+) IMAGE\b", text, re.MULTILINE)
+    if before is None or before[1] == repo:
+        return text
+    # With a commit behind it, the name is that of other weights: those that the run began with, or its teacher's.
+    named = rf"(hf://|hf-hub:|https://huggingface\.co/){re.escape(before[1])}(?!\.?[\w@/-])"
+    return re.sub(named, rf"\g<1>{repo}", text)
 
 
 def config_of(record: RunRecord, parameters: int, stored: Precision = "fp32") -> Config:

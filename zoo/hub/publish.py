@@ -129,8 +129,8 @@ def _plan(package: Package) -> Plan:
     test = read_result(folder)["test"]
     figure = headline(test)
     score = figure.of(test)
-    spec = "".join(c if c.isalnum() else "-" for c in record.data.spec.partition("?")[0]).strip("-").lower()
-    tag = f"{spec[-40:].strip('-')}-{record.protocol}-{score * 100:.2f}-s{record.seed}-{short}"
+    spec = re.sub(r"[^a-z0-9]", "-", record.data.spec.partition("?")[0].lower()).strip("-")  # as revisions are named
+    tag = f"{spec[-40:].strip('-') or 'data'}-{record.protocol}-{score * 100:.2f}-s{record.seed}-{short}"
     title = f"{record.model} on {record.data.spec}: test {figure.name} {score:.2%} [{short}]"
     files = tuple((name, (folder / name).stat().st_size) for name in complete(folder))
     return Plan(package, files, tag, title)
