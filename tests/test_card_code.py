@@ -12,7 +12,7 @@ import pytest
 import torch
 from hub_server.runs import own_caches
 from image_folders import settle
-from PIL import Image
+from PIL import ExifTags, Image
 from sklearn.datasets import load_digits
 
 from zoo.catalogue.registry import load_registry
@@ -112,6 +112,17 @@ def test_the_code_on_the_card_gives_the_recorded_accuracy(normalize: bool, tmp_p
     other = images * std + mean if normalize else (images - mean) / std
     assert made.hits(ours["model"](other)) != made.correct  # the test would see the other one
     assert torch.allclose(images[0], made.by_hand(made.files[0]), atol=1e-4)
+    lay_down(made.files[0])
+    assert torch.equal(made.run(0)["logits"], ours["logits"])
+    assert torch.equal(made.run(1)["logits"], timms["logits"])
+
+
+def lay_down(file: str) -> None:
+    """Store an image lying on its side, as a phone does, with the orientation that says so."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open(file) as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
 
 
 def photographs(root: Path) -> list[str]:

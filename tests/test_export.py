@@ -7,6 +7,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from benchmarks.export_survey import build, examine, published
 from zoo.base.install import install_line
 from zoo.catalogue.registry import find_model, load_registry
 from zoo.cli import cli
+from zoo.data.files.colours import Colours
 from zoo.data.files.decode import Rule
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier, Preprocessing, open_classifier, untrained_classifier
-from zoo.export.facts import describe, input_facts
+from zoo.export.facts import Takes, describe, input_facts
 from zoo.export.graph import ExportError, Pixels
 from zoo.export.write import export
 from zoo.hub.pack import package
@@ -142,6 +144,22 @@ def test_the_file_says_how_images_are_scaled_and_cut(folder: Path, tmp_path: Pat
     assert wanted in describe(target, takes="pixels")
     untrained = untrained_classifier(*find_model("mixer-s32"))
     assert str(untrained.preprocessing.rule) == "the shorter side to 256, bilinear, then a centred square of 224"
+
+
+def test_the_file_says_what_is_done_to_an_image_before_it_is_scaled(folder: Path) -> None:
+    target = opened(folder)
+    plain = input_facts(target, takes="pixels", batch=None)
+    assert plain["orientation"].startswith("upright")
+    assert (plain["background"], "deep" in plain) == ("white", False)
+    rule = replace(target.preprocessing.rule, colours=Colours(white=4095.0, background="black", black=64.0))
+    target.preprocessing = replace(target.preprocessing, rule=rule)
+    kinds: tuple[Takes, ...] = ("images", "pixels", "pixel_values")
+    for takes in kinds:
+        deep = input_facts(target, takes=takes, batch=None)
+        assert (deep["background"], deep["deep"]) == ("black", {"black": 64.0, "white": 4095.0})
+        assert "values of more than 8 bits brought from 64..4095 to 0..255, scaled to 8x8" in describe(
+            target, takes=takes
+        )
 
 
 def test_no_path_of_this_machine_is_in_the_file(pixels_file: Path) -> None:

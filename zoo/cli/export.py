@@ -152,9 +152,9 @@ def export(
 
     \b
       import numpy as np, onnxruntime as ort
-      from PIL import Image
+      from PIL import Image, ImageOps
       session = ort.InferenceSession("digits.onnx")
-      image = Image.open("digit.png").convert("RGB").resize((8, 8))
+      image = ImageOps.exif_transpose(Image.open("digit.png")).convert("RGB").resize((8, 8))
       pixels = np.asarray(image)[None]
       logits = session.run(None, {"pixels": pixels})[0]
     """

@@ -11,6 +11,7 @@ import msgspec
 
 from zoo.base.headline import MAP, TOP1
 from zoo.base.version import __version__
+from zoo.data.files.colours import Colours
 from zoo.data.portable import portable_spec
 from zoo.errors import RunError
 from zoo.evaluate.classifier import Classifier
@@ -93,6 +94,8 @@ def input_facts(classifier: Classifier, *, takes: Takes, batch: int | None) -> d
     }
     image: dict[str, Any] = {
         "colour": "RGB",
+        "orientation": "upright: turned by its EXIF orientation, if it has one",
+        **_colours(given.rule.colours),
         "resize": f"{given.rule}; averaging where it shrinks (PIL's {given.rule.interpolation.upper()})",
     }
     if takes == PIXELS:
@@ -107,10 +110,18 @@ def input_facts(classifier: Classifier, *, takes: Takes, batch: int | None) -> d
     return array | image | scaling
 
 
+def _colours(colours: Colours) -> dict[str, Any]:
+    """What transparent pixels lie on, and what is black and white where values have more than 8 bits."""
+    deep = {} if colours.white is None else {"deep": {"black": colours.black or 0.0, "white": colours.white}}
+    return {"background": colours.background or "white", **deep}
+
+
 def describe(classifier: Classifier, *, takes: Takes) -> str:
     """The same in one sentence, for people."""
     sizes, given = classifier.sizes, classifier.preprocessing
     fitted = f"scaled {given.rule}" if given.rule.size else f"scaled and cut ({given.rule})"
+    if (deep := _colours(given.rule.colours).get("deep")) is not None:
+        fitted = f"values of more than 8 bits brought from {deep['black']:g}..{deep['white']:g} to 0..255, {fitted}"
     if takes == PIXEL_VALUES:
         return (
             f"`{PIXEL_VALUES}`: float32 (batch, {sizes.in_channels}, {sizes.height}, {sizes.width}), 0 to 255, RGB as "

@@ -261,7 +261,7 @@ def feeding(facts: Facts) -> dict[str, str]:
     record, rule = facts.record, rule_of(facts.record, facts.registry)
     data, sizes = record.data, record.sizes
     rows = {
-        "image": f"RGB, {sizes.height}x{sizes.width} pixels; a gray one has three equal channels",
+        "image": f"RGB, {sizes.height}x{sizes.width} pixels, upright (EXIF); a gray one has three equal channels",
         "size": f"the whole image is scaled {rule}" if rule.size else str(rule),
         "values": Markdown(f"{code('x / 255')}, from 0 to 1; not normalised: no mean, no std"),
     }
