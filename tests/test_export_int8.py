@@ -73,12 +73,14 @@ def test_the_metadata_and_names_are_those_of_the_file_in_floats(small: Path, tmp
     models = [onnx.load(str(path)) for path in (floats.path, integers.path)]
     told = [{entry.key: entry.value for entry in model.metadata_props} for model in models]
     assert "calibrated on training images" in told[1].pop("zoo.int8")
+    assert float(told[1].pop("zoo.int8_top1")) == pytest.approx(integers.quantized.int8_top1, abs=1e-6)
     assert told[0] == told[1]
     assert [value.name for value in models[1].graph.input] == ["pixels"]
     assert [value.name for value in models[1].graph.output] == ["logits"]
     beside = json.loads(integers.path.with_name("small.onnx.json").read_text())
     assert beside["input"]["name"] == "pixels"
     assert "calibrated" in beside["int8"]
+    assert float(beside["int8_top1"]) == pytest.approx(integers.quantized.int8_top1, abs=1e-6)
 
 
 def test_any_number_of_images_passes(made: Any) -> None:

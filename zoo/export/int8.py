@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +70,10 @@ class Quantized:
         """The same as plain data."""
         return asdict(self)
 
+    def facts(self) -> dict[str, str]:
+        """What the file says of it, beside what its run was measured with."""
+        return {"zoo.int8": INT8, "zoo.int8_top1": f"{self.int8_top1:.6f}"}
+
 
 def quantize(path: Path, classifier: Classifier, given: Int8Images, takes: Takes) -> Quantized:
     """Replace an ONNX file by one in integers that classifies the test images nearly as well.
@@ -92,6 +96,7 @@ def quantize(path: Path, classifier: Classifier, given: Int8Images, takes: Takes
             f"{plural(done.images, 'test image')}; allowed is a loss of {given.tolerance:.2%} (--tolerance-top1); "
             "nothing was kept; try more --calibration images, or export it without --int8"
         )
+    _note(integers, done.facts())
     integers.replace(path)
     return done
 
@@ -154,7 +159,16 @@ def _name_as(onnx: Any, path: Path, kept: Any) -> None:
     model.producer_name, model.producer_version = kept.producer_name, kept.producer_version
     model.doc_string, model.graph.name = kept.doc_string, kept.graph.name
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in kept.metadata_props} | {"zoo.int8": INT8})
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in kept.metadata_props})
+    onnx.save(model, str(path))
+
+
+def _note(path: Path, facts: Mapping[str, str]) -> None:
+    """Write more into the metadata of a file."""
+    onnx = importlib.import_module("onnx")
+    model = onnx.load(str(path))
+    for key, value in facts.items():
+        model.metadata_props.add(key=key, value=value)
     onnx.save(model, str(path))
 
 

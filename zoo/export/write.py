@@ -21,7 +21,7 @@ from zoo.export.agree import Agreement, Tolerance, agreement
 from zoo.export.exporting import Exporting, start
 from zoo.export.facts import OUTPUT, PREPARED, Takes, describe, facts
 from zoo.export.graph import ExportError, trace
-from zoo.export.int8 import INT8, Int8Images, Quantized, quantize
+from zoo.export.int8 import Int8Images, Quantized, quantize
 from zoo.plugin.contract import Component
 from zoo.plugin.exporter import ToExport
 
@@ -138,7 +138,7 @@ def export(
             quantized = None
             if int8 is not None:
                 quantized = quantize(written, classifier, int8, takes)
-                metadata = {**metadata, "zoo.int8": INT8}
+                metadata = {**metadata, **quantized.facts()}
             size = sum(path.stat().st_size for path in Path(temporary).iterdir())
             _write_facts(written.with_name(f"{output.name}.json"), metadata, usage)
             files = _move(Path(temporary), output)
