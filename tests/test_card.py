@@ -17,6 +17,7 @@ from zoo.catalogue.augmentation import Crop
 from zoo.catalogue.recipe import Recipe
 from zoo.catalogue.registry import load_registry
 from zoo.catalogue.spec import Dataset, Measured, Published, Source
+from zoo.evaluate.multi_label import LabelPredictions
 from zoo.hub.card import TEMPLATES, Facts, escape, link, render
 from zoo.hub.citation import authors, of_source
 from zoo.hub.eval_results import dataset_id
@@ -197,6 +198,70 @@ def test_datasets_of_the_hub_are_linked(spec: str, found: str | None, facts: Fac
 
 def test_no_path_is_on_the_card(facts: Facts) -> None:
     assert str(Path.home()) not in render(facts)
+
+
+def test_what_needs_files_of_the_author_is_not_advised_without_them(facts: Facts) -> None:
+    own = msgspec.structs.replace(facts.record.data, spec="folder:photos")
+    teacher = TeacherRecord(model="vit", origin="sha256:" + "1" * 64, sha256="1" * 64)
+    records = [
+        facts.record,
+        msgspec.structs.replace(facts.record, data=own),
+        msgspec.structs.replace(facts.record, base_model="sha256:" + "2" * 64),
+        msgspec.structs.replace(facts.record, teacher=teacher),
+    ]
+    texts = [render(facts._replace(record=record)) for record in records]
+    assert ["Repeat it: `zoo train --from hf://me/digits`" in text for text in texts] == [True, False, False, False]
+    assert ["`zoo train --from hf://me/digits --dataset SPEC`" in text for text in texts] == [False, True, True, True]
+    assert ["`zoo verify hf://me/digits --dataset SPEC`" in text for text in texts] == [False, True, False, False]
+    assert "Licence of the data: not stated." in texts[1]
+    assert "the dataset's own page" not in texts[1]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of the table of classes."""
+    lines = text.split("| class | test images |")[1].split("\n\n")[0].splitlines()[2:]
+    return [line.strip("| ").split(" | ") for line in lines]
+
+
+def test_a_class_without_test_images_has_no_recall(facts: Facts) -> None:
+    counts = torch.zeros(10, 10, dtype=torch.int64)
+    counts[0, 0], counts[0, 1] = 3, 1
+    rows = rows_of(render(facts._replace(counts=counts)))
+    assert rows[:3] == [["0", "4", "75.00%", "100.00%"], ["1", "0", "-", "0.00%"], ["2", "0", "-", "-"]]
+
+
+def test_of_very_many_classes_the_worst_that_have_test_images_are_shown(facts: Facts) -> None:
+    names = tuple(f"product {number}" for number in range(300))
+    many = with_classes(facts, names)
+    counts = torch.zeros(300, 300, dtype=torch.int64)
+    counts[7, 7], counts[8, 7], counts[8, 8] = 4, 3, 1
+    text = render(many._replace(counts=counts))
+    assert "The 2 of 300 classes with the lowest recall, of those that have test images:" in text
+    assert rows_of(text) == [["product 8", "4", "25.00%", "100.00%"], ["product 7", "4", "100.00%", "57.14%"]]
+    counts = torch.diag(torch.arange(1, 301))
+    assert len(rows_of(render(many._replace(counts=counts)))) == 200
+
+
+def test_of_very_many_labels_those_of_the_lowest_average_precision_are_shown(facts: Facts) -> None:
+    many = with_classes(facts, tuple(f"label {number}" for number in range(300)))
+    data = msgspec.structs.replace(many.record.data, task="multi-label")
+    test = {"map": 0.5, "micro_f1": 0.5, "macro_f1": 0.5, "subset_accuracy": 0.5, "correct": 2, "count": 4, "loss": 0.7}
+    labels, said = torch.zeros(4, 300, dtype=torch.uint8), torch.zeros(4, 300)
+    labels[0, :2] = 1
+    said[:, 0] = torch.tensor([0.1, 0.2, 0.3, 0.4])  # the worst order, though each image is said to show it
+    said[:, 1] = torch.tensor([0.4, 0.1, 0.1, 0.1])  # the best order, though none is
+    thresholds = torch.full((300,), 0.5, dtype=torch.float64)
+    thresholds[0] = 0.05
+    text = render(
+        many._replace(
+            record=msgspec.structs.replace(many.record, data=data),
+            result=many.result | {"test": test},
+            counts=LabelPredictions(labels, said, thresholds),
+        )
+    )
+    assert "The 2 of 300 classes with the lowest average precision, of those that have test images:" in text
+    assert [row[0] for row in rows_of(text)] == ["label 0", "label 1"]
+    assert rows_of(text)[1] == ["label 1", "1", "100.00%", "0.00%", "-", "0.500"]
 
 
 def test_settings_that_are_the_defaults_are_counted_and_not_shown(facts: Facts) -> None:

@@ -247,8 +247,9 @@ def _context(facts: Facts) -> dict[str, Any]:
         "citations": _citations(facts),
         "flops": facts.flops,
         "homepage": dataset.homepage if dataset else "",
-        "data_licence": (dataset.licence if dataset else "") or "see the dataset's own page",
+        "data_licence": (dataset.licence if dataset else "") or _unknown_licence(record.data.spec),
         "local": is_local(record.data.spec),
+        "repeats": _repeats(record),
         "licence": facts.licence,
         "timm": facts.timm,
         "weights": facts.weights,
@@ -334,7 +335,7 @@ def _published(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _classes(facts: Facts) -> list[dict[str, Any]]:
-    """Class, recall, precision and support, in label order; of very many classes, the worst ones first."""
+    """Class, recall, precision and support, in label order; of very many classes, the worst ones that have images."""
     if facts.counts is None:
         return []
     names = facts.record.data.classes
@@ -342,9 +343,21 @@ def _classes(facts: Facts) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = label_table(facts.counts, names)["rows"]
     else:
         rows = class_table(facts.counts, names)["rows"]
-    if len(rows) > MAX_CLASSES:
-        return sorted(rows, key=lambda row: row["recall"])[:MAX_CLASSES]
-    return rows
+    if len(rows) <= MAX_CLASSES:
+        return rows
+    key = "average_precision" if facts.record.data.is_multi_label else "recall"
+    return sorted((row for row in rows if row["support"]), key=lambda row: row[key])[:MAX_CLASSES]
+
+
+def _unknown_licence(spec: str) -> str:
+    """What is said of the licence of images of which the catalogue does not know it."""
+    return "not stated" if is_local(spec) else "see the dataset's own page"
+
+
+def _repeats(record: RunRecord) -> bool:
+    """Whether others can repeat the run: they can have its images, the weights that it began with, and its teacher."""
+    origins = (record.base_model, record.teacher.origin if record.teacher else "")
+    return not (is_local(record.data.spec) or any(origin.startswith("sha256:") for origin in origins))
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
