@@ -10,6 +10,7 @@ import shutil
 import struct
 import time
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,21 @@ def test_what_was_written_into_a_package_is_not_lost_with_it(made: Path, copy: P
     zoo.package(run, copy, predictions=False)
     assert "What I know" not in card.read_text("utf-8")
     zoo.package(run, copy, predictions=False)  # nothing was edited
+
+
+def test_the_licence_of_the_weights_that_a_run_began_with_is_not_forgotten(made: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(made.parent / "run", tmp_path / "run")
+    record = read_record(run)
+    for base, warns in (("timm/resnet18.a1_in1k", True), (f"hf://you/net@{'a' * 40}", True), ("sha256:0", False)):
+        write_record(run, msgspec.structs.replace(record, base_model=base))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            folder = zoo.package(run, tmp_path / base[:4], predictions=False)
+            zoo.package(run, tmp_path / f"named {base[:4]}", predictions=False, licence="mit")
+            zoo.package(run, folder, predictions=False)  # which has its licence now
+        said = [str(one.message) for one in caught if "whose licence may hold" in str(one.message)]
+        assert len(said) == warns
+        assert all(base in line and "apache-2.0" in line for line in said)
 
 
 def test_weights_config_record_and_result_are_never_for_people() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +16,13 @@ from msgspec.structs import asdict
 from torch import Tensor
 
 from zoo.base.files import sha256_of, write_bytes, write_text
+from zoo.base.reporter import callers
+from zoo.base.text import one_line
 from zoo.catalogue.picture import draw_tree
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.spec import node_from_table
 from zoo.data.portable import portable_spec
-from zoo.errors import DataError, InputError, PackageError, RunError
+from zoo.errors import DataError, InputError, PackageError, RunError, ZooWarning
 from zoo.evaluate.multi_label import LabelPredictions
 from zoo.evaluate.one_pass import Keep
 from zoo.evaluate.opened import OpenedSplit, open_run
@@ -116,7 +119,8 @@ def package(
     Args:
         source: the run folder. output: the package's folder; an existing package is replaced as a whole.
         licence: the licence of the weights, as the Hub names it; None: that of `source`, if it is a package, of the
-            package that is replaced, or of the one in the run's folder, else apache-2.0.
+            package that is replaced, or of the one in the run's folder, else apache-2.0, with a warning if the weights
+            began with those of somebody else.
         predictions: measure the test split again, for `confusion.png` and the table of classes.
         precision: the number type in which parameters are stored, see `zoo.hub.storage`; None: as the run stores them.
         onnx: add what other runtimes read: see `zoo.hub.runtimes`.
@@ -150,11 +154,12 @@ def package(
     if opened and not is_packed:
         images = with_known_images(record, contents.result, registry, data_dir)
         contents = contents._replace(record=portable(images[0]), result=images[1])
+    chosen = licence or _former_licence(source, output) or _first_licence(record)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zoo-tmp-") as temporary:
         folder = Path(temporary) / "package"
         folder.mkdir()
-        hashes = _write(folder, contents, licence or _former_licence(source, output), repo, registry, onnx)
+        hashes = _write(folder, contents, chosen, repo, registry, onnx)
         check_leaks(folder, _ordinary(folder, contents.record, registry, repo))
         config, record = read_description(folder)
         header = read_header(folder / WEIGHTS)
@@ -182,10 +187,25 @@ def check_output(output: Path) -> None:
             )
 
 
-def _former_licence(source: Path, output: Path) -> str:
-    """The licence of the package that a new one is made of, or takes the place of."""
+def _former_licence(source: Path, output: Path) -> str | None:
+    """The licence of the package that a new one is made of, or takes the place of; None where there is none."""
     formers = [folder for folder in (source, output, source / PACKAGE) if (folder / SUMS).is_file()]
-    return next(filter(None, map(stated_licence, formers)), LICENCE)
+    return next(filter(None, map(stated_licence, formers)), None)
+
+
+def _first_licence(record: RunRecord) -> str:
+    """The licence of weights that nobody named one for.
+
+    Warns:
+        ZooWarning: they began with somebody's weights, whose licence may not allow it.
+    """
+    if record.base_model and not record.base_model.startswith("sha256:"):
+        line = (
+            f"the weights began with those of {one_line(record.base_model, 120)}, whose licence may hold for them too; "
+            f"the package states {LICENCE}, and --licence NAME another one"
+        )
+        warnings.warn(line, ZooWarning, stacklevel=callers())
+    return LICENCE
 
 
 def copy_with_repo(source: Path, target: Path, repo: str, registry: Registry) -> Package:

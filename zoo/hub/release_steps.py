@@ -26,7 +26,7 @@ from zoo.errors import HubNotFoundError, InputError, PackageError, RunError
 from zoo.hub.download import Manifest, ask
 from zoo.hub.entry import entry_of, entry_text, licence_of, stated_licence
 from zoo.hub.hub_hash import matches
-from zoo.hub.pack import LICENCE, PACKAGE
+from zoo.hub.pack import PACKAGE
 from zoo.hub.pack import package as make_package
 from zoo.hub.package import Package, open_package, read_config
 from zoo.hub.publish import Plan, prepare
@@ -163,7 +163,7 @@ def _kept(folder: Path, options: Options) -> dict[str, Any]:
     former = folder if (folder / SUMS).is_file() else folder / PACKAGE
     stored = read_config(former / CONFIG).stored or None if (former / SUMS).is_file() else None
     return {
-        "licence": options.licence or stated_licence(former) or LICENCE,
+        "licence": options.licence or stated_licence(former),
         "precision": options.packaging.get("precision") or stored,
         "onnx": (former / ONNX).is_file(),
     }
