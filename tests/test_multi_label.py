@@ -302,6 +302,21 @@ def test_a_recorded_run_is_not_repeated_with_a_loss_of_one_class(trained: Traine
         zoo.train(from_run=trained.run, settings={"loss": "cross-entropy"}, output=tmp_path / "again")
 
 
+def test_weights_of_several_labels_learn_one_label_by_its_own_loss(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small: dict[str, Any] = {"epochs": 1, "limit_train": 64, "limit_test": 32, "device": "cpu"}
+    assert trained.run.record.settings.loss == "bce"
+    with caplog.at_level("INFO", "zoo"):
+        found = zoo.train(from_run=trained.run, dataset="digits", output=tmp_path / "one", **small).record
+    assert (found.settings.loss, found.data.is_multi_label) == ("cross-entropy", False)
+    assert "images with one label: loss cross-entropy in place of bce" in caplog.messages
+    asked = {"loss": "bce"}
+    kept = zoo.train(from_run=trained.run, dataset="digits", settings=asked, output=tmp_path / "asked", **small).record
+    again = zoo.train(from_run=trained.run, dataset=trained.data, output=tmp_path / "several", **small).record
+    assert kept.settings.loss == again.settings.loss == "bce"
+
+
 def test_damaged_thresholds_are_refused(trained: Trained, tmp_path: Path) -> None:
     import shutil
 

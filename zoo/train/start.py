@@ -37,6 +37,7 @@ from zoo.train.pretrained import Weights, find_weights, weights_of_model, weight
 from zoo.train.recipe_settings import apply_settings
 from zoo.train.run_options import AUTO, Request, flag, options, refuse_impossible
 from zoo.train.speed.threads import as_recorded
+from zoo.train.task import ONE
 
 OF_THE_IMAGES = ("normalize", "image_size")
 """Settings that decided how the images of a run were read."""
@@ -414,6 +415,8 @@ def _fine_tune(
     recipe = msgspec.structs.replace(record.settings, summary="", source=None, teacher=None, distill=None)
     if record.without_labels:
         recipe = msgspec.structs.replace(recipe, objective="labels", mask=None, select="top1")
+    if switched := _has_switched_loss(record, registry):
+        recipe = msgspec.structs.replace(recipe, loss="cross-entropy")
     tree = tree_of(record, f"{weights.reference}: build", pretrained=False)
     require_components(tree, record.plugins, registry, "the run", weights.reference)
     model = Model(summary="the model of a run", family="run", recipe=NAME, build=tree)
@@ -421,4 +424,12 @@ def _fine_tune(
     private = registry.having(models={NAME: model}, recipes={NAME: recipe})
     plan = fitting(resolve(request, show, (private, NAME, model), weights.beginning, own), request)
     chosen = record.recipe if plan.record.recipe == NAME else plan.record.recipe
+    if switched and plan.recipe.loss == "cross-entropy":
+        plan = replace(plan, messages=(*plan.messages, f"{ONE}: loss cross-entropy in place of bce"))
     return replace(plan, record=msgspec.structs.replace(plan.record, model=record.model, recipe=chosen))
+
+
+def _has_switched_loss(record: RunRecord, registry: Registry) -> bool:
+    """Whether a run has its loss because its images have several labels, and not by its recipe."""
+    known = registry.recipes.get(record.recipe)
+    return record.data.is_multi_label and record.settings.loss == "bce" and (known is None or known.loss != "bce")
