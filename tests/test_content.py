@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_server.runs import untrained_run
 from PIL import Image
 
 import zoo
@@ -111,3 +112,10 @@ def test_a_package_names_the_dataset_and_is_measured_on_any_copy_of_its_test_ima
     with pytest.raises(RunError, match="is not the recorded one"):
         zoo.evaluate(package)
     shutil.move("first/kept", "first/test.parquet")
+
+
+def test_the_options_that_the_recorded_images_had_are_named(tmp_path: Path) -> None:
+    spec = "sklearn:digits?alter_test=transpose"
+    run = untrained_run(tmp_path / "run", "cnn-baseline", spec, limit_train=64, limit_test=32)
+    with pytest.raises(RunError, match=r"recorded [0-9a-f]{12}; the recorded SPEC ends in \?alter_test=transpose$"):
+        zoo.evaluate(run, dataset="sklearn:digits")

@@ -233,9 +233,11 @@ def images_of(
     is_other = data.fingerprint != recorded.fingerprint
     is_known = test_sha256 and data.classes == recorded.classes
     if is_other and not (is_known and content_sha256(data.test, data.classes) == test_sha256):
+        options = recorded.spec.partition("?")[2]
+        hint = f"; the recorded SPEC ends in ?{options}" if options and options != spec.partition("?")[2] else ""
         raise RunError(
             f"dataset {spec!r} is not the recorded one: its fingerprint is "
-            f"{data.fingerprint[:12]}, recorded {recorded.fingerprint[:12]}"
+            f"{data.fingerprint[:12]}, recorded {recorded.fingerprint[:12]}{hint}"
         )
     clean = record.protocol == "clean"
     return RunImages(
