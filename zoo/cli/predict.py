@@ -53,6 +53,13 @@ METHODS = (*("auto", "hires-cam", "grad-cam", "layer-integrated-gradients", "int
     show_default=True,
     help=f"Method: the one that suits the architecture ({METHODS[0]}), or {', '.join(METHODS[1:])}.",
 )
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a table in place of the lines, FILE.csv or FILE.parquet: each image with its class and the probability "
+    "of every class.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each image.")
 def predict(
     run: str,
@@ -65,6 +72,7 @@ def predict(
     device: str,
     explain: Path | None,
     explain_method: Any,  # click has checked it
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Print the top classes of IMAGES by the model of RUN.
@@ -83,6 +91,7 @@ def predict(
       zoo predict torchvision/resnet50 cat.jpg
       zoo predict RUN - < cat.jpg
       find . -name '*.jpg' -print0 | zoo predict RUN --files-from - -0
+      zoo predict RUN photos --output photos.csv
       zoo predict RUN cat.jpg --explain pictures
     """
     failed = count = 0
@@ -97,14 +106,17 @@ def predict(
         null=null,
         explain=explain,
         explain_method=explain_method,
+        output=output,
         stream=True,
     ):
         count += 1
         if isinstance(found, DataError):
             failed += 1
             print(f"error: {found}", file=sys.stderr)
-        else:
+        elif as_json or output is None:
             emit([json_text(found.as_dict()) if as_json else _line(found)])
+    if output is not None and not as_json:
+        print(output)
     if failed:
         raise DataError(f"{failed} of {plural(count, 'image')} could not be read")
 

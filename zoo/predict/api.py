@@ -17,6 +17,7 @@ from zoo.base.reporter import Reporter, callers
 from zoo.errors import DataError, InputError, ZooWarning
 from zoo.predict.embedding import Embeddings, checked_output
 from zoo.predict.prediction import METHODS, Explanation, Method, Prediction
+from zoo.predict.prediction_table import checked_table, written
 from zoo.runs.api import RunLike, is_run_like, word_of
 from zoo.runs.which import is_ensemble, no_ensemble
 
@@ -47,6 +48,7 @@ def predict(
     null: bool = False,
     explain: str | Path | None = None,
     explain_method: Method = "auto",
+    output: str | Path | None = None,
     skip_bad: bool = False,
     stream: Literal[False] = False,
 ) -> list[Prediction]: ...
@@ -63,6 +65,7 @@ def predict(
     null: bool = False,
     explain: str | Path | None = None,
     explain_method: Method = "auto",
+    output: str | Path | None = None,
     skip_bad: bool = False,
     stream: Literal[True],
 ) -> Iterator[Prediction | DataError]: ...
@@ -79,6 +82,7 @@ def predict(
     null: bool = False,
     explain: str | Path | None = None,
     explain_method: Method = "auto",
+    output: str | Path | None = None,
     skip_bad: bool = False,
     stream: bool = False,
 ) -> list[Prediction] | Iterator[Prediction | DataError]:
@@ -99,6 +103,8 @@ def predict(
         null: the paths of `files_from` end with a zero byte instead.
         explain: a folder; for each image, a picture is written there that marks what led the model to its top class.
         explain_method: "auto" takes the one that suits the architecture.
+        output: FILE.csv or FILE.parquet: a table with a row for each image that can be read: `image`, `prediction`,
+            `confidence`, and the probability of each class (`p_CLASS`). It is there when all predictions were taken.
         skip_bad: leave images that cannot be read out, each with a `ZooWarning`.
         stream: give an iterator in place of a list, in bounded memory: each image's prediction as it comes, or the
             `DataError` of one that cannot be read in its place.
@@ -106,8 +112,9 @@ def predict(
         A prediction for each image, in the order of the images (sorted within a folder or a pattern).
     Raises:
         DataError: an image cannot be read; names it (neither with `skip_bad` nor with `stream`).
-        InputError: no images, no such run, or a wrong option. RunError, PackageError, HubError: the run cannot be used.
-        DeviceError: this machine has no such device. WriteError: a picture cannot be written.
+        InputError: no images, no such run, a wrong option, or `output` is another file. RunError, PackageError,
+            HubError: the run cannot be used. DeviceError: this machine has no such device. WriteError: a picture or the
+            table cannot be written.
 
     Example:
         >>> for found in zoo.predict("last", ["cat.jpg", "photos/"], top=1):  # doctest: +SKIP
@@ -116,10 +123,13 @@ def predict(
     _check(images, files_from, top, batch_size, threads)
     if explain is not None:
         check_explaining(explain_method)
+    table = None if output is None else checked_table(output)
     classifier = classifier_of(run, device)
     drawer = None if explain is None else _drawer(classifier, explain_method, local_path(explain))
     given = _given(images, files_from, null)
     found = _predictions(classifier, given, drawer, top, batch_size, threads)
+    if table is not None:
+        found = written(found, table, classifier.classes, several=bool(classifier.thresholds))
     return found if stream else _all(found, skip_bad)
 
 
