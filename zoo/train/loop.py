@@ -31,6 +31,7 @@ from zoo.models.precision import autocast, tf32
 from zoo.runs.curves import draw_curves
 from zoo.runs.folder import append_metrics, has_weights, rewrite_metrics, write_result, write_weights
 from zoo.runs.images import eval_batch, make_augment
+from zoo.runs.place import Place
 from zoo.runs.record import CHECKPOINTS, configuration
 from zoo.train import checkpoint
 from zoo.train.events import Listener, Tick
@@ -97,6 +98,7 @@ class Trainer:
             world: the processes that train together; all of them must call every method.
         """
         self.plan, self.folder, self.stop, self.saving = plan, folder, stop, saving or Saving()
+        self.place = Place(folder)
         self.listener = listener or Listener()
         recipe, self.device = plan.recipe, plan.hardware.device
         self.world = world or World()
@@ -165,6 +167,7 @@ class Trainer:
         self.save()
         result = self._result(parameters)
         if self.world.first:
+            self.place.check()
             draw_curves(self.folder)
             write_result(self.folder, result)  # written last, because a run with a result counts as finished
         self.listener.end(result)
@@ -317,6 +320,7 @@ class Trainer:
         self.sums.zero_()
         self.rows.append(row)
         if self.world.first:
+            self.place.check()
             append_metrics(self.folder, row)
         self.listener.epoch(row, better and self.plan.recipe.select != "last")  # the last one is not a better one
 
@@ -370,9 +374,7 @@ class Trainer:
         lr = lr_at(self.plan.recipe, at.total, self.total, self.steps)
         self.guard.check(lr)
         loss, hits = self._means()
-        rate = at.step * self.batch / at.epoch_seconds
-        epochs = math.ceil(self.total / self.steps)
-        total = int(self.total)
+        rate, epochs, total = at.step * self.batch / at.epoch_seconds, math.ceil(self.total / self.steps), self.total
         self.listener.tick(
             Tick(at.epoch + 1, epochs, at.step, self.steps, loss, hits, rate, at.total, total, lr, now, self.figure)
         )
@@ -380,16 +382,16 @@ class Trainer:
     # ---- checkpoints --------------------------------------------------------------------------
 
     def _is_step_to_save(self) -> bool:
-        every = self.saving.steps
-        return every > 0 and self.at.total % every == 0 and self.at.total > 0
+        return self.saving.steps > 0 and self.at.total > 0 and self.at.total % self.saving.steps == 0
 
     def _is_time_to_save(self) -> bool:
-        every = self.saving.seconds
-        return every > 0 and time.monotonic() - self.saved_at > every
+        return 0 < self.saving.seconds < time.monotonic() - self.saved_at
 
     def save(self) -> None:
         """Write a checkpoint, and the selected weights if they changed."""
         folder = self.folder / CHECKPOINTS
+        if self.world.first:
+            self.place.check()
         self.at.seconds = time.perf_counter() - self.started
         best = self.selection
         if best.weights and self.world.first and (best.file is None or not has_weights(self.folder)):
@@ -438,13 +440,5 @@ class Trainer:
         record, at = self.plan.record, self.at
         self.chosen().load_state_dict(self.world.parts(dict(self.chosen().state_dict()), self.selection.weights))
         test, validation, thresholds = final_metrics(self.predictions, self.plan)
-        return result_table(
-            record,
-            at,
-            test,
-            validation,
-            parameters=parameters,
-            skipped_steps=self.guard.skipped,
-            warm_up_seconds=self.warm_seconds,
-            thresholds=thresholds,
-        )
+        cost: dict[str, Any] = {"skipped_steps": self.guard.skipped, "warm_up_seconds": self.warm_seconds}
+        return result_table(record, at, test, validation, parameters=parameters, thresholds=thresholds, **cost)

@@ -1,0 +1,67 @@
+"""What a run goes through that lives for weeks: its folder is moved, it is extended, stopped early, asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo.base.files import WriteError
+from zoo.runs.folder import read_metrics
+from zoo.runs.lock import NAME
+from zoo.runs.record import RECORD, WEIGHTS
+from zoo.train.events import Listener
+from zoo.train.loop import Saving
+from zoo.train.plan import Plan, resolve
+from zoo.train.run_options import Request
+from zoo.train.runner import Watch, finish, train_in
+from zoo.train.start import continued
+
+FEW: dict[str, Any] = {"limit_train": 100, "batch_size": 32, "limit_test": 50, "dataset": "digits", "device": "cpu"}
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return resolve(Request(model="cnn-baseline", epochs=2, **FEW))
+
+
+class AfterEpoch(Listener):
+    """Does something once, after the first epoch."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
+
+    def epoch(self, row: dict[str, Any], best: bool) -> None:
+        if row["epoch"] == 1:
+            self.act()
+
+
+# ---- its folder ----------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_folder_is_moved_stops_and_goes_on_where_it_is(plan: Plan, tmp_path: Path) -> None:
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    watch = Watch(listener=AfterEpoch(lambda: folder.rename(moved)), saving=Saving(0, 1))
+    with pytest.raises(WriteError, match="was moved or removed while it was trained"):
+        train_in(folder, plan, watch)
+    assert not folder.exists()  # nothing of it is where nobody looks for it
+    finish(moved, lambda: continued(moved), Watch())
+    train_in(tmp_path / "whole", plan, Watch())
+    assert (moved / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    assert [row["epoch"] for row in read_metrics(moved)] == [1, 2]
+
+
+def test_a_run_does_not_write_into_another_one_that_is_where_it_was(plan: Plan, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def replace() -> None:
+        folder.rename(tmp_path / "moved")
+        folder.mkdir()
+        (folder / RECORD).write_text("of another run")
+        (folder / NAME).write_text('{"pid": 1, "host": "another", "since": 0}')
+
+    with pytest.raises(WriteError, match="is another run's folder now"):
+        train_in(folder, plan, Watch(listener=AfterEpoch(replace), saving=Saving(0, 1)))
+    assert sorted(path.name for path in folder.iterdir()) == [NAME, RECORD]
