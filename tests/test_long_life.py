@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from zoo.base.files import WriteError
-from zoo.runs.folder import read_metrics
+from zoo.runs.folder import read_metrics, read_weights, write_weights
 from zoo.runs.lock import NAME
 from zoo.runs.record import RECORD, WEIGHTS
 from zoo.train.events import Listener
-from zoo.train.loop import Saving
+from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import Request
 from zoo.train.runner import Watch, finish, train_in
@@ -65,3 +66,19 @@ def test_a_run_does_not_write_into_another_one_that_is_where_it_was(plan: Plan, 
     with pytest.raises(WriteError, match="is another run's folder now"):
         train_in(folder, plan, Watch(listener=AfterEpoch(replace), saving=Saving(0, 1)))
     assert sorted(path.name for path in folder.iterdir()) == [NAME, RECORD]
+
+
+# ---- what it selects -----------------------------------------------------------------------------------
+
+
+def test_the_weights_are_the_result_s_after_a_kill_between_weights_and_checkpoint(tmp_path: Path) -> None:
+    settings = ("select=top1", "lr=1e-9")  # so that no epoch is better than the first one
+    plan, folder = resolve(Request(model="cnn-baseline", epochs=2, settings=settings, **FEW)), tmp_path / "run"
+    with pytest.raises(Stop):
+        train_in(folder, plan, Watch(stop=lambda: 15 * (len(read_metrics(folder)) == 1)))
+    first = read_weights(folder)
+    write_weights(folder, {name: tensor + 1 for name, tensor in first.items()}, plan.record)  # of a later epoch
+    result = finish(folder, lambda: continued(folder), Watch())
+    assert result is not None
+    assert result["selection"]["epoch"] == 1
+    assert all(torch.equal(tensor, first[name]) for name, tensor in read_weights(folder).items())

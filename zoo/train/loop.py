@@ -394,9 +394,9 @@ class Trainer:
             self.place.check()
         self.at.seconds = time.perf_counter() - self.started
         best = self.selection
-        if best.weights and self.world.first and (best.file is None or not has_weights(self.folder)):
+        if best.weights and self.world.first and not (best.shown and has_weights(self.folder)):
             write_weights(self.folder, best.weights, self.plan.record)
-            best.file = checkpoint.save_best(folder, best.weights)
+            best.file, best.shown = checkpoint.save_best(folder, best.weights), True
         state = self.world.full(self.state())
         if self.world.first:
             checkpoint.save(folder, self.at.total, state)

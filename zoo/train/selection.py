@@ -19,12 +19,15 @@ class Selection:
     Attributes:
         weights: the selected weights, on the CPU; empty before the first epoch.
         file: the file name of these weights in the folder of checkpoints; None: not written yet.
+        shown: whether the run's weights file is known to hold these weights. After an interruption it may hold later
+            ones: those of an epoch that no checkpoint knows, and that may not come again.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.rule, self.patience = recipe.select, recipe.patience
         self.weights: dict[str, Tensor] = {}
         self.file: str | None = None
+        self.shown = False
 
     def is_better(self, at: Position, metrics: Figures) -> bool:
         """Whether the epoch that just ended is the best so far; if so, `at` is updated."""
@@ -39,7 +42,7 @@ class Selection:
     def keep(self, weights: Mapping[str, Tensor]) -> None:
         """Keep a copy of these weights as the selected ones."""
         self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
-        self.file = None
+        self.file, self.shown = None, False
 
     def is_over(self, at: Position) -> bool:
         """Whether `patience` epochs have passed without a better one."""
@@ -47,4 +50,4 @@ class Selection:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore the selection from the state of a checkpoint."""
-        self.weights, self.file = state.get("best_weights", {}), state["best"]
+        self.weights, self.file, self.shown = state.get("best_weights", {}), state["best"], False
