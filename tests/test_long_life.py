@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 import pytest
 import torch
 
+import zoo
 from zoo.base.files import WriteError
 from zoo.runs.folder import read_metrics, read_weights, write_weights
 from zoo.runs.lock import NAME
-from zoo.runs.record import RECORD, WEIGHTS
+from zoo.runs.record import CHECKPOINTS, RECORD, WEIGHTS
 from zoo.train.events import Listener
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import Request
 from zoo.train.runner import Watch, finish, train_in
-from zoo.train.start import continued
+from zoo.train.start import continued, plan_of
 
 FEW: dict[str, Any] = {"limit_train": 100, "batch_size": 32, "limit_test": 50, "dataset": "digits", "device": "cpu"}
 
@@ -82,3 +84,29 @@ def test_the_weights_are_the_result_s_after_a_kill_between_weights_and_checkpoin
     assert result is not None
     assert result["selection"]["epoch"] == 1
     assert all(torch.equal(tensor, first[name]) for name, tensor in read_weights(folder).items())
+
+
+# ---- killed at once ------------------------------------------------------------------------------------
+
+
+def test_a_run_that_began_with_weights_of_this_machine_goes_on_after_a_kill_in_its_first_steps(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    train_in(base, resolve(Request(model="cnn-baseline", epochs=1, **FEW)), Watch())
+    request = Request(model="cnn-baseline", epochs=1, weights=str(base), **FEW)
+
+    def begun(folder: Path, *, saved: bool) -> Path:
+        with pytest.raises(KeyError):
+            train_in(folder, plan_of(request), Watch(stop=lambda: {}["killed before the first step"]))
+        if not saved:
+            shutil.rmtree(folder / CHECKPOINTS)
+        return folder
+
+    train_in(tmp_path / "whole", plan_of(request), Watch())
+    whole = (tmp_path / "whole" / WEIGHTS).read_bytes()
+    folder = begun(tmp_path / "run", saved=True)
+    finish(folder, lambda: continued(folder), Watch())
+    assert (folder / WEIGHTS).read_bytes() == whole
+    folder = begun(tmp_path / "early", saved=False)
+    asked = {**FEW, "dataset": "digits", "epochs": 1, "weights": base}
+    zoo.train("cnn-baseline", output=folder, resume=True, **asked)
+    assert (folder / WEIGHTS).read_bytes() == whole

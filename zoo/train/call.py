@@ -19,7 +19,8 @@ from zoo.models.precision import usual_torch
 from zoo.runs.folder import is_finished
 from zoo.runs.new import check_free, new_folder, refuse_another, unfinished
 from zoo.runs.own_source import remember
-from zoo.runs.record import RECORD, RunRecord, read_record
+from zoo.runs.record import CHECKPOINTS, RECORD, RunRecord, read_record
+from zoo.train import checkpoint
 from zoo.train.events import Listener
 from zoo.train.given import Given
 from zoo.train.interrupt import Interrupt
@@ -67,7 +68,9 @@ class Training:
         found = output if there else None
         if look and output is None:
             found = self.world.once(lambda: unfinished(plan.record))
-        if folder := found:
+        if (folder := found) and not self.world.once(lambda: checkpoint.exists(folder / CHECKPOINTS)):
+            return self._train(plan, folder, loggers)  # nothing of it is kept yet: it begins as it is asked for now
+        if folder:
             return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers}, own)
         return self._train(plan, self._new_folder(plan, output), loggers)
 

@@ -156,6 +156,8 @@ class Trainer:
         self.started = time.perf_counter() - self.at.seconds
         if self.at.total == 0:
             self._begin()
+            if self.plan.begins_here_alone:
+                self.save()  # a run that is killed at once goes on from here
         try:
             with tf32(self.device, True):
                 while self.at.total < self.total and not self.selection.is_over(self.at):

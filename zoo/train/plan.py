@@ -102,6 +102,11 @@ class Plan:
         return self.record.settings
 
     @property
+    def begins_here_alone(self) -> bool:
+        """Whether its initial weights cannot be found again by what the record says of them."""
+        return bool(self.weights) and self.record.base_model.startswith("sha256:")
+
+    @property
     def images_per_class(self) -> str:
         """Training images of the smallest and of the largest class, in words."""
         return range_of_classes(self.train, self.record.data.classes)
