@@ -7,15 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import own_things
 import pytest
 import torch
 
 import zoo
 from zoo.base.files import WriteError
+from zoo.catalogue.registry import load_registry
+from zoo.runs.before import BEFORE
 from zoo.runs.folder import read_metrics, read_weights, write_weights
+from zoo.runs.load import load
 from zoo.runs.lock import NAME
 from zoo.runs.record import CHECKPOINTS, RECORD, WEIGHTS
 from zoo.train.events import Listener
+from zoo.train.given import again
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import Request
@@ -110,3 +115,17 @@ def test_a_run_that_began_with_weights_of_this_machine_goes_on_after_a_kill_in_i
     asked = {**FEW, "dataset": "digits", "epochs": 1, "weights": base}
     zoo.train("cnn-baseline", output=folder, resume=True, **asked)
     assert (folder / WEIGHTS).read_bytes() == whole
+
+
+# ---- extended ------------------------------------------------------------------------------------------
+
+
+def test_the_finished_run_of_code_of_one_s_own_can_be_opened_while_it_is_extended(tmp_path: Path) -> None:
+    folder = own_things.train(tmp_path / "run", own_things.plan_with(f"{own_things.write_nets(tmp_path)}:MyNet"))
+    longer = continued(folder, epochs=4, given=again(dataset=own_things.ARRAYS))
+    with pytest.raises(Stop):
+        train_in(folder, longer, Watch(stop=lambda: 15 * (len(read_metrics(folder)) == 3)))
+    assert load(folder / BEFORE, load_registry()) is not None
+    finish(folder, lambda: continued(folder, given=again(dataset=own_things.ARRAYS)), Watch())
+    assert not (folder / BEFORE).exists()
+    assert load(folder, load_registry()) is not None

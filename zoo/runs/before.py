@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from zoo.base.files import WriteError, write_bytes
-from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS
+from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, SOURCE, WEIGHTS
 
 BEFORE = "before"
 BESIDE = (RECORD, METRICS, WEIGHTS, CURVES)
@@ -34,6 +34,9 @@ def set_aside(folder: Path) -> bool:
         before.mkdir(exist_ok=True)
         for name in (RESULT, *BESIDE):  # of an earlier extension, whose end came with a crash
             (before / name).unlink(missing_ok=True)
+        shutil.rmtree(before / SOURCE, ignore_errors=True)
+        if (folder / SOURCE).is_dir():  # code of the user's own, without which the model cannot be built
+            shutil.copytree(folder / SOURCE, before / SOURCE)
         for name in BESIDE:
             if (folder / name).is_file():
                 _keep(folder / name, before / name)
@@ -79,5 +82,6 @@ def _keep(path: Path, copy: Path) -> None:
 
 
 def _remove(before: Path) -> None:
+    shutil.rmtree(before / SOURCE, ignore_errors=True)
     with contextlib.suppress(OSError):  # somebody has put more into it, a package for example
         before.rmdir()

@@ -23,10 +23,10 @@ from zoo.catalogue.source_text import digest_of, hash_of, read
 from zoo.catalogue.spec import Node
 from zoo.errors import InputError, RunError, ZooWarning
 from zoo.plugin.contract import Kind
-from zoo.runs.record import RECORD, OwnPart, RunRecord, tree_of
+from zoo.runs.record import RECORD, SOURCE, OwnPart, RunRecord, tree_of
 
-SOURCE, AUGMENT = "source", "augment"
-"""The folder of a run that holds code, and the folder in it of what changes the batches."""
+AUGMENT = "augment"
+"""The folder of what changes the batches, in the folder of a run that holds code."""
 
 OF_PACKAGES = ("config.json", "SHA256SUMS")
 """Files that a package has and a run has not."""

@@ -31,7 +31,7 @@ RECORD, METRICS, WEIGHTS, RESULT, CURVES = (
     "curves.png",
 )
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, SOURCE = "checkpoints", "source"
 
 
 class Sizes(Struct, kw_only=True):

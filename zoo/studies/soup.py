@@ -34,8 +34,7 @@ from zoo.runs.folder import read_result, read_weights, write_result, write_weigh
 from zoo.runs.images import RunImages, images_of
 from zoo.runs.lock import RunLock
 from zoo.runs.new import check_free, new_folder
-from zoo.runs.own_source import SOURCE
-from zoo.runs.record import WEIGHTS, Ingredient, RunRecord, Soup, read_record, write_record
+from zoo.runs.record import SOURCE, WEIGHTS, Ingredient, RunRecord, Soup, read_record, write_record
 from zoo.runs.without_labels import refuse_without_labels
 from zoo.train.environment import environment
 from zoo.train.optim.freeze import freeze
