@@ -15,7 +15,9 @@ import zoo
 from zoo.base.files import WriteError
 from zoo.catalogue.registry import load_registry
 from zoo.runs.before import BEFORE
-from zoo.runs.folder import read_metrics, read_weights, write_weights
+from zoo.runs.compare import facts
+from zoo.runs.find import read
+from zoo.runs.folder import read_metrics, read_result, read_weights, write_weights
 from zoo.runs.load import load
 from zoo.runs.lock import NAME
 from zoo.runs.record import CHECKPOINTS, RECORD, WEIGHTS
@@ -25,7 +27,7 @@ from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
 from zoo.train.run_options import Request
 from zoo.train.runner import Watch, finish, train_in
-from zoo.train.start import continued, plan_of
+from zoo.train.start import continued, plan_from, plan_of
 
 FEW: dict[str, Any] = {"limit_train": 100, "batch_size": 32, "limit_test": 50, "dataset": "digits", "device": "cpu"}
 
@@ -129,3 +131,19 @@ def test_the_finished_run_of_code_of_one_s_own_can_be_opened_while_it_is_extende
     finish(folder, lambda: continued(folder, given=again(dataset=own_things.ARRAYS)), Watch())
     assert not (folder / BEFORE).exists()
     assert load(folder, load_registry()) is not None
+
+
+def test_a_run_that_was_extended_says_so_and_its_repetition_warns(plan: Plan, tmp_path: Path) -> None:
+    folder, said = tmp_path / "run", []
+    train_in(folder, plan, Watch())
+    assert "extended" not in read_result(folder)
+    plan_from(str(folder), {}, warn=said.append)
+    assert said == []
+    with pytest.raises(Stop):
+        train_in(folder, continued(folder, epochs=4), Watch(stop=lambda: 15 * (len(read_metrics(folder)) == 3)))
+    finish(folder, lambda: continued(folder), Watch())  # which extends it no second time
+    assert read_result(folder)["extended"] == [{"epoch": 3, "epochs": 4, "before": 2}]
+    plan_from(str(folder), {}, warn=said.append)
+    how = "from epoch 3 on planned for 4 epochs, before for 2 epochs"
+    assert [line.partition("; ")[0] for line in said] == [f"{folder}: was extended ({how})"]
+    assert facts(read(folder))["run", "schedule"] == how

@@ -28,7 +28,7 @@ from zoo.evaluate.multi_label import LabelPredictions, label_table
 from zoo.hub.citation import ADDRESS, of_package, of_source
 from zoo.hub.eval_results import dataset_id, selection
 from zoo.hub.storage import AS_TRAINED
-from zoo.runs.folder import CALIBRATION
+from zoo.runs.folder import CALIBRATION, extensions_of
 from zoo.runs.images import rule_of
 from zoo.runs.record import RunRecord
 
@@ -229,6 +229,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "test": result["test"],
         "figure": headline(result["test"]),
         "several": record.data.is_multi_label,
+        "extended": extensions_of(result),
         "train": {"epochs": None, "steps": 0, "seconds": 0, "images_per_second": 0} | result.get("train", {}),
         "settings": _settings(record.settings),
         "folded": _folded(record.settings),

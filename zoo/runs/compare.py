@@ -9,7 +9,7 @@ import msgspec
 
 from zoo.base.text import duration
 from zoo.runs.find import Run, number, row_of, said
-from zoo.runs.folder import CALIBRATION
+from zoo.runs.folder import CALIBRATION, extensions_of
 from zoo.runs.record import Soup, TeacherRecord
 
 GROUPS = ("result", "model", "recipe", "data", "run", "environment")
@@ -58,6 +58,7 @@ def _made_of(run: Run) -> dict[str, Any]:
         made["made by"] = record.soup.method
     for part in record.own if isinstance(record.own, tuple) else ():
         made[part.use] = [hash[:DIGITS] for hash in (part.sha256, *part.beside.values())]
+    made["schedule"] = "; ".join(extensions_of(run.result)) or None
     made["temperature"] = number(run.result, f"{CALIBRATION}.temperature")
     return made
 

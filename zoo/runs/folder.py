@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -183,6 +183,17 @@ def _check_result(result: dict[str, Any]) -> None:
             raise ValueError(f"{part['correct']} of {part['count']} correct")
     if not isinstance(result["parameters"], int):
         raise ValueError("parameters is no number")
+
+
+def extensions_of(result: Mapping[str, Any] | None) -> list[str]:
+    """How a run's schedule was changed while it was trained, in words; its record has the last number of epochs."""
+    rows = result.get("extended") if isinstance(result, dict) else None
+    told = []
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and all(isinstance(row.get(key), int) for key in ("epoch", "epochs")):
+            before = f", before for {plural(row['before'], 'epoch')}" if isinstance(row.get("before"), int) else ""
+            told.append(f"from epoch {row['epoch']} on planned for {plural(row['epochs'], 'epoch')}{before}")
+    return told
 
 
 def thresholds_of(folder: Path, record: RunRecord) -> tuple[float, ...]:

@@ -423,7 +423,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
-        self.at = restored(state["position"], self.plan.record, self.total)
+        self.at = restored(state, self.plan.record, self.total)
         parts = self.world.parts
         self.module.load_state_dict(parts(dict(self.module.state_dict()), state["module"]))
         self.lesson.restore(state)

@@ -21,6 +21,8 @@ class Position:
         left_out: skipped steps of this epoch. stale: epochs since the best one.
         resumed: each time that the run went on with another commit, version or hardware: the epoch (from 1), and what
             of its `environment` was another from then on.
+        extended: each time that the run went on with another number of epochs: the epoch (from 1), the `epochs` of its
+            schedule from then on, and those `before`.
     """
 
     epoch: int = 0
@@ -35,15 +37,20 @@ class Position:
     stale: int = 0
     left_out: int = 0
     resumed: list[dict[str, Any]] = field(default_factory=list)
+    extended: list[dict[str, Any]] = field(default_factory=list)
 
 
 def restored(state: Mapping[str, Any], record: RunRecord, total: int) -> Position:
-    """The position that a checkpoint holds, with what is another now than when the run went on before.
+    """The position in the state of a checkpoint, with what is another now than when the run went on before.
 
     Args:
         total: how many steps the run has in all; nothing is noted of one that has taken them.
     """
-    at, now = Position(**state), environment(device(record.device))
+    at, now = Position(**state["position"]), environment(device(record.device))
+    if at.total and is_extended(state, record):
+        known = {"before": state["epochs"]} if "epochs" in state else {}
+        row = {"epoch": at.epoch + 1, "epochs": record.settings.epochs, **known}
+        at = replace(at, extended=[*at.extended, row])
     before = {"processes": "1", **record.environment}
     for earlier in at.resumed:
         before |= earlier

@@ -110,7 +110,7 @@ def result_table(
         "warm_up_seconds": warm_up_seconds,
         "images_per_second": at.images / at.step_seconds,
     }
-    more = {"resumed": at.resumed} if at.resumed else {}
+    more = {key: rows for key, rows in (("resumed", at.resumed), ("extended", at.extended)) if rows}
     return table_of(record, selection, test, validation, train, parameters=parameters, thresholds=thresholds, more=more)
 
 

@@ -24,7 +24,7 @@ from zoo.hub.sums import SUMS
 from zoo.models.device import pick_device, pick_layout, usable_device
 from zoo.models.own_module import state_hash
 from zoo.models.precision import pick_precision
-from zoo.runs.folder import is_finished, read_metrics, read_result
+from zoo.runs.folder import any_result, extensions_of, is_finished, read_metrics, read_result
 from zoo.runs.own_source import own_of_run, renewed, reopened, with_model
 from zoo.runs.record import CHECKPOINTS, RunRecord, read_record, tree_of
 from zoo.train import checkpoint
@@ -113,7 +113,7 @@ def plan_from(
         given: the given options, by their names in `zoo.train.run_options.Request`. With `dataset` the
             weights are fine-tuned; without it the recorded run is repeated.
         registry: the catalogue; loaded if not given.
-        warn: receives a line if the weights are not those that are recorded.
+        warn: receives a line if the weights are not those that are recorded, or the run was extended.
         own: what takes the place of names, or is given again: see `zoo.train.given`.
     Raises:
         InputError: an option that cannot be combined with it, or none of the weights fits.
@@ -125,6 +125,8 @@ def plan_from(
     own = replace(own, warn=warn)
     registry = _with_code(folder, record, registry, own)
     if given.get("dataset") is None:
+        for line in extensions_of(any_result(folder)):
+            warn(f"{source}: was extended ({line}); the repetition has that schedule from the start, and other numbers")
         return warmed(_repeat(record, given, source, registry, show, own), warn)
     weights = weights_of_run(source, registry)
     return with_weights(_fine_tune(record, weights, given, registry, show, own), weights)

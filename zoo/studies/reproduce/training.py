@@ -15,6 +15,7 @@ from zoo.base.reporter import Reporter
 from zoo.base.tables import Table
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.errors import DeviceError
+from zoo.runs.folder import any_result, extensions_of
 from zoo.studies.checked import Remembered, stays
 from zoo.studies.reproduce.paper_table import PAPER_COLUMNS, is_whole_source, paper_rows, refuse_training_options
 from zoo.studies.reproduce.recorded import figures, file_of, measured, read, store, unclean, with_other_seeds
@@ -133,6 +134,9 @@ def _train(table: _Table, how: How) -> tuple[list[str], bool]:
 
         with contextlib.suppress(DeviceError):  # each run that begins says so
             pick_device(table.ask.device)
+    for job in table.jobs:
+        for line in extensions_of(any_result(job.folder)):
+            how.reporter.warn(f"{job.title}: was extended ({line}), so that its row is not what the table asks for")
     if line := stays((job.folder for job in table.jobs), table.ask.device):
         how.reporter.warn(line)
     problems: list[str] = []
