@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from zoo.errors import DeviceError
-from zoo.train.out_of_memory import NOTE, refusing_too_much
+from zoo.runs.record import OUT_OF_MEMORY
+from zoo.train.out_of_memory import refusing_too_much
 from zoo.train.plan import resolve
 from zoo.train.run_options import Request
 
@@ -95,7 +96,7 @@ def test_what_onednn_says_counts_as_out_of_memory_only_after_memory_did_not_suff
     plan = resolve(Request(model="cnn-baseline", dataset="digits", device="cpu"))
     with pytest.raises(RuntimeError, match="primitive"), refusing_too_much(plan):
         raise RuntimeError("could not create a primitive")
-    record = msgspec.structs.replace(plan.record, environment={**plan.record.environment, NOTE: "in step 1"})
+    record = msgspec.structs.replace(plan.record, environment={**plan.record.environment, OUT_OF_MEMORY: "in step 1"})
     with (
         pytest.raises(DeviceError, match="out of memory on cpu with batches of"),
         refusing_too_much(replace(plan, record=record)),

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from image_folders import write_images
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import zoo
 from zoo.base.reporter import Reporter
 from zoo.cli import cli
-from zoo.errors import DeviceError
+from zoo.data.batches import mode
+from zoo.errors import DeviceError, InputError
 from zoo.runs.folder import read_metrics
 from zoo.runs.record import read_record
 from zoo.train import batch_that_fits
@@ -110,6 +112,20 @@ def test_a_run_that_went_on_is_resumed_as_it_went_on(tmp_path: Path) -> None:
     assert "resumed" not in longer.result
 
 
+def test_the_command_that_began_a_run_finds_it_again_after_memory_did_not_suffice(tmp_path: Path) -> None:
+    def asked(model: Any, **more: Any) -> Any:
+        recipe = {"batch_size": 32, "epochs": 2, "lr": 1e-2, "precision": "fp32", "augment": []}
+        few = {"dataset": "digits", "limit_train": 112, "limit_test": 50, "output": tmp_path / "run"}
+        return zoo.train(model, recipe=recipe, device="cpu", reporter=Told(), resume=True, **few, **more)
+
+    steps, model = iter(range(9)), net(most=16)
+    stopped = asked(model, stop=lambda: 15 * (next(steps) == 5))
+    assert (stopped.state, stopped.record.settings.accumulate) == ("stopped", 2)
+    with pytest.raises(InputError, match="another configuration"):
+        asked(model, settings={"accumulate": 4})
+    assert asked(model).state == "finished"
+
+
 # ---- --batch-size auto ---------------------------------------------------------------------------------
 
 
@@ -147,3 +163,26 @@ def test_a_run_with_an_automatic_batch_records_what_was_chosen(tmp_path: Path) -
     assert read_record(tmp_path / "run").settings.accumulate == 1
     refused = CliRunner().invoke(cli, [*words, "80", "--batch-size", "large"])
     assert "give 1 or more, or auto" in refused.output
+
+
+def test_the_command_that_began_a_run_finds_it_again_whatever_memory_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "photos", 2, 20)
+    monkeypatch.chdir(tmp_path)
+
+    def asked(free: int, **more: Any) -> Any:
+        monkeypatch.setattr(mode, "host_memory", lambda: free)
+        monkeypatch.setattr(batch_that_fits, "host_memory", lambda: 64 << 30 if free > 1 << 30 else 1_000_000)
+        given: dict[str, Any] = {"dataset": "folder:photos", "batch_size": "auto", "epochs": 2, "workers": 0}
+        return zoo.train("cnn-baseline", device="cpu", reporter=Told(), resume=True, **given, **more)
+
+    steps = iter(range(9))
+    begun = asked(64 << 30, stop=lambda: 15 * (next(steps) == 1))
+    assert (begun.state, begun.record.data.mode, begun.record.settings.accumulate) == ("stopped", "resident", 1)
+    ended = asked(10_000)
+    assert (ended.folder.name, ended.state) == (begun.folder.name, "finished")
+    assert (ended.record.data.mode, ended.record.settings.accumulate) == ("resident", 1)
+    other = asked(64 << 30, data_mode="stream")  # which is not left open
+    assert other.record.data.mode == "stream"
+    assert other.folder.name != begun.folder.name

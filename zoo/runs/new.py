@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from zoo.base.files import TEMPORARY
 from zoo.errors import InputError
@@ -13,14 +14,43 @@ if TYPE_CHECKING:
     from zoo.runs.record import RunRecord
 
 
-def unfinished(record: RunRecord) -> Path | None:
-    """The newest run under `runs/` that has the same configuration and no result."""
+LeftOpen = Literal["accumulate", "mode"]
+"""What a command may leave to the memory that is free: micro-batches, and whether images are streamed."""
+
+OF_THE_MODE = ("mode", "fingerprint", "decoding", "mean", "std", "measured_on", "white", "black")
+"""What a record says of images otherwise if they are streamed; whether they are the same is seen when it goes on."""
+
+
+def is_same(there: RunRecord, asked: RunRecord, left_open: Collection[LeftOpen] = ()) -> bool:
+    """Whether a run is the one that is asked for, whatever free memory or a timing chose for each of them.
+
+    Args:
+        left_open: what the command leaves open; the compiler's mode is, where the recipe says `auto`.
+    """
+    import msgspec
+
+    from zoo.runs.record import OUT_OF_MEMORY, configuration
+
+    settings, mode, data = there.settings, there.compile, there.data
+    halved = OUT_OF_MEMORY in there.environment and settings.accumulate % asked.settings.accumulate == 0
+    if halved or "accumulate" in left_open:
+        settings = msgspec.structs.replace(settings, accumulate=asked.settings.accumulate)
+    if halved or (settings.compile == asked.settings.compile == "auto"):
+        mode = asked.compile
+    if "mode" in left_open and data.mode != asked.data.mode:
+        data = msgspec.structs.replace(data, **{key: getattr(asked.data, key) for key in OF_THE_MODE})
+    there = msgspec.structs.replace(there, settings=settings, compile=mode, data=data)
+    return configuration(there) == configuration(asked)
+
+
+def unfinished(record: RunRecord, left_open: Collection[LeftOpen] = ()) -> Path | None:
+    """The newest run under `runs/` that is the same (see `is_same`) and has no result."""
     from zoo.errors import RunError
-    from zoo.runs.record import RECORD, RESULT, configuration, read_record
+    from zoo.runs.record import RECORD, RESULT, read_record
 
     def fits(folder: Path) -> bool:
         try:
-            return configuration(read_record(folder)) == configuration(record)
+            return is_same(read_record(folder), record, left_open)
         except RunError:
             return False
 
@@ -28,17 +58,17 @@ def unfinished(record: RunRecord) -> Path | None:
     return max(filter(fits, folders), key=lambda p: (p / RECORD).stat().st_mtime, default=None)
 
 
-def refuse_another(folder: Path, record: RunRecord) -> None:
-    """Refuse to go on with the run of a folder if it is finished or has another configuration.
+def refuse_another(folder: Path, record: RunRecord, left_open: Collection[LeftOpen] = ()) -> None:
+    """Refuse to go on with the run of a folder if it is finished or another one (see `is_same`).
 
     Raises:
         InputError: says which. RunError: it is damaged.
     """
-    from zoo.runs.record import RESULT, configuration, read_record
+    from zoo.runs.record import RESULT, read_record
 
     if (folder / RESULT).exists():
         raise InputError(f"--output {folder}: its run is finished; choose another folder")
-    if configuration(read_record(folder)) != configuration(record):
+    if not is_same(read_record(folder), record, left_open):
         raise InputError(
             f"--output {folder}: its run has another configuration than the one that is asked for; choose another "
             f"folder, or go on with it as it is: --resume {folder}"

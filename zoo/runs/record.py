@@ -23,6 +23,9 @@ FORMAT = 1
 DIRTY = "-dirty"
 """How the name of a commit ends where files of the checkout were changed."""
 
+OUT_OF_MEMORY = "out of memory"
+"""The line of a record's environment that says that memory did not suffice, and what was halved."""
+
 RECORD, METRICS, WEIGHTS, RESULT, CURVES = (
     "run.toml",
     "metrics.jsonl",

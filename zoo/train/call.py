@@ -17,7 +17,7 @@ from zoo.base.reporter import Reporter
 from zoo.catalogue.registry import find_model, load_registry
 from zoo.models.precision import usual_torch
 from zoo.runs.folder import is_finished
-from zoo.runs.new import check_free, new_folder, refuse_another, unfinished
+from zoo.runs.new import LeftOpen, check_free, new_folder, refuse_another, unfinished
 from zoo.runs.own_source import remember
 from zoo.runs.record import CHECKPOINTS, RECORD, RunRecord, read_record
 from zoo.train import checkpoint
@@ -30,7 +30,7 @@ from zoo.train.own_failure import saying_own_failures
 from zoo.train.plan import Entry, Plan
 from zoo.train.processes.world import World
 from zoo.train.result import doubts
-from zoo.train.run_options import Request
+from zoo.train.run_options import AUTO, Request
 from zoo.train.runner import Watch, train_in
 from zoo.train.speed.threads import beside_others
 from zoo.train.start import continued, plan_from, plan_of, refuse_anew, refuse_package, refuse_soup
@@ -64,10 +64,10 @@ class Training:
         loggers = find_listeners(self.log, entry[0])
         plan = self._beside_others(self._prepared(lambda show: plan_of(request, show, entry, own)))
         if output is not None and there:
-            self.world.once(lambda: refuse_another(output, plan.record))
+            self.world.once(lambda: refuse_another(output, plan.record, _left_open(request)))
         found = output if there else None
         if look and output is None:
-            found = self.world.once(lambda: unfinished(plan.record))
+            found = self.world.once(lambda: unfinished(plan.record, _left_open(request)))
         if (folder := found) and not self.world.once(lambda: checkpoint.exists(folder / CHECKPOINTS)):
             return self._train(plan, folder, loggers)  # nothing of it is kept yet: it begins as it is asked for now
         if folder:
@@ -161,6 +161,12 @@ class Training:
             make_folder(folder)
             display = attach(display, dict(loggers), folder, warn)
         return self.stop.hearing(attach_objects(display, given, warn) if given else display)
+
+
+def _left_open(request: Request) -> list[LeftOpen]:
+    """What a request leaves to the memory that is free when it is asked."""
+    parts: list[LeftOpen] = ["accumulate"] if request.batch_size == AUTO else []
+    return [*parts, "mode"] if request.data_mode == "auto" else parts
 
 
 @dataclass(frozen=True)

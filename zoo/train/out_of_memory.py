@@ -10,6 +10,7 @@ import torch
 
 from zoo.base.text import plural
 from zoo.errors import DeviceError
+from zoo.runs.record import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from zoo.train.plan import Plan
@@ -22,9 +23,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calculation")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
-
-NOTE = "out of memory"
-"""The line of a record's environment that says that memory did not suffice before."""
 
 _ONEDNN = "could not create a primitive"
 """What oneDNN says of memory that does not suffice, and of much else."""
@@ -40,7 +38,7 @@ def refusing_too_much(plan: Plan) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error) or (NOTE in plan.record.environment and _ONEDNN in str(error)):
+        if is_out_of_memory(error) or (OUT_OF_MEMORY in plan.record.environment and _ONEDNN in str(error)):
             raise DeviceError(_too_much(plan)) from error
         raise
 

@@ -10,8 +10,9 @@ import torch
 
 from zoo.base.heap import trim_heap
 from zoo.base.text import plural
+from zoo.runs.record import OUT_OF_MEMORY
 from zoo.train.loop import Trainer
-from zoo.train.out_of_memory import NOTE, is_out_of_memory
+from zoo.train.out_of_memory import is_out_of_memory
 from zoo.train.plan import Plan
 from zoo.train.precise_bn import statistics_of
 
@@ -46,7 +47,7 @@ def _in_parts(plan: Plan, parts: int, when: str) -> Plan:
         record,
         settings=msgspec.structs.replace(record.settings, accumulate=parts),
         compile=mode,
-        environment={**record.environment, NOTE: line},
+        environment={**record.environment, OUT_OF_MEMORY: line},
     )
     return replace(plan, record=record, hardware=plan.hardware._replace(compile=mode))
 
@@ -54,9 +55,10 @@ def _in_parts(plan: Plan, parts: int, when: str) -> Plan:
 def line_of(plan: Plan) -> str:
     """What people are told of a plan that `halved` gave."""
     batch, parts = min(plan.recipe.batch_size, len(plan.train)), plan.recipe.accumulate
+    when = plan.record.environment[OUT_OF_MEMORY].partition(" with")[0]
     return (
-        f"out of memory {plan.record.environment[NOTE].partition(' with')[0]}; the step is repeated, and each batch of "
-        f"{plural(batch, 'image')} is now computed in {plural(parts, 'part')} (recipe.accumulate = {parts})"
+        f"out of memory {when}; the step is repeated, and each batch of {plural(batch, 'image')} is now "
+        f"computed in {plural(parts, 'part')} (recipe.accumulate = {parts})"
     )
 
 
