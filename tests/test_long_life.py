@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +150,24 @@ def test_a_run_that_was_extended_says_so_and_its_repetition_warns(plan: Plan, tm
     how = "from epoch 3 on planned for 4 epochs, before for 2 epochs"
     assert [line.partition("; ")[0] for line in said] == [f"{folder}: was extended ({how})"]
     assert facts(read(folder))["run", "schedule"] == how
+
+
+# ---- its name ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "printed"),
+    [("\udcff", "utf-8:strict", b"\xff"), ("\u98a8", "cp1252", rb"\u98a8"), ("\u98a8", "utf-8", b"\xe9\xa2\xa8")],
+)
+def test_a_run_s_folder_is_printed_whatever_its_name_and_the_terminal_s_encoding(
+    name: str, encoding: str, printed: bytes, plan: Plan, tmp_path: Path
+) -> None:
+    try:
+        (tmp_path / name).mkdir()
+    except OSError:
+        pytest.skip("no file of this system is called so")
+    train_in(tmp_path / name, plan, Watch())
+    command = [sys.executable, "-m", "zoo", "train", "--resume", name]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, timeout=200)
+    assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr.decode(errors="replace")

@@ -154,6 +154,7 @@ def cli(context: click.Context, debug: bool, no_plugins: bool, verbose: bool, qu
 def main(args: Sequence[str] | None = None, prog_name: str = "zoo") -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     _replace_closed_streams()
+    _let_stdout_print_every_name()
     words = list(sys.argv[1:] if args is None else args)
     atexit.register(_leave_quickly)
     warnings.showwarning = _show_warning
@@ -183,6 +184,14 @@ def _replace_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+
+
+def _let_stdout_print_every_name() -> None:
+    """Let names of files through that the encoding of stdout lacks: those that are not UTF-8 as their bytes."""
+    encoding, errors = (getattr(sys.stdout, name, None) for name in ("encoding", "errors"))
+    if errors == "strict" and hasattr(sys.stdout, "reconfigure"):
+        utf8 = str(encoding).lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 def _show_warning(
