@@ -23,7 +23,7 @@ from zoo.runs.find import read
 from zoo.runs.folder import read_metrics, read_result, read_weights, write_weights
 from zoo.runs.load import load
 from zoo.runs.lock import NAME
-from zoo.runs.record import CHECKPOINTS, RECORD, WEIGHTS
+from zoo.runs.record import CHECKPOINTS, RECORD, WEIGHTS, write_record
 from zoo.train.events import Listener
 from zoo.train.given import again
 from zoo.train.loop import Saving, Stop
@@ -171,3 +171,22 @@ def test_a_run_s_folder_is_printed_whatever_its_name_and_the_terminal_s_encoding
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, timeout=200)
     assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr.decode(errors="replace")
+
+
+# ---- no space ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limits")
+def test_where_nothing_can_be_written_a_run_can_be_removed_and_a_lock_names_its_file(
+    plan: Plan, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_record(folder, plan.record)
+    full = "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    locked = f"from zoo.runs.lock import *\nfrom pathlib import Path\nRunLock(Path({str(folder)!r})).__enter__()"
+    removed = f"from zoo.cli import main\nmain(['runs', '--remove', {str(folder)!r}, '--yes'])"
+    done = [subprocess.run([sys.executable, "-c", full + code], capture_output=True) for code in (locked, removed)]
+    assert f"WriteError: {folder / NAME}: cannot be written: ".encode() in done[0].stderr
+    assert done[1].returncode == 0, done[1].stderr.decode()
+    assert not folder.exists()

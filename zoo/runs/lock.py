@@ -36,12 +36,15 @@ WAIT_SECONDS = 60.0
 class RunLock:
     """Holds a run folder while it is entered.
 
+    Args:
+        named: whether the lock's file says who holds it, which needs a place on the disk; not where the folder is only
+            removed, as a full disk is what makes people remove runs.
     Raises:
         BusyError: another living process holds it; names the process and its host.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+    def __init__(self, folder: Path, *, named: bool = True) -> None:
+        self.path, self.named = folder / NAME, named
         self.handle = -1
         self.held: Path | None = None  # the file that stands for the lock
 
@@ -56,8 +59,13 @@ class RunLock:
         except BaseException:
             os.close(self.handle)
             raise
-        os.ftruncate(self.handle, 0)
-        os.write(self.handle, _signature())
+        try:
+            if self.named:
+                os.ftruncate(self.handle, 0)
+                os.write(self.handle, _signature())
+        except OSError as error:
+            self.__exit__()
+            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
         return self
 
     def _lock(self) -> None:

@@ -40,7 +40,7 @@ def remove(folder: Path) -> None:
         RunError: as `check_removable`. WriteError: the system refuses.
     """
     check_removable(folder)
-    with RunLock(folder):
+    with RunLock(folder, named=False):
         try:
             shutil.rmtree(folder)
         except OSError as error:
