@@ -68,9 +68,10 @@ class Training:
         found = output if there else None
         if look and output is None:
             found = self.world.once(lambda: unfinished(plan.record, _left_open(request)))
-        if (folder := found) and not self.world.once(lambda: checkpoint.exists(folder / CHECKPOINTS)):
-            return self._train(plan, folder, loggers)  # nothing of it is kept yet: it begins as it is asked for now
-        if folder:
+        if (folder := found) is not None:
+            kept = folder / CHECKPOINTS
+            if not self.world.once(lambda: checkpoint.exists(kept)):  # it begins as it is asked for now
+                return self._train(plan, folder, loggers)
             return self.resume(folder, {"data_dir": request.data_dir, "workers": request.workers}, own)
         return self._train(plan, self._new_folder(plan, output), loggers)
 
