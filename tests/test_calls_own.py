@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,36 @@ def typed() -> Any:
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, num_classes))
 
     return net
+
+
+def scaled(num_classes: int, act: type[nn.Module] = nn.ReLU, factor: Any = 1) -> nn.Module:
+    """A network in a file, whose parameters do not show what it computes."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 9), act(), nn.Linear(9, num_classes), nn.Threshold(-99, factor))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (functools.partial(scaled, act=nn.Tanh), False),
+        (functools.partial(scaled, factor=float("inf")), True),
+        (functools.partial(lambda factor, num_classes: scaled(num_classes, factor=factor), 2), False),
+        (functools.partial(scaled, factor=3), True),
+    ],
+)
+def test_arguments_of_a_partial_are_those_of_the_model_that_is_opened_again(
+    given: Any, kept: bool, tmp_path: Path
+) -> None:
+    run = zoo.train(given, **FEW, output=tmp_path / "run")
+    for forget in (False, True):
+        if forget:
+            own_source._remembered().clear()  # another program
+        if forget and not kept:
+            with pytest.raises(InputError, match=r"arguments that no file holds: give it again"):
+                zoo.load(run)
+        opened = zoo.load(run, model=given) if forget and not kept else zoo.load(run)
+        assert repr(opened.module) == repr(given(num_classes=3))
+    assert bool(run.record.own and run.record.own[0].file) is kept
+    own_source._remembered().clear()
 
 
 @pytest.mark.parametrize("ready", [False, True])

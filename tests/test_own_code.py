@@ -381,7 +381,9 @@ def test_a_class_that_was_typed_in_must_be_given_again(home: Home) -> None:
     run = home.run("typed", space["Typed"], steps=3)
     assert (run / read_record(run).own[0].copy).read_text() == text
     as_in_another_process()
-    with pytest.raises(InputError, match=r"Typed was typed in, and stands in no file: give it again by zoo.load\("):
+    with pytest.raises(
+        InputError, match=r"Typed was typed in, or given arguments that no file holds: give it again by zoo.load\("
+    ):
         continued(run)
     assert resume(run, model=space["Typed"]) == []
 

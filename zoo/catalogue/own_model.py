@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,7 +59,9 @@ def own_model(given: str | Callable[..., Any], kind: Kind | None = None) -> OwnM
     """The model that "FILE.py:NAME", a class or a function makes.
 
     Args:
-        given: of a `functools.partial`, the arguments become those of the tree where TOML can write them.
+        given: of a `functools.partial`, the arguments become those of the tree where TOML can write them. Of one whose
+            arguments no record can hold (a class, say), the file alone does not make the model again: it counts as code
+            that stands in no file.
         kind: what it builds, where that is known; else its signature says it.
     Raises:
         InputError: no such file or name, or a signature of no kind.
@@ -67,6 +70,8 @@ def own_model(given: str | Callable[..., Any], kind: Kind | None = None) -> OwnM
     if isinstance(given, functools.partial) and not given.args and _plain(given.keywords):
         arguments, given = dict(given.keywords), given.func
     code = in_file(given) if isinstance(given, str) else of_object(given)
+    if isinstance(given, functools.partial) and not _recorded(given):
+        code = OwnCode.made(code.attribute, text=code.text, target=given)
     return model_of(code, kind, arguments)
 
 
@@ -113,6 +118,19 @@ def _plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_plain, value))
     return isinstance(value, bool | int | float | str)
+
+
+def _recorded(given: functools.partial[Any]) -> bool:
+    """Whether a record holds the arguments, as the defaults of the factory: see `zoo.models.arguments`."""
+    return not given.args and _is_data(given.keywords)
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_data(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_data, value))
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _summary(code: OwnCode) -> str:

@@ -202,7 +202,7 @@ def _kept(folder: Path, part: OwnPart) -> OwnModel:
     """The component from its copy in the run folder."""
     again = f"zoo.load({str(folder)!r}, model={part.attribute})"
     if not _is_in_a_file(part):
-        what = "was given ready" if part.kind == "module" else "was typed in, and stands in no file"
+        what = "was given ready" if part.kind == "module" else "was typed in, or given arguments that no file holds"
         raise InputError(f"{folder}: its model {part.attribute} {what}: give it again by {again}, or resume likewise")
     copy = (folder / part.copy).absolute()
     if not copy.resolve().is_relative_to(folder.resolve()):
