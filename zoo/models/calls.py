@@ -7,6 +7,11 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 
+def is_on_cpu(x: Tensor) -> bool:
+    """Whether numbers on a CPU are given; what stands for them while torch.fx traces a module has no place."""
+    return isinstance(x, Tensor) and x.device.type == "cpu"
+
+
 def is_recorded() -> bool:
     """Whether torch records what is computed, to compile, export or save it."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()

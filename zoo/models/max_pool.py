@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from zoo.models.calls import is_recorded, is_transformed
+from zoo.models.calls import is_on_cpu, is_recorded, is_transformed
 
 
 class RowMaxPool2d(nn.MaxPool2d):
@@ -25,7 +25,7 @@ class RowMaxPool2d(nn.MaxPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), float, to (B, C, H', W'), as `nn.MaxPool2d`."""
-        here = x.device.type == "cpu" and x.dim() == 4 and x.is_contiguous() and x.is_floating_point()
+        here = is_on_cpu(x) and x.dim() == 4 and x.is_contiguous() and x.is_floating_point()
         if not here or x.numel() == 0 or is_recorded() or is_transformed(x):
             return super().forward(x)
         sides = [_pair(side) for side in (self.kernel_size, self.stride, self.padding)]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.models.calls import is_recorded, is_transformed
+from zoo.models.calls import is_on_cpu, is_recorded, is_transformed
 from zoo.models.precision import has_amx
 
 Pair = tuple[int, int]
@@ -38,7 +38,7 @@ class WindowConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, out, H', W'), as `nn.Conv2d`."""
-        if x.device.type != "cpu" or x.dim() != 4 or isinstance(self.padding, str) or is_transformed(x, self.weight):
+        if not is_on_cpu(x) or x.dim() != 4 or isinstance(self.padding, str) or is_transformed(x, self.weight):
             return super().forward(x)
         sides = tuple(zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
         spans = [_span(*side) for side in sides]
@@ -184,7 +184,7 @@ class ProductConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(B, C, H, W) to (B, out, H', W'), as `nn.ConvTranspose2d`."""
-        if x.device.type != "cpu" or x.dim() != 4 or output_size is not None or not x.is_contiguous():
+        if not is_on_cpu(x) or x.dim() != 4 or output_size is not None or not x.is_contiguous():
             return super().forward(x, output_size)
         padding = cast(tuple[int, int], self.padding)  # a name is for convolutions that are not transposed
         high, wide = (

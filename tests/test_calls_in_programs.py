@@ -1,0 +1,52 @@
+"""The calls inside of somebody's program: its threads, its random numbers, what it has set in torch, its tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.fx import symbolic_trace
+
+import zoo
+from zoo.runs.folder import read_weights
+
+FEW: dict[str, Any] = {"dataset": "digits", "epochs": 1, "limit_train": 100, "device": "cpu"}
+IMAGE = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model with convolutions and pools, trained for one epoch."""
+    return zoo.train("cnn-baseline", **FEW, limit_test=20, output=tmp_path_factory.mktemp("runs") / "it").folder
+
+
+@contextmanager
+def set_in_torch(how: str) -> Iterator[None]:
+    if how == "device":
+        with torch.device("meta"):
+            yield
+        return
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def swept(folder: Path) -> dict[str, Tensor]:
+    found = zoo.sweep("cnn-baseline", grid={"lr": [1e-3]}, **FEW, output=folder)
+    assert found.best_run is not None
+    return read_weights(found.best_run.folder)
+
+
+def test_a_model_on_a_cpu_is_traced_by_fx_as_tools_for_features_do(run: Path) -> None:
+    model = zoo.load(run, device="cpu")
+    images = model.read([IMAGE, IMAGE])
+    traced = symbolic_trace(model.module)
+    assert torch.allclose(traced(images), model(images), atol=1e-5)
