@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import symbolic_trace
 
 import zoo
+from zoo.evaluate.classifier import Classifier
 from zoo.runs.folder import read_weights
 
 FEW: dict[str, Any] = {"dataset": "digits", "epochs": 1, "limit_train": 100, "device": "cpu"}
@@ -43,6 +44,48 @@ def swept(folder: Path) -> dict[str, Tensor]:
     found = zoo.sweep("cnn-baseline", grid={"lr": [1e-3]}, **FEW, output=folder)
     assert found.best_run is not None
     return read_weights(found.best_run.folder)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda run, _: zoo.load(run),
+        lambda run, _: zoo.predict(run, [IMAGE]),
+        lambda run, _: zoo.evaluate(run),
+        lambda run, folder: zoo.export(run, folder / "it.pt2", format="torch"),
+        lambda _, folder: swept(folder / "sweep"),
+    ],
+)
+def test_the_random_numbers_of_a_program_go_on_as_without_the_call(
+    call: Callable[[Path, Path], Any], run: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    call(run, tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("how", ["float64", "device"])
+def test_an_ensemble_labels_and_a_sweep_are_the_same_whatever_a_program_has_set(
+    how: str, run: Path, tmp_path: Path
+) -> None:
+    usual = zoo.load(f"{run}+{run}").predict(IMAGE)
+    model = zoo.load(run)
+    several = Classifier(
+        name="it",
+        module=model.module,
+        sizes=model.sizes,
+        preprocessing=model.preprocessing,
+        classes=model.classes,
+        thresholds=(0.5,) * 10,
+    )
+    labels, weights = several.predict(IMAGE), swept(tmp_path / "usual")
+    with set_in_torch(how):
+        assert zoo.load(f"{run}+{run}").predict(IMAGE) == usual
+        assert several.predict(IMAGE) == labels
+        again = swept(tmp_path / "again")
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
 
 
 def test_a_model_on_a_cpu_is_traced_by_fx_as_tools_for_features_do(run: Path) -> None:

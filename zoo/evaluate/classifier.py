@@ -306,7 +306,8 @@ class Classifier(nn.Module):
         Raises:
             RunError: the probabilities are not numbers.
         """
-        reached = predicted(probabilities, torch.tensor(self.thresholds, dtype=torch.float64)).nonzero()[:, 0]
+        thresholds = torch.tensor(self.thresholds, dtype=torch.float64, device=probabilities.device)
+        reached = predicted(probabilities, thresholds).nonzero()[:, 0]
         ranking = self.rankings(probabilities[reached][None])[0]
         ranking = ranking._replace(rows=reached.numpy()[ranking.rows], finite=bool(probabilities.isfinite().all()))
         return self.scores(ranking, len(reached))

@@ -33,6 +33,7 @@ from zoo.evaluate.preparing import ImageTransform, Preprocessing
 from zoo.evaluate.temperature import logits_of
 from zoo.evaluate.views import cooled
 from zoo.models.device import usable_device
+from zoo.models.precision import usual_torch
 from zoo.runs.images import SplitName
 from zoo.runs.record import RunRecord, read_record
 from zoo.runs.without_labels import refuse_without_labels
@@ -72,7 +73,8 @@ class Ensemble(NamedTuple):
         ]
         for name, one in zip(self.names, opened, strict=True):
             refuse_without_labels(one.record, name)
-        return EnsembleClassifier(opened, self.names)
+        with usual_torch():
+            return EnsembleClassifier(opened, self.names)
 
 
 class Mean(nn.Module):

@@ -36,6 +36,8 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
     Warns:
         OtherVersionWarning: a plugin that the run was made with has another version here.
     """
+    import torch
+
     from zoo.catalogue.provenance import changes, require_components
     from zoo.models.compose import compose
     from zoo.runs.own_source import reopened
@@ -51,7 +53,8 @@ def load(run: str | Path, registry: Registry) -> nn.Module:
         warnings.warn(f"{folder}: {line}", OtherVersionWarning, stacklevel=callers())
     _check_weights(folder, tree, registry, sizes)
     weights = read_weights(folder)
-    module = compose(tree, registry, where="build", **sizes)
+    with torch.random.fork_rng(devices=[]):  # initial weights, which are replaced: the program's own numbers stay
+        module = compose(tree, registry, where="build", **sizes)
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:

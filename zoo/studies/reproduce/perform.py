@@ -28,6 +28,7 @@ from zoo.studies.reproduce.energy import Meter, counters
 from zoo.studies.reproduce.recorded import measured, store
 from zoo.studies.reproduce.rows import MEANT, Ask, Job, changed_fields, jobs_of, meant_by, rows_of
 from zoo.studies.reproduce.same_training import take_over
+from zoo.train.call import as_before
 from zoo.train.events import Listener
 from zoo.train.listeners import Several
 from zoo.train.loop import Saving, Stop
@@ -165,7 +166,8 @@ def perform(
 
     heard = Several([metered, *listeners])
     watch = Watch(listener=heard, stop=stop, saving=Saving(ask.checkpoint_seconds), say=reporter.say)
-    result = finish(job.folder, plan, watch)
+    with as_before(ask.device):
+        result = finish(job.folder, plan, watch)
     for line in doubts(result) if result else ():
         warn(line)
     return result

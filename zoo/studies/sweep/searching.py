@@ -161,6 +161,7 @@ def _run(search: Search, entry: Entry, spread: tuple[Engine, int], reporter: Rep
     """Run the missing trials; returns a line for each process that failed."""
     from zoo.studies import workers
     from zoo.studies.sweep.trials import work
+    from zoo.train.call import as_before
     from zoo.train.loop import Stop
 
     engine, jobs = spread
@@ -168,7 +169,7 @@ def _run(search: Search, entry: Entry, spread: tuple[Engine, int], reporter: Rep
         given = msgspec.to_builtins(search)
         gpu = workers.takes_gpu(engine, search.request.device)
         return workers.spread("zoo.studies.sweep.trials:assist", given, jobs, engine, stop, reporter, gpu=gpu)
-    with contextlib.suppress(Stop):  # `stop` remembers it
+    with contextlib.suppress(Stop), as_before(search.request.device):  # `stop` remembers it
         work(search, entry, stop, reporter)
     return []
 
