@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,29 @@ def test_an_ensemble_labels_and_a_sweep_are_the_same_whatever_a_program_has_set(
         assert several.predict(IMAGE) == labels
         again = swept(tmp_path / "again")
     assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+def test_two_trainings_of_one_program_at_a_time_are_those_that_each_is_alone(tmp_path: Path) -> None:
+    """Each sleeps in its first batch, so that the other one would draw its own random numbers meanwhile."""
+    many = FEW | {"limit_train": 400, "epochs": 2, "limit_test": 20}
+
+    def weights(where: str, seed: int) -> dict[str, Tensor]:
+        met: list[bool] = []
+
+        def meet(images: Tensor, labels: Tensor) -> Tensor:
+            if not met and where == "together":
+                met.append(True)
+                time.sleep(0.3)
+            return images
+
+        made = zoo.train("cnn-baseline-bn-dropout", **many, seed=seed, augment=meet, output=tmp_path / f"{where}{seed}")
+        return read_weights(made.folder)
+
+    alone = [weights("alone", seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda seed: weights("together", seed), (0, 1)))
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_model_on_a_cpu_is_traced_by_fx_as_tools_for_features_do(run: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -189,16 +192,31 @@ def as_before(device: str) -> Iterator[None]:
     """Train in torch's usual modes, and leave torch as it was: a program goes on after the training.
 
     What the caller's program set for itself, such as `torch.set_grad_enabled(False)` at the top of a notebook, must not
-    change the weights; and what code of the user's own sets during the training must not outlast it.
+    change the weights; and what code of the user's own sets during the training must not outlast it. All threads of a
+    process share torch's random generator, so that a training waits for that of another thread.
 
     Args:
         device: the name of the device that is trained on.
     """
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    cuda = device not in ("cpu", "mps") and torch.cuda.is_available()
+    turn = _turn(os.getpid())
+    if not turn.acquire(blocking=False):
+        Reporter().say("another thread of this program trains; this training begins when that one has ended")
+        turn.acquire()
     try:
-        with usual_torch(), torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
-            yield
+        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+        cuda = device not in ("cpu", "mps") and torch.cuda.is_available()
+        try:
+            with usual_torch(), torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
+                yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
     finally:
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
+        turn.release()
+
+
+@functools.cache
+def _turn(process: int) -> threading.RLock:
+    """Held while this process trains; a fork of it has another one."""
+    del process
+    return threading.RLock()
