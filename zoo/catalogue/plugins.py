@@ -6,7 +6,6 @@ listed becomes a record that says so. `zoo.catalogue.discovery` finds the entry 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
@@ -22,6 +21,7 @@ import msgspec
 
 from zoo.base.install import OURS
 from zoo.base.quiet_imports import without_advice
+from zoo.base.streams import printing_to
 from zoo.base.structs import Struct
 from zoo.base.text import one_line, printable_line
 from zoo.catalogue.own_code import OwnCode
@@ -136,7 +136,7 @@ def load(entry: Found, *, isolated: bool = False) -> PluginRecord:
     before, start = _heavy(), time.perf_counter()
     output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(output):
+        with printing_to(output):
             plugin = _import(entry)
             answers = _ask(plugin, entry.name)
     except BaseException as error:

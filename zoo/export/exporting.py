@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from zoo.base.streams import printing_to
 from zoo.base.text import first_line
 from zoo.catalogue.plugins import import_factory
 from zoo.errors import InputError, PluginError, ZooError
@@ -97,7 +98,7 @@ def start(component: Component, *, opset: int | None = None) -> Exporting:
     if options.keys() - inspect.signature(factory).parameters.keys():
         raise InputError(f"--opset is ONNX's; leave it out with --format {component.name}")
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with printing_to(sys.stderr):
             exporter = factory(**options)
     except ZooError:
         raise
@@ -123,7 +124,7 @@ def _largest_batch(name: str, exporter: Exporter) -> int | None:
 @contextlib.contextmanager
 def _one_line(what: str) -> Iterator[None]:
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with printing_to(sys.stderr):
             yield
     except ZooError:
         raise

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from zoo.base.install import install_line
+from zoo.base.streams import printing_to
 from zoo.base.version import __version__
 from zoo.errors import InputError
 from zoo.export.agree import Run
@@ -111,7 +112,7 @@ def _quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), printing_to(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from urllib.error import HTTPError, URLError
 
 import torch
 
+from zoo.base.streams import printing_to
 from zoo.base.text import first_line, one_line, plural
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry
@@ -143,7 +143,7 @@ def fetched(reference: str, where: str, call: Callable[..., Any], advice: str, /
         ZooError: it failed; says what was requested, where it was looked for, and what to do.
     """
     try:
-        with talking(reference), redirect_stdout(sys.stderr):
+        with talking(reference), printing_to(sys.stderr):
             return call(**options)
     except HubError as error:
         cause = error.__cause__

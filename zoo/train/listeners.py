@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from zoo.base.streams import printing_to
 from zoo.base.text import first_line
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Registry
@@ -91,7 +92,7 @@ class Guarded(Listener):
             return
         try:
             # A command's stdout is for its result.
-            with contextlib.nullcontext() if self.given else contextlib.redirect_stdout(sys.stderr):
+            with contextlib.nullcontext() if self.given else printing_to(sys.stderr):
                 method(*values)
         except (Exception, SystemExit) as error:
             self.target = None
@@ -129,7 +130,7 @@ def attach(listener: Listener, factories: dict[str, Callable[..., Any]], folder:
     made = []
     for name, factory in factories.items():
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with printing_to(sys.stderr):
                 made.append(Guarded(name, factory(folder=folder), say))
         except ZooError:
             raise

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from zoo.base.explain import explain
+from zoo.base.streams import printing_to
 from zoo.base.text import plural
 from zoo.catalogue.plugins import import_factory
 from zoo.catalogue.registry import Origin, load_registry
@@ -90,7 +91,7 @@ class PluginSource:
             DataError: the plugin cannot get its data. PluginError: it returns something else.
         """
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is for a command's result, and downloads like to talk
+            with printing_to(sys.stderr):  # stdout is for a command's result, and downloads like to talk
                 splits = self.factory(data_dir=self.data_dir, **self.options)
         except ZooError:
             raise
