@@ -6,7 +6,6 @@ matplotlib is imported only where something is drawn; nothing depends on the clo
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.base.files import write_bytes
 from zoo.base.paths import local_path
+from zoo.base.quiet_imports import ignoring
 from zoo.base.text import printable_line
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def encoded(
 
     FigureCanvasAgg(figure)
     buffer = BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # in a script that the font has not
+    with ignoring("Glyph .* missing from"):  # in a script that the font has not
         figure.savefig(buffer, format=kind, dpi=dpi, metadata={**NAMELESS[kind], **(metadata or {})})
     return buffer.getvalue()
 

@@ -8,7 +8,6 @@ only to draw. The same tree gives the same file, byte for byte, with the same ma
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.base.drawing import encoded, styled
 from zoo.base.files import write_bytes
+from zoo.base.quiet_imports import ignoring
 from zoo.base.text import printable_line
 from zoo.catalogue.spec import Node
 from zoo.catalogue.tree import argument_text
@@ -315,8 +315,7 @@ def _flow(items: Sequence[str], room: float) -> list[str]:
 
 
 def _rendered(kind: str, width: float, height: float, marks: list[_Mark], metadata: Mapping[str, str] | None) -> bytes:
-    with styled(font_family=["DejaVu Sans Mono"]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as an empty box
+    with styled(font_family=["DejaVu Sans Mono"]), ignoring("Glyph .* missing"):  # drawn as an empty box
         from matplotlib.figure import Figure
 
         dpi = 192 if height < 4000 else 96

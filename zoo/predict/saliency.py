@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.base.quiet_imports import ignoring
 from zoo.data.types import Images
 from zoo.errors import InputError
 from zoo.evaluate.classifier import Classifier
@@ -127,8 +127,7 @@ class Explainer:
         if method == "layer-integrated-gradients":
             make, options = LayerIntegratedGradients, {"n_steps": STEPS, "internal_batch_size": STEPS}
         try:
-            with torch.enable_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with torch.enable_grad(), ignoring():
                 heat = make(model, layer.module).attribute(image.clone().requires_grad_(), target=target, **options)
         except RuntimeError as error:
             if "unused" not in str(error) and "does not require grad" not in str(error):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.base.quiet_imports import ignoring
 from zoo.base.text import plural
 from zoo.data.files.image_files import FileImages
 from zoo.data.seeds import mix_seed
@@ -137,6 +137,5 @@ class Resident:
 
 
 def _mapped(images: Images) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    with ignoring("The given NumPy array is not writable"):
         return torch.from_numpy(images)  # nothing here writes to it

@@ -8,7 +8,6 @@ are cut at random, of (seed, epoch): how many workers there are changes nothing.
 from __future__ import annotations
 
 import os
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from zoo.base.quiet_imports import ignoring
 from zoo.data.augment.crop import Bounds, crop_key
 from zoo.data.batches.ahead import Ahead, runs
 from zoo.data.batches.resident import slices
@@ -130,8 +130,7 @@ class _ArrayReader:
     """Rows of an array, gathered by a thread."""
 
     def __init__(self, images: Images, pool: Pool, pin: bool) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        with ignoring("The given NumPy array is not writable"):
             self.images = torch.from_numpy(images)  # nothing here writes to it
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="zoo-data") if pool.workers else None
         self.depth, self.pin = 2 if pool.workers else 0, pin

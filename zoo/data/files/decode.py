@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from zoo.base.quiet_imports import ignoring
 from zoo.base.text import first_line
 from zoo.data.augment.crop import RandomCut
 from zoo.data.files.colours import Colours, rgb, rgb_of_values
@@ -193,8 +193,7 @@ def _centre(image: Image.Image, side: int, rounding: Rounding) -> Image.Image:
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Pillow's warnings are not shown; for the one thread that reads images or starts the threads that do."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=PILLOWS)
+    with ignoring(module=PILLOWS):
         yield
 
 
