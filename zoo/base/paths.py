@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import InputError
 
@@ -35,6 +35,40 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     from pathlib import Path
 
     return Path(os.path.expanduser(path))
+
+
+class SteadyPath:
+    """A path of an object that a program keeps: it leads to the same place when the program changes its folder.
+
+    As long as the program is where it was when the object was made, the path is as it was given.
+
+    Args:
+        name: of the attribute of a frozen dataclass that this stands for.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Path:
+        """The path as it was given, or whole."""
+        if owner is None or self.name not in vars(owner):
+            raise AttributeError(self.name)
+        path, home = vars(owner)[self.name]
+        return path if path.is_absolute() or not home or home == _here() else home / path
+
+    def __set__(self, owner: Any, path: Path) -> None:
+        """Take the path, and remember from where it leads."""
+        vars(owner)[self.name] = path, None if path.is_absolute() else _here()
+
+
+def _here() -> Path | None:
+    """The folder that relative paths begin in; None if it is gone."""
+    from pathlib import Path
+
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def cache_path() -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.base.paths import local_path
+from zoo.base.paths import SteadyPath, local_path
 from zoo.base.text import plural, printable
 from zoo.errors import InputError
 
@@ -114,6 +114,9 @@ class Embeddings:
 
     def _list(self, name: str) -> list[Any]:
         return list(self._array[name].tolist() if self.path.suffix == ".npy" else self._column(name).to_pylist())
+
+
+Embeddings.path = SteadyPath("path")  # type: ignore[assignment]  # a program may change its own folder
 
 
 def checked_output(path: str | Path) -> Path:

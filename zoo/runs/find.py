@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.base.headline import MAP, TOP1
-from zoo.base.paths import local_path
+from zoo.base.paths import SteadyPath, local_path
 from zoo.catalogue.recipe import SELECTED_BY
 from zoo.errors import InputError, RunError
 from zoo.runs.folder import MetricRows, any_result
@@ -44,8 +44,11 @@ class Run:
     modified: float
 
     def __hash__(self) -> int:
-        """By its folder: what it read are tables."""
-        return hash(self.folder)
+        """By its name: what it read are tables, and the path of its folder may become a whole one."""
+        return hash(self.name)
+
+
+Run.folder = SteadyPath("folder")  # type: ignore[assignment]  # a program may change its own folder
 
 
 # ---- finding and reading ---------------------------------------------------------------------
