@@ -18,8 +18,11 @@ from torch import nn
 import zoo
 from zoo.catalogue.registry import load_registry
 from zoo.errors import InputError
+from zoo.models.backbones import FeatureMaps, described
 from zoo.models.compose import compose, sizes_for
+from zoo.models.features import feature_of
 from zoo.plugin.layers import StagedClassifier
+from zoo.train.optim.freeze import logits_layer
 
 NOT_OURS = "torchvision.model"
 LARGE = ("vit-b16", "vit-l16", "vit-h14", "perceiver-large", "vgg16")
@@ -146,6 +149,44 @@ def test_of_a_strangers_head_the_input_of_its_last_layer_is_looked_at() -> None:
     assert torch.equal(model.forward_head(model.forward_features(images), pre_logits=True), wanted)
     assert not model[1].last._forward_pre_hooks
     assert model.feature_info == []
+
+
+class ConvHead(nn.Module):
+    """A head that ends with a convolution, as all-convolutional networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(x).mean((2, 3))
+
+
+class Mixed(nn.Module):
+    """A part with a linear layer of its own, which gives no logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@torch.no_grad()
+def test_a_linear_layer_in_front_of_the_head_is_not_taken_for_the_last_layer() -> None:
+    model, images = StagedClassifier(nn.Conv2d(3, 4, 3), Mixed(), ConvHead()).eval(), torch.randn(2, 3, 8, 8)
+    assert logits_layer(model) == {"2.last.weight", "2.last.bias"}
+    for ask in (model.get_classifier, lambda: model.reset_classifier(5), lambda: model.num_classes):
+        with pytest.raises(InputError, match="has no linear layer that gives its logits"):
+            ask()
+    assert isinstance(model[1].linear, nn.Linear)
+    features = feature_of(model, images[:1], 3)
+    assert torch.allclose(features.read(images), model.forward_features(images).mean((2, 3)), atol=1e-6)
+    described(model, in_channels=3, height=8, width=8, num_classes=3)
+    assert (model.num_classes, model.pretrained_cfg["classifier"]) == (3, "")
+    (maps,) = FeatureMaps(model, "net")(images)
+    assert torch.equal(maps, model.forward_features(images))
 
 
 def test_timm_reads_how_images_are_prepared_from_a_trained_model(tmp_path: Path) -> None:

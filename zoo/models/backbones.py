@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,7 +84,8 @@ class FeatureMaps(nn.Module):
             raise InputError(f"out_indices={places}: {name} has the maps 0 to {count - 1}")
         self.out_indices = tuple(place % count for place in places)
         self.feature_info = FeatureInfo([dict(info) for info in infos], self.out_indices)
-        model.reset_classifier(0)  # type: ignore[operator]
+        with contextlib.suppress(InputError):  # a head without a linear layer: it is not computed anyway
+            model.reset_classifier(0)  # type: ignore[operator]
         self.model = model
 
     def forward(self, images: Tensor) -> list[Tensor]:

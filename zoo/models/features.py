@@ -65,7 +65,12 @@ def feature_of(module: nn.Module, image: Tensor, num_classes: int, layer: str | 
 
 def _before_classes(module: nn.Module, image: Tensor, num_classes: int) -> tuple[str, Callable[[Tensor], Any]]:
     features, head = getattr(module, "forward_features", None), getattr(module, "forward_head", None)
-    if callable(features) and callable(head) and PRE_LOGITS in inspect.signature(head).parameters:
+    if (
+        callable(features)
+        and callable(head)
+        and PRE_LOGITS in inspect.signature(head).parameters
+        and _knows_its_classifier(module)
+    ):
         return PRE_LOGITS, lambda images: head(features(images), pre_logits=True)
     last = last_layer(module, num_classes)
     if last is None:
@@ -76,6 +81,15 @@ def _before_classes(module: nn.Module, image: Tensor, num_classes: int) -> tuple
             "own; name the layer whose output is wanted"
         )
     return PRE_LOGITS, lambda images: _run_to(module, last, images, "input")
+
+
+def _knows_its_classifier(module: nn.Module) -> bool:
+    """Whether a module that answers timm's conventions has features; a tree whose head ends with a convolution has none."""
+    try:
+        getattr(module, "get_classifier", tuple)()
+    except InputError:
+        return False
+    return True
 
 
 def last_layer(module: nn.Module, num_classes: int) -> str | None:

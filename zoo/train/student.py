@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo.catalogue.recipe import Distill
 from zoo.errors import InputError
-from zoo.train.optim.freeze import logits_layer
+from zoo.train.optim.freeze import classifiers_of, logits_layer
 from zoo.train.optim.layerwise import innermost
 
 SIZES = (("out_features", "in_features"), ("out_channels", "in_channels"))
@@ -47,9 +47,9 @@ def two_heads(module: nn.Module, whose: str) -> tuple[nn.Module, nn.Module]:
     Raises:
         InputError: the module has no distillation token.
     """
-    heads: Any = getattr(innermost(module)[0], "get_classifier", tuple)()
-    if isinstance(heads, tuple) and len(heads) == 2:
-        return heads
+    heads = classifiers_of(innermost(module)[0])
+    if len(heads) == 2:
+        return heads[0], heads[1]
     raise InputError(
         f"distill.kind token: {whose} has no distillation token; take a model that has one, such as vit.timm with "
         f"distilled = true or timm/deit_tiny_distilled_patch16_224, or {OTHERWISE}"

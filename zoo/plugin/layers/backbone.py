@@ -54,7 +54,12 @@ class Backbone(nn.Module):
     @property
     def num_classes(self) -> int:
         """Logits; 0 where the model gives features."""
-        last = self.get_classifier()
+        try:
+            last = self.get_classifier()
+        except InputError:
+            if "num_classes" not in self.pretrained_cfg:
+                raise
+            return int(self.pretrained_cfg["num_classes"])
         return last.out_features if isinstance(last, nn.Linear) else 0
 
     @property
@@ -94,12 +99,13 @@ class Backbone(nn.Module):
 
 
 def last_linear(module: nn.Module) -> str:
-    """The name of the last linear layer, or of what stands in its place.
+    """The name of the last linear layer, or of what stands in its place; of stages, only the head is looked at.
 
     Raises:
         InputError: there is none.
     """
-    names = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | NoClasses)]
+    place, head = list(module.named_children())[-1] if isinstance(module, StagedClassifier) else ("", module)
+    names = [name for name, layer in head.named_modules(prefix=place) if isinstance(layer, nn.Linear | NoClasses)]
     if not names:
         raise InputError(f"{type(module).__name__} has no linear layer that gives its logits")
     return names[-1]
@@ -109,7 +115,8 @@ class StagedClassifier(Backbone, nn.Sequential):
     """Stages one after the other, the last of which is the head: an `nn.Sequential` that answers timm's conventions.
 
     A head is an `nn.Sequential`, or has a method `pre_logits` that gives what its last linear layer takes, from what
-    the head takes; of any other head the input of that layer is looked at.
+    the head takes; of any other head the input of that layer is looked at. A head without a linear layer (one that ends
+    with a convolution) gives logits, and no features; its last layer cannot be reset.
     """
 
     def forward_features(self, x: Tensor) -> Tensor:

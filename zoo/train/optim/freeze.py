@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from zoo.errors import SpecError
+from zoo.errors import InputError, SpecError
 from zoo.train.optim.layerwise import innermost, layers
 
 
@@ -54,14 +54,21 @@ def _chosen(module: nn.Module, what: str | tuple[str, ...]) -> set[str]:
 
 def logits_layer(module: nn.Module) -> set[str]:
     """The parameters of the output layer: timm's classifier (or classifiers), else the last matrix layer."""
-    inner, _ = innermost(module)
-    heads: object = getattr(inner, "get_classifier", tuple)()
-    parts = [m for m in (heads if isinstance(heads, tuple | list) else (heads,)) if isinstance(m, nn.Module)]
+    parts = classifiers_of(innermost(module)[0])
     if not any(True for part in parts for _ in part.parameters()):
         wide = [m for m in module.modules() if isinstance(w := getattr(m, "weight", None), Tensor) and w.ndim > 1]
         parts = wide[-1:]
     chosen = {id(p) for part in parts for p in part.parameters()}
     return {name for name, p in module.named_parameters() if id(p) in chosen}
+
+
+def classifiers_of(module: nn.Module) -> list[nn.Module]:
+    """What gives the logits of a module that answers timm's conventions; empty where it does not know."""
+    try:
+        heads: object = getattr(module, "get_classifier", tuple)()
+    except InputError:  # the head of a tree may end with a convolution
+        return []
+    return [head for head in (heads if isinstance(heads, tuple | list) else (heads,)) if isinstance(head, nn.Module)]
 
 
 def is_trained(module: nn.Module, name: str) -> bool:
