@@ -6,16 +6,20 @@ import json
 import os
 import time
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from click.testing import CliRunner
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
+from zoo.catalogue.describe import recipe_of
 from zoo.catalogue.plugins import Found, Selection, load, selection
 from zoo.catalogue.registry import load_registry
+from zoo.catalogue.weights import find_weights_of
 from zoo.cli import cli
 from zoo.data.dataset_spec import find
 from zoo.errors import InputError, PluginError, UnknownNameError
+from zoo.models.compose import sizes_for
 from zoo.testing import cases_of
 from zoo.train.listeners import find_listeners
 
@@ -167,6 +171,52 @@ def test_a_namespace_claimed_by_two_plugins_names_both_distributions(
         registry.model("common/net")
     assert registry.model("timm/resnet18").build.use == "timm.model", "nobody shadows a built-in one"
     assert any("namespace 'common' is claimed by both" in problem for problem in registry.problems)
+
+
+def test_what_is_made_of_a_name_that_two_plugins_claim_is_an_error_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values of a recipe, sizes of a dataset and weights would be those of the plugin that comes first by its name."""
+    shared = """
+        [recipes.shared]
+        epochs = {number}
+        [datasets.shared]
+        source = "sklearn:digits"
+        size = [{number}, {number}]
+        [models.shared]
+        summary = "a model"
+        family = "cnn"
+        recipe = "default"
+        build = {{ use = "hybrid.classifier" }}
+    """
+    mine = """
+        [recipes.parent]
+        extends = "shared"
+        [recipes.child]
+        extends = "parent"
+        [models.mine]
+        summary = "a model"
+        family = "cnn"
+        recipe = "default"
+        dataset = "shared"
+        build = {use = "hybrid.classifier"}
+    """
+    for number, name in enumerate(("one", "two"), 1):
+        site.add(name, REGISTRY_HOOK, toml=dedent(shared.format(number=number)))
+    site.add("user", REGISTRY_HOOK, toml=dedent(mine))
+    monkeypatch.syspath_prepend(str(site.folder))
+    registry = load_registry()
+    uses = {
+        "recipe 'child' extends 'parent': recipe 'parent' extends 'shared': recipe": lambda: registry.recipe("child"),
+        "dataset 'shared' is": lambda: sizes_for(registry.model("mine"), registry),
+        "model 'shared' is": lambda: find_weights_of("shared", registry),
+    }
+    for said, use in uses.items():
+        with pytest.raises(InputError, match=f"^{said}.* claimed by both zoo-one 1.0 and zoo-two 1.0"):
+            use()
+    assert sizes_for(registry.model("mine"), registry, image_size=8, in_channels=3, num_classes=10)["height"] == 8
+    assert registry.recipe("default").epochs
+    assert recipe_of("child", registry) == {"name": "child"}
 
 
 def spaced(*spaces: str) -> str:

@@ -90,8 +90,8 @@ def details_of(name: str, model: Model, registry: Registry) -> dict[str, Any]:
 
 
 def recipe_of(name: str, registry: Registry) -> dict[str, Any]:
-    """A recipe with every field resolved; only its name if the catalogue does not have it."""
-    recipe = registry.recipes.get(name)
+    """A recipe with every field resolved; only its name if the catalogue does not have it, or two plugins claim it."""
+    recipe = None if ("recipe", name) in registry.clashes else registry.recipes.get(name)
     return {"name": name, **(msgspec.to_builtins(recipe) if recipe else {})}
 
 

@@ -351,7 +351,10 @@ class _Builder:
             )
         if len(seen) >= MAX_PARENTS:
             raise SpecError(f"{where}.extends: more than {MAX_PARENTS} recipes build on one another")
-        return {**self._resolve_recipe(parent, (*seen, name)), **fields}
+        inherited = self._resolve_recipe(parent, (*seen, name))
+        if clash := self.clashes.get(("recipe", parent)):  # whose values these are would be a matter of chance
+            self.clashes.setdefault(("recipe", name), f"recipe {name!r} extends {parent!r}: {clash}")
+        return {**inherited, **fields}
 
     def _check_references(self) -> None:
         """Every recipe, dataset and source that is named must be there."""

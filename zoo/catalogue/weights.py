@@ -45,13 +45,13 @@ def find_weights_of(word: str, registry: Registry) -> FoundWeights | None:
     Args:
         word: NAME@DATASET, or the NAME of a model that has weights.
     Raises:
-        InputError: the model has no weights for this dataset; says for which it has.
+        InputError: the model has no weights for this dataset, which says for which it has; or two plugins claim it.
         SpecError: they should lie beside the registry file, and do not.
     """
     name, at, dataset = word.partition(AT)
     if name not in registry.models:
         return None
-    entries = registry.models[name].weights
+    entries = registry.model(name).weights
     chosen = [entry for entry in entries if not at or entry.dataset == dataset]
     if chosen:
         return FoundWeights(name, chosen[0], _reference(name, chosen[0], registry))

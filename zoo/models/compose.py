@@ -362,7 +362,15 @@ def sizes_for(
     image_size: int | tuple[int, int] | None = None,
     in_channels: int | None = None,
 ) -> dict[str, int]:
-    """The sizes to compose with: what is given, else those of the model's own dataset."""
+    """The sizes to compose with: what is given, else those of the model's own dataset.
+
+    Raises:
+        InputError: two plugins claim the dataset whose sizes are needed, or the recipe that scales its images.
+    """
+    if image_size is None and model.recipe in registry.recipes:
+        registry.recipe(model.recipe)
+    if None in (image_size, num_classes, in_channels) and model.dataset in registry.datasets:
+        registry.dataset(model.dataset)
     sizes = native_sizes(model, registry)
     if image_size is not None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size

@@ -84,7 +84,7 @@ def _before_classes(module: nn.Module, image: Tensor, num_classes: int) -> tuple
 
 
 def _knows_its_classifier(module: nn.Module) -> bool:
-    """Whether a module that answers timm's conventions has features; a tree whose head ends with a convolution has none."""
+    """Whether a module that answers timm's conventions has features; a tree with a convolution at its end has none."""
     try:
         getattr(module, "get_classifier", tuple)()
     except InputError:

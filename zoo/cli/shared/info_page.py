@@ -71,8 +71,9 @@ def _recipes(model: Model, registry: Registry) -> Iterator[str]:
     for role, name in (("", model.recipe), ("best: ", model.best)):
         if not name:
             continue
-        recipe = registry.recipes.get(name)
-        yield f"{role}{name}  {table.clean(recipe.summary) if recipe else 'not in the catalogue'}".rstrip()
+        clash = registry.clashes.get(("recipe", name))
+        recipe = None if clash else registry.recipes.get(name)
+        yield f"{role}{name}  {table.clean(recipe.summary if recipe else clash or 'not in the catalogue')}".rstrip()
         if recipe is None:
             continue
         for field, value in recipe_changes(recipe).items():
