@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from zoo.errors import InputError
-from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
+from zoo.train.kept_state import refuse_extra_state, refuse_lost_buffers, refuse_random_buffers
 
 
 class Counting(nn.Linear):
@@ -54,3 +54,29 @@ def test_the_model_is_only_built_where_it_has_such_buffers() -> None:
         raise AssertionError("built")
 
     refuse_random_buffers(nn.BatchNorm2d(3), build, "net")
+
+
+class Centred(nn.Module):
+    """A norm of one's own; `told` says whether its answers are those of the mean that it has seen."""
+
+    def __init__(self, persistent: bool, told: bool) -> None:
+        super().__init__()
+        self.told = told
+        self.register_buffer("mean", torch.zeros(3, 1, 1), persistent=persistent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.mean = self.mean + 0.1 * x.mean((0, 2, 3))[:, None, None]
+        return x - self.mean if self.told else x
+
+
+def test_a_buffer_that_training_changes_and_nobody_keeps_is_refused() -> None:
+    before = torch.random.get_rng_state()
+    with pytest.raises(InputError, match=r"net: training changes the buffer mean, which is not kept"):
+        refuse_lost_buffers(Centred(False, True), lambda: Centred(False, True), (3, 4, 4), "net")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("persistent", "told"), [(True, True), (False, False)])
+def test_a_buffer_that_is_kept_or_changes_no_answer_is_fine(persistent: bool, told: bool) -> None:
+    refuse_lost_buffers(Centred(persistent, told), lambda: Centred(persistent, told), (3, 4, 4), "net")

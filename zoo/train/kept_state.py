@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -43,6 +44,41 @@ def refuse_random_buffers(outline: nn.Module, build: Callable[[], nn.Module], na
                 f"{name}: the buffer {key} is drawn at random and not kept (persistent=False), so the model would be "
                 "another one each time it is loaded; register it with persistent=True"
             )
+
+
+def refuse_lost_buffers(
+    outline: nn.Module, build: Callable[[], nn.Module], shape: tuple[int, int, int], name: str
+) -> None:
+    """Refuse a model whose answers depend on a buffer that training changes and its state dict leaves out.
+
+    Args:
+        outline, build: as for `refuse_random_buffers`. shape: (C, H, W) of an image.
+    Raises:
+        InputError: names the buffer.
+    """
+    if not dict(_left_out(outline)):
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        trained, images = build(), torch.randn(2, *shape)
+        before = {key: buffer.clone() for key, buffer in _left_out(trained)}
+        with contextlib.suppress(Exception):  # what cannot be trained is said by the first step
+            trained.train()(images)
+        changed = [key for key, buffer in _left_out(trained) if not _same(before.get(key), buffer)]
+        if not changed:
+            return
+        loaded = build()
+        loaded.load_state_dict(trained.state_dict())
+        measured, again = trained.eval()(images), loaded.eval()(images)
+    if not torch.allclose(measured, again, equal_nan=True):
+        raise InputError(
+            f"{name}: training changes the buffer {changed[0]}, which is not kept (persistent=False), so the run's "
+            "weights would not give the answers that were measured; register it with persistent=True"
+        )
+
+
+def _same(before: Tensor | None, now: Tensor) -> bool:
+    return before is not None and before.shape == now.shape and torch.equal(before, now)
 
 
 def _left_out(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -48,7 +48,7 @@ from zoo.train.divide import divided_for, splits_lines, validation_from
 from zoo.train.environment import environment
 from zoo.train.given import Given
 from zoo.train.hidden_squares import refuse_mask
-from zoo.train.kept_state import refuse_extra_state, refuse_random_buffers
+from zoo.train.kept_state import refuse_extra_state, refuse_lost_buffers, refuse_random_buffers
 from zoo.train.loss import weights_of_classes
 from zoo.train.optim.freeze import freeze
 from zoo.train.optim.optimizers import make_optimizer
@@ -248,6 +248,7 @@ def _outline(entry: Entry, recipe: Recipe, sizes: Sizes) -> nn.Module:
         outline = build()
     refuse_extra_state(outline, name)
     refuse_random_buffers(outline, build, name)
+    refuse_lost_buffers(outline, build, (sizes.in_channels, sizes.height, sizes.width), name)
     if recipe.dropout is not None:
         set_dropout(outline, recipe.dropout)
     refuse_untrainable(freeze(outline, recipe.freeze), name)
