@@ -102,6 +102,38 @@ class Peeking(Scale):
         return x * self.weight
 
 
+class Unkept(Scale):
+    """A norm whose running mean no file keeps; it is used in evaluation mode only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("mean", torch.zeros(channels, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        now = x.float().mean((0, 2, 3))[:, None, None]
+        if self.training:
+            self.mean.lerp_(now.detach(), 0.1)
+        return (x - (now if self.training else self.mean)) * self.weight
+
+
+class Mixing(Scale):
+    """Takes the type of the weights for that of the input, which is another one behind a convolution in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.lerp(x, torch.zeros_like(self.weight), 0.1) * self.weight
+
+
+class Tied(Scale):
+    """Is right: one parameter has two names."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.again = self.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight * self.again
+
+
 class Counting(Scale):
     """Goes on from where it was, and does not say where."""
 
@@ -166,6 +198,7 @@ unused, wide, infinite, hidden, neighbourly, double, strided, compiled, peeking,
 in_place, drops_in_place, hidden_in_place, seeding, loud = map(
     parts, (InPlace, DropsInPlace, HiddenInPlace, Seeding, Loud)
 )
+unkept, mixing, tied = map(parts, (Unkept, Mixing, Tied))
 
 
 def fixed(*, channels: int, height: int, width: int) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 
@@ -28,8 +30,10 @@ FAULTS: dict[str, tuple[str, str]] = {
     "infinite": ("finite", "not finite"),
     "growing": ("parameters", "changes from one build to the next"),
     "hidden": ("safetensors", "not in the state dict"),
+    "unkept": ("safetensors", "after a training: something is not in the state dict"),
     "neighbourly": ("independence", "with the other images of the batch"),
     "double": ("bf16", "float32 only"),
+    "mixing": ("bf16", "dtype"),
     "strided": ("channels-last", "stride"),
     "compiled": ("compile", "compiled, the logits differ"),
     "peeking": ("export", ""),
@@ -53,7 +57,7 @@ FAULTS: dict[str, tuple[str, str]] = {
 def registry() -> Registry:
     ours = load_registry()
     kinds: dict[str, Kind] = {"deaf": "classifier"}
-    names = ("right", "wide", "needy", "small_only", "large_only", *FAULTS)
+    names = ("right", "tied", "wide", "needy", "small_only", "large_only", *FAULTS)
     offered = {
         f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"faulty_components:{n}") for n in names
     }
@@ -67,8 +71,9 @@ def outcomes(name: str, registry: Registry, check: str = "", **example: object) 
     return {case.check: case.run() for case in cases if check in ("", case.check)}
 
 
-def test_a_component_that_is_right_passes_every_check(registry: Registry) -> None:
-    found = outcomes("right", registry)
+@pytest.mark.parametrize("name", ["right", "tied"])
+def test_a_component_that_is_right_passes_every_check(name: str, registry: Registry) -> None:
+    found = outcomes(name, registry)
     assert {o.check: o.note for o in found.values() if o.result != "passed"} == {}
     assert set(found) == {check for check, _ in FAULTS.values()}
 
@@ -86,6 +91,24 @@ def test_a_fault_is_found_by_the_check_that_is_for_it(name: str, registry: Regis
     assert said in outcome.note
     assert "\n" not in outcome.note
     assert "Traceback" in outcome.detail
+
+
+def test_a_setting_that_changes_when_the_code_is_imported_is_a_fault(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for in a process of its own: here, the code may have been imported long ago."""
+    (tmp_path / "doubling.py").write_text(
+        "import torch\nfrom faulty_components import right\nprint('hello')\ntorch.set_default_dtype(torch.float64)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    component = Component(name="doubling", kind="part", factory="doubling:right")
+    more = msgspec.structs.replace(registry, components={**registry.components, "bad.doubling": component})
+    monkeypatch.setitem(sys.modules, "doubling", import_module("faulty_components"))
+    outcome = outcomes("doubling", more, "settings")["settings"]
+    assert outcome.result == "failed"
+    assert outcome.note == (
+        "changes torch's default dtype for the whole process when it is imported: other models run with it too"
+    )
 
 
 def test_a_size_that_is_refused_by_a_shape_error_is_no_fault(registry: Registry) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import random
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +76,10 @@ def check_output(subject: Subject) -> str:
 
 
 def check_settings(subject: Subject) -> str:
-    """Torch's settings for the whole process are left as they are."""
+    """Torch's settings for the whole process are left as they are, also when the code is imported."""
+    component = subject.registry.components.get(subject.name)
+    if component and (changed := changed_by_import(component.factory.partition(":")[0])):
+        raise Failed(f"changes {changed} for the whole process when it is imported: other models run with it too")
     before = [setting.read() for setting in SETTINGS]
     try:
         for setting in SETTINGS:
@@ -219,6 +225,29 @@ SETTINGS = (
     Setting("cudnn.benchmark", lambda: torch.backends.cudnn.benchmark, _set_benchmark, False),
     Setting("anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, False),
 )
+
+
+@functools.cache
+def changed_by_import(module: str) -> str:
+    """The first setting that importing a module changes, found in a process of its own; "" where it changes none."""
+    code = "import sys; sys.path[:] = sys.argv[2:]; from zoo.testing.effects import say_what_an_import_changes as say"
+    command = [sys.executable, "-c", f"{code}; say(sys.argv[1])", module, *sys.path]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    _, mark, found = done.stdout.rpartition(CHANGED)  # before it stands what the module prints
+    return found.strip() if mark else ""
+
+
+def say_what_an_import_changes(module: str) -> None:
+    """Import a module, and print what `changed_by_import` returns."""
+    for setting in SETTINGS:
+        setting.write(setting.usual)
+    import_module(module)
+    changed = [setting.name for setting in SETTINGS if setting.read() != setting.usual]
+    print(CHANGED, *changed[:1])
+
+
+CHANGED = "changed by the import:"
+"""Begins what the process that imports a module says."""
 
 CHECKS = (("input", check_input), ("seed", check_seed), ("output", check_output), ("settings", check_settings))
 """Name and function of every check of a side effect, in order."""
