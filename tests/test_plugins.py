@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from plugin_site import REGISTRY_HOOK, Site, components, site_in
 
+import zoo
 from zoo.catalogue.describe import recipe_of
 from zoo.catalogue.plugins import Found, Selection, load, selection
 from zoo.catalogue.registry import load_registry
@@ -405,3 +406,28 @@ def test_a_broken_plugin_is_looked_at_afresh_each_time(site: Site) -> None:
     time.sleep(0.01)
     (site.folder / "extra_library.py").write_text("")
     assert found(site)["needs"]["status"] == "loaded"
+
+
+FAILS = """
+from torch import nn
+
+class Fails(nn.Identity):
+    def forward(self, x):
+        if self.training and not x.is_meta:
+            raise RuntimeError("expected float")
+        return x
+
+def same(*, channels, height, width):
+    return Fails()
+"""
+
+
+def test_a_part_that_fails_in_a_training_is_named_with_its_plugin(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add("fails", components("part"), parts=FAILS)
+    monkeypatch.syspath_prepend(str(site.folder))
+    tree = zoo.alternate(zoo.part("fails.part"))
+    said = r"^fails\.part \(zoo-fails 1\.0\): failed: RuntimeError: expected float \(zoo_fails_parts\.py, line 7\)$"
+    with pytest.raises(PluginError, match=said):
+        zoo.train(tree, dataset="digits", limit_train=64, epochs=1, device="cpu", output=tmp_path / "run")
