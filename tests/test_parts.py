@@ -135,6 +135,8 @@ def test_the_python_of_the_documentation_is_its_toml() -> None:
         (lambda: part("timm.model"), InputError, "needs the argument 'name'"),
         (lambda: part("cnn.residual", widths=None), InputError, "TOML cannot hold; leave the argument out"),
         (lambda: part("cnn.residual", widths={3}), InputError, "is of type set; allowed: a bool, a number"),
+        (lambda: part("cnn.residual", widths=[[residual()]]), InputError, "list in a list has components in it"),
+        (lambda: part("cnn.residual", widths={"a": [residual()]}), InputError, "widths is a table with a tree in it"),
         (lambda: classifier(head=pool), InputError, "'hybrid.pool' itself; call it, with or without arguments: pool()"),
         (lambda: residual(image()), InputError, "parts are for combinators"),
         (lambda: alternate(), InputError, "needs its parts"),

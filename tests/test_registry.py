@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from plugin_site import Site, site_in
 
+from zoo.base.paths import builtin_registry
 from zoo.catalogue.describe import native_sizes
 from zoo.catalogue.registry import find_model, load_registry, references
 from zoo.catalogue.registry_file import parse_file
@@ -39,6 +40,28 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return site_in(tmp_path)
+
+
+def test_a_copy_of_the_shipped_catalogue_with_more_in_it_is_named(here: Path) -> None:
+    """Somebody may begin with our file; what a second checkout says to no other effect is not worth a word."""
+    ours = Path(builtin_registry()).read_text("utf-8")
+    Path("registry.toml").write_text(ours, "utf-8")
+    assert load_registry().problems == ()
+    said = r"registry\.toml is left out: by its table \[catalogue\] it is the catalogue 'hybrid-zoo'"
+    Path("registry.toml").write_text(ours + RECIPE + MODEL, "utf-8")
+    with pytest.raises(UnknownNameError, match=said):
+        find_model("my-hybrid")
+    Path("registry.toml").rename("other.toml")
+    with pytest.raises(SpecError, match=said.replace("registry", "other", 1)):
+        find_model("other.toml#my-hybrid")
+
+
+def test_components_in_lists_of_lists_are_refused(here: Path) -> None:
+    """A factory would be given the tables, and not what they make."""
+    tree = "build = { use = 'hybrid.classifier', body = [[{ use = 'cnn.residual' }]] }"
+    Path("registry.toml").write_text(RECIPE + MODEL.partition("build")[0] + tree)
+    with pytest.raises(SpecError, match=r"build\.body: a list in a list has components in it"):
+        load_registry()
 
 
 def test_the_shipped_catalogue_has_no_problems(here: Path) -> None:

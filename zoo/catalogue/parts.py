@@ -124,13 +124,23 @@ def _data(value: Any, where: str) -> Any:
         return [_data(v, f"{where}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         table = {key: _data(v, f"{where}.{key}") for key, v in value.items()}
-        return node_from_table(Node(use="", args=table).to_table(), where) if "use" in table else table
+        if "use" in table:
+            return node_from_table(Node(use="", args=table).to_table(), where)
+        if any(map(_holds_tree, table.values())):
+            raise InputError(
+                f"{where} is a table with a tree in it; a component takes trees one by one, or in one list"
+            )
+        return table
     if value is None:
         raise InputError(f"{where} is None, which TOML cannot hold; leave the argument out")
     if callable(value):
         raise InputError(f"{where} {_no_tree(value)}")
     allowed = "a bool, a number, a text, a list, a table or a tree"
     raise InputError(f"{where} is of type {type(value).__name__}; allowed: {allowed}")
+
+
+def _holds_tree(value: Any) -> bool:
+    return isinstance(value, Node) or (isinstance(value, list) and any(map(_holds_tree, value)))
 
 
 def _makes(use: str) -> Callable[[Callable[P, Node]], Callable[P, Node]]:

@@ -22,7 +22,7 @@ from zoo.catalogue.own_code import is_own, written_as
 from zoo.catalogue.own_model import PLUGIN, OwnModel, own_model
 from zoo.catalogue.plugins import OURS, PluginRecord, Selection, leave_out, selection
 from zoo.catalogue.recipe import Recipe
-from zoo.catalogue.registry_file import TABLES, CatalogueFile, kind_of, parse_file, table_of, why_foreign
+from zoo.catalogue.registry_file import TABLES, CatalogueFile, kind_of, parse_file, table_of, why_copy, why_foreign
 from zoo.catalogue.spec import Dataset, Model, Node, Source, decode, decode_model
 from zoo.catalogue.study import Study
 from zoo.errors import InputError, PluginError, SpecError, UnknownNameError
@@ -162,7 +162,8 @@ class Registry(Struct, frozen=True):
         its_own = self.left_out(name, only_its_own=True)
         if its_own:
             return UnknownNameError(kind, name, (), its_own)
-        return UnknownNameError(kind, name, known, "; ".join(filter(None, (hint, self.left_out(name)))))
+        files = (problem for problem in self.problems if f"{REGISTRY} is left out" in problem)
+        return UnknownNameError(kind, name, known, "; ".join(filter(None, (hint, self.left_out(name), *files))))
 
     def _get(self, kind: str, table: Mapping[str, Any], name: str, hint: str = "") -> Any:
         if (kind, name) in self.clashes:
@@ -204,13 +205,15 @@ def load_registry(*, extra: Sequence[Path] = (), chosen: Selection | None = None
     builder.add_plugins(records)
     for file in parsed:
         builder.add_file(file, strict=file.distribution == OURS)
-    known = {file.tables.get("catalogue", {}).get("name") for file in parsed} - {None}
     own, strangers = _own_files()
     builder.problems += strangers
     for path in (*own, *extra):
-        tables = parse_file(path)
-        if tables.get("catalogue", {}).get("name") not in known:
-            builder.add_file(CatalogueFile(path=str(path), tables=tables), strict=True)
+        file = CatalogueFile(path=str(path), tables=parse_file(path))
+        if (reason := why_copy(file, parsed)) is None:
+            builder.add_file(file, strict=True)
+        elif reason and path in extra:
+            raise SpecError(reason)
+        builder.problems += [reason] if reason else []
     return builder.finish()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,24 @@ def why_foreign(path: Path) -> str:
         damaged = len(text) > MAX_BYTES or "nested" in str(error)
         return "" if ours or damaged else str(error).removeprefix(f"{path}: ")
     return ""
+
+
+def why_copy(file: CatalogueFile, known: Iterable[CatalogueFile]) -> str | None:
+    """Why a user's file is left out that says to be a catalogue which is read already, as in another checkout.
+
+    Returns:
+        None where it is no such file; "" where it says nothing else than the one that is read.
+    """
+    name = file.tables.get("catalogue", {}).get("name")
+    same = [other for other in known if name and other.tables.get("catalogue", {}).get("name") == name]
+    if not same:
+        return None
+    if any(other.tables == file.tables for other in same):
+        return ""
+    return (
+        f"{file.path} is left out: by its table [catalogue] it is the catalogue {name!r}, which is read from "
+        f"{same[0].path}; for models of yours keep your own entries alone, without that table"
+    )
 
 
 def _content(path: Path) -> bytes:

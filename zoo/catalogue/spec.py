@@ -81,7 +81,10 @@ def _argument(value: Any, where: str, depth: int, defaults: Defaults) -> Any:
     if isinstance(value, list):
         if depth > MAX_DEPTH:
             raise SpecError(f"{where}: nested more than {MAX_DEPTH} lists deep")
-        return [_argument(v, f"{where}[{i}]", depth + 1, defaults) for i, v in enumerate(value)]
+        read = [_argument(v, f"{where}[{i}]", depth + 1, defaults) for i, v in enumerate(value)]
+        if any(isinstance(one, Node) for inner in read if isinstance(inner, list) for one in inner):
+            raise SpecError(f"{where}: a list in a list has components in it; give them one by one, or in one list")
+        return read
     return value
 
 
