@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -249,6 +250,14 @@ def positional(channels: int, /, *, height: int, width: int) -> nn.Module:
 
 def needy(*, channels: int, height: int, width: int, gain: float) -> nn.Module:
     return Scale(channels)
+
+
+def first_only(*, parts: list[Any], channels: int, height: int, width: int) -> nn.Module:
+    return parts[0](channels=channels, height=height, width=width)  # type: ignore[no-any-return]
+
+
+def in_turn(*, parts: list[Any], channels: int, height: int, width: int) -> nn.Module:
+    return nn.Sequential(*(part(channels=channels, height=height, width=width) for part in parts))
 
 
 class Deaf(nn.Module):

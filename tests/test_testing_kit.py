@@ -27,6 +27,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "positional": ("signature", "takes channels, height, width by keyword; not 'channels'"),
     "half": ("shapes", "a part must keep its shape"),
     "unused": ("finite", "no gradient reaches body.other"),
+    "first_only": ("parts", "passes over of[1]"),
     "infinite": ("finite", "not finite"),
     "growing": ("parameters", "changes from one build to the next"),
     "hidden": ("safetensors", "not in the state dict"),
@@ -56,8 +57,8 @@ FAULTS: dict[str, tuple[str, str]] = {
 @pytest.fixture(scope="module")
 def registry() -> Registry:
     ours = load_registry()
-    kinds: dict[str, Kind] = {"deaf": "classifier"}
-    names = ("right", "tied", "wide", "needy", "small_only", "large_only", *FAULTS)
+    kinds: dict[str, Kind] = {"deaf": "classifier", "first_only": "combinator", "in_turn": "combinator"}
+    names = ("in_turn", "right", "tied", "wide", "needy", "small_only", "large_only", *FAULTS)
     offered = {
         f"bad.{n}": Component(name=n, kind=kinds.get(n, "part"), factory=f"faulty_components:{n}") for n in names
     }
@@ -71,11 +72,15 @@ def outcomes(name: str, registry: Registry, check: str = "", **example: object) 
     return {case.check: case.run() for case in cases if check in ("", case.check)}
 
 
+def test_a_combinator_that_builds_all_of_its_parts_is_right(registry: Registry) -> None:
+    assert outcomes("in_turn", registry, "parts")["parts"].note == "2 parts"
+
+
 @pytest.mark.parametrize("name", ["right", "tied"])
 def test_a_component_that_is_right_passes_every_check(name: str, registry: Registry) -> None:
     found = outcomes(name, registry)
     assert {o.check: o.note for o in found.values() if o.result != "passed"} == {}
-    assert set(found) == {check for check, _ in FAULTS.values()}
+    assert set(found) == {check for check, _ in FAULTS.values()} - {"parts"}  # which is for combinators
 
 
 def test_a_parameter_that_larger_images_need_is_used(registry: Registry) -> None:

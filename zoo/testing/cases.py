@@ -204,6 +204,8 @@ def _of_component(
         return
     sizes = dict.fromkeys((*SIZES, *_sizes_in(name, models, registry)))
     subject = Subject(name, registry, tuple(trees), tuple(sizes), larger=LARGER)
+    if component.kind == "combinator":
+        yield Case(name, "parts", lambda: modules.check_parts(subject))
     for check, body in MODULE_CHECKS:
         yield Case(name, check, lambda b=body: b(subject))  # type: ignore[misc]
 

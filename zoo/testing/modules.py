@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.base.text import plural
+from zoo.catalogue.spec import Node
+from zoo.models.compose import compose
 from zoo.testing.subject import Failed, Skipped, Subject
 
 BATCH = 8
@@ -70,6 +72,26 @@ def check_parameters(subject: Subject) -> str:
     if subject.declared is not None and sizes == subject.sizes[0] and meta != subject.declared:
         raise Failed(f"registry.toml declares {subject.declared:,} parameters, it has {meta:,}")
     return f"{meta:,} at {sizes}" + (" as declared" if subject.declared else "")
+
+
+def check_parts(subject: Subject) -> str:
+    """A combinator is made of all of its parts: with another one in the place of any, it has other parameters."""
+    body, sizes = subject.chosen[0].args.get("body"), subject.smallest._asdict()
+    if not isinstance(body, Node) or body.use != subject.name:
+        raise Skipped("it is tried inside of other components")
+    count = len(body.of)
+
+    def parameters(changed: int | None) -> int:
+        parts = [Node(use="cnn.residual", args={"widths": [5 if i == changed else 4]}) for i in range(count)]
+        tree = Node(use="hybrid.classifier", args={"body": Node(use=body.use, args=body.args, of=tuple(parts))})
+        with torch.device("meta"):
+            return _count(compose(tree, subject.registry, where=subject.name, **sizes))
+
+    usual = parameters(None)
+    for number in range(count):
+        if parameters(number) == usual:
+            raise Failed(f"passes over of[{number}]: the model is the same with another part in its place")
+    return plural(count, "part")
 
 
 def check_safetensors(subject: Subject) -> str:
