@@ -28,8 +28,8 @@ from zoo.cli import cli
 from zoo.errors import InputError, PluginError, SpecError, UnknownNameError
 from zoo.models.api import create
 from zoo.plugin import stubs
-from zoo.plugin.contract import GIVEN
-from zoo.plugin.names import Name
+from zoo.plugin.contract import GIVEN, Component
+from zoo.plugin.names import Name, Names
 from zoo.plugin.scaffold import families, new_plugin
 from zoo.testing import cases_of
 from zoo.testing.cases import check_names
@@ -371,11 +371,20 @@ def test_the_kit_holds_names_and_stub_true(waves: ModuleType) -> None:
     stub.write_text(stub.read_text().replace("gain", "loss"))
     with pytest.raises(Failed, match="says something else than the factories"):
         check_names(record)
+    vars(waves)["two_fold"] = None  # as by an import in __init__.py: `from zoo_waves import two_fold` would give that
+    with pytest.raises(Failed, match="something else in zoo_waves are both named 'two_fold'; rename that"):
+        check_names(record)
+    del vars(waves)["two_fold"]
     (package / "two_fold.py").write_text("")
-    with pytest.raises(Failed, match="a module and a component are both named 'two_fold'"):
+    with pytest.raises(Failed, match="something else in zoo_waves are both named 'two_fold'; rename that"):
         check_names(record)
     with pytest.raises(Failed, match="says that the plugin is 'waves'; its entry point is 'other'"):
         check_names(msgspec.structs.replace(record, name="other"))
+
+
+def test_two_components_with_one_name_in_python_are_found() -> None:
+    made = [Component(name=name, kind="part", factory="m:f") for name in ("two-fold", "two_fold", "other")]
+    assert stubs.twice(Names("zoo_waves", "waves", lambda: made)) == ["two_fold"]
 
 
 def test_the_kit_checks_names_where_there_are_some() -> None:

@@ -80,9 +80,13 @@ class Names:
     def __init__(self, module: str, plugin: str, offer: Callable[[], Iterable[Component]]) -> None:
         self.module, self.plugin, self._offer = module, plugin, offer
 
+    def offered(self) -> Iterator[Component]:
+        """Components of trees, as the plugin offers them."""
+        return (component for component in self._offer() if component.kind in GIVEN)
+
     def table(self) -> dict[str, Component]:
         """Components of trees by the name that they have in Python; what cannot be one is left out."""
-        names = {identifier(c.name): c for c in self._offer() if c.kind in GIVEN}
+        names = {identifier(c.name): c for c in self.offered()}
         return {name: c for name, c in names.items() if name.isidentifier() and not iskeyword(name)}
 
     def get(self, name: str) -> Name:

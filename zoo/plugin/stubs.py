@@ -22,7 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from zoo.base.files import write_text
 from zoo.errors import InputError, PluginError
 from zoo.plugin.contract import GIVEN, Component
-from zoo.plugin.names import Names, stub_path
+from zoo.plugin.names import Names, identifier, stub_path
 
 HEAD = "# Written by `python -m zoo.plugin.stubs {module}`: what type checkers and editors see of the components."
 LINE = 120
@@ -70,12 +70,18 @@ def differs(module: str) -> bool:
 
 
 def shadowed(module: str) -> list[str]:
-    """Names of components that modules of the package have too: once such a module is imported, it takes the name."""
+    """Names of components that something else in the package has: a module (once it is imported), or an import."""
     imported = import_module(module)
     names = names_in(imported)
     folders = [Path(folder) for folder in getattr(imported, "__path__", ())]
     inside = {path.stem if path.is_file() else path.name for folder in folders for path in folder.iterdir()}
-    return sorted(inside & set(names.table())) if names else []
+    return sorted((inside | set(vars(imported))) & set(names.table())) if names else []
+
+
+def twice(names: Names) -> list[str]:
+    """Names in Python that two components would have: "two-words" and "two_words"."""
+    found = [identifier(component.name) for component in names.offered()]
+    return sorted({name for name in found if found.count(name) > 1})
 
 
 # ---- the text ---------------------------------------------------------------------------------

@@ -167,7 +167,9 @@ def check_names(record: PluginRecord) -> str:
     if names.plugin != record.name:
         raise Failed(f"`named` says that the plugin is {names.plugin!r}; its entry point is {record.name!r}")
     if taken := stubs.shadowed(module):
-        raise Failed(f"a module and a component are both named {taken[0]!r}; rename the module")
+        raise Failed(f"a component and something else in {module} are both named {taken[0]!r}; rename that")
+    if doubled := stubs.twice(names):
+        raise Failed(f"two components are both {doubled[0]!r} in Python, where a dash is an underscore; rename one")
     write = f"python -m zoo.plugin.stubs {module}"
     if not stub_path(module).is_file():
         return f"type checkers do not see the arguments: no {stub_path(module).name}; write it by `{write}`"
