@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,21 @@ def test_a_frozen_backbone_stays_as_it_was_with_its_statistics(runs: Runs) -> No
     assert {name for name in head if not torch.equal(head[name], base[name])} == {"fc.weight", "fc.bias"}
     assert head["fc.bias"].shape != base["fc.bias"].shape
     assert any(not torch.equal(full[name], base[name]) for name in full if "running_mean" in name)
+
+
+def test_a_component_of_another_version_than_the_weights_were_trained_with_is_said(runs: Runs, tmp_path: Path) -> None:
+    """Its code or its defaults may have changed, and the tensors fit all the same."""
+    shutil.copytree(runs.folder / "base", tmp_path / "old")
+    record = read_record(tmp_path / "old")
+    plugins = {**record.plugins, "timm.model": "zoo-waves 1.0"}
+    write_record(tmp_path / "old", msgspec.structs.replace(record, plugins=plugins))
+    high = f"folder:{runs.folder / 'high'}"
+    said = {
+        name: plan_of(request(high, max_steps=1, weights=str(at / name))).messages
+        for name, at in (("old", tmp_path), ("base", runs.folder))
+    }
+    assert any("timm.model: from hybrid-zoo" in line and "from zoo-waves 1.0 before" in line for line in said["old"])
+    assert not any("before" in line for line in said["base"])
 
 
 def test_the_run_records_what_it_began_with(runs: Runs) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.base.files import sha256_of
 from zoo.base.paths import local_path
 from zoo.base.text import plural
+from zoo.catalogue.provenance import changes
 from zoo.catalogue.registry import Registry, load_registry
 from zoo.catalogue.weights import AT
 from zoo.data.sources.labels import composed
@@ -47,6 +48,8 @@ class Weights:
         side: images are resized to this side, if `beginning` has no transform.
         classes: names of the classes that they tell apart, in order; empty if that is not known.
         without_head: the last layer was never trained, and so is not taken over.
+        changed: components that come from another version of their plugin now, a line each: what they compute, and
+            the defaults of their arguments, may be others than those that the weights were trained with.
     """
 
     reference: str
@@ -57,6 +60,7 @@ class Weights:
     side: int | None = None
     classes: tuple[str, ...] = ()
     without_head: bool = False
+    changed: tuple[str, ...] = ()
 
 
 def find_weights(reference: str, registry: Registry | None = None, hops: int = 0) -> Weights:
@@ -101,9 +105,10 @@ def weights_of_run(source: str, registry: Registry) -> Weights:
         return read_weights(folder), sha256_of(folder / WEIGHTS)
 
     side = None if expected else _same_size(record)
+    changed = tuple(changes({use: was for use, was in record.plugins.items() if use in registry.components}, registry))
     if record.without_labels:
-        return Weights(source, origin, load, beginning, side=side, without_head=True)
-    return Weights(source, origin, load, beginning, side=side, classes=data.classes)
+        return Weights(source, origin, load, beginning, side=side, without_head=True, changed=changed)
+    return Weights(source, origin, load, beginning, side=side, classes=data.classes, changed=changed)
 
 
 def weights_of_model(reference: str, entry: Entry, hops: int) -> Weights:
@@ -149,7 +154,9 @@ def with_weights(plan: Plan, source: Weights) -> Plan:
     where = place(plan.registry, plan.record.model)
     outline = check(tree, plan.registry, where=where, **sizes)
     needed, anew = outline.state_dict(), logits_layer(outline) if source.without_head else ()
-    lines: list[str] = []
+    lines = [
+        f"{source.reference}: {line}; the weights go on in the code and defaults of now" for line in source.changed
+    ]
     fresh = [n for n in needed if n in anew or n not in weights or not _fits(needed, n, weights[n])]
     if len(fresh) == len(needed):
         raise InputError(
