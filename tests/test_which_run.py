@@ -153,6 +153,10 @@ def test_a_package_of_the_hub_is_refused_where_only_a_folder_will_do(words: list
 def test_an_address_in_the_place_of_an_image_is_answered_with_what_to_do(here: Path) -> None:
     done = run("predict", "old", "https://example.org/a.png")
     assert "is an address, not a file; fetch it first: curl -L https://example.org/a.png" in done.stderr
+    done = run("predict", "old", "https://example.org/a.png?w=8&h=8")
+    assert "curl -L 'https://example.org/a.png?w=8&h=8' | zoo predict RUN -" in done.stderr
+    done = run("predict", "my photo.jpg", "old")
+    assert "RUN comes first: zoo predict RUN 'my photo.jpg'" in str(done.exception)
 
 
 def test_quiet_does_not_say_which_run_is_the_last(here: Path) -> None:
@@ -199,3 +203,13 @@ def test_what_was_pulled_stands_for_its_folder(here: Path) -> None:
     assert prediction.as_dict() == zoo.predict("old", "photo.jpg")[0].as_dict()
     assert zoo.load(pulled).record == zoo.load("old").record
     assert zoo.export(pulled, format="torch", check=False).path == Path("runs/old/model.pt2")
+
+
+def test_a_folder_with_an_unfinished_run_is_answered_with_the_command_that_goes_on_with_it(here: Path) -> None:
+    (here / "runs" / "deep" / "new").rename(here / "my run")
+    words = ("train", "cnn-res5", "--dataset", "digits", "--output", "my run")
+    finished = str(run(*words).exception)
+    assert finished.endswith("is there already and not empty; choose another folder")
+    (here / "my run" / "result.json").unlink()
+    unfinished = str(run(*words).exception)
+    assert unfinished.endswith("choose another folder, or go on with its run: zoo train --resume 'my run'")

@@ -32,7 +32,7 @@ def model(*, in_channels: int, height: int, width: int, num_classes: int, name: 
     known = names()
     name = name.partition(".")[0]
     if name not in known:
-        raise UnknownNameError("torchvision model", name, known, "`zoo list torchvision/*` shows them all")
+        raise UnknownNameError("torchvision model", name, known, "`zoo list 'torchvision/*'` shows them all")
     if in_channels != 3:
         raise ShapeError(f"torchvision/{name} takes 3 channels, given {in_channels}")
     extra = _sizes(name, height, width)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -106,7 +107,7 @@ class OwnCode(str):
         if self.kept and not is_known(self):
             raise InputError(
                 f"{self.file}: code that has not run on this machine before, and is not run unasked; read it, and "
-                f"allow it by `zoo info {self.file}:{self.attribute} --build`"
+                f"allow it by `zoo info {quote(f'{self.file}:{self.attribute}')} --build`"
             )
         made = getattr(self._module(), self.attribute, None)
         if not callable(made):

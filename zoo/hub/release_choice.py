@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 from zoo.base.paths import local_path
@@ -166,7 +167,7 @@ def _check_model(name: str, build: dict[str, Any], target: Target) -> None:
         raise InputError(f"its model {name!r} has no entry in a registry file")
     file = target.registry.origin("model", name).file
     if not _is_same(Path(file), target.file):
-        raise InputError(f"the entry of its model is in {file}; give --registry {file} for it")
+        raise InputError(f"the entry of its model is in {file}; give --registry {quote(str(file))} for it")
     if without(model.build.to_table(), "pretrained") != without(build, "pretrained"):
         raise InputError(f"its model is not the {name!r} that {target.file} has now")
 
@@ -181,7 +182,8 @@ def _dataset_of(spec: str, classes: tuple[str, ...], target: Target) -> str:
     names = [name for name, given in target.specs.items() if any(_is_spec(spec, one) for one in given)]
     names += [spec] if spec in datasets else [n for n, d in datasets.items() if d.source == spec and not d.options]
     if not names:
-        raise InputError(f"was trained on {spec!r}, which is no dataset of the catalogue; give --dataset NAME={spec}")
+        named = quote(f"NAME={spec}")
+        raise InputError(f"was trained on {spec!r}, which is no dataset of the catalogue; give --dataset {named}")
     if (known := datasets[names[0]].classes) and known != classes:
         raise InputError(f"was trained on {spec!r}, whose classes are not those of the dataset {names[0]!r}")
     return names[0]

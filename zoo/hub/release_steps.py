@@ -96,9 +96,10 @@ def release_run(candidate: Candidate, target: Target, options: Options) -> Outco
         if why := _why_kept(candidate, entry, package):
             return Outcome("left out", reason=why)
         if (package.folder / SIGNATURE).is_file():
+            run = quote(str(candidate.run.folder))
             raise InputError(
                 "its package is signed, and is another one once its card names the repository; publish it by `zoo "
-                f"publish {candidate.run.folder} {candidate.repo} --sign KEYFILE`, or delete {SIGNATURE} in the package"
+                f"publish {run} {candidate.repo} --sign KEYFILE`, or delete {SIGNATURE} in the package"
             )
         with TemporaryDirectory(prefix="zoo-release-") as temporary:
             plan = prepare(package.folder, Ref(candidate.repo), Path(temporary), registry=target.registry)

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -234,7 +235,7 @@ def own_images(
     if not images.validation:
         raise InputError(
             "the run has no validation images: by the protocol `paper` it selected on the test images; name the "
-            f"dataset, which is then divided as by the protocol `clean`: --on {record.data.spec}"
+            f"dataset, which is then divided as by the protocol `clean`: --on {quote(record.data.spec)}"
         )
     return _divided(dataset or record.data.spec, images, classifier)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import BinaryIO
 
 from zoo.base.paths import local_path
@@ -93,7 +94,7 @@ def given_images(words: Iterable[str], stdin: BinaryIO) -> Iterator[Given | Data
             yield _from_stdin(stdin)
         elif os.path.isdir(word):
             yield from _or_nothing(_below(word), f"{word}: the folder holds no images")
-        elif not os.path.lexists(word) and glob.has_magic(word):
+        elif not (ADDRESS.match(word) or os.path.lexists(word)) and glob.has_magic(word):
             yield from _or_nothing(_matching(word), f"{word}: the pattern matches no image")
         else:
             yield _file(word)
@@ -124,7 +125,9 @@ def _from_stdin(stdin: BinaryIO) -> Given | DataError:
 
 def _file(word: str) -> Given | DataError:
     if ADDRESS.match(word):
-        return DataError(f"{word}: is an address, not a file; fetch it first: curl -L {word} | zoo predict RUN -")
+        return DataError(
+            f"{word}: is an address, not a file; fetch it first: curl -L {quote(word)} | zoo predict RUN -"
+        )
     try:
         mode = os.stat(word).st_mode
     except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from zoo.base.files import TEMPORARY
@@ -71,7 +72,7 @@ def refuse_another(folder: Path, record: RunRecord, left_open: Collection[LeftOp
     if not is_same(read_record(folder), record, left_open):
         raise InputError(
             f"--output {folder}: its run has another configuration than the one that is asked for; choose another "
-            f"folder, or go on with it as it is: --resume {folder}"
+            f"folder, or go on with it as it is: zoo train --resume {quote(str(folder))}"
         )
 
 
@@ -85,7 +86,10 @@ def check_free(folder: Path, *, resumable: bool = True) -> None:
     """
     left_behind = ("lock", TEMPORARY)  # by a run that was killed before it was recorded
     if folder.exists() and (not folder.is_dir() or any(not p.name.startswith(left_behind) for p in folder.iterdir())):
-        hint = "; go on with it by --resume" if resumable and (folder / "run.toml").is_file() else ""
+        from zoo.runs.record import RECORD, RESULT
+
+        unfinished = (folder / RECORD).is_file() and not (folder / RESULT).exists()
+        hint = f", or go on with its run: zoo train --resume {quote(str(folder))}" if resumable and unfinished else ""
         raise InputError(f"--output {folder}: is there already and not empty; choose another folder{hint}")
 
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 from zoo.base.did_you_mean import nearest
 from zoo.base.paths import local_path
@@ -233,7 +234,7 @@ def unknown(word: str, root: Path = RUNS) -> InputError:
         return no_ensemble(word, len(members))
     runs = list(below(root, root))
     if path.suffix.lower() in ENDINGS:
-        return InputError(f"{word!r} is an image, not a run; RUN comes first: zoo predict RUN {word}")
+        return InputError(f"{word!r} is an image, not a run; RUN comes first: zoo predict RUN {quote(word)}")
     if _is_file(path):
         return InputError(f"{word!r} is a file, not a run: a run is a folder; {_choice([n for _, n in runs], root)}")
     if word and os.path.isdir(path) and (inside := [str(folder) for folder, _ in below(path, path)]):
