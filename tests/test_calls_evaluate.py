@@ -216,6 +216,10 @@ def test_a_reporter_is_closed_after_an_error(run: Run) -> None:
         ({"batch_size": 0}, "--batch-size 0"),
         ({"seconds": 0.0}, "--seconds 0.0"),
         ({"seconds": float("nan")}, "--seconds nan"),
+        ({"images": 100}, "--images has no meaning without --what robustness"),
+        ({"corruptions": "fog", "what": "classes"}, "--corruptions has no meaning without --what robustness"),
+        ({"severities": (1, 3)}, "--severities has no meaning without --what robustness"),
+        ({"predictions": "parquet"}, "--predictions has no meaning without --output FOLDER"),
     ],
 )
 def test_a_wrong_option_is_refused_before_the_run_is_opened(options: dict[str, Any], says: str) -> None:

@@ -139,6 +139,8 @@ def test_an_unreadable_image_raises_is_left_out_or_stands_in_its_place(
         ({"images": "a.png", "batch_size": 5000}, "batch_size 5000: allowed: 1 to 4,096"),
         ({"images": "a.png", "threads": 65}, "threads 65: allowed: 1 to 64"),
         ({"images": "a.png", "explain": "x", "explain_method": "gaze"}, "'gaze'; allowed: auto, hires-cam"),
+        ({"images": "a.png", "explain_method": "grad-cam"}, "--explain-method grad-cam: is for the pictures"),
+        ({"images": "a.png", "null": True}, "--null says how the paths of --files-from end"),
         ({"images": "a.png", "device": "tpu"}, "no device named 'tpu'"),
         ({"images": "a.png", "files_from": "nowhere.txt"}, "--files-from nowhere.txt: cannot be read"),
     ],

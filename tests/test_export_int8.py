@@ -105,6 +105,7 @@ def test_a_file_that_loses_too_much_is_not_kept(small: Path, tmp_path: Path) -> 
         ({"format": "torch"}, "--int8 writes ONNX, not --format torch"),
         ({"tolerance_top1": 2}, "--tolerance-top1 2: allowed: a fraction from 0 to 1"),
         ({"calibration": 0}, "calibration 0: allowed: at least 1"),
+        ({"int8": False, "calibration": 64}, "--calibration and --tolerance-top1 are for --int8"),
         ({"int8": False, "dataset": "digits"}, "--dataset and --data-dir need --int8"),
     ],
 )

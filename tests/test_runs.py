@@ -272,6 +272,10 @@ def test_nothing_is_removed_where_nobody_can_be_asked(here: Path) -> None:
     for option in ("--compare", "--json"):
         with pytest.raises(InputError, match="--remove removes runs; leave out --compare and --json"):
             said_by("runs", "--remove", "a", "--yes", option)
+    with pytest.raises(InputError, match="--yes has no meaning without --remove"):
+        said_by("runs", "a", "--yes")
+    with pytest.raises(InputError, match="--all has no meaning without --compare"):
+        said_by("runs", "a", "--all")
     with pytest.raises(InputError, match="needs a selection"):
         said_by("runs", "--remove", "--yes")
     assert len(table()) == 3

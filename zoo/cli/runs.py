@@ -82,6 +82,9 @@ def runs(
     """
     if remove and (compare or as_json):
         raise InputError("--remove removes runs; leave out --compare and --json, or look at them first")
+    if (yes and not remove) or (everything and not compare):
+        idle, needed = ("--yes", "--remove") if yes and not remove else ("--all", "--compare")
+        raise InputError(f"{idle} has no meaning without {needed}; add that, or leave it out")
     if remove and not (runs or model or dataset or state):
         raise InputError("--remove needs a selection: give names, patterns, --model, --dataset or --state")
     if remove and (there := [word for word in runs if word.startswith("hf://")]):

@@ -20,6 +20,9 @@ OF_A_FOLDER = ("classes", "confusion", "calibration")
 
 LEVELS = (1, 2, 3, 4, 5)
 
+MOST_IMAGES = 1000
+"""Images that are corrupted, unless another number is asked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -73,6 +76,9 @@ def ask(
     if not seconds > 0:
         raise InputError(f"--seconds {seconds!r}: give a number above 0")
     chosen, levels = parts(what), _severities(severities)
+    robust = (_words(corruptions) != ("common",), levels != LEVELS, images != MOST_IMAGES)
+    _refuse_idle(robust, ("corruptions", "severities", "images"), "robustness" in chosen, "--what robustness")
+    _refuse_idle((predictions == "parquet",), ("predictions",), output is not None, "--output FOLDER")
     return Asked(
         split=split,
         parts=frozenset(chosen or (OF_A_FOLDER if output is not None else ())),
@@ -129,6 +135,13 @@ def _workers(given: int | None) -> int:
 def _words(given: str | Iterable[str]) -> tuple[str, ...]:
     several = given.split(",") if isinstance(given, str) else given
     return tuple(word.strip() for word in several if word.strip())
+
+
+def _refuse_idle(given: Sequence[bool], names: Sequence[str], used: bool, by: str) -> None:
+    """Refuse options that nothing would read, so that nobody takes them for done."""
+    idle = [name for name, one in zip(names, given, strict=True) if one]
+    if idle and not used:
+        raise InputError(f"--{idle[0]} has no meaning without {by}; add that, or leave it out")
 
 
 def _one_of(name: str, given: str, allowed: Sequence[str]) -> None:

@@ -21,6 +21,10 @@ Origin = dict[str, str]
 """Where weights come from, for the metadata of a file."""
 
 
+USUAL_INT8 = (512, 0.01)
+"""Images to calibrate on, and the top-1 that may be lost, unless it is said otherwise."""
+
+
 @checked
 def export(
     run: RunLike | Classifier,
@@ -84,6 +88,8 @@ def export(
     _check_int8(int8, calibration, tolerance_top1, format, untrained)
     if not int8 and (dataset or data_dir):
         raise InputError("--dataset and --data-dir need --int8, which reads images")
+    if not int8 and (calibration, tolerance_top1) != USUAL_INT8:
+        raise InputError("--calibration and --tolerance-top1 are for --int8; add that, or leave them out")
     from zoo.catalogue.export_formats import find_format
     from zoo.catalogue.registry import load_registry
 

@@ -120,9 +120,13 @@ def predict(
         >>> for found in zoo.predict("last", ["cat.jpg", "photos/"], top=1):  # doctest: +SKIP
         ...     print(found.image, found.top1, found.probability)
     """
-    _check(images, files_from, top, batch_size, threads)
+    _check(images, files_from, top, batch_size, threads, null)
     if explain is not None:
         check_explaining(explain_method)
+    elif explain_method != "auto":
+        raise InputError(
+            f"--explain-method {explain_method}: is for the pictures of --explain DIR; add that, or leave it out"
+        )
     table = None if output is None else checked_table(output)
     classifier = classifier_of(run, device)
     drawer = None if explain is None else _drawer(classifier, explain_method, local_path(explain))
@@ -158,7 +162,7 @@ def explain(
         >>> shown = zoo.explain("last", "cat.jpg", output="pictures")  # doctest: +SKIP
         >>> shown[0].label, shown[0].saliency.shape  # doctest: +SKIP
     """
-    _check(images, None, 1, 1, None)
+    _check(images, None, 1, 1, None, null=False)
     check_explaining(method)
     classifier = classifier_of(run, device)
     drawer = _drawer(classifier, method, None if output is None else local_path(output))
@@ -222,7 +226,7 @@ def embed(
         raise InputError("--dataset says where the run's own images are, --on names other ones; give one of them")
     if named and where is None:
         raise InputError("images that are of no dataset need a file for their features: --output FILE.parquet")
-    _check(images if named else [None], files_from, 1, batch_size, threads)
+    _check(images if named else [None], files_from, 1, batch_size, threads, null)
     told = reporter or Reporter()
     classifier = classifier_of(run, device, features=True)
     from zoo.predict.embedded_images import named_images
@@ -327,12 +331,16 @@ def check_explaining(method: str) -> None:
 # ---- the parts of a prediction -----------------------------------------------------------------------
 
 
-def _check(images: Any, files_from: str | Path | None, top: int, batch_size: int, threads: int | None) -> None:
+def _check(
+    images: Any, files_from: str | Path | None, top: int, batch_size: int, threads: int | None, null: bool
+) -> None:
     some = [images] if isinstance(images, str | Path) else images if isinstance(images, list | tuple) else None
     if files_from is None and some is not None and not some:
         raise InputError("no images given: name files, folders, patterns or -, or give --files-from FILE")
     if str(files_from) == "-" and some is not None and any(isinstance(one, str) and one == "-" for one in some):
         raise InputError("stdin is either one image (-) or a list of paths (--files-from -), not both")
+    if null and files_from is None:
+        raise InputError("--null says how the paths of --files-from end; add --files-from FILE, or leave it out")
     check_within("top", top, 1)
     check_within("batch_size", batch_size, 1, 4096)
     check_within("threads", threads, 1, 64)
