@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from run_modules import load_run as load
 
+from zoo.catalogue.registry import load_registry
 from zoo.cli import cli
 from zoo.errors import DeviceError, InputError, RunError, SpecError, TrainingError, UnknownNameError
 from zoo.evaluate.opened import open_run, recorded_metrics
@@ -22,6 +23,7 @@ from zoo.runs.record import CURVES, METRICS, RECORD, RESULT, WEIGHTS, read_recor
 from zoo.train.events import Listener
 from zoo.train.loop import Stop, Trainer
 from zoo.train.plan import resolve
+from zoo.train.recipe_settings import Beginning, resolved_recipe
 from zoo.train.run_options import Request
 
 SMALL = """
@@ -275,6 +277,15 @@ def test_a_dataset_adapts_a_models_own_recipe_and_not_one_that_is_named(tiny: st
     assert [type(step).__name__ for step in named.augment] == ["Flip", "Jitter"]
     assert named.epochs == 50
     assert asked.epochs == 3
+
+
+def test_a_dataset_without_views_leaves_no_margin_that_would_spare_them() -> None:
+    registry = load_registry()
+    request, model = Request(model="speedrun-94", dataset="digits"), registry.model("speedrun-94")
+    _, recipe = resolved_recipe(request, registry, model, "digits", Beginning(recipe="speedrun-cpu"))
+    assert (recipe.tta, recipe.tta_margin) == ("none", None)
+    _, recipe = resolved_recipe(request, registry, model, "cifar10", Beginning(recipe="speedrun-cpu"))
+    assert (recipe.tta, recipe.tta_margin) == ("mirror-translate", 0.5)
 
 
 @pytest.mark.slow

@@ -65,7 +65,9 @@ def resolved_recipe(
         request = msgspec.structs.replace(request, recipe=str(own.pop("extends")))
     name, table = choose_recipe(request, registry, model, beginning.recipe)
     table |= {} if beginning.normalize is None else {"normalize": beginning.normalize}
-    table |= adapted(registry, request.recipe, spec)
+    table |= (adaptation := adapted(registry, request.recipe, spec))
+    if adaptation.get("tta") == "none":  # there is nothing left that a margin spares
+        table.pop("tta_margin", None)
     return name, apply_settings(table | _plain(own), request, f"recipe {name}")
 
 
