@@ -10,6 +10,7 @@ plugins and the user add to the catalogue is left out.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -264,6 +265,7 @@ def _json(value: Any) -> str:
 
 def main() -> None:
     """Write the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     registry = load_registry()
     write_text(TABLE, text(with_flops(rows(registry, ROOT / "results"), registry)))
 
