@@ -98,11 +98,6 @@ class Request:
     shuffle: Shuffle | None = None
     show: Show = silent
 
-    @property
-    def own_validation(self) -> bool:
-        """Whether validation images that come with the dataset are among the training images, marked as such."""
-        return not (self.whole or self.earlier)
-
 
 class Source(Protocol):
     """A place that images come from."""

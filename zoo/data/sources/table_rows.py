@@ -229,7 +229,7 @@ def located(rows: TableRows, places: Places, wrong: Wrong) -> Files:
         ends.append(len(names))
     sizes, times = np.zeros(len(ends), np.int64), np.zeros(len(ends), np.int64)
     files = Files(root, np.frombuffer(names, np.uint8), np.frombuffer(ends, np.int64), sizes, times)
-    missing = _measure(files, sizes, times, wrong)
+    missing = _measure(files, sizes, times)
     if len(missing) and len(missing) + len(wrong.reasons) >= len(files):
         raise DataError(
             f"{rows.where(missing[0])}: no file {files[missing[0]]}, and none of the other paths is one; they are read "
@@ -273,7 +273,7 @@ def _name(text: str | None, prefix: str, above: str, suffix: str) -> tuple[str, 
     return prefix + text, ""
 
 
-def _measure(files: Files, sizes: Labels, times: Labels, wrong: Wrong) -> list[int]:
+def _measure(files: Files, sizes: Labels, times: Labels) -> list[int]:
     """Fill in sizes and times; returns the rows whose files do not exist."""
     above, missing = os.fsencode(files.root) + b"/", []
     for row in range(len(files)):
