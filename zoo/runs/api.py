@@ -39,8 +39,7 @@ class Run(found.Run):
     of the same name in `zoo`, with this run as its first argument.
 
     Attributes:
-        name: its path below the folder that it was found in.
-        folder: where it is.
+        name: its path below the folder that it was found in. folder: where it is.
         record: what decided it, as in `run.toml`: model, tree, recipe, data, seed, device, versions.
         rows: of `metrics.jsonl`, one for each epoch. result: of `result.json`; None if the run is not finished.
         state: "finished", "stopped", or "training" while a living process trains it.
