@@ -197,6 +197,8 @@ def test_what_the_source_does_not_tell_is_not_guessed(factory: str) -> None:
 def test_a_name_with_a_namespace_is_answered_with_the_namespaces() -> None:
     assert "models whose name has a / begin with timm/ or torchvision/" in str(typed("info vitpt/Nope").exception)
     assert "(timm.model): no timm model named 'Nope'" in str(typed("info timm/Nope --build").exception)
+    said = str(typed("info timm/test_vit.nope --build").exception)
+    assert said.endswith("timm's test_vit has no tag 'nope'; it has test_vit.r160_in1k")
 
 
 # ---- the world around ----------------------------------------------------------------------------

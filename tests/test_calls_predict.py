@@ -219,6 +219,7 @@ def test_a_loaded_model_is_exported_as_a_copy(run: Path, tmp_path: Path, silent:
         ({"output": "a.bin"}, "a file of format onnx ends in .onnx"),
         ({"format": "tflite"}, "--format 'tflite'; allowed: onnx, torch"),
         ({"batch": 0}, "--batch 0: a batch has at least 1 image"),
+        ({"batch": "some"}, "--batch some: a batch has at least 1 image"),
         ({"tolerance": 0}, "tolerance 0: allowed: more than 0"),
         ({}, "is a model, not a run; zoo export cnn-res5 --untrained"),
     ],

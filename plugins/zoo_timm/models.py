@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import timm
-from timm.models import get_pretrained_cfg
+from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
 from zoo.errors import InputError, UnknownNameError
@@ -41,7 +41,7 @@ def model(
         extra["drop_rate"] = dropout
     if drop_path:
         extra["drop_path_rate"] = drop_path
-    config = get_pretrained_cfg(name)
+    config = _configuration(name)
     if config is not None and config.fixed_input_size:
         extra["img_size"] = (height, width)
     try:
@@ -50,3 +50,12 @@ def model(
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"timm/{name} at {height}x{width} with {in_channels} channels: {reason}") from error
     return use_cheap_dropout(built)
+
+
+def _configuration(name: str) -> PretrainedCfg | None:
+    try:
+        return get_pretrained_cfg(name)
+    except RuntimeError as error:  # timm's answer to a tag that it does not have
+        plain, _, tag = name.partition(".")
+        has = ", ".join(timm.list_pretrained(f"{plain}.*")[:4]) or f"{plain} alone"
+        raise InputError(f"timm's {plain} has no tag {tag!r}; it has {has}") from error

@@ -167,7 +167,7 @@ def check_options(output: Path, format: str | Component, opset: int | None, batc
     Raises:
         InputError: a wrong option, no such format, or a library that is missing. PluginError: a plugin's is missing.
     """
-    if batch is not None and batch < 1:
+    if batch is not None and not (isinstance(batch, int) and batch >= 1):
         raise InputError(f"--batch {batch}: a batch has at least 1 image; or --batch dynamic")
     component = format if isinstance(format, Component) else find_format(format)
     suffix = component.suffix
