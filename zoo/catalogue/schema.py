@@ -40,7 +40,7 @@ def registry_schema() -> dict[str, Any]:
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
     }
     definitions = {name: _explained(_in_toml(part), structs[name]) for name, part in parts.items()}
-    definitions |= {"Node": _node(), "Argument": _argument()}
+    definitions |= {"Node": _node(), "Argument": _argument(), "Data": _data()}
     _add_grammar(definitions)
     tables = {table: _table(kind) for table, kind in zip(TABLES, ENTRIES, strict=True)}
     return {
@@ -129,8 +129,19 @@ def _argument() -> dict[str, Any]:
         "description": "Argument of the component: a value, a node with `use`, or a list of either.",
         "anyOf": [
             {"$ref": "#/$defs/Node"},
+            {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/Node"}, {"$ref": "#/$defs/Data"}]}},
+            {"$ref": "#/$defs/Data"},
+        ],
+    }
+
+
+def _data() -> dict[str, Any]:
+    """What has no node in it: so are the lists in a list."""
+    return {
+        "description": "Value of an argument without a node in it.",
+        "anyOf": [
             {"type": "object", "not": {"required": ["use"]}},
-            {"type": "array", "items": {"$ref": "#/$defs/Argument"}},
+            {"type": "array", "items": {"$ref": "#/$defs/Data"}},
             {"type": ["string", "number", "boolean"]},
         ],
     }

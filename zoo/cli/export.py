@@ -154,8 +154,8 @@ def export(
       import numpy as np, onnxruntime as ort
       from PIL import Image, ImageOps
       session = ort.InferenceSession("digits.onnx")
-      image = ImageOps.exif_transpose(Image.open("digit.png")).convert("RGB").resize((8, 8))
-      pixels = np.asarray(image)[None]
+      upright = ImageOps.exif_transpose(Image.open("digit.png"))
+      pixels = np.asarray(upright.convert("RGB").resize((8, 8)))[None]
       logits = session.run(None, {"pixels": pixels})[0]
     """
     done = zoo.export(
