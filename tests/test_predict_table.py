@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -73,6 +76,44 @@ def test_a_table_is_there_only_when_all_was_taken(place: Path, tmp_path: Path) -
     stream = zoo.predict(place / "run", place / "images", output=path, stream=True)
     next(iter(stream))
     stream.close()  # type: ignore[attr-defined] - a generator has it
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_image_that_can_be_read_costs_no_earlier_table(place: Path, tmp_path: Path) -> None:
+    ask = ["predict", str(place / "run"), "--output", str(tmp_path / "found.csv")]
+    assert CliRunner().invoke(cli, [*ask, str(place / "images")]).exit_code == 0
+    kept = (tmp_path / "found.csv").read_bytes()
+    done = CliRunner().invoke(cli, [*ask, str(place / "image")])
+    assert (str(done.exception), done.stdout) == ("1 of 1 image could not be read", "")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("found.csv", kept)]
+    done = CliRunner().invoke(cli, [*ask, "--files-from", "-"], input="")  # none was asked for
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path}/found.csv\n")
+    assert csv.read_csv(tmp_path / "found.csv").num_rows == 0
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_classes_without_names_have_numbers(kind: str, place: Path, tmp_path: Path) -> None:
+    model = zoo.load(place / "run")
+    model.classes = ()
+    zoo.predict(model, place / "images", output=tmp_path / f"found.{kind}")
+    table = csv.read_csv(tmp_path / "found.csv") if kind == "csv" else parquet.read_table(tmp_path / "found.parquet")
+    assert table.column_names[3:] == [f"p_{n}" for n in range(10)]
+
+
+def test_a_command_that_is_ended_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    """It waits for the path of a further image meanwhile."""
+    ask = ["predict", str(place / "run"), "--files-from", "-", "--batch-size", "1", "--output", str(tmp_path / "f.csv")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "zoo", *ask], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
+        assert command.stdin is not None
+        command.stdin.write(f"{place}/images/0.png\n".encode() * 100)
+        command.stdin.flush()
+        while command.poll() is None and not list(tmp_path.iterdir()):
+            time.sleep(0.05)
+        command.terminate()
+        command.communicate()
+    assert command.returncode == 143
     assert not list(tmp_path.iterdir())
 
 

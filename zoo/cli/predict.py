@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from zoo.base.plain_json import json_text
 from zoo.base.text import plural
 from zoo.cli.shared import machine_options as options
 from zoo.cli.shared.run_argument import RunName
+from zoo.cli.shared.signals import StopRequests
 from zoo.cli.shared.table import clean, emit
 from zoo.errors import DataError
 
@@ -95,27 +97,29 @@ def predict(
       zoo predict RUN cat.jpg --explain pictures
     """
     failed = count = 0
-    for found in zoo.predict(
-        run,
-        images,
-        top=top,
-        batch_size=batch_size,
-        threads=threads,
-        device=device,
-        files_from=files_from,
-        null=null,
-        explain=explain,
-        explain_method=explain_method,
-        output=output,
-        stream=True,
-    ):
-        count += 1
-        if isinstance(found, DataError):
-            failed += 1
-            print(f"error: {found}", file=sys.stderr)
-        elif as_json or output is None:
-            emit([json_text(found.as_dict()) if as_json else _line(found)])
-    if output is not None and not as_json:
+    silent = output is not None and not as_json
+    with StopRequests() if silent else nullcontext():  # so that SIGTERM leaves no half of a table behind
+        for found in zoo.predict(
+            run,
+            images,
+            top=top,
+            batch_size=batch_size,
+            threads=threads,
+            device=device,
+            files_from=files_from,
+            null=null,
+            explain=explain,
+            explain_method=explain_method,
+            output=output,
+            stream=True,
+        ):
+            count += 1
+            if isinstance(found, DataError):
+                failed += 1
+                print(f"error: {found}", file=sys.stderr)
+            elif not silent:
+                emit([json_text(found.as_dict()) if as_json else _line(found)])
+    if silent and (failed < count or not count):
         print(output)
     if failed:
         raise DataError(f"{failed} of {plural(count, 'image')} could not be read")

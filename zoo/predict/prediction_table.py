@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,25 +45,35 @@ def written(
 ) -> Generator[Prediction | DataError]:
     """Pass predictions on, and write each of them; the file is there when all have been taken.
 
+    Where no image can be read, a wrong name of a folder for example, none is written, and an earlier one stays.
+
     The columns: `image`, `prediction` (the most probable class; of several labels an image, the labels that reach their
     thresholds: a list in Parquet, joined in CSV by a semicolon, or by the next of `|`, `/` and a tab that no class
     has), `confidence` (0..1, of the most probable class), and each class's probability, float32, named as in the files
     of `zoo eval`.
 
     Args:
-        path: of `checked_table`. classes: in the order of the logits. several: an image may have several labels.
+        path: of `checked_table`. classes: in the order of the logits; empty where they have numbers in place of names.
+        several: an image may have several labels.
     Raises:
         WriteError: it cannot be written.
     """
-    with closing(found), replacing(path) as temporary:
-        table = _Table(temporary, path.suffix, classes, several)
-        try:
-            for one in found:
-                if isinstance(one, Prediction):
-                    table.add(one)
-                yield one
-        finally:
-            table.close()
+    with closing(found), ExitStack() as opened:
+
+        def start(names: Sequence[str]) -> _Table:
+            temporary = opened.enter_context(replacing(path))
+            return opened.enter_context(closing(_Table(temporary, path.suffix, names, several)))
+
+        table, bad = None, False
+        for one in found:
+            if isinstance(one, Prediction):
+                table = table or start(classes or [str(number) for number in range(len(one.probabilities))])
+                table.add(one)
+            else:
+                bad = True
+            yield one
+        if not (table or bad):  # an empty list
+            start(classes)
 
 
 class _Table:
