@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from threading import Event, Thread
 
@@ -38,3 +39,22 @@ def test_only_what_is_named_is_left_out_also_where_the_program_changes_its_filte
         with ignoring(module="test_left_out"):
             warnings.warn("not told", stacklevel=1)
     assert [str(one.message) for one in told] == ["told", "told too"]
+
+
+def test_threads_that_overlap_leave_the_filters_as_they_are() -> None:
+    def often(message: str) -> None:
+        for _ in range(30_000):
+            with ignoring(message):
+                pass
+
+    before, pause = list(warnings.filters), sys.getswitchinterval()
+    threads = [Thread(target=often, args=(name,)) for name in "abcd"]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(pause)
+    assert list(warnings.filters) == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -16,10 +16,6 @@ def without_advice() -> Iterator[None]:
         yield
 
 
-class _Own(tuple[object, ...]):
-    """A filter that is found again by its identity."""
-
-
 @contextmanager
 def ignoring(message: str = "", module: str = "") -> Iterator[None]:
     """Inside, warnings are left out whose message and module begin with these patterns.
@@ -28,13 +24,15 @@ def ignoring(message: str = "", module: str = "") -> Iterator[None]:
     the whole program, for good.
     """
     patterns = [re.compile(text, flag) if text else None for text, flag in ((message, re.IGNORECASE), (module, 0))]
-    own = _Own(("ignore", patterns[0], Warning, patterns[1], 0))
+    own = ("ignore", patterns[0], Warning, patterns[1], 0)
     kept: Any = warnings.filters
     kept.insert(0, own)
     try:
         yield
     finally:
         now: Any = warnings.filters
-        for filters in (kept, now):
-            for place in [place for place, one in enumerate(filters) if one is own]:
-                del filters[place]
+        for filters in (kept,) if now is kept else (kept, now):
+            with suppress(ValueError):
+                filters.remove(
+                    own
+                )  # in one step, as another thread may put its own before it meanwhile; equal ones are alike
