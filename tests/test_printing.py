@@ -47,3 +47,10 @@ def test_prints_within_one_another_return_to_where_they_were(capsys: pytest.Capt
         print("out", end="")
     print("usual", end="")
     assert (inner.getvalue(), outer.getvalue(), capsys.readouterr().out) == ("in", "out", "usual")
+
+
+def test_a_program_without_a_console_prints_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with printing_to(None):
+        print("a bar of a download", flush=True)
+    assert sys.stdout is None

@@ -88,6 +88,11 @@ class _Divided:
         stream = self._now()
         return len(text) if stream is None else int(stream.write(text))
 
+    def flush(self) -> None:
+        """Flush where this thread prints; without a console that is nowhere."""
+        if (stream := self._now()) is not None:
+            stream.flush()
+
     def __getattr__(self, name: str) -> Any:
         """Take every other attribute from where this thread prints."""
         return getattr(self._now(), name)
