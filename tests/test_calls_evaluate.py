@@ -228,6 +228,12 @@ def test_a_wrong_option_is_refused_before_the_run_is_opened(options: dict[str, A
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("images", [None, 0, 1000])
+def test_all_images_may_be_asked_for_where_all_are_measured_anyway(images: int | None) -> None:
+    with pytest.raises(InputError, match="no run"):
+        zoo.evaluate("no-such-run", images=images)
+
+
 def test_a_missing_library_is_said_before_the_run_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     with pytest.raises(InputError, match="imagecorruptions"):

@@ -76,7 +76,11 @@ def ask(
     if not seconds > 0:
         raise InputError(f"--seconds {seconds!r}: give a number above 0")
     chosen, levels = parts(what), _severities(severities)
-    robust = (_words(corruptions) != ("common",), levels != LEVELS, images != MOST_IMAGES)
+    robust = (
+        _words(corruptions) != ("common",),
+        levels != LEVELS,
+        images not in (MOST_IMAGES, None, 0),
+    )  # all are measured anyway
     _refuse_idle(robust, ("corruptions", "severities", "images"), "robustness" in chosen, "--what robustness")
     _refuse_idle((predictions == "parquet",), ("predictions",), output is not None, "--output FOLDER")
     return Asked(
