@@ -119,7 +119,7 @@ def _refuse_outdated_signature(source: Path, sent: Path) -> None:
     """
     if (sent / SIGNATURE).is_file() and sha256_of(source / SUMS) != sha256_of(sent / SUMS):
         raise PackageError(
-            f"{source / SIGNATURE}: does not sign the package as it is sent (its card was edited, or names its "
+            f"{source / SIGNATURE}: does not sign the package as it is sent (its card was edited, or names this "
             f"repository only now); sign it again with --sign, or delete {SIGNATURE}"
         )
 
