@@ -404,6 +404,21 @@ def test_a_package_of_an_earlier_result_is_made_again(world: World) -> None:
     assert read_result(package)["train"]["seconds"] == 12345.5
 
 
+def test_an_edited_card_stops_a_release_that_would_replace_it_and_is_told_by_a_dry_run(world: World) -> None:
+    world.keep(0)
+    card = zoo.package(world.run(0), predictions=False) / "README.md"
+    card.write_text(f"{card.read_text()}\nA remark.\n")
+    result = read_result(world.run(0))
+    write_result(world.run(0), {**result, "train": {**result["train"], "seconds": 12345.5}})
+    for dry_run in (True, False):
+        (row,) = release(world, dry_run=dry_run).rows
+        assert row["state"] == "failed"
+        assert "README.md was edited there" in row["reason"]
+    assert card.read_text().endswith("A remark.\n")
+    card.rename(world.folder / "README.md")
+    assert states(release(world)) == {NAMES[0]: "released"}
+
+
 def test_a_package_without_the_temperature_of_its_run_is_made_again_in_its_number_type(world: World) -> None:
     """The temperature changes no count, so that nothing else of a result tells the two packages apart."""
     world.keep(0)

@@ -183,7 +183,7 @@ def check_output(output: Path) -> None:
         if edits := edited(output, read_sums(output / SUMS)):
             raise InputError(
                 f"{output}: {' and '.join(edits)} was edited there, and a new package would replace the edit; move it "
-                "away, to put it into the new package, or make that elsewhere (--output DIR)"
+                "away, to put it into the new package, or make that elsewhere (zoo package --output DIR)"
             )
 
 

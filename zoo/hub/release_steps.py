@@ -26,7 +26,7 @@ from zoo.errors import HubNotFoundError, InputError, PackageError, RunError
 from zoo.hub.download import Manifest, ask
 from zoo.hub.entry import entry_of, entry_text, licence_of, stated_licence
 from zoo.hub.hub_hash import matches
-from zoo.hub.pack import PACKAGE
+from zoo.hub.pack import PACKAGE, check_output
 from zoo.hub.pack import package as make_package
 from zoo.hub.package import Package, open_package, read_config
 from zoo.hub.publish import Plan, prepare
@@ -150,6 +150,7 @@ def _package_of(
         return
     making = {**options.packaging, **_kept(folder, options), "registry": registry}
     if options.dry_run:
+        check_output(folder / PACKAGE)  # an edited card, which would stop the release itself
         with TemporaryDirectory(prefix="zoo-release-") as temporary:
             yield make_package(folder, Path(temporary) / PACKAGE, **making), ("package",)
         return
@@ -183,10 +184,14 @@ def _present_package(candidate: Candidate, registry: Registry) -> Package | None
     if not (folder / SUMS).is_file():
         return None
     try:
-        package = open_package(folder, registry=registry, partial=False)
+        package = open_package(folder, registry=registry, partial=True)
+        if not _is_of(package, run.record, run.result or {}):
+            return None  # its card may have been moved away, as `check_output` advises
+        if missing := [name for name in package.hashes if not (folder / name).is_file()]:
+            raise PackageError(f"{folder}: has no {missing[0]}, which its {SUMS} lists")
     except PackageError as error:
         raise PackageError(f"{error}; `zoo package {quote(str(run.folder))}` makes it again") from None
-    return package if _is_of(package, run.record, run.result or {}) else None
+    return package
 
 
 def _is_of(package: Package, record: RunRecord, result: Mapping[str, Any]) -> bool:
