@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import own_things
 import pytest
 import torch
@@ -23,11 +25,12 @@ from zoo.runs.find import read
 from zoo.runs.folder import read_metrics, read_result, read_weights, write_weights
 from zoo.runs.load import load
 from zoo.runs.lock import NAME
-from zoo.runs.record import CHECKPOINTS, RECORD, WEIGHTS, write_record
+from zoo.runs.record import CHECKPOINTS, RECORD, WEIGHTS, RunRecord, configuration, write_record
 from zoo.train.events import Listener
 from zoo.train.given import again
 from zoo.train.loop import Saving, Stop
 from zoo.train.plan import Plan, resolve
+from zoo.train.position import Position, restored
 from zoo.train.run_options import Request
 from zoo.train.runner import Watch, finish, train_in
 from zoo.train.start import continued, plan_from, plan_of
@@ -136,9 +139,14 @@ def test_the_finished_run_of_code_of_one_s_own_can_be_opened_while_it_is_extende
     assert load(folder, load_registry()) is not None
 
 
-def test_a_run_that_was_extended_says_so_and_its_repetition_warns(plan: Plan, tmp_path: Path) -> None:
+@pytest.fixture
+def falling() -> Plan:
+    return resolve(Request(model="cnn-baseline", epochs=2, settings=("schedule=cosine",), **FEW))
+
+
+def test_a_run_that_was_extended_says_so_and_its_repetition_warns(falling: Plan, tmp_path: Path) -> None:
     folder, said = tmp_path / "run", []
-    train_in(folder, plan, Watch())
+    train_in(folder, falling, Watch())
     assert "extended" not in read_result(folder)
     plan_from(str(folder), {}, warn=said.append)
     assert said == []
@@ -150,6 +158,33 @@ def test_a_run_that_was_extended_says_so_and_its_repetition_warns(plan: Plan, tm
     how = "from epoch 3 on planned for 4 epochs, before for 2 epochs"
     assert [line.partition("; ")[0] for line in said] == [f"{folder}: was extended ({how})"]
     assert facts(read(folder))["run", "schedule"] == how
+
+
+def test_a_run_with_a_constant_rate_that_was_extended_is_the_longer_run(tmp_path: Path) -> None:
+    plan, longer = (
+        resolve(Request(model="cnn-baseline", epochs=epochs, settings=("schedule=constant",), **FEW))
+        for epochs in (1, 2)
+    )
+    folder, said = tmp_path / "run", []
+    train_in(folder, plan, Watch())
+    train_in(folder, continued(folder, epochs=2), Watch())
+    train_in(tmp_path / "at once", longer, Watch())
+    ours, theirs = read_weights(folder), read_weights(tmp_path / "at once")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert "extended" not in read_result(folder)
+    plan_from(str(folder), {}, warn=said.append)
+    assert said == []
+
+
+def test_a_checkpoint_of_an_earlier_version_is_extended_by_more_epochs_alone(falling: Plan) -> None:
+    def extended(begun: RunRecord) -> list[dict[str, Any]]:
+        position = asdict(Position(epoch=1, total=4))
+        return restored({"position": position, "configuration": configuration(begun)}, falling.record, 8).extended
+
+    shorter = msgspec.structs.replace(falling.record, settings=msgspec.structs.replace(falling.recipe, epochs=1))
+    assert extended(shorter) == [{"epoch": 2, "epochs": 2, "before": 1}]
+    assert extended(falling.record) == []
+    assert extended(msgspec.structs.replace(falling.record, precision="bf16")) == []  # as on another device
 
 
 # ---- its name ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 from torch import device
 
 from zoo.runs.record import RunRecord, configuration
@@ -47,9 +48,8 @@ def restored(state: Mapping[str, Any], record: RunRecord, total: int) -> Positio
         total: how many steps the run has in all; nothing is noted of one that has taken them.
     """
     at, now = Position(**state["position"]), environment(device(record.device))
-    if at.total and is_extended(state, record):
-        known = {"before": state["epochs"]} if "epochs" in state else {}
-        row = {"epoch": at.epoch + 1, "epochs": record.settings.epochs, **known}
+    if at.total and is_extended(state, record) and _counts_on_the_end(record):
+        row = {"epoch": at.epoch + 1, "epochs": record.settings.epochs, "before": _planned(state, record)}
         at = replace(at, extended=[*at.extended, row])
     before = {"processes": "1", **record.environment}
     for earlier in at.resumed:
@@ -62,8 +62,27 @@ def restored(state: Mapping[str, Any], record: RunRecord, total: int) -> Positio
 
 
 def is_extended(state: Mapping[str, Any], record: RunRecord) -> bool:
-    """Whether a checkpoint is of the same run with fewer epochs.
+    """Whether a checkpoint is of the same run with another number of epochs."""
+    return _planned(state, record) not in (record.settings.epochs, None)
 
-    Those of earlier versions do not say how many; a run that goes on on another device is none of them.
+
+def _planned(state: Mapping[str, Any], record: RunRecord) -> int | None:
+    """For how many epochs the run of a checkpoint was planned.
+
+    Those of earlier versions do not say it: it is the number with which the record has their configuration. It has it
+    with none where a run also goes on in another way, such as on another device.
     """
-    return state.get("epochs", state["configuration"]) not in (record.settings.epochs, configuration(record))
+    if "epochs" in state:
+        return int(state["epochs"])
+    numbers = (record.settings.epochs, *range(1, record.settings.epochs))
+    return next((n for n in numbers if configuration(_for_epochs(record, n)) == state["configuration"]), None)
+
+
+def _for_epochs(record: RunRecord, epochs: int) -> RunRecord:
+    return msgspec.structs.replace(record, settings=msgspec.structs.replace(record.settings, epochs=epochs))
+
+
+def _counts_on_the_end(record: RunRecord) -> bool:
+    """Whether a run of more epochs is another one from its start; else it is the shorter run that goes on."""
+    recipe = record.settings
+    return recipe.schedule != "constant" or recipe.lookahead is not None or recipe.patience > 0
