@@ -25,7 +25,7 @@ from zoo.runs.find import read
 from zoo.runs.folder import read_metrics, read_result, read_weights, write_weights
 from zoo.runs.load import load
 from zoo.runs.lock import NAME
-from zoo.runs.record import CHECKPOINTS, RECORD, WEIGHTS, RunRecord, configuration, write_record
+from zoo.runs.record import CHECKPOINTS, RECORD, SOURCE, WEIGHTS, RunRecord, configuration, write_record
 from zoo.train.events import Listener
 from zoo.train.given import again
 from zoo.train.loop import Saving, Stop
@@ -136,6 +136,23 @@ def test_the_finished_run_of_code_of_one_s_own_can_be_opened_while_it_is_extende
     assert load(folder / BEFORE, load_registry()) is not None
     finish(folder, lambda: continued(folder, given=again(dataset=own_things.ARRAYS)), Watch())
     assert not (folder / BEFORE).exists()
+    assert load(folder, load_registry()) is not None
+
+
+def test_a_run_that_other_code_was_to_extend_and_did_not_has_its_own_code_again(tmp_path: Path) -> None:
+    file = own_things.write_nets(tmp_path)
+    folder = own_things.train(tmp_path / "run", own_things.plan_with(f"{file}:MyNet"))
+    source, copies = file.read_text(), sorted((folder / SOURCE).rglob("*.py"))
+    assert any(copy.read_text() == source for copy in copies)
+    file.write_text(source.replace("nn.Flatten()", "nn.Flatten(1)") + "\nEDITED = True\n")
+    given = again(model=f"{file}:MyNet", dataset=own_things.ARRAYS)
+
+    def fail() -> int:
+        raise RuntimeError("the machine fails")
+
+    with pytest.raises(RuntimeError):
+        train_in(folder, continued(folder, epochs=4, given=given), Watch(stop=fail))
+    assert any(copy.read_text() == source for copy in copies)
     assert load(folder, load_registry()) is not None
 
 

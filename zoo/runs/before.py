@@ -49,6 +49,9 @@ def set_aside(folder: Path) -> bool:
 def put_back(folder: Path) -> None:
     """Make the run what it was before `set_aside`; only renames, so that a full disk does not matter."""
     before = folder / BEFORE
+    if (before / SOURCE).is_dir():  # the longer run may have been given other code
+        shutil.rmtree(folder / SOURCE, ignore_errors=True)
+        os.replace(before / SOURCE, folder / SOURCE)
     for name in (*BESIDE, RESULT):  # the result last: a run with a result is finished
         if (before / name).is_file():
             os.replace(before / name, folder / name)
