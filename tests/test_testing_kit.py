@@ -21,6 +21,7 @@ from zoo.plugin import Component, Kind
 from zoo.testing import Case, Outcome, cases_of
 from zoo.testing.cases import _of_component, check_listing
 from zoo.testing.data import check_listener
+from zoo.testing.effects import changed_by_import
 
 FAULTS: dict[str, tuple[str, str]] = {
     "bare": ("signature", "'gain' has no annotation"),
@@ -105,6 +106,7 @@ def test_a_setting_that_changes_when_the_code_is_imported_is_a_fault(
     (tmp_path / "doubling.py").write_text(
         "import torch\nfrom faulty_components import right\nprint('hello')\ntorch.set_default_dtype(torch.float64)\n"
     )
+    (tmp_path / "polite.py").write_text("import atexit\natexit.register(print, 'bye')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     component = Component(name="doubling", kind="part", factory="doubling:right")
     more = msgspec.structs.replace(registry, components={**registry.components, "bad.doubling": component})
@@ -114,6 +116,7 @@ def test_a_setting_that_changes_when_the_code_is_imported_is_a_fault(
     assert outcome.note == (
         "changes torch's default dtype for the whole process when it is imported: other models run with it too"
     )
+    assert changed_by_import("polite") == ""
 
 
 def test_a_size_that_is_refused_by_a_shape_error_is_no_fault(registry: Registry) -> None:

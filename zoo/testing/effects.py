@@ -234,7 +234,7 @@ def changed_by_import(module: str) -> str:
     command = [sys.executable, "-c", f"{code}; say(sys.argv[1])", module, *sys.path]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     _, mark, found = done.stdout.rpartition(CHANGED)  # before it stands what the module prints
-    return found.strip() if mark else ""
+    return found.partition("\n")[0].strip() if mark else ""  # behind it, what the module prints at its end
 
 
 def say_what_an_import_changes(module: str) -> None:

@@ -220,3 +220,6 @@ def _turn(process: int) -> threading.RLock:
     """Held while this process trains; a fork of it has another one."""
     del process
     return threading.RLock()
+
+
+_turn(os.getpid())  # made while this module is imported, by one thread
