@@ -253,7 +253,7 @@ def needy(*, channels: int, height: int, width: int, gain: float) -> nn.Module:
 
 
 def first_only(*, parts: list[Any], channels: int, height: int, width: int) -> nn.Module:
-    return parts[0](channels=channels, height=height, width=width)  # type: ignore[no-any-return]
+    return parts[0](channels=channels, height=height, width=width)
 
 
 def in_turn(*, parts: list[Any], channels: int, height: int, width: int) -> nn.Module:

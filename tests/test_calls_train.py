@@ -214,7 +214,7 @@ def test_what_the_parser_refuses_is_refused_by_the_call_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
-CPU_PRODUCTS = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)  # type: ignore[attr-defined]
+CPU_PRODUCTS = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)  # type: ignore[attr-defined]  # torch does not type them
 
 
 @contextmanager
@@ -229,7 +229,7 @@ def as_some_programs_have_it(how: str) -> Iterator[None]:
     if how == "bf16 products":
         before = [place.fp32_precision for place in CPU_PRODUCTS]
         torch.set_float32_matmul_precision("medium")
-        torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]  # as above
         asked = [place.fp32_precision for place in CPU_PRODUCTS]
         try:
             yield
@@ -270,10 +270,10 @@ def test_whatever_a_program_has_set_in_torch_the_results_are_those_of_the_comman
 def test_products_of_fp32_are_exact_whatever_a_program_has_set_in_torch() -> None:
     with as_some_programs_have_it("bf16 products"), usual_torch():
         assert [place.fp32_precision for place in CPU_PRODUCTS] == ["ieee", "ieee"]
-    torch.backends.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    torch.backends.fp32_precision = "bf16"  # type: ignore[attr-defined]  # as above
     with usual_torch():
         assert "bf16" not in [place.fp32_precision for place in CPU_PRODUCTS]
-    torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
+    torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]  # as above
     assert "bf16" not in [place.fp32_precision for place in CPU_PRODUCTS]  # it is not kept as a choice of its own
 
 

@@ -33,6 +33,4 @@ def ignoring(message: str = "", module: str = "") -> Iterator[None]:
         now: Any = warnings.filters
         for filters in (kept,) if now is kept else (kept, now):
             with suppress(ValueError):
-                filters.remove(
-                    own
-                )  # in one step, as another thread may put its own before it meanwhile; equal ones are alike
+                filters.remove(own)  # in one step, as another thread may put one before it; equal ones are alike

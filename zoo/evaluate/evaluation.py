@@ -20,6 +20,7 @@ from zoo.evaluate.ensemble import Ensemble, EnsembleClassifier, open_ensemble
 from zoo.evaluate.label_evaluation import of_labels, refuse_parts, write_labels
 from zoo.evaluate.latency import latency
 from zoo.evaluate.library_weights import LibraryWeights
+from zoo.evaluate.multi_label import LabelPredictions
 from zoo.evaluate.one_pass import Keep, Metrics, Predictions
 from zoo.evaluate.opened import OpenedSplit, open_run, open_weights, recorded_metrics
 from zoo.evaluate.paired import LEVEL, check_same, compare, interval
@@ -73,19 +74,10 @@ def judge(
     keep = None if is_plain or several else Keep(opened.classifier.temperature)
     metrics, labelled = opened.predictions(keep=keep)
     check_finite(name, metrics.loss)
-    about: dict[str, Any] = {"run": name, "split": asked.split, "on": opened.on, **_views(opened)}
-    if opened.classifier.temperature != 1:
-        about["temperature"] = opened.classifier.temperature
-    left_out = {"left_out": opened.left_out} if opened.left_out else {}
-    out: dict[str, Any] = {**about, **left_out, **metrics.as_dict()}
+    out: dict[str, Any] = {"run": name, **_about(opened, asked), **metrics.as_dict()}
     recorded = recorded_metrics(run, asked.split, opened.on) if isinstance(run, Path) else None
     if labelled is not None:
-        out |= {"recorded": recorded, **of_labels(opened, labelled, asked.parts)}
-        if "latency" in asked.parts:
-            out["latency"] = _latency(opened, asked)
-        if asked.output is not None:
-            out["files"] = write_labels(asked.output, opened, labelled, out, asked.table)
-        return out
+        return _judged_labels(opened, asked, labelled, {**out, "recorded": recorded})
     if keep is None:
         return {**out, "recorded": recorded}
     predictions = keep.predictions()
@@ -100,6 +92,26 @@ def judge(
         out["robustness"] = robustness(opened, asked.corruptions, asked.severities, show=show, **how)
     if asked.output is not None:
         out["files"] = _write(asked.output, opened, predictions, out, asked.table)
+    return out
+
+
+def _about(opened: OpenedSplit, asked: Asked) -> dict[str, Any]:
+    """What is measured, as the document begins: the split, its images, views, and what was done to the outputs."""
+    about: dict[str, Any] = {"split": asked.split, "on": opened.on, **_views(opened)}
+    if opened.classifier.temperature != 1:
+        about["temperature"] = opened.classifier.temperature
+    return about | ({"left_out": opened.left_out} if opened.left_out else {})
+
+
+def _judged_labels(
+    opened: OpenedSplit, asked: Asked, labelled: LabelPredictions, out: dict[str, Any]
+) -> dict[str, Any]:
+    """The document of images with several labels, from what both kinds say first."""
+    out |= of_labels(opened, labelled, asked.parts)
+    if "latency" in asked.parts:
+        out["latency"] = _latency(opened, asked)
+    if asked.output is not None:
+        out["files"] = write_labels(asked.output, opened, labelled, out, asked.table)
     return out
 
 

@@ -233,11 +233,9 @@ def images_of(
     is_other = data.fingerprint != recorded.fingerprint
     is_known = test_sha256 and data.classes == recorded.classes
     if is_other and not (is_known and content_sha256(data.test, data.classes) == test_sha256):
-        options = recorded.spec.partition("?")[2]
-        hint = f"; the recorded SPEC ends in ?{options}" if options and options != spec.partition("?")[2] else ""
         raise RunError(
             f"dataset {spec!r} is not the recorded one: its fingerprint is "
-            f"{data.fingerprint[:12]}, recorded {recorded.fingerprint[:12]}{hint}"
+            f"{data.fingerprint[:12]}, recorded {recorded.fingerprint[:12]}{_other_options(recorded.spec, spec)}"
         )
     clean = record.protocol == "clean"
     return RunImages(
@@ -248,6 +246,12 @@ def images_of(
         own=recorded.validation_from != CARVED,
         other=_recorded_validation(record, registry, data_dir, workers) if selects else None,
     )
+
+
+def _other_options(recorded: str, given: str) -> str:
+    """How to end a message about other images, where the recorded SPEC has options that the given one lacks."""
+    options = recorded.partition("?")[2]
+    return f"; the recorded SPEC ends in ?{options}" if options and options != given.partition("?")[2] else ""
 
 
 def _recorded_validation(
